@@ -1,0 +1,133 @@
+//! How a processor fails: retry, reject, or be told to wait.
+
+use std::{error::Error, fmt, time::Duration};
+
+/// What a processor returns.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a record was not processed.
+///
+/// Any `std::error::Error` becomes a [`Failure::Retry`] by `?`; [`OrReject::or_reject`] makes a [`Failure::Reject`].
+/// It is no `std::error::Error` itself, or `?` could not convert every other one.
+#[derive(Debug)]
+pub enum Failure {
+    /// It may succeed later: try again with back-off.
+    Retry(Cause),
+    /// It can never succeed: set it aside at once.
+    Reject(Cause),
+    /// The other side asked to wait this long: pause, and do not count it as an attempt.
+    Throttled(Duration),
+}
+
+impl Failure {
+    /// A failure worth another try.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::Retry(Cause::new(message))
+    }
+
+    /// A failure that no other try will change.
+    pub fn reject(message: impl Into<String>) -> Self {
+        Self::Reject(Cause::new(message))
+    }
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Retry(Cause { message: error.to_string(), source: Some(Box::new(error)) })
+    }
+}
+
+/// A message for people and, where there is one, the error behind it.
+#[derive(Debug)]
+pub struct Cause {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Cause {
+    /// A cause that is only a message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// The message, without its sources.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Cause {
+    /// The message and every source behind it, each once.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut last = self.message.clone();
+        let mut next = self.source.as_deref().map(|e| e as &dyn Error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            if text != last {
+                write!(f, ": {text}")?;
+                last = text;
+            }
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Turns an absent value or an error into a rejection.
+pub trait OrReject<T> {
+    /// The value, or a [`Failure::Reject`] that says `why`.
+    fn or_reject(self, why: &str) -> Result<T>;
+}
+
+impl<T> OrReject<T> for Option<T> {
+    fn or_reject(self, why: &str) -> Result<T> {
+        self.ok_or_else(|| Failure::reject(why))
+    }
+}
+
+impl<T, E: fmt::Display> OrReject<T> for std::result::Result<T, E> {
+    fn or_reject(self, why: &str) -> Result<T> {
+        self.map_err(|e| Failure::reject(format!("{why}: {e}")))
+    }
+}
+
+/// Why a record cannot be processed by anybody, as dead letters name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The bytes are not what their schema says.
+    Decode,
+    /// The record breaks a rule of the wire contract.
+    Contract,
+    /// The processor rejected it.
+    Rejected,
+    /// A sink row that the database refuses.
+    Row,
+}
+
+impl Kind {
+    /// The kind's name in headers, tables and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Contract => "contract",
+            Self::Rejected => "rejected",
+            Self::Row => "row",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when `Display` leaves the sources out.
+    #[test]
+    fn a_cause_names_every_source_once() {
+        let Failure::Retry(cause) = Failure::from(std::io::Error::other("disk on fire")) else { panic!("retry") };
+        assert_eq!(cause.to_string(), "disk on fire");
+        let none: Option<u8> = None;
+        let Err(Failure::Reject(cause)) = none.or_reject("no value") else { panic!("reject") };
+        assert_eq!(cause.message(), "no value");
+    }
+}

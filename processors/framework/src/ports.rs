@@ -1,0 +1,189 @@
+//! What the engine needs of the outside: each port small, and a batch at a time.
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use crate::{
+    record::{Position, Record, TopicPartition},
+    time::Time,
+    unit::{CommitError, Committed, Unit},
+};
+
+/// A boxed future, as trait objects return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where a group's records come from: a member of a consumer group.
+///
+/// After `Assigned` no record of a partition is delivered until [`Control::Begin`] says where to start.
+/// Offsets are committed by the source alone, on its own thread; see [`Control::Commit`].
+pub trait Source: Send {
+    /// The next thing that happened; control events overtake records. Safe to cancel.
+    fn next(&mut self) -> BoxFuture<'_, Fetched>;
+
+    /// Asks for something; never blocks, and keeps the order of calls.
+    fn control(&mut self, control: Control);
+}
+
+/// What a source reports.
+#[derive(Debug)]
+pub enum Fetched {
+    /// Records of one partition, in order of their offsets.
+    Records(Batch),
+    /// These partitions are now ours, and paused: answer with [`Control::Begin`].
+    Assigned(Vec<TopicPartition>),
+    /// These partitions will be taken away: finish what is in flight, commit, then [`Control::Released`].
+    /// The source waits for that up to its drain deadline.
+    Revoked(Vec<TopicPartition>),
+    /// These partitions are no longer ours: commit nothing.
+    Lost(Vec<TopicPartition>),
+    /// The source reaches its broker again, or not; the reason is for people.
+    Connected(Result<(), String>),
+    /// The source cannot go on; the reason says what to do. Nothing follows.
+    Failed(String),
+    /// The source has closed after [`Control::Close`]. Nothing follows.
+    Closed,
+}
+
+/// Records of one partition that belong to one start of it.
+#[derive(Debug)]
+pub struct Batch {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The number that [`Control::Begin`] gave; a batch of an earlier start is stale.
+    pub start: u64,
+    /// The records, by offset; holes are normal.
+    pub records: Vec<Record>,
+}
+
+/// What the engine asks of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Deliver this partition from here; batches carry `start`. Also used to start again from another place.
+    Begin {
+        /// The partition, assigned to us.
+        partition: TopicPartition,
+        /// Where to start.
+        from: From,
+        /// Marks the batches of this start.
+        start: u64,
+    },
+    /// Deliver nothing of these partitions until `Resume`; what is under way may still arrive.
+    Pause(Vec<TopicPartition>),
+    /// Go on with these partitions.
+    Resume(Vec<TopicPartition>),
+    /// These positions are durable: tell the broker when it suits, at the latest when the partition leaves or the source closes.
+    Commit(Vec<Position>),
+    /// The engine has let go of these revoked partitions.
+    Released(Vec<TopicPartition>),
+    /// Leave the group once everything said before is done.
+    Close,
+}
+
+/// Where a partition starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the offset that the group has committed, or by the source's start policy when there is none.
+    Committed,
+    /// By the source's start policy, whatever was committed: the store keeps the offsets and has none yet.
+    Policy,
+    /// At this offset.
+    Offset(i64),
+}
+
+/// Where a group's effects go: commits a whole unit of work, or nothing of it.
+pub trait Committer: Send {
+    /// Whether effects and offsets become durable in one transaction. If so a unit holds only what the offsets cover;
+    /// if not, effects may be published ahead of them.
+    fn atomic(&self) -> bool;
+
+    /// Takes possession of partitions and says where each starts, in the same order.
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>>;
+
+    /// Commits a unit. Cancelling it leaves the outcome unknown; the unit is then tried again or its partitions are started anew.
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>>;
+
+    /// Forgets partitions that are no longer ours.
+    fn forget(&mut self, partitions: &[TopicPartition]);
+}
+
+/// Where schemas come from: a registry. Answers are not cached here; the engine does that.
+pub trait Schemas: Send + Sync {
+    /// The schema with this id.
+    fn by_id(&self, id: u32) -> BoxFuture<'_, Result<SchemaText, SchemaError>>;
+
+    /// The id under which `subject` holds exactly this schema.
+    fn id_of<'a>(&'a self, subject: &'a str, schema: &'a str) -> BoxFuture<'a, Result<u32, SchemaError>>;
+}
+
+/// A schema as the registry gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaText {
+    /// The Avro schema as JSON text.
+    pub schema: String,
+    /// The schemas it refers to by name, dependencies first.
+    pub references: Vec<String>,
+}
+
+/// Why the registry gave no schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// The registry says that it has no such schema or subject.
+    #[error("{0}")]
+    Unknown(String),
+    /// The registry does not answer properly; it may later.
+    #[error("{0}")]
+    Outage(String),
+}
+
+/// Time, injected: the real clock, or a driver's own.
+pub trait Clock: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> Time;
+
+    /// Time that only moves forward, since some fixed moment.
+    fn elapsed(&self) -> Duration;
+
+    /// Resolves after `duration`.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// An HTTP client. What an answer means is the processor's business.
+pub trait Http: Send + Sync {
+    /// Sends one request and reads the whole answer, within the client's limits on time and size.
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, HttpError>>;
+}
+
+/// An HTTP request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: &'static str,
+    /// The absolute URL.
+    pub url: String,
+    /// Header names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; sent as JSON when it is not empty and no header says otherwise.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Request {
+    /// Without headers and body, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.url)
+    }
+}
+
+/// An HTTP answer, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// How long the server asks to wait (`Retry-After` in seconds), if it does.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why there was no HTTP answer: no connection, no answer in time, an answer past the size limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HttpError(pub String);

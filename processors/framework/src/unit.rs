@@ -1,0 +1,79 @@
+//! The unit of work: all that a batch of records asked for, committed together or not at all.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::WriterSchema,
+    event::Meta,
+    record::{Outgoing, Position},
+};
+
+/// What a batch of records asked for, and the offsets that cover it.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// Records to publish, in this order.
+    pub outgoing: Vec<Outgoing>,
+    /// Rows to sink, in the order of their records.
+    pub rows: Vec<Row>,
+    /// Where each touched partition stands once this unit is committed; each partition at most once.
+    pub positions: Vec<Progress>,
+}
+
+impl Unit {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.outgoing.is_empty() && self.rows.is_empty() && self.positions.is_empty()
+    }
+}
+
+/// How far a unit moves a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the partition stands before the unit: what a fenced store must still hold.
+    pub from: i64,
+    /// Where it stands after it.
+    pub to: Position,
+}
+
+/// A record on its way to a table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The record's metadata; its origin says where the record came from.
+    pub meta: Arc<Meta>,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value; `None` is a tombstone, which deletes.
+    pub data: Option<RowData>,
+}
+
+/// An Avro value and the schema it was written with.
+#[derive(Clone, Debug)]
+pub struct RowData {
+    /// The schema that the value was written with.
+    pub schema: Arc<WriterSchema>,
+    /// The value, a record.
+    pub value: apache_avro::types::Value,
+}
+
+/// What became of a unit that the store answered for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// All of it is durable.
+    Done,
+    /// Another owner holds these partitions: their part of the unit was dropped, the rest is durable.
+    Fenced(Vec<crate::record::TopicPartition>),
+}
+
+/// Why a unit was not committed; nothing of it is durable unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The store does not answer or cannot take it now: try the same unit again later.
+    #[error("{0}")]
+    Outage(String),
+    /// The store refuses the data itself: another try changes nothing. The rest of the unit was not committed either.
+    #[error("{0}")]
+    Refused(String),
+    /// The group must not go on until a person has acted; the message says how.
+    #[error("{0}")]
+    Fatal(String),
+}
