@@ -1,1 +1,26 @@
-//! placeholder
+//! The contracts between the product's services: Avro schemas in `avro/<event>/v1.avsc`, `v2.avsc` …, and beside each
+//! event one Rust type in its own file, written for the newest of them.
+//!
+//! Only fields with defaults are added or removed (`FULL_TRANSITIVE`), a Rust field's serde default is the schema's
+//! default, and every folder has its type: the tests of this crate say so for each field of each event.
+//!
+//! This crate knows everything of an event's shape and nothing else: not who emits or consumes it, on which topic it
+//! travels, how bytes come of it, or that there is a registry.
+
+mod payment_completed;
+
+mod order_fulfilled;
+mod receipt_requested;
+
+pub use order_fulfilled::OrderFulfilled;
+pub use payment_completed::PaymentCompleted;
+pub use receipt_requested::ReceiptRequested;
+
+use headwater::EventType;
+
+/// Every event type of this crate, sorted by name.
+pub const ALL: [EventType; 3] = [
+    EventType::of::<OrderFulfilled>(),
+    EventType::of::<PaymentCompleted>(),
+    EventType::of::<ReceiptRequested>(),
+];

@@ -1,1 +1,21 @@
-//! placeholder
+//! The local stack that `headwater dev`, the end-to-end tests and the benches start: Apache Kafka, PostgreSQL, a schema
+//! registry and a stand-in warehouse, on free loopback ports, without containers.
+//!
+//! The promise: [`Stack::start`] can be dropped at any moment, [`Stack`] too, and this process may be killed in any
+//! way: what was started ends with it. A second start on the same folder keeps ports, topics, tables and schema ids.
+//!
+//! What it does not know: Headwater's pipelines, topics and tables, and any crate of this workspace.
+
+mod endpoints;
+mod kafka;
+mod postgres;
+mod ports;
+mod process;
+mod user;
+
+pub use endpoints::{Endpoints, remove_endpoints, write_endpoints};
+pub use kafka::Kafka;
+pub use postgres::Postgres;
+
+mod stack;
+pub use stack::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_data};

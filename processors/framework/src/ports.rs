@@ -16,8 +16,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// After `Assigned` no record of a partition is delivered until [`Control::Begin`] says where to start.
 /// Offsets are committed by the source alone, on its own thread; see [`Control::Commit`].
 pub trait Source: Send {
-    /// The next thing that happened; control events overtake records. Safe to cancel.
-    fn next(&mut self) -> BoxFuture<'_, Fetched>;
+    /// The next thing that happened. Control events overtake records; records come only when `records` is set, so that
+    /// an engine with full hands still hears of a rebalance. Safe to cancel.
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched>;
 
     /// Asks for something; never blocks, and keeps the order of calls.
     fn control(&mut self, control: Control);
@@ -31,7 +32,7 @@ pub enum Fetched {
     /// These partitions are now ours, and paused: answer with [`Control::Begin`].
     Assigned(Vec<TopicPartition>),
     /// These partitions will be taken away: finish what is in flight, commit, then [`Control::Released`].
-    /// The source waits for that up to its drain deadline.
+    /// The source waits for that up to its drain deadline, then goes on without.
     Revoked(Vec<TopicPartition>),
     /// These partitions are no longer ours: commit nothing.
     Lost(Vec<TopicPartition>),
