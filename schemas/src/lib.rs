@@ -19,8 +19,5 @@ pub use receipt_requested::ReceiptRequested;
 use headwater::EventType;
 
 /// Every event type of this crate, sorted by name.
-pub const ALL: [EventType; 3] = [
-    EventType::of::<OrderFulfilled>(),
-    EventType::of::<PaymentCompleted>(),
-    EventType::of::<ReceiptRequested>(),
-];
+pub const ALL: [EventType; 3] =
+    [EventType::of::<OrderFulfilled>(), EventType::of::<PaymentCompleted>(), EventType::of::<ReceiptRequested>()];
