@@ -121,7 +121,10 @@ impl Kafka {
         args.extend(self.class_path());
         args.extend(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", &id, "-c"].map(Into::into));
         args.push(self.home.join("server.properties").into());
-        self.program("the kafka storage tool", args, "format.log").run().await.context("cannot format kafka's storage")?;
+        self.program("the kafka storage tool", args, "format.log")
+            .run()
+            .await
+            .context("cannot format kafka's storage")?;
         std::fs::write(&marker, id).with_context(|| format!("cannot write {}", marker.display()))
     }
 
@@ -175,7 +178,9 @@ impl Kafka {
         } else if said.contains("Address already in use") {
             Err(Refusal::PortTaken)
         } else {
-            Err(failure.context(format!("kafka did not start; the end of {}:\n{}", log.display(), tail(&log, 30))).into())
+            Err(failure
+                .context(format!("kafka did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
+                .into())
         }
     }
 
@@ -210,8 +215,12 @@ impl Kafka {
 impl Refusal {
     fn into_error(self) -> anyhow::Error {
         match self {
-            Self::PortTaken => anyhow::anyhow!("kafka's port was taken by another program: stop that, or start the stack anew"),
-            Self::FolderLocked => anyhow::anyhow!("another kafka still runs on this data folder: stop it, or use another folder"),
+            Self::PortTaken => {
+                anyhow::anyhow!("kafka's port was taken by another program: stop that, or start the stack anew")
+            }
+            Self::FolderLocked => {
+                anyhow::anyhow!("another kafka still runs on this data folder: stop it, or use another folder")
+            }
             Self::Other(error) => error,
         }
     }

@@ -6,16 +6,21 @@
 //!
 //! What it does not know: Headwater's pipelines, topics and tables, and any crate of this workspace.
 
-mod endpoints;
+mod stack;
+
 mod kafka;
 mod postgres;
+mod registry;
+mod warehouse;
+
+mod endpoints;
 mod ports;
 mod process;
+mod serve;
 mod user;
 
 pub use endpoints::{Endpoints, remove_endpoints, write_endpoints};
 pub use kafka::Kafka;
 pub use postgres::Postgres;
-
-mod stack;
+pub use registry::Registry;
 pub use stack::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_data};

@@ -20,7 +20,8 @@ impl User {
         }
         let passwd = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
         let user = Self::find(&passwd, "postgres").or_else(|| Self::find(&passwd, "nobody"));
-        user.map(Some).context("postgres does not run as root, and there is no user postgres or nobody: useradd -r postgres")
+        user.map(Some)
+            .context("postgres does not run as root, and there is no user postgres or nobody: useradd -r postgres")
     }
 
     fn find(passwd: &str, name: &str) -> Option<Self> {

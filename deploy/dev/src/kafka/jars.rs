@@ -53,7 +53,9 @@ pub(crate) async fn resolve(cache: &Path) -> Result<PathBuf> {
     tracing::info!(version = KAFKA, into = %jars.display(), "resolving kafka's jars with maven, once (about 55 MB)");
     let begin = Instant::now();
     let resolved = tokio::time::timeout(RESOLVE_LIMIT, program(maven, &work.0).run()).await;
-    resolved.with_context(|| format!("maven did not end within {RESOLVE_LIMIT:?}"))?.context("cannot resolve kafka's jars")?;
+    resolved
+        .with_context(|| format!("maven did not end within {RESOLVE_LIMIT:?}"))?
+        .context("cannot resolve kafka's jars")?;
     match std::fs::rename(work.0.join("jars"), &jars) {
         Ok(()) => tracing::info!(took = ?begin.elapsed(), "kafka's jars are there"),
         // Another stack was faster: what it resolved is the same.

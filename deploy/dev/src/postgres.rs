@@ -1,0 +1,285 @@
+//! A private PostgreSQL cluster from the server binaries that are installed.
+//!
+//! It listens on the loopback interface alone, has one superuser `headwater` who needs no password there, and a
+//! database `headwater`. The cluster stays from start to start; where it lies is decided in `place.rs`.
+
+mod place;
+mod wire;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::ports::{self, Ports};
+use crate::process::{Farewell, Process, Program, find_in_path, read_from, tail};
+use crate::user::User;
+
+pub(crate) use place::remove;
+
+const USER: &str = "headwater";
+const DATABASE: &str = "headwater";
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the processes of a killed owner may still hold the cluster.
+const HELD_LIMIT: Duration = Duration::from_secs(20);
+
+/// The stack's database server.
+#[derive(Debug)]
+pub struct Postgres {
+    binaries: PathBuf,
+    user: Option<User>,
+    /// The folder of the cluster and its log, owned by `user`.
+    home: PathBuf,
+    for_tests: bool,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// Why one attempt to start came to nothing.
+enum Refusal {
+    /// Somebody took the port between our look and the bind.
+    PortTaken,
+    /// Processes of an earlier, killed server still hold the cluster.
+    Held,
+    Other(anyhow::Error),
+}
+
+impl Postgres {
+    /// Makes the cluster where there is none, starts the server and makes the database.
+    pub(crate) async fn launch(data: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
+        let binaries = binaries().await?;
+        let user = User::unprivileged()?;
+        let home = place::choose(data, user).await?;
+        let mut postgres = Self { binaries, user, home, for_tests, port: 0, process: None };
+        postgres.init().await?;
+        for _ in 0..3 {
+            postgres.port = ports.choose("postgres")?;
+            match postgres.start_process().await {
+                Err(Refusal::PortTaken) => ports.forget("postgres"),
+                outcome => return outcome.map(|()| postgres).map_err(Refusal::into_error),
+            }
+        }
+        bail!("postgres found its port taken three times: is something else opening many ports on 127.0.0.1?")
+    }
+
+    /// `postgres://…` of the database `headwater`; the same for the life of the stack. Its user is a superuser, so a
+    /// test can make databases of its own.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}/{DATABASE}", self.port)
+    }
+
+    /// The server's pid, for tests that stop or kill it; `None` when it is not running.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
+    }
+
+    /// Starts the server again after [`stop`](Self::stop), [`kill`](Self::kill) or a kill from outside, on the same
+    /// port and data. Returns when it answers queries.
+    ///
+    /// # Errors
+    /// When its port was taken meanwhile, or it does not come up within 60 s; the end of its log is in the message.
+    pub async fn start(&mut self) -> Result<()> {
+        if let Some(process) = self.process.take() {
+            process.kill().await?;
+        }
+        self.start_process().await.map_err(Refusal::into_error)
+    }
+
+    /// Stops the server in order ("fast": clients are disconnected, open transactions rolled back), or kills it when it
+    /// has not ended within 10 s.
+    ///
+    /// # Errors
+    /// When the operating system refuses to say how it ended.
+    pub async fn stop(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(process) => process.stop(STOP_LIMIT).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Kills the server (`SIGKILL`) and waits for its end; its backends notice and leave by themselves.
+    ///
+    /// # Errors
+    /// When the operating system refuses to say how it ended.
+    pub async fn kill(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    fn cluster(&self) -> PathBuf {
+        self.home.join("cluster")
+    }
+
+    /// `initdb` into a folder beside the cluster's and one rename, so that a killed one leaves no half cluster.
+    async fn init(&self) -> Result<()> {
+        if self.cluster().join("PG_VERSION").exists() {
+            return self.same_version();
+        }
+        tracing::info!(cluster = %self.cluster().display(), "making a postgres cluster (2 to 5 seconds)");
+        let new = self.home.join("cluster.new");
+        if new.exists() {
+            std::fs::remove_dir_all(&new).with_context(|| format!("cannot remove {}", new.display()))?;
+        }
+        let mut args: Vec<OsString> = vec!["-D".into(), new.clone().into()];
+        args.extend(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"].map(Into::into));
+        self.program("initdb", args, "initdb.log", Farewell::Term)
+            .run()
+            .await
+            .context("cannot make a postgres cluster")?;
+        std::fs::rename(&new, self.cluster()).with_context(|| format!("cannot rename {}", new.display()))
+    }
+
+    /// A cluster belongs to one major version of the server.
+    fn same_version(&self) -> Result<()> {
+        let file = self.cluster().join("PG_VERSION");
+        let made = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let installed = self.binaries.join(format!("../../{}/bin/postgres", made.trim()));
+        // Debian names the folder after the version; elsewhere the server itself says what is wrong.
+        if self.binaries.starts_with("/usr/lib/postgresql") {
+            ensure!(
+                installed.exists(),
+                "this data folder was made by PostgreSQL {0}, which is not installed: apt-get install postgresql-{0}, or use another folder",
+                made.trim()
+            );
+        }
+        Ok(())
+    }
+
+    async fn start_process(&mut self) -> Result<(), Refusal> {
+        let begin = Instant::now();
+        loop {
+            match self.try_start().await {
+                Err(Refusal::Held) if begin.elapsed() < HELD_LIMIT => {
+                    tokio::time::sleep(Duration::from_millis(500)).await
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_start(&mut self) -> Result<(), Refusal> {
+        if !ports::is_free(self.port) {
+            return Err(Refusal::PortTaken);
+        }
+        place::release(&self.cluster())?;
+        let begin = Instant::now();
+        let mut process = self.program("postgres", self.settings(), "postgres.log", Farewell::Int).spawn()?;
+        let ready = async {
+            let deadline = begin + START_LIMIT;
+            loop {
+                match wire::ensure_database(self.port, USER, DATABASE).await {
+                    Err(error) if Instant::now() > deadline => {
+                        return Err(error.context(format!("not ready after {START_LIMIT:?}")));
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    Ok(()) => return Ok(()),
+                }
+            }
+        };
+        let failure = tokio::select! {
+            outcome = ready => outcome.err(),
+            status = process.wait() => Some(process.failure(status?)),
+        };
+        let Some(failure) = failure else {
+            tracing::info!(port = self.port, pid = process.pid(), took = ?begin.elapsed(), "postgres is ready");
+            self.process = Some(process);
+            return Ok(());
+        };
+        let log = self.home.join("postgres.log");
+        let said = read_from(&log, None);
+        if said.contains("is still in use") || said.contains("lock file \"postmaster.pid\" already exists") {
+            Err(Refusal::Held)
+        } else if said.contains("Address already in use") {
+            Err(Refusal::PortTaken)
+        } else {
+            Err(failure
+                .context(format!("postgres did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
+                .into())
+        }
+    }
+
+    fn settings(&self) -> Vec<OsString> {
+        let mut settings = vec![
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={}", self.port),
+            "unix_socket_directories=".to_owned(),
+            "max_connections=200".to_owned(),
+            "shared_buffers=128MB".to_owned(),
+            "timezone=UTC".to_owned(),
+            // Refused statements are told to the client; in the log they would grow it without bound.
+            "log_min_messages=log".to_owned(),
+            "log_checkpoints=off".to_owned(),
+        ];
+        if self.for_tests {
+            settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+        }
+        let mut args = vec!["-D".into(), self.cluster().into()];
+        args.extend(settings.into_iter().flat_map(|setting| [OsString::from("-c"), setting.into()]));
+        args
+    }
+
+    fn program(&self, name: &'static str, args: Vec<OsString>, log: &str, farewell: Farewell) -> Program {
+        let executable = self.binaries.join(name);
+        Program {
+            name,
+            executable,
+            args,
+            folder: self.home.clone(),
+            log: self.home.join(log),
+            user: self.user,
+            farewell,
+        }
+    }
+}
+
+impl Refusal {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::PortTaken => {
+                anyhow::anyhow!("postgres' port was taken by another program: stop that, or start the stack anew")
+            }
+            Self::Held => {
+                anyhow::anyhow!("another postgres still runs on this data folder: stop it, or use another folder")
+            }
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// The folder that holds both `initdb` and `postgres`: Debian's highest version, else what `pg_config` names, else the
+/// folders of `PATH`.
+async fn binaries() -> Result<PathBuf> {
+    let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
+    let mut debian: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, folder)| complete(folder))
+        .collect();
+    debian.sort();
+    if let Some((_, folder)) = debian.pop() {
+        return Ok(folder);
+    }
+    let configured = tokio::process::Command::new("pg_config").arg("--bindir").kill_on_drop(true).output().await;
+    let configured = configured.ok().map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    if let Some(folder) = configured.filter(complete) {
+        return Ok(folder);
+    }
+    let in_path = find_in_path("postgres").and_then(|file| file.parent().map(Path::to_owned));
+    in_path
+        .filter(complete)
+        .context("no PostgreSQL server found: apt-get install postgresql, or name a running one with --postgres URL")
+}
