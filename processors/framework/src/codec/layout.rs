@@ -1,0 +1,268 @@
+//! The shape of a schema's data, and a check that bytes have it before anything is built from them.
+//!
+//! apache-avro believes the lengths it reads: nine bytes can ask for half a gigabyte, a few more can recurse until the
+//! stack ends, and an array of nulls can count to 2^63. Its `Value` decoder also reads a cut-off string as null.
+//! So every datum is walked once first, without an allocation: lengths lie within the datum, nesting and the number of
+//! values are bounded, and the datum ends where the value does. It costs a few per cent of a decode.
+
+use std::collections::HashMap;
+
+use apache_avro::{
+    Schema,
+    schema::{InnerDecimalSchema, Name, UuidSchema},
+};
+
+use super::error::{CodecError, Fault};
+
+/// Values may nest this deep; each record, array, map and union is a level. The decoders recurse.
+pub(crate) const DEPTH_LIMIT: usize = 128;
+/// A value takes a byte or more, but for null, empty records and the like: their number is bounded by these two.
+const VALUES_PER_BYTE: usize = 8;
+const VALUES_AT_LEAST: usize = 16_384;
+/// PostgreSQL's limit of digits after the point. A scale is eight bytes, and printing it out may take exabytes.
+const SCALE_LIMIT: u64 = 16_383;
+
+/// A schema, flattened: references are indices.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    nodes: Vec<Node>,
+    root: usize,
+}
+
+#[derive(Debug)]
+enum Node {
+    Null,
+    Boolean,
+    Int,
+    Long,
+    Fixed(usize),
+    Bytes,
+    Text,
+    BigDecimal,
+    Enum(usize),
+    Array(usize),
+    Map(usize),
+    Union(Box<[usize]>),
+    Record(Box<[(usize, Box<str>)]>),
+}
+
+impl Layout {
+    /// The layout of a schema that defines every type it names.
+    pub(crate) fn new(schema: &Schema) -> Result<Self, String> {
+        let mut builder = Builder { nodes: Vec::new(), named: HashMap::new() };
+        let root = builder.add(schema)?;
+        Ok(Self { nodes: builder.nodes, root })
+    }
+
+    /// Checks that `datum` is exactly one value of this layout; says which field is not.
+    pub(crate) fn check(&self, datum: &[u8]) -> Result<(), CodecError> {
+        self.walk(datum, false)
+    }
+
+    /// The same, and that strings are UTF-8: the decoder checks that too, but does not say where.
+    pub(crate) fn check_text(&self, datum: &[u8]) -> Result<(), CodecError> {
+        self.walk(datum, true)
+    }
+
+    fn walk(&self, datum: &[u8], text: bool) -> Result<(), CodecError> {
+        let values = datum.len().saturating_mul(VALUES_PER_BYTE).saturating_add(VALUES_AT_LEAST);
+        let mut walk = Walk { nodes: &self.nodes, left: datum, values, text };
+        walk.value(self.root, 0).map_err(|fault| CodecError::Malformed(*fault))?;
+        match walk.left.len() {
+            0 => Ok(()),
+            trailing => Err(CodecError::Trailing(trailing)),
+        }
+    }
+}
+
+struct Builder {
+    nodes: Vec<Node>,
+    named: HashMap<Name, usize>,
+}
+
+impl Builder {
+    fn add(&mut self, schema: &Schema) -> Result<usize, String> {
+        if let Schema::Ref { name } = schema {
+            return self.named.get(name).copied().ok_or_else(|| format!("no type is called `{name}`"));
+        }
+        // The place is taken before the parts are known, since they may refer to it.
+        let place = self.nodes.len();
+        self.nodes.push(Node::Null);
+        if let Some(name) = schema.name() {
+            self.named.insert(name.clone(), place);
+        }
+        self.nodes[place] = self.node(schema)?;
+        Ok(place)
+    }
+
+    fn node(&mut self, schema: &Schema) -> Result<Node, String> {
+        Ok(match schema {
+            Schema::Null | Schema::Ref { .. } => Node::Null,
+            Schema::Boolean => Node::Boolean,
+            Schema::Int | Schema::Date | Schema::TimeMillis => Node::Int,
+            Schema::Long
+            | Schema::TimeMicros
+            | Schema::TimestampMillis
+            | Schema::TimestampMicros
+            | Schema::TimestampNanos
+            | Schema::LocalTimestampMillis
+            | Schema::LocalTimestampMicros
+            | Schema::LocalTimestampNanos => Node::Long,
+            Schema::Float => Node::Fixed(4),
+            Schema::Double => Node::Fixed(8),
+            Schema::Bytes | Schema::Uuid(UuidSchema::Bytes) => Node::Bytes,
+            Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
+            Schema::BigDecimal => Node::BigDecimal,
+            Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
+                Node::Fixed(fixed.size)
+            }
+            Schema::Decimal(decimal) => match &decimal.inner {
+                InnerDecimalSchema::Bytes => Node::Bytes,
+                InnerDecimalSchema::Fixed(fixed) => Node::Fixed(fixed.size),
+            },
+            Schema::Enum(symbols) => Node::Enum(symbols.symbols.len()),
+            Schema::Array(array) => Node::Array(self.add(&array.items)?),
+            Schema::Map(map) => Node::Map(self.add(&map.types)?),
+            Schema::Union(union) => {
+                Node::Union(union.variants().iter().map(|v| self.add(v)).collect::<Result<_, _>>()?)
+            }
+            Schema::Record(record) => {
+                let field = |f: &apache_avro::schema::RecordField| Ok((self.add(&f.schema)?, f.name.as_str().into()));
+                Node::Record(record.fields.iter().map(field).collect::<Result<_, String>>()?)
+            }
+        })
+    }
+}
+
+type Checked<T = ()> = Result<T, Box<Fault>>;
+
+struct Walk<'a> {
+    nodes: &'a [Node],
+    left: &'a [u8],
+    values: usize,
+    text: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn value(&mut self, place: usize, depth: usize) -> Checked {
+        if depth > DEPTH_LIMIT {
+            return Err(Fault::new(format!("values nest deeper than {DEPTH_LIMIT}")));
+        }
+        if self.values == 0 {
+            return Err(Fault::new("more values than bytes account for"));
+        }
+        self.values -= 1;
+        match &self.nodes[place] {
+            Node::Null => Ok(()),
+            Node::Boolean => match self.take(1)? {
+                [0 | 1] => Ok(()),
+                _ => Err(Fault::new("a boolean is neither 0 nor 1")),
+            },
+            Node::Int => match i32::try_from(self.long()?) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Fault::new("a number is out of an int's range")),
+            },
+            Node::Long => self.long().map(drop),
+            Node::Fixed(size) => self.take(*size).map(drop),
+            Node::Bytes => self.bytes().map(drop),
+            Node::Text => self.string(),
+            Node::BigDecimal => self.big_decimal(),
+            Node::Enum(symbols) => self.index(*symbols, "symbols of the enum").map(drop),
+            Node::Array(items) => self.blocks(*items, false, depth),
+            Node::Map(values) => self.blocks(*values, true, depth),
+            Node::Union(variants) => {
+                let variant = self.index(variants.len(), "branches of the union")?;
+                self.value(variants[variant], depth + 1)
+            }
+            Node::Record(fields) => {
+                for (field, name) in fields {
+                    self.value(*field, depth + 1).map_err(|fault| fault.within(name))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn blocks(&mut self, items: usize, keyed: bool, depth: usize) -> Checked {
+        loop {
+            let count = self.long()?;
+            if count == 0 {
+                return Ok(());
+            }
+            if count < 0 {
+                // The block's size in bytes, there for readers that skip it.
+                self.long()?;
+            }
+            let count = count.unsigned_abs();
+            if count > u64::try_from(self.values).unwrap_or(u64::MAX) {
+                return Err(Fault::new(format!("{count} items are more than the datum's bytes account for")));
+            }
+            for _ in 0..count {
+                if keyed {
+                    self.string()?;
+                }
+                self.value(items, depth + 1)?;
+            }
+        }
+    }
+
+    fn string(&mut self) -> Checked {
+        let bytes = self.bytes()?;
+        match self.text && std::str::from_utf8(bytes).is_err() {
+            true => Err(Fault::new("a string is not UTF-8")),
+            false => Ok(()),
+        }
+    }
+
+    fn bytes(&mut self) -> Checked<&'a [u8]> {
+        let length = self.long()?;
+        match usize::try_from(length) {
+            Ok(length) => self.take(length),
+            Err(_) => Err(Fault::new(format!("a length is {length}"))),
+        }
+    }
+
+    /// Unscaled bytes and a scale, wrapped in bytes.
+    fn big_decimal(&mut self) -> Checked {
+        let mut inner = Walk { nodes: self.nodes, left: self.bytes()?, values: 0, text: false };
+        inner.bytes()?;
+        match inner.long()?.unsigned_abs() <= SCALE_LIMIT {
+            true => Ok(()),
+            false => Err(Fault::new(format!("a big-decimal's scale is beyond {SCALE_LIMIT}"))),
+        }
+    }
+
+    fn index(&mut self, of: usize, what: &str) -> Checked<usize> {
+        let index = self.long()?;
+        match usize::try_from(index) {
+            Ok(index) if index < of => Ok(index),
+            _ => Err(Fault::new(format!("{index} is none of the {of} {what}"))),
+        }
+    }
+
+    /// A zigzag varint of at most ten bytes.
+    fn long(&mut self) -> Checked<i64> {
+        let mut bits = 0u64;
+        for (n, &byte) in self.left.iter().enumerate().take(10) {
+            bits |= u64::from(byte & 0x7f) << (7 * n);
+            if byte < 0x80 {
+                self.left = &self.left[n + 1..];
+                let magnitude = (bits >> 1).cast_signed();
+                return Ok(if bits & 1 == 0 { magnitude } else { !magnitude });
+            }
+        }
+        Err(Fault::new(if self.left.len() < 10 { "the datum ends within it" } else { "a number takes over ten bytes" }))
+    }
+
+    fn take(&mut self, length: usize) -> Checked<&'a [u8]> {
+        match self.left.split_at_checked(length) {
+            Some((taken, rest)) => {
+                self.left = rest;
+                Ok(taken)
+            }
+            None => {
+                Err(Fault::new(format!("the datum ends within it: {length} bytes announced, {} left", self.left.len())))
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A schema that lives as long as the process, with its names resolved.
+
+use std::collections::{HashMap, HashSet};
+
+use apache_avro::{
+    Schema,
+    schema::{Name, NamesRef, ResolvedSchema, UnionSchema},
+};
+
+use super::error::schema_cause;
+
+/// A schema and the named types in it. Readers borrow both, so they are leaked: schema ids and payload types are bounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaked {
+    pub(crate) schema: &'static Schema,
+    pub(crate) resolved: &'static ResolvedSchema<'static>,
+}
+
+impl Leaked {
+    /// Parses a schema; `references` are the schemas that it refers to by name, dependencies first.
+    pub(crate) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
+        let schema = if references.is_empty() {
+            Schema::parse_str(text).map_err(|e| schema_cause(&e))?
+        } else {
+            let (mut schema, others) = Schema::parse_str_with_list(text, references).map_err(|e| schema_cause(&e))?;
+            let mut inline = Inline::default();
+            others.iter().for_each(|other| inline.define(other));
+            inline.walk(&mut schema)?;
+            schema
+        };
+        // Checked before the leak, so that a wrong schema leaks nothing.
+        ResolvedSchema::new(&schema).map_err(|e| schema_cause(&e))?;
+        let schema: &'static Schema = Box::leak(Box::new(schema));
+        let resolved = ResolvedSchema::new(schema).map_err(|e| schema_cause(&e))?;
+        Ok(Self { schema, resolved: Box::leak(Box::new(resolved)) })
+    }
+
+    pub(crate) fn names(&self) -> &'static NamesRef<'static> {
+        self.resolved.get_names()
+    }
+}
+
+/// Follows a reference to the type it names; a name that is nowhere stays a reference, which nothing matches.
+pub(crate) fn follow<'s>(schema: &'s Schema, names: &'s NamesRef<'_>) -> &'s Schema {
+    match schema {
+        Schema::Ref { name } => names.get(name).copied().unwrap_or(schema),
+        other => other,
+    }
+}
+
+/// Makes a schema whole: the first mention of a referenced type becomes its definition.
+#[derive(Default)]
+struct Inline {
+    definitions: HashMap<Name, Schema>,
+    defined: HashSet<Name>,
+}
+
+impl Inline {
+    fn define(&mut self, schema: &Schema) {
+        if let Some(name) = definition(schema) {
+            self.definitions.entry(name.clone()).or_insert_with(|| schema.clone());
+        }
+        match schema {
+            Schema::Record(record) => record.fields.iter().for_each(|field| self.define(&field.schema)),
+            Schema::Array(array) => self.define(&array.items),
+            Schema::Map(map) => self.define(&map.types),
+            Schema::Union(union) => union.variants().iter().for_each(|variant| self.define(variant)),
+            _ => {}
+        }
+    }
+
+    fn walk(&mut self, schema: &mut Schema) -> Result<(), String> {
+        if let Schema::Ref { name } = schema
+            && !self.defined.contains(name)
+            && let Some(found) = self.definitions.get(name)
+        {
+            *schema = found.clone();
+        }
+        if let Some(name) = definition(schema).cloned()
+            && !self.defined.insert(name.clone())
+        {
+            *schema = Schema::Ref { name };
+        }
+        match schema {
+            Schema::Record(record) => record.fields.iter_mut().try_for_each(|field| self.walk(&mut field.schema)),
+            Schema::Array(array) => self.walk(&mut array.items),
+            Schema::Map(map) => self.walk(&mut map.types),
+            Schema::Union(union) => {
+                let mut variants = union.variants().to_vec();
+                variants.iter_mut().try_for_each(|variant| self.walk(variant))?;
+                *union = UnionSchema::new(variants).map_err(|e| schema_cause(&e))?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The name that a schema defines; none for a reference.
+fn definition(schema: &Schema) -> Option<&Name> {
+    match schema {
+        Schema::Ref { .. } => None,
+        other => other.name(),
+    }
+}
+
+/// What the schema language calls a type.
+pub(crate) fn type_name(schema: &Schema) -> &'static str {
+    match schema {
+        Schema::Null => "null",
+        Schema::Boolean => "boolean",
+        Schema::Int => "int",
+        Schema::Long => "long",
+        Schema::Float => "float",
+        Schema::Double => "double",
+        Schema::Bytes => "bytes",
+        Schema::String => "string",
+        Schema::Array(_) => "array",
+        Schema::Map(_) => "map",
+        Schema::Union(_) => "union",
+        Schema::Record(_) => "record",
+        Schema::Enum(_) => "enum",
+        Schema::Fixed(_) => "fixed",
+        Schema::Decimal(_) => "decimal",
+        Schema::BigDecimal => "big-decimal",
+        Schema::Uuid(_) => "uuid",
+        Schema::Date => "date",
+        Schema::TimeMillis => "time-millis",
+        Schema::TimeMicros => "time-micros",
+        Schema::TimestampMillis => "timestamp-millis",
+        Schema::TimestampMicros => "timestamp-micros",
+        Schema::TimestampNanos => "timestamp-nanos",
+        Schema::LocalTimestampMillis => "local-timestamp-millis",
+        Schema::LocalTimestampMicros => "local-timestamp-micros",
+        Schema::LocalTimestampNanos => "local-timestamp-nanos",
+        Schema::Duration(_) => "duration",
+        Schema::Ref { .. } => "an unknown type",
+    }
+}

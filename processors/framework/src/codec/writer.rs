@@ -1,0 +1,178 @@
+//! Reading: one cached reader per schema id, and per Rust type the way to decode it.
+
+use std::{
+    any::{TypeId, type_name},
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
+use serde::de::DeserializeOwned;
+
+use super::{
+    error::{CodecError, Fault, clip, datum_cause, schema_cause, shape_fault},
+    layout::Layout,
+    resolve::Resolve,
+    same::Same,
+    schema::Leaked,
+};
+use crate::payload::Payload;
+
+/// The schema that a record was written with, by its id in the registry.
+///
+/// Parsed once and kept as long as the process: ids are bounded. How a Rust type is decoded from it is decided once:
+/// straight from the bytes where every field of the type's own schema is there with the same type; else over a
+/// [`Value`] that is resolved against that schema.
+pub struct WriterSchema {
+    id: u32,
+    leaked: Leaked,
+    full_name: Option<String>,
+    layout: Layout,
+    reader: GenericDatumReader<'static>,
+    plans: OnceLock<Box<Plan>>,
+}
+
+impl WriterSchema {
+    /// Parses the schema of an id; `references` are the schemas that it refers to by name, dependencies first.
+    ///
+    /// # Errors
+    /// [`CodecError::Schema`] when the text is no Avro schema, or names a type that is nowhere defined.
+    pub fn parse(id: u32, schema: &str, references: &[String]) -> Result<Arc<Self>, CodecError> {
+        let unusable = |cause| CodecError::Schema { id, cause };
+        let leaked = Leaked::parse(schema, references).map_err(unusable)?;
+        let reader = GenericDatumReader::builder(leaked.schema)
+            .resolved_writer_schemata(leaked.resolved.clone())
+            .build()
+            .map_err(|e| unusable(schema_cause(&e)))?;
+        Ok(Arc::new(Self {
+            id,
+            full_name: leaked.schema.name().map(|name| name.fullname(None)),
+            layout: Layout::new(leaked.schema).map_err(unusable)?,
+            leaked,
+            reader,
+            plans: OnceLock::new(),
+        }))
+    }
+
+    /// The id in the registry.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The schema, whole: what it refers to is defined in it.
+    pub fn schema(&self) -> &'static Schema {
+        self.leaked.schema
+    }
+
+    /// The full name of a record, enum or fixed, `headwater.payment.PaymentCompleted`; `None` for any other type.
+    pub fn full_name(&self) -> Option<&str> {
+        self.full_name.as_deref()
+    }
+
+    pub(crate) fn leaked(&self) -> Leaked {
+        self.leaked
+    }
+
+    /// Decodes a datum, the value's bytes behind its schema id, as a payload.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] and [`CodecError::Trailing`] when the bytes are not exactly one value of this schema,
+    /// [`CodecError::Mismatch`] when they are and the payload's schema or type cannot take it.
+    pub fn decode<T: Payload>(&self, datum: &[u8]) -> Result<T, CodecError> {
+        self.layout.check(datum)?;
+        let plan = self.plan::<T>(T::SCHEMA);
+        if plan.direct.load(Ordering::Relaxed) {
+            match self.reader.read_deser(&mut &*datum) {
+                Ok(payload) => Ok(payload),
+                Err(error) => self.decode_again(datum, plan, &error),
+            }
+        } else {
+            self.resolve(datum, plan)
+        }
+    }
+
+    /// Decodes a datum whatever its type, for sinks and for handlers of any type.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] and [`CodecError::Trailing`] when the bytes are not exactly one value of this schema.
+    pub fn value(&self, datum: &[u8]) -> Result<Value, CodecError> {
+        self.layout.check(datum)?;
+        self.read(datum)
+    }
+
+    fn read(&self, datum: &[u8]) -> Result<Value, CodecError> {
+        self.reader.read_value(&mut &*datum).map_err(|error| match self.layout.check_text(datum) {
+            Err(named) => named,
+            Ok(()) => CodecError::Malformed(*Fault::new(datum_cause(&error))),
+        })
+    }
+
+    fn resolve<T: DeserializeOwned>(&self, datum: &[u8], plan: &Plan) -> Result<T, CodecError> {
+        let mismatch = |fault: Box<Fault>| CodecError::Mismatch(*fault);
+        let reader = plan.reader.as_ref().map_err(|cause| mismatch(Fault::new(cause.clone())))?;
+        let value = self.read(datum)?;
+        let resolve = Resolve { writer: self.leaked.names(), reader: reader.names() };
+        let value = resolve.value(value, self.leaked.schema, reader.schema).map_err(mismatch)?;
+        apache_avro::from_value(&value).map_err(|error| mismatch(shape_fault::<T>(&error)))
+    }
+
+    /// The direct decoder is stricter about Rust types than Avro is (a `u64` for a long, a struct under another name):
+    /// such a type takes the other path from its first record on.
+    #[cold]
+    fn decode_again<T: Payload>(&self, datum: &[u8], plan: &Plan, error: &apache_avro::Error) -> Result<T, CodecError> {
+        let payload = self.resolve(datum, plan)?;
+        if plan.direct.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                payload = type_name::<T>(),
+                schema_id = self.id,
+                reason = %shape_fault::<T>(error),
+                "the type decodes five times slower than it could: match its field types and serde names to its schema"
+            );
+        }
+        Ok(payload)
+    }
+
+    /// The plan for a type, made at its first record. A list that only grows is read without a lock, and is short:
+    /// as long as the number of Rust types that read this one schema.
+    fn plan<T: 'static>(&self, schema: &str) -> &Plan {
+        let mut place = &self.plans;
+        loop {
+            let plan = place.get_or_init(|| Box::new(Plan::new::<T>(schema, self.leaked)));
+            if plan.of == TypeId::of::<T>() {
+                return plan;
+            }
+            place = &plan.next;
+        }
+    }
+}
+
+impl fmt::Debug for WriterSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriterSchema").field("id", &self.id).field("full_name", &self.full_name).finish_non_exhaustive()
+    }
+}
+
+/// How one Rust type is decoded from one writer's schema.
+struct Plan {
+    of: TypeId,
+    direct: AtomicBool,
+    /// The type's own schema, or why it cannot be used.
+    reader: Result<Leaked, String>,
+    next: OnceLock<Box<Plan>>,
+}
+
+impl Plan {
+    fn new<T: 'static>(schema: &str, writer: Leaked) -> Self {
+        let reader = Leaked::parse(schema, &[])
+            .map_err(|cause| clip(&format!("the schema of {} is unusable: {cause}", type_name::<T>())).to_owned());
+        let direct = reader.as_ref().is_ok_and(|reader| {
+            let mut same = Same { writer: writer.names(), reader: reader.names(), open: HashSet::new() };
+            same.types(writer.schema, reader.schema)
+        });
+        Self { of: TypeId::of::<T>(), direct: AtomicBool::new(direct), reader, next: OnceLock::new() }
+    }
+}
