@@ -6,6 +6,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use headwater_dev::{Stack, StackConfig, write_endpoints};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -14,7 +15,8 @@ async fn main() -> Result<()> {
     config.for_tests = std::env::args().nth(2).as_deref() == Some("tests");
     let data = config.data.clone();
     let (stop, mut cancel) = watch::channel(false);
-    let signals = tokio::task::spawn(async move {
+    let mut signals = JoinSet::new();
+    signals.spawn(async move {
         let _ = tokio::signal::ctrl_c().await;
         stop.send_replace(true);
         // The sender lives on: its end would count as a stop, too.
@@ -29,6 +31,5 @@ async fn main() -> Result<()> {
     }
     drop(out);
     cancel.wait_for(|stopped| *stopped).await?;
-    signals.abort();
     stack.stop().await
 }

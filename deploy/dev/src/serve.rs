@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::ports::Ports;
 
@@ -19,7 +19,7 @@ pub(crate) struct Server {
     port: u16,
     /// Its end is the stop signal, also when we are dropped.
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinSet<()>,
 }
 
 impl Server {
@@ -39,7 +39,8 @@ impl Server {
             }
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::task::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             let serving = axum::serve(listener, routes).with_graceful_shutdown(async {
                 let _ = stopped.await;
             });
@@ -56,8 +57,8 @@ impl Server {
     }
 
     /// Stops it; requests that are under way have two seconds to end.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.stop);
-        let _ = tokio::time::timeout(STOP_LIMIT, self.task).await;
+        let _ = tokio::time::timeout(STOP_LIMIT, self.task.join_next()).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
@@ -160,7 +161,7 @@ impl Stack {
         let shown = config.data.display().to_string();
         std::fs::create_dir_all(&config.data).with_context(|| format!("cannot create {shown}"))?;
         let data = std::fs::canonicalize(&config.data).with_context(|| format!("cannot resolve {shown}"))?;
-        let lock = lock(&data)?;
+        let lock = lock_soon(&data).await?;
         remove_endpoints(&data).context("cannot remove an old endpoints.env")?;
         let mut ports = Ports::load(&data);
         let warehouse = Warehouse::launch(&mut ports).await?;
@@ -207,6 +208,18 @@ pub fn remove_data(data: &Path) -> Result<()> {
     let _lock = lock(data)?;
     postgres::remove(data)?;
     std::fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))
+}
+
+/// Waits up to two seconds for the lock: a child that is between its fork and its exec still shares the lock of an
+/// owner that has just let go of it.
+async fn lock_soon(data: &Path) -> Result<File> {
+    for _ in 0..40 {
+        match lock(data) {
+            Ok(file) => return Ok(file),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    lock(data)
 }
 
 fn lock(data: &Path) -> Result<File> {
