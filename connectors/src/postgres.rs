@@ -1,0 +1,39 @@
+//! Postgres: events become rows, exactly once.
+//!
+//! A sink's rows and the offsets that cover them commit in one transaction, so neither is ever without the other.
+//! Who may move a partition's offset is decided in the same place: an owner takes the partition's next epoch when the
+//! partition is assigned, and every commit names the epoch and the offset that it expects. A commit of an owner that
+//! has been replaced changes nothing; its records are dropped, and the new owner has read them itself.
+//!
+//! An upsert and a delete apply only over what is older: a lower offset of the same partition, or an event time that
+//! is not later from another one. So a record that comes late (a redrive, a restart) does no harm.
+//!
+//! Data that Postgres refuses (SQLSTATE classes 22 and 23), or would refuse, is told apart from everything else:
+//! only the former is the record's own fault. No message holds a value of a row.
+//!
+//! At shutdown there is nothing to do: a unit of work is committed, or it is not and will be read again.
+
+mod config;
+mod sink;
+
+mod migrate;
+mod offsets;
+mod table;
+
+mod batch;
+mod write;
+
+mod layout;
+mod types;
+
+mod encode;
+mod json;
+mod number;
+
+mod error;
+mod sql;
+
+pub use config::{Config, Database};
+pub use error::PostgresError;
+pub use migrate::Migration;
+pub use sink::{PostgresSink, SinkCounts};

@@ -1,0 +1,136 @@
+//! How to reach the database, and the handle that everything else is made from.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection, PgPool,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+};
+
+use super::error::PostgresError;
+
+/// How to reach the database.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `postgres://user:password@host:port/database`; secret, and never printed.
+    pub url: String,
+    /// Connections open at once, shared by all sinks of the process; each commit uses one.
+    pub max_connections: u32,
+    /// How long to wait for a connection, a new one or one in use.
+    pub connect_timeout: Duration,
+    /// How long the server works on one statement, waits for a lock, or lets a silent transaction live.
+    pub statement_timeout: Duration,
+    /// What the server shows in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+impl Config {
+    /// This URL, with 8 connections, 10 s to connect and 30 s for a statement.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            application_name: "headwater".to_owned(),
+        }
+    }
+
+    /// A handle on the database. Connects when it is first used, so that a database that is down is no reason not to
+    /// start; must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`PostgresError::Config`] when the URL or a bound makes no sense.
+    pub fn build(&self) -> Result<Database, PostgresError> {
+        if self.max_connections == 0 || self.connect_timeout.is_zero() || self.statement_timeout.is_zero() {
+            return Err(PostgresError::Config(
+                "postgres needs at least one connection and time-outs above 0".to_owned(),
+            ));
+        }
+        let statement_ms = self.statement_timeout.as_millis().to_string();
+        let options = PgConnectOptions::from_str(&self.url)
+            .map_err(|e| PostgresError::Config(format!("the database url cannot be read: {e}")))?
+            .application_name(&self.application_name)
+            .options([
+                ("statement_timeout", statement_ms.as_str()),
+                // A stopped owner must not hold its offset rows against the next one for ever.
+                ("idle_in_transaction_session_timeout", statement_ms.as_str()),
+                // The guard of an upsert relies on seeing what others have committed.
+                ("default_transaction_isolation", "read committed"),
+            ])
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.connect_timeout)
+            .connect_lazy_with(options);
+        Ok(Database { pool, limit: self.connect_timeout + 2 * self.statement_timeout })
+    }
+
+    /// [`Config::build`], and a first answer of the server.
+    ///
+    /// # Errors
+    /// As `build`; [`PostgresError::Outage`] when the server does not answer within the time-outs.
+    pub async fn connect(&self) -> Result<Database, PostgresError> {
+        let database = self.build()?;
+        database.ping().await?;
+        Ok(database)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("url", &"***")
+            .field("max_connections", &self.max_connections)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("statement_timeout", &self.statement_timeout)
+            .field("application_name", &self.application_name)
+            .finish()
+    }
+}
+
+/// A database, reached through a pool of connections that is bounded and shared by its clones.
+#[derive(Clone)]
+pub struct Database {
+    pool: PgPool,
+    /// How long one operation as a whole may take.
+    pub(super) limit: Duration,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("connections", &self.pool.size()).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Whether the database answers: what `/readyz` asks.
+    ///
+    /// # Errors
+    /// [`PostgresError::Outage`] when it does not.
+    pub async fn ping(&self) -> Result<(), PostgresError> {
+        self.with(async |conn| conn.ping().await.map_err(PostgresError::from)).await
+    }
+
+    /// Closes the connections; whoever still waits for one gets an error.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Runs `work` on one connection within the time limit. After a failure that says nothing about the data the
+    /// connection is dropped, since its state is in doubt.
+    pub(super) async fn with<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PoolConnection<Postgres>) -> Result<T, PostgresError>,
+    ) -> Result<T, PostgresError> {
+        let mut conn = self.pool.acquire().await?;
+        let outcome = tokio::time::timeout(self.limit, work(&mut conn)).await.unwrap_or_else(|_| {
+            Err(PostgresError::Outage(format!("postgres gave no answer within {} s", self.limit.as_secs())))
+        });
+        if matches!(outcome, Err(PostgresError::Outage(_))) {
+            drop(conn.detach());
+        }
+        outcome
+    }
+}

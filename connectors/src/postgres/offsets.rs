@@ -1,0 +1,202 @@
+//! Offsets that live beside the rows, and who may move them.
+
+use std::collections::{HashMap, HashSet};
+
+use headwater::{Progress, TopicPartition, ports::From as Start};
+use sqlx::PgConnection;
+
+use super::error::{PostgresError, is_undefined};
+
+/// `next_offset` of a partition that nobody has committed yet.
+const NOT_STARTED: i64 = -1;
+
+/// The partitions that one sink owns.
+#[derive(Debug)]
+pub(super) struct Offsets {
+    group: String,
+    owned: HashMap<TopicPartition, Owned>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owned {
+    epoch: i64,
+    /// Whether the store holds no offset yet; the first commit then expects [`NOT_STARTED`].
+    fresh: bool,
+}
+
+/// What a unit of work may do, with its offset rows locked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fences {
+    /// Partitions that another owner has.
+    pub(super) fenced: HashSet<TopicPartition>,
+    /// Partitions whose offsets have moved with this transaction.
+    pub(super) moved: Vec<TopicPartition>,
+    /// An earlier try of the same unit is durable already, for all but the fenced partitions.
+    pub(super) done: bool,
+}
+
+impl Offsets {
+    pub(super) fn new(group: String) -> Self {
+        Self { group, owned: HashMap::new() }
+    }
+
+    /// Takes each partition's next epoch and reads its offset, in one statement.
+    pub(super) async fn start(
+        &mut self,
+        conn: &mut PgConnection,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Start>, PostgresError> {
+        let (topics, numbers) = columns(partitions.iter());
+        let rows: Vec<(String, i32, i64, i64)> = sqlx::query_as(
+            "insert into headwater.consumer_offsets as o (consumer_group, topic, partition, next_offset, owner_epoch) \
+             select distinct $1, t, p, $4::int8, 1 from unnest($2::text[], $3::int4[]) as u (t, p) order by t, p \
+             on conflict (consumer_group, topic, partition) do update set owner_epoch = o.owner_epoch + 1 \
+             returning topic, partition, next_offset, owner_epoch",
+        )
+        .bind(&self.group)
+        .bind(topics)
+        .bind(numbers)
+        .bind(NOT_STARTED)
+        .fetch_all(conn)
+        .await
+        .map_err(explain)?;
+        let mut starts = HashMap::new();
+        for (topic, partition, next, epoch) in rows {
+            let partition = TopicPartition::new(topic, partition);
+            self.owned.insert(partition.clone(), Owned { epoch, fresh: next == NOT_STARTED });
+            starts.insert(partition, if next == NOT_STARTED { Start::Policy } else { Start::Offset(next) });
+        }
+        let start_of =
+            |p| starts.get(p).copied().ok_or_else(|| PostgresError::Outage(format!("postgres did not start {p}")));
+        partitions.iter().map(start_of).collect()
+    }
+
+    pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.owned.remove(partition);
+        }
+    }
+
+    /// Moves the offsets that are ours to move, first thing in the unit's transaction: from here to its end nobody
+    /// else can take the partitions over.
+    pub(super) async fn advance(
+        &self,
+        conn: &mut PgConnection,
+        positions: &[Progress],
+    ) -> Result<Fences, PostgresError> {
+        let stored = self.lock(conn, positions).await?;
+        let mut fences = Fences { fenced: HashSet::new(), moved: Vec::new(), done: false };
+        let mut repeated = Vec::new();
+        for progress in positions {
+            let partition = &progress.to.partition;
+            match (self.owned.get(partition), stored.get(partition)) {
+                (Some(mine), Some(&(next, epoch))) if epoch == mine.epoch && next == mine.expects(progress) => {
+                    fences.moved.push(partition.clone());
+                }
+                (Some(mine), Some(&(next, epoch))) if epoch == mine.epoch && next == progress.to.next => {
+                    repeated.push(partition.clone());
+                }
+                _ => {
+                    fences.fenced.insert(partition.clone());
+                }
+            }
+        }
+        // One transaction moved them all, or none: only where none is left to move was this unit committed before.
+        if fences.moved.is_empty() {
+            fences.done = !repeated.is_empty();
+        } else {
+            fences.fenced.extend(repeated);
+        }
+        self.update(conn, positions, &fences).await?;
+        Ok(fences)
+    }
+
+    /// After the transaction has committed: what the store now holds of `moved`, and who is out.
+    pub(super) fn settle(&mut self, fences: &Fences, positions: &[Progress]) {
+        for partition in &fences.fenced {
+            self.owned.remove(partition);
+        }
+        for progress in positions {
+            if let Some(owned) = self.owned.get_mut(&progress.to.partition) {
+                owned.fresh = false;
+            }
+        }
+    }
+
+    /// Locks the rows in (topic, partition) order, so that two owners wait for each other instead of deadlocking.
+    async fn lock(
+        &self,
+        conn: &mut PgConnection,
+        positions: &[Progress],
+    ) -> Result<HashMap<TopicPartition, (i64, i64)>, PostgresError> {
+        let (topics, numbers) = columns(positions.iter().map(|p| &p.to.partition));
+        let rows: Vec<(String, i32, i64, i64)> = sqlx::query_as(
+            "select o.topic, o.partition, o.next_offset, o.owner_epoch from headwater.consumer_offsets o \
+             join unnest($2::text[], $3::int4[]) as u (t, p) on o.topic = u.t and o.partition = u.p \
+             where o.consumer_group = $1 order by o.topic, o.partition for update of o",
+        )
+        .bind(&self.group)
+        .bind(topics)
+        .bind(numbers)
+        .fetch_all(conn)
+        .await
+        .map_err(explain)?;
+        Ok(rows.into_iter().map(|(t, p, next, epoch)| (TopicPartition::new(t, p), (next, epoch))).collect())
+    }
+
+    async fn update(
+        &self,
+        conn: &mut PgConnection,
+        positions: &[Progress],
+        fences: &Fences,
+    ) -> Result<(), PostgresError> {
+        let moving: Vec<(&Progress, Owned)> = positions
+            .iter()
+            .filter(|p| fences.moved.contains(&p.to.partition))
+            .filter_map(|p| self.owned.get(&p.to.partition).map(|owned| (p, *owned)))
+            .collect();
+        if moving.is_empty() {
+            return Ok(());
+        }
+        let (topics, numbers) = columns(moving.iter().map(|(p, _)| &p.to.partition));
+        let expected: Vec<i64> = moving.iter().map(|(p, owned)| owned.expects(p)).collect();
+        let next: Vec<i64> = moving.iter().map(|(p, _)| p.to.next).collect();
+        let epochs: Vec<i64> = moving.iter().map(|(_, owned)| owned.epoch).collect();
+        let done = sqlx::query(
+            "update headwater.consumer_offsets o set next_offset = u.next \
+             from unnest($2::text[], $3::int4[], $4::int8[], $5::int8[], $6::int8[]) as u (t, p, expected, next, epoch) \
+             where o.consumer_group = $1 and o.topic = u.t and o.partition = u.p \
+             and o.owner_epoch = u.epoch and o.next_offset = u.expected",
+        )
+        .bind(&self.group)
+        .bind(topics)
+        .bind(numbers)
+        .bind(expected)
+        .bind(next)
+        .bind(epochs)
+        .execute(conn)
+        .await?;
+        if done.rows_affected() == moving.len() as u64 {
+            Ok(())
+        } else {
+            Err(PostgresError::Outage("offset rows changed under their lock: try again".to_owned()))
+        }
+    }
+}
+
+impl Owned {
+    fn expects(self, progress: &Progress) -> i64 {
+        if self.fresh { NOT_STARTED } else { progress.from }
+    }
+}
+
+fn columns<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> (Vec<String>, Vec<i32>) {
+    partitions.map(|p| (p.topic.to_string(), p.partition)).unzip()
+}
+
+fn explain(error: sqlx::Error) -> PostgresError {
+    if is_undefined(&error) {
+        return PostgresError::Outage("the schema headwater is missing: run `headwater topology apply`".to_owned());
+    }
+    error.into()
+}

@@ -1,0 +1,283 @@
+//! The table of a sink: what it is, what a schema needs it to be, and how it gets there.
+
+use std::collections::HashMap;
+
+use headwater::{Mode, Sink};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{
+    error::{PostgresError, is_duplicate},
+    layout::{Field, Layout},
+    sql::{TableName, quote},
+    types::{ColumnType, SqlType},
+};
+
+/// The columns that every sink's table has beside the schema's: name, type, whether each row has a value.
+pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 7] = [
+    ("hw_event_id", SqlType::Text, true),
+    ("hw_correlation_id", SqlType::Text, true),
+    ("hw_causation_id", SqlType::Text, false),
+    ("hw_topic", SqlType::Text, true),
+    ("hw_event_time", SqlType::TimestampTz, true),
+    ("hw_partition", SqlType::Int4, true),
+    ("hw_offset", SqlType::Int8, true),
+];
+
+/// How often somebody else's change of the same table is waited out.
+const TRIES: usize = 3;
+
+/// A table as it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    columns: HashMap<String, Column>,
+    /// Whether a unique index covers exactly the sink's key.
+    keyed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Column {
+    kind: ColumnType,
+    /// The type as the server writes it.
+    shown: String,
+}
+
+impl Table {
+    /// The table, or `None` where there is none.
+    pub(super) async fn read(
+        conn: &mut PgConnection,
+        name: &TableName,
+        key: &[String],
+    ) -> Result<Option<Self>, PostgresError> {
+        let rows: Vec<(String, String, String, i32, String, String)> = sqlx::query_as(
+            "select a.attname::text, t.typname::text, format_type(a.atttypid, -1), a.atttypmod, t.typtype::text, \
+                    format_type(a.atttypid, a.atttypmod) \
+             from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
+             join pg_type t on t.oid = a.atttypid \
+             where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped",
+        )
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_all(&mut *conn)
+        .await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let column =
+            |(column, plain, formatted, modifier, kind, shown): (String, String, String, i32, String, String)| {
+                (column, Column { kind: ColumnType::of(&plain, &formatted, modifier, &kind), shown })
+            };
+        let columns = rows.into_iter().map(column).collect();
+        Ok(Some(Self { columns, keyed: Self::is_keyed(conn, name, key).await? }))
+    }
+
+    async fn is_keyed(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<bool, PostgresError> {
+        let mut key = key.to_vec();
+        key.sort_unstable();
+        let (keyed,): (bool,) = sqlx::query_as(
+            "select exists (select 1 from pg_index i join pg_class c on c.oid = i.indrelid \
+             join pg_namespace n on n.oid = c.relnamespace \
+             where n.nspname = $1 and c.relname = $2 and i.indisunique and i.indisvalid and i.indpred is null \
+             and i.indexprs is null and $3::text[] = (select array_agg(a.attname::text order by a.attname::text collate \"C\") \
+                from unnest(i.indkey::int2[]) with ordinality k (number, place) \
+                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number \
+                where k.place <= i.indnkeyatts))",
+        )
+        .bind(&name.schema)
+        .bind(&name.table)
+        .bind(key)
+        .fetch_one(conn)
+        .await?;
+        Ok(keyed)
+    }
+
+    /// The type of a column that is known to be there.
+    pub(super) fn kind(&self, column: &str) -> Result<&ColumnType, PostgresError> {
+        let missing = || PostgresError::Outage(format!("column `{column}` is gone: it is looked for again"));
+        self.columns.get(column).map(|c| &c.kind).ok_or_else(missing)
+    }
+}
+
+/// The SQL that fits `table` to rows of this schema; empty where nothing is to do.
+///
+/// # Errors
+/// [`PostgresError::Config`] for a sink and schema that no table can serve; [`PostgresError::Outage`] for what a person
+/// must change in the database, with the SQL.
+pub(super) fn plan(
+    sink: &Sink,
+    name: &TableName,
+    layout: &Layout,
+    table: Option<&Table>,
+) -> Result<Vec<String>, PostgresError> {
+    for field in &layout.fields {
+        quote(&field.name)?;
+        if OWN_COLUMNS.iter().any(|(own, ..)| *own == field.name) {
+            return Err(PostgresError::Config(format!(
+                "field `{}` of `{}` has the name of a column that the sink fills itself: rename it in the schema",
+                field.name, sink.event
+            )));
+        }
+    }
+    let (sql, allowed, setting) = match table {
+        None => (create(sink, name, layout)?, sink.create, "create"),
+        Some(table) => {
+            check_columns(sink, name, layout, table)?;
+            (evolve(name, layout, table)?, sink.evolve, "evolve")
+        }
+    };
+    if sql.is_empty() || allowed {
+        return Ok(sql);
+    }
+    let what = if table.is_none() { "there is no table" } else { "columns are missing in" };
+    Err(PostgresError::Outage(format!("{what} {name} and the sink has {setting} = false: run {}", sql.join("; "))))
+}
+
+fn create(sink: &Sink, name: &TableName, layout: &Layout) -> Result<Vec<String>, PostgresError> {
+    let mut columns = Vec::with_capacity(layout.fields.len() + OWN_COLUMNS.len() + 1);
+    for field in &layout.fields {
+        // A later schema may leave a field with a default out, and its rows must still go in.
+        let required = !field.nullable && !field.has_default;
+        columns.push(format!("{} {}{}", quote(&field.name)?, field.sql, if required { " not null" } else { "" }));
+    }
+    for (own, sql, required) in OWN_COLUMNS {
+        columns.push(format!("{} {sql}{}", quote(own)?, if required { " not null" } else { "" }));
+    }
+    if sink.mode == Mode::Upsert {
+        for key in &sink.key {
+            let field = layout.fields.iter().find(|f| f.name == *key).ok_or_else(|| no_key_field(sink, key, layout))?;
+            check_key(sink, key, &ColumnType::Sql(field.sql))?;
+        }
+        columns.push(format!("primary key ({})", key_columns(sink)?));
+    }
+    let mut sql = Vec::new();
+    if name.schema != "public" {
+        sql.push(format!("create schema if not exists {}", name.quoted_schema));
+    }
+    sql.push(format!("create table {} ({})", name.sql(), columns.join(", ")));
+    Ok(sql)
+}
+
+fn evolve(name: &TableName, layout: &Layout, table: &Table) -> Result<Vec<String>, PostgresError> {
+    let own = OWN_COLUMNS.iter().map(|(own, sql, _)| (*own, *sql));
+    let wanted = layout.fields.iter().map(|f| (f.name.as_str(), f.sql)).chain(own);
+    wanted
+        .filter(|(column, _)| !table.columns.contains_key(*column))
+        .map(|(column, sql)| Ok(format!("alter table {} add column {} {sql}", name.sql(), quote(column)?)))
+        .collect()
+}
+
+/// What a table that is there must be for this sink and schema, but for missing columns.
+fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) -> Result<(), PostgresError> {
+    let own = OWN_COLUMNS.iter().map(|(own, sql, _)| (*own, *sql));
+    for (column, sql) in layout.fields.iter().map(|Field { name, sql, .. }| (name.as_str(), *sql)).chain(own) {
+        if let Some(there) = table.columns.get(column).filter(|there| !there.kind.takes(sql)) {
+            return Err(PostgresError::Outage(format!(
+                "column `{column}` of {name} is {}, which cannot take {sql} of schema {}: change its type (alter table {} alter \
+                 column {} type {sql}) or sink into another table",
+                there.shown,
+                layout.id,
+                name.sql(),
+                quote(column)?
+            )));
+        }
+    }
+    if sink.mode == Mode::Insert {
+        return Ok(());
+    }
+    for key in &sink.key {
+        if layout.position(key).is_none() {
+            return Err(no_key_field(sink, key, layout));
+        }
+        if let Some(column) = table.columns.get(key) {
+            check_key(sink, key, &column.kind)?;
+        }
+    }
+    if !table.keyed {
+        return Err(PostgresError::Outage(format!(
+            "an upsert into {name} needs a unique index on exactly its key: run create unique index on {} ({})",
+            name.sql(),
+            key_columns(sink)?
+        )));
+    }
+    Ok(())
+}
+
+fn no_key_field(sink: &Sink, key: &str, layout: &Layout) -> PostgresError {
+    // A record without its key is a bad record, not a bad configuration: others of its type may have it.
+    PostgresError::Refused(format!("the key column `{key}` is no field of schema {} of `{}`", layout.id, sink.event))
+}
+
+fn check_key(sink: &Sink, key: &str, kind: &ColumnType) -> Result<(), PostgresError> {
+    if !kind.can_be_key() {
+        return Err(PostgresError::Config(format!(
+            "column `{key}` of `{}` has a type that cannot be a key",
+            sink.table
+        )));
+    }
+    if sink.delete && !super::encode::Array::reads_record_key(kind.wire()) {
+        return Err(PostgresError::Config(format!(
+            "a record's key, which is text, cannot be read as column `{key}` of `{}`: set delete = false",
+            sink.table
+        )));
+    }
+    Ok(())
+}
+
+/// The key columns as SQL, separated by commas.
+pub(super) fn key_columns(sink: &Sink) -> Result<String, PostgresError> {
+    Ok(sink.key.iter().map(|k| quote(k)).collect::<Result<Vec<_>, _>>()?.join(", "))
+}
+
+/// Makes the table fit, and says what it then is. Several processes at once agree by an advisory lock.
+pub(super) async fn fit(
+    conn: &mut PgConnection,
+    sink: &Sink,
+    name: &TableName,
+    layouts: &[&Layout],
+) -> Result<Option<Table>, PostgresError> {
+    for _ in 0..TRIES {
+        let table = Table::read(conn, name, &sink.key).await?;
+        let mut changed = false;
+        for layout in layouts {
+            if changed || !plan(sink, name, layout, table.as_ref())?.is_empty() {
+                changed = true;
+                match change(conn, sink, name, layout).await {
+                    Ok(sql) => sql.iter().for_each(|sql| tracing::info!(table = %name, sql, "table changed")),
+                    // Somebody who does not take our lock was quicker: look again.
+                    Err(PostgresError::Repeat(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if !changed {
+            return Ok(table);
+        }
+    }
+    Err(PostgresError::Outage(format!("the table {name} keeps changing: is another program altering it?")))
+}
+
+/// Runs what is still to do under the lock, in one transaction.
+async fn change(
+    conn: &mut PgConnection,
+    sink: &Sink,
+    name: &TableName,
+    layout: &Layout,
+) -> Result<Vec<String>, PostgresError> {
+    let mut tx = conn.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(format!("headwater table {name}"))
+        .execute(&mut *tx)
+        .await?;
+    let table = Table::read(&mut tx, name, &sink.key).await?;
+    let sql = plan(sink, name, layout, table.as_ref())?;
+    for statement in &sql {
+        sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *tx).await.map_err(|error| {
+            if is_duplicate(&error) {
+                PostgresError::Repeat(format!("{name} has just been changed"))
+            } else {
+                error.into()
+            }
+        })?;
+    }
+    tx.commit().await?;
+    Ok(sql)
+}
