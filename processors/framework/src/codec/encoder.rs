@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     WriterSchema,
     error::{CodecError, Fault, clip, schema_cause},
+    json,
     schema::Leaked,
 };
 
@@ -70,6 +71,18 @@ impl Encoder {
         let mut out = self.begin();
         self.writer.write_value_ref(&mut out, value).map_err(|error| CodecError::Unfit(*unfit(&error)))?;
         Ok(out)
+    }
+
+    /// The same for JSON as a person writes it: a time as RFC 3339, a union's value plain, a decimal as text (see the
+    /// list in `codec/json.rs`). A field that is left out takes the schema's default.
+    ///
+    /// # Errors
+    /// [`CodecError::Unfit`] that names the field: `amount_cents: expected long, got "x"`. It shows the value's
+    /// beginning, for the person who wrote it.
+    pub fn encode_json(&self, json: &serde_json::Value) -> Result<Vec<u8>, CodecError> {
+        let value =
+            json::read(json, self.leaked.schema, self.leaked.names()).map_err(|fault| CodecError::Unfit(*fault))?;
+        self.encode_value(&value)
     }
 
     fn begin(&self) -> Vec<u8> {

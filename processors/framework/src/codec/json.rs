@@ -1,19 +1,62 @@
-//! Avro values and JSON.
+//! JSON to Avro values and back, guided by the schema.
+//!
+//! It is Avro's own JSON encoding, made lenient on the way in and readable on the way out:
+//! - a union takes the plain value or `{"string": …}`, and gives the plain value unless two branches are not null;
+//! - a time takes RFC 3339 text or the number on the wire, and gives text; so do dates, local times and uuids;
+//! - a decimal takes text or a number, and gives text, because JSON numbers lose digits;
+//! - bytes and fixed are text with one character, U+0000 to U+00FF, for each byte;
+//! - a float takes and gives `"NaN"`, `"Infinity"` and `"-Infinity"` as text;
+//! - a duration is `{"months": 1, "days": 2, "millis": 3}`.
 
-use apache_avro::{Schema, schema::NamesRef, types::Value};
+mod input;
+mod logical;
+mod output;
+
+use apache_avro::{
+    Schema,
+    schema::{NamesRef, UuidSchema},
+    types::Value,
+};
 use serde_json::Value as Json;
 
-use super::error::Fault;
+use super::{error::Fault, schema::type_name};
 
-/// A field's default, as its schema states it.
+/// JSON as a person writes it.
+pub(crate) fn read(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
+    input::Input { names, default: false }.value(json, schema)
+}
+
+/// A field's default, as its schema states it: a union's is plain, a decimal's is its bytes.
 pub(crate) fn default(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
-    let fault = |_| Fault::new("the default in the reader's schema does not fit its type");
-    let schema = super::schema::follow(schema, names);
-    let value = match schema {
-        Schema::Union(union) => {
-            Value::Union(0, Box::new(default(json, union.variants().first().unwrap_or(&Schema::Null), names)?))
-        }
-        _ => Value::try_from(json.clone()).map_err(fault)?,
-    };
-    value.resolve_with_names(schema, names).map_err(fault)
+    input::Input { names, default: true }.value(json, schema)
+}
+
+/// A value as JSON for a person.
+pub(crate) fn write(value: &Value, schema: &Schema, names: &NamesRef<'_>) -> Json {
+    output::json(value, schema, names)
+}
+
+/// What Avro's JSON encoding calls a union's branch.
+fn branch_name(schema: &Schema) -> String {
+    match schema.name() {
+        Some(name) => name.fullname(None),
+        None => wire_type(schema).to_owned(),
+    }
+}
+
+/// The type below a logical type.
+fn wire_type(schema: &Schema) -> &'static str {
+    match schema {
+        Schema::Date | Schema::TimeMillis => "int",
+        Schema::TimeMicros
+        | Schema::TimestampMillis
+        | Schema::TimestampMicros
+        | Schema::TimestampNanos
+        | Schema::LocalTimestampMillis
+        | Schema::LocalTimestampMicros
+        | Schema::LocalTimestampNanos => "long",
+        Schema::Decimal(_) | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => "bytes",
+        Schema::Uuid(UuidSchema::String) => "string",
+        other => type_name(other),
+    }
 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::{CodecError, Fault, clip, datum_cause, schema_cause, shape_fault},
+    json,
     layout::Layout,
     resolve::Resolve,
     same::Same,
@@ -102,6 +103,11 @@ impl WriterSchema {
     pub fn value(&self, datum: &[u8]) -> Result<Value, CodecError> {
         self.layout.check(datum)?;
         self.read(datum)
+    }
+
+    /// A value of this schema as JSON for a person: times as RFC 3339, decimals as text (see the list in `codec/json.rs`).
+    pub fn json(&self, value: &Value) -> serde_json::Value {
+        json::write(value, self.leaked.schema, self.leaked.names())
     }
 
     fn read(&self, datum: &[u8]) -> Result<Value, CodecError> {
