@@ -14,6 +14,9 @@ mod resolve;
 mod same;
 mod schema;
 
+#[cfg(test)]
+mod tests;
+
 pub use encoder::Encoder;
 pub use error::{CodecError, Fault};
 pub use writer::WriterSchema;

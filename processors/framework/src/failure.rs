@@ -2,8 +2,8 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-/// What a processor returns.
-pub type Result<T> = std::result::Result<T, Failure>;
+/// What a processor returns; the error is a [`Failure`] unless said otherwise.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a record was not processed.
 ///

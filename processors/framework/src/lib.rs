@@ -2,7 +2,8 @@
 //!
 //! A developer writes `async fn(E) -> Result<impl Emit>`; the engine reads events, keeps correlation, causation and
 //! trace, runs the function with order per key, and gathers what it asked for into one [`Unit`] of work that a
-//! connector commits together with the offsets.
+//! connector commits together with the offsets. See [`Pipeline`] for registration and [`Driver`] for tests without a
+//! broker.
 //!
 //! This crate deliberately knows no broker, database or HTTP client, no socket, and no business word: those stand behind
 //! the ports in [`ports`]. Apache Avro is its codec, not a client.
@@ -10,30 +11,65 @@
 // Lets the macro name this crate by its public path from within it.
 extern crate self as headwater;
 
+mod event;
 mod payload;
+mod record;
 mod time;
 
+mod emit;
 mod failure;
-mod record;
+mod input;
+mod pattern;
+mod processor;
 
-mod event;
-mod ids;
-mod trace;
-
-pub mod codec;
+mod catalogue;
+mod pipeline;
 mod sink;
+mod topology;
 
 pub mod ports;
 mod unit;
 
-mod murmur2;
+mod headers;
+mod ids;
+mod trace;
 
+pub mod codec;
+mod schemas;
+
+mod backoff;
+mod lanes;
+mod metrics;
+mod murmur2;
+mod watermark;
+mod worker;
+
+mod driver;
+
+pub use backoff::Backoff;
+pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
+pub use driver::Driver;
+pub use emit::{Emit, Outbox};
 pub use event::{Draft, Event, Meta, Origin};
 pub use failure::{Cause, Failure, Kind, OrReject, Result};
+pub use headwater_macros::on_event;
+pub use input::{Any, Delivery, Input};
+pub use metrics::{GroupState, Metric, States};
 pub use murmur2::partition_for;
 pub use payload::{Category, EventType, Payload, Priority};
+pub use pipeline::{Group, Pipeline, Work};
+pub use processor::{IntoProcessor, Matching, Processor, With, matching, with};
 pub use record::{Headers, Outgoing, Position, Record, TopicPartition};
+pub use schemas::SchemaCache;
 pub use sink::{Mode, Sink};
 pub use time::Time;
+pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
 pub use unit::{CommitError, Committed, Progress, Row, RowData, Unit};
+pub use worker::{Parts, Settings, Worker, WorkerError};
+
+/// What `#[on_event]` expands to; not part of the public API.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::pattern::label_matches;
+}

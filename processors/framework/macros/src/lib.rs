@@ -52,19 +52,11 @@ pub fn on_event(attribute: TokenStream, item: TokenStream) -> TokenStream {
 fn checks(label: &LitStr, function: &Ident, shape: &Shape) -> Tokens {
     let output = if shape.opaque { Tokens::new() } else { output(shape.result) };
     let future = if shape.kind == Kind::Future { future(function, shape) } else { Tokens::new() };
-    let (argument, name) = (argument(shape.event), name(label, shape.event));
-    quote! { #argument #name #output #future }
+    let name = name(label, shape.event);
+    quote! { #name #output #future }
 }
 
-/// The argument is an event.
-fn argument(event: &Type) -> Tokens {
-    quote_spanned! { event.span() =>
-        fn __argument<E: ::headwater::Input>() {}
-        let _ = __argument::<#event>;
-    }
-}
-
-/// The label names the argument's event.
+/// The argument is an event, and the label names it: two errors, the first at the type, whose tokens keep their spans.
 fn name(label: &LitStr, event: &Type) -> Tokens {
     let wrong = format!("the last argument is not the event `{}`", label.value());
     quote_spanned! { label.span() =>

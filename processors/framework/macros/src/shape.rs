@@ -2,9 +2,7 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{
-    Error, FnArg, GenericArgument, ItemFn, PathArguments, Result, ReturnType, Signature, Type, spanned::Spanned,
-};
+use syn::{Error, FnArg, GenericArgument, ItemFn, PathArguments, Result, ReturnType, Signature, Type};
 
 /// The two right signatures, as every message about a wrong one ends.
 const RIGHT: &str = "a stateless processor is `async fn(Event) -> Result<impl Emit>`; \
@@ -40,7 +38,7 @@ impl<'a> Shape<'a> {
             return Err(Error::new(signature.ident.span(), wrong("the last argument must be the event")));
         };
         if let Type::Reference(event) = event {
-            return Err(Error::new(event.span(), wrong("an event is taken by value, not by reference")));
+            return Err(Error::new_spanned(event, wrong("an event is taken by value, not by reference")));
         }
         let result = match &signature.output {
             ReturnType::Type(_, result) => &**result,
@@ -58,12 +56,12 @@ impl<'a> Shape<'a> {
 
 fn arguments(signature: &Signature) -> Result<Vec<&Type>> {
     if let Some(parameter) = signature.generics.type_params().next() {
-        return Err(Error::new(parameter.span(), wrong("a processor has no type parameters: it takes one event")));
+        return Err(Error::new_spanned(parameter, wrong("a processor has no type parameters: it takes one event")));
     }
     let types = signature.inputs.iter().map(|argument| match argument {
-        FnArg::Receiver(this) => Err(Error::new(this.span(), wrong("a processor is a free function, not a method"))),
+        FnArg::Receiver(this) => Err(Error::new_spanned(this, wrong("a processor is a free function, not a method"))),
         FnArg::Typed(argument) if mentions_impl(argument.ty.to_token_stream()) => {
-            Err(Error::new(argument.ty.span(), wrong("an argument has a named type, not `impl Trait`")))
+            Err(Error::new_spanned(&argument.ty, wrong("an argument has a named type, not `impl Trait`")))
         }
         FnArg::Typed(argument) => Ok(&*argument.ty),
     });
@@ -75,13 +73,13 @@ fn kind(signature: &Signature, arguments: &[&Type], result: &Type) -> Result<Kin
     match (state, signature.asyncness) {
         (Some(state), Some(_)) => {
             let what = wrong("an async processor cannot take `&mut` state: a stateful one is pure and not async");
-            Err(Error::new(state.span(), what))
+            Err(Error::new_spanned(state, what))
         }
         (Some(_), None) => Ok(Kind::Plain),
         (None, Some(_)) => Ok(Kind::Future),
         (None, None) if is_result(result) => {
             let what = wrong("this is neither async nor does it take `&mut` state");
-            Err(Error::new(signature.fn_token.span(), what))
+            Err(Error::new(signature.fn_token.span, what))
         }
         // Something that is no result by name: a future, boxed or `impl`.
         (None, None) => Ok(Kind::Future),

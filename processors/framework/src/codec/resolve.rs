@@ -76,7 +76,7 @@ impl Resolve<'_> {
         let found = variants()
             .position(|reader| same_kind(writer, reader) && simple_name(writer) == simple_name(reader))
             .or_else(|| variants().position(|reader| same_kind(writer, reader)))
-            .or_else(|| variants().position(|reader| promotes(writer, reader)));
+            .or_else(|| variants().position(|reader| leaf(value.clone(), writer, reader, self.reader).is_ok()));
         let Some(place) = found else {
             return Err(Fault::new(format!("the reader's union has no branch for {}", type_name(writer))));
         };
@@ -197,15 +197,4 @@ fn same_kind(writer: &Schema, reader: &Schema) -> bool {
 
 fn simple_name(schema: &Schema) -> Option<&str> {
     schema.name().map(apache_avro::schema::Name::name)
-}
-
-fn promotes(writer: &Schema, reader: &Schema) -> bool {
-    matches!(
-        (base(writer), base(reader)),
-        (Base::Int, Base::Long | Base::Float | Base::Double)
-            | (Base::Long, Base::Float | Base::Double)
-            | (Base::Float, Base::Double)
-            | (Base::Text, Base::Bytes)
-            | (Base::Bytes, Base::Text)
-    )
 }

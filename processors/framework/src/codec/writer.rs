@@ -142,6 +142,12 @@ impl WriterSchema {
         Ok(payload)
     }
 
+    /// Whether the type's records are decoded straight from their bytes.
+    #[cfg(test)]
+    pub(crate) fn decodes_directly<T: Payload>(&self) -> bool {
+        self.plan::<T>(T::SCHEMA).direct.load(Ordering::Relaxed)
+    }
+
     /// The plan for a type, made at its first record. A list that only grows is read without a lock, and is short:
     /// as long as the number of Rust types that read this one schema.
     fn plan<T: 'static>(&self, schema: &str) -> &Plan {

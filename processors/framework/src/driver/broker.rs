@@ -1,0 +1,279 @@
+//! Topics, tables and schemas in memory, behind the ports that the real ones stand behind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use crate::{
+    catalogue::Subscription,
+    codec::WriterSchema,
+    murmur2::partition_for,
+    pipeline::Group,
+    ports::{Batch, BoxFuture, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+    record::{Outgoing, Record, TopicPartition},
+    time::Time,
+    unit::{CommitError, Committed, Row, Unit},
+};
+
+const PARTITIONS: i32 = 6;
+/// Records that a source hands over at once.
+const BATCH: usize = 100;
+
+/// Topics, tables and committed positions.
+#[derive(Default)]
+pub(super) struct Broker(Mutex<Contents>);
+
+#[derive(Default)]
+struct Contents {
+    logs: BTreeMap<TopicPartition, Vec<Record>>,
+    rows: BTreeMap<String, Vec<Row>>,
+    positions: BTreeMap<(String, TopicPartition), i64>,
+    waiting: Vec<Waker>,
+    now: Time,
+}
+
+impl Broker {
+    pub(super) fn new(topics: impl Iterator<Item = String>) -> Self {
+        let broker = Self::default();
+        topics.for_each(|topic| broker.contents().create(&topic.into()));
+        broker
+    }
+
+    /// Appends a record; its topic is made at its first record, as a new topic appears on a broker.
+    pub(super) fn append(&self, record: Outgoing, now: Time) {
+        let mut contents = self.contents();
+        contents.now = now;
+        contents.append(record);
+    }
+
+    pub(super) fn records(&self, topic: &str) -> Vec<Record> {
+        let contents = self.contents();
+        contents.logs.iter().filter(|(id, _)| &*id.topic == topic).flat_map(|(_, log)| log.clone()).collect()
+    }
+
+    pub(super) fn rows(&self, sink: &str) -> Vec<Row> {
+        self.contents().rows.get(sink).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        self.contents().positions.get(&(group.to_owned(), TopicPartition::new(topic, partition))).copied()
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    fn create(&mut self, topic: &Arc<str>) {
+        for partition in 0..PARTITIONS {
+            self.logs.entry(TopicPartition::new(topic.clone(), partition)).or_default();
+        }
+    }
+
+    fn append(&mut self, record: Outgoing) {
+        let Outgoing { topic, partition, key, value, headers } = record;
+        self.create(&topic);
+        let partition = partition.unwrap_or_else(|| key.as_deref().map_or(0, |key| partition_for(key, PARTITIONS)));
+        let timestamp_ms = self.now.millis();
+        let log = self.logs.entry(TopicPartition::new(topic.clone(), partition)).or_default();
+        let offset = i64::try_from(log.len()).unwrap_or(i64::MAX);
+        log.push(Record { topic, partition, offset, timestamp_ms, key, value, headers });
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// A group's only member.
+pub(super) struct MemorySource {
+    group: String,
+    subscription: Subscription,
+    broker: Arc<Broker>,
+    assigned: BTreeSet<TopicPartition>,
+    reading: BTreeMap<TopicPartition, Reading>,
+    events: VecDeque<Fetched>,
+}
+
+struct Reading {
+    start: u64,
+    next: usize,
+    paused: bool,
+}
+
+impl MemorySource {
+    pub(super) fn new(group: &Group, broker: Arc<Broker>) -> Self {
+        Self {
+            group: group.id.clone(),
+            subscription: group.subscription.clone(),
+            broker,
+            assigned: BTreeSet::new(),
+            reading: BTreeMap::new(),
+            events: VecDeque::from([Fetched::Assigned(Vec::new())]),
+        }
+    }
+
+    fn poll(&mut self, records: bool, waker: &Waker) -> Poll<Fetched> {
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        let broker = self.broker.clone();
+        let mut contents = broker.contents();
+        let ours = |id: &&TopicPartition| {
+            let events = self.subscription.all_events && id.topic.starts_with("events.");
+            events || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
+        };
+        let new: Vec<_> =
+            contents.logs.keys().filter(ours).filter(|id| !self.assigned.contains(*id)).cloned().collect();
+        if !new.is_empty() {
+            self.assigned.extend(new.iter().cloned());
+            return Poll::Ready(Fetched::Assigned(new));
+        }
+        for (id, reading) in self.reading.iter_mut().filter(|(_, reading)| records && !reading.paused) {
+            let rest = contents.logs.get(id).and_then(|log| log.get(reading.next..)).unwrap_or_default();
+            if !rest.is_empty() {
+                let records: Vec<Record> = rest.iter().take(BATCH).cloned().collect();
+                reading.next += records.len();
+                return Poll::Ready(Fetched::Records(Batch { partition: id.clone(), start: reading.start, records }));
+            }
+        }
+        contents.waiting.push(waker.clone());
+        Poll::Pending
+    }
+
+    fn begin(&mut self, id: TopicPartition, from: From, start: u64) {
+        let next = match from {
+            From::Offset(next) => next,
+            From::Policy => 0,
+            From::Committed => self.broker.committed(&self.group, &id.topic, id.partition).unwrap_or(0),
+        };
+        let next = usize::try_from(next).unwrap_or(0);
+        self.reading.insert(id, Reading { start, next, paused: false });
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) {
+        for id in partitions {
+            self.reading.entry(id.clone()).and_modify(|reading| reading.paused = paused);
+        }
+    }
+}
+
+impl Source for MemorySource {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+        Box::pin(std::future::poll_fn(move |context| self.poll(records, context.waker())))
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Begin { partition, from, start } => self.begin(partition, from, start),
+            Control::Pause(partitions) => self.pause(&partitions, true),
+            Control::Resume(partitions) => self.pause(&partitions, false),
+            Control::Commit(positions) => {
+                let mut contents = self.broker.contents();
+                for position in positions {
+                    contents.positions.insert((self.group.clone(), position.partition), position.next);
+                }
+            }
+            Control::Released(_) => {}
+            Control::Close => self.events.push_back(Fetched::Closed),
+        }
+    }
+}
+
+/// Publishes to the topics in memory.
+pub(super) struct Publisher(Arc<Broker>);
+
+impl Publisher {
+    pub(super) fn new(broker: Arc<Broker>) -> Self {
+        Self(broker)
+    }
+}
+
+impl Committer for Publisher {
+    fn atomic(&self) -> bool {
+        false
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![From::Committed; partitions.len()])))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        let mut contents = self.0.contents();
+        unit.outgoing.iter().cloned().for_each(|record| contents.append(record));
+        Box::pin(std::future::ready(Ok(Committed::Done)))
+    }
+
+    fn forget(&mut self, _: &[TopicPartition]) {}
+}
+
+/// Keeps rows and positions in memory.
+pub(super) struct Table {
+    sink: String,
+    broker: Arc<Broker>,
+}
+
+impl Table {
+    pub(super) fn new(sink: &str, broker: Arc<Broker>) -> Self {
+        Self { sink: sink.to_owned(), broker }
+    }
+}
+
+impl Committer for Table {
+    fn atomic(&self) -> bool {
+        true
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![From::Policy; partitions.len()])))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        self.broker.contents().rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
+        Box::pin(std::future::ready(Ok(Committed::Done)))
+    }
+
+    fn forget(&mut self, _: &[TopicPartition]) {}
+}
+
+/// Gives every schema text an id of its own.
+#[derive(Default)]
+pub(super) struct MemoryRegistry(Mutex<Vec<(String, Option<Arc<WriterSchema>>)>>);
+
+impl MemoryRegistry {
+    /// The id of a schema, the same for the same text.
+    pub(super) fn register(&self, schema: &str) -> u32 {
+        let mut schemas = self.schemas();
+        let at = schemas.iter().position(|(known, _)| known == schema).unwrap_or_else(|| {
+            schemas.push((schema.to_owned(), None));
+            schemas.len() - 1
+        });
+        u32::try_from(at + 1).unwrap_or(u32::MAX)
+    }
+
+    /// The schema of an id, parsed once.
+    pub(super) fn schema(&self, id: u32) -> Option<Arc<WriterSchema>> {
+        let mut schemas = self.schemas();
+        let (text, parsed) = schemas.get_mut(usize::try_from(id).ok()?.checked_sub(1)?)?;
+        if parsed.is_none() {
+            *parsed = WriterSchema::parse(id, text, &[]).ok();
+        }
+        parsed.clone()
+    }
+
+    fn schemas(&self) -> MutexGuard<'_, Vec<(String, Option<Arc<WriterSchema>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Schemas for MemoryRegistry {
+    fn by_id(&self, id: u32) -> BoxFuture<'_, Result<SchemaText, SchemaError>> {
+        let schema = self.schema(id).and_then(|_| self.schemas().get(id as usize - 1).map(|(text, _)| text.clone()));
+        let answer = schema.map(|schema| SchemaText { schema, references: Vec::new() });
+        Box::pin(std::future::ready(answer.ok_or_else(|| SchemaError::Unknown(format!("there is no schema {id}")))))
+    }
+
+    fn id_of<'a>(&'a self, _: &'a str, schema: &'a str) -> BoxFuture<'a, Result<u32, SchemaError>> {
+        Box::pin(std::future::ready(Ok(self.register(schema))))
+    }
+}

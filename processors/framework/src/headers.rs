@@ -1,0 +1,312 @@
+//! The wire names of metadata, and how headers become metadata and back.
+//!
+//! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context. Source: DESIGN, "The event on the wire".
+
+use crate::{
+    event::{Meta, Origin},
+    ids,
+    payload::{Category, Priority},
+    record::{Headers, Record, TopicPartition},
+    time::Time,
+    trace::TraceContext,
+};
+
+const SPEC_VERSION: &str = "ce_specversion";
+const ID: &str = "ce_id";
+const SOURCE: &str = "ce_source";
+const TYPE: &str = "ce_type";
+const TIME: &str = "ce_time";
+const SUBJECT: &str = "ce_subject";
+const AGGREGATE_TYPE: &str = "ce_aggregatetype";
+const AGGREGATE_VERSION: &str = "ce_aggregateversion";
+const CATEGORY: &str = "ce_category";
+const PRIORITY: &str = "ce_priority";
+const DATA_VERSION: &str = "ce_dataversion";
+const CORRELATION_ID: &str = "ce_correlationid";
+const CAUSATION_ID: &str = "ce_causationid";
+const USER_ID: &str = "ce_userid";
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+const CONTENT_TYPE: &str = "content-type";
+
+/// Delivery headers begin with this; from a foreign producer they mean nothing.
+const DELIVERY_PREFIX: &str = "hw_";
+/// Ids are opaque text of at most this many characters.
+const ID_LIMIT: usize = 256;
+
+/// What a record's headers say, before the engine knows the event's type.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes {
+    pub(crate) event_type: Option<String>,
+    id: Option<String>,
+    source: Option<String>,
+    time: Option<Time>,
+    subject: Option<String>,
+    aggregate_type: Option<String>,
+    aggregate_version: Option<i64>,
+    category: Option<Category>,
+    priority: Option<Priority>,
+    data_version: Option<i32>,
+    correlation_id: Option<String>,
+    causation_id: Option<String>,
+    user_id: Option<String>,
+    trace: Option<TraceContext>,
+    extra: Headers,
+    /// Optional attributes that were malformed and are read as absent.
+    pub(crate) ignored: u64,
+    /// Delivery headers that came from where they have no meaning.
+    pub(crate) spoofed: u64,
+}
+
+impl Attributes {
+    /// Reads a record's headers; of a repeated name the last counts. The error is a broken contract, as a sentence.
+    pub(crate) fn read(headers: &Headers) -> Result<Self, String> {
+        let mut read = Self::default();
+        let mut state = None;
+        for (name, value) in headers.iter() {
+            match name {
+                SPEC_VERSION if value != Some(b"1.0") => {
+                    return Err(format!("header {SPEC_VERSION} is not `1.0`"));
+                }
+                SPEC_VERSION => {}
+                ID => read.id = Some(required(name, value)?),
+                SOURCE => read.source = Some(required(name, value)?),
+                TYPE => read.event_type = Some(required(name, value)?),
+                CONTENT_TYPE if value.is_some_and(|v| v.starts_with(b"application/cloudevents")) => {
+                    return Err("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
+                }
+                TRACE_PARENT => read.trace = optional(&mut read.ignored, value, |v| TraceContext::parse(v)),
+                TRACE_STATE => state = value,
+                _ if name.starts_with(DELIVERY_PREFIX) => read.spoofed += 1,
+                _ => read.optional_attribute(name, value),
+            }
+        }
+        read.trace = read.trace.take().map(|t| t.with_state(state.unwrap_or_default()));
+        Ok(read)
+    }
+
+    fn optional_attribute(&mut self, name: &str, value: Option<&[u8]>) {
+        let ignored = &mut self.ignored;
+        match name {
+            TIME => self.time = optional(ignored, value, |v| Time::parse(text(v)?)),
+            SUBJECT => self.subject = optional(ignored, value, id_text),
+            AGGREGATE_TYPE => self.aggregate_type = optional(ignored, value, id_text),
+            AGGREGATE_VERSION => self.aggregate_version = optional(ignored, value, |v| text(v)?.parse().ok()),
+            CATEGORY => self.category = optional(ignored, value, |v| Category::parse(text(v)?)),
+            PRIORITY => self.priority = optional(ignored, value, |v| Priority::parse(text(v)?)),
+            DATA_VERSION => self.data_version = optional(ignored, value, |v| text(v)?.parse().ok()),
+            CORRELATION_ID => self.correlation_id = optional(ignored, value, id_text),
+            CAUSATION_ID => self.causation_id = optional(ignored, value, id_text),
+            USER_ID => self.user_id = optional(ignored, value, id_text),
+            _ => self.extra.push(name, value),
+        }
+    }
+
+    /// The whole metadata, with what the producer left out filled in: `category` and `priority` are the catalogue's.
+    pub(crate) fn complete(self, record: &Record, event_type: String, category: Category, priority: Priority) -> Meta {
+        let id = self
+            .id
+            .unwrap_or_else(|| ids::foreign_id(&record.topic, record.partition, record.offset, record.timestamp_ms));
+        let source = self.source.unwrap_or_else(|| ids::foreign_source(&record.topic));
+        Meta {
+            trace: self.trace.unwrap_or_else(|| TraceContext::derived(&source, &id)),
+            correlation_id: self.correlation_id.unwrap_or_else(|| id.clone()),
+            event_type,
+            time: self.time.unwrap_or(Time::from_millis(record.timestamp_ms)),
+            subject: self.subject.or_else(|| record.key.as_deref().and_then(id_text)),
+            aggregate_type: self.aggregate_type,
+            aggregate_version: self.aggregate_version,
+            category: self.category.unwrap_or(category),
+            priority: self.priority.unwrap_or(priority),
+            data_version: self.data_version,
+            causation_id: self.causation_id,
+            user_id: self.user_id,
+            attempt: 0,
+            origin: Origin {
+                partition: TopicPartition { topic: record.topic.clone(), partition: record.partition },
+                offset: record.offset,
+                timestamp_ms: record.timestamp_ms,
+            },
+            extra: self.extra,
+            id,
+            source,
+        }
+    }
+}
+
+/// Writes the headers that carry something, the free ones last. `category` and `priority` are what a reader assumes.
+pub(crate) fn write(meta: &Meta, category: Category, priority: Priority) -> Headers {
+    let mut out = Headers::with_capacity(12 + meta.extra.len(), 512 + meta.extra.size());
+    let optional = |out: &mut Headers, name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            out.push_text(name, value);
+        }
+    };
+    out.push_text(SPEC_VERSION, "1.0");
+    out.push_text(ID, &meta.id);
+    out.push_text(SOURCE, &meta.source);
+    out.push_text(TYPE, &meta.event_type);
+    out.push_text(TIME, &meta.time.to_string());
+    optional(&mut out, SUBJECT, meta.subject.as_deref());
+    optional(&mut out, AGGREGATE_TYPE, meta.aggregate_type.as_deref());
+    optional(&mut out, AGGREGATE_VERSION, meta.aggregate_version.map(|v| v.to_string()).as_deref());
+    optional(&mut out, CATEGORY, (meta.category != category).then_some(meta.category.as_str()));
+    optional(&mut out, PRIORITY, (meta.priority != priority).then_some(meta.priority.as_str()));
+    optional(&mut out, DATA_VERSION, meta.data_version.map(|v| v.to_string()).as_deref());
+    out.push_text(CORRELATION_ID, &meta.correlation_id);
+    optional(&mut out, CAUSATION_ID, meta.causation_id.as_deref());
+    optional(&mut out, USER_ID, meta.user_id.as_deref());
+    out.push(TRACE_PARENT, Some(&meta.trace.header()));
+    optional(&mut out, TRACE_STATE, meta.trace.state.as_deref());
+    for (name, value) in meta.extra.iter() {
+        out.push(name, value);
+    }
+    out
+}
+
+fn required(name: &str, value: Option<&[u8]>) -> Result<String, String> {
+    value
+        .and_then(id_text)
+        .ok_or_else(|| format!("header {name} is not text of 1 to {ID_LIMIT} characters without control characters"))
+}
+
+/// Reads an optional attribute: a null is absent, what cannot be read is counted and absent.
+fn optional<'a, T>(ignored: &mut u64, value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
+    let read = read(value?);
+    *ignored += u64::from(read.is_none());
+    read
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+fn id_text(bytes: &[u8]) -> Option<String> {
+    let text = text(bytes)?;
+    let fits = !text.is_empty() && text.chars().count() <= ID_LIMIT && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(headers: Headers) -> Record {
+        Record {
+            topic: "events.payment".into(),
+            partition: 3,
+            offset: 1042,
+            timestamp_ms: 1_767_225_600_000,
+            key: Some(b"o1".to_vec()),
+            value: None,
+            headers,
+        }
+    }
+
+    fn meta(headers: Headers) -> Meta {
+        let attributes = Attributes::read(&headers).expect("valid");
+        attributes.complete(&record(headers), "payment.completed".to_owned(), Category::Domain, Priority::Normal)
+    }
+
+    /// Red when a default of the table in DESIGN changes: id, source, subject, correlation, trace or time.
+    #[test]
+    fn a_record_without_headers_gets_what_the_contract_says() {
+        let meta = meta(Headers::default());
+        assert_eq!(meta.id, "d1694524-516d-5e22-9ca6-3c4096a48991");
+        assert_eq!(meta.source, "kafka://events.payment");
+        assert_eq!(meta.correlation_id, meta.id);
+        assert_eq!(meta.causation_id, None);
+        assert_eq!(meta.subject.as_deref(), Some("o1"));
+        assert_eq!(meta.time.to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(meta.trace.trace_id_hex(), "efc693acdf0092af7dc7c61067f18606");
+    }
+
+    /// Red when a required attribute is taken as it comes.
+    #[test]
+    fn a_malformed_required_attribute_breaks_the_contract() {
+        let long = "x".repeat(257);
+        for (name, value) in [
+            ("ce_specversion", Some(&b"0.3"[..])),
+            ("ce_id", Some(b"")),
+            ("ce_id", None),
+            ("ce_id", Some(long.as_bytes())),
+            ("ce_source", Some(b"\xff")),
+            ("ce_type", Some(b"a\nb")),
+            ("content-type", Some(b"application/cloudevents+json")),
+        ] {
+            let headers = Headers::from_iter([(name, value)]);
+            let error = Attributes::read(&headers).expect_err(name);
+            assert!(error.contains(name) || error.contains("structured"), "{error}");
+        }
+    }
+
+    /// Red when a malformed optional attribute fails the record, or is not counted; or `hw_` headers have an effect.
+    #[test]
+    fn malformed_optional_and_forged_delivery_headers_are_counted_and_reach_nothing() {
+        let headers = Headers::from_iter([
+            ("traceparent", Some(&b"00-garbage"[..])),
+            ("ce_time", Some(b"noon")),
+            ("ce_priority", Some(b"9")),
+            ("hw_attempt", Some(b"99")),
+            ("content-type", Some(b"avro/binary")),
+        ]);
+        let attributes = Attributes::read(&headers).expect("nothing required is malformed");
+        assert_eq!((attributes.ignored, attributes.spoofed), (3, 1));
+        let meta = meta(headers);
+        assert_eq!((meta.attempt, meta.priority), (0, Priority::Normal));
+        assert_eq!(meta.extra.iter().count(), 1, "only content-type is kept: {:?}", meta.extra);
+    }
+
+    fn id() -> impl Strategy<Value = String> {
+        "[^\\p{Cc}]{1,40}"
+    }
+
+    prop_compose! {
+        fn any_meta()(
+            ids in proptest::collection::vec(id(), 4),
+            optional in proptest::collection::vec(proptest::option::of(id()), 4),
+            time in -1_000_000_000_000_000..4_000_000_000_000_000i64,
+            version in proptest::option::of(any::<i64>()),
+            data_version in proptest::option::of(any::<i32>()),
+            kind in 0..5usize, priority in 0..4usize, flags in 0..2u8,
+            trace in any::<([u8; 15], [u8; 7])>(),
+            extra in proptest::collection::vec(("x-[a-z]{0,9}", proptest::option::of(any::<Vec<u8>>())), 0..6),
+        ) -> Meta {
+            let mut trace_id = [1; 16];
+            trace_id[1..].copy_from_slice(&trace.0);
+            let mut span_id = [1; 8];
+            span_id[1..].copy_from_slice(&trace.1);
+            let record = record(Headers::default());
+            let mut meta = Attributes::default().complete(&record, ids[2].clone(), Category::Domain, Priority::Normal);
+            meta.id = ids[0].clone();
+            meta.source = ids[1].clone();
+            meta.correlation_id = ids[3].clone();
+            meta.time = Time::from_micros(time);
+            [meta.causation_id, meta.user_id, meta.aggregate_type] =
+                [optional[0].clone(), optional[1].clone(), optional[2].clone()];
+            meta.subject = optional[3].clone().or(meta.subject);
+            meta.aggregate_version = version;
+            meta.data_version = data_version;
+            meta.category = Category::ALL[kind];
+            meta.priority = Priority::ALL[priority];
+            meta.trace = TraceContext { trace_id, span_id, flags, state: None };
+            meta.extra = extra.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
+            meta
+        }
+    }
+
+    proptest! {
+        /// Red when any field is not written, or a foreign header is dropped, reordered or loses its null.
+        #[test]
+        fn metadata_survives_a_round_trip_with_random_foreign_headers(meta in any_meta()) {
+            let headers = write(&meta, Category::Domain, Priority::Normal);
+            let read = Attributes::read(&headers).expect("what we write is valid");
+            prop_assert_eq!((read.ignored, read.spoofed), (0, 0));
+            let event_type = read.event_type.clone().unwrap_or_default();
+            let back = read.complete(&record(headers.clone()), event_type, Category::Domain, Priority::Normal);
+            prop_assert_eq!(back, meta);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Key lanes: records of one key run one after another, records of different keys side by side.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+/// The lane of a record; two keys may share one, which costs them time and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane(u64);
+
+impl Lane {
+    /// The lane of a key; a record without a key has none, and no order.
+    pub(crate) fn of(key: Option<&[u8]>) -> Option<Self> {
+        let mut hasher = DefaultHasher::new();
+        key?.hash(&mut hasher);
+        Some(Self(hasher.finish()))
+    }
+}
+
+/// The busy lanes of one partition and what waits in each.
+#[derive(Debug)]
+pub(crate) struct Lanes<J> {
+    busy: HashMap<Lane, VecDeque<J>>,
+}
+
+impl<J> Lanes<J> {
+    pub(crate) fn new() -> Self {
+        Self { busy: HashMap::new() }
+    }
+
+    /// Takes a job in: gives it back when it may run now, else it waits behind the others of its lane.
+    pub(crate) fn enter(&mut self, lane: Option<Lane>, job: J) -> Option<J> {
+        let Some(lane) = lane else { return Some(job) };
+        match self.busy.get_mut(&lane) {
+            Some(queue) => {
+                queue.push_back(job);
+                None
+            }
+            None => {
+                self.busy.insert(lane, VecDeque::new());
+                Some(job)
+            }
+        }
+    }
+
+    /// The running job of a lane is done: the next of that lane, to run now.
+    pub(crate) fn leave(&mut self, lane: Option<Lane>) -> Option<J> {
+        let lane = lane?;
+        let next = self.busy.get_mut(&lane)?.pop_front();
+        if next.is_none() {
+            self.busy.remove(&lane);
+        }
+        next
+    }
+
+    /// Takes out every job that waits; the running ones stay.
+    pub(crate) fn drain_waiting(&mut self) -> impl Iterator<Item = J> {
+        self.busy.values_mut().flat_map(|queue| queue.drain(..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Red when `enter` runs a job of a busy lane, or `leave` takes the newest.
+        #[test]
+        fn lanes_keep_per_key_order_under_random_completion(
+            keys in proptest::collection::vec(0..8u8, 1..200),
+            picks in proptest::collection::vec(any::<prop::sample::Index>(), 200),
+        ) {
+            let mut lanes = Lanes::new();
+            let (mut running, mut done) = (Vec::new(), HashMap::<u8, Vec<usize>>::new());
+            let mut jobs = keys.iter().copied().enumerate();
+            let mut picks = picks.iter().cycle();
+            loop {
+                let next = jobs.next();
+                if let Some((seq, key)) = next {
+                    running.extend(lanes.enter(Lane::of(Some(&[key])), (seq, key)));
+                }
+                if running.is_empty() {
+                    if next.is_none() { break }
+                    continue;
+                }
+                let at = picks.next().expect("a cycle").index(running.len());
+                if next.is_none() || at % 2 == 0 {
+                    let (seq, key) = running.swap_remove(at);
+                    prop_assert!(running.iter().all(|(_, k)| *k != key), "two of one key at once");
+                    done.entry(key).or_default().push(seq);
+                    running.extend(lanes.leave(Lane::of(Some(&[key]))));
+                }
+            }
+            prop_assert_eq!(done.values().map(Vec::len).sum::<usize>(), keys.len());
+            for order in done.values() {
+                prop_assert!(order.is_sorted(), "{:?}", order);
+            }
+        }
+    }
+
+    /// Red when a record without a key is put into a lane.
+    #[test]
+    fn records_without_a_key_wait_for_nobody() {
+        let mut lanes = Lanes::new();
+        assert_eq!(lanes.enter(Lane::of(None), 1), Some(1));
+        assert_eq!(lanes.enter(Lane::of(None), 2), Some(2));
+        assert_eq!(lanes.leave(Lane::of(None)), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! What can be seen of a running group: counters by name, and whether it is healthy.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Everything that is counted, per group. The name is the Prometheus name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Records whose effects are durable, those without effects included.
+    Records,
+    /// Records of types that the group does not subscribe to.
+    Skipped,
+    /// Attempts that failed and are retried.
+    Failures,
+    /// Records that stopped their partition: what nobody can process.
+    Poison,
+    /// Times that a processor or the outside asked to wait.
+    Throttled,
+    /// Events emitted.
+    Emitted,
+    /// Rows handed to the sink.
+    Rows,
+    /// Units of work committed.
+    Commits,
+    /// Commits that failed and are tried again.
+    CommitFailures,
+    /// Partitions lost to another owner at commit.
+    Fenced,
+    /// Optional attributes that were malformed and read as absent, `traceparent` included.
+    HeadersIgnored,
+    /// Delivery headers on records that have none by right.
+    HeadersForged,
+    /// Records under way: read, and not yet durable.
+    InFlight,
+    /// Partitions that the group's member here owns.
+    Partitions,
+    /// Partitions that stand still until a person acts.
+    Stopped,
+}
+
+const METRICS: [Metric; 15] = [
+    Metric::Records,
+    Metric::Skipped,
+    Metric::Failures,
+    Metric::Poison,
+    Metric::Throttled,
+    Metric::Emitted,
+    Metric::Rows,
+    Metric::Commits,
+    Metric::CommitFailures,
+    Metric::Fenced,
+    Metric::HeadersIgnored,
+    Metric::HeadersForged,
+    Metric::InFlight,
+    Metric::Partitions,
+    Metric::Stopped,
+];
+
+impl Metric {
+    /// Name, Prometheus type and help.
+    const fn describe(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Records => ("headwater_records_total", "counter", "records whose effects are durable"),
+            Self::Skipped => ("headwater_skipped_total", "counter", "records of types the group does not take"),
+            Self::Failures => ("headwater_failures_total", "counter", "attempts that failed and are retried"),
+            Self::Poison => ("headwater_poison_total", "counter", "records that nobody can process"),
+            Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),
+            Self::Emitted => ("headwater_emitted_total", "counter", "events emitted"),
+            Self::Rows => ("headwater_rows_total", "counter", "rows handed to the sink"),
+            Self::Commits => ("headwater_commits_total", "counter", "units of work committed"),
+            Self::CommitFailures => ("headwater_commit_failures_total", "counter", "commits that failed"),
+            Self::Fenced => ("headwater_fenced_total", "counter", "partitions lost to another owner at commit"),
+            Self::HeadersIgnored => ("headwater_headers_ignored_total", "counter", "malformed optional attributes"),
+            Self::HeadersForged => ("headwater_headers_forged_total", "counter", "delivery headers without right"),
+            Self::InFlight => ("headwater_in_flight", "gauge", "records read and not yet durable"),
+            Self::Partitions => ("headwater_partitions", "gauge", "partitions owned"),
+            Self::Stopped => ("headwater_partitions_stopped", "gauge", "partitions that wait for a person"),
+        }
+    }
+}
+
+/// The state of one group, shared with whoever reports it.
+#[derive(Debug, Default)]
+pub struct GroupState {
+    values: [AtomicU64; METRICS.len()],
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    joined: bool,
+    /// What keeps the group from its work, by what it concerns.
+    troubles: BTreeMap<String, String>,
+}
+
+impl GroupState {
+    /// Adds to a counter.
+    pub fn add(&self, metric: Metric, by: u64) {
+        self.values[metric as usize].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, metric: Metric, to: u64) {
+        self.values[metric as usize].store(to, Ordering::Relaxed);
+    }
+
+    /// The current value.
+    pub fn get(&self, metric: Metric) -> u64 {
+        self.values[metric as usize].load(Ordering::Relaxed)
+    }
+
+    /// Why the group is not ready, a sentence each; empty when it is.
+    pub fn troubles(&self) -> Vec<String> {
+        let health = self.health();
+        let joining = (!health.joined).then(|| "joining its consumer group".to_owned());
+        joining.into_iter().chain(health.troubles.iter().map(|(about, why)| format!("{about}: {why}"))).collect()
+    }
+
+    pub(crate) fn joined(&self) {
+        self.health().joined = true;
+    }
+
+    /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
+    pub(crate) fn trouble(&self, about: &str, why: Option<&str>) -> bool {
+        let mut health = self.health();
+        match why {
+            Some(why) => health.troubles.insert(about.to_owned(), why.to_owned()).as_deref() != Some(why),
+            None => health.troubles.remove(about).is_some(),
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The states of all groups of a process, by group id.
+#[derive(Clone, Debug, Default)]
+pub struct States(Arc<Mutex<BTreeMap<String, Arc<GroupState>>>>);
+
+impl States {
+    /// The state of a group, made at its first mention.
+    pub fn of(&self, group: &str) -> Arc<GroupState> {
+        self.map().entry(group.to_owned()).or_default().clone()
+    }
+
+    /// Why the process is not ready: every group's troubles, named; empty when it is.
+    pub fn troubles(&self) -> Vec<String> {
+        let named = |(group, state): (&String, &Arc<GroupState>)| {
+            state.troubles().into_iter().map(|why| format!("{group}: {why}")).collect::<Vec<_>>()
+        };
+        self.map().iter().flat_map(named).collect()
+    }
+
+    /// Every metric of every group in Prometheus' text format, version 0.0.4.
+    pub fn prometheus(&self) -> String {
+        let (map, mut out) = (self.map(), String::new());
+        for metric in METRICS {
+            let (name, kind, help) = metric.describe();
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (group, state) in map.iter() {
+                let _ = writeln!(out, "{name}{{group=\"{group}\"}} {}", state.get(metric));
+            }
+        }
+        out
+    }
+
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<GroupState>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when the order of `METRICS` and of the enum differ, or a label is missing.
+    #[test]
+    fn metrics_read_as_prometheus_text() {
+        assert!(METRICS.iter().enumerate().all(|(at, metric)| *metric as usize == at));
+        let states = States::default();
+        states.of("orders-sink").add(Metric::Rows, 3);
+        let text = states.prometheus();
+        assert!(text.contains("# TYPE headwater_rows_total counter\nheadwater_rows_total{group=\"orders-sink\"} 3\n"));
+    }
+
+    /// Red when a trouble survives its end, or a group that has not joined counts as ready.
+    #[test]
+    fn a_group_is_ready_once_joined_and_without_trouble() {
+        let states = States::default();
+        let state = states.of("orders-sink");
+        assert_eq!(states.troubles(), ["orders-sink: joining its consumer group"]);
+        state.joined();
+        assert!(state.trouble("database", Some("does not answer")));
+        assert!(!state.trouble("database", Some("does not answer")), "no news");
+        assert_eq!(states.troubles(), ["orders-sink: database: does not answer"]);
+        assert!(state.trouble("database", None));
+        assert!(states.troubles().is_empty());
+    }
+}

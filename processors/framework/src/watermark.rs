@@ -1,0 +1,97 @@
+//! How far a partition is done: the end of the contiguous run of finished records.
+
+use std::collections::VecDeque;
+
+/// The records of one partition that are under way, in order, and what those that finished ahead have left.
+///
+/// It tracks the offsets that were received, so holes (compaction, transaction markers) do not hold it up.
+#[derive(Debug)]
+pub(crate) struct Watermark<T> {
+    slots: VecDeque<Slot<T>>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    offset: i64,
+    done: Option<T>,
+}
+
+impl<T> Watermark<T> {
+    pub(crate) fn new() -> Self {
+        Self { slots: VecDeque::new() }
+    }
+
+    /// A record was received; false when it is not beyond the last one, and so is a repeat that must be dropped.
+    pub(crate) fn receive(&mut self, offset: i64) -> bool {
+        if self.slots.back().is_some_and(|last| offset <= last.offset) {
+            return false;
+        }
+        self.slots.push_back(Slot { offset, done: None });
+        true
+    }
+
+    /// A record is finished and leaves this behind. One that is not under way is ignored.
+    pub(crate) fn finish(&mut self, offset: i64, left: T) {
+        if let Ok(at) = self.slots.binary_search_by_key(&offset, |slot| slot.offset) {
+            self.slots[at].done = Some(left);
+        }
+    }
+
+    /// Takes the first record if it is finished: its offset and what it left.
+    pub(crate) fn pass(&mut self) -> Option<(i64, T)> {
+        let first = self.slots.front_mut()?;
+        let done = first.done.take()?;
+        let offset = first.offset;
+        self.slots.pop_front();
+        Some((offset, done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The model: the watermark stands before the smallest offset that was received and is not finished.
+        /// Red when `pass` skips an unfinished record, or a hole stops it.
+        #[test]
+        fn the_watermark_equals_a_set_model(
+            gaps in proptest::collection::vec(1..4i64, 1..80),
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 0..120),
+        ) {
+            let offsets: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
+            let mut open: BTreeSet<i64> = offsets.iter().copied().collect();
+            let mut watermark = Watermark::new();
+            prop_assert!(offsets.iter().all(|o| watermark.receive(*o)));
+            prop_assert!(!watermark.receive(offsets[0]), "a repeat is refused");
+            let mut passed = 0;
+            for index in order {
+                let offset = *index.get(&offsets);
+                if open.remove(&offset) {
+                    watermark.finish(offset, offset);
+                }
+                while let Some((at, left)) = watermark.pass() {
+                    prop_assert_eq!(at, left);
+                    passed = at;
+                }
+                let model = offsets.iter().copied().take_while(|o| !open.contains(o)).last().unwrap_or(0);
+                prop_assert_eq!(passed, model);
+            }
+        }
+    }
+
+    /// Offset 10 slow, 11 to 20 done: nothing passes 10. Red when `pass` looks at the last finished record.
+    #[test]
+    fn a_slow_record_holds_the_watermark() {
+        let mut watermark = Watermark::new();
+        assert!((10..=20).all(|o| watermark.receive(o)));
+        (11..=20).for_each(|o| watermark.finish(o, ()));
+        assert!(watermark.pass().is_none());
+        watermark.finish(10, ());
+        assert_eq!(std::iter::from_fn(|| watermark.pass()).last(), Some((20, ())));
+    }
+}

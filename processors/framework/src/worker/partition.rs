@@ -1,0 +1,103 @@
+//! A partition's life in a worker.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{assembly::Finished, step::Job};
+use crate::{
+    lanes::{Lane, Lanes},
+    record::{Record, TopicPartition},
+    watermark::Watermark,
+};
+
+/// What a partition is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Assigned; where it starts is asked for once this time has come.
+    Starting(Duration),
+    /// Delivering.
+    Running,
+    /// Stands still at a record that nobody can process; what came before it is still committed.
+    Stopped,
+    /// Being given back: nothing new begins, what is under way ends by this time.
+    Leaving(Duration),
+}
+
+/// The records of one partition that are under way.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// Which start this is; what belongs to an earlier one is stale.
+    pub(crate) start: u64,
+    pub(crate) life: Life,
+    /// Where the store's position stands; -1 while it has none.
+    pub(crate) durable: i64,
+    /// Where effects and offsets are one transaction, it holds what finished ahead.
+    pub(crate) watermark: Watermark<Option<Finished>>,
+    /// Read, and not yet begun.
+    pub(crate) pending: VecDeque<Record>,
+    pub(crate) lanes: Lanes<Job>,
+    /// Jobs in `lanes`, running or waiting behind another of their key.
+    pub(crate) begun: usize,
+    /// Finished, and in a unit that is not durable yet.
+    pub(crate) unsaved: usize,
+    /// Jobs that failed or were told to wait; nothing new begins until they succeed.
+    pub(crate) held: Vec<Job>,
+    /// Jobs that failed and have not yet succeeded, those that run again included.
+    pub(crate) blocks: usize,
+    /// When the held jobs run again.
+    pub(crate) hold_until: Duration,
+}
+
+impl Partition {
+    pub(crate) fn new(start: u64, at: Duration) -> Self {
+        Self {
+            start,
+            life: Life::Starting(at),
+            durable: -1,
+            watermark: Watermark::new(),
+            pending: VecDeque::new(),
+            lanes: Lanes::new(),
+            begun: 0,
+            unsaved: 0,
+            held: Vec::new(),
+            blocks: 0,
+            hold_until: Duration::ZERO,
+        }
+    }
+
+    /// Takes records in; repeats are dropped.
+    pub(crate) fn receive(&mut self, records: Vec<Record>) {
+        for record in records {
+            if self.watermark.receive(record.offset) {
+                self.pending.push_back(record);
+            }
+        }
+    }
+
+    /// Whether a new record may begin.
+    pub(crate) fn flows(&self) -> bool {
+        self.life == Life::Running && self.blocks == 0
+    }
+
+    /// The next record as a job, if it may run now; a job that must wait for its key is put behind it.
+    pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Option<Job>> {
+        let record = self.pending.pop_front()?;
+        let lane = Lane::of(record.key.as_deref());
+        let job = Job { partition: id.clone(), start: self.start, lane, attempt: 0, blocks: false, record };
+        self.begun += 1;
+        Some(self.lanes.enter(lane, job))
+    }
+
+    /// Lets go of everything that has not begun to run.
+    pub(crate) fn let_go(&mut self) {
+        self.pending.clear();
+        let waiting = self.lanes.drain_waiting().count();
+        self.begun -= waiting + self.held.len();
+        self.blocks -= self.held.len();
+        self.held.clear();
+    }
+
+    /// Whether nothing of it is under way any more.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.begun == 0 && self.unsaved == 0
+    }
+}
