@@ -1,1 +1,12 @@
-//! placeholder
+//! Headwater's connectors: Kafka, the schema registry, Postgres and HTTP, each behind a port of [`headwater::ports`].
+//!
+//! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
+//! is the business of processors and of the engine.
+
+pub mod units;
+
+pub mod kafka;
+pub mod registry;
+
+pub mod http;
+pub mod postgres;

@@ -1,0 +1,50 @@
+//! Kafka: a group's member that reads, a producer that publishes, and the topics themselves.
+//!
+//! What it promises:
+//! - **Reading.** After a partition is assigned, no record of it is delivered before the engine said where to begin.
+//!   Records come in order of their offsets; none is skipped silently: a topic that was truncated or created anew
+//!   stops the source, and records that retention deleted unread are counted in a warning.
+//! - **Offsets.** Only positions that the engine declared durable are committed, from the polling thread, and during a
+//!   rebalance only in the revoke callback. A lost assignment commits nothing.
+//! - **Polling never stops.** When the engine does not take records the partitions are paused and polled on, so that a
+//!   handler slower than `max.poll.interval.ms` keeps them.
+//! - **Publishing.** A record is acknowledged by all in-sync replicas or is an error with its index: never neither.
+//!   The producer is idempotent, so the order within a partition is the order of sending.
+//! - **Shutdown.** `Close` commits what was said to be durable, leaves, and reports `Closed`.
+
+mod config;
+mod source;
+
+mod partition;
+mod commits;
+mod member;
+mod rebalance;
+mod start;
+
+mod producer;
+mod publisher;
+
+mod topology;
+
+mod logs;
+mod native;
+
+pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
+pub use producer::{BatchError, BatchErrors, Producer, Undelivered};
+pub use publisher::KafkaPublisher;
+pub use source::{KafkaSource, SourceConfig, Start, Subscription};
+pub use topology::{Change, Cluster, Topic, TopicSpec};
+
+/// What goes wrong when a client is built or the cluster is asked something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaError {
+    /// The configuration cannot work; another try changes nothing.
+    #[error("{0}")]
+    Config(String),
+    /// The cluster does not answer, or not properly; it may later.
+    #[error("{0}")]
+    Outage(String),
+    /// The cluster answered, and refuses.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,392 @@
+//! How this program speaks to Kafka: typed settings, and one explicit map for any other librdkafka property.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use serde::Deserialize;
+
+use super::KafkaError;
+use crate::units::duration;
+
+/// How to reach the cluster, and how clients behave.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap: String,
+    /// What consumers do.
+    pub consumer: ConsumerConfig,
+    /// What producers do.
+    pub producer: ProducerConfig,
+    /// Any librdkafka property, for consumers and producers alike; wins over the typed settings.
+    /// Those that the engine's guarantees rest on are refused.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: "127.0.0.1:9092".to_owned(),
+            consumer: ConsumerConfig::default(),
+            producer: ProducerConfig::default(),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Settings of consumers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConsumerConfig {
+    /// After this long without a heartbeat the group hands a member's partitions on.
+    #[serde(with = "duration")]
+    pub session_timeout: Duration,
+    /// After this long without a poll a member is taken for stuck; the source polls on whatever the engine does.
+    #[serde(with = "duration")]
+    pub max_poll_interval: Duration,
+    /// How long partitions that are taken away wait for what is in flight.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// How often positions are told to the broker.
+    #[serde(with = "duration")]
+    pub commit_interval: Duration,
+    /// How partitions are dealt out: `cooperative-sticky`, or `range`, which co-locates equal partition numbers.
+    pub assignor: Assignor,
+    /// Bytes that one consumer prefetches at most, beside one fetch.
+    pub prefetch_bytes: u32,
+    /// Records in one batch at most.
+    pub batch_records: usize,
+    /// Bytes in one batch at most, beside one record.
+    pub batch_bytes: usize,
+    /// Batches that wait for the engine at most.
+    pub batches: usize,
+    /// How long the source waits for the engine to take a batch before it pauses its partitions and polls on.
+    #[serde(with = "duration")]
+    pub patience: Duration,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            session_timeout: Duration::from_secs(45),
+            max_poll_interval: Duration::from_secs(300),
+            drain: Duration::from_secs(20),
+            commit_interval: Duration::from_millis(200),
+            assignor: Assignor::CooperativeSticky,
+            prefetch_bytes: 16 << 20,
+            batch_records: 1_000,
+            batch_bytes: 1 << 20,
+            batches: 16,
+            patience: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How a group deals out partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignor {
+    /// Moves few partitions, and only those stop.
+    #[default]
+    CooperativeSticky,
+    /// Equal partition numbers of topics with equal counts go to one member.
+    Range,
+}
+
+impl Assignor {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CooperativeSticky => "cooperative-sticky",
+            Self::Range => "range",
+        }
+    }
+}
+
+/// Settings of producers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProducerConfig {
+    /// How long a record waits for company.
+    #[serde(with = "duration")]
+    pub linger: Duration,
+    /// Bytes of a record at most, its frame included; a larger one is refused before it is sent.
+    pub message_max_bytes: u32,
+    /// An outage shorter than this is ridden out; a record that is not acknowledged by then is an error.
+    #[serde(with = "duration")]
+    pub delivery_timeout: Duration,
+    /// Records that wait to be acknowledged at most; who sends more waits.
+    pub queue_records: u32,
+    /// Bytes that wait to be acknowledged at most; who sends more waits.
+    pub queue_bytes: u32,
+    /// `lz4`, `zstd`, `gzip` or `none`.
+    pub compression: Compression,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(5),
+            message_max_bytes: 1_000_000,
+            delivery_timeout: Duration::from_secs(150),
+            queue_records: 100_000,
+            queue_bytes: 64 << 20,
+            compression: Compression::Lz4,
+        }
+    }
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Fast, and small enough.
+    #[default]
+    Lz4,
+    /// Smaller, slower.
+    Zstd,
+    /// What every old client reads.
+    Gzip,
+    /// Not at all.
+    None,
+}
+
+impl Compression {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Properties that the engine's guarantees rest on, and what to use instead of the map.
+const REFUSED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set kafka.bootstrap"),
+    ("metadata.broker.list", "set kafka.bootstrap"),
+    ("group.id", "it is the processor's name"),
+    ("group.instance.id", "set instance"),
+    ("group.protocol", "the classic protocol is the one supported"),
+    ("partition.assignment.strategy", "set kafka.consumer.assignor"),
+    ("session.timeout.ms", "set kafka.consumer.session_timeout"),
+    ("max.poll.interval.ms", "set kafka.consumer.max_poll_interval"),
+    ("enable.auto.commit", "offsets are committed after their effects"),
+    ("auto.commit.interval.ms", "offsets are committed after their effects"),
+    ("enable.auto.offset.store", "offsets are committed after their effects"),
+    ("auto.offset.reset", "set the processor's start"),
+    ("enable.partition.eof", "the engine does not expect it"),
+    ("isolation.level", "aborted records must not be read"),
+    ("enable.idempotence", "order and single delivery rest on it"),
+    ("acks", "an effect must be durable before its offset is committed"),
+    ("request.required.acks", "an effect must be durable before its offset is committed"),
+    ("partitioner", "keys are hashed as Java does"),
+    ("message.max.bytes", "set kafka.producer.message_max_bytes"),
+    ("message.timeout.ms", "set kafka.producer.delivery_timeout"),
+    ("delivery.timeout.ms", "set kafka.producer.delivery_timeout"),
+    ("transactional.id", "it is derived from group and instance"),
+    ("log.queue", "librdkafka's log lines go through the program's"),
+];
+
+impl KafkaConfig {
+    /// Every problem with these settings, in words that name the setting; empty when there is none.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = REFUSED
+            .iter()
+            .filter(|(name, _)| self.properties.contains_key(*name))
+            .map(|(name, instead)| format!("kafka.properties: `{name}` cannot be set: {instead}"))
+            .collect();
+        let (consumer, producer) = (&self.consumer, &self.producer);
+        let mut require = |holds: bool, text: &str| {
+            if !holds {
+                problems.push(text.to_owned());
+            }
+        };
+        require(!self.bootstrap.trim().is_empty(), "kafka.bootstrap is empty: give host:port of a broker");
+        require(
+            consumer.drain < consumer.max_poll_interval,
+            "kafka.consumer.drain must be shorter than kafka.consumer.max_poll_interval",
+        );
+        require(
+            consumer.session_timeout <= consumer.max_poll_interval,
+            "kafka.consumer.session_timeout must not be longer than kafka.consumer.max_poll_interval",
+        );
+        require(!consumer.session_timeout.is_zero(), "kafka.consumer.session_timeout must not be zero");
+        require(
+            consumer.batch_records > 0 && consumer.batch_bytes > 0 && consumer.batches > 0,
+            "kafka.consumer.batch_records, batch_bytes and batches must be at least 1",
+        );
+        require(consumer.prefetch_bytes >= 1 << 10, "kafka.consumer.prefetch_bytes must be at least 1024");
+        require(
+            (1_000..=1_000_000_000).contains(&producer.message_max_bytes),
+            "kafka.producer.message_max_bytes must be from 1000 to 1000000000",
+        );
+        require(
+            producer.delivery_timeout > producer.linger,
+            "kafka.producer.delivery_timeout must be longer than kafka.producer.linger",
+        );
+        require(producer.queue_records > 0, "kafka.producer.queue_records must be at least 1");
+        problems
+    }
+
+    /// Settings for a consumer of `group`; with an `instance` its membership is static.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn consumer(&self, group: &str, instance: Option<&str>) -> Result<ClientConfig, KafkaError> {
+        let consumer = &self.consumer;
+        let heartbeat = (consumer.session_timeout / 3).min(Duration::from_secs(3));
+        let mut client = self.client()?;
+        client
+            .set("group.id", group)
+            .set("partition.assignment.strategy", consumer.assignor.name())
+            .set("session.timeout.ms", millis(consumer.session_timeout))
+            .set("heartbeat.interval.ms", millis(heartbeat))
+            .set("max.poll.interval.ms", millis(consumer.max_poll_interval))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "false")
+            // What was lost that way is noticed and said: see `Partition::accept`.
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.queue.backoff.ms", "20")
+            .set("fetch.error.backoff.ms", "200")
+            .set("queued.max.messages.kbytes", (consumer.prefetch_bytes >> 10).to_string());
+        if let Some(instance) = instance {
+            client.set("group.instance.id", instance);
+        }
+        self.overridden(client)
+    }
+
+    /// Settings for an idempotent producer.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn producer(&self) -> Result<ClientConfig, KafkaError> {
+        let producer = &self.producer;
+        let mut client = self.client()?;
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", producer.compression.name())
+            .set("linger.ms", millis(producer.linger))
+            .set("message.max.bytes", producer.message_max_bytes.to_string())
+            .set("message.timeout.ms", millis(producer.delivery_timeout))
+            .set("queue.buffering.max.messages", producer.queue_records.to_string())
+            .set("queue.buffering.max.kbytes", (producer.queue_bytes >> 10).max(1).to_string())
+            // Default 30 s: so long would a record for a topic that does not exist wait to be refused.
+            .set("topic.metadata.propagation.max.ms", "5000");
+        self.overridden(client)
+    }
+
+    /// Settings for the admin API.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn admin(&self) -> Result<ClientConfig, KafkaError> {
+        let client = self.client()?;
+        self.overridden(client)
+    }
+
+    fn client(&self) -> Result<ClientConfig, KafkaError> {
+        let problems = self.problems();
+        if !problems.is_empty() {
+            return Err(KafkaError::Config(problems.join("; ")));
+        }
+        let mut client = ClientConfig::new();
+        client
+            .set_log_level(RDKafkaLogLevel::Info)
+            .set("bootstrap.servers", self.bootstrap.trim())
+            .set("client.id", "headwater")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "5000")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("socket.connection.setup.timeout.ms", "10000");
+        Ok(client)
+    }
+
+    fn overridden(&self, mut client: ClientConfig) -> Result<ClientConfig, KafkaError> {
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        // librdkafka says here, by name, which property it does not know or cannot read.
+        client.create_native_config().map_err(|error| KafkaError::Config(format!("kafka.properties: {error}")))?;
+        Ok(client)
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().max(1).to_string()
+}
+
+/// Whether a property's value must not be printed.
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "pem", "username", "sasl.oauthbearer.config"].iter().any(|part| name.contains(part))
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: BTreeMap<&str, &str> = self
+            .properties
+            .iter()
+            .map(|(name, value)| (name.as_str(), if is_secret(name) { "***" } else { value.as_str() }))
+            .collect();
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap", &self.bootstrap)
+            .field("consumer", &self.consumer)
+            .field("producer", &self.producer)
+            .field("properties", &shown)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> KafkaConfig {
+        KafkaConfig { properties: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..KafkaConfig::default() }
+    }
+
+    /// Red when the map is applied before the typed settings, or not at all.
+    #[test]
+    fn the_map_overrides_what_is_free_to_choose() {
+        let client = with("fetch.queue.backoff.ms", "11").consumer("g", Some("i")).unwrap();
+        assert_eq!(client.get("fetch.queue.backoff.ms"), Some("11"));
+        assert_eq!(client.get("group.instance.id"), Some("i"));
+        assert_eq!(client.get("isolation.level"), Some("read_committed"));
+    }
+
+    /// Red when a row of `REFUSED` is dropped, or an unknown name is handed on unchecked.
+    #[test]
+    fn properties_that_guarantees_rest_on_are_refused_by_name() {
+        for name in ["enable.auto.commit", "isolation.level", "acks", "group.id", "partitioner"] {
+            let error = with(name, "true").producer().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")), "{error}");
+        }
+        let error = with("fetch.max.bites", "1").consumer("g", None).unwrap_err().to_string();
+        assert!(error.contains("fetch.max.bites"), "{error}");
+    }
+
+    /// Red when `is_secret` forgets a word.
+    #[test]
+    fn secrets_do_not_print() {
+        for name in ["sasl.password", "ssl.key.password", "ssl.key.pem", "sasl.username"] {
+            let text = format!("{:?}", with(name, "hunter2"));
+            assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+        }
+        assert!(format!("{:?}", with("debug", "cgrp")).contains("cgrp"));
+    }
+
+    /// Red when `deny_unknown_fields` or the duration format goes.
+    #[test]
+    fn reads_durations_and_refuses_unknown_keys() {
+        let read = |text: &str| serde_json::from_str::<KafkaConfig>(text);
+        let config = read(r#"{"bootstrap":"b:1","consumer":{"drain":"3s","assignor":"range"}}"#).unwrap();
+        assert_eq!(config.consumer.drain, Duration::from_secs(3));
+        assert_eq!(config.consumer.assignor, Assignor::Range);
+        assert!(read(r#"{"bootstap":"b:1"}"#).unwrap_err().to_string().contains("bootstap"));
+        assert!(read(r#"{"consumer":{"drain":"soon"}}"#).unwrap_err().to_string().contains("20s"));
+    }
+}

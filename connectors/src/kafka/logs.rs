@@ -1,0 +1,16 @@
+//! librdkafka's own log lines, passed on to `tracing`.
+
+use rdkafka::config::RDKafkaLogLevel;
+
+/// Passes one line on. Lines about properties that another kind of client uses are only interesting when debugging:
+/// consumers and producers share one map of properties.
+pub(crate) fn line(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+    match level {
+        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", facility, "{text}"),
+        Emerg | Alert | Critical | Error => tracing::error!(target: "librdkafka", facility, "{text}"),
+        Warning => tracing::warn!(target: "librdkafka", facility, "{text}"),
+        Notice | Info => tracing::info!(target: "librdkafka", facility, "{text}"),
+        Debug => tracing::debug!(target: "librdkafka", facility, "{text}"),
+    }
+}

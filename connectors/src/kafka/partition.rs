@@ -1,0 +1,245 @@
+//! A partition's life: `Waiting` → `Beginning` → `Delivering`, and back to `Beginning` when the engine starts it again.
+//!
+//! In `Waiting` and `Beginning` nothing of it reaches the engine. `Delivering` keeps the offset that comes next itself:
+//! wherever librdkafka resumes, it is told that place anew, because its own stored position is not to be trusted.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use headwater::{
+    Record, TopicPartition,
+    ports::{Batch, From},
+};
+use rdkafka::{Offset, TopicPartitionList, topic_partition_list::TopicPartitionListElem};
+
+use super::KafkaError;
+
+/// Where a partition stands.
+#[derive(Debug)]
+pub(crate) enum Life {
+    /// Ours, and silent: the engine has not said where to begin.
+    Waiting,
+    /// The engine has said where to begin, and the place is being looked up.
+    Beginning { from: From, start: u64 },
+    /// Records flow, `next` being the lowest offset that may come.
+    Delivering { start: u64, next: i64 },
+}
+
+/// A partition that is assigned to us.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) life: Life,
+    /// The engine wants nothing of it for now.
+    pub(crate) paused: bool,
+    /// librdkafka was told to deliver from `next`.
+    pub(crate) flowing: bool,
+    /// Not to be tried again before this.
+    pub(crate) not_before: Instant,
+    /// How long the present step has been tried.
+    pub(crate) since: Instant,
+    open: Vec<Record>,
+}
+
+/// Whether a record may be handed on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may; so many before it were deleted unread.
+    Take { start: u64, lost: i64 },
+    /// It belongs to no start that the engine gave.
+    Stale,
+    /// It lies before what was already read: the topic is another one now.
+    Backwards { expected: i64 },
+}
+
+impl Partition {
+    fn new(now: Instant) -> Self {
+        Self { life: Life::Waiting, paused: false, flowing: false, not_before: now, since: now, open: Vec::new() }
+    }
+
+    /// Starts over; what was read and not handed on is dropped.
+    pub(crate) fn begin(&mut self, from: From, start: u64, now: Instant) {
+        self.life = Life::Beginning { from, start };
+        self.open.clear();
+        self.step(now);
+    }
+
+    /// Begins a new step at this time.
+    pub(crate) fn step(&mut self, now: Instant) {
+        self.not_before = now;
+        self.since = now;
+    }
+
+    /// Tries the present step again later; whether it has been tried for too long.
+    pub(crate) fn postpone(&mut self, now: Instant, by: Duration, limit: Duration) -> bool {
+        self.not_before = now + by;
+        now.duration_since(self.since) > limit
+    }
+
+    /// Judges a record's offset, and moves on past it. `log_start` tells the first offset that the log still holds; it
+    /// is asked only where offsets leave a hole, as transactions and compaction do, and retention.
+    pub(crate) fn accept(&mut self, offset: i64, log_start: impl FnOnce() -> Option<i64>) -> Verdict {
+        let Life::Delivering { start, next } = &mut self.life else { return Verdict::Stale };
+        if offset < *next {
+            return Verdict::Backwards { expected: *next };
+        }
+        let lost = if offset > *next { log_start().map_or(0, |low| low.min(offset) - *next).max(0) } else { 0 };
+        *next = offset + 1;
+        Verdict::Take { start: *start, lost }
+    }
+
+    /// Keeps an accepted record for the next batch.
+    pub(crate) fn keep(&mut self, record: Record) {
+        self.open.push(record);
+    }
+}
+
+/// The partitions that are assigned to us.
+#[derive(Debug, Default)]
+pub(crate) struct Partitions(HashMap<Arc<str>, BTreeMap<i32, Partition>>);
+
+impl Partitions {
+    pub(crate) fn insert(&mut self, partition: &TopicPartition, now: Instant) {
+        let topic = self.0.entry(Arc::clone(&partition.topic)).or_default();
+        topic.insert(partition.partition, Partition::new(now));
+    }
+
+    pub(crate) fn remove(&mut self, partition: &TopicPartition) {
+        if let Some(topic) = self.0.get_mut(&partition.topic) {
+            topic.remove(&partition.partition);
+        }
+    }
+
+    pub(crate) fn contains(&self, partition: &TopicPartition) -> bool {
+        self.0.get(&partition.topic).is_some_and(|topic| topic.contains_key(&partition.partition))
+    }
+
+    pub(crate) fn get_mut(&mut self, partition: &TopicPartition) -> Option<&mut Partition> {
+        self.0.get_mut(&partition.topic)?.get_mut(&partition.partition)
+    }
+
+    /// By name, with the name as it is shared; makes no copy of it.
+    pub(crate) fn find(&mut self, topic: &str, partition: i32) -> Option<(Arc<str>, &mut Partition)> {
+        let shared = Arc::clone(self.0.get_key_value(topic)?.0);
+        Some((shared, self.0.get_mut(topic)?.get_mut(&partition)?))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TopicPartition, &mut Partition)> {
+        self.0.iter_mut().flat_map(|(topic, partitions)| {
+            partitions
+                .iter_mut()
+                .map(|(number, partition)| (TopicPartition::new(Arc::clone(topic), *number), partition))
+        })
+    }
+
+    /// The partitions for which `wanted` holds.
+    pub(crate) fn select(&mut self, wanted: impl Fn(&Partition) -> bool) -> Vec<TopicPartition> {
+        self.iter_mut().filter(|(_, partition)| wanted(partition)).map(|(name, _)| name).collect()
+    }
+
+    /// Takes what was kept, as one batch per partition.
+    pub(crate) fn seal(&mut self) -> Vec<Batch> {
+        self.0
+            .iter_mut()
+            .flat_map(|(topic, partitions)| partitions.iter_mut().map(move |(number, p)| (topic, *number, p)))
+            .filter(|(_, _, partition)| !partition.open.is_empty())
+            .filter_map(|(topic, number, partition)| {
+                let records = std::mem::take(&mut partition.open);
+                let Life::Delivering { start, .. } = partition.life else { return None };
+                Some(Batch { partition: TopicPartition::new(Arc::clone(topic), number), start, records })
+            })
+            .collect()
+    }
+}
+
+/// The names in a list of librdkafka's.
+pub(crate) fn names(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    names_where(list, |_| true)
+}
+
+/// The names of those elements for which `wanted` holds.
+pub(crate) fn names_where(
+    list: &TopicPartitionList,
+    wanted: impl Fn(&TopicPartitionListElem<'_>) -> bool,
+) -> Vec<TopicPartition> {
+    let elements = list.elements();
+    let chosen = elements.iter().filter(|element| wanted(element));
+    chosen.map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
+}
+
+/// A list for librdkafka.
+pub(crate) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.partition);
+    }
+    list
+}
+
+/// A list with offsets for librdkafka.
+///
+/// # Errors
+/// When an offset is negative.
+pub(crate) fn list_at<'a>(
+    places: impl IntoIterator<Item = (&'a TopicPartition, i64)>,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in places {
+        list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset))
+            .map_err(|error| KafkaError::Refused(format!("{offset} is no offset of {partition}: {error}")))?;
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivering(next: i64) -> Partition {
+        let mut partition = Partition::new(Instant::now());
+        partition.life = Life::Delivering { start: 7, next };
+        partition
+    }
+
+    /// Red when a hole counts as lost without the log's start having passed it, or is not counted when it has.
+    #[test]
+    fn holes_are_normal_and_only_what_retention_deleted_is_lost() {
+        let mut partition = delivering(10);
+        assert_eq!(partition.accept(10, || panic!("no hole, no question")), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(13, || Some(0)), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(20, || Some(18)), Verdict::Take { start: 7, lost: 4 });
+        assert_eq!(partition.accept(23, || Some(40)), Verdict::Take { start: 7, lost: 2 });
+        assert_eq!(partition.accept(25, || None), Verdict::Take { start: 7, lost: 0 });
+    }
+
+    /// Red when an offset below the next one is taken: the topic would be read as if it were the old one.
+    #[test]
+    fn an_offset_that_goes_back_is_another_topic() {
+        assert_eq!(delivering(10).accept(3, || None), Verdict::Backwards { expected: 10 });
+    }
+
+    /// Red when a partition delivers before the engine said where to begin, or keeps what an earlier start left.
+    #[test]
+    fn nothing_is_delivered_before_the_engine_says_where_to_begin() {
+        let mut partitions = Partitions::default();
+        let name = TopicPartition::new("t", 0);
+        partitions.insert(&name, Instant::now());
+        let partition = partitions.get_mut(&name).unwrap();
+        assert_eq!(partition.accept(0, || None), Verdict::Stale);
+        partition.life = Life::Delivering { start: 1, next: 0 };
+        partition.keep(Record {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: headwater::Headers::default(),
+        });
+        partition.begin(From::Offset(5), 2, Instant::now());
+        partition.life = Life::Delivering { start: 2, next: 5 };
+        assert!(partitions.seal().is_empty());
+    }
+}

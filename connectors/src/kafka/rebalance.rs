@@ -1,0 +1,169 @@
+//! What happens when the group deals its partitions anew. librdkafka calls this on the polling thread, within `poll`.
+//!
+//! Taken away: report it, serve the engine until it has let go of every partition or the drain deadline is over, commit
+//! what is durable, let go. Lost: report it, commit nothing. Nobody else commits while this goes on.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use headwater::{
+    TopicPartition,
+    ports::{Control, Fetched},
+};
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
+    error::{KafkaError as ClientError, KafkaResult},
+    types::RDKafkaRespErr,
+};
+
+use super::{logs, member::Member, partition};
+
+/// A consumer whose callbacks reach the member.
+pub(crate) type GroupConsumer = BaseConsumer<GroupContext>;
+
+/// librdkafka's callbacks, all of them on the polling thread.
+pub(crate) struct GroupContext {
+    member: Mutex<Member>,
+    /// The text of the last error event; the error that `poll` returns has only a code.
+    reason: Mutex<String>,
+}
+
+impl GroupContext {
+    pub(crate) fn new(member: Member) -> Self {
+        Self { member: Mutex::new(member), reason: Mutex::default() }
+    }
+
+    /// The member; never held across a `poll`.
+    pub(crate) fn member(&self) -> MutexGuard<'_, Member> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text of the last error event.
+    pub(crate) fn reason(&self) -> String {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    fn error(&self, _error: ClientError, reason: &str) {
+        reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &GroupConsumer, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let mut member = self.member();
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            member.assigned(consumer, list);
+        } else {
+            member.revoked(consumer, list);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.member().committed(result, offsets);
+    }
+}
+
+impl Member {
+    fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
+        let names = partition::names(list);
+        // A place that costs no look-up of offsets, and nothing is read there: the partitions are paused at once, what
+        // might have been fetched before is outdated by that, and `Begin` seeks.
+        let placed = list.set_all_offsets(Offset::Beginning);
+        let assigned = placed.and_then(|()| match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+            _ => consumer.assign(list),
+        });
+        if let Err(error) = assigned.and_then(|()| if names.is_empty() { Ok(()) } else { consumer.pause(list) }) {
+            return self.fail(format!("cannot take over assigned partitions: {error}: restart the program"));
+        }
+        let now = Instant::now();
+        names.iter().for_each(|name| self.partitions.insert(name, now));
+        if !self.leaving {
+            self.reached();
+            self.report(Fetched::Assigned(names));
+        }
+    }
+
+    fn revoked(&mut self, consumer: &GroupConsumer, list: &TopicPartitionList) {
+        let names = partition::names(list);
+        if !consumer.assignment_lost() && !self.leaving && !names.is_empty() {
+            self.drop_unsent(&names);
+            self.report(Fetched::Revoked(names.clone()));
+            self.await_release(&names);
+        }
+        if consumer.assignment_lost() {
+            tracing::warn!(
+                group = self.source.group,
+                partitions = names.len(),
+                "partitions were lost to other members"
+            );
+            self.commits.forget(&names);
+            if !self.leaving {
+                self.report(Fetched::Lost(names.clone()));
+            }
+        } else {
+            self.commit_last(consumer, &names);
+        }
+        self.drop_unsent(&names);
+        names.iter().for_each(|name| self.partitions.remove(name));
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        };
+        if let Err(error) = unassigned {
+            tracing::warn!(group = self.source.group, %error, "cannot give up partitions");
+        }
+    }
+
+    /// Serves the engine until it has let go of these partitions, at most for the drain deadline.
+    fn await_release(&mut self, names: &[TopicPartition]) {
+        let mut waiting: HashSet<TopicPartition> = names.iter().cloned().collect();
+        let deadline = Instant::now() + self.config.drain;
+        let mailbox = std::sync::Arc::clone(&self.mailbox);
+        while !waiting.is_empty() && !mailbox.is_abandoned() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let still = waiting.len();
+                tracing::warn!(group = self.source.group, still, "revoked partitions leave before they were drained");
+                return;
+            }
+            match mailbox.take() {
+                Some(Control::Released(released)) => released.iter().for_each(|name| {
+                    waiting.remove(name);
+                }),
+                Some(control) => self.control(control),
+                None => mailbox.wait(left.min(Duration::from_millis(100))),
+            }
+        }
+    }
+
+    /// Tells the broker the last durable positions of partitions that leave, and waits for its answer.
+    fn commit_last(&mut self, consumer: &GroupConsumer, names: &[TopicPartition]) {
+        let positions = self.commits.take(names);
+        if positions.is_empty() {
+            return;
+        }
+        let places = positions.iter().map(|(name, next)| (name, *next));
+        let outcome = partition::list_at(places)
+            .map_err(|error| error.to_string())
+            .and_then(|list| consumer.commit(&list, CommitMode::Sync).map_err(|error| error.to_string()));
+        if let Err(error) = outcome {
+            tracing::warn!(
+                group = self.source.group,
+                error,
+                "the last positions of revoked partitions were not committed: their next owner reads some records again"
+            );
+        }
+    }
+}

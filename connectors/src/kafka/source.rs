@@ -1,0 +1,239 @@
+//! A member of a consumer group, as the engine sees it: two bounded queues from the polling thread, a mailbox to it.
+//!
+//! All of librdkafka happens on that one thread, which polls a `BaseConsumer`: a split queue of a `StreamConsumer` can
+//! lose a wake-up and stall one partition for ever.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use headwater::{
+    Time,
+    ports::{Batch, BoxFuture, Control, Fetched, Source},
+};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use super::{
+    KafkaError,
+    config::{ConsumerConfig, KafkaConfig},
+    member::{self, Member},
+    rebalance::GroupContext,
+};
+
+/// Control events that wait for the engine at most. There are a few per rebalance.
+const EVENTS: usize = 1_024;
+
+/// Which group this is a member of, and what it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// The consumer group.
+    pub group: String,
+    /// Makes membership static: a restart under the same name within the session time-out needs no rebalance.
+    pub instance: Option<String>,
+    /// What is read.
+    pub subscription: Subscription,
+    /// Where a group without committed offsets starts.
+    pub start: Start,
+}
+
+/// What a group reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Topics by name.
+    pub topics: Vec<String>,
+    /// Topics by a regular expression (POSIX extended) that begins with `^`, such as `^events\..*`.
+    /// A topic that appears later is read within seconds.
+    pub pattern: Option<String>,
+}
+
+/// Where a group without committed offsets starts. Topics and partitions that appear later are read from their beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record.
+    #[default]
+    Earliest,
+    /// Behind the newest record; that place is committed at once, so that it is the same after a restart.
+    Latest,
+    /// At the first record with this timestamp or a later one; committed at once too.
+    At(Time),
+}
+
+/// Reads records as a member of a consumer group.
+///
+/// A pause outlives [`Control::Begin`], and ends with [`Control::Resume`] or when the partition leaves.
+/// `Assigned` is also reported without partitions: the member has joined. Dropping the source ends its thread, which
+/// leaves the group without a last commit.
+#[derive(Debug)]
+pub struct KafkaSource {
+    events: Receiver<Fetched>,
+    batches: Receiver<Batch>,
+    mailbox: Arc<Mailbox>,
+    ended: bool,
+}
+
+impl KafkaSource {
+    /// Joins the group; the outcome comes through [`Source::next`].
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn join(kafka: &KafkaConfig, config: SourceConfig) -> Result<Self, KafkaError> {
+        let settings = kafka.consumer(&config.group, config.instance.as_deref())?;
+        let names = subscribed(&config.subscription)?;
+        let mailbox = Arc::new(Mailbox::default());
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let (batches_in, batches) = mpsc::channel(kafka.consumer.batches);
+        let outlets = Outlets { events: events_in, batches: batches_in };
+        let consumer = consumer(&settings, &kafka.consumer, config, outlets, Arc::clone(&mailbox))?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| KafkaError::Config(format!("cannot subscribe: {error}")))?;
+        // Not joined when the source is dropped: closing may take as long as the broker takes to answer.
+        std::thread::Builder::new()
+            .name("kafka-source".to_owned())
+            .spawn(move || member::run(consumer))
+            .map_err(|error| KafkaError::Outage(format!("no thread for a kafka source: {error}")))?;
+        Ok(Self { events, batches, mailbox, ended: false })
+    }
+
+    /// Notes what ends the source, so that an end without a reason is noticed.
+    fn passed(&mut self, fetched: Fetched) -> Fetched {
+        self.ended |= matches!(fetched, Fetched::Failed(_) | Fetched::Closed);
+        fetched
+    }
+}
+
+fn consumer(
+    settings: &ClientConfig,
+    config: &ConsumerConfig,
+    source: SourceConfig,
+    outlets: Outlets,
+    mailbox: Arc<Mailbox>,
+) -> Result<BaseConsumer<GroupContext>, KafkaError> {
+    let member = Member::new(config.clone(), source, outlets, mailbox);
+    settings
+        .create_with_context(GroupContext::new(member))
+        .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
+}
+
+fn subscribed(subscription: &Subscription) -> Result<Vec<String>, KafkaError> {
+    let mut names = subscription.topics.clone();
+    names.extend(subscription.pattern.clone());
+    let pattern_is_one = subscription.pattern.as_ref().is_none_or(|pattern| pattern.starts_with('^'));
+    let topics_are_none = subscription.topics.iter().all(|topic| !topic.is_empty() && !topic.starts_with('^'));
+    if names.is_empty() || !pattern_is_one || !topics_are_none {
+        let text = "a subscription needs topic names, or a pattern that begins with `^`";
+        return Err(KafkaError::Config(text.to_owned()));
+    }
+    Ok(names)
+}
+
+impl Source for KafkaSource {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+        Box::pin(async move {
+            if self.ended {
+                return std::future::pending().await;
+            }
+            let fetched = tokio::select! {
+                biased;
+                event = self.events.recv() => event.unwrap_or_else(|| Fetched::Failed(
+                    "the kafka source's thread ended unexpectedly: restart the program".to_owned(),
+                )),
+                Some(batch) = self.batches.recv(), if records => {
+                    self.mailbox.wake();
+                    Fetched::Records(batch)
+                }
+            };
+            self.passed(fetched)
+        })
+    }
+
+    fn control(&mut self, control: Control) {
+        self.mailbox.post(control);
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.mailbox.abandon();
+    }
+}
+
+/// The ways to the engine, both bounded.
+pub(crate) struct Outlets {
+    pub(crate) events: Sender<Fetched>,
+    pub(crate) batches: Sender<Batch>,
+}
+
+/// What the engine asks, in order, until the polling thread takes it, which it does many times a second.
+/// Commits, the one frequent thing, are merged; of the rest there are a few per assigned partition.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    letters: Mutex<Letters>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    asked: VecDeque<Control>,
+    abandoned: bool,
+    woken: bool,
+}
+
+impl Mailbox {
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, control: Control) {
+        let mut letters = self.letters();
+        match (letters.asked.back_mut(), control) {
+            (Some(Control::Commit(before)), Control::Commit(positions)) => merge(before, positions),
+            (_, control) => letters.asked.push_back(control),
+        }
+        self.changed.notify_one();
+    }
+
+    fn wake(&self) {
+        self.letters().woken = true;
+        self.changed.notify_one();
+    }
+
+    fn abandon(&self) {
+        self.letters().abandoned = true;
+        self.changed.notify_one();
+    }
+
+    /// The next thing asked, if any.
+    pub(crate) fn take(&self) -> Option<Control> {
+        self.letters().asked.pop_front()
+    }
+
+    /// Whether nobody listens any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.letters().abandoned
+    }
+
+    /// Waits until something is asked, the engine has taken a batch, or the time is over.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let letters = self.letters();
+        let quiet = |letters: &mut Letters| letters.asked.is_empty() && !letters.abandoned && !letters.woken;
+        let (mut letters, _) =
+            self.changed.wait_timeout_while(letters, timeout, quiet).unwrap_or_else(PoisonError::into_inner);
+        letters.woken = false;
+    }
+}
+
+/// Later positions replace earlier ones of the same partition.
+fn merge(before: &mut Vec<headwater::Position>, later: Vec<headwater::Position>) {
+    for position in later {
+        match before.iter_mut().find(|known| known.partition == position.partition) {
+            Some(known) => known.next = position.next,
+            None => before.push(position),
+        }
+    }
+}

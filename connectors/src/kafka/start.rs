@@ -1,0 +1,224 @@
+//! Where a partition begins: at an offset that the engine names, that the group has committed, or by the start policy.
+//!
+//! Whatever it is, it is held against what the log has: an offset beyond its end belongs to another topic of the same
+//! name and stops the source; one before its start means that records were deleted unread, which is said and counted.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use headwater::{TopicPartition, ports::From};
+use rdkafka::{
+    Offset,
+    consumer::{CommitMode, Consumer as _},
+    error::KafkaError as ClientError,
+};
+
+use super::{
+    member::Member,
+    partition::{self, Life},
+    rebalance::GroupConsumer,
+    source::{Start, Subscription},
+};
+
+/// How long one question to the brokers may take; the polling thread waits for it.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two tries.
+const BACK_OFF: Duration = Duration::from_millis(500);
+/// After so long without an answer it is said.
+const SILENCE: Duration = Duration::from_secs(10);
+
+type Places = HashMap<TopicPartition, i64>;
+
+impl Member {
+    /// Finds the place of every partition that the engine has begun since.
+    pub(crate) fn begin_all(&mut self, consumer: &GroupConsumer) {
+        let now = Instant::now();
+        let due: Vec<(TopicPartition, From, u64)> = self
+            .partitions
+            .iter_mut()
+            .filter(|(_, p)| now >= p.not_before)
+            .filter_map(|(name, p)| match p.life {
+                Life::Beginning { from, start } => Some((name, from, start)),
+                _ => None,
+            })
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        match self.places(consumer, &due) {
+            Ok(places) => {
+                due.iter().for_each(|(name, from, start)| self.begin(consumer, name, places.get(name), *from, *start))
+            }
+            Err(error) => due.iter().for_each(|(name, ..)| self.begin_later(name, &error)),
+        }
+    }
+
+    /// Where each begins; those by the earliest record are left out, since the log's start says it.
+    fn places(&self, consumer: &GroupConsumer, due: &[(TopicPartition, From, u64)]) -> Result<Places, ClientError> {
+        let mut places = Places::new();
+        let mut asked = Vec::new();
+        let by_policy = self.source.start != Start::Earliest;
+        for (name, from, _) in due {
+            match from {
+                From::Offset(offset) => {
+                    places.insert(name.clone(), *offset);
+                }
+                From::Committed => asked.push(name.clone()),
+                // The store has no offset of it. What the policy once resolved to was committed here, for this moment.
+                From::Policy if by_policy => asked.push(name.clone()),
+                From::Policy => {}
+            }
+        }
+        let committed = committed(consumer, &asked)?;
+        asked.retain(|name| !committed.contains_key(name));
+        places.extend(committed);
+        if !asked.is_empty() && by_policy {
+            places.extend(self.fresh(consumer, &asked)?);
+        }
+        Ok(places)
+    }
+
+    /// By the start policy, for a group that has committed nothing at all: for every partition that it reads, and
+    /// committed at once, so that other members and later starts agree. Empty for a group that is under way: what it
+    /// has no offset of appeared later, and is read from its beginning.
+    fn fresh(&self, consumer: &GroupConsumer, asked: &[TopicPartition]) -> Result<Places, ClientError> {
+        let mut all = subscribed(consumer, &self.source.subscription)?;
+        all.extend(asked.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
+        if !committed(consumer, &all)?.is_empty() {
+            return Ok(Places::new());
+        }
+        let mut places = match self.source.start {
+            Start::At(time) => at_time(consumer, &all, time.millis())?,
+            Start::Earliest | Start::Latest => Places::new(),
+        };
+        for name in &all {
+            if !places.contains_key(name) {
+                let (_, high) = consumer.fetch_watermarks(&name.topic, name.partition, ANSWER)?;
+                places.insert(name.clone(), high);
+            }
+        }
+        let list = partition::list_at(places.iter().map(|(name, next)| (name, *next)));
+        if let Ok(list) = list {
+            consumer.commit(&list, CommitMode::Sync)?;
+        }
+        Ok(places)
+    }
+
+    /// Lets a partition begin at its place, if the log has it.
+    fn begin(&mut self, consumer: &GroupConsumer, name: &TopicPartition, place: Option<&i64>, from: From, start: u64) {
+        let (low, high) = match consumer.fetch_watermarks(&name.topic, name.partition, ANSWER) {
+            Ok(watermarks) => watermarks,
+            Err(error) => return self.begin_later(name, &error),
+        };
+        let next = place.copied().unwrap_or(low);
+        if next > high {
+            let what = format!("its log ends at offset {high}, and the group would go on at {next}");
+            return self.fail_anew(name, &what);
+        }
+        if next < low {
+            self.warn_lost(&name.topic, name.partition, low - next);
+        }
+        let (group, next) = (&self.source.group, next.max(low));
+        tracing::info!(group, partition = %name, offset = next, ?from, "reading begins");
+        if let Some(partition) = self.partitions.get_mut(name) {
+            partition.life = Life::Delivering { start, next };
+            partition.step(Instant::now());
+        }
+    }
+
+    fn begin_later(&mut self, name: &TopicPartition, error: &ClientError) {
+        let Some(partition) = self.partitions.get_mut(name) else { return };
+        let now = Instant::now();
+        if partition.postpone(now, BACK_OFF, SILENCE) {
+            tracing::warn!(group = self.source.group, partition = %name, %error, "cannot find out where to begin: tried again");
+            partition.since = now;
+        }
+    }
+}
+
+/// What the group has committed of these; those without an offset are left out.
+fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Places, ClientError> {
+    if names.is_empty() {
+        return Ok(Places::new());
+    }
+    let list = consumer.committed_offsets(partition::list(names), ANSWER)?;
+    let mut places = Places::new();
+    for element in list.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            places.insert(TopicPartition::new(element.topic(), element.partition()), offset);
+        }
+    }
+    Ok(places)
+}
+
+/// The first record of this time or later, where there is one.
+fn at_time(consumer: &GroupConsumer, names: &[TopicPartition], millis: i64) -> Result<Places, ClientError> {
+    // librdkafka takes the timestamps in the place of the offsets; negative ones mean something else there.
+    let Ok(list) = partition::list_at(names.iter().map(|name| (name, millis.max(0)))) else { return Ok(Places::new()) };
+    let list = consumer.offsets_for_times(list, ANSWER)?;
+    let mut places = Places::new();
+    for element in list.elements() {
+        element.error()?;
+        if let Offset::Offset(offset) = element.offset() {
+            places.insert(TopicPartition::new(element.topic(), element.partition()), offset);
+        }
+    }
+    Ok(places)
+}
+
+/// Every partition that exists now of what the group reads. A pattern is taken for its literal beginning, so that this
+/// may be a few more: their offsets are then committed and never used.
+fn subscribed(consumer: &GroupConsumer, subscription: &Subscription) -> Result<Vec<TopicPartition>, ClientError> {
+    let prefix = subscription.pattern.as_deref().map(literal_prefix);
+    let metadata = consumer.fetch_metadata(None, ANSWER)?;
+    let reads = |topic: &str| {
+        subscription.topics.iter().any(|name| name == topic)
+            || prefix.as_deref().is_some_and(|prefix| !topic.starts_with("__") && topic.starts_with(prefix))
+    };
+    let topics = metadata.topics().iter().filter(|topic| reads(topic.name()));
+    let partitions =
+        topics.flat_map(|topic| topic.partitions().iter().map(|p| TopicPartition::new(topic.name(), p.id())));
+    Ok(partitions.collect())
+}
+
+/// What every match of a pattern begins with.
+fn literal_prefix(pattern: &str) -> String {
+    let mut prefix = String::new();
+    let mut characters = pattern.trim_start_matches('^').chars().peekable();
+    while let Some(character) = characters.next() {
+        let literal = match character {
+            '\\' => characters.next(),
+            '.' | '[' | '(' | '$' | '|' | '*' | '+' | '?' | '{' => None,
+            literal => Some(literal),
+        };
+        let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
+        match literal {
+            Some(literal) if !optional => prefix.push(literal),
+            _ => break,
+        }
+    }
+    if pattern.contains('|') { String::new() } else { prefix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when an escape, an optional character or an alternative is taken literally.
+    #[test]
+    fn a_patterns_literal_beginning_is_never_too_long() {
+        for (pattern, prefix) in [
+            (r"^events\..*", "events."),
+            ("^abc?d", "ab"),
+            ("^a|b", ""),
+            ("^[ab]c", ""),
+            ("^x{2}", ""),
+            (r"^a\.b$", "a.b"),
+        ] {
+            assert_eq!(literal_prefix(pattern), prefix, "{pattern}");
+        }
+    }
+}
