@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    codec::WriterSchema,
+    event::Meta,
+    headers::Attributes,
     pattern::{Pattern, is_event_type},
-    payload::{Category, EventType, Priority},
+    payload::EventType,
+    record::Record,
 };
 
 /// The topics of Headwater's own events begin with this; the domain follows.
@@ -114,11 +118,6 @@ impl Catalogue {
         self.by_record.get(full_name).copied()
     }
 
-    /// Category and priority of an event that does not say them.
-    pub(crate) fn defaults(&self, event_type: &str) -> (Category, Priority) {
-        self.types.get(event_type).map_or_else(Default::default, |t| (t.category, t.priority))
-    }
-
     /// The type of a record: its header's, or its topic's, or only its schema can tell.
     pub(crate) fn type_of(&self, topic: &str, header: Option<&str>) -> Typed {
         match (header, self.bindings.get(topic)) {
@@ -128,9 +127,31 @@ impl Catalogue {
         }
     }
 
-    /// Whether the key of this topic's records is an aggregate's id.
-    pub(crate) fn key_is_text(&self, topic: &str) -> bool {
-        self.bindings.get(topic).is_none_or(|binding| binding.key == KeyFormat::Text)
+    /// A record's metadata, for who only looks: `schema` is what its value was written with, if it can be had.
+    ///
+    /// # Errors
+    /// A broken contract, as a sentence: a malformed required attribute, or no event type.
+    pub fn describe(&self, record: &Record, schema: Option<&WriterSchema>) -> Result<Meta, String> {
+        let attributes = Attributes::read(&record.headers)?;
+        let event_type = match self.type_of(&record.topic, attributes.event_type.as_deref()) {
+            Typed::Is(event_type) => event_type,
+            Typed::AskSchema => {
+                let name = schema.and_then(WriterSchema::full_name).unwrap_or_default();
+                self.by_record(name).ok_or_else(|| unknown_record(name))?.to_owned()
+            }
+        };
+        Ok(self.complete(record, attributes, event_type))
+    }
+
+    /// The metadata of a record whose type is known.
+    pub(crate) fn complete(&self, record: &Record, attributes: Attributes, event_type: String) -> Meta {
+        let (category, priority) =
+            self.types.get(event_type.as_str()).map_or_else(Default::default, |t| (t.category, t.priority));
+        let mut meta = attributes.complete(record, event_type, category, priority);
+        if self.bindings.get(&*record.topic).is_some_and(|binding| binding.key == KeyFormat::Opaque) {
+            meta.subject = None;
+        }
+        meta
     }
 
     /// Whether an event type may stand on a topic: on `events.<domain>` only that domain's.
@@ -166,6 +187,11 @@ pub struct Subscription {
     pub all_events: bool,
 }
 
+/// Why a record whose type only its schema can tell has none.
+pub(crate) fn unknown_record(name: &str) -> String {
+    format!("no ce_type, and the Avro record `{name}` is no known event type: send ce_type, or bind the topic")
+}
+
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
@@ -173,6 +199,7 @@ fn first_line(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payload::{Category, Priority};
 
     const PAID: EventType = EventType {
         name: "payment.completed",
@@ -180,6 +207,7 @@ mod tests {
         category: Category::Domain,
         priority: Priority::Normal,
         single_type: false,
+        key_of: |_, _| Ok(String::new()),
     };
 
     fn bound(event_type: &str) -> Binding {

@@ -8,11 +8,16 @@ mod error;
 mod encoder;
 mod writer;
 
-mod json;
+mod schema;
+
+mod cursor;
 mod layout;
+mod read;
+
 mod resolve;
 mod same;
-mod schema;
+
+mod json;
 
 #[cfg(test)]
 mod tests;

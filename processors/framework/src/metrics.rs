@@ -26,6 +26,8 @@ pub enum Metric {
     Emitted,
     /// Rows handed to the sink.
     Rows,
+    /// Rows that an upsert or delete passed over, since the table holds a later one.
+    Superseded,
     /// Units of work committed.
     Commits,
     /// Commits that failed and are tried again.
@@ -44,7 +46,7 @@ pub enum Metric {
     Stopped,
 }
 
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 16] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -52,6 +54,7 @@ const METRICS: [Metric; 15] = [
     Metric::Throttled,
     Metric::Emitted,
     Metric::Rows,
+    Metric::Superseded,
     Metric::Commits,
     Metric::CommitFailures,
     Metric::Fenced,
@@ -73,6 +76,7 @@ impl Metric {
             Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),
             Self::Emitted => ("headwater_emitted_total", "counter", "events emitted"),
             Self::Rows => ("headwater_rows_total", "counter", "rows handed to the sink"),
+            Self::Superseded => ("headwater_superseded_total", "counter", "rows older than what the table holds"),
             Self::Commits => ("headwater_commits_total", "counter", "units of work committed"),
             Self::CommitFailures => ("headwater_commit_failures_total", "counter", "commits that failed"),
             Self::Fenced => ("headwater_fenced_total", "counter", "partitions lost to another owner at commit"),

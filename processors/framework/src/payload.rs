@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::codec::{CodecError, WriterSchema};
+
 /// A business record that travels as the value of an event.
 ///
 /// The Rust type's serde name is the Avro record's simple name, and each serde default equals the schema's default.
@@ -24,7 +26,7 @@ pub trait Payload: Serialize + DeserializeOwned + Send + Sync + 'static {
 }
 
 /// The facts about an event type, as values: what a [`Payload`] fixes at compile time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct EventType {
     /// The dotted type, `payment.completed`.
     pub name: &'static str,
@@ -36,7 +38,19 @@ pub struct EventType {
     pub priority: Priority,
     /// See [`Payload::SINGLE_TYPE`].
     pub single_type: bool,
+    /// Reads the record key off a datum: [`Payload::key`] for who does not know the Rust type.
+    pub key_of: fn(&WriterSchema, &[u8]) -> Result<String, CodecError>,
 }
+
+impl PartialEq for EventType {
+    /// Two types of one name are the same when all but the Rust type behind them is.
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |t: &Self| (t.name, t.schema, t.category, t.priority, t.single_type);
+        facts(self) == facts(other)
+    }
+}
+
+impl Eq for EventType {}
 
 impl EventType {
     /// The facts of the payload type `T`.
@@ -47,6 +61,7 @@ impl EventType {
             category: T::CATEGORY,
             priority: T::PRIORITY,
             single_type: T::SINGLE_TYPE,
+            key_of: |schema, datum| schema.decode::<T>(datum).map(|data| data.key().to_owned()),
         }
     }
 }

@@ -505,7 +505,9 @@ impl Worker {
         if let From::Offset(next) = from {
             partition.durable = next;
         }
-        self.source.control(Control::Begin { partition: id, from, start });
+        self.source.control(Control::Begin { partition: id.clone(), from, start });
+        // A partition that starts anew may have been held before.
+        self.source.control(Control::Resume(vec![id]));
     }
 
     /// Another owner has these partitions. If the group still gives them to us we take them again, with back-off.

@@ -116,19 +116,6 @@ pub(crate) fn schema_cause(error: &apache_avro::Error) -> String {
     }
 }
 
-/// Why bytes of the right shape are still not a datum.
-pub(crate) fn datum_cause(error: &apache_avro::Error) -> &'static str {
-    match error.details() {
-        Details::ConvertToUtf8(_) | Details::ConvertToUtf8Error(_) => "a string is not UTF-8",
-        Details::ConvertStrToUuid(_) | Details::ConvertSliceToUuid(_) | Details::ConvertFixedToUuid(_) => {
-            "a uuid is not one"
-        }
-        Details::MemoryAllocation { .. } => "it asks for more memory than a record may take",
-        Details::BigDecimalLen(_) | Details::BigDecimalScale => "a big-decimal is not one",
-        _ => "the bytes are not what the schema says",
-    }
-}
-
 /// What serde says when a value does not become `T`, without the value, which may be a person's.
 pub(crate) fn shape_fault<T>(error: &apache_avro::Error) -> Box<Fault> {
     let Details::DeserializeValue(text) = error.details() else {

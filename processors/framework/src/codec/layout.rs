@@ -12,7 +12,10 @@ use apache_avro::{
     schema::{InnerDecimalSchema, Name, UuidSchema},
 };
 
-use super::error::{CodecError, Fault};
+use super::{
+    cursor::{Checked, Cursor},
+    error::{CodecError, Fault},
+};
 
 /// Values may nest this deep; each record, array, map and union is a level. The decoders recurse.
 pub(crate) const DEPTH_LIMIT: usize = 128;
@@ -37,7 +40,6 @@ enum Node {
     Long,
     Fixed(usize),
     Bytes,
-    Text,
     BigDecimal,
     Enum(usize),
     Array(usize),
@@ -56,19 +58,10 @@ impl Layout {
 
     /// Checks that `datum` is exactly one value of this layout; says which field is not.
     pub(crate) fn check(&self, datum: &[u8]) -> Result<(), CodecError> {
-        self.walk(datum, false)
-    }
-
-    /// The same, and that strings are UTF-8: the decoder checks that too, but does not say where.
-    pub(crate) fn check_text(&self, datum: &[u8]) -> Result<(), CodecError> {
-        self.walk(datum, true)
-    }
-
-    fn walk(&self, datum: &[u8], text: bool) -> Result<(), CodecError> {
         let values = datum.len().saturating_mul(VALUES_PER_BYTE).saturating_add(VALUES_AT_LEAST);
-        let mut walk = Walk { nodes: &self.nodes, left: datum, values, text };
+        let mut walk = Walk { nodes: &self.nodes, datum: Cursor(datum), values };
         walk.value(self.root, 0).map_err(|fault| CodecError::Malformed(*fault))?;
-        match walk.left.len() {
+        match walk.datum.left() {
             0 => Ok(()),
             trailing => Err(CodecError::Trailing(trailing)),
         }
@@ -110,8 +103,8 @@ impl Builder {
             | Schema::LocalTimestampNanos => Node::Long,
             Schema::Float => Node::Fixed(4),
             Schema::Double => Node::Fixed(8),
-            Schema::Bytes | Schema::Uuid(UuidSchema::Bytes) => Node::Bytes,
-            Schema::String | Schema::Uuid(UuidSchema::String) => Node::Text,
+            // Whether text is UTF-8 is left to the decoder, which has to look at it anyway.
+            Schema::Bytes | Schema::String | Schema::Uuid(UuidSchema::Bytes | UuidSchema::String) => Node::Bytes,
             Schema::BigDecimal => Node::BigDecimal,
             Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
                 Node::Fixed(fixed.size)
@@ -134,16 +127,13 @@ impl Builder {
     }
 }
 
-type Checked<T = ()> = Result<T, Box<Fault>>;
-
 struct Walk<'a> {
     nodes: &'a [Node],
-    left: &'a [u8],
+    datum: Cursor<'a>,
     values: usize,
-    text: bool,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     fn value(&mut self, place: usize, depth: usize) -> Checked {
         if depth > DEPTH_LIMIT {
             return Err(Fault::new(format!("values nest deeper than {DEPTH_LIMIT}")));
@@ -154,24 +144,20 @@ impl<'a> Walk<'a> {
         self.values -= 1;
         match &self.nodes[place] {
             Node::Null => Ok(()),
-            Node::Boolean => match self.take(1)? {
+            Node::Boolean => match self.datum.take(1)? {
                 [0 | 1] => Ok(()),
                 _ => Err(Fault::new("a boolean is neither 0 nor 1")),
             },
-            Node::Int => match i32::try_from(self.long()?) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(Fault::new("a number is out of an int's range")),
-            },
-            Node::Long => self.long().map(drop),
-            Node::Fixed(size) => self.take(*size).map(drop),
-            Node::Bytes => self.bytes().map(drop),
-            Node::Text => self.string(),
+            Node::Int => self.datum.int().map(drop),
+            Node::Long => self.datum.long().map(drop),
+            Node::Fixed(size) => self.datum.take(*size).map(drop),
+            Node::Bytes => self.datum.bytes().map(drop),
             Node::BigDecimal => self.big_decimal(),
-            Node::Enum(symbols) => self.index(*symbols, "symbols of the enum").map(drop),
+            Node::Enum(symbols) => self.datum.index(*symbols, "symbols of the enum").map(drop),
             Node::Array(items) => self.blocks(*items, false, depth),
             Node::Map(values) => self.blocks(*values, true, depth),
             Node::Union(variants) => {
-                let variant = self.index(variants.len(), "branches of the union")?;
+                let variant = self.datum.index(variants.len(), "branches of the union")?;
                 self.value(variants[variant], depth + 1)
             }
             Node::Record(fields) => {
@@ -185,84 +171,29 @@ impl<'a> Walk<'a> {
 
     fn blocks(&mut self, items: usize, keyed: bool, depth: usize) -> Checked {
         loop {
-            let count = self.long()?;
+            let count = self.datum.block()?;
             if count == 0 {
                 return Ok(());
             }
-            if count < 0 {
-                // The block's size in bytes, there for readers that skip it.
-                self.long()?;
-            }
-            let count = count.unsigned_abs();
             if count > u64::try_from(self.values).unwrap_or(u64::MAX) {
                 return Err(Fault::new(format!("{count} items are more than the datum's bytes account for")));
             }
             for _ in 0..count {
                 if keyed {
-                    self.string()?;
+                    self.datum.bytes()?;
                 }
                 self.value(items, depth + 1)?;
             }
         }
     }
 
-    fn string(&mut self) -> Checked {
-        let bytes = self.bytes()?;
-        match self.text && std::str::from_utf8(bytes).is_err() {
-            true => Err(Fault::new("a string is not UTF-8")),
-            false => Ok(()),
-        }
-    }
-
-    fn bytes(&mut self) -> Checked<&'a [u8]> {
-        let length = self.long()?;
-        match usize::try_from(length) {
-            Ok(length) => self.take(length),
-            Err(_) => Err(Fault::new(format!("a length is {length}"))),
-        }
-    }
-
     /// Unscaled bytes and a scale, wrapped in bytes.
     fn big_decimal(&mut self) -> Checked {
-        let mut inner = Walk { nodes: self.nodes, left: self.bytes()?, values: 0, text: false };
+        let mut inner = Cursor(self.datum.bytes()?);
         inner.bytes()?;
         match inner.long()?.unsigned_abs() <= SCALE_LIMIT {
             true => Ok(()),
             false => Err(Fault::new(format!("a big-decimal's scale is beyond {SCALE_LIMIT}"))),
-        }
-    }
-
-    fn index(&mut self, of: usize, what: &str) -> Checked<usize> {
-        let index = self.long()?;
-        match usize::try_from(index) {
-            Ok(index) if index < of => Ok(index),
-            _ => Err(Fault::new(format!("{index} is none of the {of} {what}"))),
-        }
-    }
-
-    /// A zigzag varint of at most ten bytes.
-    fn long(&mut self) -> Checked<i64> {
-        let mut bits = 0u64;
-        for (n, &byte) in self.left.iter().enumerate().take(10) {
-            bits |= u64::from(byte & 0x7f) << (7 * n);
-            if byte < 0x80 {
-                self.left = &self.left[n + 1..];
-                let magnitude = (bits >> 1).cast_signed();
-                return Ok(if bits & 1 == 0 { magnitude } else { !magnitude });
-            }
-        }
-        Err(Fault::new(if self.left.len() < 10 { "the datum ends within it" } else { "a number takes over ten bytes" }))
-    }
-
-    fn take(&mut self, length: usize) -> Checked<&'a [u8]> {
-        match self.left.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.left = rest;
-                Ok(taken)
-            }
-            None => {
-                Err(Fault::new(format!("the datum ends within it: {length} bytes announced, {} left", self.left.len())))
-            }
         }
     }
 }

@@ -14,9 +14,11 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
 use super::{
-    error::{CodecError, Fault, clip, datum_cause, schema_cause, shape_fault},
+    cursor::Cursor,
+    error::{CodecError, Fault, clip, schema_cause, shape_fault},
     json,
     layout::Layout,
+    read::Read,
     resolve::Resolve,
     same::Same,
     schema::Leaked,
@@ -111,10 +113,8 @@ impl WriterSchema {
     }
 
     fn read(&self, datum: &[u8]) -> Result<Value, CodecError> {
-        self.reader.read_value(&mut &*datum).map_err(|error| match self.layout.check_text(datum) {
-            Err(named) => named,
-            Ok(()) => CodecError::Malformed(*Fault::new(datum_cause(&error))),
-        })
+        let mut read = Read { datum: Cursor(datum), names: self.leaked.names() };
+        read.value(self.leaked.schema).map_err(|fault| CodecError::Malformed(*fault))
     }
 
     fn resolve<T: DeserializeOwned>(&self, datum: &[u8], plan: &Plan) -> Result<T, CodecError> {

@@ -8,7 +8,7 @@ use futures_util::{
 };
 
 use crate::{
-    catalogue::{Catalogue, Typed},
+    catalogue::{Catalogue, Typed, unknown_record},
     codec::{self, CodecError, WriterSchema},
     emit::{Encoders, Outbox},
     event::Meta,
@@ -226,10 +226,7 @@ impl Step {
     fn type_by_schema(&self, record: &Record, schema: &WriterSchema) -> Result<String, Outcome> {
         let name = schema.full_name().unwrap_or_default();
         let Some(event_type) = self.catalogue.by_record(name) else {
-            let why = format!(
-                "no ce_type, and the Avro record `{name}` is no known event type: send ce_type, or bind the topic"
-            );
-            return Err(Outcome::Poison(Kind::Contract, why));
+            return Err(Outcome::Poison(Kind::Contract, unknown_record(name)));
         };
         self.check(record, event_type)?;
         Ok(event_type.to_owned())
@@ -238,12 +235,7 @@ impl Step {
     fn meta(&self, record: &Record, attributes: Attributes, event_type: String) -> Arc<Meta> {
         self.state.add(Metric::HeadersIgnored, attributes.ignored);
         self.state.add(Metric::HeadersForged, attributes.spoofed);
-        let (category, priority) = self.catalogue.defaults(&event_type);
-        let mut meta = attributes.complete(record, event_type, category, priority);
-        if !self.catalogue.key_is_text(&record.topic) {
-            meta.subject = None;
-        }
-        Arc::new(meta)
+        Arc::new(self.catalogue.complete(record, attributes, event_type))
     }
 
     fn outcome(&self, meta: &Meta, done: Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>) -> Outcome {

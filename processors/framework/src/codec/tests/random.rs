@@ -63,6 +63,17 @@ impl Rng {
     }
 }
 
+const LONGS: [&str; 7] = [
+    "timestamp-millis",
+    "timestamp-micros",
+    "timestamp-nanos",
+    "local-timestamp-millis",
+    "local-timestamp-micros",
+    "local-timestamp-nanos",
+    "time-micros",
+];
+const INTS: [&str; 2] = ["date", "time-millis"];
+
 /// A record of up to six fields, three levels deep.
 pub(super) fn record(rng: &mut Rng, depth: usize) -> Json {
     let fields: Vec<Json> = (0..=rng.below(6))
@@ -90,9 +101,8 @@ fn any(rng: &mut Rng, depth: usize) -> Json {
         6 | 7 => json!("string"),
         8 => json!({"type": "enum", "name": rng.name("E"), "symbols": ["A", "B", "C"], "default": "A"}),
         9 => json!({"type": "fixed", "name": rng.name("F"), "size": 3}),
-        10 => json!({"type": "long", "logicalType": ["timestamp-millis", "timestamp-micros", "timestamp-nanos",
-            "local-timestamp-millis", "local-timestamp-micros", "local-timestamp-nanos", "time-micros"][rng.below(7)]}),
-        11 => json!({"type": "int", "logicalType": ["date", "time-millis"][rng.below(2)]}),
+        10 => json!({"type": "long", "logicalType": LONGS[rng.below(LONGS.len())]}),
+        11 => json!({"type": "int", "logicalType": INTS[rng.below(INTS.len())]}),
         12 => json!({"type": "string", "logicalType": "uuid"}),
         // apache-avro resolves no decimal whose bytes could not hold its precision.
         13 => json!({"type": "bytes", "logicalType": "decimal", "precision": 2, "scale": 1}),
@@ -134,7 +144,7 @@ fn default_of(rng: &mut Rng, schema: &Json) -> Json {
         ("int" | "long", _) => json!(rng.below(1_000)),
         ("float" | "double", _) => json!(0.5),
         (_, Some("uuid")) => json!("98f0eb0e-3dd1-573a-ae72-a93d7cf6d360"),
-        ("bytes" | "string", _) => json!(["a", "bc"][rng.below(2)]),
+        ("bytes" | "string", _) => json!("abc"[rng.below(3)..]),
         ("enum", _) => json!("B"),
         ("fixed", _) => json!("abc"),
         ("array", _) => json!([default_of(rng, &schema["items"])]),
@@ -212,9 +222,9 @@ fn evolve_record(rng: &mut Rng, reader: &Json) -> Json {
         let extra = any(rng, 1);
         fields.push(json!({"name": rng.name("extra"), "type": extra}));
     }
-    if rng.one_in(3) {
-        let by = rng.below(fields.len().max(1));
-        fields.rotate_left(by.min(fields.len()));
+    if rng.one_in(3) && !fields.is_empty() {
+        let by = rng.below(fields.len());
+        fields.rotate_left(by);
     }
     let mut writer = reader.clone();
     writer["fields"] = Json::Array(fields);
