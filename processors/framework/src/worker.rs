@@ -613,3 +613,6 @@ async fn encoders(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

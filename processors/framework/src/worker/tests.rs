@@ -1,0 +1,316 @@
+//! The engine over topics in memory, on a clock of its own.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use crate::{
+    Any, Driver, Event, Failure, Headers, Metric, OrReject, Outgoing, Payload, Pipeline, Result, Sink, matching, with,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+macro_rules! event {
+    ($name:ident, $type:literal, $namespace:literal) => {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct $name {
+            id: String,
+            seq: i64,
+        }
+
+        impl Payload for $name {
+            const TYPE: &'static str = $type;
+            const SCHEMA: &'static str = concat!(
+                r#"{"type":"record","name":""#,
+                stringify!($name),
+                r#"","namespace":""#,
+                $namespace,
+                r#"","fields":[{"name":"id","type":"string"},{"name":"seq","type":"long"}]}"#
+            );
+
+            fn key(&self) -> &str {
+                &self.id
+            }
+        }
+    };
+}
+
+event!(Ping, "net.ping", "headwater.net");
+event!(Pong, "answer.pong", "headwater.answer");
+event!(Alarm, "ops.alarm", "headwater.ops");
+
+fn ping(id: &str, seq: i64) -> Ping {
+    Ping { id: id.to_owned(), seq }
+}
+
+/// Answers as told, then succeeds; remembers what it was given.
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<VecDeque<Failure>>>,
+    seen: Arc<Mutex<Vec<(String, i64)>>>,
+}
+
+impl Script {
+    fn of(answers: impl IntoIterator<Item = Failure>) -> Self {
+        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Self::default() }
+    }
+
+    fn seen(&self) -> Vec<(String, i64)> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn play(script: Script, ping: Ping) -> Result<Pong> {
+    script.seen.lock().unwrap().push((ping.id.clone(), ping.seq));
+    let failure = if ping.id == "bad" { script.answers.lock().unwrap().pop_front() } else { None };
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(Pong { id: ping.id, seq: ping.seq }),
+    }
+}
+
+fn seqs(pongs: &[Event<Pong>], id: &str) -> Vec<i64> {
+    pongs.iter().filter(|p| p.id == id).map(|p| p.seq).collect()
+}
+
+/// Red when ordinals do not run over the flattened value, or correlation, causation, source, time or trace are not passed on.
+#[test]
+fn what_is_emitted_names_its_cause_and_keeps_the_conversation() {
+    async fn two(ping: Event<Ping>) -> Result<(Option<Pong>, Vec<Alarm>)> {
+        let Ping { id, seq } = ping.data;
+        Ok((Some(Pong { id: id.clone(), seq }), vec![Alarm { id: id.clone(), seq }, Alarm { id, seq }]))
+    }
+    let mut driver = Driver::new(Pipeline::default().on("two", two));
+    let headers = Headers::from_iter([
+        ("ce_id", Some(&b"id-7"[..])),
+        ("ce_source", Some(b"//till")),
+        ("ce_correlationid", Some(b"talk-1")),
+        ("ce_userid", Some(b"ann")),
+        ("ce_time", Some(b"2026-02-03T04:05:06Z")),
+        ("traceparent", Some(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
+    ]);
+    driver.send_with(ping("a", 1), headers);
+    let (pongs, alarms) = (driver.emitted::<Pong>(), driver.emitted::<Alarm>());
+    let ids: Vec<_> =
+        pongs.iter().map(|p| &p.meta).chain(alarms.iter().map(|a| &a.meta)).map(|m| m.id.clone()).collect();
+    let wanted: Vec<_> = (0..3).map(|ordinal| crate::ids::emitted_id("//till", "id-7", "two", ordinal)).collect();
+    assert_eq!(ids, wanted);
+    for meta in [&pongs[0].meta, &alarms[0].meta, &alarms[1].meta] {
+        assert_eq!(meta.source, "headwater/two");
+        assert_eq!((meta.correlation_id.as_str(), meta.causation_id.as_deref()), ("talk-1", Some("id-7")));
+        assert_eq!((meta.user_id.as_deref(), meta.subject.as_deref()), (Some("ann"), Some("a")));
+        assert_eq!(meta.time.to_string(), "2026-02-03T04:05:06Z");
+        assert_eq!(meta.trace.trace_id_hex(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+}
+
+/// A failing record is tried again in place, its key's followers after it; partitions beside it go on.
+/// Red when a follower overtakes, when the pause is not kept, or when the other partition waits too.
+#[test]
+fn a_failing_record_holds_its_partition_and_no_other() {
+    let script = Script::of([Failure::retry("once"), Failure::retry("twice")]);
+    let mut driver = Driver::new(Pipeline::default().on("play", with(script.clone(), play)));
+    (1..=3).for_each(|seq| drop(driver.send(ping("bad", seq)).send(ping("good", seq))));
+    assert_eq!(seqs(&driver.emitted(), "good"), [1, 2, 3]);
+    assert_eq!(seqs(&driver.emitted(), "bad"), [0_i64; 0]);
+    driver.advance(SECOND / 2 - Duration::from_millis(1));
+    assert_eq!(script.seen().iter().filter(|(id, _)| id == "bad").count(), 1, "the pause is half a second");
+    driver.advance(10 * SECOND);
+    assert_eq!(seqs(&driver.emitted(), "bad"), [1, 2, 3]);
+    assert_eq!(driver.state("play").get(Metric::Failures), 2);
+    assert_eq!(driver.state("play").troubles(), Vec::<String>::new());
+}
+
+/// Red when a rejected record is passed over, when what follows it is processed, or when other partitions stop.
+#[test]
+fn a_rejected_record_stops_its_partition_before_itself() {
+    let script = Script::of([Failure::reject("no such thing")]);
+    let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)));
+    driver.send(ping("bad", 1)).send(ping("bad", 2)).send(ping("good", 1)).advance(3600 * SECOND);
+    assert_eq!(seqs(&driver.emitted(), "bad"), [0_i64; 0]);
+    assert_eq!(seqs(&driver.emitted(), "good"), [1]);
+    let partition = crate::partition_for(b"bad", 6);
+    assert_eq!(driver.committed("play", "events.net", partition), None);
+    let troubles = driver.state("play").troubles();
+    assert!(troubles[0].contains("offset 0 (rejected): no such thing"), "{troubles:?}");
+    assert_eq!(driver.state("play").get(Metric::Stopped), 1);
+}
+
+/// Offset 0 slow, the others of its partition done: they are published, and the committed position stays before 0.
+/// Red when the position of the last finished record is committed.
+#[test]
+fn a_slow_record_holds_the_committed_position_and_not_the_others() {
+    type Gate = Arc<Mutex<Option<tokio::sync::oneshot::Receiver<()>>>>;
+    async fn wait(gate: Gate, ping: Ping) -> Result<Pong> {
+        let slow = gate.lock().unwrap().take().filter(|_| ping.seq == 0);
+        if let Some(open) = slow {
+            open.await?;
+        }
+        Ok(Pong { id: ping.id, seq: ping.seq })
+    }
+    let (open, gate) = tokio::sync::oneshot::channel();
+    let gate: Gate = Arc::new(Mutex::new(Some(gate)));
+    let mut driver = Driver::new(Pipeline::default().on("wait", with(gate, wait)));
+    let keys: Vec<String> =
+        (0..200).map(|n| format!("k{n}")).filter(|k| crate::partition_for(k.as_bytes(), 6) == 0).take(10).collect();
+    keys.iter().zip(0..).for_each(|(key, seq)| drop(driver.send(ping(key, seq))));
+    assert_eq!(driver.emitted::<Pong>().len(), 9);
+    assert_eq!(driver.committed("wait", "events.net", 0), None);
+    open.send(()).expect("the processor waits");
+    driver.advance(Duration::ZERO);
+    assert_eq!(driver.emitted::<Pong>().len(), 10);
+    assert_eq!(driver.committed("wait", "events.net", 0), Some(10));
+}
+
+/// Red when a pause counts as an attempt, or ends early.
+#[test]
+fn a_throttled_record_waits_as_long_as_it_was_asked_to() {
+    let script = Script::of([Failure::Throttled(5 * SECOND)]);
+    let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)));
+    driver.send(ping("bad", 1)).advance(5 * SECOND - Duration::from_millis(1));
+    assert_eq!(driver.emitted::<Pong>().len(), 0);
+    driver.advance(Duration::from_millis(1));
+    assert_eq!(driver.emitted::<Pong>().len(), 1);
+    let state = driver.state("play");
+    assert_eq!((state.get(Metric::Failures), state.get(Metric::Throttled)), (0, 1));
+}
+
+/// Red when the time limit is not kept, or a panic ends the group.
+#[test]
+fn a_processor_that_hangs_or_panics_is_tried_again() {
+    async fn moody(turn: Arc<Mutex<u32>>, ping: Ping) -> Result<Pong> {
+        let turn = {
+            let mut turn = turn.lock().unwrap();
+            *turn += 1;
+            *turn
+        };
+        match turn {
+            1 => std::future::pending().await,
+            2 => panic!("not today"),
+            _ => Ok(Pong { id: ping.id, seq: ping.seq }),
+        }
+    }
+    let mut driver = Driver::new(Pipeline::default().on("moody", with(Arc::default(), moody)));
+    driver.send(ping("a", 1)).advance(59 * SECOND);
+    assert_eq!(driver.state("moody").get(Metric::Failures), 0);
+    driver.advance(60 * SECOND);
+    assert_eq!(driver.state("moody").get(Metric::Failures), 2);
+    assert_eq!(driver.emitted::<Pong>().len(), 1);
+}
+
+/// Red when a lone `*` reads single topics only, or its types are matched by segment.
+#[test]
+fn a_new_topic_under_a_wildcard_is_read_from_its_first_event() {
+    async fn audit(seen: Arc<Mutex<Vec<String>>>, event: Event<Any>) -> Result<()> {
+        seen.lock().unwrap().push(format!("{} {}", event.meta.event_type, event.name));
+        Ok(())
+    }
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let audit = matching("*", with(seen.clone(), audit));
+    let mut driver = Driver::new(Pipeline::default().on("audit", audit).event::<Ping>());
+    driver.send_with(
+        Alarm { id: "a".to_owned(), seq: 1 },
+        Headers::from_iter([("ce_type", Some(&b"ops.alarm.raised"[..]))]),
+    );
+    driver.send(ping("b", 1));
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort();
+    assert_eq!(seen, ["net.ping headwater.net.Ping", "ops.alarm.raised headwater.ops.Alarm"]);
+}
+
+/// SPEC B11: red when a unit is cut by time alone, or waits for more than the count.
+#[test]
+fn a_batch_is_cut_by_count_and_by_time() {
+    let settings = Settings { batch_records: 5, linger: Duration::from_millis(200), ..Settings::default() };
+    let pipeline = Pipeline::default().sink("pings", Sink::of::<Ping>("pings").key("id")).event::<Ping>();
+    let mut driver = Driver::with_settings(pipeline, settings);
+    (0..7).for_each(|seq| drop(driver.send(ping("a", seq))));
+    assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (5, 1));
+    driver.advance(Duration::from_millis(199));
+    assert_eq!(driver.rows("pings").len(), 5);
+    driver.advance(Duration::from_millis(1));
+    assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (7, 2));
+}
+
+fn raw(topic: &str, value: Option<&[u8]>, headers: Headers) -> Outgoing {
+    let key = Some(b"k".to_vec());
+    Outgoing { topic: topic.into(), partition: None, key, value: value.map(<[u8]>::to_vec), headers }
+}
+
+/// Red when one of these is taken, skipped, or given another kind.
+#[test]
+fn what_breaks_the_contract_stops_the_partition_and_says_why() {
+    let typed = |name: &'static str| Headers::from_iter([("ce_type", Some(name.as_bytes()))]);
+    for (record, reason) in [
+        (raw("events.net", Some(b""), typed("net.ping")), "(decode)"),
+        (raw("events.net", Some(b"\x07abcdef"), typed("net.ping")), "(decode)"),
+        (raw("events.net", Some(b"\0\0\0\0\x63x"), typed("net.ping")), "(decode): the registry has no schema 99"),
+        (raw("events.net", None, typed("net.ping")), "(contract): a null value"),
+        (raw("events.net", None, Headers::default()), "(contract): a tombstone without ce_type"),
+        (raw("events.net", Some(b"\0\0\0\0\x01x"), typed("ops.alarm")), "(contract): event type `ops.alarm` does not"),
+        (raw("events.net", Some(b"x"), Headers::from_iter([("ce_id", Some(&b""[..]))])), "(contract): header ce_id"),
+    ] {
+        let mut driver = Driver::new(Pipeline::default().on("play", with(Script::default(), play)));
+        driver.send_record(record).advance(10 * SECOND);
+        let troubles = driver.state("play").troubles();
+        assert!(troubles.len() == 1 && troubles[0].contains(reason), "wanted {reason}, got {troubles:?}");
+    }
+}
+
+/// Red when an unsubscribed type is processed, or stops the partition, or is not passed.
+#[test]
+fn a_type_that_nobody_takes_is_skipped_and_counted() {
+    let mut driver = Driver::new(Pipeline::default().on("play", with(Script::default(), play)));
+    let other = Headers::from_iter([("ce_type", Some(&b"net.unheard"[..]))]);
+    driver.send_record(raw("events.net", Some(b"whatever"), other)).send(ping("k", 1));
+    let state = driver.state("play");
+    assert_eq!((state.get(Metric::Skipped), state.get(Metric::Poison)), (1, 0));
+    assert_eq!(driver.emitted::<Pong>().len(), 1);
+    assert_eq!(driver.committed("play", "events.net", crate::partition_for(b"k", 6)), Some(2));
+}
+
+/// Red when a tombstone is poison for a sink with delete, or a row for one without.
+#[test]
+fn a_tombstone_is_for_sinks_with_delete() {
+    let typed = Headers::from_iter([("ce_type", Some(&b"net.ping"[..]))]);
+    let pipeline = Pipeline::default()
+        .event::<Ping>()
+        .sink("deletes", Sink::of::<Ping>("pings").key("id").delete())
+        .sink("keeps", Sink::of::<Ping>("kept").key("id"));
+    let mut driver = Driver::new(pipeline);
+    driver.send_record(raw("events.net", None, typed));
+    let rows = driver.rows("deletes");
+    assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].key.as_deref() == Some(b"k"));
+    assert_eq!(driver.rows("keeps").len(), 0);
+    assert_eq!(driver.state("keeps").get(Metric::Poison), 1);
+}
+
+/// Red when an event that is too large is sent, or tried again for ever.
+#[test]
+fn an_emitted_event_that_is_too_large_is_rejected() {
+    async fn grow(ping: Ping) -> Result<Pong> {
+        Ok(Pong { id: ping.id.repeat(100), seq: 1 })
+    }
+    let settings = Settings { max_event_bytes: 50, ..Settings::default() };
+    let mut driver = Driver::with_settings(Pipeline::default().on("grow", grow), settings);
+    driver.send(ping("abc", 1));
+    assert!(driver.state("grow").troubles()[0].contains("(rejected): `answer.pong` is"));
+}
+
+/// Red when an error behind `or_reject` is retried, or its reason is lost.
+#[test]
+fn or_reject_says_why() {
+    async fn parse(ping: Ping) -> Result<()> {
+        ping.id.parse::<u8>().or_reject("the id is no number")?;
+        Ok(())
+    }
+    let mut driver = Driver::new(Pipeline::default().on("parse", parse));
+    driver.send(ping("1", 1)).send(ping("x", 1));
+    let troubles = driver.state("parse").troubles();
+    assert!(troubles[0].contains("the id is no number: invalid digit"), "{troubles:?}");
+}
