@@ -44,6 +44,15 @@ enum Refusal {
     Other(anyhow::Error),
 }
 
+/// What an own broker needs on this machine.
+///
+/// # Errors
+/// When Java, or Maven where the jars are not in the cache, is missing; with the command that installs it.
+pub(crate) async fn check(cache: &Path) -> Result<()> {
+    jars::java().await?;
+    jars::check(cache)
+}
+
 impl Kafka {
     /// Resolves the jars, formats the storage where that was not done, and starts the broker.
     pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {

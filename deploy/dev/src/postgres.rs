@@ -46,6 +46,15 @@ enum Refusal {
     Other(anyhow::Error),
 }
 
+/// What an own server needs on this machine.
+///
+/// # Errors
+/// When no server binaries are installed, or we are root and there is no user to run them; with what to do.
+pub(crate) async fn check() -> Result<()> {
+    User::unprivileged()?;
+    binaries().await.map(drop)
+}
+
 impl Postgres {
     /// Makes the cluster where there is none, starts the server and makes the database.
     pub(crate) async fn launch(data: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
@@ -177,7 +186,7 @@ impl Postgres {
                     Err(error) if Instant::now() > deadline => {
                         return Err(error.context(format!("not ready after {START_LIMIT:?}")));
                     }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                     Ok(()) => return Ok(()),
                 }
             }

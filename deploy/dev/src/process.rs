@@ -58,12 +58,12 @@ impl Farewell {
         }
     }
 
-    /// What `Drop` sends, where nobody can wait: a JVM is killed, PostgreSQL is told to leave at once (`SIGQUIT`),
-    /// which also frees its shared memory.
+    /// What `Drop` sends, where nobody can wait: a JVM is killed; PostgreSQL leaves quickly in order, which spares its
+    /// next start a recovery and frees its shared memory, and else the watcher kills it.
     const fn at_once(self) -> Signal {
         match self {
             Self::Term => Signal::KILL,
-            Self::Int => Signal::QUIT,
+            Self::Int => Signal::INT,
         }
     }
 }

@@ -66,7 +66,8 @@ async fn ids_are_shared_by_subjects_and_kept_across_a_restart() {
     assert_eq!(api.get("/config/t").await.1, json!({ "compatibilityLevel": "FULL_TRANSITIVE" }));
     let places = json!([{ "subject": "s", "version": 2 }, { "subject": "t", "version": 1 }]);
     assert_eq!(api.get("/schemas/ids/2/versions").await.1, places);
-    assert_eq!(api.register("u", r#""string""#).await, (200, json!({ "id": 3 })));
+    assert_eq!(api.register("u", &record(&[X])).await, (200, json!({ "id": 1 })));
+    assert_eq!(api.register("v", r#""string""#).await, (200, json!({ "id": 3 })));
 }
 
 /// Red when only the last version is compared, or the reason does not say which field.

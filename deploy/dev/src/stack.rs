@@ -4,11 +4,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::watch;
 
 use crate::endpoints::{Endpoints, remove_endpoints};
-use crate::kafka::Kafka;
+use crate::kafka::{self, Kafka};
 use crate::ports::Ports;
 use crate::postgres::{self, Postgres};
 use crate::registry::Registry;
@@ -158,6 +158,7 @@ impl Stack {
     }
 
     async fn start_all(config: StackConfig) -> Result<Self> {
+        check(&config).await?;
         let shown = config.data.display().to_string();
         std::fs::create_dir_all(&config.data).with_context(|| format!("cannot create {shown}"))?;
         let data = std::fs::canonicalize(&config.data).with_context(|| format!("cannot resolve {shown}"))?;
@@ -194,6 +195,22 @@ impl Stack {
         let endpoints = Endpoints { kafka_bootstrap, schema_registry_url, database_url, warehouse_url };
         Ok(Self { data, endpoints, kafka, postgres, registry, warehouse, _lock: lock })
     }
+}
+
+/// Says everything that is missing at once, before anything is started.
+async fn check(config: &StackConfig) -> Result<()> {
+    let kafka = match config.kafka {
+        KafkaChoice::Apache => kafka::check(&config.cache).await,
+        KafkaChoice::At(_) => Ok(()),
+    };
+    let postgres = match config.postgres {
+        PostgresChoice::Auto => postgres::check().await,
+        PostgresChoice::At(_) => Ok(()),
+    };
+    let missing: Vec<String> =
+        [kafka, postgres].into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(missing.is_empty(), "{}", missing.join("; "));
+    Ok(())
 }
 
 /// Removes the data folder of a stack that is not running, and what lies outside of it for it: as root the database

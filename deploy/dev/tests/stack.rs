@@ -135,7 +135,7 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// Red when a child outlives the dropped future, or half a cluster or half a format is taken for a whole one.
+/// Red when neither `Drop` nor the watcher ends a child, or when `initdb` works in the cluster's own folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_can_be_cancelled_at_any_moment_and_tried_again() {
     let data = Data::new();

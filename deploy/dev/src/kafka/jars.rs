@@ -39,11 +39,11 @@ pub(crate) async fn java() -> Result<PathBuf> {
 /// # Errors
 /// When Maven is missing or fails; the end of its output is in the message.
 pub(crate) async fn resolve(cache: &Path) -> Result<PathBuf> {
-    let jars = cache.join(format!("kafka-{KAFKA}"));
+    let jars = place(cache);
     if jars.is_dir() {
         return Ok(jars);
     }
-    let maven = find_in_path("mvn").context("kafka's jars are resolved with maven: apt-get install maven")?;
+    let maven = maven()?;
     std::fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
     remove_left_overs(cache);
     // A folder of our own and one rename: a killed download leaves no half folder, and two at once do not meet.
@@ -63,6 +63,22 @@ pub(crate) async fn resolve(cache: &Path) -> Result<PathBuf> {
         Err(error) => bail!("cannot rename the resolved jars to {}: {error}", jars.display()),
     }
     Ok(jars)
+}
+
+/// Whether [`resolve`] can do its work.
+///
+/// # Errors
+/// When the jars are not there and Maven is missing.
+pub(crate) fn check(cache: &Path) -> Result<()> {
+    if place(cache).is_dir() { Ok(()) } else { maven().map(drop) }
+}
+
+fn place(cache: &Path) -> PathBuf {
+    cache.join(format!("kafka-{KAFKA}"))
+}
+
+fn maven() -> Result<PathBuf> {
+    find_in_path("mvn").context("kafka's jars are resolved with maven, which is not in PATH: apt-get install maven")
 }
 
 /// A folder that goes with its owner.

@@ -36,7 +36,7 @@ fn a_readers_field_that_was_not_written_needs_a_default() {
     refused(&nested(""), &nested(r#"{"name":"y","type":"int"}"#), "field `x[].y`");
 }
 
-/// Red when the leaves are not asked of apache-avro, or its partial matches pass.
+/// Red when the leaves are not asked of apache-avro, or a writer's union needs to match in one branch only.
 #[test]
 fn types_promote_one_way_and_unions_and_enums_only_widen() {
     can_read(&field(r#""int""#), &field(r#""long""#)).unwrap();

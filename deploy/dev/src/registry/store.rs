@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::compat::Level;
@@ -125,6 +125,19 @@ impl Catalog {
         Ok(None)
     }
 
+    /// Fills in what the file does not hold.
+    fn identify(&mut self) -> Result<(), Refusal> {
+        for id in self.schemas.keys().copied().collect::<Vec<_>>() {
+            let source = self.schemas.get(&id).ok_or(Refusal::NoSchema)?;
+            let parsed = self.parse(&source.schema, &source.references)?;
+            let identity = parsed.identity(&source.references).map_err(Refusal::BadSchema)?;
+            if let Some(source) = self.schemas.get_mut(&id) {
+                source.identity = identity;
+            }
+        }
+        Ok(())
+    }
+
     /// Registers a schema, or finds it: its global id.
     fn register(&mut self, subject: &str, schema: &str, references: &[Reference]) -> Result<u32, Refusal> {
         if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.chars().any(char::is_control) {
@@ -175,13 +188,13 @@ impl Store {
     /// # Errors
     /// When the file cannot be read or is damaged: its ids are in topics, so it is not begun anew silently.
     pub(crate) fn open(file: &Path) -> Result<Self> {
-        let catalog = match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("{} is damaged: restore it, or begin with another data folder", file.display())
-            })?,
+        let damaged = || format!("{} is damaged: restore it, or begin with another data folder", file.display());
+        let mut catalog: Catalog = match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(damaged)?,
             Err(error) if error.kind() == ErrorKind::NotFound => Catalog::default(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         };
+        catalog.identify().map_err(|why| anyhow!("{why:?}")).with_context(damaged)?;
         Ok(Self { file: file.to_owned(), current: RwLock::new(Arc::new(catalog)), writing: Mutex::new(()) })
     }
 
@@ -216,9 +229,7 @@ impl Store {
     fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = Catalog::clone(&self.read());
-        let before = (catalog.schemas.len(), catalog.compatibility);
         let outcome = change(&mut catalog)?;
-        tracing::debug!(?before, schemas = catalog.schemas.len(), "registry changed");
         let bytes = serde_json::to_vec_pretty(&catalog).map_err(|error| Refusal::Disk(error.to_string()))?;
         crate::endpoints::replace(&self.file, &bytes)
             .map_err(|error| Refusal::Disk(format!("cannot write {}: {error}", self.file.display())))?;
