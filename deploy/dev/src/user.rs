@@ -40,7 +40,7 @@ mod tests {
     /// Red when the fields are counted from the password instead of the uid.
     #[test]
     fn reads_the_numbers_of_a_user_by_its_whole_name() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\npostgres2:x:7:8::/:/bin/sh\npostgres:x:101:104::/:/bin/sh\n";
+        let passwd = "root:x:0:0::/:/bin/sh\npostgres2:x:7:8::/:/bin/sh\npostgres:x:101:104::/:/bin/sh\n";
         assert_eq!(User::find(passwd, "postgres"), Some(User { uid: 101, gid: 104 }));
         assert_eq!(User::find(passwd, "nobody"), None);
     }
