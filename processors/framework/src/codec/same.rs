@@ -61,10 +61,25 @@ impl Same<'_> {
         if !self.open.insert((writer.name.clone(), reader.name.clone())) {
             return true;
         }
+        let read = |name| reader.lookup.contains_key(name);
+        if !writer.fields.iter().all(|field| read(&field.name) || self.skips(&field.schema)) {
+            return false;
+        }
         reader.fields.iter().all(|field| match writer.lookup.get(&field.name) {
             Some(&place) => self.types(&writer.fields[place].schema, &field.schema),
             None => false,
         })
+    }
+
+    /// Whether the direct decoder gets past a field that nobody reads: in 0.22 it fails at records and enums.
+    fn skips(&self, writer: &Schema) -> bool {
+        match follow(writer, self.writer) {
+            Schema::Record(_) | Schema::Enum(_) => false,
+            Schema::Array(array) => self.skips(&array.items),
+            Schema::Map(map) => self.skips(&map.types),
+            Schema::Union(union) => union.variants().iter().all(|variant| self.skips(variant)),
+            _ => true,
+        }
     }
 }
 

@@ -129,8 +129,8 @@ pub(super) fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
     if negative {
         negate(&mut left);
     }
-    let mut digits = Vec::new();
-    while digits.len() <= scale || left.iter().any(|byte| *byte != 0) {
+    let (mut digits, mut count) = (Vec::new(), 0);
+    while count <= scale || left.iter().any(|byte| *byte != 0) {
         let mut rest = 0u8;
         for byte in &mut left {
             let part = u16::from_be_bytes([rest, *byte]);
@@ -139,7 +139,8 @@ pub(super) fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
             [_, rest] = (part % 10).to_be_bytes();
         }
         digits.push(char::from(b'0' + rest));
-        if digits.len() == scale {
+        count += 1;
+        if count == scale {
             digits.push('.');
         }
     }

@@ -100,6 +100,21 @@ fn the_way_to_decode_is_decided_per_schema_and_type() {
     assert!(writer.decodes_directly::<Third>(), "the writer may have more");
 }
 
+/// Red when a field that the direct decoder cannot skip is left to it.
+#[test]
+fn added_records_and_enums_are_skipped() {
+    for kind in [
+        r#"{"type":"enum","name":"E","symbols":["A"]}"#,
+        r#"{"type":"array","items":{"type":"record","name":"N","fields":[{"name":"x","type":"int"}]}}"#,
+    ] {
+        let text = V1.replacen(r#""fields":["#, &format!(r#""fields":[{{"name":"added","type":{kind}}},"#), 1);
+        let writer = schema(&text);
+        let added: &[u8] = if kind.contains("enum") { &[0] } else { &[2, 8, 0] };
+        assert_eq!(writer.decode::<First>(&[added, &datum(V1, &first())].concat()).unwrap(), first());
+        assert!(!writer.decodes_directly::<First>());
+    }
+}
+
 /// Red when the direct decoder's refusal of a Rust type is taken for a fault of the data.
 #[test]
 fn a_type_that_the_direct_decoder_refuses_is_resolved() {

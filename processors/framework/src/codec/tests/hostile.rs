@@ -214,23 +214,3 @@ fn threads_share_a_schemas_plans() {
     });
     assert!(writer.decodes_directly::<Order>() && !writer.decodes_directly::<Node>());
 }
-#[test]
-fn zz_probe() {
-    let path = std::env::var("P").unwrap();
-    let n: usize = std::env::var("N").unwrap().parse().unwrap();
-    std::thread::Builder::new()
-        .stack_size(2 << 20)
-        .spawn(move || {
-            let text = if path == "r" { Node::SCHEMA.replace("Node", "Knot") } else { Node::SCHEMA.to_owned() };
-            let w = schema(&text);
-            let b = [vec![2; n], vec![0]].concat();
-            if path == "v" {
-                w.value(&b).unwrap();
-            } else {
-                w.decode::<Node>(&b).unwrap();
-            }
-        })
-        .unwrap()
-        .join()
-        .unwrap();
-}

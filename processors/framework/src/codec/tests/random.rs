@@ -90,7 +90,7 @@ pub(super) fn record(rng: &mut Rng, depth: usize) -> Json {
     json!({"type": "record", "name": rng.name("R"), "namespace": "test.random", "fields": fields})
 }
 
-fn any(rng: &mut Rng, depth: usize) -> Json {
+pub(super) fn any(rng: &mut Rng, depth: usize) -> Json {
     match rng.below(if depth == 0 { 14 } else { 20 }) {
         0 => json!("boolean"),
         1 => json!("int"),
