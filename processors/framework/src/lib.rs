@@ -38,6 +38,7 @@ pub mod codec;
 mod schemas;
 
 mod backoff;
+mod clock;
 mod lanes;
 mod metrics;
 mod murmur2;
@@ -48,6 +49,7 @@ mod driver;
 
 pub use backoff::Backoff;
 pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
+pub use clock::SystemClock;
 pub use driver::Driver;
 pub use emit::{Emit, Outbox};
 pub use event::{Draft, Event, Meta, Origin};
