@@ -1,1 +1,22 @@
-//! placeholder
+//! The harness of the end-to-end tests: real servers, real processes, foreign clients.
+//!
+//! One stack serves all tests of a run; each test has a [`Space`] of its own: its names, its database. What stays behind
+//! is kept under the target folder until the next run. It deliberately knows nothing of the engine's inside: what it
+//! produces is encoded by apache-avro and sent by a plain client, as a foreign producer does it.
+
+mod stack;
+
+mod space;
+
+mod engine;
+mod foreign;
+mod process;
+
+mod eventually;
+
+pub use engine::{Engine, Group};
+pub use eventually::{eventually, full};
+pub use foreign::{Foreign, Payments, register};
+pub use process::Process;
+pub use space::Space;
+pub use stack::{SharedStack, stack};

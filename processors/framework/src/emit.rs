@@ -33,6 +33,7 @@ impl Emit for () {
     fn types(_: &mut Vec<EventType>) {}
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Payload> Emit for T {
     fn emit(self, out: &mut Outbox) -> Result<()> {
         out.push(&self, Facts::default())

@@ -75,7 +75,7 @@ impl Attributes {
                 CONTENT_TYPE if value.is_some_and(|v| v.starts_with(b"application/cloudevents")) => {
                     return Err("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
                 }
-                TRACE_PARENT => read.trace = optional(&mut read.ignored, value, |v| TraceContext::parse(v)),
+                TRACE_PARENT => read.trace = optional(&mut read.ignored, value, TraceContext::parse),
                 TRACE_STATE => state = value,
                 _ if name.starts_with(DELIVERY_PREFIX) => read.spoofed += 1,
                 _ => read.optional_attribute(name, value),

@@ -47,6 +47,7 @@ pub struct Any {
     pub value: Value,
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Payload> Input for T {
     const LABEL: Option<&'static str> = Some(T::TYPE);
 

@@ -69,7 +69,8 @@ impl From<Failure> for ProcessError {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a processor",
     label = "wrong signature for a processor",
-    note = "a stateless processor is `async fn(Event) -> Result<impl Emit>`, with dependencies `with(dep, f)` where `f` is `async fn(Dep, Event) -> Result<impl Emit>`; arguments are owned and the future is `Send`"
+    note = "a stateless processor is `async fn(Event) -> Result<impl Emit>`, with a dependency `with(dep, f)` where `f` is `async fn(Dep, Event) -> Result<impl Emit>`; a stateful one is `fn(&mut State, Event) -> Result<impl Emit>`",
+    note = "an event is taken by value, the error is `headwater::Failure`, and the future is `Send`"
 )]
 pub trait IntoProcessor<Marker> {
     /// The processor.
@@ -81,6 +82,8 @@ struct Stateless<F, E, O> {
     shape: PhantomData<fn(E) -> O>,
 }
 
+// Without this the compiler explains the one bound that fails, a `Future` or a `Payload`, instead of saying the sentence.
+#[diagnostic::do_not_recommend]
 impl<F, Fut, E, O> IntoProcessor<(E, Fut)> for F
 where
     F: Fn(E) -> Fut + Send + Sync + 'static,
@@ -135,6 +138,7 @@ pub fn with<D, F>(dependency: D, function: F) -> With<D, F> {
     With(dependency, function)
 }
 
+#[diagnostic::do_not_recommend]
 impl<D, F, Fut, E, O> IntoProcessor<(D, E, Fut)> for With<D, F>
 where
     D: Clone + Send + Sync + 'static,
@@ -160,6 +164,7 @@ pub fn matching<P>(pattern: &str, inner: P) -> Matching<P> {
     Matching { pattern: pattern.parse(), inner }
 }
 
+#[diagnostic::do_not_recommend]
 impl<M, P: IntoProcessor<M>> IntoProcessor<(Pattern, M)> for Matching<P> {
     fn into_processor(self) -> Arc<dyn Processor> {
         Arc::new(Matched { pattern: self.pattern, inner: self.inner.into_processor() })

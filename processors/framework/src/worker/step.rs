@@ -61,7 +61,9 @@ pub(crate) struct Effects {
     pub(crate) row: Option<Row>,
 }
 
-/// An attempt that is already over, or one that goes on.
+/// An attempt that is already over, or one that goes on. Most are over at once: a box for the larger variant would cost
+/// each of them an allocation.
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Begun {
     Over(Job, Outcome),
     Running(BoxFuture<'static, (Job, Outcome)>),

@@ -115,7 +115,9 @@ fn what_is_emitted_names_its_cause_and_keeps_the_conversation() {
 fn a_failing_record_holds_its_partition_and_no_other() {
     let script = Script::of([Failure::retry("once"), Failure::retry("twice")]);
     let mut driver = Driver::new(Pipeline::default().on("play", with(script.clone(), play)));
-    (1..=3).for_each(|seq| drop(driver.send(ping("bad", seq)).send(ping("good", seq))));
+    for seq in 1..=3 {
+        driver.send(ping("bad", seq)).send(ping("good", seq));
+    }
     assert_eq!(seqs(&driver.emitted(), "good"), [1, 2, 3]);
     assert_eq!(seqs(&driver.emitted(), "bad"), [0_i64; 0]);
     driver.advance(SECOND / 2 - Duration::from_millis(1));
@@ -158,7 +160,9 @@ fn a_slow_record_holds_the_committed_position_and_not_the_others() {
     let mut driver = Driver::new(Pipeline::default().on("wait", with(gate, wait)));
     let keys: Vec<String> =
         (0..200).map(|n| format!("k{n}")).filter(|k| crate::partition_for(k.as_bytes(), 6) == 0).take(10).collect();
-    keys.iter().zip(0..).for_each(|(key, seq)| drop(driver.send(ping(key, seq))));
+    for (key, seq) in keys.iter().zip(0..) {
+        driver.send(ping(key, seq));
+    }
     assert_eq!(driver.emitted::<Pong>().len(), 9);
     assert_eq!(driver.committed("wait", "events.net", 0), None);
     open.send(()).expect("the processor waits");
@@ -229,7 +233,9 @@ fn a_batch_is_cut_by_count_and_by_time() {
     let settings = Settings { batch_records: 5, linger: Duration::from_millis(200), ..Settings::default() };
     let pipeline = Pipeline::default().sink("pings", Sink::of::<Ping>("pings").key("id")).event::<Ping>();
     let mut driver = Driver::with_settings(pipeline, settings);
-    (0..7).for_each(|seq| drop(driver.send(ping("a", seq))));
+    for seq in 0..7 {
+        driver.send(ping("a", seq));
+    }
     assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (5, 1));
     driver.advance(Duration::from_millis(199));
     assert_eq!(driver.rows("pings").len(), 5);

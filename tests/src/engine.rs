@@ -1,0 +1,105 @@
+//! The engine in the test's own process, over the real connectors: for processors that share memory with the test.
+
+use std::{sync::Arc, time::Duration};
+
+use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Work, Worker, WorkerError};
+use headwater_connectors::{
+    kafka::{KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription},
+    postgres::Database,
+    registry::{Registry, RegistryConfig},
+    units::Secret,
+};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use crate::space::Space;
+
+/// How groups are run.
+#[derive(Clone)]
+pub struct Group {
+    /// The engine's bounds.
+    pub settings: Settings,
+    /// How Kafka is reached.
+    pub kafka: KafkaConfig,
+    /// The member's name; none for a member that leaves at once when it stops.
+    pub instance: Option<String>,
+    /// Where a new group starts.
+    pub start: Start,
+}
+
+impl Group {
+    /// The defaults in a space.
+    pub fn of(space: &Space) -> Self {
+        Self { settings: Settings::default(), kafka: space.kafka(), instance: None, start: Start::Earliest }
+    }
+}
+
+/// Running groups; dropping them is a crash: nothing is committed any more.
+pub struct Engine {
+    states: States,
+    prefix: String,
+    stop: watch::Sender<bool>,
+    workers: JoinSet<Result<(), WorkerError>>,
+}
+
+impl Engine {
+    /// Starts every group of a pipeline under the space's prefix.
+    ///
+    /// # Panics
+    /// When the pipeline has problems.
+    pub fn start(space: &Space, database: &Database, pipeline: &Pipeline, how: &Group) -> Self {
+        assert_eq!(pipeline.problems(), Vec::<String>::new());
+        let registry = RegistryConfig {
+            url: Secret::new(space.endpoints.schema_registry_url.as_str()),
+            ..RegistryConfig::default()
+        };
+        let clock = Arc::new(SystemClock::default());
+        let schemas = Arc::new(SchemaCache::new(Arc::new(Registry::new(&registry).expect("valid")), clock.clone()));
+        let (catalogue, states) = (Arc::new(pipeline.catalogue().clone()), States::default());
+        let (stop, stopped) = watch::channel(false);
+        let prefix = format!("{}.", space.name);
+        let worker = |group: headwater::Group| {
+            let subscription = Subscription {
+                topics: group.subscription.topics.clone(),
+                pattern: group.subscription.all_events.then(|| r"^events\..*".to_owned()),
+            };
+            let source = SourceConfig {
+                group: group.id.clone(),
+                instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
+                subscription,
+                start: how.start,
+            };
+            let parts = headwater::Parts {
+                source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),
+                committer: match &group.work {
+                    Work::Process(_) => Box::new(KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"))),
+                    Work::Sink(sink) => Box::new(database.sink(&group.id, sink.clone()).expect("a valid sink")),
+                },
+                catalogue: catalogue.clone(),
+                settings: how.settings.clone(),
+                schemas: schemas.clone(),
+                clock: clock.clone(),
+                state: states.of(&group.id),
+                group,
+            };
+            let mut stopped = stopped.clone();
+            let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
+            async move { Worker::build(parts).await?.run(stop).await }
+        };
+        let workers = pipeline.groups(&prefix).into_iter().map(worker).collect();
+        Self { states, prefix, stop, workers }
+    }
+
+    /// Counters and health of a group.
+    pub fn state(&self, group: &str) -> Arc<GroupState> {
+        self.states.of(&format!("{}{group}", self.prefix))
+    }
+
+    /// Stops every group and waits for that; gives what they ended with.
+    ///
+    /// # Panics
+    /// When they have not stopped after a minute.
+    pub async fn stop(self) -> Vec<Result<(), WorkerError>> {
+        self.stop.send_replace(true);
+        timeout(Duration::from_mins(1), self.workers.join_all()).await.expect("it stops")
+    }
+}

@@ -1,0 +1,219 @@
+//! Foreign clients: a plain producer and consumer that know Avro and the registry, and nothing of Headwater.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use apache_avro::{Schema, types::Value, writer::datum::GenericDatumWriter};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, Headers, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+use serde_json::{Value as Json, json};
+
+use crate::space::Space;
+
+/// A foreign producer and consumer.
+pub struct Foreign {
+    bootstrap: String,
+    producer: ThreadedProducer<DefaultProducerContext>,
+}
+
+/// A record as a foreign consumer sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Partition and offset.
+    pub place: (i32, i64),
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// The headers, as text.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Foreign {
+    /// Clients of this space's broker.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn new(space: &Space) -> Self {
+        let bootstrap = space.endpoints.kafka_bootstrap.clone();
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &bootstrap)
+            .set("linger.ms", "5")
+            .set("queue.buffering.max.messages", "200000")
+            .create()
+            .expect("a producer");
+        Self { bootstrap, producer }
+    }
+
+    /// Sends a record; a full queue waits.
+    ///
+    /// # Panics
+    /// When the client refuses it.
+    pub fn send(&self, topic: &str, key: Option<&str>, value: Option<&[u8]>, headers: &[(&str, &str)]) {
+        loop {
+            let mut record = BaseRecord::<str, [u8]>::to(topic);
+            record.key = key;
+            record.payload = value;
+            record.headers = (!headers.is_empty()).then(|| {
+                headers
+                    .iter()
+                    .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }))
+            });
+            match self.producer.send(record) {
+                Ok(()) => return,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    self.producer.flush(Duration::from_millis(100)).unwrap_or_default();
+                }
+                Err((error, _)) => panic!("cannot send to {topic}: {error}"),
+            }
+        }
+    }
+
+    /// Waits until everything that was sent is acknowledged.
+    ///
+    /// # Panics
+    /// When it is not within a minute.
+    pub fn flush(&self) {
+        self.producer.flush(Duration::from_mins(1)).expect("everything is acknowledged");
+    }
+
+    /// Every record that is on a topic now.
+    ///
+    /// # Panics
+    /// When the broker does not answer within two minutes.
+    pub fn read(&self, topic: &str) -> Vec<Seen> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", "nobody")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+        let (mut list, mut left) = (TopicPartitionList::new(), 0);
+        for partition in metadata.topics()[0].partitions() {
+            let (low, high) =
+                consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("watermarks");
+            left += high - low;
+            list.add_partition_offset(topic, partition.id(), Offset::Offset(low)).expect("valid");
+        }
+        consumer.assign(&list).expect("assigned");
+        let (mut seen, begin) = (Vec::new(), Instant::now());
+        while i64::try_from(seen.len()).unwrap_or(i64::MAX) < left {
+            assert!(begin.elapsed() < Duration::from_mins(2), "{topic} cannot be read to its end");
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                seen.push(see(&message.expect("a record")));
+            }
+        }
+        seen
+    }
+
+    /// The offset that a group has committed in each partition of a topic; -1 where it has none.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> Vec<i64> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", group)
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        let committed = consumer.committed_offsets(list, Duration::from_secs(10)).expect("offsets");
+        committed.elements().iter().map(|e| if let Offset::Offset(at) = e.offset() { at } else { -1 }).collect()
+    }
+
+    /// A producer that writes transactions, which leave holes in the offsets.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn transactional(&self, id: &str) -> BaseProducer {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("transactional.id", id)
+            .create()
+            .expect("a producer");
+        producer.init_transactions(Duration::from_secs(30)).expect("transactions");
+        producer
+    }
+}
+
+fn see(message: &impl Message) -> Seen {
+    let headers = message.headers().map(|headers| {
+        let text = |h: Header<'_, &[u8]>| {
+            (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())
+        };
+        headers.iter().map(text).collect()
+    });
+    Seen {
+        place: (message.partition(), message.offset()),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+/// Registers a schema and gives its id.
+///
+/// # Panics
+/// When the registry refuses it.
+pub async fn register(space: &Space, subject: &str, schema: &str) -> u32 {
+    let url = format!("{}/subjects/{subject}/versions", space.endpoints.schema_registry_url);
+    let answer = reqwest::Client::new().post(url).json(&json!({ "schema": schema })).send().await.expect("an answer");
+    let body: Json = answer.json().await.expect("json");
+    let id = body["id"].as_u64().unwrap_or_else(|| panic!("{subject} is refused: {body}"));
+    u32::try_from(id).expect("an id")
+}
+
+/// Writes values of one schema in Confluent's wire format.
+pub struct Payments {
+    id: u32,
+    schema: Schema,
+}
+
+impl Payments {
+    /// A writer of `payment.completed` v1, registered under the subject that a foreign client uses for a topic.
+    ///
+    /// # Panics
+    /// When the registry refuses the schema.
+    pub async fn register(space: &Space, topic: &str) -> Self {
+        let text = include_str!("../../schemas/avro/payment.completed/v1.avsc");
+        let id = register(space, &format!("{topic}-value"), text).await;
+        Self { id, schema: Schema::parse_str(text).expect("valid") }
+    }
+
+    /// The payment of an order.
+    ///
+    /// # Panics
+    /// When the value does not fit the schema.
+    pub fn value(&self, order: &str, amount_cents: i64, email: Option<&str>) -> Vec<u8> {
+        let text = |value: &str| Value::String(value.to_owned());
+        let email = email.map_or(Value::Union(0, Box::new(Value::Null)), |e| Value::Union(1, Box::new(text(e))));
+        let value = Value::Record(vec![
+            ("payment_id".to_owned(), text(&format!("pay-{order}"))),
+            ("order_id".to_owned(), text(order)),
+            ("customer_id".to_owned(), text("cus-1")),
+            ("amount_cents".to_owned(), Value::Long(amount_cents)),
+            ("currency".to_owned(), text("EUR")),
+            ("email".to_owned(), email),
+            ("completed_at".to_owned(), Value::TimestampMicros(1_767_225_600_000_000)),
+        ]);
+        encode(self.id, &self.schema, value)
+    }
+}
+
+/// A value in Confluent's wire format.
+fn encode(id: u32, schema: &Schema, value: Value) -> Vec<u8> {
+    let mut bytes = vec![0];
+    bytes.extend(id.to_be_bytes());
+    let writer = GenericDatumWriter::builder(schema).build().expect("a writer");
+    writer.write_value(&mut bytes, value).expect("the value fits its schema");
+    bytes
+}

@@ -1,0 +1,111 @@
+//! The program under test as a process of its own, to be killed, frozen and stopped.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::{eventually::eventually, space::Space};
+
+/// A running `headwater`.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts the program with these arguments in a space; its log is kept under the space's folder.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(program: &str, space: &Space, name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let log = space.dir.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let child = Command::new(program)
+            .args(args)
+            .current_dir(&space.dir)
+            .envs(space.env())
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the log file"))
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        Self { child, log }
+    }
+
+    /// Runs the program to its end with this input; gives exit code, standard output and standard error.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end within two minutes.
+    pub async fn run(
+        program: &str,
+        space: &Space,
+        args: &[&str],
+        env: &[(&str, &str)],
+        input: &str,
+    ) -> (i32, String, String) {
+        use tokio::io::AsyncWriteExt as _;
+        let mut child = Command::new(program)
+            .args(args)
+            .current_dir(&space.dir)
+            .envs(space.env())
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        // A program that ends early closes its input.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let output = tokio::time::timeout(Duration::from_mins(2), child.wait_with_output()).await;
+        let output = output.expect("the program ends").expect("its output");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where its log is.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until it has logged this.
+    pub async fn logs(&self, text: &str, limit: Duration) {
+        eventually(&format!("the log says `{text}`"), limit, async || self.log().contains(text)).await;
+    }
+
+    /// kill -9.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
+    }
+
+    /// Freezes or thaws it.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it runs");
+        kill_process(pid, signal).expect("the signal is sent");
+    }
+
+    /// Asks it to stop and waits for that.
+    ///
+    /// # Panics
+    /// When it has not stopped after a minute.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(Duration::from_mins(1), self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("did not stop; its log is {}", self.log.display())).expect("its status")
+    }
+}
