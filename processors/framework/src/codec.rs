@@ -42,12 +42,9 @@ pub fn split(value: &[u8]) -> Result<(u32, &[u8]), CodecError> {
     }
 }
 
-/// Bounds what apache-avro allocates in one step, for records of at most `bytes` bytes. To be called once, at start: only
-/// the first call in a process counts, and without one the bound is apache-avro's 512 MB.
-///
-/// This is the second line: no datum reaches apache-avro whose lengths do not lie within it (`codec/layout.rs`).
-pub fn limit_allocations(bytes: usize) {
-    // A map's entry that takes two bytes in the datum takes this much in a `Value`.
-    const ENTRY: usize = size_of::<(String, apache_avro::types::Value)>();
-    apache_avro::util::max_allocation_bytes(bytes.max(1 << 20).saturating_mul(ENTRY));
+/// Bounds the strings and bytes that apache-avro makes room for on a length's word; `bytes` is the size of the largest
+/// record. To be called at start, before anything is decoded: the first of the two sets the bound of the process, and a
+/// decode sets 512 MB. Returns the bound in force.
+pub fn limit_allocations(bytes: usize) -> usize {
+    apache_avro::util::max_allocation_bytes(bytes)
 }

@@ -4,8 +4,6 @@
 //! schema only, and so finds a union's branch by trying: twice the work at each level, which a nested value makes
 //! exponential. It also refuses small decimals. With the writer's schema at hand each branch follows from the types.
 
-use std::collections::HashMap;
-
 use apache_avro::{
     Decimal, Schema,
     schema::{EnumSchema, NamesRef, RecordSchema, UnionSchema},
@@ -54,11 +52,15 @@ impl Resolve<'_> {
     }
 
     fn record(&self, fields: Vec<(String, Value)>, writer: &RecordSchema, reader: &RecordSchema) -> Resolved {
-        let mut written: HashMap<String, Value> = fields.into_iter().collect();
+        let mut written: Vec<Option<Value>> = fields.into_iter().map(|(_, value)| Some(value)).collect();
         let mut fields = Vec::with_capacity(reader.fields.len());
         for field in &reader.fields {
             let mut names = std::iter::once(&field.name).chain(&field.aliases);
-            let value = match names.find_map(|name| Some((written.remove(name)?, *writer.lookup.get(name)?))) {
+            let found = names.find_map(|name| {
+                let place = *writer.lookup.get(name)?;
+                Some((written.get_mut(place)?.take()?, place))
+            });
+            let value = match found {
                 Some((value, place)) => self.value(value, &writer.fields[place].schema, &field.schema),
                 None => match &field.default {
                     Some(default) => json::default(default, &field.schema, self.reader),

@@ -86,15 +86,19 @@ impl WriterSchema {
     /// [`CodecError::Malformed`] and [`CodecError::Trailing`] when the bytes are not exactly one value of this schema,
     /// [`CodecError::Mismatch`] when they are and the payload's schema or type cannot take it.
     pub fn decode<T: Payload>(&self, datum: &[u8]) -> Result<T, CodecError> {
-        self.layout.check(datum)?;
         let plan = self.plan::<T>(T::SCHEMA);
-        if plan.direct.load(Ordering::Relaxed) {
-            match self.reader.read_deser(&mut &*datum) {
-                Ok(payload) => Ok(payload),
-                Err(error) => self.decode_again(datum, plan, &error),
-            }
-        } else {
-            self.resolve(datum, plan)
+        if !plan.direct.load(Ordering::Relaxed) {
+            self.layout.check(datum)?;
+            return self.resolve(datum, plan);
+        }
+        if !self.layout.is_bounded() {
+            self.layout.check(datum)?;
+        }
+        let mut rest = datum;
+        match self.reader.read_deser(&mut rest) {
+            Ok(payload) if rest.is_empty() => Ok(payload),
+            Ok(_) => Err(CodecError::Trailing(rest.len())),
+            Err(error) => self.decode_again(datum, plan, &error),
         }
     }
 
@@ -130,6 +134,7 @@ impl WriterSchema {
     /// such a type takes the other path from its first record on.
     #[cold]
     fn decode_again<T: Payload>(&self, datum: &[u8], plan: &Plan, error: &apache_avro::Error) -> Result<T, CodecError> {
+        self.layout.check(datum)?;
         let payload = self.resolve(datum, plan)?;
         if plan.direct.swap(false, Ordering::Relaxed) {
             tracing::warn!(

@@ -1,9 +1,11 @@
 //! The text of dates, times and decimals.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, Timelike, Utc};
 
 /// More digits than any database keeps; turning digits into bytes takes time square to their number.
 const DIGITS_LIMIT: usize = 1_000;
+/// What RFC 3339 can write; a time outside comes out as its number.
+const YEARS: std::ops::RangeInclusive<i32> = 0..=9_999;
 const LOCAL: &str = "%Y-%m-%dT%H:%M:%S%.f";
 
 /// What a timestamp counts since the epoch.
@@ -38,7 +40,8 @@ pub(super) fn instant(text: &str, unit: Unit) -> Option<i64> {
 }
 
 pub(super) fn instant_text(count: i64, unit: Unit) -> Option<String> {
-    Some(unit.time(count)?.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    let time = unit.time(count).filter(|time| YEARS.contains(&time.year()))?;
+    Some(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 /// `2026-01-31T12:34:56.789`
@@ -58,7 +61,7 @@ pub(super) fn date(text: &str) -> Option<i32> {
 
 pub(super) fn date_text(days: i32) -> Option<String> {
     let date = NaiveDate::default().checked_add_signed(chrono::TimeDelta::try_days(i64::from(days))?)?;
-    Some(date.format("%Y-%m-%d").to_string())
+    YEARS.contains(&date.year()).then(|| date.format("%Y-%m-%d").to_string())
 }
 
 /// Microseconds since midnight.

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 use apache_avro::types::Value;
 use proptest::prelude::*;
 
-use super::{super::layout::DEPTH_LIMIT, *};
+use super::{
+    super::layout::{DEPTH_LIMIT, Layout},
+    *,
+};
 use crate::Kind;
 
 /// Nine bytes: a string of 2^62 bytes, or an array of as many items.
@@ -42,6 +45,8 @@ fn a_datum_is_neither_shorter_nor_longer_than_its_value() {
 #[test]
 fn nine_bytes_cannot_ask_for_half_a_gigabyte() {
     let begun = Instant::now();
+    let error = schema(ORDER).decode::<Order>(&NINE).unwrap_err();
+    assert_eq!(error.to_string(), format!("id: the datum ends within it: {} bytes announced, 0 left", i64::MAX / 2));
     for kind in [r#""string""#, r#""bytes""#, r#"{"type":"array","items":"null"}"#, r#"{"type":"map","values":"long"}"#]
     {
         let writer = schema(&format!(r#"{{"type":"record","name":"R","fields":[{{"name":"x","type":{kind}}}]}}"#));
@@ -65,7 +70,7 @@ fn items_without_bytes_are_counted() {
         assert!(error.to_string().starts_with("nulls: "), "{error}");
     }
     assert!(begun.elapsed() < Duration::from_secs(1));
-    // A hundred thousand values from a schema of thirty lines and no byte at all.
+    // A billion values from a schema of thirty lines and no byte at all.
     let twice = (1..30).map(|n| {
         let inner = if n == 1 { r#""null""#.to_owned() } else { format!(r#""T{}""#, n - 1) };
         format!(
@@ -124,6 +129,24 @@ fn text_that_is_not_utf_8_names_its_field() {
     for error in [schema(ORDER).decode::<Order>(&bytes).unwrap_err(), schema(ORDER).value(&bytes).unwrap_err()] {
         assert_eq!((error.to_string().as_str(), error.kind()), ("id: a string is not UTF-8", Kind::Decode));
     }
+}
+
+/// Red when a layout without a bound is taken for one with: its data would reach the direct decoder unchecked.
+#[test]
+fn only_what_its_schema_bounds_goes_unchecked() {
+    let of = |field: &str| {
+        let text = format!(r#"{{"type":"record","name":"R","fields":[{{"name":"x","type":{field}}}]}}"#);
+        Layout::new(schema(&text).schema()).unwrap().is_bounded()
+    };
+    assert!(Layout::new(schema(ORDER).schema()).unwrap().is_bounded());
+    assert!(of(r#"{"type":"array","items":["null","string"]}"#) && of(r#"{"type":"map","values":"int"}"#));
+    assert!(!of(r#"["null","R"]"#), "recursion");
+    assert!(!of(r#"{"type":"array","items":"null"}"#), "items without bytes");
+    assert!(!of(r#"{"type":"array","items":{"type":"fixed","name":"F","size":0}}"#), "items without bytes");
+    let nulls: Vec<_> = (0..20).map(|n| format!(r#"{{"name":"f{n}","type":"null"}}"#)).collect();
+    let item =
+        format!(r#"{{"type":"record","name":"I","fields":[{{"name":"b","type":"boolean"}},{}]}}"#, nulls.join(","));
+    assert!(!of(&format!(r#"{{"type":"array","items":{item}}}"#)), "twenty nulls to a byte");
 }
 
 /// Red when a block's size in bytes, which other writers put before it, is read as an item.
