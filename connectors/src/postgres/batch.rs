@@ -66,7 +66,7 @@ impl<'a> Batch<'a> {
             if sink.mode == Mode::Insert {
                 match change {
                     Change::Write(write) => batch.writes.push(write),
-                    Change::Delete(_) => return Err(refused(sink, "an insert sink takes no tombstone")),
+                    Change::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
                 }
                 continue;
             }
@@ -96,11 +96,11 @@ impl<'a> Change<'a> {
     fn of(row: &'a Row, layouts: &HashMap<u32, Arc<Layout>>) -> Result<Self, PostgresError> {
         let meta = row.meta.as_ref();
         let Some(data) = &row.data else {
-            let key = row.key.as_deref().ok_or_else(|| PostgresError::Refused("a tombstone has no key".to_owned()))?;
+            let key = row.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
             return Ok(Self::Delete(Delete { meta, key }));
         };
         let Value::Record(fields) = &data.value else {
-            return Err(PostgresError::Refused("a value is no record: a row needs fields".to_owned()));
+            return Err(refused("its value is no record, and a row needs fields"));
         };
         let layout = layouts.get(&data.schema.id()).cloned();
         let layout =
@@ -127,7 +127,7 @@ impl<'a> Change<'a> {
                     one.value(value, &write.layout.fields[position], &write.layout, kind)
                 }),
             }
-            .map_err(|why| refused(sink, &format!("column `{column}`: {why}")))?;
+            .map_err(|why| refused(&format!("column `{column}`: {why}")))?;
             let bytes = one.into_items();
             match kind.wire() {
                 // The same number may be written with more or fewer zeros.
@@ -140,7 +140,7 @@ impl<'a> Change<'a> {
             }
         }
         if whole.len() > MAX_KEY_BYTES {
-            return Err(refused(sink, "a key is longer than an index can hold (2,600 bytes)"));
+            return Err(refused("the key is longer than an index can hold (2,600 bytes)"));
         }
         Ok(whole)
     }
@@ -172,6 +172,6 @@ fn applies_over(new: &Meta, old: &Meta) -> bool {
     }
 }
 
-fn refused(sink: &Sink, why: &str) -> PostgresError {
-    PostgresError::Refused(format!("a row cannot go into `{}`: {why}", sink.table))
+fn refused(why: &str) -> PostgresError {
+    PostgresError::Refused(why.to_owned())
 }

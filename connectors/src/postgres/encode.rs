@@ -19,9 +19,9 @@ use super::{
 /// 2000-01-01, where Postgres counts from, in days and microseconds since 1970-01-01.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
-/// 4713-11-24 BC and the day after the last of 5874897 AD, in Postgres' days (`datatype/timestamp.h`).
+/// 4714-11-24 BC (day 0 of the Julian count) and the day after the last of 5874897 AD, in Postgres' days (`datatype/timestamp.h`).
 const DATES: std::ops::Range<i32> = -2_451_545..2_145_031_949;
-/// 4713-11-24 BC to the end of 294276 AD, in Postgres' microseconds.
+/// 4714-11-24 BC to the end of 294276 AD, in Postgres' microseconds.
 const TIMESTAMPS: std::ops::Range<i64> = -211_813_488_000_000_000..9_223_371_331_200_000_000;
 const DAY_MICROS: i64 = 86_400_000_000;
 

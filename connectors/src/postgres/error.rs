@@ -47,20 +47,20 @@ fn from_database(error: &dyn DatabaseError) -> PostgresError {
     let message = error.message();
     match code.get(..2) {
         Some("22" | "23") => {
-            PostgresError::Refused(format!("postgres refuses a row{}: {} ({code})", place(error), condition(&code)))
+            PostgresError::Refused(format!("postgres refuses it{}: {} ({code})", place(error), condition(&code)))
         }
         Some("40") => PostgresError::Repeat(format!("postgres asks to repeat the transaction: {message} ({code})")),
         _ => PostgresError::Outage(format!("postgres: {message} ({code}){}", remedy(&code))),
     }
 }
 
-/// " of table `t`, column `c`, constraint `k`", as far as the server says.
+/// ", column `c`, constraint `k`, table `t`", as far as the server says.
 fn place(error: &dyn DatabaseError) -> String {
     let error = error.try_downcast_ref::<PgDatabaseError>();
     let parts = [
-        (" of table", error.and_then(PgDatabaseError::table)),
         (", column", error.and_then(PgDatabaseError::column)),
         (", constraint", error.and_then(PgDatabaseError::constraint)),
+        (", table", error.and_then(PgDatabaseError::table)),
     ];
     parts.into_iter().filter_map(|(what, name)| name.map(|n| format!("{what} `{n}`"))).collect()
 }

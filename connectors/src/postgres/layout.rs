@@ -51,7 +51,7 @@ impl Layout {
     pub(super) fn of(id: u32, schema: &Schema) -> Result<Self, PostgresError> {
         let mut names = Names { id, types: HashMap::new(), shapes: HashMap::new() };
         let Schema::Record(record) = schema else {
-            return Err(PostgresError::Refused(format!("schema {id} is no record: a row needs fields")));
+            return Err(PostgresError::Refused(format!("schema {id} is no record, and a row needs fields")));
         };
         let name = record.name.fully_qualified_name(None);
         names.types.insert(name.fullname(None), SqlType::Jsonb);

@@ -142,6 +142,12 @@ impl PostgresSink {
             let (offsets, rows) = (&mut self.offsets, &mut self.rows);
             match self.database.with(async |conn| attempt(conn, offsets, rows, unit).await).await {
                 Err(PostgresError::Repeat(why)) if tries < TRIES => tracing::debug!(why, "transaction repeated"),
+                Err(PostgresError::Refused(why)) => {
+                    return Err(CommitError::Refused(format!(
+                        "a row cannot go into `{}`: {why}",
+                        self.rows.sink.table
+                    )));
+                }
                 outcome => break outcome,
             }
         };

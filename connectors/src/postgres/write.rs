@@ -106,7 +106,7 @@ impl Statement<'_> {
                 let pushed = position.and_then(|position| {
                     array.value(row.value(position)?, &row.layout.fields[position], &row.layout, kind)
                 });
-                pushed.map_err(|why| self.refused(column, why))?;
+                pushed.map_err(|why| refused(column, why))?;
             }
             arrays.push(array);
         }
@@ -116,14 +116,10 @@ impl Statement<'_> {
             metas
                 .iter()
                 .try_for_each(|meta| own_value(&mut array, column, meta))
-                .map_err(|why| self.refused(column, why))?;
+                .map_err(|why| refused(column, why))?;
             arrays.push(array);
         }
         Ok(arrays)
-    }
-
-    fn refused(&self, column: &str, why: &str) -> PostgresError {
-        PostgresError::Refused(format!("a row cannot go into `{}`: column `{column}`: {why}", self.sink.table))
     }
 }
 
@@ -150,13 +146,12 @@ fn delete(
         table = name.sql(),
         guard = guard("u"),
     );
-    let refused = |why| PostgresError::Refused(format!("a tombstone cannot go into `{}`: {why}", sink.table));
     let mut keys = Array::new(kind.wire(), deletes.len());
-    deletes.iter().try_for_each(|d| keys.record_key(d.key)).map_err(refused)?;
+    deletes.iter().try_for_each(|d| keys.record_key(d.key)).map_err(|why| refused(column, why))?;
     let mut arrays = vec![keys];
     for own in ["hw_topic", "hw_partition", "hw_offset", "hw_event_time"] {
         let mut array = Array::new(own_type(own), deletes.len());
-        deletes.iter().try_for_each(|d| own_value(&mut array, own, d.meta)).map_err(refused)?;
+        deletes.iter().try_for_each(|d| own_value(&mut array, own, d.meta)).map_err(|why| refused(own, why))?;
         arrays.push(array);
     }
     Ok((sql, arrays))
@@ -204,4 +199,8 @@ fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgAr
 fn take_row(row: sqlx::postgres::PgRow) -> Result<(i64, i64), PostgresError> {
     use sqlx::FromRow;
     Ok(<(i64, i64)>::from_row(&row)?)
+}
+
+fn refused(column: &str, why: &str) -> PostgresError {
+    PostgresError::Refused(format!("column `{column}`: {why}"))
 }

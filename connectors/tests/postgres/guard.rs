@@ -1,0 +1,166 @@
+//! Which change of a key is the last: SPEC E1, PITFALLS 24 and 39.
+
+use crate::harness::{Db, Writer, at, plain, refusal, row, schema, text, thing, things, tombstone};
+use apache_avro::types::Value;
+use headwater::{Committed, Mode};
+
+/// Red when the batch is written without choosing (Postgres refuses the statement), or the first of a key is kept.
+#[tokio::test]
+async fn of_one_key_only_the_last_of_a_batch_is_written() {
+    let mut db = Db::new("last_of_a_batch").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let schema = plain();
+    let rows = (0..10).map(|i| row(&schema, 0, i, thing(if i % 2 == 0 { "even" } else { "odd" }, &i.to_string())));
+    assert_eq!(writer.commit(rows.collect()).await.unwrap(), Committed::Done);
+    let stored = db.texts("select id, name, hw_offset from things order by id").await;
+    assert_eq!(stored, [r#"{"id":"even","name":"8","hw_offset":8}"#, r#"{"id":"odd","name":"9","hw_offset":9}"#]);
+    assert_eq!(writer.counts(), (2, 8, 0));
+}
+
+/// Red when the statement lacks its guard, or the guard compares with `<=`.
+#[tokio::test]
+async fn a_late_offset_is_superseded() {
+    let mut db = Db::new("late_offset").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let schema = plain();
+    writer.commit(vec![row(&schema, 0, 50, thing("a", "new"))]).await.unwrap();
+    // Its event time is later, but that decides only between partitions.
+    writer.commit(vec![at(9_999, row(&schema, 0, 10, thing("a", "old")))]).await.unwrap();
+    writer.commit(vec![row(&schema, 0, 50, thing("a", "again"))]).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"new"}"#]);
+    assert_eq!(writer.counts(), (1, 2, 0));
+    writer.commit(vec![at(1, row(&schema, 0, 51, thing("a", "newer")))]).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"newer"}"#]);
+}
+
+/// Red when the partition is left out of the guard, or an equal event time does not count as "not later".
+#[tokio::test]
+async fn between_partitions_the_event_time_decides() {
+    let mut db = Db::new("between_partitions").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let schema = plain();
+    writer.commit(vec![at(100, row(&schema, 0, 50, thing("a", "first")))]).await.unwrap();
+    writer.commit(vec![at(99, row(&schema, 1, 70, thing("a", "earlier")))]).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"first"}"#]);
+    writer.commit(vec![at(100, row(&schema, 1, 3, thing("a", "as late")))]).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"as late"}"#]);
+    // The same within one batch: the later of the two stays, whichever comes first.
+    let both = vec![at(300, row(&schema, 1, 4, thing("a", "late"))), at(200, row(&schema, 0, 51, thing("a", "early")))];
+    writer.commit(both).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"late"}"#]);
+    assert_eq!(writer.counts(), (3, 2, 0));
+}
+
+/// Red when deletes lack the guard, or are run in another order than they came.
+#[tokio::test]
+async fn a_tombstone_deletes_what_is_older() {
+    let mut db = Db::new("tombstones").await;
+    let mut writer = Writer::new(&db, things().delete()).await;
+    let schema = plain();
+    // Before the table is there, a tombstone has nothing to do.
+    writer.commit(vec![tombstone(0, 0, "a")]).await.unwrap();
+    let three = ["a", "b", "c"].iter().zip(1..).map(|(id, offset)| row(&schema, 0, offset, thing(id, "x")));
+    writer.commit(three.collect()).await.unwrap();
+    let unit =
+        vec![tombstone(0, 10, "a"), tombstone(0, 2, "b"), tombstone(0, 11, "c"), row(&schema, 0, 12, thing("c", "y"))];
+    writer.commit(unit).await.unwrap();
+    // `a` went, `b`'s tombstone was not newer, `c` came back within the batch.
+    let stored = db.texts("select id, name from things order by id").await;
+    assert_eq!(stored, [r#"{"id":"b","name":"x"}"#, r#"{"id":"c","name":"y"}"#]);
+    assert_eq!(writer.counts(), (4, 2, 1));
+    writer
+        .commit(vec![row(&schema, 0, 13, thing("d", "z")), tombstone(0, 14, "d"), tombstone(0, 15, "nobody")])
+        .await
+        .unwrap();
+    assert_eq!(db.number("select count(*) from things where id = 'd'").await, 0);
+    assert!(
+        refusal(writer.commit(vec![headwater::Row { key: None, ..tombstone(0, 16, "") }]).await)
+            .contains("without a key")
+    );
+}
+
+/// Red when the record's key is bound as text, or its bytes differ from those of the same key in a record.
+#[tokio::test]
+async fn a_tombstone_finds_keys_of_other_types() {
+    let mut db = Db::new("tombstone_types").await;
+    let uuid = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+    let kinds = [
+        (r#""long""#, Value::Long(-7), "-7", "seven"),
+        (r#"{"type":"string","logicalType":"uuid"}"#, Value::Uuid(uuid.parse().unwrap()), uuid, "no-uuid"),
+        (
+            r#"{"type":"bytes","logicalType":"decimal","precision":6,"scale":2}"#,
+            Value::Decimal(vec![0x30, 0x34].into()),
+            "123.4",
+            "not-a-number",
+        ),
+    ];
+    for (i, (kind, key, written, unreadable)) in (0..).zip(kinds) {
+        let schema = schema(10 + i, &format!(r#"{{"name":"id","type":{kind}}}"#));
+        let sink = headwater::Sink { table: format!("things{i}"), ..things().delete() };
+        let mut writer = Writer::new(&db, sink).await;
+        let keyed = |offset| row(&schema, 0, offset, crate::harness::record([("id", key.clone())]));
+        writer.commit(vec![keyed(1)]).await.unwrap();
+        // Within one batch the tombstone and the record must be seen to have the same key.
+        writer.commit(vec![tombstone(0, 2, written), keyed(3)]).await.unwrap();
+        assert_eq!(db.number(&format!("select count(*) from things{i}")).await, 1, "{kind}");
+        writer.commit(vec![tombstone(0, 4, written)]).await.unwrap();
+        assert_eq!(db.number(&format!("select count(*) from things{i}")).await, 0, "{kind}");
+        assert_eq!(writer.counts(), (2, 1, 1), "{kind}");
+        let why = refusal(writer.commit(vec![tombstone(0, 5, unreadable)]).await);
+        assert!(why.contains("key") && !why.contains(unreadable), "{why}");
+    }
+}
+
+/// Red when an insert sink chooses by key or has a conflict clause.
+#[tokio::test]
+async fn an_insert_sink_writes_every_record() {
+    let mut db = Db::new("insert_sink").await;
+    let mut sink = things();
+    sink.mode = Mode::Insert;
+    let mut writer = Writer::new(&db, sink).await;
+    let schema = plain();
+    writer.commit((0..5).map(|i| row(&schema, 0, i, thing("same", "x"))).collect()).await.unwrap();
+    assert_eq!(db.number("select count(distinct hw_offset) from things").await, 5);
+    assert_eq!(writer.counts(), (5, 0, 0));
+}
+
+/// Red when a key is compared by a text that the same number has not always.
+#[tokio::test]
+async fn a_number_is_one_key_however_it_is_written() {
+    let mut db = Db::new("number_key").await;
+    let big = |text: &str| {
+        let digits: Vec<u8> = if text == "1.5" { vec![15] } else { vec![0, 150] };
+        Value::Decimal(digits.into())
+    };
+    let kind = |scale| {
+        format!(r#"{{"name":"id","type":{{"type":"bytes","logicalType":"decimal","precision":9,"scale":{scale}}}}}"#)
+    };
+    let (one, two) = (schema(20, &kind(1)), schema(21, &kind(2)));
+    db.sql("create table things (id numeric primary key)").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let rows = vec![
+        row(&one, 0, 1, crate::harness::record([("id", big("1.5"))])),
+        row(&two, 0, 2, crate::harness::record([("id", big("1.50"))])),
+    ];
+    writer.commit(rows).await.unwrap();
+    assert_eq!(db.number("select count(*) from things").await, 1);
+}
+
+/// Red when a key of a B-tree's page length, or none, is left for Postgres to choke on.
+#[tokio::test]
+async fn a_record_without_a_usable_key_is_refused() {
+    let db = Db::new("no_key").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let nullable = schema(30, r#"{"name":"id","type":["null","string"]},{"name":"name","type":"string"}"#);
+    let long = Value::Union(1, Box::new(text(&"x".repeat(3_000))));
+    for (id, word) in [(Value::Union(0, Box::new(Value::Null)), "null"), (long, "longer")] {
+        let value = crate::harness::record([("id", id), ("name", text("secret"))]);
+        let why = refusal(writer.commit(vec![row(&nullable, 0, 1, value)]).await);
+        assert!(why.contains(word) && !why.contains("secret"), "{why}");
+    }
+    let other = schema(31, r#"{"name":"name","type":"string"}"#);
+    let why = refusal(writer.commit(vec![row(&other, 0, 1, crate::harness::record([("name", text("x"))]))]).await);
+    assert!(why.contains("`id`"), "{why}");
+    // The others of the group go on.
+    writer.commit(vec![row(&plain(), 0, 2, thing("a", "x"))]).await.unwrap();
+}

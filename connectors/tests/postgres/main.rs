@@ -1,0 +1,11 @@
+//! The Postgres connector against a real server: one server for all tests, a fresh database for each.
+
+#![allow(clippy::unwrap_used, reason = "clippy spares the tests themselves, but not what they share")]
+
+mod harness;
+
+mod columns;
+mod guard;
+mod offsets;
+mod outage;
+mod tables;

@@ -1,0 +1,141 @@
+//! What is no row's fault: PITFALLS 40, and servers that go away.
+
+use std::time::Duration;
+
+use crate::harness::{Db, Writer, outage, partition, plain, row, stack, thing, things};
+use headwater::{CommitError, Committed, ports::Committer};
+use headwater_connectors::postgres::{Config, PostgresError};
+use sqlx::{Connection, PgConnection};
+
+/// Red when a broken connection goes back to the pool, or its error is taken for the row's fault.
+#[tokio::test]
+async fn a_sink_goes_on_when_its_connections_were_cut() {
+    let mut db = Db::new("cut_connections").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let schema = plain();
+    writer.commit(vec![row(&schema, 0, 0, thing("a", "x"))]).await.unwrap();
+    // Held by a lock in the middle of its transaction, the sink is cut off.
+    let mut holder = PgConnection::connect(&db.url).await.unwrap();
+    let mut lock = holder.begin().await.unwrap();
+    sqlx::query("select * from things for update").fetch_all(&mut *lock).await.unwrap();
+    let again = vec![row(&schema, 0, 1, thing("a", "y"))];
+    let cut = async {
+        let waiting = "select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity \
+                       where datname = current_database() and wait_event_type = 'Lock') t";
+        while db.number(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(writer.commit(again.clone()), cut);
+    outage(outcome);
+    lock.rollback().await.unwrap();
+    assert_eq!(db.stored(0).await.0, 1);
+    assert_eq!(writer.commit(again).await.unwrap(), Committed::Done);
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"y"}"#]);
+}
+
+/// Red when a server that is down is anything but an outage, or the sink does not find it again.
+#[tokio::test]
+async fn a_stopped_server_is_an_outage_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stack = stack(folder.path()).await;
+    let url = stack.endpoints().database_url.clone();
+    let config = Config { connect_timeout: Duration::from_secs(2), ..Config::new(url) };
+    let database = config.connect().await.unwrap();
+    database.migrate().await.unwrap();
+    let mut sink = database.sink("things", things()).unwrap();
+    sink.start(&[partition(0)]).await.unwrap();
+    stack.postgres().unwrap().stop().await.unwrap();
+    let unit = crate::harness::unit(vec![row(&plain(), 0, 0, thing("a", "x"))], vec![crate::harness::moves(0, 0, 1)]);
+    outage(sink.commit(&unit).await);
+    assert!(matches!(sink.start(&[partition(0)]).await, Err(CommitError::Outage(_))));
+    assert!(matches!(database.ping().await, Err(PostgresError::Outage(_))));
+    // A program may start while its database is down.
+    assert!(config.build().is_ok());
+    stack.postgres().unwrap().start().await.unwrap();
+    assert_eq!(sink.commit(&unit).await.unwrap(), Committed::Done);
+    database.ping().await.unwrap();
+    stack.stop().await.unwrap();
+    headwater_dev::remove_data(folder.path()).unwrap();
+}
+
+/// Red when classes other than 22 and 23 count as the row's fault, or a changed table is never looked at again.
+#[tokio::test]
+async fn a_changed_table_or_a_missing_right_is_no_poison() {
+    let mut db = Db::new("no_poison").await;
+    let mut sink = things();
+    sink.evolve = false;
+    let mut writer = Writer::new(&db, sink).await;
+    let schema = plain();
+    writer.commit(vec![row(&schema, 0, 0, thing("a", "x"))]).await.unwrap();
+    db.sql("alter table things drop column name").await;
+    let next = || vec![row(&schema, 0, 1, thing("a", "y"))];
+    outage(writer.commit(next()).await);
+    let why = outage(writer.commit(next()).await);
+    assert!(why.contains(r#"alter table "public"."things" add column "name" text"#), "{why}");
+    db.sql("alter table things add column name text").await;
+    writer.commit(next()).await.unwrap();
+    db.sql("drop table things").await;
+    outage(writer.commit(vec![row(&schema, 0, 2, thing("a", "y"))]).await);
+    writer.commit(vec![row(&schema, 0, 2, thing("a", "z"))]).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"z"}"#]);
+    db.sql("alter table headwater.consumer_offsets rename to gone").await;
+    let why = outage(writer.commit(vec![row(&schema, 0, 3, thing("a", "z"))]).await);
+    assert!(why.contains("headwater topology apply"), "{why}");
+    db.sql("alter table headwater.gone rename to consumer_offsets").await;
+    db.sql("alter database t_no_poison set default_transaction_read_only = on").await;
+    // Only new connections see that.
+    let db = Config::new(&db.url).connect().await.unwrap();
+    let mut sink = db.sink("things", things()).unwrap();
+    assert!(matches!(sink.start(&[partition(0)]).await, Err(CommitError::Outage(why)) if why.contains("primary")));
+}
+
+/// Red when class 40 is an outage at once, or the row's fault.
+#[tokio::test]
+async fn a_deadlock_is_repeated_at_once() {
+    let mut db = Db::new("deadlock").await;
+    let mut writer = Writer::new(&db, things()).await;
+    let schema = plain();
+    let both = |offset: i64, name| {
+        vec![row(&schema, 0, offset, thing("a", name)), row(&schema, 0, offset + 1, thing("b", name))]
+    };
+    writer.commit(both(0, "x")).await.unwrap();
+    // Another locks `b`, then wants `a`, and is the more patient of the two.
+    let mut other = PgConnection::connect(&db.url).await.unwrap();
+    sqlx::query("set deadlock_timeout = '60s'").execute(&mut other).await.unwrap();
+    let mut tx = other.begin().await.unwrap();
+    sqlx::query("update things set name = 'other' where id = 'b'").execute(&mut *tx).await.unwrap();
+    let crossing = async {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while db.number(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        sqlx::query("update things set name = 'other' where id = 'a'").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(writer.commit(both(2, "y")), crossing);
+    assert_eq!(outcome.unwrap(), Committed::Done);
+    assert_eq!(db.number("select count(*) from things where name = 'y'").await, 2);
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    while db.number(deadlocks).await == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Red when the configuration derives `Debug`.
+#[test]
+fn the_url_is_not_printed() {
+    let shown = format!("{:?}", Config::new("postgres://user:hunter2@localhost/db"));
+    assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
+}
+
+/// Red when a bad url is found only at the first commit, or repeated in the message.
+#[tokio::test]
+async fn a_url_that_is_none_is_refused() {
+    let refused = |url: &str| Config::new(url).build().expect_err("refused").to_string();
+    for url in ["hunter2 is no url", "postgres://user:hunter2@host:port/db"] {
+        let why = refused(url);
+        assert!(why.contains("url") && !why.contains("hunter2"), "{why}");
+    }
+}
