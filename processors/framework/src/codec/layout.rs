@@ -245,9 +245,6 @@ impl Walk<'_> {
             if count == 0 {
                 return Ok(());
             }
-            if count > u64::try_from(self.values).unwrap_or(u64::MAX) {
-                return Err(Fault::new(format!("{count} items are more than the datum's bytes account for")));
-            }
             for _ in 0..count {
                 if keyed {
                     self.datum.bytes()?;

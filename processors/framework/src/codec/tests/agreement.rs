@@ -21,7 +21,7 @@ fn random_datum(rng: &mut Rng, writer: &WriterSchema) -> Vec<u8> {
     Encoder::of(writer).expect("writable").encode_value(&value).expect("fits").split_off(5)
 }
 
-/// Red when the resolving path drops a default, takes a union's first branch, or reads a date as a plain int.
+/// Red when the resolving path drops a default, takes a union's first branch, or finds an enum's symbol by its order.
 #[test]
 fn the_codec_agrees_with_apache_avros_value_path_on_random_schema_pairs() {
     let (direct, resolved, refused) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
@@ -66,7 +66,7 @@ fn moved(rng: &mut Rng, mut own: serde_json::Value) -> serde_json::Value {
     own
 }
 
-/// Red when enum symbols resolve by place, a promotion is missing, or a record's fields are taken in the writer's order.
+/// Red when a default is dropped, a union's first branch is taken, or an array's items are cut short.
 #[test]
 fn values_resolve_as_apache_avro_resolves_them_on_random_schema_pairs() {
     let (same, refused) = (AtomicU32::new(0), AtomicU32::new(0));

@@ -60,6 +60,8 @@ fn people_write_times_decimals_and_unions_as_they_like() {
         ("time", json!("23:59:59.999"), json!("23:59:59.999")),
         ("price", json!("-12.3"), json!("-12.30")),
         ("price", json!(-1.28), json!("-1.28")),
+        ("price", json!("1.28"), json!("1.28")),
+        ("price", json!("-1.29"), json!("-1.29")),
         ("price", json!("9999.99"), json!("9999.99")),
         ("price", json!("0"), json!("0.00")),
         ("small", json!("-99.99"), json!("-99.99")),
