@@ -16,10 +16,12 @@ mod config;
 mod source;
 
 mod partition;
-mod commits;
 mod member;
+mod flow;
 mod rebalance;
 mod start;
+mod commits;
+mod health;
 
 mod producer;
 mod publisher;

@@ -7,6 +7,8 @@ use std::{
 
 use headwater::{Position, TopicPartition};
 
+use super::native::CommitAnswer;
+
 /// A commit that was not answered by then counts as failed.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Between a failed commit and the next; a rebalance in progress refuses every one.
@@ -35,7 +37,7 @@ impl Commits {
     /// Positions to commit now, if it is time and no commit is under way.
     pub(crate) fn due(&mut self, now: Instant) -> Option<&HashMap<TopicPartition, i64>> {
         if !self.under_way.is_empty() && now.duration_since(self.sent) > ANSWER {
-            self.failed(now, |_| true);
+            self.failed(now);
         }
         if self.pending.is_empty() || !self.under_way.is_empty() || now < self.not_before {
             return None;
@@ -46,14 +48,26 @@ impl Commits {
         Some(&self.under_way)
     }
 
-    /// The commit under way succeeded.
-    pub(crate) fn done(&mut self) {
-        self.under_way.clear();
+    /// Takes an answer: what failed is tried again later, unless there is a newer position.
+    pub(crate) fn answered(&mut self, now: Instant, answer: &CommitAnswer) {
+        if answer.places.is_empty() && answer.error.is_some() {
+            return self.failed(now);
+        }
+        for (partition, next, error) in &answer.places {
+            if self.under_way.get(partition) != Some(next) {
+                continue;
+            }
+            self.under_way.remove(partition);
+            if answer.error.is_some() || error.is_some() {
+                self.pending.entry(partition.clone()).or_insert(*next);
+                self.not_before = now + BACK_OFF.max(self.interval);
+            }
+        }
     }
 
-    /// The commit under way failed for these: tried again later, unless there is a newer position.
-    pub(crate) fn failed(&mut self, now: Instant, for_these: impl Fn(&TopicPartition) -> bool) {
-        for (partition, next) in self.under_way.drain().filter(|(partition, _)| for_these(partition)) {
+    /// Nothing of the commit under way took effect.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        for (partition, next) in self.under_way.drain() {
             self.pending.entry(partition).or_insert(next);
         }
         self.not_before = now + BACK_OFF.max(self.interval);
@@ -89,10 +103,16 @@ impl Commits {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
     use super::*;
 
     fn at(next: i64) -> Position {
         Position { partition: TopicPartition::new("t", 0), next }
+    }
+
+    fn answer(next: i64, error: Option<Code>) -> CommitAnswer {
+        CommitAnswer { error: None, places: vec![(at(0).partition, next, error)] }
     }
 
     /// Red when a failed commit overwrites a newer position, or is tried again at once (a rebalance would be hammered).
@@ -103,13 +123,15 @@ mod tests {
         commits.add([at(5)]);
         assert_eq!(commits.due(now).unwrap()[&at(0).partition], 5);
         assert!(commits.due(now).is_none(), "one under way at a time");
-        commits.failed(now, |_| true);
+        commits.answered(now, &answer(5, Some(Code::RebalanceInProgress)));
         assert!(commits.due(now + Duration::from_millis(20)).is_none(), "backs off");
         assert_eq!(commits.due(now + Duration::from_secs(1)).unwrap()[&at(0).partition], 5);
         commits.add([at(9)]);
-        commits.failed(now, |_| true);
+        commits.answered(now, &answer(5, Some(Code::RebalanceInProgress)));
         assert_eq!(commits.due(now + Duration::from_secs(2)).unwrap()[&at(0).partition], 9);
-        commits.done();
+        commits.answered(now, &answer(5, None));
+        assert!(!commits.is_settled(), "an answer to another commit");
+        commits.answered(now, &answer(9, None));
         assert!(commits.is_settled());
     }
 

@@ -301,6 +301,8 @@ impl KafkaConfig {
             .set("client.id", "headwater")
             .set("allow.auto.create.topics", "false")
             .set("topic.metadata.refresh.interval.ms", "5000")
+            // Default 60 s: so long would a silent broker hold up a rebalance or a look-up.
+            .set("socket.timeout.ms", "20000")
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.connection.setup.timeout.ms", "10000");
         Ok(client)

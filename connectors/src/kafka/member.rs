@@ -11,33 +11,25 @@ use headwater::{
     ports::{Batch, Control, Fetched},
 };
 use rdkafka::{
-    Message as _, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _},
-    error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
+    Message as _, TopicPartitionList, consumer::Consumer as _, error::RDKafkaErrorCode as Code,
     message::BorrowedMessage,
 };
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{
+    KafkaError,
     commits::Commits,
     config::ConsumerConfig,
-    native,
-    partition::{self, Life, Partitions, Verdict},
+    native::{self, CommitQueue},
+    partition::{self, Partitions, Verdict},
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
 };
 
 /// How long a round waits for records, and so how long the engine waits to be heard.
-const ROUND: Duration = Duration::from_millis(20);
-/// How often it is tried whether the brokers are back, and how long one try may take.
-const PROBE: Duration = Duration::from_secs(2);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const ROUND: Duration = Duration::from_millis(20);
 /// How long the last commit may take when the source closes.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// How long a partition may refuse to be placed before the engine is asked again.
-const SEEK_LIMIT: Duration = Duration::from_secs(30);
-const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// All that the polling thread knows.
 pub(crate) struct Member {
     pub(crate) config: ConsumerConfig,
@@ -48,13 +40,15 @@ pub(crate) struct Member {
     /// The consumer is being closed: rebalances are nobody's business any more.
     pub(crate) leaving: bool,
     outlets: Outlets,
+    /// Made with the first commit.
+    answers: Option<CommitQueue>,
     /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
     outbox: VecDeque<Batch>,
     blocked_since: Option<Instant>,
     round_bytes: usize,
     round_records: usize,
-    up: Option<bool>,
-    probe_at: Instant,
+    pub(crate) up: Option<bool>,
+    pub(crate) probe_at: Instant,
     end: Option<End>,
 }
 
@@ -129,9 +123,11 @@ fn leave(consumer: GroupConsumer, context: &GroupContext, end: &End) {
                 );
                 break;
             }
+            // Records that still come are nobody's: nothing is begun any more.
             consumer.poll(ROUND);
         }
     }
+    context.member().answers = None;
     // Closing serves the callbacks that give up the partitions.
     drop(consumer);
 }
@@ -147,6 +143,7 @@ impl Member {
             partitions: Partitions::default(),
             leaving: false,
             outlets,
+            answers: None,
             outbox: VecDeque::new(),
             blocked_since: None,
             round_bytes: 0,
@@ -161,20 +158,22 @@ impl Member {
     fn tick(&mut self, consumer: &GroupConsumer) -> Option<End> {
         let mailbox = Arc::clone(&self.mailbox);
         while let Some(control) = mailbox.take() {
-            self.control_now(consumer, control);
+            self.control(control);
         }
         if mailbox.is_abandoned() {
             return Some(End::Abandoned);
         }
-        self.begin_all(consumer);
         self.ship();
-        self.flow(consumer);
+        // Before places are looked up: what librdkafka holds of an earlier start is outdated by it.
+        self.halt_unwanted(consumer);
+        self.begin_all(consumer);
+        self.set_off_wanted(consumer);
         self.commit(consumer);
         self.probe(consumer);
         self.end.clone()
     }
 
-    /// Does what the engine asks. Within a rebalance librdkafka delivers nothing, so that flags are enough.
+    /// Notes what the engine asks; the next round does it. Within a rebalance librdkafka delivers nothing anyway.
     pub(crate) fn control(&mut self, control: Control) {
         match control {
             Control::Begin { partition, from, start } => {
@@ -195,14 +194,6 @@ impl Member {
                 self.end.get_or_insert(End::Closed);
             }
         }
-    }
-
-    fn control_now(&mut self, consumer: &GroupConsumer, control: Control) {
-        if let Control::Begin { partition, .. } = &control {
-            // What librdkafka holds of an earlier start is outdated by this.
-            self.halt(consumer, std::slice::from_ref(partition));
-        }
-        self.control(control);
     }
 
     fn pause(&mut self, names: &[TopicPartition], paused: bool) {
@@ -245,18 +236,6 @@ impl Member {
         self.round_records >= self.config.batch_records || self.round_bytes >= self.config.batch_bytes
     }
 
-    /// Says that retention was faster than the group.
-    pub(crate) fn warn_lost(&self, topic: &str, partition: i32, records: i64) {
-        let group = &self.source.group;
-        tracing::error!(
-            group,
-            topic,
-            partition,
-            records,
-            "up to this many records were deleted by retention before the group read them: reading goes on at the oldest one left; raise the topic's retention"
-        );
-    }
-
     fn seal(&mut self) {
         self.outbox.extend(self.partitions.seal());
         (self.round_bytes, self.round_records) = (0, 0);
@@ -280,7 +259,7 @@ impl Member {
     }
 
     /// Whether the engine has kept us waiting for so long that the partitions must be paused and polled on.
-    fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.blocked_since.is_some_and(|since| since.elapsed() >= self.config.patience)
     }
 
@@ -294,156 +273,49 @@ impl Member {
         self.outbox.retain(|batch| !leaving.contains(&batch.partition));
     }
 
-    /// Has librdkafka deliver exactly what the engine wants: everywhere else it is paused, and where it goes on it is
-    /// told the place.
-    fn flow(&mut self, consumer: &GroupConsumer) {
-        let (held, now) = (self.is_held(), Instant::now());
-        let wanted = |life: &Life, paused: bool| matches!(life, Life::Delivering { .. }) && !paused && !held;
-        let stop = self.partitions.select(|p| p.flowing && !wanted(&p.life, p.paused));
-        self.halt(consumer, &stop);
-        let go: Vec<(TopicPartition, i64)> = self
-            .partitions
-            .iter_mut()
-            .filter(|(_, p)| !p.flowing && now >= p.not_before && wanted(&p.life, p.paused))
-            .filter_map(|(name, p)| match p.life {
-                Life::Delivering { next, .. } => Some((name, next)),
-                _ => None,
-            })
-            .collect();
-        if !go.is_empty() {
-            self.set_off(consumer, &go, now);
-        }
-    }
-
-    fn halt(&mut self, consumer: &GroupConsumer, names: &[TopicPartition]) {
-        let mut flowing = Vec::new();
-        for name in names {
-            if let Some(partition) = self.partitions.get_mut(name).filter(|partition| partition.flowing) {
-                partition.flowing = false;
-                flowing.push(name);
-            }
-        }
-        if flowing.is_empty() {
-            return;
-        }
-        if let Err(error) = consumer.pause(&partition::list(flowing)) {
-            tracing::warn!(group = self.source.group, %error, "cannot pause partitions");
-        }
-    }
-
-    /// Places partitions and lets them flow. Just after an assignment librdkafka may refuse a place for a moment.
-    fn set_off(&mut self, consumer: &GroupConsumer, places: &[(TopicPartition, i64)], now: Instant) {
-        let placed = partition::list_at(places.iter().map(|(name, next)| (name, *next)))
-            .map_err(|error| error.to_string())
-            .and_then(|list| consumer.seek_partitions(list, SEEK_TIMEOUT).map_err(|error| error.to_string()));
-        let ready = match placed {
-            Ok(list) => partition::names_where(&list, |element| element.error().is_ok()),
-            Err(error) => {
-                tracing::debug!(group = self.source.group, error, "partitions cannot be placed yet");
-                Vec::new()
-            }
-        };
-        let resumed = ready.is_empty() || consumer.resume(&partition::list(&ready)).is_ok();
-        let mut asked_again = Vec::new();
-        for (name, _) in places {
-            let Some(partition) = self.partitions.get_mut(name) else { continue };
-            if resumed && ready.contains(name) {
-                partition.flowing = true;
-                partition.step(now);
-            } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
-                partition.life = Life::Waiting;
-                asked_again.push(name.clone());
-            }
-        }
-        if !asked_again.is_empty() {
-            tracing::warn!(group = self.source.group, partitions = ?asked_again, "partitions could not be placed: they begin again");
-            self.report(Fetched::Assigned(asked_again));
-        }
-    }
-
+    /// Takes the broker's answers, and commits what is due.
     fn commit(&mut self, consumer: &GroupConsumer) {
+        self.take_answers(Duration::ZERO);
         let now = Instant::now();
         let Some(positions) = self.commits.due(now) else { return };
-        let sent = partition::list_at(positions.iter().map(|(name, next)| (name, *next)))
-            .map_err(|error| error.to_string())
-            .and_then(|list| consumer.commit(&list, CommitMode::Async).map_err(|error| error.to_string()));
-        if let Err(error) = sent {
-            tracing::warn!(group = self.source.group, error, "positions cannot be committed yet");
-            self.commits.failed(now, |_| true);
+        let list = partition::list_at(positions.iter().map(|(name, next)| (name, *next)));
+        if let Err(error) = list.and_then(|list| self.send_commit(consumer, &list)) {
+            tracing::warn!(group = self.source.group, %error, "positions cannot be committed yet");
+            self.commits.failed(now);
         }
     }
 
-    /// The broker's answer to a commit.
-    pub(crate) fn committed(&mut self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let failed: HashSet<TopicPartition> = match &result {
-            Ok(()) => partition::names_where(offsets, |element| element.error().is_err()).into_iter().collect(),
-            Err(_) => partition::names(offsets).into_iter().collect(),
-        };
-        if failed.is_empty() && result.is_ok() {
-            return self.commits.done();
+    /// Sends a commit and does not wait for its answer.
+    pub(crate) fn send_commit(
+        &mut self,
+        consumer: &GroupConsumer,
+        list: &TopicPartitionList,
+    ) -> Result<(), KafkaError> {
+        if self.answers.is_none() {
+            self.answers = CommitQueue::new(consumer.client());
         }
-        // Expected while the group rebalances: the positions are kept, and committed later or when they leave.
-        tracing::debug!(group = self.source.group, ?result, "positions were not committed");
-        self.commits.failed(Instant::now(), |name| result.is_err() || failed.contains(name));
+        let Some(queue) = &mut self.answers else { return Err(KafkaError::Outage("no memory".to_owned())) };
+        queue.send(consumer.client(), list).map_err(|code| KafkaError::Outage(code.to_string()))
     }
 
-    /// The client reports an error; most pass by themselves.
-    fn trouble(&mut self, consumer: &GroupConsumer, error: &ClientError, reason: &str) {
-        if let Some((code, fatal)) = consumer.client().fatal_error() {
-            return self.fail(self.fatal(code, &fatal));
-        }
-        let group = &self.source.group;
-        match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown | Code::Authentication) => self.unreachable(reason),
-            Some(
-                Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed,
-            ) => {
-                self.unreachable(&format!("{reason}: grant group {group} the right to read"));
+    /// Takes the answers to commits, waiting at most this long for all that are outstanding; the error of the last.
+    pub(crate) fn take_answers(&mut self, wait: Duration) -> Option<Code> {
+        let deadline = Instant::now() + wait;
+        let mut last = None;
+        let Some(queue) = &mut self.answers else { return last };
+        while queue.unanswered() > 0 {
+            let now = Instant::now();
+            let Some(answer) = queue.answer(deadline.saturating_duration_since(now)) else {
+                return Some(Code::OperationTimedOut);
+            };
+            last = answer.error.or_else(|| answer.places.iter().find_map(|(.., error)| *error));
+            if let Some(error) = last {
+                // Expected while the group rebalances: kept, and committed later or when the partition leaves.
+                tracing::debug!(group = self.source.group, %error, "positions were not committed");
             }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                tracing::warn!(group, reason, "a subscribed topic does not exist: run `headwater topology apply`");
-            }
-            _ => tracing::warn!(group, %error, reason, "the kafka consumer has trouble"),
+            self.commits.answered(now, &answer);
         }
-    }
-
-    fn fatal(&self, code: Code, reason: &str) -> String {
-        let group = &self.source.group;
-        let instance = self.source.instance.as_deref().unwrap_or_default();
-        match code {
-            Code::FencedInstanceId => format!(
-                "another process runs group {group} as instance {instance}: stop it, or give this one an `instance` of its own"
-            ),
-            _ => format!("the kafka consumer of group {group} failed for good: {reason}: restart the program"),
-        }
-    }
-
-    fn unreachable(&mut self, reason: &str) {
-        self.probe_at = Instant::now() + PROBE;
-        if self.up != Some(false) {
-            self.up = Some(false);
-            self.report(Fetched::Connected(Err(reason.to_owned())));
-        }
-    }
-
-    /// A broker has answered.
-    pub(crate) fn reached(&mut self) {
-        if self.up != Some(true) {
-            self.up = Some(true);
-            self.report(Fetched::Connected(Ok(())));
-        }
-    }
-
-    /// Asks whether the brokers are back: an idle topic would not show it.
-    fn probe(&mut self, consumer: &GroupConsumer) {
-        if self.up != Some(false) || Instant::now() < self.probe_at {
-            return;
-        }
-        // One topic that every cluster with groups has; whether we may see it does not matter.
-        if consumer.fetch_metadata(Some("__consumer_offsets"), PROBE_TIMEOUT).is_ok() {
-            self.reached();
-        }
-        self.probe_at = Instant::now() + PROBE;
+        last
     }
 
     /// Reports to the engine, which takes control events before records. Waits only when a thousand were not taken.
@@ -455,16 +327,5 @@ impl Member {
     /// Ends the source; the first reason counts.
     pub(crate) fn fail(&mut self, reason: String) {
         self.end.get_or_insert(End::Failed(reason));
-    }
-
-    /// Ends the source because a topic is not the one that the offsets belong to.
-    pub(crate) fn fail_anew(&mut self, name: &TopicPartition, what: &str) {
-        let (group, topic, partition) = (&self.source.group, &name.topic, name.partition);
-        self.fail(format!(
-            "{name}: {what}: the topic was created anew or truncated after group {group} read it. \
-             Decide where the group goes on, with every member of it stopped: \
-             `kafka-consumer-groups.sh --bootstrap-server … --group {group} --topic {topic}:{partition} --reset-offsets --to-earliest --execute`, \
-             and for a sink delete its row of {topic}/{partition} in headwater.consumer_offsets"
-        ));
     }
 }

@@ -2,14 +2,23 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, CString},
-    ptr, slice,
+    ffi::{CStr, CString, c_int},
+    ptr::{self, NonNull},
+    slice,
+    time::Duration,
 };
 
-use headwater::Headers;
+use headwater::{Headers, TopicPartition};
 use rdkafka::{
-    bindings::{rd_kafka_get_watermark_offsets, rd_kafka_header_get_all, rd_kafka_headers_t},
+    TopicPartitionList,
+    bindings::{
+        rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_t,
+        rd_kafka_event_topic_partition_list, rd_kafka_get_watermark_offsets, rd_kafka_header_get_all,
+        rd_kafka_headers_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
+        rd_kafka_topic_partition_list_t,
+    },
     client::{Client, ClientContext},
+    error::RDKafkaErrorCode as Code,
     message::{BorrowedHeaders, Headers as _},
     types::RDKafkaRespErr,
 };
@@ -50,4 +59,125 @@ pub(crate) fn log_start<C: ClientContext>(client: &Client<C>, topic: &str, parti
         rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high)
     };
     (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && low >= 0).then_some(low)
+}
+
+/// Commits whose answers come back on a queue of their own.
+///
+/// rdkafka's asynchronous commit never reports its outcome (it enables the event, but not the callback without which
+/// librdkafka 2.12 sends none), and its synchronous one waits without a limit.
+pub(crate) struct CommitQueue {
+    queue: NonNull<rd_kafka_queue_t>,
+    unanswered: usize,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread, one at a time, which `&mut` ensures.
+unsafe impl Send for CommitQueue {}
+
+/// What became of one commit.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommitAnswer {
+    /// Why all of it failed, if it did.
+    pub(crate) error: Option<Code>,
+    /// Each position of it, and why that one failed, if it did.
+    pub(crate) places: Vec<(TopicPartition, i64, Option<Code>)>,
+}
+
+impl CommitQueue {
+    /// A queue for commits of this client; `None` when there is no memory for it.
+    pub(crate) fn new<C: ClientContext>(client: &Client<C>) -> Option<Self> {
+        // SAFETY: the client is alive; the queue does not point to it.
+        let queue = unsafe { rd_kafka_queue_new(client.native_ptr()) };
+        Some(Self { queue: NonNull::new(queue)?, unanswered: 0 })
+    }
+
+    /// How many commits have no answer yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// Sends a commit and does not wait.
+    pub(crate) fn send<C: ClientContext>(&mut self, client: &Client<C>, list: &TopicPartitionList) -> Result<(), Code> {
+        // SAFETY: client, list and queue are alive; librdkafka copies the list and holds the queue by reference count.
+        let error = unsafe {
+            rd_kafka_commit_queue(client.native_ptr(), list.ptr(), self.queue.as_ptr(), None, ptr::null_mut())
+        };
+        code(error).map_or(Ok(()), Err)?;
+        self.unanswered += 1;
+        Ok(())
+    }
+
+    /// The next answer, if one comes within the time.
+    pub(crate) fn answer(&mut self, timeout: Duration) -> Option<CommitAnswer> {
+        let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue is alive, and only commits are answered on it.
+        let event = NonNull::new(unsafe { rd_kafka_queue_poll(self.queue.as_ptr(), timeout) })?;
+        self.unanswered = self.unanswered.saturating_sub(1);
+        let answer = read_answer(event);
+        // SAFETY: the event came from the poll above, and nothing of it is kept.
+        unsafe { rd_kafka_event_destroy(event.as_ptr()) };
+        Some(answer)
+    }
+}
+
+impl Drop for CommitQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue came from `rd_kafka_queue_new`, and is destroyed once.
+        unsafe { rd_kafka_queue_destroy(self.queue.as_ptr()) };
+    }
+}
+
+fn read_answer(event: NonNull<rd_kafka_event_t>) -> CommitAnswer {
+    // SAFETY: the event is alive; both calls accept any kind of event.
+    let (error, list) =
+        unsafe { (rd_kafka_event_error(event.as_ptr()), rd_kafka_event_topic_partition_list(event.as_ptr())) };
+    CommitAnswer { error: code(error), places: NonNull::new(list).map(read_places).unwrap_or_default() }
+}
+
+fn read_places(list: NonNull<rd_kafka_topic_partition_list_t>) -> Vec<(TopicPartition, i64, Option<Code>)> {
+    // SAFETY: the list belongs to an event that is alive.
+    let list = unsafe { list.as_ref() };
+    let count = usize::try_from(list.cnt).unwrap_or(0);
+    if count == 0 || list.elems.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: librdkafka keeps `cnt` elements there.
+    let elements = unsafe { slice::from_raw_parts(list.elems, count) };
+    elements
+        .iter()
+        .map(|element| {
+            // SAFETY: every element has a name that ends with a NUL.
+            let topic = unsafe { CStr::from_ptr(element.topic) }.to_string_lossy();
+            (TopicPartition::new(topic.as_ref(), element.partition), element.offset, code(element.err))
+        })
+        .collect()
+}
+
+fn code(error: RDKafkaRespErr) -> Option<Code> {
+    (error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_char;
+
+    use rdkafka::{
+        bindings::rd_kafka_header_add,
+        message::{Header, OwnedHeaders},
+    };
+
+    use super::*;
+
+    /// Red when the names go through rdkafka's own reader, which panics on this one.
+    #[test]
+    fn a_header_name_that_is_not_utf8_is_read_lossily() {
+        let owned = OwnedHeaders::new().insert(Header { key: "good", value: Some("1") });
+        let native = ptr::from_ref(owned.as_borrowed()).cast_mut().cast::<rd_kafka_headers_t>();
+        let (name, value) = ([b'b', 0xff, b'd'], [0_u8, 255]);
+        // SAFETY: the headers are alive, and both buffers are copied within the call.
+        let error = unsafe { rd_kafka_header_add(native, name.as_ptr().cast::<c_char>(), 3, value.as_ptr().cast(), 2) };
+        assert_eq!(error, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+        let read = read_headers(owned.as_borrowed());
+        let all: Vec<_> = read.iter().collect();
+        assert_eq!(all, [("good", Some(&b"1"[..])), ("b\u{fffd}d", Some(&[0, 255][..]))]);
+    }
 }

@@ -66,6 +66,11 @@ impl Partition {
         self.step(now);
     }
 
+    /// Whether the engine wants records of it now.
+    pub(crate) fn wants_records(&self) -> bool {
+        matches!(self.life, Life::Delivering { .. }) && !self.paused
+    }
+
     /// Begins a new step at this time.
     pub(crate) fn step(&mut self, now: Instant) {
         self.not_before = now;

@@ -16,12 +16,15 @@ use headwater::{
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError as ClientError, KafkaResult},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
+    error::KafkaError as ClientError,
     types::RDKafkaRespErr,
 };
 
 use super::{logs, member::Member, partition};
+
+/// How long the last commit of partitions that leave may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A consumer whose callbacks reach the member.
 pub(crate) type GroupConsumer = BaseConsumer<GroupContext>;
@@ -67,10 +70,6 @@ impl ConsumerContext for GroupContext {
         } else {
             member.revoked(consumer, list);
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.member().committed(result, offsets);
     }
 }
 
@@ -151,13 +150,13 @@ impl Member {
     /// Tells the broker the last durable positions of partitions that leave, and waits for its answer.
     fn commit_last(&mut self, consumer: &GroupConsumer, names: &[TopicPartition]) {
         let positions = self.commits.take(names);
-        if positions.is_empty() {
+        // A source that is closed has tried for as long as it may.
+        if positions.is_empty() || self.leaving {
             return;
         }
-        let places = positions.iter().map(|(name, next)| (name, *next));
-        let outcome = partition::list_at(places)
-            .map_err(|error| error.to_string())
-            .and_then(|list| consumer.commit(&list, CommitMode::Sync).map_err(|error| error.to_string()));
+        let list = partition::list_at(positions.iter().map(|(name, next)| (name, *next)));
+        let outcome = list.and_then(|list| self.send_commit(consumer, &list)).map_err(|error| error.to_string());
+        let outcome = outcome.and_then(|()| self.take_answers(ANSWER).map_or(Ok(()), |code| Err(code.to_string())));
         if let Err(error) = outcome {
             tracing::warn!(
                 group = self.source.group,

@@ -169,7 +169,7 @@ fn branch(value: &Value) -> Value {
 
 /// A table with each type twice, plain and as a nullable union, holding values; then the same with nulls.
 ///
-/// Red when a mapping, an epoch, a byte order or a null flag is wrong: each was changed once.
+/// Red when a mapping, an epoch, a field's order or a null is wrong: each was changed once.
 #[tokio::test]
 async fn every_avro_type_becomes_its_column() {
     let mut db = Db::new("every_type").await;

@@ -10,7 +10,7 @@ fn insert() -> headwater::Sink {
     things().insert()
 }
 
-/// Red when the first start does not leave "by policy", the epoch does not count, or the offset is read before the epoch.
+/// Red when the first start does not say "by policy", the epoch does not count, or a second start keeps the first's.
 #[tokio::test]
 async fn each_start_takes_the_next_epoch_and_reads_the_offset() {
     let mut db = Db::new("epochs").await;
@@ -22,6 +22,8 @@ async fn each_start_takes_the_next_epoch_and_reads_the_offset() {
     assert_eq!(sink.commit(&first).await.unwrap(), Committed::Done);
     assert_eq!(sink.start(&[partition(0), partition(1)]).await.unwrap(), [Start::Offset(41), Start::Policy]);
     assert_eq!((db.stored(0).await, db.stored(1).await), ((41, 2), (-1, 2)));
+    let second = unit(vec![row(&plain(), 0, 41, thing("a", "y"))], vec![moves(0, 41, 42)]);
+    assert_eq!(sink.commit(&second).await.unwrap(), Committed::Done);
     let columns = db
         .texts(
             "select string_agg(column_name, ',' order by ordinal_position) c from information_schema.columns \

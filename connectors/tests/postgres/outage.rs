@@ -7,7 +7,7 @@ use headwater::{CommitError, Committed, ports::Committer};
 use headwater_connectors::postgres::{Config, PostgresError};
 use sqlx::{Connection, PgConnection};
 
-/// Red when a broken connection goes back to the pool, or its error is taken for the row's fault.
+/// Red when a connection's end is taken for the row's fault.
 #[tokio::test]
 async fn a_sink_goes_on_when_its_connections_were_cut() {
     let mut db = Db::new("cut_connections").await;

@@ -1,0 +1,85 @@
+//! Which partitions librdkafka delivers: everywhere else it is paused, and where it goes on it is told the place.
+
+use std::time::{Duration, Instant};
+
+use headwater::{TopicPartition, ports::Fetched};
+use rdkafka::consumer::Consumer as _;
+
+use super::{
+    member::{Member, ROUND},
+    partition::{self, Life},
+    rebalance::GroupConsumer,
+};
+
+/// How long a partition may refuse to be placed before the engine is asked again.
+const SEEK_LIMIT: Duration = Duration::from_secs(30);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Member {
+    /// Pauses what flows and should not.
+    pub(crate) fn halt_unwanted(&mut self, consumer: &GroupConsumer) {
+        let held = self.is_held();
+        let names = self.partitions.select(|partition| partition.flowing && (held || !partition.wants_records()));
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = consumer.pause(&partition::list(&names)) {
+            tracing::warn!(group = self.source.group, %error, "cannot pause partitions");
+        }
+        for name in &names {
+            if let Some(partition) = self.partitions.get_mut(name) {
+                partition.flowing = false;
+            }
+        }
+    }
+
+    /// Lets flow what should and does not.
+    pub(crate) fn set_off_wanted(&mut self, consumer: &GroupConsumer) {
+        if self.is_held() {
+            return;
+        }
+        let now = Instant::now();
+        let places: Vec<(TopicPartition, i64)> = self
+            .partitions
+            .iter_mut()
+            .filter(|(_, p)| !p.flowing && !p.paused && now >= p.not_before)
+            .filter_map(|(name, p)| match p.life {
+                Life::Delivering { next, .. } => Some((name, next)),
+                _ => None,
+            })
+            .collect();
+        if !places.is_empty() {
+            self.set_off(consumer, &places, now);
+        }
+    }
+
+    /// Places partitions and lets them flow. Just after an assignment librdkafka may refuse a place for a moment.
+    fn set_off(&mut self, consumer: &GroupConsumer, places: &[(TopicPartition, i64)], now: Instant) {
+        let placed = partition::list_at(places.iter().map(|(name, next)| (name, *next)))
+            .map_err(|error| error.to_string())
+            .and_then(|list| consumer.seek_partitions(list, SEEK_TIMEOUT).map_err(|error| error.to_string()));
+        let ready = match placed {
+            Ok(list) => partition::names_where(&list, |element| element.error().is_ok()),
+            Err(error) => {
+                tracing::debug!(group = self.source.group, error, "partitions cannot be placed yet");
+                Vec::new()
+            }
+        };
+        let resumed = ready.is_empty() || consumer.resume(&partition::list(&ready)).is_ok();
+        let mut asked_again = Vec::new();
+        for (name, _) in places {
+            let Some(partition) = self.partitions.get_mut(name) else { continue };
+            if resumed && ready.contains(name) {
+                partition.flowing = true;
+                partition.step(now);
+            } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
+                partition.life = Life::Waiting;
+                asked_again.push(name.clone());
+            }
+        }
+        if !asked_again.is_empty() {
+            tracing::warn!(group = self.source.group, partitions = ?asked_again, "partitions could not be placed: they begin again");
+            self.report(Fetched::Assigned(asked_again));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The Kafka connector against librdkafka's own mock of a cluster, over real sockets on the loopback interface.
+
+// Test code is held to less than what ships.
+#![allow(missing_docs)]
+
+#[path = "kafka/harness.rs"]
+mod harness;
+#[path = "kafka/publishing.rs"]
+mod publishing;
+#[path = "kafka/reading.rs"]
+mod reading;
+#[path = "kafka/sharing.rs"]
+mod sharing;

@@ -1,0 +1,207 @@
+//! A mock cluster, and a reader that plays the engine's part.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use headwater::{
+    Headers, Outgoing, Position, Record, TopicPartition,
+    ports::{Control, Fetched, From, Source},
+};
+use headwater_connectors::kafka::{
+    ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
+};
+use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+
+/// How long anything may take; far more than it does.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Broker {
+    pub(crate) mock: MockCluster<'static, DefaultProducerContext>,
+    pub(crate) config: KafkaConfig,
+}
+
+/// A cluster of one broker with these topics.
+pub(crate) fn broker(topics: &[(&str, i32)]) -> Broker {
+    // Shown for a test that fails; `RUST_LOG` chooses how much.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    let mock = MockCluster::new(1).unwrap();
+    for (topic, partitions) in topics {
+        mock.create_topic(topic, *partitions, 1).unwrap();
+    }
+    let consumer = ConsumerConfig {
+        session_timeout: Duration::from_secs(6),
+        drain: Duration::from_secs(5),
+        commit_interval: Duration::from_millis(10),
+        ..ConsumerConfig::default()
+    };
+    let config = KafkaConfig { bootstrap: mock.bootstrap_servers(), consumer, ..KafkaConfig::default() };
+    Broker { mock, config }
+}
+
+impl Broker {
+    pub(crate) fn producer(&self) -> Producer {
+        Producer::new(&self.config).unwrap()
+    }
+
+    pub(crate) fn producer_with(&self, producer: ProducerConfig) -> Producer {
+        Producer::new(&KafkaConfig { producer, ..self.config.clone() }).unwrap()
+    }
+
+    /// Publishes the values `0..count` to partition 0.
+    pub(crate) async fn fill(&self, topic: &str, count: usize) {
+        let records: Vec<_> = (0..count).map(|n| record(topic, Some(0), &n.to_string())).collect();
+        self.producer().send(&records).await.unwrap();
+    }
+
+    pub(crate) fn join(&self, topic: &str) -> Reader {
+        self.join_from(topic, Start::Earliest)
+    }
+
+    pub(crate) fn join_from(&self, topic: &str, start: Start) -> Reader {
+        self.join_with(&self.config, topic, start, None)
+    }
+
+    pub(crate) fn join_with(&self, config: &KafkaConfig, topic: &str, start: Start, instance: Option<&str>) -> Reader {
+        let subscription = Subscription { topics: vec![topic.to_owned()], pattern: None };
+        let source = SourceConfig { group: "g".to_owned(), instance: instance.map(str::to_owned), subscription, start };
+        Reader {
+            source: KafkaSource::join(config, source).unwrap(),
+            from: From::Committed,
+            start: 0,
+            records: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn record(topic: &str, partition: Option<i32>, value: &str) -> Outgoing {
+    let (topic, value) = (topic.into(), Some(value.as_bytes().to_vec()));
+    Outgoing { topic, partition, key: None, value, headers: Headers::default() }
+}
+
+pub(crate) fn partition(topic: &str, number: i32) -> TopicPartition {
+    TopicPartition::new(topic, number)
+}
+
+/// Plays the engine: begins what is assigned, keeps what is read.
+pub(crate) struct Reader {
+    pub(crate) source: KafkaSource,
+    /// Where assigned partitions are begun.
+    pub(crate) from: From,
+    /// The number of the last start.
+    pub(crate) start: u64,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Reader {
+    pub(crate) fn from(mut self, from: From) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// The next thing within the time, records and all; nothing is answered.
+    pub(crate) async fn next_within(&mut self, time: Duration) -> Option<Fetched> {
+        tokio::time::timeout(time, self.source.next(true)).await.ok()
+    }
+
+    pub(crate) async fn next(&mut self) -> Fetched {
+        self.next_within(PATIENCE).await.expect("nothing came from the source")
+    }
+
+    /// The next control event but `Connected(Ok)`.
+    pub(crate) async fn event(&mut self) -> Fetched {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.source.next(false)).await;
+            match next.expect("no control event came from the source") {
+                Fetched::Connected(Ok(())) => {}
+                event => return event,
+            }
+        }
+    }
+
+    pub(crate) async fn assigned(&mut self) -> Vec<TopicPartition> {
+        loop {
+            match self.event().await {
+                Fetched::Assigned(mut names) if !names.is_empty() => {
+                    names.sort();
+                    return names;
+                }
+                Fetched::Assigned(_) => {}
+                other => panic!("assigned expected, not {other:?}"),
+            }
+        }
+    }
+
+    pub(crate) fn begin(&mut self, names: &[TopicPartition]) {
+        for name in names {
+            self.start += 1;
+            let (partition, from, start) = (name.clone(), self.from, self.start);
+            self.source.control(Control::Begin { partition, from, start });
+        }
+    }
+
+    /// Begins whatever is assigned and reads until there are so many records.
+    pub(crate) async fn read(&mut self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.records.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} records came", self.records.len());
+            match self.next_within(Duration::from_millis(200)).await {
+                Some(Fetched::Assigned(names)) => self.begin(&names),
+                Some(Fetched::Records(batch)) => self.records.extend(batch.records),
+                Some(Fetched::Failed(reason)) => panic!("the source failed: {reason}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads for so long and expects no more records.
+    pub(crate) async fn read_nothing(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            if let Some(Fetched::Records(batch)) = self.next_within(left).await {
+                panic!("records came: {:?}", batch.records);
+            }
+        }
+    }
+
+    pub(crate) fn commit(&mut self, topic: &str, number: i32, next: i64) {
+        self.source.control(Control::Commit(vec![Position { partition: partition(topic, number), next }]));
+    }
+
+    pub(crate) async fn close(mut self) {
+        self.source.control(Control::Close);
+        loop {
+            match self.next().await {
+                Fetched::Closed => return,
+                Fetched::Failed(reason) => panic!("the source failed: {reason}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) async fn failure(&mut self) -> String {
+        loop {
+            match self.next().await {
+                Fetched::Failed(reason) => return reason,
+                Fetched::Assigned(names) => self.begin(&names),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn values(&self) -> Vec<String> {
+        self.records
+            .iter()
+            .map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap_or_default()).into_owned())
+            .collect()
+    }
+
+    /// Offsets by partition, in the order of reading.
+    pub(crate) fn offsets(&self) -> BTreeMap<i32, Vec<i64>> {
+        let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+        self.records.iter().for_each(|r| offsets.entry(r.partition).or_default().push(r.offset));
+        offsets
+    }
+}

@@ -1,0 +1,157 @@
+//! The producer and the committer: every record ends as delivered or as an error, never as neither.
+
+use std::time::{Duration, Instant};
+
+use headwater::{CommitError, Committed, Headers, Outgoing, Unit, partition_for, ports::Committer};
+use headwater_connectors::kafka::{KafkaPublisher, ProducerConfig, Undelivered};
+
+use crate::harness::{broker, record};
+
+/// Red when one refused record fails its neighbours, or its error is not reported with its index.
+#[tokio::test]
+async fn one_oversize_record_of_a_thousand_is_one_error_with_its_index() {
+    let broker = broker(&[("t", 1)]);
+    let mut records: Vec<_> = (0..1_000).map(|n| record("t", Some(0), &n.to_string())).collect();
+    records[417].value = Some(vec![b'x'; 2_000_000]);
+    let errors = broker.producer().send(&records).await.unwrap_err();
+    assert_eq!(errors.0.len(), 1, "{errors}");
+    let error = &errors.0[0];
+    assert_eq!((error.index, error.permanent), (417, true));
+    for part in ["2000000 bytes", "topic t", "message_max_bytes"] {
+        assert!(error.reason.contains(part), "{part} is missing in: {}", error.reason);
+    }
+    let mut reader = broker.join("t");
+    reader.read(999).await;
+    let expected: Vec<String> = (0..1_000).filter(|n| *n != 417).map(|n| n.to_string()).collect();
+    assert_eq!(reader.values(), expected);
+    reader.close().await;
+}
+
+/// Red when the partitioner is librdkafka's default (CRC32): Java's clients would look for the key elsewhere.
+#[tokio::test]
+async fn keys_go_to_the_partition_that_java_chooses() {
+    let broker = broker(&[("t", 6)]);
+    let keys: Vec<String> = ["o1", "o2", "o42", "cus-000123", "4bf92f35-77b3-5da6-a3ce-929d0e0e4736", "Zürich", "🦀"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain((0..50).map(|n| format!("key-{n}")))
+        .collect();
+    let records: Vec<_> =
+        keys.iter().map(|key| Outgoing { key: Some(key.clone().into_bytes()), ..record("t", None, key) }).collect();
+    broker.producer().send(&records).await.unwrap();
+    let mut reader = broker.join("t");
+    reader.read(keys.len()).await;
+    for read in &reader.records {
+        let key = read.key.as_deref().unwrap();
+        assert_eq!(read.partition, partition_for(key, 6), "{}", String::from_utf8_lossy(key));
+    }
+    reader.close().await;
+}
+
+/// Red when null and empty are mixed up, or headers change their order or are merged by name.
+#[tokio::test]
+async fn nulls_empties_and_repeated_headers_survive() {
+    let broker = broker(&[("t", 1)]);
+    let mut headers = Headers::default();
+    headers.push("a", Some(b"1"));
+    headers.push("b", None);
+    headers.push("a", Some(b""));
+    headers.push("ünïcode", Some(&[0, 255]));
+    let sent = [
+        Outgoing { topic: "t".into(), partition: Some(0), key: None, value: None, headers: headers.clone() },
+        Outgoing {
+            topic: "t".into(),
+            partition: Some(0),
+            key: Some(vec![]),
+            value: Some(vec![]),
+            headers: Headers::default(),
+        },
+    ];
+    broker.producer().send(&sent).await.unwrap();
+    let mut reader = broker.join("t");
+    reader.read(2).await;
+    let read: Vec<_> = reader.records.iter().map(|r| (r.key.clone(), r.value.clone(), r.headers.clone())).collect();
+    assert_eq!(read, [(None, None, headers), (Some(vec![]), Some(vec![]), Headers::default())]);
+    reader.close().await;
+}
+
+/// Red when a full queue is an error, or a record is lost in it.
+#[tokio::test]
+async fn a_full_queue_waits_for_room() {
+    let broker = broker(&[("t", 1)]);
+    let config = ProducerConfig { queue_records: 10, ..ProducerConfig::default() };
+    let records: Vec<_> = (0..500).map(|n| record("t", Some(0), &n.to_string())).collect();
+    broker.producer_with(config).send(&records).await.unwrap();
+    let mut reader = broker.join("t");
+    reader.read(500).await;
+    assert_eq!(reader.offsets()[&0], (0..500).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when `close` does not say what was left, or the batch never ends: a record would be neither delivered nor failed.
+#[tokio::test]
+async fn closing_while_the_broker_is_down_reports_every_record() {
+    let broker = broker(&[("t", 1)]);
+    let producer = broker.producer();
+    producer.send(&[record("t", Some(0), "before")]).await.unwrap();
+    broker.mock.broker_down(-1).unwrap();
+    let records: Vec<_> = (0..20).map(|n| record("t", Some(0), &n.to_string())).collect();
+    let (sent, closed) = tokio::join!(producer.send(&records), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        producer.close(Duration::from_secs(1)).await
+    });
+    assert_eq!(closed, Err(Undelivered(20)));
+    let errors = sent.unwrap_err();
+    assert_eq!(errors.0.iter().map(|e| e.index).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert!(errors.0.iter().all(|e| !e.permanent && e.reason.contains("closed")), "{errors}");
+    let after = producer.send(&records[..1]).await.unwrap_err();
+    assert!(after.0[0].reason.contains("closed"), "{after}");
+}
+
+/// Red when an outage shorter than the delivery time-out fails a batch, or changes the order.
+#[tokio::test]
+async fn a_short_outage_is_ridden_out_in_order() {
+    let broker = broker(&[("t", 1)]);
+    let producer = broker.producer();
+    producer.send(&[record("t", Some(0), "0")]).await.unwrap();
+    broker.mock.broker_down(-1).unwrap();
+    let records: Vec<_> = (1..100).map(|n| record("t", Some(0), &n.to_string())).collect();
+    let (sent, ()) = tokio::join!(producer.send(&records), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        broker.mock.broker_up(-1).unwrap();
+    });
+    sent.unwrap();
+    let mut reader = broker.join("t");
+    reader.read(100).await;
+    assert_eq!(reader.values(), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when an outage is called a refusal (its records would be dead-lettered) or the other way round.
+#[tokio::test]
+async fn a_unit_is_committed_or_says_whether_another_try_can_help() {
+    let broker = broker(&[("t", 1)]);
+    let config = ProducerConfig { delivery_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
+    let mut publisher = KafkaPublisher::new(broker.producer_with(config));
+    assert!(!publisher.atomic());
+    let mut unit = Unit { outgoing: vec![record("t", None, "a"), record("t", None, "b")], ..Unit::default() };
+    assert_eq!(publisher.commit(&unit).await.unwrap(), Committed::Done);
+    broker.mock.broker_down(-1).unwrap();
+    let since = Instant::now();
+    let outage = publisher.commit(&unit).await.unwrap_err();
+    assert!(matches!(outage, CommitError::Outage(_)), "{outage:?}");
+    assert!(since.elapsed() < Duration::from_secs(20));
+    broker.mock.broker_up(-1).unwrap();
+    unit.outgoing[1].value = Some(vec![0; 1_500_000]);
+    let refused = publisher.commit(&unit).await.unwrap_err();
+    assert!(matches!(&refused, CommitError::Refused(text) if text.contains("1500000 bytes")), "{refused:?}");
+}
+
+/// Red when a missing topic is reported as anything but what to do about it.
+#[tokio::test]
+async fn a_missing_topic_is_named_with_the_command_that_creates_it() {
+    let broker = broker(&[("t", 1)]);
+    let errors = broker.producer().send(&[record("nowhere", None, "x")]).await.unwrap_err();
+    assert_eq!(errors.0[0].reason, "topic nowhere does not exist: run `headwater topology apply`");
+    assert!(!errors.0[0].permanent);
+}

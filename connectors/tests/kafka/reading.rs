@@ -1,0 +1,242 @@
+//! One member: where it begins, what it commits, how it pauses, what stops it.
+
+use std::time::Duration;
+
+use headwater::ports::{Control, Fetched, From, Source};
+use headwater_connectors::kafka::{ConsumerConfig, KafkaConfig, Start};
+use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
+
+use crate::harness::{PATIENCE, broker, partition, record};
+
+const QUIET: Duration = Duration::from_millis(400);
+
+/// Red when assigned partitions are not paused within the callback, or `Begin` does not seek.
+#[tokio::test]
+async fn delivers_nothing_before_the_engine_says_where_to_begin() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t").from(From::Offset(4));
+    let names = reader.assigned().await;
+    assert_eq!(names, [partition("t", 0)]);
+    reader.read_nothing(QUIET).await;
+    reader.begin(&names);
+    reader.read(6).await;
+    assert_eq!(reader.values(), ["4", "5", "6", "7", "8", "9"]);
+    reader.close().await;
+}
+
+/// Red when positions are not committed at close, when librdkafka's own position is committed instead, or when
+/// `Begin{Committed}` does not read them.
+#[tokio::test]
+async fn goes_on_at_what_the_engine_declared_durable_and_no_further() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    reader.commit("t", 0, 3);
+    reader.commit("t", 0, 5);
+    reader.close().await;
+    let mut reader = broker.join("t");
+    reader.read(5).await;
+    assert_eq!(reader.values(), ["5", "6", "7", "8", "9"]);
+    reader.close().await;
+}
+
+/// Red when batches carry another number than their `Begin`, or a new start keeps records of the one before.
+#[tokio::test]
+async fn a_partition_can_be_started_again_elsewhere() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 100).await;
+    let mut reader = broker.join("t");
+    reader.read(100).await;
+    let before = reader.start;
+    reader.records.clear();
+    reader.from = From::Offset(42);
+    reader.begin(&[partition("t", 0)]);
+    while reader.records.len() < 58 {
+        if let Fetched::Records(batch) = reader.next().await {
+            assert_eq!(batch.start, before + 1);
+            reader.records.extend(batch.records);
+        }
+    }
+    assert_eq!(reader.offsets()[&0], (42..100).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when the place that `latest` stood for is not committed at once: the record produced while nobody read is lost.
+#[tokio::test]
+async fn latest_is_decided_once_for_a_fresh_group() {
+    let broker = broker(&[("t", 2)]);
+    broker.fill("t", 5).await;
+    let mut reader = broker.join_from("t", Start::Latest);
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    reader.read_nothing(QUIET).await;
+    reader.close().await;
+    broker.producer().send(&[record("t", Some(0), "new"), record("t", Some(1), "too")]).await.unwrap();
+    let mut reader = broker.join_from("t", Start::Latest);
+    reader.read(2).await;
+    let mut values = reader.values();
+    values.sort();
+    assert_eq!(values, ["new", "too"]);
+    reader.close().await;
+}
+
+/// Red when a partition without an offset of a group that has others is begun by the policy: its first records are lost.
+#[tokio::test]
+async fn what_appears_later_is_read_from_its_beginning() {
+    let broker = broker(&[("t", 2)]);
+    broker.fill("t", 5).await;
+    let mut reader = broker.join("t");
+    reader.read(5).await;
+    reader.commit("t", 0, 5);
+    reader.close().await;
+    broker.producer().send(&[record("t", Some(1), "first of partition 1")]).await.unwrap();
+    let mut reader = broker.join_from("t", Start::Latest);
+    reader.read(1).await;
+    assert_eq!(reader.values(), ["first of partition 1"]);
+    reader.close().await;
+}
+
+/// Red when `Policy` reads what was committed for lag tools, or `Start::At` is not looked up.
+#[tokio::test]
+async fn the_start_policy_holds_when_the_store_has_no_offset() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 4).await;
+    let mut reader = broker.join("t");
+    reader.read(4).await;
+    reader.commit("t", 0, 4);
+    reader.close().await;
+    let mut reader = broker.join("t").from(From::Policy);
+    reader.read(4).await;
+    assert_eq!(reader.values(), ["0", "1", "2", "3"]);
+    reader.close().await;
+}
+
+/// Red when an offset beyond the log's end is begun all the same (librdkafka would go back to the beginning).
+#[tokio::test]
+async fn an_offset_beyond_the_end_stops_the_source_and_says_what_to_do() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t").from(From::Offset(11));
+    let reason = reader.failure().await;
+    for part in ["t/0", "ends at offset 10", "group g", "--reset-offsets", "created anew"] {
+        assert!(reason.contains(part), "{part} is missing in: {reason}");
+    }
+}
+
+/// Red when `Pause` or `Resume` does nothing, or when what was read before the pause is skipped after it.
+#[tokio::test]
+async fn a_paused_partition_is_silent_and_goes_on_where_it_stopped() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    reader.source.control(Control::Pause(vec![partition("t", 0)]));
+    // Longer than a round, so that the thread has paused.
+    reader.read_nothing(Duration::from_millis(100)).await;
+    broker.fill("t", 10).await;
+    reader.read_nothing(QUIET).await;
+    reader.source.control(Control::Resume(vec![partition("t", 0)]));
+    reader.read(20).await;
+    assert_eq!(reader.offsets()[&0], (0..20).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when the thread waits for room instead of pausing and polling on (the member leaves the group after
+/// `max.poll.interval.ms`), or when a record is lost or doubled by the pause.
+#[tokio::test]
+async fn an_engine_slower_than_the_poll_limit_keeps_its_partitions() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 2_000).await;
+    let consumer = ConsumerConfig {
+        session_timeout: Duration::from_secs(4),
+        max_poll_interval: Duration::from_secs(4),
+        drain: Duration::from_millis(500),
+        patience: Duration::from_millis(200),
+        batch_records: 10,
+        batches: 1,
+        ..broker.config.consumer.clone()
+    };
+    let config = KafkaConfig { consumer, ..broker.config.clone() };
+    let mut reader = broker.join_with(&config, "t", Start::Earliest, None);
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    // Three times the limit, taking no record.
+    let slow = tokio::time::timeout(Duration::from_secs(12), reader.event()).await;
+    assert!(slow.is_err(), "the group did something: {slow:?}");
+    reader.read(2_000).await;
+    assert_eq!(reader.offsets()[&0], (0..2_000).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when a refused commit is dropped: the position would only be committed with the next one.
+#[tokio::test]
+async fn a_commit_that_a_rebalance_refuses_is_made_later() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    let refusals = [Error::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 3];
+    broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
+    reader.commit("t", 0, 7);
+    reader.close().await;
+    let mut reader = broker.join("t");
+    reader.read(3).await;
+    assert_eq!(reader.values(), ["7", "8", "9"]);
+    reader.close().await;
+}
+
+/// Red when `Connected` is not reported, is reported again and again, or an idle source does not notice the return.
+#[tokio::test]
+async fn says_once_that_the_broker_is_gone_and_once_that_it_is_back() {
+    let broker = broker(&[("t", 1)]);
+    let mut reader = broker.join("t");
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    reader.read_nothing(QUIET).await;
+    broker.mock.broker_down(-1).unwrap();
+    let gone = reader.next().await;
+    assert!(matches!(gone, Fetched::Connected(Err(_))), "{gone:?}");
+    assert!(reader.next_within(Duration::from_secs(3)).await.is_none());
+    broker.mock.broker_up(-1).unwrap();
+    let back = reader.next().await;
+    assert!(matches!(back, Fetched::Connected(Ok(()))), "{back:?}");
+    broker.fill("t", 1).await;
+    reader.read(1).await;
+    reader.close().await;
+}
+
+/// Red when a fatal error is only logged: a fenced member would poll for ever and read nothing.
+#[tokio::test]
+async fn a_fenced_instance_stops_and_names_itself() {
+    let broker = broker(&[("t", 1)]);
+    let mut reader = broker.join_with(&broker.config, "t", Start::Earliest, Some("host-0"));
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
+    let reason = reader.failure().await;
+    assert!(reason.contains("host-0") && reason.contains("group g"), "{reason}");
+}
+
+/// Red when `next` gives records to an engine that asked for control events only, or loses them by a dropped future.
+#[tokio::test]
+async fn control_events_come_without_records_and_a_dropped_future_loses_none() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 50).await;
+    let mut reader = broker.join("t");
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    tokio::time::sleep(QUIET).await;
+    assert!(tokio::time::timeout(QUIET, reader.source.next(false)).await.is_err());
+    for _ in 0..100 {
+        tokio::select! {
+            biased;
+            () = std::future::ready(()) => {}
+            fetched = reader.source.next(true) => panic!("polled out of turn: {fetched:?}"),
+        }
+    }
+    reader.read(50).await;
+    assert_eq!(reader.offsets()[&0], (0..50).collect::<Vec<_>>());
+    tokio::time::timeout(PATIENCE, reader.close()).await.unwrap();
+}
