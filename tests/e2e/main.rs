@@ -2,10 +2,19 @@
 //!
 //! `HEADWATER_TESTS=full` runs the long form of those that kill, wait or count.
 
+#![allow(clippy::unwrap_used, reason = "a poisoned lock in a test is a failed test")]
+
+mod orders;
+
 mod bus;
+mod crash;
 mod delivery;
+mod dev;
 
 use headwater_tests::{Space, stack};
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");
 
 /// A test's own space on the stack of this run.
 async fn space(name: &str) -> Space {

@@ -28,6 +28,8 @@ pub struct Foreign {
 pub struct Seen {
     /// Partition and offset.
     pub place: (i32, i64),
+    /// The record's timestamp, milliseconds since the epoch.
+    pub timestamp_ms: i64,
     /// The key.
     pub key: Option<Vec<u8>>,
     /// The value.
@@ -154,6 +156,7 @@ fn see(message: &impl Message) -> Seen {
     });
     Seen {
         place: (message.partition(), message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: headers.unwrap_or_default(),
