@@ -15,13 +15,13 @@
 mod config;
 mod source;
 
-mod partition;
-mod member;
+mod commits;
 mod flow;
+mod health;
+mod member;
+mod partition;
 mod rebalance;
 mod start;
-mod commits;
-mod health;
 
 mod producer;
 mod publisher;

@@ -1,7 +1,7 @@
 //! The Kafka connector against librdkafka's own mock of a cluster, over real sockets on the loopback interface.
 
 // Test code is held to less than what ships.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "kafka/harness.rs"]
 mod harness;

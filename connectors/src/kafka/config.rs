@@ -111,6 +111,9 @@ pub struct ProducerConfig {
     pub linger: Duration,
     /// Bytes of a record at most, its frame included; a larger one is refused before it is sent.
     pub message_max_bytes: u32,
+    /// Bytes that travel together at most, beside one record. A broker refuses such a batch as a whole when it is larger
+    /// than its topic's `max.message.bytes`, so keep this below the smallest of those; Kafka's default is 1048588.
+    pub batch_bytes: u32,
     /// An outage shorter than this is ridden out; a record that is not acknowledged by then is an error.
     #[serde(with = "duration")]
     pub delivery_timeout: Duration,
@@ -127,6 +130,7 @@ impl Default for ProducerConfig {
         Self {
             linger: Duration::from_millis(5),
             message_max_bytes: 1_000_000,
+            batch_bytes: 1_000_000,
             delivery_timeout: Duration::from_secs(150),
             queue_records: 100_000,
             queue_bytes: 64 << 20,
@@ -182,6 +186,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("request.required.acks", "an effect must be durable before its offset is committed"),
     ("partitioner", "keys are hashed as Java does"),
     ("message.max.bytes", "set kafka.producer.message_max_bytes"),
+    ("batch.size", "set kafka.producer.batch_bytes"),
     ("message.timeout.ms", "set kafka.producer.delivery_timeout"),
     ("delivery.timeout.ms", "set kafka.producer.delivery_timeout"),
     ("transactional.id", "it is derived from group and instance"),
@@ -225,6 +230,7 @@ impl KafkaConfig {
             producer.delivery_timeout > producer.linger,
             "kafka.producer.delivery_timeout must be longer than kafka.producer.linger",
         );
+        require(producer.batch_bytes > 0, "kafka.producer.batch_bytes must be at least 1");
         require(producer.queue_records > 0, "kafka.producer.queue_records must be at least 1");
         problems
     }
@@ -235,7 +241,7 @@ impl KafkaConfig {
     /// When [`problems`](Self::problems) has any.
     pub(crate) fn consumer(&self, group: &str, instance: Option<&str>) -> Result<ClientConfig, KafkaError> {
         let consumer = &self.consumer;
-        let heartbeat = (consumer.session_timeout / 3).min(Duration::from_secs(3));
+        let heartbeat = (consumer.session_timeout / 3).min(Duration::from_secs(2));
         let mut client = self.client()?;
         client
             .set("group.id", group)
@@ -272,6 +278,7 @@ impl KafkaConfig {
             .set("compression.type", producer.compression.name())
             .set("linger.ms", millis(producer.linger))
             .set("message.max.bytes", producer.message_max_bytes.to_string())
+            .set("batch.size", producer.batch_bytes.to_string())
             .set("message.timeout.ms", millis(producer.delivery_timeout))
             .set("queue.buffering.max.messages", producer.queue_records.to_string())
             .set("queue.buffering.max.kbytes", (producer.queue_bytes >> 10).max(1).to_string())

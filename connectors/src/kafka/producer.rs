@@ -84,31 +84,58 @@ impl Producer {
     /// Publishes a batch in this order and waits until every record of it is acknowledged or has failed.
     /// While the queue is full it waits for room. Dropping the future does not take back what was handed over.
     ///
+    /// A batch that the broker refuses as too large is sent again record by record, so that one record fails alone; the
+    /// others may then come after later ones of this call, which `batch_bytes` below the topic's limit avoids.
+    ///
     /// # Errors
     /// Each record that is not on its topic, by index; all others are.
     pub async fn send(&self, records: &[Outgoing]) -> Result<(), BatchErrors> {
         if records.is_empty() {
             return Ok(());
         }
-        let batch = Arc::new(BatchState::new(records.len()));
-        match self.shared.current() {
-            Ok(client) => {
-                for (index, record) in records.iter().enumerate() {
-                    enqueue(&client, record, index, &batch).await;
-                }
-                // Held until here: a producer that is dropped purges its queue.
-                batch.settled().await;
-            }
-            Err(reason) => (0..records.len()).for_each(|index| batch.settle(index, Err(Fault::Closed(reason.clone())))),
+        let all: Vec<usize> = (0..records.len()).collect();
+        let mut faults = self.publish(records, &all).await;
+        let refused: Vec<usize> = faults.iter().filter(|(_, f)| f.is_too_large()).map(|(index, _)| *index).collect();
+        if refused.len() > 1 {
+            // A broker refuses a batch as a whole, and does not say for which record.
+            faults.retain(|(_, fault)| !fault.is_too_large());
+            faults.extend(self.publish_alone(records, &refused).await);
+            faults.sort_unstable_by_key(|(index, _)| *index);
         }
-        let faults = batch.take_faults();
-        self.shared.replace_if_fatal(&faults);
         if faults.is_empty() {
             return Ok(());
         }
         let max_bytes = self.shared.max_bytes;
         let describe = |(index, fault): (usize, Fault)| fault.describe(index, &records[index], max_bytes);
         Err(BatchErrors(faults.into_iter().map(describe).collect()))
+    }
+
+    /// Publishes these records in this order, and gives back those that failed.
+    async fn publish(&self, records: &[Outgoing], indices: &[usize]) -> Vec<(usize, Fault)> {
+        let batch = Arc::new(BatchState::new(indices.len()));
+        match self.shared.current() {
+            Ok(client) => {
+                for index in indices {
+                    enqueue(&client, &records[*index], *index, &batch).await;
+                }
+                // The client is held until here: one that is dropped purges its queue.
+                batch.settled().await;
+            }
+            Err(reason) => indices.iter().for_each(|index| batch.settle(*index, Err(Fault::Closed(reason.clone())))),
+        }
+        let faults = batch.take_faults();
+        self.shared.replace_if_fatal(&faults);
+        faults
+    }
+
+    async fn publish_alone(&self, records: &[Outgoing], indices: &[usize]) -> Vec<(usize, Fault)> {
+        let topic = &records[indices[0]].topic;
+        tracing::warn!(%topic, records = indices.len(), "a batch was too large for its topic and is sent record by record: lower kafka.producer.batch_bytes below the topic's max.message.bytes");
+        let mut faults = Vec::new();
+        for index in indices {
+            faults.extend(self.publish(records, std::slice::from_ref(index)).await);
+        }
+        faults
     }
 
     /// Waits until all that was sent is acknowledged, at most `timeout`, and closes the producer for every clone.
@@ -249,6 +276,10 @@ impl BatchState {
 }
 
 impl Fault {
+    fn is_too_large(&self) -> bool {
+        matches!(self, Self::Client(ClientError::MessageProduction(Code::MessageSizeTooLarge)))
+    }
+
     fn describe(self, index: usize, record: &Outgoing, max_bytes: u32) -> BatchError {
         let error = match self {
             Self::Closed(reason) => return BatchError { index, reason, permanent: false },

@@ -86,6 +86,7 @@ impl Member {
         if let Err(error) = assigned.and_then(|()| if names.is_empty() { Ok(()) } else { consumer.pause(list) }) {
             return self.fail(format!("cannot take over assigned partitions: {error}: restart the program"));
         }
+        tracing::info!(group = self.source.group, partitions = names.len(), "partitions were assigned");
         let now = Instant::now();
         names.iter().for_each(|name| self.partitions.insert(name, now));
         if !self.leaving {
@@ -97,6 +98,7 @@ impl Member {
     fn revoked(&mut self, consumer: &GroupConsumer, list: &TopicPartitionList) {
         let names = partition::names(list);
         if !consumer.assignment_lost() && !self.leaving && !names.is_empty() {
+            tracing::info!(group = self.source.group, partitions = names.len(), "partitions are taken away");
             self.drop_unsent(&names);
             self.report(Fetched::Revoked(names.clone()));
             self.await_release(&names);

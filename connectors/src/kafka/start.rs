@@ -121,7 +121,7 @@ impl Member {
             self.warn_lost(&name.topic, name.partition, low - next);
         }
         let (group, next) = (&self.source.group, next.max(low));
-        tracing::info!(group, partition = %name, offset = next, ?from, "reading begins");
+        tracing::debug!(group, partition = %name, offset = next, ?from, "reading begins");
         if let Some(partition) = self.partitions.get_mut(name) {
             partition.life = Life::Delivering { start, next };
             partition.step(Instant::now());
