@@ -1,1 +1,15 @@
-fn main() {}
+//! The product: the orders pipeline with every command.
+
+use std::process::ExitCode;
+
+use headwater::Pipeline;
+use headwater_cli::Deps;
+use headwater_processors::Warehouse;
+
+fn main() -> ExitCode {
+    headwater_cli::main(orders)
+}
+
+fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {
+    Ok(headwater_processors::orders(Warehouse::new(deps.http(), deps.warehouse_url())))
+}

@@ -58,6 +58,7 @@ pub use headwater_macros::on_event;
 pub use input::{Any, Delivery, Input};
 pub use metrics::{GroupState, Metric, States};
 pub use murmur2::partition_for;
+pub use pattern::{Pattern, PatternError};
 pub use payload::{Category, EventType, Payload, Priority};
 pub use pipeline::{Group, Pipeline, Work};
 pub use processor::{IntoProcessor, Matching, Processor, With, matching, with};

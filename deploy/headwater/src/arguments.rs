@@ -1,0 +1,135 @@
+//! What can be written on the command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
+/// exactly once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "headwater",
+    version,
+    max_term_width = 120,
+    after_help = "\
+Configuration: headwater.toml in the working folder (or --config FILE), then HEADWATER__SECTION__KEY variables; \
+`headwater config show` prints all of it. HEADWATER_LOG=debug says more.
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 130 cut short by a second signal."
+)]
+pub(crate) struct Arguments {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands, each in a file of its own.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a local stack and every processor on it.
+    Dev(DevArguments),
+    /// Run groups against the configured cluster.
+    Run(RunArguments),
+    /// Topics, schemas and tables that the pipeline needs.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    /// Produce JSON lines from standard input as events of a type.
+    Produce(ProduceArguments),
+    /// Print events as JSON lines, from now on.
+    Tail(TailArguments),
+    /// Check or print the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+impl Command {
+    /// Whether it runs until it is stopped and tells of itself meanwhile.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Self::Dev(_) | Self::Run(_))
+    }
+}
+
+/// What `dev` takes.
+#[derive(Debug, Args)]
+pub(crate) struct DevArguments {
+    /// Also produce sample events, print what became of them, and stop.
+    #[arg(long, conflicts_with = "stack_only")]
+    pub(crate) demo: bool,
+    /// `apache`, or the address of a cluster that is running.
+    #[arg(long, default_value = "apache", value_name = "apache|HOST:PORT")]
+    pub(crate) kafka: String,
+    /// `auto`, or the address of a database that is there.
+    #[arg(long, default_value = "auto", value_name = "auto|URL")]
+    pub(crate) postgres: String,
+    /// `auto`, or the address of a schema registry that is running.
+    #[arg(long, default_value = "auto", value_name = "auto|URL")]
+    pub(crate) registry: String,
+    /// Where health and metrics are answered.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub(crate) http: SocketAddr,
+    /// Where the stack keeps its data and `endpoints.env`.
+    #[arg(long, default_value = ".headwater", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Start Kafka, registry, Postgres and warehouse, apply the topology, and run no group.
+    #[arg(long)]
+    pub(crate) stack_only: bool,
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// A group to run; may be repeated. All by default.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Vec<String>,
+    /// Where health and metrics are answered, instead of `http.addr`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+}
+
+/// What `topology` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Print what the pipeline needs; asks no server.
+    Show,
+    /// Create topics, register schemas, run migrations and create the sinks' tables. Changes nothing twice.
+    Apply {
+        /// Only print what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What `produce` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ProduceArguments {
+    /// The event type, such as payment.completed.
+    #[arg(value_name = "TYPE")]
+    pub(crate) event_type: String,
+    /// The field whose value is the record's key; by default the key that the type itself has.
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) key: Option<String>,
+}
+
+/// What `tail` takes.
+#[derive(Debug, Args)]
+pub(crate) struct TailArguments {
+    /// Event types: `payment.completed`, `payment.*` (one segment), `payment.#` (the rest), `*` (everything).
+    #[arg(default_value = "*")]
+    pub(crate) pattern: String,
+    /// From the oldest event on, instead of from now.
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+    /// Stop after so many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+}
+
+/// What `config` does.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Name every problem of configuration and pipeline; exit code 2 when there is one.
+    Check,
+    /// Print the whole configuration as TOML, secrets as ***.
+    Show,
+}

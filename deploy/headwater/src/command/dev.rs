@@ -1,0 +1,175 @@
+//! `dev`: a local stack and every processor on it.
+//!
+//! A signal stops everything that was started, at any moment, also in the middle of starting; the exit code is 0 then,
+//! since that is what was asked for. A second signal cuts it short: 130.
+
+mod demo;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use headwater::States;
+use headwater_dev::{
+    Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_endpoints, write_endpoints,
+};
+
+use super::topology;
+use crate::{
+    arguments::DevArguments,
+    config::{Overlay, PREFIX},
+    groups::Groups,
+    http::{Health, Server},
+    instance::Instance,
+    output::Output,
+    outside::Outside,
+    program::{App, Program},
+    signals::Stop,
+};
+
+/// How long the groups may take to join, once the stack runs.
+const JOIN: Duration = Duration::from_secs(60);
+/// Between two looks at whether they have.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(program: &Program, arguments: DevArguments, stop: Stop) -> Result<ExitCode> {
+    // Nobody shall read the addresses of a stack that has gone.
+    remove_endpoints(&arguments.data).context("cannot remove an old endpoints.env")?;
+    // What is wrong is said before anything is started.
+    program.load(&[])?;
+    let stack = match Stack::start(stack_config(&arguments), stop.channel()).await {
+        Ok(stack) => stack,
+        Err(_) if stop.is_requested() => return Ok(ExitCode::SUCCESS),
+        Err(error) => return Err(error),
+    };
+    let ran = on(program, &arguments, stack.endpoints(), stop).await;
+    let stopped = stack.stop().await;
+    ran?;
+    stopped?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stack_config(arguments: &DevArguments) -> StackConfig {
+    StackConfig {
+        kafka: match arguments.kafka.as_str() {
+            "apache" => KafkaChoice::Apache,
+            address => KafkaChoice::At(address.to_owned()),
+        },
+        postgres: match arguments.postgres.as_str() {
+            "auto" => PostgresChoice::Auto,
+            url => PostgresChoice::At(url.to_owned()),
+        },
+        registry: match arguments.registry.as_str() {
+            "auto" => RegistryChoice::Auto,
+            url => RegistryChoice::At(url.to_owned()),
+        },
+        ..StackConfig::new(&arguments.data)
+    }
+}
+
+/// Everything that happens while the stack runs.
+async fn on(program: &Program, arguments: &DevArguments, endpoints: &Endpoints, mut stop: Stop) -> Result<()> {
+    let overlay = overlay(arguments, endpoints)?;
+    let app = program.load(&overlay)?;
+    let outside = Outside::new(&app)?;
+    tokio::select! {
+        applied = apply(&app, &outside) => applied?,
+        () = stop.requested() => return Ok(()),
+    }
+    let states = States::default();
+    let health = Health::new(states.clone(), outside.database.clone());
+    let server = Server::start(arguments.http, health.clone()).await?;
+    let lines = lines(endpoints, &overlay, &server);
+    let ended = if arguments.stack_only {
+        announce(arguments, &lines)?;
+        stop.requested().await;
+        Ok(())
+    } else {
+        let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
+        let mut groups = Groups::start(&app, &outside, instance.name(), &app.groups, &states)?;
+        let worked = tokio::select! {
+            worked = work(&app, &outside, &health, arguments, &lines) => worked,
+            () = stop.requested() => Ok(()),
+            () = groups.all_ended() => Err(anyhow::anyhow!("every group has failed")),
+        };
+        health.stopping();
+        let drained = groups.drain().await;
+        worked.and(drained)
+    };
+    let closed = outside.producer.close(app.close_limit()).await;
+    server.stop().await;
+    ended?;
+    Ok(closed?)
+}
+
+/// The topology, with what was done in the log.
+async fn apply(app: &App, outside: &Outside) -> Result<()> {
+    let outcome = topology::apply(app, outside, false).await;
+    outcome.done.iter().for_each(|done| tracing::info!("{done}"));
+    if outcome.problems.is_empty() { Ok(()) } else { bail!("{}", outcome.problems.join("\nerror: ")) }
+}
+
+/// Waits until all is ready, says where everything is, and shows the demo or works until somebody stops it.
+async fn work(
+    app: &App,
+    outside: &Outside,
+    health: &Health,
+    arguments: &DevArguments,
+    lines: &[(String, String)],
+) -> Result<()> {
+    let ready = async {
+        while !health.troubles().await.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(JOIN, ready).await.is_err() {
+        bail!("not ready within {JOIN:?}: {}", health.troubles().await.join("; "));
+    }
+    announce(arguments, lines)?;
+    if arguments.demo {
+        return demo::show(app, outside).await;
+    }
+    std::future::pending().await
+}
+
+/// What points a program at this stack, by setting.
+fn overlay(arguments: &DevArguments, endpoints: &Endpoints) -> Result<Overlay> {
+    let data = std::path::absolute(&arguments.data).context("cannot resolve --data")?;
+    let state: PathBuf = data.join("state");
+    let settings = [
+        ("kafka.bootstrap", endpoints.kafka_bootstrap.clone()),
+        ("kafka.consumer.session_timeout", "10s".to_owned()),
+        ("registry.url", endpoints.schema_registry_url.clone()),
+        ("postgres.url", endpoints.database_url.clone()),
+        ("warehouse.url", endpoints.warehouse_url.clone()),
+        // Its brokers are one.
+        ("topology.replication", "1".to_owned()),
+        ("topology.min_insync_replicas", "1".to_owned()),
+        ("dir", state.display().to_string()),
+    ];
+    Ok(settings.map(|(setting, value)| (setting.to_owned(), value)).into())
+}
+
+/// The lines of `endpoints.env`.
+fn lines(endpoints: &Endpoints, overlay: &Overlay, server: &Server) -> Vec<(String, String)> {
+    let mut lines = endpoints.pairs();
+    lines.push(("HEADWATER_HTTP".to_owned(), format!("http://{}", server.addr())));
+    let variable = |setting: &str| format!("{PREFIX}{}", setting.to_uppercase().replace('.', "__"));
+    lines.extend(overlay.iter().map(|(setting, value)| (variable(setting), value.clone())));
+    // Beside `dev` several programs may run, each on a port of its own.
+    lines.push((variable("http.addr"), "127.0.0.1:0".to_owned()));
+    lines
+}
+
+/// Says where everything is: to people, and to other programs in `endpoints.env`.
+fn announce(arguments: &DevArguments, lines: &[(String, String)]) -> Result<()> {
+    write_endpoints(&arguments.data, lines).context("cannot write endpoints.env")?;
+    let mut out = Output::new();
+    for (name, value) in lines.iter().filter(|(name, _)| !name.starts_with(PREFIX)) {
+        out.line(format_args!("{name}={value}"))?;
+    }
+    let file = arguments.data.join("endpoints.env");
+    out.line(format_args!("ready; in another shell: set -a; . {}; set +a", file.display()))?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! `produce TYPE`: JSON lines in, Avro events out. A refused line is named by its number, the others are sent.
+
+use std::{
+    io::{BufRead, Read, Write},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use headwater::{
+    EventType, Headers, Outgoing, Time, TraceContext,
+    codec::{Encoder, WriterSchema, split},
+    ports::{Http, Request, SchemaError, Schemas as _},
+    topic_of,
+};
+use headwater_connectors::{http::HttpClient, kafka::Producer};
+use serde_json::Value as Json;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    arguments::ProduceArguments,
+    config::{Problems, nearest},
+    outside::Outside,
+    program::{App, Program},
+};
+
+/// Bytes of a line at most.
+const LINE_LIMIT: u64 = 16 << 20;
+/// Lines that are sent together at most.
+const BATCH: usize = 500;
+const SOURCE: &str = "headwater/produce";
+
+pub(crate) async fn run(program: &Program, arguments: ProduceArguments) -> Result<ExitCode> {
+    let app = program.load(&[])?;
+    let outside = Outside::new(&app)?;
+    let target = Target::find(&app, &outside, arguments).await?;
+    let (lines_in, mut lines) = mpsc::channel(BATCH);
+    // Ends with standard input, or when nobody takes its lines any more.
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read_lines(&lines_in))?;
+    let (mut batch, mut tally) = (Vec::with_capacity(BATCH), Tally::default());
+    while lines.recv_many(&mut batch, BATCH).await > 0 {
+        target.send(&outside.producer, batch.drain(..), &mut tally).await?;
+    }
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "{} sent, {} refused", tally.sent, tally.refused)?;
+    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line with its number, from 1; or why there is none.
+type Line = (u64, Result<Vec<u8>, String>);
+
+#[derive(Debug, Default)]
+struct Tally {
+    sent: usize,
+    refused: usize,
+}
+
+impl Tally {
+    fn refuse(&mut self, line: u64, why: &str) -> Result<()> {
+        self.refused += 1;
+        writeln!(std::io::stderr().lock(), "line {line}: {why}").context("cannot write to standard error")
+    }
+}
+
+/// Where the events go and how they are written.
+struct Target {
+    event_type: String,
+    topic: Arc<str>,
+    encoder: Encoder,
+    schema: Arc<WriterSchema>,
+    key: Key,
+}
+
+enum Key {
+    /// The value of this field.
+    Field(String),
+    /// What the type itself says.
+    Of(EventType),
+}
+
+impl Target {
+    /// A type of the catalogue goes to its own topic under its own schema; one that only a binding names goes to the
+    /// bound topic under the newest schema registered for that.
+    async fn find(app: &App, outside: &Outside, arguments: ProduceArguments) -> Result<Self> {
+        let ProduceArguments { event_type, key } = arguments;
+        let catalogue = app.pipeline.catalogue();
+        let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
+        if let Some(facts) = catalogue.get(&event_type) {
+            let topic = topic_of(facts.name);
+            let subject =
+                headwater::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
+            let subject = subject.map(|subject| subject.name).unwrap_or_default();
+            let id = outside.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
+                SchemaError::Unknown(why) => anyhow::anyhow!("{why}: run `headwater topology apply`"),
+                error => error.into(),
+            })?;
+            let schema = WriterSchema::parse(id, facts.schema, &[])?;
+            let key = key.map_or(Key::Of(*facts), Key::Field);
+            return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key });
+        }
+        let Some(topic) = bound else {
+            let known: Vec<&str> = catalogue
+                .types()
+                .map(|t| t.name)
+                .chain(catalogue.bindings().map(|(_, b)| b.event_type.as_str()))
+                .collect();
+            let hint = nearest(&event_type, &known)
+                .map_or_else(|| format!("known are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            return Err(Problems::one(format!("there is no event type `{event_type}`; {hint}")).into());
+        };
+        let key = key.ok_or_else(|| {
+            Problems::one(format!(
+                "`{event_type}` is known by its bound topic alone: say with --key which field is the key"
+            ))
+        })?;
+        let id = latest(app, topic).await?;
+        let text = outside.registry.by_id(id).await?;
+        let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
+        Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key: Key::Field(key) })
+    }
+
+    async fn send(&self, producer: &Producer, lines: impl Iterator<Item = Line>, tally: &mut Tally) -> Result<()> {
+        let (mut records, mut numbers) = (Vec::new(), Vec::new());
+        for (number, line) in lines {
+            match line.and_then(|line| self.record(&line)) {
+                Ok(record) => {
+                    records.push(record);
+                    numbers.push(number);
+                }
+                Err(why) => tally.refuse(number, &why)?,
+            }
+        }
+        let failed = producer.send(&records).await.err().map(|errors| errors.0).unwrap_or_default();
+        tally.sent += records.len() - failed.len();
+        for error in failed {
+            tally.refuse(numbers[error.index], &error.reason)?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, line: &[u8]) -> Result<Outgoing, String> {
+        let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+        let value = self.encoder.encode_json(&json).map_err(|error| error.to_string())?;
+        let key = match &self.key {
+            Key::Of(facts) => {
+                let (_, datum) = split(&value).map_err(|error| error.to_string())?;
+                (facts.key_of)(&self.schema, datum).map_err(|error| error.to_string())?
+            }
+            Key::Field(field) => match json.get(field) {
+                Some(Json::String(text)) => text.clone(),
+                Some(number @ Json::Number(_)) => number.to_string(),
+                _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),
+            },
+        };
+        let headers = self.headers(&key);
+        Ok(Outgoing {
+            topic: self.topic.clone(),
+            partition: None,
+            key: Some(key.into_bytes()),
+            value: Some(value),
+            headers,
+        })
+    }
+
+    /// A new event's own metadata: it begins a conversation and a trace.
+    fn headers(&self, key: &str) -> Headers {
+        let id = Uuid::new_v4().to_string();
+        let mut headers = Headers::default();
+        headers.push_text("ce_specversion", "1.0");
+        headers.push_text("ce_id", &id);
+        headers.push_text("ce_source", SOURCE);
+        headers.push_text("ce_type", &self.event_type);
+        headers.push_text("ce_time", &Time::now().to_string());
+        headers.push_text("ce_subject", key);
+        headers.push_text("ce_correlationid", &id);
+        headers.push("traceparent", Some(&TraceContext::derived(SOURCE, &id).header()));
+        headers
+    }
+}
+
+/// The id of the newest schema of a topic that is not ours, under Confluent's default name for it.
+async fn latest(app: &App, topic: &str) -> Result<u32> {
+    let registry = &app.config.registry;
+    let url = format!("{}/subjects/{topic}-value/versions/latest", registry.url.expose().trim_end_matches('/'));
+    let request = Request { method: "GET", url, headers: Vec::new(), body: Vec::new() };
+    let answer = HttpClient::new(&app.config.client)?.send(request).await?;
+    anyhow::ensure!(
+        answer.status == 200,
+        "the schema registry has no schema {topic}-value (status {}): register one for the bound topic",
+        answer.status
+    );
+    let answer: Json = serde_json::from_slice(&answer.body).context("the schema registry's answer is no JSON")?;
+    let id = answer.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
+    id.context("the schema registry's answer has no id")
+}
+
+/// Hands on every line that is not blank, until the end of input.
+fn read_lines(lines: &mpsc::Sender<Line>) {
+    let mut input = std::io::stdin().lock();
+    let mut number = 0;
+    loop {
+        number += 1;
+        let mut line = Vec::new();
+        let line = match input.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
+            Ok(0) => return,
+            Ok(read) if read as u64 == LINE_LIMIT && !line.ends_with(b"\n") => {
+                let skipped = input.skip_until(b'\n').map(|_| ());
+                let why = format!("longer than {LINE_LIMIT} bytes");
+                Err(skipped.err().map_or(why, |error| error.to_string()))
+            }
+            Ok(_) if line.trim_ascii().is_empty() => continue,
+            Ok(_) => Ok(line),
+            Err(error) => {
+                let _ = lines.blocking_send((number, Err(format!("cannot read standard input: {error}"))));
+                return;
+            }
+        };
+        if lines.blocking_send((number, line)).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `run`: groups against the configured cluster, until a signal.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headwater::States;
+
+use crate::{
+    arguments::RunArguments,
+    groups::Groups,
+    http::{Health, Server},
+    instance::Instance,
+    outside::Outside,
+    program::Program,
+    signals::Stop,
+};
+
+pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
+    let overlay: Vec<_> = arguments.http.iter().map(|addr| ("http.addr".to_owned(), addr.to_string())).collect();
+    let app = program.load(&overlay)?;
+    let chosen = app.select(&arguments.group)?;
+    let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
+    let outside = Outside::new(&app)?;
+    let states = States::default();
+    let health = Health::new(states.clone(), outside.database.clone());
+    let server = Server::start(app.config.http.addr, health.clone()).await?;
+    let mut groups = Groups::start(&app, &outside, instance.name(), &chosen, &states)?;
+    tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
+    tokio::select! {
+        () = stop.requested() => {}
+        () = groups.all_ended() => {}
+    }
+    health.stopping();
+    let drained = groups.drain().await;
+    let closed = outside.producer.close(app.close_limit()).await;
+    server.stop().await;
+    drained?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,129 @@
+//! `tail PATTERN`: events as JSON lines. What cannot be decoded is printed with an `error` and stops nothing.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headwater::{Headers, Meta, Pattern, Record};
+use headwater_connectors::kafka::Subscription;
+use serde_json::{Map, Value as Json, json};
+
+use crate::{
+    arguments::TailArguments,
+    config::Problems,
+    groups::ALL_EVENTS,
+    output::{self, Output},
+    outside::Outside,
+    program::{App, Program},
+    reader::{Lens, Reader, Seen},
+    signals::Stop,
+};
+
+pub(crate) async fn run(program: &Program, arguments: &TailArguments, mut stop: Stop) -> Result<ExitCode> {
+    let app = program.load(&[])?;
+    let pattern: Pattern = arguments.pattern.parse().map_err(|error| Problems::one(format!("{error}")))?;
+    let outside = Outside::new(&app)?;
+    let mut lens = Lens::new(&outside, app.pipeline.catalogue());
+    let mut reader = tokio::select! {
+        reader = Reader::open(&app.config.kafka, &outside.cluster, sources(&app, &pattern), arguments.from_beginning) => reader?,
+        () = stop.requested() => return Ok(ExitCode::SUCCESS),
+    };
+    let printed = tokio::select! {
+        printed = print(&mut reader, &mut lens, &pattern, arguments.limit) => printed,
+        () = stop.requested() => Ok(()),
+    };
+    reader.close().await;
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints until the limit is reached, or nobody reads any more.
+async fn print(reader: &mut Reader, lens: &mut Lens, pattern: &Pattern, limit: Option<u64>) -> Result<()> {
+    let (mut out, mut left) = (Output::new(), limit.unwrap_or(u64::MAX));
+    while left > 0 {
+        for record in reader.next().await? {
+            let seen = lens.look(&record).await;
+            // One whose type is unknown could be what is looked for.
+            let wanted = seen.meta.as_ref().map_or(true, |meta| pattern.matches(&meta.event_type));
+            if wanted && left > 0 {
+                left -= 1;
+                out.line(line(&record, &seen))?;
+            }
+        }
+        if out.flush()? == output::Reader::HasGone {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The topics on which events of a pattern can be.
+fn sources(app: &App, pattern: &Pattern) -> Subscription {
+    let bound = app.pipeline.catalogue().bindings().filter(|(_, binding)| pattern.matches(&binding.event_type));
+    let own = pattern.domain().map(|domain| format!("events.{domain}"));
+    let pattern = own.is_none().then(|| ALL_EVENTS.to_owned());
+    Subscription { topics: own.into_iter().chain(bound.map(|(topic, _)| topic.to_owned())).collect(), pattern }
+}
+
+/// One event with all of its metadata, as an object on one line.
+fn line(record: &Record, seen: &Seen) -> Json {
+    let mut fields = Map::new();
+    match &seen.meta {
+        Ok(meta) => metadata(&mut fields, meta),
+        Err(_) => {
+            fields.insert("headers".to_owned(), headers(&record.headers));
+        }
+    }
+    for (name, value) in [
+        ("topic", json!(&*record.topic)),
+        ("partition", json!(record.partition)),
+        ("offset", json!(record.offset)),
+        ("timestamp_ms", json!(record.timestamp_ms)),
+        ("key", record.key.as_deref().map_or(Json::Null, bytes)),
+        ("schema_id", json!(seen.schema_id)),
+        ("data", seen.data.as_ref().cloned().unwrap_or(Json::Null)),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+    let errors: Vec<&str> =
+        [seen.meta.as_ref().err(), seen.data.as_ref().err()].into_iter().flatten().map(String::as_str).collect();
+    if !errors.is_empty() {
+        fields.insert("error".to_owned(), json!(errors.join("; ")));
+    }
+    Json::Object(fields)
+}
+
+fn metadata(fields: &mut Map<String, Json>, meta: &Meta) {
+    for (name, value) in [
+        ("id", json!(meta.id)),
+        ("source", json!(meta.source)),
+        ("type", json!(meta.event_type)),
+        ("time", json!(meta.time.to_string())),
+        ("subject", json!(meta.subject)),
+        ("aggregate_type", json!(meta.aggregate_type)),
+        ("aggregate_version", json!(meta.aggregate_version)),
+        ("category", json!(meta.category.as_str())),
+        ("priority", json!(meta.priority)),
+        ("data_version", json!(meta.data_version)),
+        ("correlation_id", json!(meta.correlation_id)),
+        ("causation_id", json!(meta.causation_id)),
+        ("user_id", json!(meta.user_id)),
+        ("traceparent", json!(meta.trace.to_string())),
+        ("tracestate", json!(meta.trace.state)),
+        ("attempt", json!(meta.attempt)),
+        ("headers", headers(&meta.extra)),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+/// Headers in their order: names may repeat.
+fn headers(headers: &Headers) -> Json {
+    headers.iter().map(|(name, value)| json!({ "name": name, "value": value.map_or(Json::Null, bytes) })).collect()
+}
+
+/// Text as it is; other bytes in hex behind `0x`.
+fn bytes(bytes: &[u8]) -> Json {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!(bytes.iter().fold("0x".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))),
+    }
+}

@@ -1,0 +1,45 @@
+//! A sink's committer whose counts show among the group's metrics.
+
+use std::sync::Arc;
+
+use headwater::{
+    CommitError, Committed, GroupState, Metric, TopicPartition, Unit,
+    ports::{BoxFuture, Committer, From},
+};
+use headwater_connectors::postgres::{PostgresSink, SinkCounts};
+
+/// A sink that reports the rows it passed over.
+pub(crate) struct Counted {
+    sink: PostgresSink,
+    counts: Arc<SinkCounts>,
+    state: Arc<GroupState>,
+}
+
+impl Counted {
+    pub(crate) fn new(sink: PostgresSink, state: Arc<GroupState>) -> Self {
+        Self { counts: sink.counts(), sink, state }
+    }
+}
+
+impl Committer for Counted {
+    fn atomic(&self) -> bool {
+        self.sink.atomic()
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        self.sink.start(partitions)
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        let Self { sink, counts, state } = self;
+        Box::pin(async move {
+            let outcome = sink.commit(unit).await;
+            state.set(Metric::Superseded, counts.superseded());
+            outcome
+        })
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.sink.forget(partitions);
+    }
+}

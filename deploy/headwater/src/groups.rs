@@ -1,0 +1,150 @@
+//! The running groups of one process, and how they stop.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Committer};
+use headwater_connectors::kafka::{KafkaPublisher, KafkaSource, SourceConfig, Subscription};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    config::Problems,
+    counted::Counted,
+    outside::Outside,
+    program::{App, Bounded},
+};
+
+/// What every topic of events is called.
+pub(crate) const ALL_EVENTS: &str = r"^events\..*";
+
+/// Groups that run, each on a task of its own: one that fails leaves the others alone.
+pub(crate) struct Groups {
+    workers: JoinSet<(String, Result<(), WorkerError>)>,
+    stop: watch::Sender<bool>,
+    count: usize,
+    failed: usize,
+}
+
+impl Groups {
+    /// Joins every group under this instance and lets it work.
+    ///
+    /// # Errors
+    /// When the configuration of a client or a sink cannot work; no group runs then.
+    pub(crate) fn start(
+        app: &App,
+        outside: &Outside,
+        instance: &str,
+        groups: &[Bounded],
+        states: &States,
+    ) -> Result<Self> {
+        let catalogue = Arc::new(app.pipeline.catalogue().clone());
+        let parts = groups.iter().map(|bounded| parts(app, outside, instance, bounded, states, &catalogue));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let (stop, stopped) = watch::channel(false);
+        let mut workers = JoinSet::new();
+        for parts in parts {
+            workers.spawn(work(parts, stopped.clone()));
+        }
+        Ok(Self { workers, stop, count: groups.len(), failed: 0 })
+    }
+
+    /// Resolves when every group has ended of itself: nothing is left to do. Until then each failure is logged.
+    pub(crate) async fn all_ended(&mut self) {
+        while let Some(ended) = self.workers.join_next().await {
+            self.note(ended);
+        }
+    }
+
+    /// Lets every group finish what is under way, commit and leave.
+    ///
+    /// # Errors
+    /// When every group had failed before, or one failed while it stopped.
+    pub(crate) async fn drain(mut self) -> Result<()> {
+        let before = self.failed;
+        self.stop.send_replace(true);
+        self.all_ended().await;
+        anyhow::ensure!(
+            self.failed == before && before < self.count,
+            "{} of {} groups failed",
+            self.failed,
+            self.count
+        );
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Result<(String, Result<(), WorkerError>), tokio::task::JoinError>) {
+        match ended {
+            Ok((group, Ok(()))) => tracing::info!(group, "group stopped"),
+            Ok((group, Err(error))) => {
+                self.failed += 1;
+                tracing::error!(group, %error, "group failed; the others go on");
+            }
+            Err(error) => {
+                self.failed += 1;
+                tracing::error!(%error, "a group ended by a fault of the program; the others go on");
+            }
+        }
+    }
+}
+
+/// One group until it is told to stop.
+async fn work(parts: Parts, mut stop: watch::Receiver<bool>) -> (String, Result<(), WorkerError>) {
+    let group = parts.group.id.clone();
+    let mut early = stop.clone();
+    let built = tokio::select! {
+        built = Worker::build(parts) => built,
+        // Nothing has begun: there is nothing to drain.
+        _ = early.wait_for(|stopped| *stopped) => return (group, Ok(())),
+    };
+    let stopped = async move {
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    };
+    match built {
+        Ok(worker) => (group, worker.run(stopped).await),
+        Err(error) => (group, Err(error)),
+    }
+}
+
+fn parts(
+    app: &App,
+    outside: &Outside,
+    instance: &str,
+    bounded: &Bounded,
+    states: &States,
+    catalogue: &Arc<Catalogue>,
+) -> Result<Parts, Problems> {
+    let Bounded { group, settings, start } = bounded.clone();
+    let state = states.of(&group.id);
+    let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
+    let committer: Box<dyn Committer> = match &group.work {
+        Work::Process(_) => Box::new(KafkaPublisher::new(outside.producer.clone())),
+        Work::Sink(sink) => {
+            // Made where there is a sink.
+            let database = outside.database.as_ref().ok_or_else(|| wrong("no database is configured".to_owned()))?;
+            let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
+            Box::new(Counted::new(sink, state.clone()))
+        }
+    };
+    let source = SourceConfig {
+        group: group.id.clone(),
+        instance: Some(instance.to_owned()),
+        subscription: subscription(&group.subscription),
+        start,
+    };
+    let source = KafkaSource::join(&app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
+    Ok(Parts {
+        group,
+        catalogue: catalogue.clone(),
+        settings,
+        source: Box::new(source),
+        committer,
+        schemas: outside.schemas.clone(),
+        clock: outside.clock.clone(),
+        state,
+    })
+}
+
+/// The pipeline's subscription in the connector's words.
+pub(crate) fn subscription(of: &headwater::Subscription) -> Subscription {
+    Subscription { topics: of.topics.clone(), pattern: of.all_events.then(|| ALL_EVENTS.to_owned()) }
+}

@@ -1,0 +1,49 @@
+//! The clients of one process, shared by its groups.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use headwater::{SchemaCache, SystemClock, Work, ports::Clock};
+use headwater_connectors::{
+    kafka::{Cluster, Producer},
+    postgres::Database,
+    registry::Registry,
+};
+
+use crate::{config::Problems, program::App};
+
+/// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
+/// start.
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub(crate) cluster: Cluster,
+    /// One for all groups: it keeps the order of each.
+    pub(crate) producer: Producer,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) schemas: Arc<SchemaCache>,
+    /// `None` where no group writes to it.
+    pub(crate) database: Option<Database>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Outside {
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub(crate) fn new(app: &App) -> Result<Self> {
+        let config = &app.config;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
+        let has_sink = app.groups.iter().any(|bounded| matches!(bounded.group.work, Work::Sink(_)));
+        let database = has_sink.then(|| config.postgres.connector().build()).transpose();
+        Ok(Self {
+            cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
+            producer: Producer::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
+            schemas: Arc::new(SchemaCache::new(registry.clone(), clock.clone())),
+            registry,
+            database: database.map_err(|error| Problems::one(format!("postgres: {error}")))?,
+            clock,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! A pipeline and its configuration, before and after they are put together.
+
+use std::{sync::Arc, time::Duration};
+
+use headwater::{Group, Pipeline, Settings, Work, ports::Http};
+use headwater_connectors::{http::HttpClient, kafka::Start};
+use serde::de::DeserializeOwned;
+
+use crate::config::{Config, Layers, LogFormat, Problems, Resolved, nearest};
+
+/// What a pipeline may need of the outside.
+pub struct Deps {
+    http: Arc<dyn Http>,
+    warehouse_url: String,
+    settings: toml::Table,
+}
+
+impl Deps {
+    /// The HTTP client of this process, with the bounds of `[client]`.
+    pub fn http(&self) -> Arc<dyn Http> {
+        self.http.clone()
+    }
+
+    /// The warehouse's base address, `warehouse.url`; in `dev` its stand-in's.
+    pub fn warehouse_url(&self) -> &str {
+        &self.warehouse_url
+    }
+
+    /// Reads the free section `[settings]`; deny unknown fields to have them refused.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn settings<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let settings = toml::Value::Table(self.settings.clone());
+        settings.try_into().map_err(|error: toml::de::Error| anyhow::anyhow!("settings: {}", error.message()))
+    }
+}
+
+type Build = Box<dyn Fn(&Deps) -> anyhow::Result<Pipeline>>;
+
+/// Configuration that is not checked and a pipeline that is not built yet.
+pub(crate) struct Program {
+    layers: Layers,
+    build: Build,
+}
+
+/// A checked configuration and its pipeline, with the bound topics and sinks of the configuration.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    /// The same as it was read, for `config show`.
+    pub(crate) tree: toml::Table,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) groups: Vec<Bounded>,
+}
+
+/// A group with its bounds and the place where it starts.
+#[derive(Clone)]
+pub(crate) struct Bounded {
+    pub(crate) group: Group,
+    pub(crate) settings: Settings,
+    pub(crate) start: Start,
+}
+
+impl Program {
+    pub(crate) fn new(layers: Layers, build: Build) -> Self {
+        Self { layers, build }
+    }
+
+    /// The log's format, even where other settings are wrong.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.layers.clone().resolve().map_or(LogFormat::Text, |resolved| resolved.config.log.format)
+    }
+
+    /// Puts everything together, with a command's own settings over the configured ones.
+    ///
+    /// # Errors
+    /// Everything that is wrong with configuration and pipeline, at once.
+    pub(crate) fn load(&self, overlay: &[(String, String)]) -> Result<App, Problems> {
+        let mut layers = self.layers.clone();
+        layers.overlay(overlay);
+        let Resolved { config, tree, mut problems } = layers.resolve()?;
+        let pipeline = match self.pipeline(&config) {
+            Ok(pipeline) => pipeline,
+            Err(error) => {
+                problems.push(format!("{error:#}"));
+                return Err(Problems(problems));
+            }
+        };
+        problems.extend(pipeline.problems());
+        let all = pipeline.groups(&config.prefix);
+        problems.extend(unknown_groups(&config, &all));
+        let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
+        for group in all {
+            match config.bounds(&group.name, matches!(group.work, Work::Sink(_))) {
+                Ok((settings, start)) => groups.push(Bounded { group, settings, start }),
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        if names.is_empty() {
+            problems.push("the pipeline has no group: register a processor or a sink".to_owned());
+        }
+        problems.sort();
+        problems.dedup();
+        Problems::refuse(problems)?;
+        Ok(App { config, tree, pipeline, groups })
+    }
+
+    fn pipeline(&self, config: &Config) -> anyhow::Result<Pipeline> {
+        let deps = Deps {
+            http: Arc::new(HttpClient::new(&config.client)?),
+            warehouse_url: config.warehouse.url.expose().to_owned(),
+            settings: config.settings.0.clone(),
+        };
+        let mut pipeline = (self.build)(&deps)?;
+        for (topic, binding) in &config.topics {
+            pipeline = pipeline.bind(topic, binding.clone());
+        }
+        for (name, sink) in &config.sinks {
+            pipeline = pipeline.sink(name, sink.clone());
+        }
+        Ok(pipeline)
+    }
+}
+
+impl App {
+    /// The groups of these names, or all of them.
+    ///
+    /// # Errors
+    /// Names that no group has, with those there are.
+    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Bounded>, Problems> {
+        let known: Vec<&str> = self.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
+        let unknown = names.iter().filter(|name| !known.contains(&name.as_str()));
+        Problems::refuse(unknown.map(|name| no_group("--group", name, &known)).collect())?;
+        let wanted = |bounded: &&Bounded| names.is_empty() || names.contains(&bounded.group.name);
+        Ok(self.groups.iter().filter(wanted).cloned().collect())
+    }
+
+    /// How long a client that is closed may take.
+    pub(crate) fn close_limit(&self) -> Duration {
+        self.config.kafka.consumer.drain.min(Duration::from_secs(10))
+    }
+}
+
+fn unknown_groups(config: &Config, groups: &[Group]) -> Vec<String> {
+    let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    let unknown = config.groups.keys().filter(|name| !known.contains(&name.as_str()));
+    unknown.map(|name| no_group("groups", name, &known)).collect()
+}
+
+fn no_group(place: &str, name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("{place}: there is no group `{name}`; did you mean `{near}`?"),
+        None => format!("{place}: there is no group `{name}`; there are {}", known.join(", ")),
+    }
+}

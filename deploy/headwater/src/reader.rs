@@ -1,0 +1,162 @@
+//! Reads topics for who only looks: nothing is committed, and nobody else's group is disturbed.
+//!
+//! The connector reads as a member of a group, so this joins one of its own with a fresh name, says for each partition
+//! where to begin, and never commits: the broker forgets the group when it is left.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use headwater::{
+    Catalogue, Meta, Record, TopicPartition,
+    codec::{WriterSchema, split},
+    ports::{Control, Fetched, From, Schemas as _, Source as _},
+};
+use headwater_connectors::{
+    kafka::{Cluster, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription},
+    registry::Registry,
+};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use crate::outside::Outside;
+
+/// How long leaving may take.
+const LEAVE: Duration = Duration::from_secs(3);
+
+/// Records of some topics, by partition in order.
+pub(crate) struct Reader {
+    source: KafkaSource,
+    /// Where partitions begin that existed at the start; later ones are read from their beginning.
+    begin: BTreeMap<TopicPartition, i64>,
+    starts: u64,
+}
+
+impl Reader {
+    /// Reads what comes from now on, or everything there is.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub(crate) async fn open(
+        kafka: &KafkaConfig,
+        cluster: &Cluster,
+        subscription: Subscription,
+        from_beginning: bool,
+    ) -> Result<Self> {
+        // Noted before joining, which takes a while: "now" is when the command was given.
+        let begin = if from_beginning { BTreeMap::new() } else { ends(cluster, &subscription).await? };
+        let config = SourceConfig {
+            group: format!("headwater-reader-{}", Uuid::new_v4()),
+            instance: None,
+            subscription,
+            start: Start::Earliest,
+        };
+        Ok(Self { source: KafkaSource::join(kafka, config)?, begin, starts: 0 })
+    }
+
+    /// The next records of one partition.
+    ///
+    /// # Errors
+    /// When reading cannot go on.
+    pub(crate) async fn next(&mut self) -> Result<Vec<Record>> {
+        loop {
+            match self.source.next(true).await {
+                Fetched::Records(batch) => return Ok(batch.records),
+                Fetched::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
+                Fetched::Revoked(partitions) => self.source.control(Control::Released(partitions)),
+                Fetched::Lost(_) | Fetched::Connected(Ok(())) => {}
+                Fetched::Connected(Err(why)) => {
+                    tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
+                }
+                Fetched::Failed(why) => bail!("{why}"),
+                Fetched::Closed => bail!("reading ended unexpectedly"),
+            }
+        }
+    }
+
+    /// Leaves, so that the broker need not wait for a member that has gone.
+    pub(crate) async fn close(mut self) {
+        self.source.control(Control::Close);
+        let closed = async { while !matches!(self.source.next(true).await, Fetched::Closed | Fetched::Failed(_)) {} };
+        if tokio::time::timeout(LEAVE, closed).await.is_err() {
+            tracing::debug!("the reader's group was not left in time; the broker forgets it soon");
+        }
+    }
+
+    fn begin(&mut self, partition: TopicPartition) {
+        self.starts += 1;
+        let from = self.begin.get(&partition).map_or(From::Policy, |next| From::Offset(*next));
+        self.source.control(Control::Begin { partition: partition.clone(), from, start: self.starts });
+        self.source.control(Control::Resume(vec![partition]));
+    }
+}
+
+/// Where every partition of a subscription ends now.
+async fn ends(cluster: &Cluster, subscription: &Subscription) -> Result<BTreeMap<TopicPartition, i64>> {
+    let wanted = |name: &str| {
+        subscription.topics.iter().any(|topic| topic == name)
+            || subscription.pattern.is_some() && name.starts_with("events.")
+    };
+    let mut ends = BTreeMap::new();
+    for topic in cluster.topics().await?.into_iter().filter(|topic| wanted(&topic.name)) {
+        for partition in 0..topic.partitions {
+            let (_, end) = cluster.watermarks(&topic.name, partition).await?;
+            ends.insert(TopicPartition::new(topic.name.as_str(), partition), end);
+        }
+    }
+    Ok(ends)
+}
+
+/// A record as far as it can be understood.
+pub(crate) struct Seen {
+    /// The metadata, or why there is none.
+    pub(crate) meta: Result<Meta, String>,
+    pub(crate) schema_id: Option<u32>,
+    /// The data as JSON, null for a tombstone; or why it cannot be read.
+    pub(crate) data: Result<Json, String>,
+}
+
+/// Understands records by their writers' schemas, each fetched once.
+pub(crate) struct Lens {
+    registry: Arc<Registry>,
+    catalogue: Catalogue,
+    schemas: HashMap<u32, Arc<WriterSchema>>,
+}
+
+impl Lens {
+    pub(crate) fn new(outside: &Outside, catalogue: &Catalogue) -> Self {
+        Self { registry: outside.registry.clone(), catalogue: catalogue.clone(), schemas: HashMap::new() }
+    }
+
+    /// What a record says.
+    pub(crate) async fn look(&mut self, record: &Record) -> Seen {
+        let Some(value) = &record.value else {
+            return Seen { meta: self.catalogue.describe(record, None), schema_id: None, data: Ok(Json::Null) };
+        };
+        let (id, datum) = match split(value) {
+            Ok(split) => split,
+            Err(error) => {
+                let meta = self.catalogue.describe(record, None);
+                return Seen { meta, schema_id: None, data: Err(error.to_string()) };
+            }
+        };
+        let schema = self.schema(id).await;
+        let meta = self.catalogue.describe(record, schema.as_deref().ok());
+        let data = schema
+            .and_then(|schema| schema.value(datum).map(|value| schema.json(&value)).map_err(|error| error.to_string()));
+        Seen { meta, schema_id: Some(id), data }
+    }
+
+    async fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, String> {
+        if let Some(schema) = self.schemas.get(&id) {
+            return Ok(schema.clone());
+        }
+        let text = self.registry.by_id(id).await.map_err(|error| error.to_string())?;
+        let schema = WriterSchema::parse(id, &text.schema, &text.references).map_err(|error| error.to_string())?;
+        self.schemas.insert(id, schema.clone());
+        Ok(schema)
+    }
+}
