@@ -6,7 +6,8 @@
 //! has been replaced changes nothing; its records are dropped, and the new owner has read them itself.
 //!
 //! An upsert and a delete apply only over what is older: a lower offset of the same partition, or an event time that
-//! is not later from another one. So a record that comes late (a redrive, a restart) does no harm.
+//! is not later from another one. So a record that comes late (a redrive, a restart) does no harm. A column that a
+//! record's schema does not have is left as it is, whatever else is in the batch.
 //!
 //! Data that Postgres refuses (SQLSTATE classes 22 and 23), or would refuse, is told apart from everything else:
 //! only the former is the record's own fault. No message holds a value of a row.

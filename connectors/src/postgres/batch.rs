@@ -52,14 +52,19 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`PostgresError::Refused`] for a row without a key or with one that no index can hold.
     pub(super) fn of(
-        rows: impl Iterator<Item = &'a Row>,
+        mut rows: impl Iterator<Item = &'a Row>,
         sink: &Sink,
         table: Option<&Table>,
         layouts: &HashMap<u32, Arc<Layout>>,
     ) -> Result<Self, PostgresError> {
         let mut batch = Self::default();
-        // A table that is not there was made for any row with data: there is nothing to delete from.
-        let Some(table) = table else { return Ok(batch) };
+        let Some(table) = table else {
+            // Any row with data has made the table; without one there is nothing to delete from.
+            return match rows.any(|row| row.data.is_some()) {
+                true => Err(PostgresError::Outage(format!("the table {} is gone: try again", sink.table))),
+                false => Ok(batch),
+            };
+        };
         let mut last: HashMap<Vec<u8>, Change<'a>> = HashMap::new();
         for row in rows {
             let change = Change::of(row, layouts)?;

@@ -10,7 +10,7 @@ use apache_avro::{
 use super::{error::PostgresError, types::SqlType};
 
 /// A writer schema's fields as columns.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Layout {
     /// The schema's id in the registry.
     pub(super) id: u32,
@@ -47,7 +47,7 @@ pub(super) enum Shape {
 
 impl Layout {
     /// # Errors
-    /// [`PostgresError::Refused`] for a schema that is no record or names a type that it does not define.
+    /// [`PostgresError::Refused`] for a schema that is no record, has no fields, or names a type that it does not define.
     pub(super) fn of(id: u32, schema: &Schema) -> Result<Self, PostgresError> {
         let mut names = Names { id, types: HashMap::new(), shapes: HashMap::new() };
         let Schema::Record(record) = schema else {
@@ -62,9 +62,17 @@ impl Layout {
             fields.push(Field { name: field.name.clone(), sql, nullable, has_default, shape });
         }
         names.shapes.insert(name.fullname(None), Shape::Fields(fields.iter().map(|f| f.shape.clone()).collect()));
+        if fields.is_empty() {
+            return Err(PostgresError::Refused(format!("schema {id} has no fields, and a row needs some")));
+        }
         let mut column_set: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
         column_set.sort_unstable();
         Ok(Self { id, fields, column_set, shapes: names.shapes })
+    }
+
+    /// Whether it stands for no schema at all, as where nothing but tombstones was read.
+    pub(super) fn is_none(&self) -> bool {
+        self.fields.is_empty()
     }
 
     /// Looks a named shape up.

@@ -22,7 +22,7 @@ use super::{
     layout::Layout,
     offsets::{Fences, Offsets},
     sql::{TableName, quote},
-    table::{self, Table},
+    table::{self, Found, Table},
     write::{self, Done},
 };
 
@@ -95,8 +95,8 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
-            let table = Table::read(conn, &rows.name, &sink.key).await?;
-            table::plan(sink, &rows.name, &layout, table.as_ref())
+            let found = Found::read(conn, &rows.name, &sink.key).await?;
+            table::plan(sink, &rows.name, &layout, &found)
         })
         .await
     }
@@ -110,8 +110,8 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
-            let before = Table::read(conn, &rows.name, &sink.key).await?;
-            let sql = table::plan(sink, &rows.name, &layout, before.as_ref())?;
+            let before = Found::read(conn, &rows.name, &sink.key).await?;
+            let sql = table::plan(sink, &rows.name, &layout, &before)?;
             table::fit(conn, sink, &rows.name, &[&layout]).await?;
             Ok(sql)
         })
@@ -241,6 +241,11 @@ impl Rows {
         }
         let mut layouts: Vec<&Layout> = self.layouts.values().chain(new.values()).map(Arc::as_ref).collect();
         layouts.sort_unstable_by_key(|layout| layout.id);
+        let none = Layout::default();
+        if layouts.is_empty() {
+            // Tombstones alone: a table that is there must still have the columns that guard its rows.
+            layouts.push(&none);
+        }
         self.table = table::fit(conn, &self.sink, &self.name, &layouts).await?;
         // Only now: a schema that the table cannot serve must not stand in the way of the others.
         self.layouts.extend(new);

@@ -26,6 +26,15 @@ pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 7] = [
 /// How often somebody else's change of the same table is waited out.
 const TRIES: usize = 3;
 
+/// What there is under a table's name.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Whether there is a schema to put a table in. Asked first, since `create schema if not exists` needs a right that
+    /// few users have, even where the schema exists.
+    schema: bool,
+    table: Option<Table>,
+}
+
 /// A table as it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
@@ -41,13 +50,19 @@ struct Column {
     shown: String,
 }
 
+impl Found {
+    /// Looks the table up.
+    pub(super) async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Self, PostgresError> {
+        let (schema,): (bool,) = sqlx::query_as("select exists (select 1 from pg_namespace where nspname = $1)")
+            .bind(&name.schema)
+            .fetch_one(&mut *conn)
+            .await?;
+        Ok(Self { schema, table: Table::read(conn, name, key).await? })
+    }
+}
+
 impl Table {
-    /// The table, or `None` where there is none.
-    pub(super) async fn read(
-        conn: &mut PgConnection,
-        name: &TableName,
-        key: &[String],
-    ) -> Result<Option<Self>, PostgresError> {
+    async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Option<Self>, PostgresError> {
         let rows: Vec<(String, String, String, i32, String, String)> = sqlx::query_as(
             "select a.attname::text, t.typname::text, format_type(a.atttypid, -1), a.atttypmod, t.typtype::text, \
                     format_type(a.atttypid, a.atttypmod) \
@@ -97,28 +112,20 @@ impl Table {
     }
 }
 
-/// The SQL that fits `table` to rows of this schema; empty where nothing is to do.
+/// The SQL that fits what is there to rows of this schema; empty where nothing is to do.
 ///
 /// # Errors
-/// [`PostgresError::Config`] for a sink and schema that no table can serve; [`PostgresError::Outage`] for what a person
-/// must change in the database, with the SQL.
+/// [`PostgresError::Refused`] for a schema that no table can serve, [`PostgresError::Config`] for such a sink;
+/// [`PostgresError::Outage`] for what a person must change in the database, with the SQL.
 pub(super) fn plan(
     sink: &Sink,
     name: &TableName,
     layout: &Layout,
-    table: Option<&Table>,
+    found: &Found,
 ) -> Result<Vec<String>, PostgresError> {
-    for field in &layout.fields {
-        quote(&field.name)?;
-        if OWN_COLUMNS.iter().any(|(own, ..)| *own == field.name) {
-            return Err(PostgresError::Config(format!(
-                "field `{}` of `{}` has the name of a column that the sink fills itself: rename it in the schema",
-                field.name, sink.event
-            )));
-        }
-    }
-    let (sql, allowed, setting) = match table {
-        None => (create(sink, name, layout)?, sink.create, "create"),
+    layout.fields.iter().try_for_each(check_field)?;
+    let (sql, allowed, setting) = match &found.table {
+        None => (create(sink, name, layout, found.schema)?, sink.create, "create"),
         Some(table) => {
             check_columns(sink, name, layout, table)?;
             (evolve(name, layout, table)?, sink.evolve, "evolve")
@@ -127,11 +134,24 @@ pub(super) fn plan(
     if sql.is_empty() || allowed {
         return Ok(sql);
     }
-    let what = if table.is_none() { "there is no table" } else { "columns are missing in" };
+    let what = if found.table.is_none() { "there is no table" } else { "columns are missing in" };
     Err(PostgresError::Outage(format!("{what} {name} and the sink has {setting} = false: run {}", sql.join("; "))))
 }
 
-fn create(sink: &Sink, name: &TableName, layout: &Layout) -> Result<Vec<String>, PostgresError> {
+/// A field that cannot be a column makes bad records, not a bad configuration: others of the type may do without it.
+fn check_field(field: &Field) -> Result<(), PostgresError> {
+    quote(&field.name).map_err(|error| PostgresError::Refused(error.to_string()))?;
+    if OWN_COLUMNS.iter().any(|(own, ..)| *own == field.name) {
+        let why = "has the name of a column that the sink fills itself: rename it in the schema";
+        return Err(PostgresError::Refused(format!("field `{}` {why}", field.name)));
+    }
+    Ok(())
+}
+
+fn create(sink: &Sink, name: &TableName, layout: &Layout, schema: bool) -> Result<Vec<String>, PostgresError> {
+    if layout.is_none() {
+        return Ok(Vec::new());
+    }
     let mut columns = Vec::with_capacity(layout.fields.len() + OWN_COLUMNS.len() + 1);
     for field in &layout.fields {
         // A later schema may leave a field with a default out, and its rows must still go in.
@@ -149,8 +169,8 @@ fn create(sink: &Sink, name: &TableName, layout: &Layout) -> Result<Vec<String>,
         columns.push(format!("primary key ({})", key_columns(sink)?));
     }
     let mut sql = Vec::new();
-    if name.schema != "public" {
-        sql.push(format!("create schema if not exists {}", name.quoted_schema));
+    if !schema {
+        sql.push(format!("create schema {}", name.quoted_schema));
     }
     sql.push(format!("create table {} ({})", name.sql(), columns.join(", ")));
     Ok(sql)
@@ -167,24 +187,30 @@ fn evolve(name: &TableName, layout: &Layout, table: &Table) -> Result<Vec<String
 
 /// What a table that is there must be for this sink and schema, but for missing columns.
 fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) -> Result<(), PostgresError> {
-    let own = OWN_COLUMNS.iter().map(|(own, sql, _)| (*own, *sql));
-    for (column, sql) in layout.fields.iter().map(|Field { name, sql, .. }| (name.as_str(), *sql)).chain(own) {
-        if let Some(there) = table.columns.get(column).filter(|there| !there.kind.takes(sql)) {
-            return Err(PostgresError::Outage(format!(
-                "column `{column}` of {name} is {}, which cannot take {sql} of schema {}: change its type (alter table {} alter \
-                 column {} type {sql}) or sink into another table",
-                there.shown,
-                layout.id,
-                name.sql(),
-                quote(column)?
-            )));
+    let misfit = |column: &str, sql: SqlType, there: &Column| {
+        let quoted = quote(column)?;
+        Err(PostgresError::Outage(format!(
+            "column `{column}` of {name} is {}, which cannot take {sql}: change its type (alter table {} alter column \
+             {quoted} type {sql}) or sink into another table",
+            there.shown,
+            name.sql()
+        )))
+    };
+    for field in &layout.fields {
+        if let Some(there) = table.columns.get(&field.name).filter(|there| !there.kind.takes(field.sql)) {
+            return misfit(&field.name, field.sql, there);
+        }
+    }
+    for (own, sql, _) in OWN_COLUMNS {
+        if let Some(there) = table.columns.get(own).filter(|there| there.kind != ColumnType::Sql(sql)) {
+            return misfit(own, sql, there);
         }
     }
     if sink.mode == Mode::Insert {
         return Ok(());
     }
     for key in &sink.key {
-        if layout.position(key).is_none() {
+        if layout.position(key).is_none() && !layout.is_none() {
             return Err(no_key_field(sink, key, layout));
         }
         if let Some(column) = table.columns.get(key) {
@@ -235,10 +261,10 @@ pub(super) async fn fit(
     layouts: &[&Layout],
 ) -> Result<Option<Table>, PostgresError> {
     for _ in 0..TRIES {
-        let table = Table::read(conn, name, &sink.key).await?;
+        let found = Found::read(conn, name, &sink.key).await?;
         let mut changed = false;
         for layout in layouts {
-            if changed || !plan(sink, name, layout, table.as_ref())?.is_empty() {
+            if changed || !plan(sink, name, layout, &found)?.is_empty() {
                 changed = true;
                 match change(conn, sink, name, layout).await {
                     Ok(sql) => sql.iter().for_each(|sql| tracing::info!(table = %name, sql, "table changed")),
@@ -249,7 +275,7 @@ pub(super) async fn fit(
             }
         }
         if !changed {
-            return Ok(table);
+            return Ok(found.table);
         }
     }
     Err(PostgresError::Outage(format!("the table {name} keeps changing: is another program altering it?")))
@@ -267,8 +293,8 @@ async fn change(
         .bind(format!("headwater table {name}"))
         .execute(&mut *tx)
         .await?;
-    let table = Table::read(&mut tx, name, &sink.key).await?;
-    let sql = plan(sink, name, layout, table.as_ref())?;
+    let found = Found::read(&mut tx, name, &sink.key).await?;
+    let sql = plan(sink, name, layout, &found)?;
     for statement in &sql {
         sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *tx).await.map_err(|error| {
             if is_duplicate(&error) {

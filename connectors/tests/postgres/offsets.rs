@@ -33,7 +33,7 @@ async fn each_start_takes_the_next_epoch_and_reads_the_offset() {
     assert_eq!(columns, [r#"{"c":"consumer_group,topic,partition,next_offset,owner_epoch,topic_id"}"#]);
 }
 
-/// Red when the epoch or the expected offset is left out of the update's condition, or fenced rows are written.
+/// Red when the epoch does not count, or rows of a fenced partition are written.
 #[tokio::test]
 async fn a_replaced_owner_is_fenced_and_the_rest_of_its_batch_commits() {
     let mut db = Db::new("fenced").await;

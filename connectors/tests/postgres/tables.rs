@@ -3,7 +3,7 @@
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;
 use headwater::Committed;
-use headwater_connectors::postgres::PostgresError;
+use headwater_connectors::postgres::{Config, PostgresError};
 
 /// A second version of [`plain`], with an optional `email`.
 fn second() -> std::sync::Arc<headwater::codec::WriterSchema> {
@@ -246,6 +246,15 @@ async fn migrations_run_once() {
     two.unwrap();
     assert!(db.database.pending_migrations().await.unwrap().is_empty());
     assert!(db.database.migrate().await.unwrap().is_empty());
+    // Where nothing is to do, a user who may only read is enough.
+    db.sql(
+        "do $$ begin create role t_migrations_reader login; exception when duplicate_object then null; end $$; \
+         grant usage on schema headwater to t_migrations_reader; \
+         grant select on all tables in schema headwater to t_migrations_reader",
+    )
+    .await;
+    let reader = Config::new(db.url.replace("headwater@", "t_migrations_reader@")).connect().await.unwrap();
+    assert!(reader.migrate().await.unwrap().is_empty());
     db.sql("update headwater._sqlx_migrations set checksum = '\\x00'").await;
     assert!(matches!(db.database.migrate().await, Err(PostgresError::Config(_))));
 }
