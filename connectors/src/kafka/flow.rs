@@ -1,6 +1,9 @@
 //! Which partitions librdkafka delivers: everywhere else it is paused, and where it goes on it is told the place.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use headwater::{TopicPartition, ports::Fetched};
 use rdkafka::consumer::Consumer as _;
@@ -11,6 +14,8 @@ use super::{
     rebalance::GroupConsumer,
 };
 
+/// Partitions asked about to wake their brokers, at most; more brokers than that notice a little later.
+const NUDGES: usize = 16;
 /// How long a partition may refuse to be placed before the engine is asked again.
 const SEEK_LIMIT: Duration = Duration::from_secs(30);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,21 +60,18 @@ impl Member {
 
     /// Places partitions and lets them flow. Just after an assignment librdkafka may refuse a place for a moment.
     fn set_off(&mut self, consumer: &GroupConsumer, places: &[(TopicPartition, i64)], now: Instant) {
-        let placed = partition::list_at(places.iter().map(|(name, next)| (name, *next)))
-            .map_err(|error| error.to_string())
-            .and_then(|list| consumer.seek_partitions(list, SEEK_TIMEOUT).map_err(|error| error.to_string()));
-        let ready = match placed {
-            Ok(list) => partition::names_where(&list, |element| element.error().is_ok()),
-            Err(error) => {
-                tracing::debug!(group = self.source.group, error, "partitions cannot be placed yet");
-                Vec::new()
-            }
-        };
-        let resumed = ready.is_empty() || consumer.resume(&partition::list(&ready)).is_ok();
+        let placed = self.place(consumer, places);
+        let go: Vec<_> = places.iter().filter(|(name, _)| placed.contains(name)).cloned().collect();
+        let flowing = !go.is_empty() && consumer.resume(&partition::list(go.iter().map(|(name, _)| name))).is_ok();
+        if flowing {
+            // Placing waits for an answer, and by it until the resumption, which does not, is in force.
+            self.place(consumer, &go);
+            nudge(consumer, &go);
+        }
         let mut asked_again = Vec::new();
         for (name, _) in places {
             let Some(partition) = self.partitions.get_mut(name) else { continue };
-            if resumed && ready.contains(name) {
+            if flowing && placed.contains(name) {
                 partition.flowing = true;
                 partition.step(now);
             } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
@@ -81,5 +83,27 @@ impl Member {
             tracing::warn!(group = self.source.group, partitions = ?asked_again, "partitions could not be placed: they begin again");
             self.report(Fetched::Assigned(asked_again));
         }
+    }
+
+    /// Tells librdkafka where each goes on; those that took it.
+    fn place(&self, consumer: &GroupConsumer, places: &[(TopicPartition, i64)]) -> HashSet<TopicPartition> {
+        let list =
+            partition::list_at(places.iter().map(|(name, next)| (name, *next))).map_err(|error| error.to_string());
+        match list.and_then(|list| consumer.seek_partitions(list, SEEK_TIMEOUT).map_err(|error| error.to_string())) {
+            Ok(list) => partition::names_where(&list, |element| element.error().is_ok()).into_iter().collect(),
+            Err(error) => {
+                tracing::debug!(group = self.source.group, error, "partitions cannot be placed yet");
+                HashSet::new()
+            }
+        }
+    }
+}
+
+/// Wakes the brokers' threads of librdkafka 2.12, which notice a resumed partition only up to a second later, unless
+/// there is something to send: a question whose answer nobody waits for.
+fn nudge(consumer: &GroupConsumer, places: &[(TopicPartition, i64)]) {
+    for (name, _) in places.iter().take(NUDGES) {
+        // The answer would only tell the log's ends.
+        let _ = consumer.fetch_watermarks(&name.topic, name.partition, Duration::from_millis(1));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,8 @@ use super::{
 pub(crate) const ROUND: Duration = Duration::from_millis(20);
 /// How long the last commit may take when the source closes.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// How long leaving the group may take.
+const CLOSING: Duration = Duration::from_secs(5);
 /// All that the polling thread knows.
 pub(crate) struct Member {
     pub(crate) config: ConsumerConfig,
@@ -128,8 +130,24 @@ fn leave(consumer: GroupConsumer, context: &GroupContext, end: &End) {
         }
     }
     context.member().answers = None;
-    // Closing serves the callbacks that give up the partitions.
-    drop(consumer);
+    let group = context.member().source.group.clone();
+    close(consumer, &group);
+}
+
+/// Closes the consumer, which serves the callbacks that give up its partitions. While the brokers are away librdkafka
+/// waits for a commit as long as a session lasts: then the rest is left to a thread that the process need not wait for.
+fn close(consumer: GroupConsumer, group: &str) {
+    let (closed, wait) = mpsc::sync_channel(1);
+    let drop_it = move || {
+        drop(consumer);
+        // Nobody may wait any more.
+        let _ = closed.send(());
+    };
+    let spawned = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(drop_it);
+    // Without a thread the closure, and the consumer with it, is dropped right here.
+    if spawned.is_ok() && wait.recv_timeout(CLOSING).is_err() {
+        tracing::warn!(group, "the kafka consumer does not close: its partitions move after the session time-out");
+    }
 }
 
 impl Member {

@@ -1,6 +1,6 @@
 //! One member: where it begins, what it commits, how it pauses, what stops it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater::ports::{Control, Fetched, From, Source};
 use headwater_connectors::kafka::{ConsumerConfig, KafkaConfig, Start};
@@ -10,7 +10,8 @@ use crate::harness::{PATIENCE, broker, partition, record};
 
 const QUIET: Duration = Duration::from_millis(400);
 
-/// Red when assigned partitions are not paused within the callback, or `Begin` does not seek.
+/// Red when `Begin` does not seek. (Two things hold records back before it: assigned partitions are paused within the
+/// callback, and what comes of a partition that is not begun is dropped; `partition.rs` tests the second.)
 #[tokio::test]
 async fn delivers_nothing_before_the_engine_says_where_to_begin() {
     let broker = broker(&[("t", 1)]);
@@ -25,21 +26,41 @@ async fn delivers_nothing_before_the_engine_says_where_to_begin() {
     reader.close().await;
 }
 
-/// Red when positions are not committed at close, when librdkafka's own position is committed instead, or when
-/// `Begin{Committed}` does not read them.
+/// Red when positions that wait for the next commit are not committed at close, or when `Begin{Committed}` does not read
+/// them: reading would go on at 3, or at the 10 that librdkafka has delivered.
 #[tokio::test]
 async fn goes_on_at_what_the_engine_declared_durable_and_no_further() {
     let broker = broker(&[("t", 1)]);
     broker.fill("t", 10).await;
-    let mut reader = broker.join("t");
+    let consumer = ConsumerConfig { commit_interval: Duration::from_secs(60), ..broker.config.consumer.clone() };
+    let config = KafkaConfig { consumer, ..broker.config.clone() };
+    let mut reader = broker.join_with(&config, "t", Start::Earliest, None);
     reader.read(10).await;
     reader.commit("t", 0, 3);
+    tokio::time::sleep(QUIET).await;
     reader.commit("t", 0, 5);
     reader.close().await;
     let mut reader = broker.join("t");
     reader.read(5).await;
     assert_eq!(reader.values(), ["5", "6", "7", "8", "9"]);
     reader.close().await;
+}
+
+/// Red when closing waits for the broker: a stop would hang in an outage.
+#[tokio::test]
+async fn closes_in_time_while_the_broker_is_down() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    // Far longer than closing may take: librdkafka gives up on a commit only then.
+    let consumer = ConsumerConfig { session_timeout: Duration::from_secs(60), ..broker.config.consumer.clone() };
+    let config = KafkaConfig { consumer, ..broker.config.clone() };
+    let mut reader = broker.join_with(&config, "t", Start::Earliest, None);
+    reader.read(10).await;
+    broker.mock.broker_down(-1).unwrap();
+    reader.commit("t", 0, 5);
+    let since = Instant::now();
+    reader.close().await;
+    assert!(since.elapsed() < Duration::from_secs(15), "closed after {:?}", since.elapsed());
 }
 
 /// Red when batches carry another number than their `Begin`, or a new start keeps records of the one before.
@@ -140,6 +161,28 @@ async fn a_paused_partition_is_silent_and_goes_on_where_it_stopped() {
     reader.source.control(Control::Resume(vec![partition("t", 0)]));
     reader.read(20).await;
     assert_eq!(reader.offsets()[&0], (0..20).collect::<Vec<_>>());
+    reader.close().await;
+}
+
+/// Red when the brokers' threads are not woken: librdkafka notices a resumed partition up to a second later.
+#[tokio::test]
+async fn a_resumed_partition_flows_at_once() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    let mut slowest = Duration::ZERO;
+    for round in 2..5 {
+        reader.source.control(Control::Pause(vec![partition("t", 0)]));
+        // Long enough for the fetch that is under way to end.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        broker.fill("t", 10).await;
+        let since = Instant::now();
+        reader.source.control(Control::Resume(vec![partition("t", 0)]));
+        reader.read(10 * round).await;
+        slowest = slowest.max(since.elapsed());
+    }
+    assert!(slowest < Duration::from_millis(400), "{slowest:?}");
     reader.close().await;
 }
 
