@@ -1,10 +1,10 @@
 //! The running groups of one process, and how they stop.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Committer};
-use headwater_connectors::kafka::{KafkaPublisher, KafkaSource, SourceConfig, Subscription};
+use headwater_connectors::kafka::{KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     program::{App, Bounded},
 };
 
+/// How long the last records may take to be acknowledged; the workers have waited for theirs.
+const CLOSE: Duration = Duration::from_secs(5);
 /// What every topic of events is called.
 pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 
@@ -21,6 +23,9 @@ pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 pub(crate) struct Groups {
     workers: JoinSet<(String, Result<(), WorkerError>)>,
     stop: watch::Sender<bool>,
+    /// One for all groups: it keeps the order of each.
+    producer: Producer,
+    close_limit: Duration,
     count: usize,
     failed: usize,
 }
@@ -37,15 +42,17 @@ impl Groups {
         groups: &[Bounded],
         states: &States,
     ) -> Result<Self> {
+        let producer = outside.producer()?;
         let catalogue = Arc::new(app.pipeline.catalogue().clone());
-        let parts = groups.iter().map(|bounded| parts(app, outside, instance, bounded, states, &catalogue));
-        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let shared = Shared { app, outside, instance, states, catalogue, producer: &producer };
+        let parts = groups.iter().map(|bounded| shared.parts(bounded)).collect::<Result<Vec<_>, _>>()?;
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
         for parts in parts {
             workers.spawn(work(parts, stopped.clone()));
         }
-        Ok(Self { workers, stop, count: groups.len(), failed: 0 })
+        let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
+        Ok(Self { workers, stop, producer, close_limit, count: groups.len(), failed: 0 })
     }
 
     /// Resolves when every group has ended of itself: nothing is left to do. Until then each failure is logged.
@@ -58,11 +65,12 @@ impl Groups {
     /// Lets every group finish what is under way, commit and leave.
     ///
     /// # Errors
-    /// When every group had failed before, or one failed while it stopped.
+    /// When every group had failed before, one failed while it stopped, or records were not acknowledged.
     pub(crate) async fn drain(mut self) -> Result<()> {
         let before = self.failed;
         self.stop.send_replace(true);
         self.all_ended().await;
+        self.producer.close(self.close_limit).await?;
         anyhow::ensure!(
             self.failed == before && before < self.count,
             "{} of {} groups failed",
@@ -105,46 +113,50 @@ async fn work(parts: Parts, mut stop: watch::Receiver<bool>) -> (String, Result<
     }
 }
 
-fn parts(
-    app: &App,
-    outside: &Outside,
-    instance: &str,
-    bounded: &Bounded,
-    states: &States,
-    catalogue: &Arc<Catalogue>,
-) -> Result<Parts, Problems> {
-    let Bounded { group, settings, start } = bounded.clone();
-    let state = states.of(&group.id);
-    let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
-    let committer: Box<dyn Committer> = match &group.work {
-        Work::Process(_) => Box::new(KafkaPublisher::new(outside.producer.clone())),
-        Work::Sink(sink) => {
-            // Made where there is a sink.
-            let database = outside.database.as_ref().ok_or_else(|| wrong("no database is configured".to_owned()))?;
-            let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
-            Box::new(Counted::new(sink, state.clone()))
-        }
-    };
-    let source = SourceConfig {
-        group: group.id.clone(),
-        instance: Some(instance.to_owned()),
-        subscription: subscription(&group.subscription),
-        start,
-    };
-    let source = KafkaSource::join(&app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
-    Ok(Parts {
-        group,
-        catalogue: catalogue.clone(),
-        settings,
-        source: Box::new(source),
-        committer,
-        schemas: outside.schemas.clone(),
-        clock: outside.clock.clone(),
-        state,
-    })
+/// What the groups of a process are made from.
+struct Shared<'a> {
+    app: &'a App,
+    outside: &'a Outside,
+    instance: &'a str,
+    states: &'a States,
+    catalogue: Arc<Catalogue>,
+    producer: &'a Producer,
+}
+
+impl Shared<'_> {
+    fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
+        let Bounded { group, settings, start } = bounded.clone();
+        let state = self.states.of(&group.id);
+        let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
+        let committer: Box<dyn Committer> = match (&group.work, &self.outside.database) {
+            (Work::Process(_), _) => Box::new(KafkaPublisher::new(self.producer.clone())),
+            (Work::Sink(sink), Some(database)) => {
+                let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
+                Box::new(Counted::new(sink, state.clone()))
+            }
+            (Work::Sink(_), None) => return Err(wrong("a sink needs postgres.url".to_owned())),
+        };
+        let source = SourceConfig {
+            group: group.id.clone(),
+            instance: Some(self.instance.to_owned()),
+            subscription: subscription(&group.subscription),
+            start,
+        };
+        let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
+        Ok(Parts {
+            group,
+            catalogue: self.catalogue.clone(),
+            settings,
+            source: Box::new(source),
+            committer,
+            schemas: self.outside.schemas.clone(),
+            clock: self.outside.clock.clone(),
+            state,
+        })
+    }
 }
 
 /// The pipeline's subscription in the connector's words.
-pub(crate) fn subscription(of: &headwater::Subscription) -> Subscription {
+fn subscription(of: &headwater::Subscription) -> Subscription {
     Subscription { topics: of.topics.clone(), pattern: of.all_events.then(|| ALL_EVENTS.to_owned()) }
 }

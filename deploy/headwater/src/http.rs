@@ -70,14 +70,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on `addr` and answers from now on.
+    /// Takes an address; nobody is answered yet.
     ///
     /// # Errors
-    /// When the address cannot be had.
-    pub(crate) async fn start(addr: SocketAddr, health: Health) -> Result<Self> {
+    /// When it cannot be had.
+    pub(crate) async fn listen(addr: SocketAddr) -> Result<TcpListener> {
         let listener = TcpListener::bind(addr).await;
-        let listener =
-            listener.with_context(|| format!("cannot listen on {addr}: choose another address with --http"))?;
+        listener.with_context(|| format!("cannot listen on {addr}: choose another address with --http"))
+    }
+
+    /// Answers from now on.
+    ///
+    /// # Errors
+    /// When the system does not say which address it is.
+    pub(crate) fn start(listener: TcpListener, health: Health) -> Result<Self> {
         let addr = listener.local_addr()?;
         let routes = Router::new()
             .route("/livez", get(|| async { "alive\n" }))

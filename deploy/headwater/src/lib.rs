@@ -116,7 +116,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
             ExitCode::from(USAGE)
         }
         None => {
-            let _ = writeln!(out, "error: {error:#}");
+            format!("{error:#}").lines().for_each(|line| drop(writeln!(out, "error: {line}")));
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, Problems};
 
 const FILTER: &str = "HEADWATER_LOG";
+/// What librdkafka has to say the connector says in its own words, once.
+const SERVICE: &str = "info,librdkafka=off";
+const COMMAND: &str = "warn,librdkafka=off";
 
 /// Starts it for the whole process. A command that runs and ends says only what goes wrong.
 ///
@@ -18,7 +21,7 @@ const FILTER: &str = "HEADWATER_LOG";
 /// When the filter is none.
 pub(crate) fn start(format: LogFormat, is_service: bool) -> Result<()> {
     let text = std::env::var(FILTER).ok().filter(|text| !text.is_empty());
-    let text = text.unwrap_or_else(|| if is_service { "info" } else { "warn" }.to_owned());
+    let text = text.unwrap_or_else(|| if is_service { SERVICE } else { COMMAND }.to_owned());
     let filter = EnvFilter::try_new(&text)
         .map_err(|error| Problems::one(format!("{FILTER}: {error}; write for example info or info,headwater=debug")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

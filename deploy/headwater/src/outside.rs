@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use headwater::{SchemaCache, SystemClock, Work, ports::Clock};
 use headwater_connectors::{
-    kafka::{Cluster, Producer},
+    kafka::{Cluster, KafkaConfig, Producer},
     postgres::Database,
     registry::Registry,
 };
@@ -16,9 +16,8 @@ use crate::{config::Problems, program::App};
 /// start.
 #[derive(Clone)]
 pub(crate) struct Outside {
+    kafka: KafkaConfig,
     pub(crate) cluster: Cluster,
-    /// One for all groups: it keeps the order of each.
-    pub(crate) producer: Producer,
     pub(crate) registry: Arc<Registry>,
     pub(crate) schemas: Arc<SchemaCache>,
     /// `None` where no group writes to it.
@@ -39,11 +38,19 @@ impl Outside {
         let database = has_sink.then(|| config.postgres.connector().build()).transpose();
         Ok(Self {
             cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
-            producer: Producer::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
             schemas: Arc::new(SchemaCache::new(registry.clone(), clock.clone())),
             registry,
+            kafka: config.kafka.clone(),
             database: database.map_err(|error| Problems::one(format!("postgres: {error}")))?,
             clock,
         })
+    }
+
+    /// A producer, which keeps the order of everybody who shares it.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub(crate) fn producer(&self) -> Result<Producer> {
+        Producer::new(&self.kafka).map_err(|error| Problems::one(error.to_string()).into())
     }
 }

@@ -1,6 +1,6 @@
 //! A pipeline and its configuration, before and after they are put together.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use headwater::{Group, Pipeline, Settings, Work, ports::Http};
 use headwater_connectors::{http::HttpClient, kafka::Start};
@@ -133,11 +133,6 @@ impl App {
         Problems::refuse(unknown.map(|name| no_group("--group", name, &known)).collect())?;
         let wanted = |bounded: &&Bounded| names.is_empty() || names.contains(&bounded.group.name);
         Ok(self.groups.iter().filter(wanted).cloned().collect())
-    }
-
-    /// How long a client that is closed may take.
-    pub(crate) fn close_limit(&self) -> Duration {
-        self.config.kafka.consumer.drain.min(Duration::from_secs(10))
     }
 }
 

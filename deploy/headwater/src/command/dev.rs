@@ -13,6 +13,8 @@ use headwater_dev::{
     Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_endpoints, write_endpoints,
 };
 
+use tokio::net::TcpListener;
+
 use super::topology;
 use crate::{
     arguments::DevArguments,
@@ -36,12 +38,13 @@ pub(crate) async fn run(program: &Program, arguments: DevArguments, stop: Stop) 
     remove_endpoints(&arguments.data).context("cannot remove an old endpoints.env")?;
     // What is wrong is said before anything is started.
     program.load(&[])?;
+    let listener = Server::listen(arguments.http).await?;
     let stack = match Stack::start(stack_config(&arguments), stop.channel()).await {
         Ok(stack) => stack,
         Err(_) if stop.is_requested() => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error),
     };
-    let ran = on(program, &arguments, stack.endpoints(), stop).await;
+    let ran = on(program, &arguments, stack.endpoints(), listener, stop).await;
     let stopped = stack.stop().await;
     ran?;
     stopped?;
@@ -68,7 +71,13 @@ fn stack_config(arguments: &DevArguments) -> StackConfig {
 }
 
 /// Everything that happens while the stack runs.
-async fn on(program: &Program, arguments: &DevArguments, endpoints: &Endpoints, mut stop: Stop) -> Result<()> {
+async fn on(
+    program: &Program,
+    arguments: &DevArguments,
+    endpoints: &Endpoints,
+    listener: TcpListener,
+    mut stop: Stop,
+) -> Result<()> {
     let overlay = overlay(arguments, endpoints)?;
     let app = program.load(&overlay)?;
     let outside = Outside::new(&app)?;
@@ -78,7 +87,7 @@ async fn on(program: &Program, arguments: &DevArguments, endpoints: &Endpoints, 
     }
     let states = States::default();
     let health = Health::new(states.clone(), outside.database.clone());
-    let server = Server::start(arguments.http, health.clone()).await?;
+    let server = Server::start(listener, health.clone())?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {
         announce(arguments, &lines)?;
@@ -96,17 +105,15 @@ async fn on(program: &Program, arguments: &DevArguments, endpoints: &Endpoints, 
         let drained = groups.drain().await;
         worked.and(drained)
     };
-    let closed = outside.producer.close(app.close_limit()).await;
     server.stop().await;
-    ended?;
-    Ok(closed?)
+    ended
 }
 
 /// The topology, with what was done in the log.
 async fn apply(app: &App, outside: &Outside) -> Result<()> {
     let outcome = topology::apply(app, outside, false).await;
     outcome.done.iter().for_each(|done| tracing::info!("{done}"));
-    if outcome.problems.is_empty() { Ok(()) } else { bail!("{}", outcome.problems.join("\nerror: ")) }
+    if outcome.problems.is_empty() { Ok(()) } else { bail!("{}", outcome.problems.join("\n")) }
 }
 
 /// Waits until all is ready, says where everything is, and shows the demo or works until somebody stops it.
@@ -117,8 +124,13 @@ async fn work(
     arguments: &DevArguments,
     lines: &[(String, String)],
 ) -> Result<()> {
+    let missing = missing_topics(app, outside).await?;
+    for topic in &missing {
+        tracing::warn!(topic, "a bound topic does not exist yet: whoever owns it creates it, its groups wait for it");
+    }
     let ready = async {
-        while !health.troubles().await.is_empty() {
+        // Somebody can only create them once it is known where.
+        while missing.is_empty() && !health.troubles().await.is_empty() {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -130,6 +142,14 @@ async fn work(
         return demo::show(app, outside).await;
     }
     std::future::pending().await
+}
+
+/// Bound topics that are not there.
+async fn missing_topics(app: &App, outside: &Outside) -> Result<Vec<String>> {
+    let topics = outside.cluster.topics().await?;
+    let bound = app.pipeline.catalogue().bindings().map(|(topic, _)| topic);
+    let missing = bound.filter(|bound| topics.iter().all(|topic| topic.name != *bound));
+    Ok(missing.map(str::to_owned).collect())
 }
 
 /// What points a program at this stack, by setting.

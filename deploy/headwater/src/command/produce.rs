@@ -13,7 +13,7 @@ use headwater::{
     ports::{Http, Request, SchemaError, Schemas as _},
     topic_of,
 };
-use headwater_connectors::{http::HttpClient, kafka::Producer};
+use headwater_connectors::{http::HttpClient, kafka::Producer, registry::RegistryConfig};
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -35,12 +35,13 @@ pub(crate) async fn run(program: &Program, arguments: ProduceArguments) -> Resul
     let app = program.load(&[])?;
     let outside = Outside::new(&app)?;
     let target = Target::find(&app, &outside, arguments).await?;
+    let producer = outside.producer()?;
     let (lines_in, mut lines) = mpsc::channel(BATCH);
     // Ends with standard input, or when nobody takes its lines any more.
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read_lines(&lines_in))?;
     let (mut batch, mut tally) = (Vec::with_capacity(BATCH), Tally::default());
     while lines.recv_many(&mut batch, BATCH).await > 0 {
-        target.send(&outside.producer, batch.drain(..), &mut tally).await?;
+        target.send(&producer, batch.drain(..), &mut tally).await?;
     }
     let mut out = std::io::stderr().lock();
     writeln!(out, "{} sent, {} refused", tally.sent, tally.refused)?;
@@ -181,8 +182,8 @@ impl Target {
 
 /// The id of the newest schema of a topic that is not ours, under Confluent's default name for it.
 async fn latest(app: &App, topic: &str) -> Result<u32> {
-    let registry = &app.config.registry;
-    let url = format!("{}/subjects/{topic}-value/versions/latest", registry.url.expose().trim_end_matches('/'));
+    let registry = address(&app.config.registry);
+    let url = format!("{registry}/subjects/{topic}-value/versions/latest");
     let request = Request { method: "GET", url, headers: Vec::new(), body: Vec::new() };
     let answer = HttpClient::new(&app.config.client)?.send(request).await?;
     anyhow::ensure!(
@@ -193,6 +194,16 @@ async fn latest(app: &App, topic: &str) -> Result<u32> {
     let answer: Json = serde_json::from_slice(&answer.body).context("the schema registry's answer is no JSON")?;
     let id = answer.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
     id.context("the schema registry's answer has no id")
+}
+
+/// The registry's address with user and password in it, where they are configured beside it.
+fn address(registry: &RegistryConfig) -> String {
+    let url = registry.url.expose().trim_end_matches('/');
+    let (Some(user), Some((scheme, host))) = (&registry.user, url.split_once("://")) else { return url.to_owned() };
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let password = registry.password.as_ref().map(|password| format!(":{}", escaped(password.expose())));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{}{}@{host}", escaped(user), password.unwrap_or_default())
 }
 
 /// Hands on every line that is not blank, until the end of input.

@@ -23,7 +23,7 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let outside = Outside::new(&app)?;
     let states = States::default();
     let health = Health::new(states.clone(), outside.database.clone());
-    let server = Server::start(app.config.http.addr, health.clone()).await?;
+    let server = Server::start(Server::listen(app.config.http.addr).await?, health.clone())?;
     let mut groups = Groups::start(&app, &outside, instance.name(), &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
     tokio::select! {
@@ -32,10 +32,8 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     }
     health.stopping();
     let drained = groups.drain().await;
-    let closed = outside.producer.close(app.close_limit()).await;
     server.stop().await;
     drained?;
-    closed?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

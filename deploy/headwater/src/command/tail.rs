@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater::{Headers, Meta, Pattern, Record};
+use headwater::{Headers, Meta, Pattern, Record, topic_of};
 use headwater_connectors::kafka::Subscription;
 use serde_json::{Map, Value as Json, json};
 
@@ -57,10 +57,16 @@ async fn print(reader: &mut Reader, lens: &mut Lens, pattern: &Pattern, limit: O
 
 /// The topics on which events of a pattern can be.
 fn sources(app: &App, pattern: &Pattern) -> Subscription {
-    let bound = app.pipeline.catalogue().bindings().filter(|(_, binding)| pattern.matches(&binding.event_type));
-    let own = pattern.domain().map(|domain| format!("events.{domain}"));
-    let pattern = own.is_none().then(|| ALL_EVENTS.to_owned());
-    Subscription { topics: own.into_iter().chain(bound.map(|(topic, _)| topic.to_owned())).collect(), pattern }
+    let catalogue = app.pipeline.catalogue();
+    let bound = catalogue.bindings().filter(|(_, binding)| pattern.matches(&binding.event_type));
+    let mut topics: Vec<String> = bound.map(|(topic, _)| topic.to_owned()).collect();
+    let Some(domain) = pattern.domain() else { return Subscription { topics, pattern: Some(ALL_EVENTS.to_owned()) } };
+    let own = format!("events.{domain}");
+    // A domain that only bindings name has no topic of ours.
+    if topics.is_empty() || catalogue.types().any(|known| topic_of(known.name) == own) {
+        topics.push(own);
+    }
+    Subscription { topics, pattern: None }
 }
 
 /// One event with all of its metadata, as an object on one line.

@@ -10,7 +10,7 @@ use headwater::{
 };
 use headwater_connectors::{
     kafka::{Change, TopicSpec},
-    postgres::PostgresError,
+    postgres::{Database, PostgresError},
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) async fn run(program: &Program, command: &TopologyCommand) -> Result<
         out.line("nothing to do")?;
     }
     out.flush()?;
-    anyhow::ensure!(outcome.problems.is_empty(), "{}", outcome.problems.join("\nerror: "));
+    anyhow::ensure!(outcome.problems.is_empty(), "{}", outcome.problems.join("\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -56,9 +56,11 @@ pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcom
     let mut outcome = Outcome::default();
     topics(app, outside, &topology, dry_run, &mut outcome).await;
     schemas(outside, &topology, dry_run, &mut outcome).await;
-    if outside.database.is_some() {
-        migrations(outside, dry_run, &mut outcome).await;
-        tables(app, outside, dry_run, &mut outcome).await;
+    if let Some(database) = &outside.database {
+        // A database that does not answer is said once.
+        if migrations(database, dry_run, &mut outcome).await {
+            tables(app, database, dry_run, &mut outcome).await;
+        }
     }
     outcome
 }
@@ -115,8 +117,8 @@ async fn register(outside: &Outside, subject: &str, schema: &str) -> Result<u32,
     outside.registry.register(subject, schema).await
 }
 
-async fn migrations(outside: &Outside, dry_run: bool, outcome: &mut Outcome) {
-    let Some(database) = &outside.database else { return };
+/// Whether they are in order.
+async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -> bool {
     let migrations = if dry_run { database.pending_migrations().await } else { database.migrate().await };
     match migrations {
         Ok(migrations) => {
@@ -124,12 +126,15 @@ async fn migrations(outside: &Outside, dry_run: bool, outcome: &mut Outcome) {
                 .done
                 .extend(migrations.iter().map(|m| format!("migrate database: {} {}", m.version, m.description)));
         }
-        Err(error) => outcome.problems.push(error.to_string()),
+        Err(error) => {
+            outcome.problems.push(error.to_string());
+            return false;
+        }
     }
+    true
 }
 
-async fn tables(app: &App, outside: &Outside, dry_run: bool, outcome: &mut Outcome) {
-    let Some(database) = &outside.database else { return };
+async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Outcome) {
     for bounded in &app.groups {
         let Work::Sink(sink) = &bounded.group.work else { continue };
         // A type that only a binding names has its table made from the first record's schema.

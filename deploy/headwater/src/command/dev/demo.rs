@@ -77,7 +77,7 @@ async fn produce(outside: &Outside, payments: &[PaymentCompleted]) -> Result<()>
         })
     };
     let records = payments.iter().map(record).collect::<Result<Vec<_>>>()?;
-    outside.producer.send(&records).await.context("cannot produce the demo's payments")
+    outside.producer()?.send(&records).await.context("cannot produce the demo's payments")
 }
 
 /// The events of each type by order, as they stand on the broker.
