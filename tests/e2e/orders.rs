@@ -249,16 +249,12 @@ async fn a_wrong_configuration_names_every_problem_and_exits_with_2() {
 async fn a_refused_line_is_named_and_the_others_are_sent() {
     let space = space("produce").await;
     ready(&space, 1, "").await;
-    let line = |id: &str| {
-        format!(
-            r#"{{"payment_id":"{id}","order_id":"{id}","customer_id":"c","amount_cents":5,"currency":"EUR","completed_at":"2026-01-01T00:00:00Z"}}"#
-        )
-    };
-    let input = format!("{}\n{}\nnot json\n{}\n", line("pr-1"), line("pr-2").replace('5', "\"five\""), line("pr-3"));
-    let (code, _, err) = Process::run(PROGRAM, &space, &["produce", "payment.completed"], &[], &input).await;
+    let line = |id: &str| format!(r#"{{"payment_id":"{id}","order_id":"{id}","email":"a@example.org"}}"#);
+    let input = format!("{}\n{}\nnot json\n{}\n", line("pr-1"), line("pr-2").replace("\"a@example.org\"", "7"), line("pr-3"));
+    let (code, _, err) = Process::run(PROGRAM, &space, &["produce", "receipt.requested"], &[], &input).await;
     assert_eq!(code, 1, "{err}");
-    assert!(err.contains('2') && err.contains("amount_cents") && err.contains('3'), "{err}");
-    let seen = Foreign::new(&space).read("events.payment");
+    assert!(err.contains('2') && err.contains("email") && err.contains('3'), "{err}");
+    let seen = Foreign::new(&space).read("events.receipt");
     let keys: Vec<_> =
         seen.iter().filter_map(|seen| seen.key.as_deref()).filter(|key| key.starts_with(b"pr-")).collect();
     assert_eq!(keys.len(), 2, "{keys:?}");

@@ -25,7 +25,8 @@ pub struct SharedStack {
 pub fn stack(target_tmp: &str) -> &'static SharedStack {
     static STACK: OnceLock<SharedStack> = OnceLock::new();
     STACK.get_or_init(|| {
-        tracing_subscriber::fmt().with_env_filter("warn").with_test_writer().init();
+        let filter = std::env::var("HEADWATER_LOG").unwrap_or_else(|_| "warn".to_owned());
+        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
         start(&Path::new(target_tmp).join("stack"))
     })
 }
