@@ -24,6 +24,11 @@ pub fn orders(warehouse: Warehouse) -> Pipeline {
         .sink("receipts-sink", Sink::of::<ReceiptRequested>("receipts").key("payment_id"))
 }
 
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path, sync::Arc, time::Duration};

@@ -257,6 +257,9 @@ impl KafkaConfig {
             .set("isolation.level", "read_committed")
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "200")
+            // Default 500 ms. A question to the broker waits behind an idle fetch, and the one that wakes a partition
+            // (`flow.rs`) must not run into its own time-out, which would cost the connection.
+            .set("fetch.wait.max.ms", "200")
             .set("queued.max.messages.kbytes", (consumer.prefetch_bytes >> 10).to_string());
         if let Some(instance) = instance {
             client.set("group.instance.id", instance);
