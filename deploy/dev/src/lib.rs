@@ -14,6 +14,7 @@ mod registry;
 mod warehouse;
 
 mod endpoints;
+mod maven;
 mod ports;
 mod process;
 mod serve;

@@ -1,19 +1,22 @@
-//! A private PostgreSQL cluster from the server binaries that are installed.
+//! A private PostgreSQL cluster from the server binaries that are installed, else from fetched ones.
 //!
 //! It listens on the loopback interface alone, has one superuser `headwater` who needs no password there, and a
 //! database `headwater`. The cluster stays from start to start; where it lies is decided in `place.rs`.
 
+mod fetched;
+mod installed;
 mod place;
 mod wire;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::ports::{self, Ports};
-use crate::process::{Farewell, Process, Program, find_in_path, read_from, tail};
+use crate::process::{Farewell, Process, Program, read_from, tail};
 use crate::user::User;
 
 pub(crate) use place::remove;
@@ -24,6 +27,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How long the processes of a killed owner may still hold the cluster.
 const HELD_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why the binaries are to be fetched, and what to do when that does not work.
+const NONE_INSTALLED: &str = "no fitting PostgreSQL server is installed (apt-get install postgresql, or name a running one with --postgres URL), and fetching one does not work";
 
 /// The stack's database server.
 #[derive(Debug)]
@@ -49,18 +55,32 @@ enum Refusal {
 /// What an own server needs on this machine.
 ///
 /// # Errors
-/// When no server binaries are installed, or we are root and there is no user to run them; with what to do.
-pub(crate) async fn check() -> Result<()> {
-    User::unprivileged()?;
-    binaries().await.map(drop)
+/// When server binaries are neither installed nor to be had, or we are root and there is no user to run them; with what
+/// to do.
+pub(crate) async fn check(cache: &Path) -> Result<()> {
+    let user = User::unprivileged()?;
+    if installed::find(None).await.is_some() || fetched::find(cache, user).await.is_some() {
+        return Ok(());
+    }
+    fetched::check().context(NONE_INSTALLED)
 }
 
 impl Postgres {
     /// Makes the cluster where there is none, starts the server and makes the database.
-    pub(crate) async fn launch(data: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
-        let binaries = binaries().await?;
+    pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
         let user = User::unprivileged()?;
         let home = place::choose(data, user).await?;
+        let binaries = binaries(&home, cache, user).await?;
+        Self::launch_from(binaries, user, home, for_tests, ports).await
+    }
+
+    async fn launch_from(
+        binaries: PathBuf,
+        user: Option<User>,
+        home: PathBuf,
+        for_tests: bool,
+        ports: &mut Ports,
+    ) -> Result<Self> {
         let mut postgres = Self { binaries, user, home, for_tests, port: 0, process: None };
         postgres.init().await?;
         for _ in 0..3 {
@@ -128,7 +148,7 @@ impl Postgres {
     /// `initdb` into a folder beside the cluster's and one rename, so that a killed one leaves no half cluster.
     async fn init(&self) -> Result<()> {
         if self.cluster().join("PG_VERSION").exists() {
-            return self.same_version();
+            return Ok(());
         }
         tracing::info!(cluster = %self.cluster().display(), "making a postgres cluster (2 to 5 seconds)");
         let new = self.home.join("cluster.new");
@@ -142,22 +162,6 @@ impl Postgres {
             .await
             .context("cannot make a postgres cluster")?;
         std::fs::rename(&new, self.cluster()).with_context(|| format!("cannot rename {}", new.display()))
-    }
-
-    /// A cluster belongs to one major version of the server.
-    fn same_version(&self) -> Result<()> {
-        let file = self.cluster().join("PG_VERSION");
-        let made = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let installed = self.binaries.join(format!("../../{}/bin/postgres", made.trim()));
-        // Debian names the folder after the version; elsewhere the server itself says what is wrong.
-        if self.binaries.starts_with("/usr/lib/postgresql") {
-            ensure!(
-                installed.exists(),
-                "this data folder was made by PostgreSQL {0}, which is not installed: apt-get install postgresql-{0}, or use another folder",
-                made.trim()
-            );
-        }
-        Ok(())
     }
 
     async fn start_process(&mut self) -> Result<(), Refusal> {
@@ -267,28 +271,25 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// The folder that holds both `initdb` and `postgres`: Debian's highest version, else what `pg_config` names, else the
-/// folders of `PATH`.
-async fn binaries() -> Result<PathBuf> {
-    let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("postgres").exists();
-    let mut debian: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .filter(|(_, folder)| complete(folder))
-        .collect();
-    debian.sort();
-    if let Some((_, folder)) = debian.pop() {
+/// The folder of the server's binaries. A cluster belongs to one major version: where there is one, it decides.
+async fn binaries(home: &Path, cache: &Path, user: Option<User>) -> Result<PathBuf> {
+    let file = home.join("cluster/PG_VERSION");
+    let made = match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        read => Some(read.with_context(|| format!("cannot read {}", file.display()))?),
+    };
+    let major = made.as_deref().and_then(|made| made.trim().parse().ok());
+    if let Some(folder) = installed::find(major).await {
         return Ok(folder);
     }
-    let configured = tokio::process::Command::new("pg_config").arg("--bindir").kill_on_drop(true).output().await;
-    let configured = configured.ok().map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    if let Some(folder) = configured.filter(complete) {
-        return Ok(folder);
+    if let Some(made) = made.filter(|made| !fetched::run(made.trim())) {
+        bail!(
+            "this data folder was made by PostgreSQL {0}, which is not installed: apt-get install postgresql-{0}, or use another folder",
+            made.trim()
+        );
     }
-    let in_path = find_in_path("postgres").and_then(|file| file.parent().map(Path::to_owned));
-    in_path
-        .filter(complete)
-        .context("no PostgreSQL server found: apt-get install postgresql, or name a running one with --postgres URL")
+    fetched::resolve(cache, user).await.context(NONE_INSTALLED)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub enum KafkaChoice {
 /// Which PostgreSQL to use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PostgresChoice {
-    /// A private cluster that the stack starts from the installed server binaries.
+    /// A private cluster that the stack starts from the installed server binaries, else from fetched ones.
     #[default]
     Auto,
     /// A database that is there, as `postgres://…`.
@@ -55,15 +55,16 @@ pub struct StackConfig {
     pub postgres: PostgresChoice,
     /// Which schema registry.
     pub registry: RegistryChoice,
-    /// Where Kafka's jars (55 MB) are kept for every stack of this user.
+    /// Where Kafka's jars (55 MB), and PostgreSQL (60 MB) when none is installed, are kept for every stack of this user.
+    /// As root PostgreSQL is kept in `/var/cache/headwater` when the user that it runs as cannot enter this folder.
     pub cache: PathBuf,
     /// Quicker to start and to notice the dead, but neither fast under load nor safe against a power cut.
     pub for_tests: bool,
 }
 
 impl StackConfig {
-    /// Everything started by the stack itself under `data`, with the jars in the user's cache folder
-    /// (`$XDG_CACHE_HOME/headwater` or `~/.cache/headwater`).
+    /// Everything started by the stack itself under `data`, with what is fetched in the user's cache
+    /// folder (`$XDG_CACHE_HOME/headwater` or `~/.cache/headwater`).
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -93,7 +94,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything and returns when all of it is ready: 6 to 15 s, once more for the download of Kafka's jars.
+    /// Starts everything and returns when all of it is ready: 6 to 15 s, more the first time, for downloads.
     /// Removes an old `endpoints.env` first; writing the new one is the caller's, who may have lines to add
     /// ([`Endpoints::pairs`], [`write_endpoints`](crate::write_endpoints)).
     ///
@@ -178,7 +179,7 @@ impl Stack {
         let (postgres, database_url) = match config.postgres {
             PostgresChoice::At(url) => (None, url),
             PostgresChoice::Auto => {
-                let postgres = Postgres::launch(&data, config.for_tests, &mut ports).await?;
+                let postgres = Postgres::launch(&data, &config.cache, config.for_tests, &mut ports).await?;
                 let url = postgres.url();
                 (Some(postgres), url)
             }
@@ -204,7 +205,7 @@ async fn check(config: &StackConfig) -> Result<()> {
         KafkaChoice::At(_) => Ok(()),
     };
     let postgres = match config.postgres {
-        PostgresChoice::Auto => postgres::check().await,
+        PostgresChoice::Auto => postgres::check(&config.cache).await,
         PostgresChoice::At(_) => Ok(()),
     };
     let missing: Vec<String> =

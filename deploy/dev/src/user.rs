@@ -1,6 +1,10 @@
 //! The unprivileged user that PostgreSQL runs as when we are root, because `initdb` and `postgres` refuse root.
 
+use std::path::Path;
+use std::process::Stdio;
+
 use anyhow::{Context, Result};
+use tokio::process::Command;
 
 /// A user's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,15 @@ impl User {
         let user = Self::find(&passwd, "postgres").or_else(|| Self::find(&passwd, "nobody"));
         user.map(Some)
             .context("postgres does not run as root, and there is no user postgres or nobody: useradd -r postgres")
+    }
+
+    /// Whether a line of `sh` about a path, its `$1`, succeeds as this user. That asks the system itself: mode bits alone
+    /// do not tell (ACLs, mounts).
+    pub(crate) async fn passes(self, test: &str, path: &Path) -> bool {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", test, "probe"]).arg(path).current_dir("/");
+        command.uid(self.uid).gid(self.gid).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.kill_on_drop(true).status().await.is_ok_and(|status| status.success())
     }
 
     fn find(passwd: &str, name: &str) -> Option<Self> {

@@ -1,21 +1,25 @@
-//! Kafka's jars, resolved once with Maven into the cache and then shared by every stack of the user.
+//! Java, and Kafka's jars from Maven.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
-use crate::ports::random;
-use crate::process::{Farewell, Program, find_in_path};
+use crate::maven::{self, Artifact, Jars, Scratch};
+use crate::process::find_in_path;
 
 const KAFKA: &str = "4.3.1";
 const LOG4J: &str = "2.25.1";
 const JAVA: u32 = 17;
-/// The download is 55 MB.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(900);
+const ARTIFACTS: [Artifact; 5] = [
+    Artifact { group: "org.apache.kafka", name: "kafka_2.13", version: KAFKA },
+    Artifact { group: "org.apache.kafka", name: "kafka-tools", version: KAFKA },
+    Artifact { group: "org.apache.logging.log4j", name: "log4j-slf4j-impl", version: LOG4J },
+    Artifact { group: "org.apache.logging.log4j", name: "log4j-core", version: LOG4J },
+    Artifact { group: "org.apache.logging.log4j", name: "log4j-1.2-api", version: LOG4J },
+];
 
 /// Java's executable, from `JAVA_HOME` or `PATH`, checked to be new enough.
 ///
@@ -43,25 +47,12 @@ pub(crate) async fn resolve(cache: &Path) -> Result<PathBuf> {
     if jars.is_dir() {
         return Ok(jars);
     }
-    let maven = maven()?;
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    remove_left_overs(cache);
-    // A folder of our own and one rename: a killed download leaves no half folder, and two at once do not meet.
-    let work = Scratch(cache.join(format!(".kafka-{:016x}", u64::from_le_bytes(random()?))));
-    std::fs::create_dir(&work.0).with_context(|| format!("cannot create {}", work.0.display()))?;
-    std::fs::write(work.0.join("pom.xml"), pom()).context("cannot write the pom")?;
     tracing::info!(version = KAFKA, into = %jars.display(), "resolving kafka's jars with maven, once (about 55 MB)");
     let begin = Instant::now();
-    let resolved = tokio::time::timeout(RESOLVE_LIMIT, program(maven, &work.0).run()).await;
-    resolved
-        .with_context(|| format!("maven did not end within {RESOLVE_LIMIT:?}"))?
-        .context("cannot resolve kafka's jars")?;
-    match std::fs::rename(work.0.join("jars"), &jars) {
-        Ok(()) => tracing::info!(took = ?begin.elapsed(), "kafka's jars are there"),
-        // Another stack was faster: what it resolved is the same.
-        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
-        Err(error) => bail!("cannot rename the resolved jars to {}: {error}", jars.display()),
-    }
+    let scratch = Scratch::new(cache)?;
+    let fetched = scratch.fetch(&ARTIFACTS, Jars::Kept).await.context("cannot resolve kafka's jars")?;
+    scratch.publish(&fetched, &jars)?;
+    tracing::info!(took = ?begin.elapsed(), "kafka's jars are there");
     Ok(jars)
 }
 
@@ -70,48 +61,14 @@ pub(crate) async fn resolve(cache: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When the jars are not there and Maven is missing.
 pub(crate) fn check(cache: &Path) -> Result<()> {
-    if place(cache).is_dir() { Ok(()) } else { maven().map(drop) }
+    if place(cache).is_dir() {
+        return Ok(());
+    }
+    maven::executable().map(drop).context("kafka's jars cannot be fetched")
 }
 
 fn place(cache: &Path) -> PathBuf {
     cache.join(format!("kafka-{KAFKA}"))
-}
-
-fn maven() -> Result<PathBuf> {
-    find_in_path("mvn").context("kafka's jars are resolved with maven, which is not in PATH: apt-get install maven")
-}
-
-/// A folder that goes with its owner.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn program(maven: PathBuf, work: &Path) -> Program {
-    Program {
-        name: "maven",
-        executable: maven,
-        args: ["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"].map(Into::into).into(),
-        folder: work.to_owned(),
-        log: work.join("maven.log"),
-        user: None,
-        farewell: Farewell::Term,
-    }
-}
-
-/// What killed downloads left more than an hour ago; a younger one may be at work.
-fn remove_left_overs(cache: &Path) {
-    let Ok(entries) = std::fs::read_dir(cache) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(".kafka-")) {
-        let changed = entry.metadata().and_then(|found| found.modified());
-        let age = changed.ok().and_then(|changed| SystemTime::now().duration_since(changed).ok());
-        if age.is_some_and(|age| age > Duration::from_secs(3_600)) {
-            drop(Scratch(entry.path()));
-        }
-    }
 }
 
 /// `17` of `openjdk version "17.0.15" 2025-04-15`, `8` of `java version "1.8.0_402"`.
@@ -122,26 +79,6 @@ fn major_version(said: &str) -> Option<u32> {
         1 => numbers.next()?.parse().ok(),
         major => Some(major),
     }
-}
-
-fn pom() -> String {
-    let dependencies: String = [
-        ("org.apache.kafka", "kafka_2.13", KAFKA),
-        ("org.apache.kafka", "kafka-tools", KAFKA),
-        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
-        ("org.apache.logging.log4j", "log4j-core", LOG4J),
-        ("org.apache.logging.log4j", "log4j-1.2-api", LOG4J),
-    ]
-    .iter()
-    .map(|(group, artifact, version)| {
-        format!("<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>\n")
-    })
-    .collect();
-    format!(
-        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n<modelVersion>4.0.0</modelVersion>\n\
-         <groupId>headwater</groupId><artifactId>kafka-jars</artifactId><version>1</version><packaging>pom</packaging>\n\
-         <dependencies>\n{dependencies}</dependencies>\n</project>\n"
-    )
 }
 
 #[cfg(test)]

@@ -7,10 +7,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
 
 use crate::ports::random;
 use crate::user::User;
@@ -31,7 +29,7 @@ pub(crate) async fn choose(data: &Path, user: Option<User>) -> Result<PathBuf> {
         return make_away(data, away, user);
     }
     let near = make(near, Some(user))?;
-    if reaches(user, &near).await {
+    if user.passes(r#"cd "$1" && test -w ."#, &near).await {
         return Ok(near);
     }
     // Only an empty folder goes: what is in it was made when it could be reached, and is to be reached again.
@@ -115,14 +113,6 @@ fn make(folder: PathBuf, user: Option<User>) -> Result<PathBuf> {
         }
     }
     Ok(folder)
-}
-
-/// Asks the system itself, by trying as that user: mode bits alone do not tell (ACLs, mounts).
-async fn reaches(user: User, folder: &Path) -> bool {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", r#"cd "$1" && test -w ."#, "probe"]).arg(folder).current_dir("/");
-    command.uid(user.uid).gid(user.gid).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.kill_on_drop(true).status().await.is_ok_and(|status| status.success())
 }
 
 /// Removes clusters whose data folder lay under the system's temporary folder and does not name them any more, as
