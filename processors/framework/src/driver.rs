@@ -5,7 +5,7 @@
 //! until [`Driver::advance`] moves it, so a test is deterministic and needs no runtime.
 
 mod broker;
-mod clock;
+pub(crate) mod clock;
 
 use std::{
     sync::{

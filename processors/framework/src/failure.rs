@@ -121,11 +121,19 @@ impl Kind {
 mod tests {
     use super::*;
 
-    /// Red when `Display` leaves the sources out.
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot write the receipt")]
+    struct Unwritten(#[source] std::io::Error);
+
+    /// Red when `Display` leaves the sources out, or says one twice that has the text of the last.
     #[test]
     fn a_cause_names_every_source_once() {
-        let Failure::Retry(cause) = Failure::from(std::io::Error::other("disk on fire")) else { panic!("retry") };
+        let fire = || std::io::Error::other("disk on fire");
+        let Failure::Retry(cause) = Failure::from(fire()) else { panic!("retry") };
         assert_eq!(cause.to_string(), "disk on fire");
+        let Failure::Retry(cause) = Failure::from(Unwritten(fire())) else { panic!("retry") };
+        assert_eq!(cause.message(), "cannot write the receipt");
+        assert_eq!(cause.to_string(), "cannot write the receipt: disk on fire");
         let none: Option<u8> = None;
         let Err(Failure::Reject(cause)) = none.or_reject("no value") else { panic!("reject") };
         assert_eq!(cause.message(), "no value");

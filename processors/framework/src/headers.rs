@@ -271,7 +271,7 @@ mod tests {
             version in proptest::option::of(any::<i64>()),
             data_version in proptest::option::of(any::<i32>()),
             kind in 0..5usize, priority in 0..4usize, flags in 0..2u8,
-            trace in any::<([u8; 15], [u8; 7])>(),
+            trace in any::<([u8; 15], [u8; 7])>(), state in proptest::option::of("[a-z]{1,8}=[!-~]{1,40}"),
             extra in proptest::collection::vec(("x-[a-z]{0,9}", proptest::option::of(any::<Vec<u8>>())), 0..6),
         ) -> Meta {
             let mut trace_id = [1; 16];
@@ -291,7 +291,7 @@ mod tests {
             meta.data_version = data_version;
             meta.category = Category::ALL[kind];
             meta.priority = Priority::ALL[priority];
-            meta.trace = TraceContext { trace_id, span_id, flags, state: None };
+            meta.trace = TraceContext { trace_id, span_id, flags, state };
             meta.extra = extra.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
             meta
         }

@@ -54,9 +54,14 @@ impl<J> Lanes<J> {
         next
     }
 
-    /// Takes out every job that waits; the running ones stay.
-    pub(crate) fn drain_waiting(&mut self) -> impl Iterator<Item = J> {
-        self.busy.values_mut().flat_map(|queue| queue.drain(..))
+    /// Drops the waiting jobs of which this is true, and says how many; the running ones stay.
+    pub(crate) fn drop_waiting(&mut self, which: impl Fn(&J) -> bool) -> usize {
+        let drop = |queue: &mut VecDeque<J>| {
+            let before = queue.len();
+            queue.retain(|job| !which(job));
+            before - queue.len()
+        };
+        self.busy.values_mut().map(drop).sum()
     }
 }
 
@@ -73,7 +78,7 @@ mod tests {
         #[test]
         fn lanes_keep_per_key_order_under_random_completion(
             keys in proptest::collection::vec(0..8u8, 1..200),
-            picks in proptest::collection::vec(any::<prop::sample::Index>(), 200),
+            picks in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 200),
         ) {
             let mut lanes = Lanes::new();
             let (mut running, mut done) = (Vec::new(), HashMap::<u8, Vec<usize>>::new());
@@ -88,9 +93,9 @@ mod tests {
                     if next.is_none() { break }
                     continue;
                 }
-                let at = picks.next().expect("a cycle").index(running.len());
-                if next.is_none() || at % 2 == 0 {
-                    let (seq, key) = running.swap_remove(at);
+                let (ends, pick) = picks.next().expect("a cycle");
+                if next.is_none() || *ends {
+                    let (seq, key) = running.swap_remove(pick.index(running.len()));
                     prop_assert!(running.iter().all(|(_, k)| *k != key), "two of one key at once");
                     done.entry(key).or_default().push(seq);
                     running.extend(lanes.leave(Lane::of(Some(&[key]))));
@@ -110,5 +115,14 @@ mod tests {
         assert_eq!(lanes.enter(Lane::of(None), 1), Some(1));
         assert_eq!(lanes.enter(Lane::of(None), 2), Some(2));
         assert_eq!(lanes.leave(Lane::of(None)), None);
+    }
+
+    /// Red when a running job is dropped with the waiting ones, its lane with it, or the wrong ones go.
+    #[test]
+    fn only_waiting_jobs_are_dropped_and_only_those_named() {
+        let (mut lanes, lane) = (Lanes::new(), Lane::of(Some(b"a")));
+        assert_eq!((1..=4).filter_map(|job| lanes.enter(lane, job)).collect::<Vec<_>>(), [1]);
+        assert_eq!(lanes.drop_waiting(|job| *job >= 3), 2);
+        assert_eq!((lanes.leave(lane), lanes.leave(lane)), (Some(2), None));
     }
 }

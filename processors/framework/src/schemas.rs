@@ -137,3 +137,165 @@ impl SchemaCache {
         Ok(encoders)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+    use crate::{
+        driver::clock::ManualClock,
+        ports::{BoxFuture, SchemaText},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+    /// What the registry holds under this id is not Avro.
+    const JUNK: u32 = 666;
+
+    /// Gives the answers that it was told to give, then a schema; each takes a tenth of a second.
+    struct Registry {
+        clock: Arc<ManualClock>,
+        answers: Mutex<VecDeque<SchemaError>>,
+        asked: Mutex<Vec<(u32, Duration)>>,
+    }
+
+    impl Schemas for Registry {
+        fn by_id(&self, id: u32) -> BoxFuture<'_, Result<SchemaText, SchemaError>> {
+            self.asked.lock().unwrap().push((id, self.clock.elapsed()));
+            let answer = self.answers.lock().unwrap().pop_front();
+            let schema = if id == JUNK { "junk" } else { r#""string""# }.to_owned();
+            let text = SchemaText { schema, references: Vec::new() };
+            Box::pin(async move {
+                self.clock.sleep(SECOND / 10).await;
+                answer.map_or(Ok(text), Err)
+            })
+        }
+
+        fn id_of<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<u32, SchemaError>> {
+            Box::pin(std::future::ready(Ok(1)))
+        }
+    }
+
+    struct Bench {
+        clock: Arc<ManualClock>,
+        registry: Arc<Registry>,
+        cache: SchemaCache,
+    }
+
+    impl Bench {
+        fn of(answers: impl IntoIterator<Item = SchemaError>) -> Self {
+            let clock = Arc::new(ManualClock::default());
+            let answers = Mutex::new(answers.into_iter().collect());
+            let registry = Arc::new(Registry { clock: clock.clone(), answers, asked: Mutex::default() });
+            let cache = SchemaCache::new(registry.clone(), clock.clone());
+            Self { clock, registry, cache }
+        }
+
+        /// Lets time pass until this is done.
+        fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+            let mut future = pin!(future);
+            loop {
+                if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    return done;
+                }
+                self.clock.set(self.clock.next_due().expect("somebody waits for the time"));
+            }
+        }
+
+        fn get(&self, id: u32) -> Result<(), NoSchema> {
+            self.wait(self.cache.get(id)).map(|_| ())
+        }
+
+        fn pass(&self, by: Duration) {
+            self.clock.set(self.clock.elapsed() + by);
+        }
+
+        fn asked(&self) -> Vec<(u32, Duration)> {
+            std::mem::take(&mut self.registry.asked.lock().unwrap())
+        }
+    }
+
+    fn unknown() -> SchemaError {
+        SchemaError::Unknown("404".to_owned())
+    }
+
+    fn outage() -> SchemaError {
+        SchemaError::Outage("503".to_owned())
+    }
+
+    /// Red when one look is enough, the second comes at once, or a schema that came in between is not taken.
+    #[test]
+    fn an_unknown_id_is_asked_for_twice() {
+        let bench = Bench::of([unknown()]);
+        assert!(bench.get(7).is_ok());
+        assert_eq!(bench.asked(), [(7, Duration::ZERO), (7, SECOND / 10 + 2 * SECOND)]);
+        let bench = Bench::of([unknown(), outage()]);
+        assert!(matches!(bench.get(7), Err(NoSchema::Outage(_))), "the second answer counts");
+    }
+
+    /// Red when an unknown id is asked for again within 30 s, is never asked for again, or stands for other ids.
+    #[test]
+    fn an_unknown_id_is_remembered_for_half_a_minute() {
+        let bench = Bench::of([unknown(), unknown()]);
+        assert!(matches!(bench.get(7), Err(NoSchema::Poison(why)) if why.contains("no schema 7: 404")));
+        assert_eq!(bench.asked().len(), 2);
+        bench.pass(30 * SECOND - Duration::from_millis(1));
+        assert!(matches!(bench.get(7), Err(NoSchema::Poison(_))));
+        assert_eq!(bench.asked(), []);
+        bench.pass(Duration::from_millis(1));
+        assert!(bench.get(7).is_ok());
+        assert_eq!(bench.asked().len(), 1);
+        assert!(bench.get(8).is_ok());
+    }
+
+    /// PITFALLS 11. Red when an outage is asked about at once, or is remembered beyond half a second, or is poison.
+    #[test]
+    fn an_outage_is_forgotten_after_half_a_second() {
+        let bench = Bench::of([outage()]);
+        assert!(matches!(bench.get(7), Err(NoSchema::Outage(_))));
+        bench.pass(SECOND / 2 - Duration::from_millis(1));
+        assert!(matches!(bench.get(8), Err(NoSchema::Outage(_))), "no other id is asked for either");
+        assert_eq!(bench.asked().len(), 1);
+        bench.pass(Duration::from_millis(1));
+        assert!(bench.get(7).is_ok() && bench.get(8).is_ok());
+        assert_eq!(bench.asked().len(), 2);
+    }
+
+    /// Red when the cache is not asked again behind the fetch of another, or a known schema is fetched again.
+    #[test]
+    fn many_that_wait_for_one_schema_fetch_it_once() {
+        let bench = Bench::of([]);
+        let all = bench.wait(futures_util::future::join_all((0..10).map(|_| bench.cache.get(7))));
+        assert!(all.iter().all(Result::is_ok) && bench.get(7).is_ok());
+        assert_eq!(bench.asked().len(), 1);
+        let bench = Bench::of([unknown(), unknown()]);
+        let all = bench.wait(futures_util::future::join_all((0..10).map(|_| bench.cache.get(7))));
+        assert!(all.iter().all(Result::is_err));
+        assert_eq!(bench.asked().len(), 2, "that there is none is found out once, too");
+    }
+
+    /// Red when a schema that is not Avro is taken for an outage, or fetched for every record.
+    #[test]
+    fn what_is_not_avro_is_remembered_as_poison() {
+        let bench = Bench::of([]);
+        for _ in 0..2 {
+            assert!(matches!(bench.get(JUNK), Err(NoSchema::Poison(why)) if why.contains("is not valid Avro")));
+        }
+        assert_eq!(bench.asked().len(), 1);
+    }
+
+    /// Red when the table of unknown ids grows without a bound.
+    #[test]
+    fn unknown_ids_do_not_fill_the_memory() {
+        let bench = Bench::of([]);
+        let no = NoSchema::Poison("none".to_owned());
+        (0..2_500).for_each(|id| bench.cache.remember(id, &no));
+        let remembered = bench.cache.negative.lock().unwrap().unknown.len();
+        assert!((1..=UNKNOWN_LIMIT).contains(&remembered), "{remembered}");
+    }
+}

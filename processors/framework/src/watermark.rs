@@ -30,6 +30,11 @@ impl<T> Watermark<T> {
         true
     }
 
+    /// Records that were received and that nothing has passed yet.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// A record is finished and leaves this behind. One that is not under way is ignored.
     pub(crate) fn finish(&mut self, offset: i64, left: T) {
         if let Ok(at) = self.slots.binary_search_by_key(&offset, |slot| slot.offset) {

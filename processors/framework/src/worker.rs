@@ -33,6 +33,9 @@ use crate::{
 
 /// Records begun in a row before the worker looks around for commits and control events.
 const TURN: usize = 1_000;
+/// A partition may be this many times the records in flight ahead of a record that is slow: each costs memory until the
+/// position passes it, published or not.
+const AHEAD: usize = 4;
 
 /// The bounds of one group.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,11 +230,12 @@ impl Worker {
         }
         let room = self.settings.in_flight.saturating_sub(self.under_way());
         let mut left = room.min(TURN);
-        let flowing = |p: &Partition| p.flows() && !p.pending.is_empty();
+        let ahead = self.settings.in_flight.saturating_mul(AHEAD);
+        let flowing = |p: &Partition| p.flows() && !p.pending.is_empty() && p.open() < ahead;
         let ids: Vec<_> = self.partitions.iter().filter(|(_, p)| flowing(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             while left > 0 && self.running.len() < self.settings.concurrency {
-                let Some(partition) = self.partitions.get_mut(&id).filter(|p| p.flows()) else { break };
+                let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
                 let Some(job) = partition.next_job(&id) else { break };
                 left -= 1;
                 job.into_iter().for_each(|job| self.begin(job));
@@ -289,7 +293,8 @@ impl Worker {
                 None
             }
             Outcome::Wait(pause, why) => {
-                if self.state.trouble(&job.partition.to_string(), Some(&why)) {
+                // The reason of a partition that stands still is the more important one.
+                if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(&why)) {
                     tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = %why, "a partition waits");
                 }
                 self.hold(job, pause);
@@ -305,7 +310,7 @@ impl Worker {
     /// Keeps a job for another attempt and holds its partition until then.
     fn hold(&mut self, mut job: Job, pause: Duration) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
-        if partition.life != Life::Running || self.stopping.is_some() {
+        if !partition.keeps(&job) || self.stopping.is_some() {
             partition.begun -= 1;
             partition.blocks -= usize::from(job.blocks);
             return;
@@ -315,7 +320,8 @@ impl Worker {
         }
         partition.blocks += usize::from(!job.blocks);
         job.blocks = true;
-        partition.hold_until = partition.hold_until.max(self.clock.elapsed() + pause);
+        // Whoever asks to wait may name any time.
+        partition.hold_until = partition.hold_until.max(self.clock.elapsed().saturating_add(pause));
         partition.held.push(job);
     }
 
@@ -330,15 +336,16 @@ impl Worker {
             group's offset past the record, and restart"
         );
         let reason = format!("stopped at offset {} ({}): {why}", job.record.offset, kind.as_str());
-        self.stop_partition(&job.partition.clone(), &reason);
+        self.stop_partition(&job.partition, job.record.offset, &reason);
     }
 
-    /// Stops a partition until a person acts; what came before is still committed.
-    fn stop_partition(&mut self, id: &TopicPartition, reason: &str) {
+    /// Stops a partition at an offset until a person acts; what came before still runs and is committed, or a person who
+    /// moves the group past the offset would skip it.
+    fn stop_partition(&mut self, id: &TopicPartition, at: i64, reason: &str) {
         let Some(partition) = self.partitions.get_mut(id) else { return };
-        partition.let_go();
-        if partition.life == Life::Running {
-            partition.life = Life::Stopped;
+        if matches!(partition.life, Life::Running | Life::Stopped) && at < partition.end {
+            partition.let_go_from(at);
+            (partition.life, partition.end) = (Life::Stopped, at);
             self.state.trouble(&id.to_string(), Some(reason));
             self.source.control(Control::Pause(vec![id.clone()]));
         }
@@ -351,7 +358,7 @@ impl Worker {
             return;
         }
         let now = self.clock.elapsed();
-        let due = |p: &&mut Partition| p.life == Life::Running && !p.held.is_empty() && p.hold_until <= now;
+        let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
         let jobs: Vec<Job> =
             self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
         jobs.into_iter().for_each(|job| self.begin(job));
@@ -391,6 +398,7 @@ impl Worker {
     /// Starts a partition, or starts it anew, from where the store says.
     fn restart(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
+        self.state.trouble(&id.to_string(), None);
         self.partitions.insert(id, Partition::new(self.starts, self.clock.elapsed() + after));
         self.count_partitions();
     }
@@ -455,8 +463,9 @@ impl Worker {
                 return Ok(());
             }
             Answer::Committed(unit, Err(CommitError::Refused(why))) => {
-                if let Some(id) = self.assembly.refused(unit) {
-                    self.stop_refused(&id, &why);
+                self.recovered();
+                if let Some((id, start)) = self.assembly.refused(unit) {
+                    self.stop_refused(&id, start, &why);
                 }
                 return Ok(());
             }
@@ -482,20 +491,33 @@ impl Worker {
     fn recovered(&mut self) {
         self.assembly.recovered();
         if self.state.trouble("store", None) {
-            tracing::info!(group = %self.step.group.id, "commits succeed again");
+            tracing::info!(group = %self.step.group.id, "the store answers again");
         }
     }
 
-    fn stop_refused(&mut self, id: &TopicPartition, why: &str) {
+    fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
+        let ours = self.partitions.get(id).filter(|p| p.start == start);
+        let Some(life) = ours.map(|p| p.life) else { return };
         self.state.add(Metric::Poison, 1);
         tracing::error!(group = %self.step.group.id, partition = %id, kind = Kind::Row.as_str(), error = %why,
             "the database refuses a row, and its partition stops before the batch: mend the row or the table, and restart");
+        if matches!(life, Life::Leaving(_)) {
+            // Its next owner meets the row again.
+            self.release(id);
+            return;
+        }
         // Whatever else of it is under way lies behind the refused row: a new start makes it stale.
         self.restart(id.clone(), Duration::ZERO);
         if let Some(partition) = self.partitions.get_mut(id) {
             partition.life = Life::Running;
         }
-        self.stop_partition(id, &format!("stopped ({}): {why}", Kind::Row.as_str()));
+        self.stop_partition(id, i64::MIN, &format!("stopped ({}): {why}", Kind::Row.as_str()));
+    }
+
+    /// Gives a partition back at once, whatever of it is under way.
+    fn release(&mut self, id: &TopicPartition) {
+        self.forget(std::slice::from_ref(id));
+        self.source.control(Control::Released(vec![id.clone()]));
     }
 
     fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
@@ -515,13 +537,14 @@ impl Worker {
         for id in partitions {
             self.state.add(Metric::Fenced, 1);
             tracing::warn!(group = %self.step.group.id, partition = %id, "another owner has committed this partition; starting it anew");
-            let leaving = self.partitions.get(&id).is_none_or(|p| matches!(p.life, Life::Leaving(_)));
-            if leaving {
-                self.forget(std::slice::from_ref(&id));
-                self.source.control(Control::Released(vec![id]));
-            } else {
-                self.source.control(Control::Pause(vec![id.clone()]));
-                self.restart(id, self.settings.backoff.after(1));
+            match self.partitions.get(&id).map(|p| p.life) {
+                // Gone already, or about to take possession again.
+                None | Some(Life::Starting(_)) => {}
+                Some(Life::Leaving(_)) => self.release(&id),
+                Some(Life::Running | Life::Stopped) => {
+                    self.source.control(Control::Pause(vec![id.clone()]));
+                    self.restart(id, self.settings.backoff.after(1));
+                }
             }
         }
     }
@@ -558,15 +581,17 @@ impl Worker {
     }
 
     fn under_way(&self) -> usize {
-        self.partitions.values().map(|p| p.begun).sum::<usize>() + self.assembly.waiting()
+        // What a transaction must hold back until the position reaches it is under way still.
+        let atomic = self.assembly.is_atomic();
+        let records = |p: &Partition| if atomic { p.open() } else { p.begun };
+        self.partitions.values().map(records).sum::<usize>() + self.assembly.waiting()
     }
 
     /// When something is due that no event announces.
     fn next_wake(&self) -> Option<Duration> {
         let lives = self.partitions.values().filter_map(|p| match p.life {
-            Life::Running if !p.held.is_empty() => Some(p.hold_until),
             Life::Leaving(by) => Some(by),
-            _ => None,
+            _ => (!p.held.is_empty()).then_some(p.hold_until),
         });
         lives.chain(self.stopping).chain(self.assembly.next_wake(&self.partitions)).min()
     }

@@ -16,7 +16,7 @@ const BEGIN_MS: i64 = 1_767_225_600_000;
 
 /// A clock that stands still until [`ManualClock::set`].
 #[derive(Clone, Default)]
-pub(super) struct ManualClock(Arc<Mutex<Hands>>);
+pub(crate) struct ManualClock(Arc<Mutex<Hands>>);
 
 #[derive(Default)]
 struct Hands {
@@ -27,7 +27,7 @@ struct Hands {
 
 impl ManualClock {
     /// Moves the clock and wakes whoever is due.
-    pub(super) fn set(&self, to: Duration) {
+    pub(crate) fn set(&self, to: Duration) {
         let mut hands = self.hands();
         hands.elapsed = hands.elapsed.max(to);
         let now = hands.elapsed;
@@ -35,7 +35,7 @@ impl ManualClock {
     }
 
     /// When the next sleeper is due.
-    pub(super) fn next_due(&self) -> Option<Duration> {
+    pub(crate) fn next_due(&self) -> Option<Duration> {
         self.hands().sleepers.iter().map(|(due, ..)| *due).min()
     }
 

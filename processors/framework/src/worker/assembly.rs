@@ -38,6 +38,44 @@ struct Covered {
     partition: TopicPartition,
     start: u64,
     offset: i64,
+    /// How many of the unit's outgoing records are its own.
+    outgoing: usize,
+}
+
+impl Batch {
+    /// The same, a batch per partition.
+    fn split(self) -> BTreeMap<TopicPartition, Self> {
+        let mut parts: BTreeMap<TopicPartition, Self> = BTreeMap::new();
+        let mut outgoing = self.unit.outgoing.into_iter();
+        for covered in self.records {
+            let part = parts.entry(covered.partition.clone()).or_default();
+            part.unit.outgoing.extend(outgoing.by_ref().take(covered.outgoing));
+            part.records.push(covered);
+        }
+        for row in self.unit.rows {
+            parts.entry(row.meta.origin.partition.clone()).or_default().unit.rows.push(row);
+        }
+        for progress in self.unit.positions {
+            parts.entry(progress.to.partition.clone()).or_default().unit.positions.push(progress);
+        }
+        parts
+    }
+
+    /// What of it belongs to partitions that are still ours.
+    fn of_ours(self, partitions: &BTreeMap<TopicPartition, Partition>) -> Self {
+        let ours = |c: &Covered| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
+        if self.records.iter().all(ours) {
+            return self;
+        }
+        let mut rest = Self::default();
+        for part in self.split().into_values().filter(|part| part.records.iter().all(ours)) {
+            rest.records.extend(part.records);
+            rest.unit.outgoing.extend(part.unit.outgoing);
+            rest.unit.rows.extend(part.unit.rows);
+            rest.unit.positions.extend(part.unit.positions);
+        }
+        rest
+    }
 }
 
 /// A record whose processor is done.
@@ -53,7 +91,8 @@ impl Finished {
     pub(crate) fn new(job: Job, effects: Effects, at: Duration) -> Self {
         let bytes = job.record.size() + effects.outgoing.iter().map(Outgoing::size).sum::<usize>();
         let Job { partition, start, record, .. } = job;
-        Self { covered: Covered { partition, start, offset: record.offset }, effects, bytes, at }
+        let covered = Covered { partition, start, offset: record.offset, outgoing: effects.outgoing.len() };
+        Self { covered, effects, bytes, at }
     }
 }
 
@@ -118,9 +157,14 @@ impl Assembly {
         self.ready.push_back(finished);
     }
 
-    /// Records that are finished and not durable.
+    /// Whether effects and offsets are one transaction.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+
+    /// Records that are finished, may be committed, and are not durable.
     pub(crate) fn waiting(&self) -> usize {
-        self.ready.len() + self.committing
+        self.ready.len() + self.committing + self.again.iter().map(|batch| batch.records.len()).sum::<usize>()
     }
 
     /// Begins the next thing to be done with the store, if it is idle and something is due.
@@ -167,8 +211,11 @@ impl Assembly {
         flush: bool,
         partitions: &BTreeMap<TopicPartition, Partition>,
     ) -> Option<Batch> {
-        if let Some(batch) = self.again.pop_front() {
-            return Some(batch);
+        while let Some(batch) = self.again.pop_front() {
+            let batch = batch.of_ours(partitions);
+            if !batch.records.is_empty() {
+                return Some(batch);
+            }
         }
         let full = self.ready.len() >= self.batch_records || self.ready_bytes >= self.batch_bytes;
         let aged = self.ready.front().is_some_and(|first| now >= first.at + self.linger);
@@ -180,11 +227,11 @@ impl Assembly {
         while batch.records.len() < self.batch_records && bytes < self.batch_bytes {
             let Some(Finished { covered, effects, bytes: size, .. }) = self.ready.pop_front() else { break };
             self.ready_bytes -= size;
-            bytes += size;
             // What belongs to a partition that has left since is not ours to commit.
             let Some(partition) = partitions.get(&covered.partition).filter(|p| p.start == covered.start) else {
                 continue;
             };
+            bytes += size;
             let next = covered.offset + 1;
             let to = Position { partition: covered.partition.clone(), next };
             let from = partition.durable;
@@ -212,7 +259,7 @@ impl Assembly {
         state.add(Metric::Emitted, batch.unit.outgoing.len() as u64);
         let taken = |id: &TopicPartition| !fenced.contains(id);
         state.add(Metric::Rows, batch.unit.rows.iter().filter(|r| taken(&r.meta.origin.partition)).count() as u64);
-        for Covered { partition: id, start, offset } in batch.records {
+        for Covered { partition: id, start, offset, .. } in batch.records {
             let ours = partitions.get_mut(&id).filter(|p| p.start == start && taken(&id));
             let Some(partition) = ours else { continue };
             partition.unsaved -= 1;
@@ -236,23 +283,15 @@ impl Assembly {
     }
 
     /// The store refuses something in a batch: each partition is tried on its own, and one that is refused alone is given
-    /// back, to be stopped.
-    pub(crate) fn refused(&mut self, batch: Batch) -> Option<TopicPartition> {
-        let mut parts: BTreeMap<TopicPartition, Batch> = BTreeMap::new();
-        for row in batch.unit.rows {
-            parts.entry(row.meta.origin.partition.clone()).or_default().unit.rows.push(row);
+    /// back with its start, to be stopped.
+    pub(crate) fn refused(&mut self, batch: Batch) -> Option<(TopicPartition, u64)> {
+        let first = batch.records.first().map(|c| (c.partition.clone(), c.start))?;
+        let parts = batch.split();
+        if parts.len() == 1 {
+            return Some(first);
         }
-        for progress in batch.unit.positions {
-            parts.entry(progress.to.partition.clone()).or_default().unit.positions.push(progress);
-        }
-        for covered in batch.records {
-            parts.entry(covered.partition.clone()).or_default().records.push(covered);
-        }
-        if parts.len() > 1 {
-            self.again.extend(parts.into_values());
-            return None;
-        }
-        parts.pop_first().map(|(id, _)| id)
+        self.again.extend(parts.into_values());
+        None
     }
 
     /// The store does not answer: nothing is asked of it for this long.

@@ -16,7 +16,7 @@ pub(crate) enum Life {
     Starting(Duration),
     /// Delivering.
     Running,
-    /// Stands still at a record that nobody can process; what came before it is still committed.
+    /// Stands still at a record that nobody can process; what came before it still runs and is committed.
     Stopped,
     /// Being given back: nothing new begins, what is under way ends by this time.
     Leaving(Duration),
@@ -45,6 +45,8 @@ pub(crate) struct Partition {
     pub(crate) blocks: usize,
     /// When the held jobs run again.
     pub(crate) hold_until: Duration,
+    /// Nothing from this offset on may run: what stands there has stopped the partition.
+    pub(crate) end: i64,
 }
 
 impl Partition {
@@ -61,6 +63,7 @@ impl Partition {
             held: Vec::new(),
             blocks: 0,
             hold_until: Duration::ZERO,
+            end: i64::MAX,
         }
     }
 
@@ -89,11 +92,31 @@ impl Partition {
 
     /// Lets go of everything that has not begun to run.
     pub(crate) fn let_go(&mut self) {
-        self.pending.clear();
-        let waiting = self.lanes.drain_waiting().count();
-        self.begun -= waiting + self.held.len();
-        self.blocks -= self.held.len();
-        self.held.clear();
+        self.let_go_from(i64::MIN);
+    }
+
+    /// Lets go of everything from this offset on that has not begun to run.
+    pub(crate) fn let_go_from(&mut self, offset: i64) {
+        self.pending.retain(|record| record.offset < offset);
+        let held = self.held.len();
+        self.held.retain(|job| job.record.offset < offset);
+        let held = held - self.held.len();
+        self.begun -= held + self.lanes.drop_waiting(|job| job.record.offset >= offset);
+        self.blocks -= held;
+    }
+
+    /// Whether a job may be kept for another attempt.
+    pub(crate) fn keeps(&self, job: &Job) -> bool {
+        matches!(self.life, Life::Running | Life::Stopped) && job.record.offset < self.end
+    }
+
+    /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.
+    pub(crate) fn open(&self) -> usize {
+        match self.life {
+            Life::Running => self.watermark.len().saturating_sub(self.pending.len()),
+            // What it has let go of never passes.
+            _ => self.begun,
+        }
     }
 
     /// Whether nothing of it is under way any more.
