@@ -136,8 +136,8 @@ fn a_unit_that_is_tried_again_leaves_out_what_is_no_longer_ours() {
     }
 }
 
-/// The store itself checks that it is asked one thing at a time.
-/// Red when the next unit or a start does not wait for the answer.
+/// The store belongs to what it is asked, so that a second question at once does not compile.
+/// Red when the store is not asked again after its answer, or units go before the starts of partitions.
 #[test]
 fn the_store_is_asked_one_thing_at_a_time() {
     let mut bench = Bench::sink(Settings::default()).assigned(1);
@@ -150,12 +150,14 @@ fn the_store_is_asked_one_thing_at_a_time() {
 #[test]
 fn a_group_that_stops_ends_what_runs_commits_it_and_closes() {
     let plan = Plan::default();
-    let a0 = plan.gate("a0");
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(1);
-    assert_eq!(bench.records(0, 1, 0, "a b").stop().log(), "");
+    let (a0, b2) = (plan.gate("a0"), plan.gate("b2"));
+    let mut bench = Bench::publisher(&plan, Settings { concurrency: 2, ..Settings::default() }).assigned(1);
+    assert_eq!(bench.records(0, 1, 0, "a a b c").stop().records(0, 1, 4, "d").log(), "");
+    b2.send(Ok(())).unwrap();
+    assert_eq!(bench.log(), "unit b");
     a0.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit a, commit 0:1, close");
-    assert!(matches!(bench.ended, Some(Ok(()))) && plan.seen() == "a0");
+    assert!(matches!(bench.ended, Some(Ok(()))) && plan.seen() == "a0 b2");
 }
 
 /// Red when the drain deadline does not hold at a stop.
