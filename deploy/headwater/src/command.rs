@@ -12,15 +12,19 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{arguments::Command, program::Program, signals::Stop};
+use crate::{INTERRUPTED, arguments::Command, program::Program, signals::Stop};
 
 /// Does what the command says.
-pub(crate) async fn run(program: &Program, command: Command, stop: Stop) -> Result<ExitCode> {
+pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(program, &arguments, stop).await,
         Command::Dev(arguments) => dev::run(program, arguments, stop).await,
-        Command::Topology(command) => topology::run(program, &command).await,
-        Command::Produce(arguments) => produce::run(program, arguments).await,
+        // Nothing of it needs to be finished: doing it again does the rest.
+        Command::Topology(command) => tokio::select! {
+            outcome = topology::run(program, &command) => outcome,
+            () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        },
+        Command::Produce(arguments) => produce::run(program, arguments, stop).await,
         Command::Tail(arguments) => tail::run(program, &arguments, stop).await,
         Command::Config(command) => config::run(program, command),
     }

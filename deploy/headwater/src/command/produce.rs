@@ -19,10 +19,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
+    INTERRUPTED,
     arguments::ProduceArguments,
     config::{Problems, nearest},
     outside::Outside,
     program::{App, Program},
+    signals::Stop,
 };
 
 /// Bytes of a line at most.
@@ -31,7 +33,7 @@ const LINE_LIMIT: u64 = 16 << 20;
 const BATCH: usize = 500;
 const SOURCE: &str = "headwater/produce";
 
-pub(crate) async fn run(program: &Program, arguments: ProduceArguments) -> Result<ExitCode> {
+pub(crate) async fn run(program: &Program, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = program.load(&[])?;
     let outside = Outside::new(&app)?;
     let target = Target::find(&app, &outside, arguments).await?;
@@ -40,12 +42,24 @@ pub(crate) async fn run(program: &Program, arguments: ProduceArguments) -> Resul
     // Ends with standard input, or when nobody takes its lines any more.
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read_lines(&lines_in))?;
     let (mut batch, mut tally) = (Vec::with_capacity(BATCH), Tally::default());
-    while lines.recv_many(&mut batch, BATCH).await > 0 {
+    // A signal comes between two batches: of every line that was read it is said what became of it.
+    while !stop.is_requested() {
+        let read = tokio::select! {
+            read = lines.recv_many(&mut batch, BATCH) => read,
+            () = stop.requested() => 0,
+        };
+        if read == 0 {
+            break;
+        }
         target.send(&producer, batch.drain(..), &mut tally).await?;
     }
     let mut out = std::io::stderr().lock();
     writeln!(out, "{} sent, {} refused", tally.sent, tally.refused)?;
-    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match tally.refused {
+        _ if stop.is_requested() => ExitCode::from(INTERRUPTED),
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// A line with its number, from 1; or why there is none.
