@@ -10,6 +10,7 @@ use std::{
 };
 
 use headwater::{Binding, Event, KeyFormat, Metric, Pipeline, Result, Sink, with};
+use headwater_connectors::kafka::Assignor;
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};
 use rdkafka::{
@@ -205,12 +206,22 @@ async fn a_stop_under_load_leaves_nothing_to_be_done_twice() {
 /// Red when a revoked partition is let go before its records are committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebalance_under_load_repeats_and_loses_nothing() {
-    let space = space("rebalance").await;
+    rebalance("rebalance", Assignor::CooperativeSticky).await;
+}
+
+/// The same where every partition leaves its owner at each rebalance. Red as above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eager_rebalance_under_load_repeats_and_loses_nothing() {
+    rebalance("eager", Assignor::Range).await;
+}
+
+async fn rebalance(name: &str, assignor: Assignor) {
+    let space = space(name).await;
     let database = space.migrate().await;
     let (topic, _, _) = payments(&space, 6, 4_000).await;
     let seen = Seen { slow: Some(Duration::from_millis(20)), ..Seen::default() };
     let mut how = Group::of(&space);
-    how.settings.concurrency = 8;
+    (how.settings.concurrency, how.kafka.consumer.assignor) = (8, assignor);
     let first = Engine::start(&space, &database, &watching(&topic, &seen), &how);
     eventually("the first works", SOON, async || seen.finished().len() > 200).await;
     let second = Engine::start(&space, &database, &watching(&topic, &seen), &how);
@@ -278,4 +289,27 @@ async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
     eventually("all are done", SOON, async || seen.finished().len() == 100).await;
     assert_eq!(seen.calls().len(), 100);
     engine.stop().await;
+}
+
+/// SPEC B11. Seven records, batches of five, a linger that nobody waits for: five are stored by count, and a stop flushes the
+/// other two. Red when stopping drops what waits for its batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_flushes_what_waits_for_its_batch() {
+    let space = space("flush").await;
+    let database = space.migrate().await;
+    let (topic, _, _) = payments(&space, 1, 7).await;
+    let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
+    let sink = Sink::of::<PaymentCompleted>("payments").key("payment_id");
+    let pipeline = Pipeline::default().bind(&topic, binding).sink("payments-sink", sink);
+    let mut how = Group::of(&space);
+    (how.settings.batch_records, how.settings.linger) = (5, Duration::from_secs(3_600));
+    let engine = Engine::start(&space, &database, &pipeline, &how);
+    let stored = async || space.count("select count(*) from payments").await;
+    eventually("five are stored", SOON, async || stored().await == 5).await;
+    let state = engine.state("payments-sink");
+    eventually("two wait", SOON, async || state.get(Metric::InFlight) == 2).await;
+    for ended in engine.stop().await {
+        ended.expect("a clean end");
+    }
+    assert_eq!((stored().await, state.get(Metric::Commits)), (7, 2));
 }

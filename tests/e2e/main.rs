@@ -10,13 +10,19 @@ mod bus;
 mod crash;
 mod delivery;
 mod dev;
+mod outage;
 
-use headwater_tests::{Space, stack};
+use headwater_tests::{SharedStack, Space, stack};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-test");
 
+/// The stack of this run.
+fn shared() -> &'static SharedStack {
+    stack(env!("CARGO_TARGET_TMPDIR"))
+}
+
 /// A test's own space on the stack of this run.
 async fn space(name: &str) -> Space {
-    Space::new(stack(env!("CARGO_TARGET_TMPDIR")), name).await
+    Space::new(shared(), name).await
 }

@@ -8,14 +8,21 @@ use std::{
 use headwater_dev::{Endpoints, Stack, StackConfig};
 use tokio::sync::watch;
 
-/// A running stack and where it listens.
+/// A running stack and where it listens: the one that tests share, or one that a test has started for itself.
 pub struct SharedStack {
     /// Where everything listens.
     pub endpoints: Endpoints,
     /// Where it keeps its data.
     pub data: PathBuf,
-    /// Held for the life of the process: its servers end with us.
-    _stack: Mutex<Stack>,
+    /// Held for the life of the process where it is shared: its servers end with us.
+    _stack: Option<Mutex<Stack>>,
+}
+
+impl SharedStack {
+    /// The stack that listens here, which somebody else holds.
+    pub fn at(endpoints: Endpoints, data: PathBuf) -> Self {
+        Self { endpoints, data, _stack: None }
+    }
 }
 
 /// The stack of this run, on a fresh folder under `target_tmp` (`env!("CARGO_TARGET_TMPDIR")` of the test).
@@ -27,13 +34,22 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
     STACK.get_or_init(|| {
         let filter = std::env::var("HEADWATER_LOG").unwrap_or_else(|_| "warn".to_owned());
         tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
-        start(&Path::new(target_tmp).join("stack"))
+        start(&free_folder(Path::new(target_tmp)))
     })
+}
+
+/// The first folder that no other run uses at this time, emptied.
+fn free_folder(target_tmp: &Path) -> PathBuf {
+    let folders = (0..8).map(|n| target_tmp.join(format!("stack-{n}")));
+    let free = |folder: &PathBuf| headwater_dev::remove_data(folder).is_ok();
+    folders
+        .into_iter()
+        .find(free)
+        .expect("a folder of an earlier run can be removed: is another stack on each of them?")
 }
 
 /// Servers live on a runtime of their own: a test's ends with the test.
 fn start(data: &Path) -> SharedStack {
-    headwater_dev::remove_data(data).expect("the last run's data can be removed");
     let config = StackConfig { for_tests: true, ..StackConfig::new(data) };
     let (started, starting) = mpsc::channel();
     let serve = move || {
@@ -45,5 +61,5 @@ fn start(data: &Path) -> SharedStack {
     };
     std::thread::Builder::new().name("stack".to_owned()).spawn(serve).expect("a thread");
     let stack = starting.recv().expect("the stack's thread lives").expect("the stack starts");
-    SharedStack { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Mutex::new(stack) }
+    SharedStack { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Some(Mutex::new(stack)) }
 }
