@@ -64,15 +64,20 @@ fn what_stands_before_a_poison_record_still_runs_and_commits() {
     assert!(bench.state.troubles()[0].contains("stopped at offset 2 (rejected): never"));
 }
 
-/// Red when a later reason hides that of the first record that stopped the partition, or an earlier one is not told.
+/// Red when a later reason, or a pause, hides that of the first record that stopped the partition, or an earlier one is not told.
 #[test]
 fn a_stopped_partition_names_its_first_poison_record() {
     let plan = Plan::default();
-    let [a0, b1, c2] = ["a0", "b1", "c2"].map(|event| plan.gate(event));
+    let [waits, a0, b1, c2] = ["a0", "a0", "b1", "c2"].map(|event| plan.gate(event));
     let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
     bench.records(0, 1, 0, "a b c");
-    for (gate, why) in [(b1, "1 (rejected): b"), (c2, "1 (rejected): b"), (a0, "0 (rejected): a")] {
-        gate.send(Err(Failure::reject(&why[why.len() - 1..]))).unwrap();
+    for (gate, failure, why) in [
+        (b1, Failure::reject("b"), "1 (rejected): b"),
+        (c2, Failure::reject("c"), "1 (rejected): b"),
+        (waits, Failure::Throttled(SECOND), "1 (rejected): b"),
+        (a0, Failure::reject("a"), "0 (rejected): a"),
+    ] {
+        gate.send(Err(failure)).unwrap();
         bench.advance(SECOND);
         assert!(bench.state.troubles()[0].ends_with(why), "wanted {why}, got {:?}", bench.state.troubles());
     }
@@ -127,6 +132,13 @@ fn a_refusal_is_an_answer() {
     bench.answer(Err(CommitError::Outage("no answer".to_owned()))).answer(refused());
     bench.records(0, 1, 0, "a").advance(SECOND);
     assert_eq!(bench.state.troubles(), ["events.net/0: stopped (row): bad row"]);
+}
+
+/// Red when bytes do not cut a unit.
+#[test]
+fn a_unit_is_cut_by_bytes() {
+    let mut bench = Bench::sink(Settings { batch_bytes: 1, ..together() }).assigned(1);
+    assert_eq!(bench.records(0, 1, 0, "a b").log(), "unit 0:1, commit 0:1, unit 0:2, commit 0:2");
 }
 
 /// Red when what finished ahead of a slow record is not counted: all that is read would wait in memory.
