@@ -121,6 +121,16 @@ impl Registry {
         }
     }
 
+    /// The id of the newest schema of a subject.
+    ///
+    /// # Errors
+    /// `Unknown` when the subject has none; `Outage` when the registry does not answer properly.
+    pub async fn latest(&self, subject: &str) -> Result<u32, SchemaError> {
+        let what = format!("subject {subject}");
+        let found = perform_sr_call(&self.settings, SrCall::GetLatest(subject)).await;
+        self.id_in(found.map_err(|error| self.verdict(&error, &what))?.id, &what)
+    }
+
     async fn fetch(&self, id: u32) -> Result<SchemaText, SchemaError> {
         let what = format!("schema id {id}");
         let schema = get_schema_by_id(id, &self.settings).await.map_err(|error| self.verdict(&error, &what))?;
@@ -168,10 +178,11 @@ impl Registry {
         let what = format!("subject {subject}");
         let body = json!({ "schema": schema, "schemaType": "AVRO" }).to_string();
         let found = perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body)).await;
-        let found = found.map_err(|error| self.verdict(&error, &what))?;
-        found
-            .id
-            .ok_or_else(|| SchemaError::Outage(format!("schema registry {}: {what}: no id in its answer", self.url)))
+        self.id_in(found.map_err(|error| self.verdict(&error, &what))?.id, &what)
+    }
+
+    fn id_in(&self, id: Option<u32>, what: &str) -> Result<u32, SchemaError> {
+        id.ok_or_else(|| SchemaError::Outage(format!("schema registry {}: {what}: no id in its answer", self.url)))
     }
 
     /// The registry knows no such thing, or does not answer properly.

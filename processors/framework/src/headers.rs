@@ -134,6 +134,20 @@ impl Attributes {
     }
 }
 
+/// The headers of an event that begins a conversation and a trace: what a program that is no processor produces.
+pub fn first_headers(id: &str, source: &str, event_type: &str, subject: &str, time: Time) -> Headers {
+    let mut out = Headers::with_capacity(8, 512);
+    out.push_text(SPEC_VERSION, "1.0");
+    out.push_text(ID, id);
+    out.push_text(SOURCE, source);
+    out.push_text(TYPE, event_type);
+    out.push_text(TIME, &time.to_string());
+    out.push_text(SUBJECT, subject);
+    out.push_text(CORRELATION_ID, id);
+    out.push(TRACE_PARENT, Some(&TraceContext::derived(source, id).header()));
+    out
+}
+
 /// Writes the headers that carry something, the free ones last. `category` and `priority` are what a reader assumes.
 pub(crate) fn write(meta: &Meta, category: Category, priority: Priority) -> Headers {
     let mut out = Headers::with_capacity(12 + meta.extra.len(), 512 + meta.extra.size());

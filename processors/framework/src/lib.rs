@@ -54,6 +54,7 @@ pub use driver::Driver;
 pub use emit::{Emit, Outbox};
 pub use event::{Draft, Event, Meta, Origin};
 pub use failure::{Cause, Failure, Kind, OrReject, Result};
+pub use headers::first_headers;
 pub use headwater_macros::on_event;
 pub use input::{Any, Delivery, Input};
 pub use metrics::{GroupState, Metric, States};

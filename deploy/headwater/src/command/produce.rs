@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use headwater::{
-    EventType, Headers, Outgoing, Time, TraceContext,
+    EventType, Outgoing, Time,
     codec::{Encoder, WriterSchema, split},
-    ports::{Http, Request, SchemaError, Schemas as _},
+    first_headers,
+    ports::{SchemaError, Schemas as _},
     topic_of,
 };
-use headwater_connectors::{http::HttpClient, kafka::Producer, registry::RegistryConfig};
+use headwater_connectors::kafka::Producer;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -129,7 +130,10 @@ impl Target {
                 "`{event_type}` is known by its bound topic alone: say with --key which field is the key"
             ))
         })?;
-        let id = latest(app, topic).await?;
+        let id = outside.registry.latest(&format!("{topic}-value")).await.map_err(|error| match error {
+            SchemaError::Unknown(why) => anyhow::anyhow!("{why}: register a schema for the bound topic"),
+            error => error.into(),
+        })?;
         let text = outside.registry.by_id(id).await?;
         let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
         Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key: Key::Field(key) })
@@ -168,7 +172,7 @@ impl Target {
                 _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),
             },
         };
-        let headers = self.headers(&key);
+        let headers = first_headers(&Uuid::new_v4().to_string(), SOURCE, &self.event_type, &key, Time::now());
         Ok(Outgoing {
             topic: self.topic.clone(),
             partition: None,
@@ -177,47 +181,6 @@ impl Target {
             headers,
         })
     }
-
-    /// A new event's own metadata: it begins a conversation and a trace.
-    fn headers(&self, key: &str) -> Headers {
-        let id = Uuid::new_v4().to_string();
-        let mut headers = Headers::default();
-        headers.push_text("ce_specversion", "1.0");
-        headers.push_text("ce_id", &id);
-        headers.push_text("ce_source", SOURCE);
-        headers.push_text("ce_type", &self.event_type);
-        headers.push_text("ce_time", &Time::now().to_string());
-        headers.push_text("ce_subject", key);
-        headers.push_text("ce_correlationid", &id);
-        headers.push("traceparent", Some(&TraceContext::derived(SOURCE, &id).header()));
-        headers
-    }
-}
-
-/// The id of the newest schema of a topic that is not ours, under Confluent's default name for it.
-async fn latest(app: &App, topic: &str) -> Result<u32> {
-    let registry = address(&app.config.registry);
-    let url = format!("{registry}/subjects/{topic}-value/versions/latest");
-    let request = Request { method: "GET", url, headers: Vec::new(), body: Vec::new() };
-    let answer = HttpClient::new(&app.config.client)?.send(request).await?;
-    anyhow::ensure!(
-        answer.status == 200,
-        "the schema registry has no schema {topic}-value (status {}): register one for the bound topic",
-        answer.status
-    );
-    let answer: Json = serde_json::from_slice(&answer.body).context("the schema registry's answer is no JSON")?;
-    let id = answer.get("id").and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
-    id.context("the schema registry's answer has no id")
-}
-
-/// The registry's address with user and password in it, where they are configured beside it.
-fn address(registry: &RegistryConfig) -> String {
-    let url = registry.url.expose().trim_end_matches('/');
-    let (Some(user), Some((scheme, host))) = (&registry.user, url.split_once("://")) else { return url.to_owned() };
-    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let password = registry.password.as_ref().map(|password| format!(":{}", escaped(password.expose())));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{}{}@{host}", escaped(user), password.unwrap_or_default())
 }
 
 /// Hands on every line that is not blank, until the end of input.

@@ -1,0 +1,129 @@
+//! Partitions that come and go: what the source reports of its group, and what another owner has taken.
+
+use std::time::Duration;
+
+use super::{
+    Worker, WorkerError,
+    partition::{Life, Partition},
+};
+use crate::{
+    metrics::Metric,
+    ports::{Control, Fetched, From},
+    record::TopicPartition,
+};
+
+impl Worker {
+    /// Handles what the source reports; true once it has closed.
+    pub(super) fn fetched(&mut self, fetched: Fetched) -> Result<bool, WorkerError> {
+        match fetched {
+            Fetched::Records(batch) => {
+                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.start == batch.start);
+                if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
+                    partition.receive(batch.records);
+                }
+            }
+            Fetched::Assigned(partitions) => {
+                self.state.joined();
+                partitions.into_iter().for_each(|id| self.restart(id, Duration::ZERO));
+            }
+            Fetched::Revoked(partitions) => self.leave(partitions),
+            Fetched::Lost(partitions) => self.forget(&partitions),
+            Fetched::Connected(state) => {
+                let why = state.as_ref().err().map(String::as_str);
+                if self.state.trouble("kafka", why) {
+                    match why {
+                        Some(why) => tracing::warn!(group = %self.step.group.id, error = why, "kafka does not answer"),
+                        None => tracing::info!(group = %self.step.group.id, "kafka answers again"),
+                    }
+                }
+            }
+            Fetched::Failed(why) => return Err(self.failed(why)),
+            Fetched::Closed if self.closing => return Ok(true),
+            Fetched::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
+        }
+        Ok(false)
+    }
+
+    /// Starts a partition, or starts it anew, from where the store says.
+    pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
+        self.starts += 1;
+        self.state.trouble(&id.to_string(), None);
+        self.partitions.insert(id, Partition::new(self.starts, self.clock.elapsed() + after));
+        self.count_partitions();
+    }
+
+    fn leave(&mut self, partitions: Vec<TopicPartition>) {
+        let deadline = self.clock.elapsed() + self.settings.drain;
+        let mut unknown = Vec::new();
+        for id in partitions {
+            match self.partitions.get_mut(&id) {
+                Some(partition) => {
+                    partition.let_go();
+                    partition.life = Life::Leaving(deadline);
+                    self.state.trouble(&id.to_string(), None);
+                }
+                None => unknown.push(id),
+            }
+        }
+        if !unknown.is_empty() {
+            self.source.control(Control::Released(unknown));
+        }
+    }
+
+    /// Gives back the partitions of which nothing is under way any more, or whose time is up.
+    pub(super) fn let_leavers_go(&mut self) {
+        let now = self.clock.elapsed();
+        let gone = |p: &Partition| matches!(p.life, Life::Leaving(by) if p.is_quiet() || by <= now);
+        let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| gone(p)).map(|(id, _)| id.clone()).collect();
+        if !gone.is_empty() {
+            self.report_moves();
+            self.forget(&gone);
+            self.source.control(Control::Released(gone));
+        }
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        for id in partitions {
+            self.partitions.remove(id);
+            self.moved.remove(id);
+            self.state.trouble(&id.to_string(), None);
+        }
+        self.assembly.forget(partitions);
+        self.count_partitions();
+    }
+
+    /// Gives a partition back at once, whatever of it is under way.
+    pub(super) fn release(&mut self, id: &TopicPartition) {
+        self.forget(std::slice::from_ref(id));
+        self.source.control(Control::Released(vec![id.clone()]));
+    }
+
+    pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
+        let starting = |p: &&mut Partition| p.start == start && matches!(p.life, Life::Starting(_));
+        let Some(partition) = self.partitions.get_mut(&id).filter(starting) else { return };
+        partition.life = Life::Running;
+        if let From::Offset(next) = from {
+            partition.durable = next;
+        }
+        self.source.control(Control::Begin { partition: id.clone(), from, start });
+        // A partition that starts anew may have been held before.
+        self.source.control(Control::Resume(vec![id]));
+    }
+
+    /// Another owner has these partitions. If the group still gives them to us we take them again, with back-off.
+    pub(super) fn fenced(&mut self, partitions: Vec<TopicPartition>) {
+        for id in partitions {
+            self.state.add(Metric::Fenced, 1);
+            tracing::warn!(group = %self.step.group.id, partition = %id, "another owner has committed this partition; starting it anew");
+            match self.partitions.get(&id).map(|p| p.life) {
+                // Gone already, or about to take possession again.
+                None | Some(Life::Starting(_)) => {}
+                Some(Life::Leaving(_)) => self.release(&id),
+                Some(Life::Running | Life::Stopped) => {
+                    self.source.control(Control::Pause(vec![id.clone()]));
+                    self.restart(id, self.settings.backoff.after(1));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a worker is made of, and how it is put together.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::stream::FuturesUnordered;
+
+use super::{Worker, assembly::Assembly, step::Step};
+use crate::{
+    backoff::Backoff,
+    catalogue::Catalogue,
+    emit::Encoders,
+    metrics::GroupState,
+    pipeline::{Group, Work},
+    ports::{Clock, Committer, SchemaError, Source},
+    schemas::SchemaCache,
+};
+
+/// The bounds of one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Processors that run side by side.
+    pub concurrency: usize,
+    /// Records that are under way at most: begun, or finished and not yet durable.
+    pub in_flight: usize,
+    /// Records read ahead of those, at most, but for the last batch.
+    pub prefetch: usize,
+    /// How long one attempt may take.
+    pub time_limit: Duration,
+    /// The largest event that may be emitted, bytes.
+    pub max_event_bytes: usize,
+    /// A unit of work is committed when it holds this many records.
+    pub batch_records: usize,
+    /// A unit of work is committed when it holds this many bytes.
+    pub batch_bytes: usize,
+    /// A unit of work is committed this long after its first record at the latest.
+    pub linger: Duration,
+    /// Pauses between attempts, and after an outage.
+    pub backoff: Backoff,
+    /// How long what is under way may take when a partition leaves or the process stops.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            in_flight: 10_000,
+            prefetch: 5_000,
+            time_limit: Duration::from_secs(60),
+            max_event_bytes: 1_000_000,
+            batch_records: 5_000,
+            batch_bytes: 8 << 20,
+            linger: Duration::ZERO,
+            backoff: Backoff::default(),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The schema of something it emits is not registered.
+    #[error("{group}: {why}")]
+    Schemas {
+        /// The group.
+        group: String,
+        /// What is missing, and how to mend it.
+        why: String,
+    },
+    /// The source or the store cannot go on.
+    #[error("{group}: {why}")]
+    Failed {
+        /// The group.
+        group: String,
+        /// What happened, and how to mend it.
+        why: String,
+    },
+}
+
+/// What a worker works with.
+pub struct Parts {
+    /// The group.
+    pub group: Group,
+    /// Event types and bindings.
+    pub catalogue: Arc<Catalogue>,
+    /// The group's bounds.
+    pub settings: Settings,
+    /// Where records come from.
+    pub source: Box<dyn Source>,
+    /// Where effects go.
+    pub committer: Box<dyn Committer>,
+    /// The schemas.
+    pub schemas: Arc<SchemaCache>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What others see of the group.
+    pub state: Arc<GroupState>,
+}
+
+impl Worker {
+    /// Looks up what the group emits in the registry and waits through its outages.
+    pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
+        let Parts { group, catalogue, settings, source, committer, schemas, clock, state } = parts;
+        let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
+        let interest = group.work.interest();
+        let time_limit = settings.time_limit;
+        let step = Step {
+            group,
+            interest,
+            catalogue,
+            schemas,
+            encoders: Arc::new(encoders),
+            state: state.clone(),
+            clock: clock.clone(),
+            time_limit,
+        };
+        Ok(Self {
+            assembly: Assembly::new(committer, &settings),
+            settings,
+            step: Arc::new(step),
+            source,
+            clock,
+            state,
+            partitions: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+            moved: BTreeMap::new(),
+            starts: 0,
+            stopping: None,
+            closing: false,
+        })
+    }
+}
+
+async fn encoders(
+    group: &Group,
+    settings: &Settings,
+    schemas: &SchemaCache,
+    clock: &dyn Clock,
+    state: &GroupState,
+) -> Result<Encoders, WorkerError> {
+    let Work::Process(processor) = &group.work else { return Ok(Encoders::default()) };
+    let mut attempt = 0;
+    loop {
+        match schemas.encoders(&processor.emits(), settings.max_event_bytes).await {
+            Ok(encoders) => {
+                state.trouble("registry", None);
+                return Ok(encoders);
+            }
+            Err(SchemaError::Unknown(why)) => {
+                let why = format!("{why}: register what the pipeline emits with `headwater topology apply`");
+                state.trouble("group", Some(&why));
+                return Err(WorkerError::Schemas { group: group.id.clone(), why });
+            }
+            Err(SchemaError::Outage(why)) => {
+                attempt += 1;
+                if state.trouble("registry", Some(&why)) {
+                    tracing::warn!(group = %group.id, error = %why, "the schema registry does not answer; waiting for it");
+                }
+                clock.sleep(settings.backoff.after(attempt)).await;
+            }
+        }
+    }
+}
