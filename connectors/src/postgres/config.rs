@@ -10,6 +10,9 @@ use sqlx::{
 
 use super::error::PostgresError;
 
+/// How long the question may take why there is no connection.
+const WHY: Duration = Duration::from_secs(2);
+
 /// How to reach the database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
@@ -124,7 +127,10 @@ impl Database {
         &self,
         work: impl AsyncFnOnce(&mut PoolConnection<Postgres>) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {
-        let mut conn = self.pool.acquire().await?;
+        let mut conn = match self.pool.acquire().await {
+            Err(sqlx::Error::PoolTimedOut) => return Err(self.why_none().await),
+            acquired => acquired?,
+        };
         let outcome = tokio::time::timeout(self.limit, work(&mut conn)).await.unwrap_or_else(|_| {
             Err(PostgresError::Outage(format!("postgres gave no answer within {} s", self.limit.as_secs())))
         });
@@ -132,5 +138,20 @@ impl Database {
             drop(conn.detach());
         }
         outcome
+    }
+
+    /// Why the pool has no connection, which it does not say itself: asked of the server without it.
+    async fn why_none(&self) -> PostgresError {
+        let options = self.pool.connect_options();
+        let server = format!("postgres at {}:{}", options.get_host(), options.get_port());
+        match tokio::time::timeout(WHY, options.connect()).await {
+            Ok(Err(error)) => PostgresError::Outage(format!("{server}: {}", PostgresError::from(error))),
+            Err(_) => PostgresError::Outage(format!("{server} does not answer")),
+            Ok(Ok(connection)) => {
+                // Closing is a courtesy; the answer is that the server is there.
+                drop(connection.close().await);
+                PostgresError::Outage(format!("{server} answers, but every connection of the pool is in use"))
+            }
+        }
     }
 }

@@ -121,7 +121,10 @@ impl Worker {
         let flowing = |p: &Partition| p.flows() && !p.pending.is_empty() && p.open() < ahead;
         let ids: Vec<_> = self.partitions.iter().filter(|(_, p)| flowing(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            while left > 0 && self.running.len() < self.settings.concurrency {
+            while left > 0
+                && self.running.len() < self.settings.concurrency
+                && self.assembly.bytes() < self.settings.in_flight_bytes
+            {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
                 let Some(job) = partition.next_job(&id) else { break };
                 left -= 1;
@@ -278,8 +281,10 @@ impl Worker {
     }
 
     fn has_room(&self) -> bool {
-        let waiting: usize = self.partitions.values().filter(|p| p.flows()).map(|p| p.pending.len()).sum();
-        self.stopping.is_none() && waiting < self.settings.prefetch
+        let flowing = || self.partitions.values().filter(|p| p.flows());
+        let bytes = flowing().map(|p| p.watermark.bytes()).sum::<usize>() + self.assembly.bytes();
+        let waiting = flowing().map(|p| p.pending.len()).sum::<usize>();
+        self.stopping.is_none() && waiting < self.settings.prefetch && bytes < self.settings.in_flight_bytes
     }
 
     fn under_way(&self) -> usize {

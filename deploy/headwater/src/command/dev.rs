@@ -9,9 +9,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use headwater::States;
-use headwater_dev::{
-    Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_endpoints, write_endpoints,
-};
+use headwater_dev::{Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, write_endpoints};
 
 use tokio::net::TcpListener;
 
@@ -34,8 +32,6 @@ const JOIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(program: &Program, arguments: DevArguments, stop: Stop) -> Result<ExitCode> {
-    // Nobody shall read the addresses of a stack that has gone.
-    remove_endpoints(&arguments.data).context("cannot remove an old endpoints.env")?;
     // What is wrong is said before anything is started.
     program.load(&[])?;
     let listener = Server::listen(arguments.http).await?;

@@ -15,6 +15,7 @@ pub(crate) struct GroupConfig {
     concurrency: Option<usize>,
     in_flight: Option<usize>,
     prefetch: Option<usize>,
+    in_flight_bytes: Option<usize>,
     #[serde(deserialize_with = "duration")]
     time_limit: Option<Duration>,
     batch_records: Option<usize>,
@@ -72,6 +73,7 @@ impl Config {
             concurrency: own.concurrency.or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
             prefetch: own.prefetch.or(all.prefetch).unwrap_or(standard.prefetch),
+            in_flight_bytes: own.in_flight_bytes.or(all.in_flight_bytes).unwrap_or(standard.in_flight_bytes),
             time_limit: own.time_limit.or(all.time_limit).unwrap_or(standard.time_limit),
             max_event_bytes: usize::try_from(self.kafka.producer.message_max_bytes).unwrap_or(usize::MAX),
             batch_records: own.batch_records.or(all.batch_records).unwrap_or(standard.batch_records),
@@ -86,6 +88,7 @@ impl Config {
             (settings.concurrency, "concurrency"),
             (settings.in_flight, "in_flight"),
             (settings.prefetch, "prefetch"),
+            (settings.in_flight_bytes, "in_flight_bytes"),
             (settings.batch_records, "batch_records"),
             (settings.batch_bytes, "batch_bytes"),
         ] {

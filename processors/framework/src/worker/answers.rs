@@ -66,9 +66,10 @@ impl Worker {
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
         let ours = self.partitions.get(id).filter(|p| p.start == start);
         let Some(life) = ours.map(|p| p.life) else { return };
+        let kind = if self.assembly.is_atomic() { Kind::Row } else { Kind::Rejected };
         self.state.add(Metric::Poison, 1);
-        tracing::error!(group = %self.step.group.id, partition = %id, kind = Kind::Row.as_str(), error = %why,
-            "the database refuses a row, and its partition stops before the batch: mend the row or the table, and restart");
+        tracing::error!(group = %self.step.group.id, partition = %id, kind = kind.as_str(), error = %why,
+            "what the records ask for is refused, and their partition stops before the batch: mend what the error names, and restart");
         if matches!(life, Life::Leaving(_)) {
             // Its next owner meets the row again.
             self.release(id);
@@ -79,6 +80,6 @@ impl Worker {
         if let Some(partition) = self.partitions.get_mut(id) {
             partition.life = Life::Running;
         }
-        self.stop_partition(id, i64::MIN, &format!("stopped ({}): {why}", Kind::Row.as_str()));
+        self.stop_partition(id, i64::MIN, &format!("stopped ({}): {why}", kind.as_str()));
     }
 }

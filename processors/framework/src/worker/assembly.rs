@@ -31,6 +31,7 @@ pub(crate) enum Answer {
 pub(crate) struct Batch {
     unit: Unit,
     records: Vec<Covered>,
+    bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ struct Covered {
     offset: i64,
     /// How many of the unit's outgoing records are its own.
     outgoing: usize,
+    /// Bytes of the record and of what it publishes.
+    bytes: usize,
 }
 
 impl Batch {
@@ -50,6 +53,7 @@ impl Batch {
         for covered in self.records {
             let part = parts.entry(covered.partition.clone()).or_default();
             part.unit.outgoing.extend(outgoing.by_ref().take(covered.outgoing));
+            part.bytes += covered.bytes;
             part.records.push(covered);
         }
         for row in self.unit.rows {
@@ -70,6 +74,7 @@ impl Batch {
         let mut rest = Self::default();
         for part in self.split().into_values().filter(|part| part.records.iter().all(ours)) {
             rest.records.extend(part.records);
+            rest.bytes += part.bytes;
             rest.unit.outgoing.extend(part.unit.outgoing);
             rest.unit.rows.extend(part.unit.rows);
             rest.unit.positions.extend(part.unit.positions);
@@ -83,7 +88,6 @@ impl Batch {
 pub(crate) struct Finished {
     covered: Covered,
     effects: Effects,
-    bytes: usize,
     at: Duration,
 }
 
@@ -91,8 +95,8 @@ impl Finished {
     pub(crate) fn new(job: Job, effects: Effects, at: Duration) -> Self {
         let bytes = job.record.size() + effects.outgoing.iter().map(Outgoing::size).sum::<usize>();
         let Job { partition, start, record, .. } = job;
-        let covered = Covered { partition, start, offset: record.offset, outgoing: effects.outgoing.len() };
-        Self { covered, effects, bytes, at }
+        let covered = Covered { partition, start, offset: record.offset, outgoing: effects.outgoing.len(), bytes };
+        Self { covered, effects, at }
     }
 }
 
@@ -115,6 +119,7 @@ pub(crate) struct Assembly {
     /// Batches to be tried before anything new.
     again: VecDeque<Batch>,
     committing: usize,
+    committing_bytes: usize,
     forgotten: Vec<TopicPartition>,
     failures: u32,
     paused_until: Duration,
@@ -132,6 +137,7 @@ impl Assembly {
             ready_bytes: 0,
             again: VecDeque::new(),
             committing: 0,
+            committing_bytes: 0,
             forgotten: Vec::new(),
             failures: 0,
             paused_until: Duration::ZERO,
@@ -153,7 +159,7 @@ impl Assembly {
     }
 
     fn push(&mut self, finished: Finished) {
-        self.ready_bytes += finished.bytes;
+        self.ready_bytes += finished.covered.bytes;
         self.ready.push_back(finished);
     }
 
@@ -165,6 +171,11 @@ impl Assembly {
     /// Records that are finished, may be committed, and are not durable.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len() + self.committing + self.again.iter().map(|batch| batch.records.len()).sum::<usize>()
+    }
+
+    /// Bytes of those, and of what they publish.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ready_bytes + self.committing_bytes + self.again.iter().map(|batch| batch.bytes).sum::<usize>()
     }
 
     /// Begins the next thing to be done with the store, if it is idle and something is due.
@@ -185,7 +196,7 @@ impl Assembly {
         } else if !starts.is_empty() {
             Store::Busy(Box::pin(start(committer, starts)))
         } else if let Some(batch) = self.next_batch(now, flush, partitions) {
-            self.committing = batch.records.len();
+            (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes);
             Store::Busy(Box::pin(commit(committer, batch)))
         } else {
             Store::Idle(committer)
@@ -201,7 +212,7 @@ impl Assembly {
         let Store::Busy(asked) = &mut self.store else { return std::future::pending().await };
         let (committer, answer) = asked.await;
         self.store = Store::Idle(committer);
-        self.committing = 0;
+        (self.committing, self.committing_bytes) = (0, 0);
         answer
     }
 
@@ -222,16 +233,16 @@ impl Assembly {
         if !(full || aged || flush) {
             return None;
         }
-        let (mut batch, mut bytes) = (Batch::default(), 0);
+        let mut batch = Batch::default();
         let mut progress: BTreeMap<TopicPartition, Progress> = BTreeMap::new();
-        while batch.records.len() < self.batch_records && bytes < self.batch_bytes {
-            let Some(Finished { covered, effects, bytes: size, .. }) = self.ready.pop_front() else { break };
-            self.ready_bytes -= size;
+        while batch.records.len() < self.batch_records && batch.bytes < self.batch_bytes {
+            let Some(Finished { covered, effects, .. }) = self.ready.pop_front() else { break };
+            self.ready_bytes -= covered.bytes;
             // What belongs to a partition that has left since is not ours to commit.
             let Some(partition) = partitions.get(&covered.partition).filter(|p| p.start == covered.start) else {
                 continue;
             };
-            bytes += size;
+            batch.bytes += covered.bytes;
             let next = covered.offset + 1;
             let to = Position { partition: covered.partition.clone(), next };
             let from = partition.durable;

@@ -70,7 +70,7 @@ impl Partition {
     /// Takes records in; repeats are dropped.
     pub(crate) fn receive(&mut self, records: Vec<Record>) {
         for record in records {
-            if self.watermark.receive(record.offset) {
+            if self.watermark.receive(record.offset, record.size()) {
                 self.pending.push_back(record);
             }
         }

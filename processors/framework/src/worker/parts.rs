@@ -24,6 +24,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// Records read ahead of those, at most, but for the last batch.
     pub prefetch: usize,
+    /// Bytes of all those and of what they publish: nothing more is read or begun while there are as many.
+    pub in_flight_bytes: usize,
     /// How long one attempt may take.
     pub time_limit: Duration,
     /// The largest event that may be emitted, bytes.
@@ -46,6 +48,7 @@ impl Default for Settings {
             concurrency: 256,
             in_flight: 10_000,
             prefetch: 5_000,
+            in_flight_bytes: 64 << 20,
             time_limit: Duration::from_secs(60),
             max_event_bytes: 1_000_000,
             batch_records: 5_000,

@@ -79,6 +79,8 @@ struct Outside {
     /// Whether the store keeps its answers to itself.
     silent: bool,
     asked: bool,
+    /// Whether the group takes records.
+    wants: bool,
     /// How often the group has looked for news since something happened.
     looks: u32,
     log: Vec<String>,
@@ -89,10 +91,11 @@ type Shared = Arc<Mutex<Outside>>;
 struct Script(Shared);
 
 impl Source for Script {
-    fn next(&mut self, _: bool) -> BoxFuture<'_, Fetched> {
-        Box::pin(std::future::poll_fn(|_| {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+        Box::pin(std::future::poll_fn(move |_| {
             // Nobody need be woken: the bench polls the group after everything it does.
             let mut outside = self.0.lock().unwrap();
+            outside.wants = records;
             outside.looks += 1;
             assert!(outside.looks < 10_000, "the group spins");
             outside.events.pop_front().map_or(Poll::Pending, Poll::Ready)
@@ -306,6 +309,11 @@ impl Bench {
         self.clock.set(target);
         self.run();
         self
+    }
+
+    /// Whether the group takes more records.
+    pub(super) fn wants(&self) -> bool {
+        self.outside().wants
     }
 
     fn outside(&self) -> MutexGuard<'_, Outside> {

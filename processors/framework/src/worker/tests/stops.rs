@@ -177,3 +177,32 @@ fn a_pause_without_end_holds_its_partition_only() {
     assert_eq!(bench.log(), "unit c, commit 1:1, pause 0, unit c, commit 1:2");
     assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
 }
+
+/// Red when what is read is bounded by its count alone, or what was passed still counts.
+#[test]
+fn a_group_reads_no_further_than_its_bytes() {
+    let plan = Plan::default();
+    let a0 = plan.gate("a0");
+    let settings = Settings { in_flight_bytes: 40, ..Settings::default() };
+    let mut bench = Bench::publisher(&plan, settings).assigned(1);
+    assert!(bench.wants());
+    bench.records(0, 1, 0, "a b c d e f");
+    assert!(!bench.wants(), "five finished records wait for the first");
+    a0.send(Ok(())).unwrap();
+    bench.advance(Duration::ZERO);
+    assert!(bench.wants());
+    assert!(bench.log().ends_with("commit 0:6"));
+}
+
+/// Red when a store that does not answer lets effects pile up.
+#[test]
+fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
+    let plan = Plan::default();
+    let settings = Settings { in_flight_bytes: 40, ..Settings::default() };
+    let mut bench = Bench::publisher(&plan, settings).assigned(1);
+    // The first waits for its schema.
+    bench.records(0, 1, 0, "w").silent(true).records(0, 1, 1, "a b c d e f");
+    assert_eq!(plan.seen(), "w0 a1", "one with what it publishes is more than 40 bytes");
+    bench.silent(false).advance(Duration::ZERO);
+    assert_eq!(plan.seen(), "w0 a1 b2 c3 d4 e5 f6");
+}
