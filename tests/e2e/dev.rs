@@ -49,9 +49,29 @@ async fn the_demo_prints_what_became_of_its_events_and_ends() {
     for part in ["KAFKA_BOOTSTRAP", "payment.completed", "order.fulfilled", "receipt.requested", "orders", "receipts"] {
         assert!(out.contains(part), "{part} is not printed:\n{out}");
     }
+    ids_are_of_what_was_read_back(&out);
     assert!(!folder.join("endpoints.env").exists(), "nothing runs, so nothing can be reached");
     eventually("no process is left", Duration::from_secs(15), async || left_over(&folder).is_empty()).await;
     headwater_dev::remove_data(&folder).expect("removed");
+}
+
+/// The ids in the causation tree follow from each other as the contract says, which only those that were on the broker do;
+/// and the rows name them too.
+fn ids_are_of_what_was_read_back(out: &str) {
+    let tree = out.find("the causation tree").map(|at| &out[at..]).unwrap_or_else(|| panic!("no tree in:\n{out}"));
+    let id = |event_type: &str| {
+        let after =
+            tree.split_once(&format!("{event_type} ")).unwrap_or_else(|| panic!("no {event_type} in:\n{tree}")).1;
+        after.split(',').next().unwrap_or_default().to_owned()
+    };
+    let payment = id("payment.completed");
+    let namespace = uuid::Uuid::from_u128(0x98f0_eb0e_3dd1_573a_ae72_a93d_7cf6_d360);
+    for (event_type, processor) in [("order.fulfilled", "fulfil-order"), ("receipt.requested", "send-receipt")] {
+        let name = format!("kafka://events.payment\n{payment}\n{processor}\n0");
+        let derived = uuid::Uuid::new_v5(&namespace, name.as_bytes()).to_string();
+        assert_eq!(id(event_type), derived, "{event_type} in:\n{tree}");
+        assert!(tree.contains(&format!("hw_event_id {derived}, hw_causation_id {payment}")), "its row in:\n{tree}");
+    }
 }
 
 /// Red when a signal during the start is ignored, or a server outlives the program.
@@ -66,6 +86,9 @@ async fn a_signal_in_the_middle_of_starting_leaves_nothing_behind() {
         let status =
             tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("it ends").expect("status");
         assert!(status.success(), "after {delay} ms: {status}");
+        // The broker's folder is made ready by another program first, which takes a second.
+        let begun = folder.join("kafka/console.log").exists();
+        assert!(delay > 300 || !begun, "the broker was started after the signal");
         eventually("no process is left", Duration::from_secs(15), async || left_over(&folder).is_empty()).await;
     }
     headwater_dev::remove_data(&folder).expect("removed");
