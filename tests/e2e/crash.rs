@@ -31,8 +31,8 @@ async fn grows(what: &str, target: i64, mut count: impl AsyncFnMut() -> i64) {
 /// SPEC C9, PITFALLS 4. Foreign payments on 6 partitions flow to `orders` while `run` is killed again and again: each is one
 /// row, an insert sink beside it holds no place twice and misses none, and an order's event is repeated only under its own id.
 /// 100,000 payments and 8 kills; 1,000,000 and 24 with `HEADWATER_TESTS=full`.
-/// Red when positions are committed before their records are processed, or rows and offsets in two transactions,
-/// whichever of the two comes first.
+/// Red when positions are committed before their records are processed, or rows in a transaction before their offsets'.
+/// (The other way round it is red only when a kill happens to fall between the two.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_and_repeat_nothing_but_equal_ids() {
     let (count, kills) = if full() { (1_000_000, 24_u8) } else { (100_000, 8) };
