@@ -5,6 +5,8 @@
 
 pub mod units;
 
+mod anew;
+
 pub mod kafka;
 pub mod registry;
 

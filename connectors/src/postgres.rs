@@ -5,6 +5,9 @@
 //! partition is assigned, and every commit names the epoch and the offset that it expects. A commit of an owner that
 //! has been replaced changes nothing; its records are dropped, and the new owner has read them itself.
 //!
+//! With each offset stands the id of the topic that it belongs to: a topic that was deleted and created again under its
+//! name has another one, and stops the group before anything of it is read, however many records it has by then.
+//!
 //! An upsert and a delete apply only over what is older: a lower offset of the same partition, or an event time that
 //! is not later from another one. So a record that comes late (a redrive, a restart) does no harm. A column that a
 //! record's schema does not have is left as it is, whatever else is in the batch.
@@ -20,6 +23,7 @@ mod sink;
 mod migrate;
 mod offsets;
 mod table;
+mod topic_ids;
 
 mod batch;
 mod write;
@@ -38,3 +42,4 @@ pub use config::{Config, Database};
 pub use error::PostgresError;
 pub use migrate::Migration;
 pub use sink::{PostgresSink, SinkCounts};
+pub use topic_ids::TopicIds;

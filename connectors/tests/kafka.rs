@@ -11,3 +11,5 @@ mod publishing;
 mod reading;
 #[path = "kafka/sharing.rs"]
 mod sharing;
+#[path = "kafka/topics.rs"]
+mod topics;

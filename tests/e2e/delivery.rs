@@ -10,7 +10,7 @@ use std::{
 };
 
 use headwater::{Binding, Event, KeyFormat, Metric, Pipeline, Result, Sink, with};
-use headwater_connectors::kafka::Assignor;
+use headwater_connectors::kafka::{Assignor, Cluster};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};
 use rdkafka::{
@@ -244,30 +244,65 @@ async fn rebalance(name: &str, assignor: Assignor) {
 }
 
 /// PITFALLS 32. A topic that was created anew has fewer records than the offset in the database: the sink stops and says so.
-/// (A broker forgets its own committed offsets with the topic.) Red when the position is reset silently.
+/// (A broker forgets its own committed offsets with the topic.) Red when neither the id nor the end of the log stops it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_created_anew_stops_its_sink_with_what_to_do() {
-    let space = space("anew").await;
+    created_anew("anew", 0).await;
+}
+
+/// The same where the new topic has grown past the stored offset: only its id tells. Red when the ids are not compared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_created_anew_stops_its_sink_even_when_it_has_grown() {
+    created_anew("grown", 8).await;
+}
+
+/// Five payments are stored; then the topic is deleted, created anew, and filled with `count` others.
+async fn created_anew(name: &str, count: usize) {
+    let space = space(name).await;
     let database = space.migrate().await;
-    let (topic, _, _) = payments(&space, 1, 5).await;
+    let (topic, foreign, writer) = payments(&space, 1, 5).await;
     let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
     let sink = Sink::of::<PaymentCompleted>("payments").key("payment_id");
     let pipeline = Pipeline::default().bind(&topic, binding).sink("payments-sink", sink);
     let engine = Engine::start(&space, &database, &pipeline, &Group::of(&space));
-    eventually("all are stored", SOON, async || space.count("select count(*) from payments").await == 5).await;
+    let stored = async || space.count("select count(*) from payments").await;
+    eventually("all are stored", SOON, async || stored().await == 5).await;
     engine.stop().await;
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &space.endpoints.kafka_bootstrap).create().expect("a client");
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
     tokio::time::sleep(Duration::from_secs(1)).await;
     space.create_topics(&[&topic], 1).await;
+    drop(foreign);
+    let foreign = Foreign::new(&space);
+    for n in 0..count {
+        let order = format!("new-{n}");
+        foreign.send(&topic, Some(&order), Some(&writer.value(&order, 100, None)), &[]);
+    }
+    foreign.flush();
     let engine = Engine::start(&space, &database, &pipeline, &Group::of(&space));
     let says = async || {
         let troubles = engine.state("payments-sink").troubles().join("; ");
         troubles.contains(&topic) && troubles.contains("created anew")
     };
     eventually("the sink says that the topic was created anew", SOON, says).await;
+    assert_eq!(stored().await, 5, "nothing of the new topic is stored");
     drop(engine);
+}
+
+/// What that rests on. Red when a missing topic is an error, or when a topic that is named twice is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_tells_the_ids_of_the_topics_that_there_are() {
+    let space = space("topic_ids").await;
+    let (one, other, none) = (space.topic("one"), space.topic("other"), space.topic("none"));
+    space.create_topics(&[&one, &other], 1).await;
+    let cluster = Cluster::new(&space.kafka()).expect("valid");
+    let ids = cluster.topic_ids(&[&other, &none, &one, &other]).await.expect("an answer");
+    assert_eq!(ids.keys().collect::<Vec<_>>(), [&one, &other]);
+    // 16 bytes in base64.
+    assert!(ids.values().all(|id| id.len() == 22), "{ids:?}");
+    assert_ne!(ids[&one], ids[&other]);
+    assert_eq!(cluster.topic_ids(&[&one, &other]).await.expect("an answer"), ids);
 }
 
 /// Red when a failure is passed over, or a record runs again that had succeeded.

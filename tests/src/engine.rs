@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Work, Worker, WorkerError};
 use headwater_connectors::{
-    kafka::{KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription},
+    kafka::{Cluster, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription},
     postgres::Database,
     registry::{Registry, RegistryConfig},
     units::Secret,
@@ -55,6 +55,7 @@ impl Engine {
         let clock = Arc::new(SystemClock::default());
         let schemas = Arc::new(SchemaCache::new(Arc::new(Registry::new(&registry).expect("valid")), clock.clone()));
         let (catalogue, states) = (Arc::new(pipeline.catalogue().clone()), States::default());
+        let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
         let worker = |group: headwater::Group| {
@@ -72,7 +73,10 @@ impl Engine {
                 source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),
                 committer: match &group.work {
                     Work::Process(_) => Box::new(KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"))),
-                    Work::Sink(sink) => Box::new(database.sink(&group.id, sink.clone()).expect("a valid sink")),
+                    Work::Sink(sink) => {
+                        let sink = database.sink(&group.id, sink.clone()).expect("a valid sink");
+                        Box::new(sink.with_topic_ids(cluster.clone()))
+                    }
                 },
                 catalogue: catalogue.clone(),
                 settings: how.settings.clone(),

@@ -9,6 +9,7 @@ use rdkafka::{
 };
 
 use super::{member::Member, rebalance::GroupConsumer};
+use crate::anew::created_anew;
 
 /// How often it is tried whether the brokers are back, and how long one try may take.
 const PROBE: Duration = Duration::from_secs(2);
@@ -88,12 +89,6 @@ impl Member {
 
     /// Ends the source because a topic is not the one that the offsets belong to.
     pub(crate) fn fail_anew(&mut self, name: &TopicPartition, what: &str) {
-        let (group, topic, partition) = (&self.source.group, &name.topic, name.partition);
-        self.fail(format!(
-            "{name}: {what}: the topic was created anew or truncated after group {group} read it. \
-             Decide where the group goes on, with every member of it stopped: \
-             `kafka-consumer-groups.sh --bootstrap-server … --group {group} --topic {topic}:{partition} --reset-offsets --to-earliest --execute`, \
-             and for a sink delete its row of {topic}/{partition} in headwater.consumer_offsets"
-        ));
+        self.fail(created_anew(&self.source.group, &name.topic, Some(name.partition), what));
     }
 }

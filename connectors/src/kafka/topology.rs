@@ -18,10 +18,12 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::{KafkaError, config::KafkaConfig, logs};
+use super::{KafkaError, config::KafkaConfig, logs, native};
 
 /// How long one question to the cluster may take.
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long the ids of topics may take; a sink's commits wait for it.
+const IDS: Duration = Duration::from_secs(5);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -110,6 +112,12 @@ pub struct Cluster {
     admin: Arc<AdminClient<Logs>>,
 }
 
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
 struct Logs;
 
 impl ClientContext for Logs {
@@ -152,6 +160,26 @@ impl Cluster {
     pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
         let topic = topic.to_owned();
         self.ask(move |client| client.fetch_watermarks(&topic, partition, ANSWER)).await
+    }
+
+    /// The id of each of these topics, in base64: a topic that is deleted and created again has another one. A topic that
+    /// does not exist is left out, and every topic of a cluster that gives none (before Kafka 2.8).
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when the cluster does not answer within 5 s; [`KafkaError::Refused`] when it does not let us
+    /// describe one of them.
+    pub async fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.blocking(move |client| {
+            native::topic_ids(client, &topics, IDS).map_err(|code| match code {
+                Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
+                    "cannot read the ids of topics {}: {code}: grant the right to describe them",
+                    topics.join(", ")
+                )),
+                code => KafkaError::Outage(format!("the kafka cluster does not tell the ids of topics: {code}")),
+            })
+        })
+        .await
     }
 
     /// What stands between the cluster and these topics; empty when nothing does.
@@ -247,14 +275,21 @@ impl Cluster {
         Ok(settings)
     }
 
-    /// Asks on a thread where it may block.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
+        self.blocking(|client| question(client).map_err(|error| outage(&error))).await
+    }
+
+    /// Asks on a thread where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
         let admin = Arc::clone(&self.admin);
         let answered = tokio::task::spawn_blocking(move || question(admin.inner())).await;
-        answered.map_err(|error| KafkaError::Outage(error.to_string()))?.map_err(|error| outage(&error))
+        answered.map_err(|error| KafkaError::Outage(error.to_string()))?
     }
 }
 

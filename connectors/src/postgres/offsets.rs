@@ -1,11 +1,12 @@
 //! Offsets that live beside the rows, and who may move them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use headwater::{Progress, TopicPartition, ports::From as Start};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::error::{PostgresError, is_undefined};
+use crate::anew::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
 const NOT_STARTED: i64 = -1;
@@ -40,28 +41,41 @@ impl Offsets {
         Self { group, owned: HashMap::new() }
     }
 
-    /// Takes each partition's next epoch and reads its offset, in one statement.
+    /// Takes each partition's next epoch and reads its offset, in one statement; `ids` are those of the topics, where
+    /// somebody tells them. Where a topic has another id than its offset, nothing is taken.
     pub(super) async fn start(
         &mut self,
         conn: &mut PgConnection,
         partitions: &[TopicPartition],
+        ids: Option<&BTreeMap<String, String>>,
     ) -> Result<Vec<Start>, PostgresError> {
         let (topics, numbers) = columns(partitions.iter());
-        let rows: Vec<(String, i32, i64, i64)> = sqlx::query_as(
-            "insert into headwater.consumer_offsets as o (consumer_group, topic, partition, next_offset, owner_epoch) \
-             select distinct $1, t, p, $4::int8, 1 from unnest($2::text[], $3::int4[]) as u (t, p) order by t, p \
-             on conflict (consumer_group, topic, partition) do update set owner_epoch = o.owner_epoch + 1 \
-             returning topic, partition, next_offset, owner_epoch",
+        let known: Vec<Option<&String>> = topics.iter().map(|topic| ids?.get(topic)).collect();
+        let mut tx = conn.begin().await?;
+        let rows: Vec<(String, i32, i64, i64, Option<String>)> = sqlx::query_as(
+            "insert into headwater.consumer_offsets as o \
+             (consumer_group, topic, partition, next_offset, owner_epoch, topic_id) \
+             select distinct $1, t, p, $4::int8, 1, i from unnest($2::text[], $3::int4[], $5::text[]) as u (t, p, i) \
+             order by t, p \
+             on conflict (consumer_group, topic, partition) do update \
+             set owner_epoch = o.owner_epoch + 1, topic_id = coalesce(o.topic_id, excluded.topic_id) \
+             returning topic, partition, next_offset, owner_epoch, topic_id",
         )
         .bind(&self.group)
-        .bind(topics)
+        .bind(&topics)
         .bind(numbers)
         .bind(NOT_STARTED)
-        .fetch_all(conn)
+        .bind(known)
+        .fetch_all(&mut *tx)
         .await
         .map_err(explain)?;
+        if let Some(problem) = rows.iter().find_map(|(topic, .., id)| self.other_id(topic, id.as_deref()?, ids?)) {
+            tx.rollback().await?;
+            return Err(problem);
+        }
+        tx.commit().await?;
         let mut starts = HashMap::new();
-        for (topic, partition, next, epoch) in rows {
+        for (topic, partition, next, epoch, _) in rows {
             let partition = TopicPartition::new(topic, partition);
             self.owned.insert(partition.clone(), Owned { epoch, fresh: next == NOT_STARTED });
             starts.insert(partition, if next == NOT_STARTED { Start::Policy } else { Start::Offset(next) });
@@ -69,6 +83,22 @@ impl Offsets {
         let start_of =
             |p| starts.get(p).copied().ok_or_else(|| PostgresError::Outage(format!("postgres did not start {p}")));
         partitions.iter().map(start_of).collect()
+    }
+
+    /// Why a stored offset is not one of the topic that there is now.
+    fn other_id(&self, topic: &str, stored: &str, ids: &BTreeMap<String, String>) -> Option<PostgresError> {
+        match ids.get(topic) {
+            Some(now) if now == stored => None,
+            Some(now) => {
+                let what = format!("its id is {now}, and the group's offsets belong to {stored}");
+                Some(PostgresError::Config(created_anew(&self.group, topic, None, &what)))
+            }
+            // Between its deletion and whatever comes next: going on would miss that it is another topic.
+            None => Some(PostgresError::Outage(format!(
+                "kafka tells no id of topic {topic}, which group {} has read under the id {stored}: waiting for the topic",
+                self.group
+            ))),
+        }
     }
 
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {

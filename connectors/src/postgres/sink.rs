@@ -23,6 +23,7 @@ use super::{
     offsets::{Fences, Offsets},
     sql::{TableName, quote},
     table::{self, Found, Table},
+    topic_ids::{self, TopicIds},
     write::{self, Done},
 };
 
@@ -69,6 +70,7 @@ pub struct PostgresSink {
     offsets: Offsets,
     rows: Rows,
     counts: Arc<SinkCounts>,
+    topic_ids: Option<Arc<dyn TopicIds>>,
 }
 
 impl Database {
@@ -82,6 +84,7 @@ impl Database {
             offsets: Offsets::new(group.into()),
             rows: Rows::new(sink)?,
             counts: Arc::default(),
+            topic_ids: None,
         })
     }
 
@@ -125,9 +128,18 @@ impl PostgresSink {
         Arc::clone(&self.counts)
     }
 
+    /// Holds the stored offsets against the ids of their topics: one that was created anew stops the group, even when it
+    /// has grown past the offset. Without this only an offset beyond a topic's end is noticed, by the Kafka source.
+    #[must_use]
+    pub fn with_topic_ids(mut self, ids: Arc<dyn TopicIds>) -> Self {
+        self.topic_ids = Some(ids);
+        self
+    }
+
     async fn start_all(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Start>, CommitError> {
+        let ids = topic_ids::of(self.topic_ids.as_deref(), partitions).await?;
         let offsets = &mut self.offsets;
-        Ok(self.database.with(async |conn| offsets.start(conn, partitions).await).await?)
+        Ok(self.database.with(async |conn| offsets.start(conn, partitions, ids.as_ref()).await).await?)
     }
 
     async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {

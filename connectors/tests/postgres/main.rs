@@ -9,3 +9,4 @@ mod guard;
 mod offsets;
 mod outage;
 mod tables;
+mod topic_ids;

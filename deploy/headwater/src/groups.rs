@@ -132,6 +132,7 @@ impl Shared<'_> {
             (Work::Process(_), _) => Box::new(KafkaPublisher::new(self.producer.clone())),
             (Work::Sink(sink), Some(database)) => {
                 let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
+                let sink = sink.with_topic_ids(Arc::new(self.outside.cluster.clone()));
                 Box::new(Counted::new(sink, state.clone()))
             }
             (Work::Sink(_), None) => return Err(wrong("a sink needs postgres.url".to_owned())),

@@ -1,0 +1,33 @@
+//! Who tells the ids of topics: an offset belongs to one topic, not to whatever has its name later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use headwater::{CommitError, TopicPartition, ports::BoxFuture};
+
+use crate::kafka::Cluster;
+
+/// Tells the ids of topics.
+pub trait TopicIds: fmt::Debug + Send + Sync {
+    /// The id of each of these topics; one that does not exist or has none is left out. Fails with a sentence when nobody
+    /// answers within a few seconds.
+    fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>>;
+}
+
+impl TopicIds for Cluster {
+    fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
+        Box::pin(async move { self.topic_ids(topics).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// The ids of the topics of these partitions; `None` where nobody tells them.
+pub(super) async fn of(
+    from: Option<&dyn TopicIds>,
+    partitions: &[TopicPartition],
+) -> Result<Option<BTreeMap<String, String>>, CommitError> {
+    let Some(from) = from else { return Ok(None) };
+    let topics: BTreeSet<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
+    from.ids(&Vec::from_iter(topics)).await.map(Some).map_err(CommitError::Outage)
+}
