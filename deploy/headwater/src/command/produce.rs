@@ -38,6 +38,16 @@ pub(crate) async fn run(program: &Program, arguments: ProduceArguments, mut stop
     let app = program.load(&[])?;
     let outside = Outside::new(&app)?;
     let target = Target::find(&app, &outside, arguments).await?;
+    // A broker that cannot be reached, or a topic that is not there, is said before anything is read.
+    let topics = tokio::select! {
+        topics = outside.cluster.topics() => topics?,
+        () = stop.requested() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let topic = &*target.topic;
+    anyhow::ensure!(
+        topics.iter().any(|known| known.name == topic),
+        "topic {topic} does not exist: run `headwater topology apply`"
+    );
     let producer = outside.producer()?;
     let (lines_in, mut lines) = mpsc::channel(BATCH);
     // Ends with standard input, or when nobody takes its lines any more.

@@ -1,6 +1,6 @@
 //! `tail PATTERN`: events as JSON lines. What cannot be decoded is printed with an `error` and stops nothing.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use headwater::{Headers, Meta, Pattern, Record, topic_of};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     arguments::TailArguments,
-    config::Problems,
+    config::{Problems, nearest},
     groups::ALL_EVENTS,
     output::{self, Output},
     outside::Outside,
@@ -21,6 +21,9 @@ use crate::{
 pub(crate) async fn run(program: &Program, arguments: &TailArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = program.load(&[])?;
     let pattern: Pattern = arguments.pattern.parse().map_err(|error| Problems::one(format!("{error}")))?;
+    if let Some(hint) = unknown(&app, &arguments.pattern) {
+        writeln!(std::io::stderr().lock(), "{hint}")?;
+    }
     let outside = Outside::new(&app)?;
     let mut lens = Lens::new(&outside, app.pipeline.catalogue());
     let mut reader = tokio::select! {
@@ -33,6 +36,18 @@ pub(crate) async fn run(program: &Program, arguments: &TailArguments, mut stop: 
     };
     reader.close().await;
     printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// What to say of a type that no processor and no binding names. It may be there all the same: a foreign producer's.
+fn unknown(app: &App, pattern: &str) -> Option<String> {
+    let catalogue = app.pipeline.catalogue();
+    let own = catalogue.types().map(|known| known.name);
+    let known: Vec<&str> = own.chain(catalogue.bindings().map(|(_, binding)| binding.event_type.as_str())).collect();
+    if pattern.contains(['*', '#']) || known.contains(&pattern) {
+        return None;
+    }
+    let near = nearest(pattern, &known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Some(format!("note: no processor and no bound topic names the event type `{pattern}`{near}"))
 }
 
 /// Prints until the limit is reached, or nobody reads any more.
