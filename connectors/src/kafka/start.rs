@@ -10,7 +10,7 @@ use std::{
 
 use headwater::{TopicPartition, ports::From};
 use rdkafka::{
-    Offset,
+    Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _},
     error::KafkaError as ClientError,
 };
@@ -143,22 +143,18 @@ fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Place
     if names.is_empty() {
         return Ok(Places::new());
     }
-    let list = consumer.committed_offsets(partition::list(names), ANSWER)?;
-    let mut places = Places::new();
-    for element in list.elements() {
-        element.error()?;
-        if let Offset::Offset(offset) = element.offset() {
-            places.insert(TopicPartition::new(element.topic(), element.partition()), offset);
-        }
-    }
-    Ok(places)
+    places(&consumer.committed_offsets(partition::list(names), ANSWER)?)
 }
 
 /// The first record of this time or later, where there is one.
 fn at_time(consumer: &GroupConsumer, names: &[TopicPartition], millis: i64) -> Result<Places, ClientError> {
     // librdkafka takes the timestamps in the place of the offsets; negative ones mean something else there.
     let Ok(list) = partition::list_at(names.iter().map(|name| (name, millis.max(0)))) else { return Ok(Places::new()) };
-    let list = consumer.offsets_for_times(list, ANSWER)?;
+    places(&consumer.offsets_for_times(list, ANSWER)?)
+}
+
+/// The offsets that an answer holds; a partition's own error is the answer's.
+fn places(list: &TopicPartitionList) -> Result<Places, ClientError> {
     let mut places = Places::new();
     for element in list.elements() {
         element.error()?;
