@@ -207,7 +207,7 @@ impl Member {
                 self.commits.add(ours.collect::<Vec<_>>());
             }
             // Outside of a rebalance nothing waits for it.
-            Control::Released(_) => {}
+            Control::Released(_) | Control::Note(_) => {}
             Control::Close => {
                 self.end.get_or_insert(End::Closed);
             }

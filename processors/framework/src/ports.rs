@@ -73,6 +73,8 @@ pub enum Control {
     Resume(Vec<TopicPartition>),
     /// These positions are durable: tell the broker when it suits, at the latest when the partition leaves or the source closes.
     Commit(Vec<Position>),
+    /// Why these partitions stand still, for who looks at the group from outside; `None` once they flow again.
+    Note(Vec<(TopicPartition, Option<String>)>),
     /// The engine has let go of these revoked partitions.
     Released(Vec<TopicPartition>),
     /// Leave the group once everything said before is done.

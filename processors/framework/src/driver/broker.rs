@@ -174,7 +174,7 @@ impl Source for MemorySource {
                     contents.positions.insert((self.group.clone(), position.partition), position.next);
                 }
             }
-            Control::Released(_) => {}
+            Control::Released(_) | Control::Note(_) => {}
             Control::Close => self.events.push_back(Fetched::Closed),
         }
     }

@@ -113,6 +113,10 @@ impl Source for Script {
                 text
             }),
             Control::Released(list) => format!("released {}", names(list)),
+            Control::Note(list) => list.iter().fold("note".to_owned(), |mut text, (id, why)| {
+                text.push_str(&format!(" {}={}", id.partition, why.as_deref().unwrap_or("-")));
+                text
+            }),
             Control::Close => "close".to_owned(),
         };
         let mut outside = self.0.lock().unwrap();
