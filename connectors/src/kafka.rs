@@ -26,12 +26,14 @@ mod start;
 mod producer;
 mod publisher;
 
+mod groups;
 mod topology;
 
 mod logs;
 mod native;
 
 pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
+pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
 pub use producer::{BatchError, BatchErrors, Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub use source::{KafkaSource, SourceConfig, Start, Subscription};

@@ -22,6 +22,7 @@ mod sink;
 
 mod migrate;
 mod offsets;
+mod stored;
 mod table;
 mod topic_ids;
 

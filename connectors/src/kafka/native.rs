@@ -1,5 +1,7 @@
-//! The few librdkafka calls that rdkafka lacks or makes unsafe for foreign data; the only file with `unsafe` code.
+//! The few librdkafka calls that rdkafka lacks or makes unsafe for foreign data; the only module with `unsafe` code.
 #![allow(unsafe_code)]
+
+pub(crate) mod admin;
 
 use std::{
     collections::BTreeMap,

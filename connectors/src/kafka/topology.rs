@@ -118,7 +118,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
-struct Logs;
+pub(super) struct Logs;
 
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -283,7 +283,7 @@ impl Cluster {
     }
 
     /// Asks on a thread where it may block.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {

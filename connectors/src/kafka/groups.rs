@@ -1,0 +1,185 @@
+//! Consumer groups as their coordinators see them: who is in them, how far they have read, and moving those that stand still.
+
+use std::{collections::BTreeMap, ffi::CString, time::Duration};
+
+use headwater::TopicPartition;
+use rdkafka::{Offset, TopicPartitionList, error::RDKafkaErrorCode as Code};
+
+use super::{Cluster, KafkaError, Start, native::admin};
+
+/// How long one question to the cluster may take.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// State and members of a consumer group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// What its coordinator says of it.
+    pub state: GroupState,
+    /// Its members. One that stopped without leaving (a static one, or one that crashed) counts until its session ends.
+    pub members: Vec<GroupMember>,
+}
+
+/// What a coordinator says of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupState {
+    /// There is no such group, or the coordinator says nothing that we know.
+    #[default]
+    Unknown,
+    /// It has committed something, and nobody is in it.
+    Empty,
+    /// Its partitions are being dealt out.
+    Rebalancing,
+    /// Every member has its partitions.
+    Stable,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMember {
+    /// The id that the coordinator gave it.
+    pub id: String,
+    /// The client's own name.
+    pub client: String,
+    /// Its name in the group, where membership is static.
+    pub instance: Option<String>,
+    /// The address that it connects from, as the broker writes it.
+    pub host: String,
+    /// The partitions that it has.
+    pub partitions: Vec<TopicPartition>,
+}
+
+/// How far a group has read a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The offset that comes next.
+    pub next: i64,
+    /// The text committed with it, which says why the partition stands still; empty when it flows.
+    pub note: String,
+}
+
+impl Cluster {
+    /// State and members of these groups, by name; one that does not exist is [`GroupState::Unknown`].
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when a coordinator does not answer within 15 s; [`KafkaError::Refused`] when we may not
+    /// describe one of them.
+    pub async fn groups(&self, groups: &[&str]) -> Result<BTreeMap<String, GroupStatus>, KafkaError> {
+        let mut names = groups.iter().map(|group| name(group)).collect::<Result<Vec<_>, _>>()?;
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        self.blocking(move |client| {
+            admin::describe_groups(client, &names, ANSWER).map_err(|code| trouble("read", code))
+        })
+        .await
+    }
+
+    /// What a group has committed, of every topic; nothing for one that does not exist.
+    ///
+    /// # Errors
+    /// As [`Cluster::groups`].
+    pub async fn committed(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, KafkaError> {
+        let group = name(group)?;
+        let asked =
+            move |client: &_| admin::group_offsets(client, &group, ANSWER).map_err(|code| trouble("read", code));
+        let places = settled("read", self.blocking(asked).await?)?;
+        Ok(places.into_iter().filter(|(_, place)| place.next >= 0).collect())
+    }
+
+    /// Sets the offsets of a group that nobody is in, without a note.
+    ///
+    /// # Errors
+    /// [`KafkaError::Refused`] while the group has members, or when we may not; [`KafkaError::Outage`] when the coordinator
+    /// does not answer within 15 s: then some may be set.
+    pub async fn commit(&self, group: &str, places: &BTreeMap<TopicPartition, i64>) -> Result<(), KafkaError> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let list = list(places.iter().map(|(name, next)| (name, Offset::Offset(*next))))?;
+        let group = name(group)?;
+        let set = move |client: &_| {
+            admin::set_group_offsets(client, &group, &list, ANSWER).map_err(|code| trouble("set", code))
+        };
+        settled("set", self.blocking(set).await?).map(drop)
+    }
+
+    /// The offset of each of these partitions that `at` stands for; the end is the one that `read_committed` shows, and also
+    /// the answer where no record has the time or a later one.
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when a broker does not answer within 15 s; [`KafkaError::Refused`] when there is no such
+    /// partition, or we may not describe it.
+    pub async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        at: Start,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
+        let spot = match at {
+            Start::Earliest => Offset::Beginning,
+            Start::Latest => Offset::End,
+            // librdkafka takes a time in the place of an offset; a negative one means something else there.
+            Start::At(time) => Offset::Offset(time.millis().max(0)),
+        };
+        let mut found = self.list_offsets(partitions, spot).await?;
+        let behind: Vec<TopicPartition> =
+            found.iter().filter(|(_, next)| **next < 0).map(|(name, _)| name.clone()).collect();
+        if !behind.is_empty() {
+            found.extend(self.list_offsets(&behind, Offset::End).await?);
+        }
+        Ok(found)
+    }
+
+    async fn list_offsets(
+        &self,
+        partitions: &[TopicPartition],
+        spot: Offset,
+    ) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list = list(partitions.iter().map(|name| (name, spot)))?;
+        let asked = move |client: &_| admin::list_offsets(client, &list, ANSWER).map_err(|code| trouble("read", code));
+        settled("read", self.blocking(asked).await?)
+    }
+}
+
+fn name(group: &str) -> Result<CString, KafkaError> {
+    CString::new(group).map_err(|_| KafkaError::Refused(format!("`{}` cannot name a group", group.escape_debug())))
+}
+
+fn list<'a>(places: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in places {
+        list.add_partition_offset(&partition.topic, partition.partition, offset)
+            .map_err(|error| KafkaError::Refused(format!("{offset:?} is no offset of {partition}: {error}")))?;
+    }
+    Ok(list)
+}
+
+/// What became of each partition, as a whole.
+fn settled<T>(did: &str, answers: admin::Answers<T>) -> Result<BTreeMap<TopicPartition, T>, KafkaError> {
+    answers
+        .into_iter()
+        .map(|(partition, answer)| match answer {
+            Ok(place) => Ok((partition, place)),
+            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                Err(KafkaError::Refused(format!("there is no partition {partition}")))
+            }
+            Err(code) => Err(trouble(did, code)),
+        })
+        .collect()
+}
+
+fn trouble(did: &str, code: Code) -> KafkaError {
+    match code {
+        Code::UnknownMemberId | Code::NonEmptyGroup | Code::RebalanceInProgress | Code::IllegalGeneration => {
+            KafkaError::Refused(format!("offsets cannot be {did} while the group has members: {code}"))
+        }
+        Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            KafkaError::Refused(format!("offsets of the group cannot be {did}: {code}: grant the right to do it"))
+        }
+        code => KafkaError::Outage(format!("the kafka cluster does not answer: {code}")),
+    }
+}
