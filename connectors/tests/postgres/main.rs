@@ -8,5 +8,6 @@ mod columns;
 mod guard;
 mod offsets;
 mod outage;
+mod stored;
 mod tables;
 mod topic_ids;

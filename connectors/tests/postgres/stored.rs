@@ -1,0 +1,47 @@
+//! Stored offsets, seen and moved from outside of their group.
+
+use std::collections::BTreeMap;
+
+use headwater::{
+    Committed,
+    ports::{Committer, From as Start},
+};
+use headwater_connectors::postgres::PostgresError;
+
+use crate::harness::{Db, TOPIC, moves, partition, plain, row, thing, things, unit};
+
+/// Red when the epoch stays the same, only partitions with a row are moved, or those of other groups are too.
+#[tokio::test]
+async fn a_reset_moves_the_offsets_and_fences_an_owner_that_still_runs() {
+    let mut db = Db::new("reset").await;
+    let schema = plain();
+    let mut owner = db.sink(things().insert()).await;
+    let batch = |from: i64| {
+        let rows = vec![row(&schema, 0, from, thing("zero", "x")), row(&schema, 1, from, thing("one", "x"))];
+        unit(rows, vec![moves(0, from, from + 1), moves(1, from, from + 1)])
+    };
+    owner.commit(&batch(4)).await.unwrap();
+    db.database.sink("others", things()).unwrap().start(&[partition(0)]).await.unwrap();
+
+    let ids = BTreeMap::from([(TOPIC.to_owned(), "new".to_owned())]);
+    let places = BTreeMap::from([(partition(0), 2), (partition(7), 3)]);
+    db.database.reset_offsets("things", &places, &ids).await.unwrap();
+    assert_eq!(owner.commit(&batch(5)).await.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!(owner.start(&[partition(0), partition(7)]).await.unwrap(), [Start::Offset(2), Start::Offset(3)]);
+
+    let stored = db.database.stored_offsets(&["things", "others", "nobody"]).await.unwrap();
+    let expected = BTreeMap::from([(partition(0), 2), (partition(1), 6), (partition(7), 3)]);
+    assert_eq!(stored, BTreeMap::from([("things".to_owned(), expected)]), "what was not begun yet is left out");
+    let id =
+        db.texts("select topic_id from headwater.consumer_offsets where consumer_group = 'things' and partition = 0");
+    assert_eq!(id.await, [r#"{"topic_id":"new"}"#], "the offset belongs to the topic that there is now");
+}
+
+/// Red when a missing schema is an error for who only looks, or passes for a reset.
+#[tokio::test]
+async fn without_the_schema_nothing_is_stored_and_nothing_can_be_reset() {
+    let db = Db::bare("no_offsets").await;
+    assert_eq!(db.database.stored_offsets(&["things"]).await.unwrap(), BTreeMap::new());
+    let reset = db.database.reset_offsets("things", &BTreeMap::from([(partition(0), 1)]), &BTreeMap::new()).await;
+    assert!(matches!(&reset, Err(PostgresError::Config(why)) if why.contains("topology apply")), "{reset:?}");
+}
