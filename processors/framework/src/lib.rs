@@ -38,6 +38,7 @@ pub mod codec;
 mod schemas;
 
 mod backoff;
+mod breaker;
 mod clock;
 mod lanes;
 mod metrics;
@@ -48,6 +49,9 @@ mod worker;
 mod driver;
 
 pub use backoff::Backoff;
+pub use breaker::{
+    Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Verdict, Window as BreakerWindow,
+};
 pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
 pub use clock::SystemClock;
 pub use driver::Driver;
