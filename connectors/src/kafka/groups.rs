@@ -76,6 +76,20 @@ impl Cluster {
         .await
     }
 
+    /// The name of every group of the cluster.
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when a broker does not answer within 15 s.
+    pub async fn group_names(&self) -> Result<Vec<String>, KafkaError> {
+        let asked = self.ask(|client| {
+            let list = client.fetch_group_list(None, ANSWER)?;
+            Ok(list.groups().iter().map(|group| group.name().to_owned()).collect::<Vec<_>>())
+        });
+        let mut names = asked.await?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// What a group has committed, of every topic; nothing for one that does not exist.
     ///
     /// # Errors

@@ -275,7 +275,7 @@ impl Cluster {
         Ok(settings)
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
