@@ -10,6 +10,7 @@ mod bus;
 mod crash;
 mod delivery;
 mod dev;
+mod offsets;
 mod outage;
 
 use headwater_tests::{SharedStack, Space, stack};

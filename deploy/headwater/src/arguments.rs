@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use headwater::Time;
+use headwater_connectors::kafka::Start;
 
 /// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
 /// exactly once.
@@ -34,6 +36,11 @@ pub(crate) enum Command {
     /// Topics, schemas and tables that the pipeline needs.
     #[command(subcommand)]
     Topology(TopologyCommand),
+    /// What groups are doing, how much waits for them, and what stands still and why.
+    Groups(GroupsArguments),
+    /// How far a group has read, and letting it go on from elsewhere.
+    #[command(subcommand)]
+    Offsets(OffsetsCommand),
     /// Produce JSON lines from standard input as events of a type.
     Produce(ProduceArguments),
     /// Print events as JSON lines, from now on.
@@ -100,6 +107,80 @@ pub(crate) enum TopologyCommand {
     },
 }
 
+/// What `groups` takes.
+#[derive(Debug, Args)]
+pub(crate) struct GroupsArguments {
+    /// Groups, with or without the prefix; all by default.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Also every member: its instance, its address, its partitions.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Print JSON, a line per group.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `offsets` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OffsetsCommand {
+    /// Print how far a group has read every partition, and why one stands still.
+    Show {
+        /// The group, with or without the prefix.
+        group: String,
+        /// Print JSON, a line per partition.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too.
+    Reset(ResetArguments),
+}
+
+/// What `offsets reset` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ResetArguments {
+    /// The group, with or without the prefix.
+    pub(crate) group: String,
+    /// Where it goes on: at the oldest record, behind the newest, at the first one of a time or later, or at an offset.
+    #[arg(long, value_name = "earliest|latest|TIME|OFFSET", value_parser = Target::parse)]
+    pub(crate) to: Target,
+    /// Only this topic, which may be one of the group's retry topics or its redrive topic; else its inputs.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    /// Only this partition of the topic.
+    #[arg(long, value_name = "N", requires = "topic")]
+    pub(crate) partition: Option<i32>,
+    /// Only print what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print JSON, a line per partition.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where a group goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// At an end of the log, or at a time.
+    Start(Start),
+    /// At an offset.
+    Offset(i64),
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, String> {
+        let offset = || text.parse().ok().filter(|offset| *offset >= 0).map(Self::Offset);
+        let time = || Time::parse(text).map(|time| Self::Start(Start::At(time)));
+        match text {
+            "earliest" => Ok(Self::Start(Start::Earliest)),
+            "latest" => Ok(Self::Start(Start::Latest)),
+            _ => offset().or_else(time).ok_or_else(|| {
+                "neither earliest, latest, a time such as 2026-01-01T00:00:00Z, nor an offset from 0 on".to_owned()
+            }),
+        }
+    }
+}
+
 /// What `produce` takes.
 #[derive(Debug, Args)]
 pub(crate) struct ProduceArguments {
@@ -132,4 +213,21 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Print the whole configuration as TOML, secrets as ***.
     Show,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a number is not an offset, a negative one is taken, or a time without its offset from UTC is guessed.
+    #[test]
+    fn a_target_is_an_end_a_time_or_an_offset() {
+        assert_eq!(Target::parse("latest"), Ok(Target::Start(Start::Latest)));
+        assert_eq!(Target::parse("2026"), Ok(Target::Offset(2026)));
+        let time = Time::parse("2026-01-01T00:00:00Z").unwrap();
+        assert_eq!(Target::parse("2026-01-01T02:00:00+02:00"), Ok(Target::Start(Start::At(time))));
+        for wrong in ["-1", "2026-01-01", "2026-01-01T00:00:00", "newest", ""] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

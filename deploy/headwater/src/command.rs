@@ -3,6 +3,11 @@
 mod dev;
 mod run;
 
+mod groups;
+mod offsets;
+mod standing;
+mod table;
+
 mod config;
 mod produce;
 mod tail;
@@ -22,6 +27,15 @@ pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> 
         // Nothing of it needs to be finished: doing it again does the rest.
         Command::Topology(command) => tokio::select! {
             outcome = topology::run(program, &command) => outcome,
+            () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        },
+        // What was moved is moved; doing it again does the rest.
+        Command::Offsets(command) => tokio::select! {
+            outcome = offsets::run(program, &command) => outcome,
+            () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        },
+        Command::Groups(arguments) => tokio::select! {
+            outcome = groups::run(program, &arguments) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
         Command::Produce(arguments) => produce::run(program, arguments, stop).await,

@@ -1,0 +1,256 @@
+//! `offsets show` and `offsets reset`: how far a group has read, and letting one that is stopped go on from elsewhere.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use headwater::TopicPartition;
+use serde_json::{Value as Json, json};
+
+use super::{
+    groups::{warn, who},
+    standing::{self, Place, Purpose, Standing},
+    table::Table,
+};
+use crate::{
+    arguments::{OffsetsCommand, ResetArguments, Target},
+    config::{Problems, nearest},
+    output::Output,
+    outside::Outside,
+    program::{App, Program},
+};
+
+pub(crate) async fn run(program: &Program, command: &OffsetsCommand) -> Result<ExitCode> {
+    let app = program.load(&[])?;
+    let outside = Outside::new(&app)?;
+    match command {
+        OffsetsCommand::Show { group, json } => show(&stand(&app, &outside, group, warn).await?, *json)?,
+        OffsetsCommand::Reset(arguments) => reset(&app, &outside, arguments).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stand(app: &App, outside: &Outside, group: &str, warn: impl FnOnce(String)) -> Result<Standing> {
+    let bounded = standing::find(app, group)?;
+    let mut standings = standing::of(outside, std::slice::from_ref(bounded), warn).await?;
+    standings.pop().context("a group has a standing")
+}
+
+fn show(standing: &Standing, as_json: bool) -> Result<()> {
+    let mut out = Output::new();
+    if as_json {
+        for place in &standing.places {
+            out.line(json!({
+                "group": standing.bounded.group.id,
+                "topic": &*place.partition.topic,
+                "partition": place.partition.partition,
+                "committed": place.committed,
+                "first": place.first,
+                "end": place.end,
+                "lag": place.lag(),
+                "note": place.remark(),
+            }))?;
+        }
+    } else {
+        let mut table = Table::new(&["TOPIC", ">PARTITION", ">COMMITTED", ">FIRST", ">END", ">LAG", "NOTE"]);
+        for place in &standing.places {
+            table.row(vec![
+                place.partition.topic.to_string(),
+                place.partition.partition.to_string(),
+                offset(place.committed),
+                place.first.to_string(),
+                place.end.to_string(),
+                place.lag().to_string(),
+                place.remark().unwrap_or_default(),
+            ]);
+        }
+        table.lines().try_for_each(|line| out.line(line).map(drop))?;
+    }
+    for topic in &standing.missing {
+        warn(format!("topic {topic} does not exist: run `headwater topology apply`"));
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn offset(offset: Option<i64>) -> String {
+    offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())
+}
+
+async fn reset(app: &App, outside: &Outside, arguments: &ResetArguments) -> Result<()> {
+    let mut silent = None;
+    let standing = stand(app, outside, &arguments.group, |why| silent = Some(why)).await?;
+    if let Some(why) = silent {
+        anyhow::bail!("nothing was changed: {why}");
+    }
+    let moves = plan(outside, &standing, arguments).await?;
+    let active = active(&standing);
+    let done = active.is_none() && !arguments.dry_run;
+    if done {
+        carry_out(outside, &standing, &moves).await?;
+    }
+    if done || arguments.dry_run {
+        print(&standing, &moves, arguments)?;
+    }
+    active.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+}
+
+/// Why the group cannot be moved now: a member would go on from where it is, and commit that.
+fn active(standing: &Standing) -> Option<String> {
+    let (group, members) = (&standing.bounded.group.id, &standing.status.members);
+    (!members.is_empty()).then(|| {
+        let names: Vec<String> = members.iter().map(who).collect();
+        format!(
+            "group {group} has members, and moves only while it has none: stop every `headwater run` of it ({}); one that \
+             has just stopped counts until its session ends (`kafka.consumer.session_timeout`)",
+            names.join(", ")
+        )
+    })
+}
+
+/// One partition's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Move {
+    partition: TopicPartition,
+    /// What was committed.
+    from: Option<i64>,
+    /// Where it goes on without the move.
+    next: i64,
+    to: i64,
+    first: i64,
+    end: i64,
+    /// What was asked for, where the log does not have it.
+    asked: Option<i64>,
+}
+
+impl Move {
+    fn new(place: &Place, asked: i64) -> Self {
+        let to = asked.clamp(place.first, place.end.max(place.first));
+        let Place { partition, committed, next, first, end, .. } = place.clone();
+        Self { partition, from: committed, next, to, first, end, asked: (asked != to).then_some(asked) }
+    }
+
+    /// Records that are read again; a hole in the offsets counts as some.
+    fn again(&self) -> i64 {
+        self.from.map_or(0, |from| (from.min(self.end) - self.to).max(0))
+    }
+
+    /// Records that are never read.
+    fn skipped(&self) -> i64 {
+        (self.to - self.next.max(self.first)).max(0)
+    }
+
+    fn effect(&self) -> String {
+        let effect = match (self.again(), self.skipped()) {
+            (0, 0) if self.from == Some(self.to) => "stays".to_owned(),
+            (0, 0) => "begins here".to_owned(),
+            (again, 0) => format!("{again} will be read again"),
+            (_, skipped) => format!("{skipped} will be skipped"),
+        };
+        match self.asked {
+            Some(asked) => format!("{effect}; the log has {} to {}, not {asked}", self.first, self.end),
+            None => effect,
+        }
+    }
+}
+
+async fn plan(outside: &Outside, standing: &Standing, arguments: &ResetArguments) -> Result<Vec<Move>> {
+    let places = chosen(standing, arguments)?;
+    let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
+    let asked: BTreeMap<TopicPartition, i64> = match arguments.to {
+        Target::Start(start) => outside.cluster.offsets(&names, start).await?,
+        Target::Offset(offset) if names.len() == 1 => names.into_iter().map(|name| (name, offset)).collect(),
+        Target::Offset(offset) => {
+            let why = format!(
+                "offset {offset} is one partition's, and {} are meant: say which with --topic and --partition",
+                names.len()
+            );
+            return Err(Problems::one(why).into());
+        }
+    };
+    Ok(places.into_iter().filter_map(|place| Some(Move::new(place, *asked.get(&place.partition)?))).collect())
+}
+
+/// The partitions that are meant: the group's inputs, or those that the arguments name.
+fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<&'a Place>> {
+    let group = &standing.bounded.group.id;
+    let wanted = |place: &&Place| match &arguments.topic {
+        Some(topic) => {
+            *place.partition.topic == **topic && arguments.partition.is_none_or(|n| n == place.partition.partition)
+        }
+        None => place.purpose == Purpose::Input,
+    };
+    let places: Vec<&Place> = standing.places.iter().filter(wanted).collect();
+    if !places.is_empty() {
+        return Ok(places);
+    }
+    let mut known: Vec<&str> = standing.places.iter().map(|place| &*place.partition.topic).collect();
+    known.dedup();
+    let why = match (&arguments.topic, arguments.partition) {
+        (Some(topic), Some(partition)) if known.contains(&topic.as_str()) => {
+            let count = standing.places.iter().filter(|place| *place.partition.topic == **topic).count();
+            format!("topic {topic} has no partition {partition}, only 0 to {}", count - 1)
+        }
+        (Some(topic), _) => {
+            let hint = nearest(topic, &known)
+                .map_or_else(|| format!("it reads {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            format!("group {group} does not read topic `{topic}`; {hint}")
+        }
+        (None, _) => anyhow::bail!("no topic that group {group} reads exists: run `headwater topology apply`"),
+    };
+    Err(Problems::one(why).into())
+}
+
+/// Moves the group: in Postgres where its offsets live there, and in Kafka, which then has the copy.
+async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move]) -> Result<()> {
+    let group = &standing.bounded.group.id;
+    let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
+    if !standing::is_stored(&standing.bounded) {
+        return Ok(outside.cluster.commit(group, &places).await?);
+    }
+    let database = outside.database.as_ref().context("a sink needs postgres.url")?;
+    let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
+    let ids = outside.cluster.topic_ids(&topics).await?;
+    database.reset_offsets(group, &places, &ids).await?;
+    outside.cluster.commit(group, &places).await.with_context(|| {
+        format!(
+            "group {group} is reset in postgres, which counts; kafka's copy for lag tools is not, until the group runs"
+        )
+    })
+}
+
+fn print(standing: &Standing, moves: &[Move], arguments: &ResetArguments) -> Result<()> {
+    let group = &standing.bounded.group.id;
+    let mut out = Output::new();
+    if arguments.json {
+        for m in moves {
+            out.line(as_json(group, m, arguments.dry_run))?;
+        }
+    } else {
+        let mut table = Table::new(&["TOPIC", ">PARTITION", ">FROM", ">TO", "EFFECT"]);
+        for m in moves {
+            let (topic, partition) = (m.partition.topic.to_string(), m.partition.partition.to_string());
+            table.row(vec![topic, partition, offset(m.from), m.to.to_string(), m.effect()]);
+        }
+        table.lines().try_for_each(|line| out.line(line).map(drop))?;
+        let (again, skipped) =
+            moves.iter().fold((0, 0), |(again, skipped), m| (again + m.again(), skipped + m.skipped()));
+        let will = if arguments.dry_run { "dry run, nothing was changed" } else { "done" };
+        out.line(format_args!("{will}: group {group} reads {again} again and skips {skipped}"))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn as_json(group: &str, m: &Move, dry_run: bool) -> Json {
+    json!({
+        "group": group,
+        "topic": &*m.partition.topic,
+        "partition": m.partition.partition,
+        "from": m.from,
+        "to": m.to,
+        "again": m.again(),
+        "skipped": m.skipped(),
+        "asked": m.asked,
+        "dry_run": dry_run,
+    })
+}

@@ -1,0 +1,266 @@
+//! Where groups stand, as seen from outside: what their coordinators, the logs and Postgres say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use headwater::{TopicPartition, Work};
+use headwater_connectors::kafka::{Cluster, CommittedOffset, GroupState, GroupStatus, Start, Topic};
+
+use crate::{
+    config::{Problems, nearest},
+    outside::Outside,
+    program::{App, Bounded},
+};
+
+type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
+
+/// The built-in group that reads what every other one dead-letters.
+const DEAD_LETTERS: &str = "dead-letters";
+
+/// A group as it stands.
+pub(crate) struct Standing {
+    pub(crate) bounded: Bounded,
+    pub(crate) status: GroupStatus,
+    /// Every partition that it reads, by purpose.
+    pub(crate) places: Vec<Place>,
+    /// Topics that it should read and that do not exist.
+    pub(crate) missing: Vec<String>,
+}
+
+/// A partition as a group stands in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: TopicPartition,
+    pub(crate) purpose: Purpose,
+    /// The offset that comes next; `None` where nothing was committed.
+    pub(crate) committed: Option<i64>,
+    /// What the group says of it; empty where it flows.
+    pub(crate) note: String,
+    /// Where it goes on.
+    pub(crate) next: i64,
+    /// The first offset that the log still has.
+    pub(crate) first: i64,
+    /// The offset behind the last record.
+    pub(crate) end: i64,
+}
+
+/// What a group reads a topic for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    Input,
+    Retry,
+    Redrive,
+}
+
+/// What a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    Running,
+    Rebalancing,
+    Stopped,
+    NeverStarted,
+}
+
+impl Activity {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Rebalancing => "rebalancing",
+            Self::Stopped => "stopped",
+            Self::NeverStarted => "never started",
+        }
+    }
+}
+
+impl Standing {
+    pub(crate) fn activity(&self) -> Activity {
+        match self.status.state {
+            GroupState::Rebalancing => Activity::Rebalancing,
+            _ if !self.status.members.is_empty() => Activity::Running,
+            _ if self.places.iter().any(|place| place.committed.is_some()) => Activity::Stopped,
+            _ => Activity::NeverStarted,
+        }
+    }
+
+    /// Records that wait on the topics of a purpose; `None` where there is no such topic.
+    pub(crate) fn lag(&self, purpose: Purpose) -> Option<i64> {
+        let mut of = self.places.iter().filter(|place| place.purpose == purpose).map(Place::lag).peekable();
+        of.peek()?;
+        Some(of.sum())
+    }
+}
+
+impl Place {
+    /// Records that are still to be read; a hole in the offsets counts as some.
+    pub(crate) fn lag(&self) -> i64 {
+        (self.end - self.next.max(self.first)).max(0)
+    }
+
+    /// What is to be said of it beside the numbers.
+    pub(crate) fn remark(&self) -> Option<String> {
+        match self.committed {
+            Some(next) if next > self.end => {
+                Some("committed beyond the log's end: the topic was created anew or truncated".to_owned())
+            }
+            Some(next) if next < self.first => Some(format!("{} deleted unread by retention", self.first - next)),
+            _ => (!self.note.is_empty()).then(|| self.note.clone()),
+        }
+    }
+}
+
+/// The group of this name, with or without the prefix.
+///
+/// # Errors
+/// That there is none, with the nearest.
+pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a Bounded, Problems> {
+    let found = app.groups.iter().find(|bounded| bounded.group.name == name || bounded.group.id == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
+        let hint = nearest(name, &known)
+            .map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+        Problems::one(format!("there is no group `{name}`; {hint}"))
+    })
+}
+
+/// Whether the group's offsets live beside its rows, and Kafka's are a copy.
+pub(crate) fn is_stored(bounded: &Bounded) -> bool {
+    matches!(bounded.group.work, Work::Sink(_)) || bounded.group.name == DEAD_LETTERS
+}
+
+/// How these groups stand. Where Postgres does not answer, the copy in Kafka is taken and `warn` is told.
+///
+/// # Errors
+/// When the cluster does not answer.
+pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(String)) -> Result<Vec<Standing>> {
+    let ids: Vec<&str> = groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
+    let cluster = &outside.cluster;
+    let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
+    // Before the ends of the logs, so that nothing seems to be committed beyond them.
+    let told = try_join_all(ids.iter().map(|id| cluster.committed(id))).await?;
+    let mut all_stored = stored(outside, groups).await.map_err(warn).ok();
+    let reads: Vec<Reads> = groups.iter().map(|bounded| Reads::of(bounded, &topics)).collect();
+    let all: BTreeSet<&TopicPartition> = reads.iter().flat_map(|reads| reads.partitions.keys()).collect();
+    let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
+    let (firsts, ends) =
+        tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.offsets(&all, Start::Latest))?;
+    let logs = Logs { firsts, ends };
+    let mut standings = Vec::new();
+    for ((bounded, told), reads) in groups.iter().zip(told).zip(reads) {
+        let id = &bounded.group.id;
+        let stored = all_stored.as_mut().filter(|_| is_stored(bounded)).map(|all| all.remove(id).unwrap_or_default());
+        let committed = Committed { told, stored };
+        standings.push(Standing {
+            places: places(cluster, bounded, &reads, &committed, &logs).await?,
+            status: statuses.remove(id).unwrap_or_default(),
+            bounded: bounded.clone(),
+            missing: reads.missing,
+        });
+    }
+    Ok(standings)
+}
+
+/// What Postgres says; a sentence where it says nothing.
+async fn stored(outside: &Outside, groups: &[Bounded]) -> Result<Stored, String> {
+    let ids: Vec<&str> =
+        groups.iter().filter(|bounded| is_stored(bounded)).map(|bounded| bounded.group.id.as_str()).collect();
+    match &outside.database {
+        Some(database) if !ids.is_empty() => database
+            .stored_offsets(&ids)
+            .await
+            .map_err(|error| format!("{error}: the offsets of {} are those that kafka was told last", ids.join(", "))),
+        _ => Ok(Stored::new()),
+    }
+}
+
+/// What a group reads.
+struct Reads {
+    partitions: BTreeMap<TopicPartition, Purpose>,
+    missing: Vec<String>,
+}
+
+impl Reads {
+    fn of(bounded: &Bounded, topics: &[Topic]) -> Self {
+        let group = &bounded.group;
+        let dead_letters = group.id.strip_suffix(DEAD_LETTERS).filter(|_| group.name == DEAD_LETTERS);
+        let (retry, redrive) = (format!("{}.retry.", group.id), format!("{}.redrive", group.id));
+        let purpose = |topic: &str| {
+            let named = group.subscription.topics.iter().any(|name| name == topic);
+            let event = group.subscription.all_events && topic.starts_with("events.");
+            let letters = dead_letters.is_some_and(|prefix| topic.starts_with(prefix) && topic.ends_with(".dlq"));
+            match topic {
+                _ if named || event || letters => Some(Purpose::Input),
+                _ if topic.starts_with(&retry) => Some(Purpose::Retry),
+                _ if topic == redrive => Some(Purpose::Redrive),
+                _ => None,
+            }
+        };
+        let mut partitions = BTreeMap::new();
+        for topic in topics {
+            let Some(purpose) = purpose(&topic.name) else { continue };
+            partitions.extend((0..topic.partitions).map(|n| (TopicPartition::new(topic.name.as_str(), n), purpose)));
+        }
+        let missing = group.subscription.topics.iter().filter(|name| topics.iter().all(|topic| topic.name != **name));
+        Self { partitions, missing: missing.cloned().collect() }
+    }
+}
+
+/// What a group has committed: as Kafka was told, and as Postgres holds it, where it does.
+struct Committed {
+    told: BTreeMap<TopicPartition, CommittedOffset>,
+    stored: Option<BTreeMap<TopicPartition, i64>>,
+}
+
+impl Committed {
+    fn next(&self, partition: &TopicPartition) -> Option<i64> {
+        match &self.stored {
+            Some(stored) => stored.get(partition).copied(),
+            None => self.told.get(partition).map(|told| told.next),
+        }
+    }
+}
+
+/// Where logs begin and end.
+struct Logs {
+    firsts: BTreeMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, i64>,
+}
+
+async fn places(
+    cluster: &Cluster,
+    bounded: &Bounded,
+    reads: &Reads,
+    committed: &Committed,
+    logs: &Logs,
+) -> Result<Vec<Place>> {
+    let never = reads.partitions.keys().all(|partition| committed.next(partition).is_none());
+    let inputs: Vec<TopicPartition> = reads
+        .partitions
+        .iter()
+        .filter(|(_, purpose)| **purpose == Purpose::Input)
+        .map(|(name, _)| name.clone())
+        .collect();
+    // Only a group that is wholly new begins by its start; what appears later is read from its beginning.
+    let begins = if never && bounded.start != Start::Earliest {
+        cluster.offsets(&inputs, bounded.start).await?
+    } else {
+        BTreeMap::new()
+    };
+    let place = |(partition, purpose): (&TopicPartition, &Purpose)| {
+        let (first, end) = (logs.firsts.get(partition).copied()?, logs.ends.get(partition).copied()?);
+        let begin = begins.get(partition).copied().unwrap_or(first);
+        let next = committed.next(partition);
+        Some(Place {
+            partition: partition.clone(),
+            purpose: *purpose,
+            committed: next,
+            note: committed.told.get(partition).map(|told| told.note.clone()).unwrap_or_default(),
+            next: next.unwrap_or(begin),
+            first,
+            end,
+        })
+    };
+    let mut places: Vec<Place> = reads.partitions.iter().filter_map(place).collect();
+    places.sort_by_key(|place| place.purpose);
+    Ok(places)
+}
