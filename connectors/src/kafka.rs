@@ -18,6 +18,7 @@ mod source;
 mod commits;
 mod flow;
 mod health;
+mod matching;
 mod member;
 mod partition;
 mod rebalance;

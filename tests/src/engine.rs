@@ -61,7 +61,7 @@ impl Engine {
         let worker = |group: headwater::Group| {
             let subscription = Subscription {
                 topics: group.subscription.topics.clone(),
-                pattern: group.subscription.all_events.then(|| r"^events\..*".to_owned()),
+                patterns: group.subscription.all_events.then(|| r"^events\..*".to_owned()).into_iter().collect(),
             };
             let source = SourceConfig {
                 group: group.id.clone(),

@@ -42,17 +42,26 @@ pub struct SourceConfig {
     pub start: Start,
 }
 
+impl SourceConfig {
+    /// Whether a topic belongs to the group, as its retry and redrive topics do.
+    pub(crate) fn owns(&self, topic: &str) -> bool {
+        topic.strip_prefix(self.group.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    }
+}
+
 /// What a group reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     /// Topics by name.
     pub topics: Vec<String>,
-    /// Topics by a regular expression (POSIX extended) that begins with `^`, such as `^events\..*`.
+    /// Topics by regular expressions (POSIX extended), each of which begins with `^`, such as `^events\..*`.
     /// A topic that appears later is read within seconds.
-    pub pattern: Option<String>,
+    pub patterns: Vec<String>,
 }
 
-/// Where a group without committed offsets starts. Topics and partitions that appear later are read from their beginning.
+/// Where a group starts that has committed nothing of its inputs. Topics and partitions that appear later are read from
+/// their beginning, and so, whatever this says, is every topic that the group owns: its name begins with the group's and
+/// a dot, and what lies there waits for this group alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// At the oldest record.
@@ -122,11 +131,11 @@ fn consumer(
 
 fn subscribed(subscription: &Subscription) -> Result<Vec<String>, KafkaError> {
     let mut names = subscription.topics.clone();
-    names.extend(subscription.pattern.clone());
-    let pattern_is_one = subscription.pattern.as_ref().is_none_or(|pattern| pattern.starts_with('^'));
+    names.extend(subscription.patterns.iter().cloned());
+    let patterns_are_such = subscription.patterns.iter().all(|pattern| pattern.starts_with('^'));
     let topics_are_none = subscription.topics.iter().all(|topic| !topic.is_empty() && !topic.starts_with('^'));
-    if names.is_empty() || !pattern_is_one || !topics_are_none {
-        let text = "a subscription needs topic names, or a pattern that begins with `^`";
+    if names.is_empty() || !patterns_are_such || !topics_are_none {
+        let text = "a subscription needs topic names, or patterns that begin with `^`";
         return Err(KafkaError::Config(text.to_owned()));
     }
     Ok(names)

@@ -19,7 +19,7 @@ use super::{
     member::Member,
     partition::{self, Life},
     rebalance::GroupConsumer,
-    source::{Start, Subscription},
+    source::{SourceConfig, Start},
 };
 
 /// How long one question to the brokers may take; the polling thread waits for it.
@@ -67,12 +67,12 @@ impl Member {
                 }
                 From::Committed => asked.push(name.clone()),
                 // The store has no offset of it. What the policy once resolved to was committed here, for this moment.
-                From::Policy if by_policy => asked.push(name.clone()),
+                From::Policy if by_policy && !self.source.owns(&name.topic) => asked.push(name.clone()),
                 From::Policy => {}
             }
         }
         let committed = committed(consumer, &asked)?;
-        asked.retain(|name| !committed.contains_key(name));
+        asked.retain(|name| !committed.contains_key(name) && !self.source.owns(&name.topic));
         places.extend(committed);
         if !asked.is_empty() && by_policy {
             places.extend(self.fresh(consumer, &asked)?);
@@ -80,11 +80,14 @@ impl Member {
         Ok(places)
     }
 
-    /// By the start policy, for a group that has committed nothing at all: for every partition that it reads, and
+    /// By the start policy, for a group that has committed nothing of its inputs: for every partition of them, and
     /// committed at once, so that other members and later starts agree. Empty for a group that is under way: what it
     /// has no offset of appeared later, and is read from its beginning.
+    ///
+    /// Topics that the group owns say nothing here: another member may have read a redrive before the first input is
+    /// begun, and what waits on them must not be skipped.
     fn fresh(&self, consumer: &GroupConsumer, asked: &[TopicPartition]) -> Result<Places, ClientError> {
-        let mut all = subscribed(consumer, &self.source.subscription)?;
+        let mut all = inputs(consumer, &self.source)?;
         all.extend(asked.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
         if !committed(consumer, &all)?.is_empty() {
             return Ok(Places::new());
@@ -165,56 +168,12 @@ fn places(list: &TopicPartitionList) -> Result<Places, ClientError> {
     Ok(places)
 }
 
-/// Every partition that exists now of what the group reads. A pattern is taken for its literal beginning, so that this
-/// may be a few more: their offsets are then committed and never used.
-fn subscribed(consumer: &GroupConsumer, subscription: &Subscription) -> Result<Vec<TopicPartition>, ClientError> {
-    let prefix = subscription.pattern.as_deref().map(literal_prefix);
+/// Every partition that exists now of what the group reads and does not own; see [`Subscription::may_read`].
+fn inputs(consumer: &GroupConsumer, source: &SourceConfig) -> Result<Vec<TopicPartition>, ClientError> {
     let metadata = consumer.fetch_metadata(None, ANSWER)?;
-    let reads = |topic: &str| {
-        subscription.topics.iter().any(|name| name == topic)
-            || prefix.as_deref().is_some_and(|prefix| !topic.starts_with("__") && topic.starts_with(prefix))
-    };
-    let topics = metadata.topics().iter().filter(|topic| reads(topic.name()));
+    let is_input = |topic: &str| source.subscription.may_read(topic) && !source.owns(topic);
+    let topics = metadata.topics().iter().filter(|topic| is_input(topic.name()));
     let partitions =
         topics.flat_map(|topic| topic.partitions().iter().map(|p| TopicPartition::new(topic.name(), p.id())));
     Ok(partitions.collect())
-}
-
-/// What every match of a pattern begins with.
-fn literal_prefix(pattern: &str) -> String {
-    let mut prefix = String::new();
-    let mut characters = pattern.trim_start_matches('^').chars().peekable();
-    while let Some(character) = characters.next() {
-        let literal = match character {
-            '\\' => characters.next(),
-            '.' | '[' | '(' | '$' | '|' | '*' | '+' | '?' | '{' => None,
-            literal => Some(literal),
-        };
-        let optional = matches!(characters.peek(), Some('*' | '?' | '{'));
-        match literal {
-            Some(literal) if !optional => prefix.push(literal),
-            _ => break,
-        }
-    }
-    if pattern.contains('|') { String::new() } else { prefix }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Red when an escape, an optional character or an alternative is taken literally.
-    #[test]
-    fn a_patterns_literal_beginning_is_never_too_long() {
-        for (pattern, prefix) in [
-            (r"^events\..*", "events."),
-            ("^abc?d", "ab"),
-            ("^a|b", ""),
-            ("^[ab]c", ""),
-            ("^x{2}", ""),
-            (r"^a\.b$", "a.b"),
-        ] {
-            assert_eq!(literal_prefix(pattern), prefix, "{pattern}");
-        }
-    }
 }

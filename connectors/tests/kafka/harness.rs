@@ -65,7 +65,15 @@ impl Broker {
     }
 
     pub(crate) fn join_with(&self, config: &KafkaConfig, topic: &str, start: Start, instance: Option<&str>) -> Reader {
-        let subscription = Subscription { topics: vec![topic.to_owned()], pattern: None };
+        Self::join_all(config, subscription(&[topic], &[]), start, instance)
+    }
+
+    /// Joins by names and patterns.
+    pub(crate) fn join_these(&self, topics: &[&str], patterns: &[&str], start: Start) -> Reader {
+        Self::join_all(&self.config, subscription(topics, patterns), start, None)
+    }
+
+    fn join_all(config: &KafkaConfig, subscription: Subscription, start: Start, instance: Option<&str>) -> Reader {
         let source = SourceConfig { group: "g".to_owned(), instance: instance.map(str::to_owned), subscription, start };
         Reader {
             source: KafkaSource::join(config, source).unwrap(),
@@ -74,6 +82,11 @@ impl Broker {
             records: Vec::new(),
         }
     }
+}
+
+fn subscription(topics: &[&str], patterns: &[&str]) -> Subscription {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Subscription { topics: owned(topics), patterns: owned(patterns) }
 }
 
 pub(crate) fn record(topic: &str, partition: Option<i32>, value: &str) -> Outgoing {
@@ -196,6 +209,13 @@ impl Reader {
             .iter()
             .map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap_or_default()).into_owned())
             .collect()
+    }
+
+    /// Topic and offset of each record, sorted.
+    pub(crate) fn places(&self) -> Vec<(String, i64)> {
+        let mut places: Vec<_> = self.records.iter().map(|r| (r.topic.to_string(), r.offset)).collect();
+        places.sort();
+        places
     }
 
     /// Offsets by partition, in the order of reading.

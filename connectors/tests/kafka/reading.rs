@@ -119,6 +119,65 @@ async fn what_appears_later_is_read_from_its_beginning() {
     reader.close().await;
 }
 
+/// Red when only the first pattern is subscribed to, or names are forgotten beside patterns.
+#[tokio::test]
+async fn names_and_several_patterns_are_read_together() {
+    let topics = ["t", "p.1", "p.2", "q.1", "other"];
+    let broker = broker(&topics.map(|topic| (topic, 1)));
+    for topic in topics {
+        broker.fill(topic, 1).await;
+    }
+    let mut reader = broker.join_these(&["t"], &[r"^p\..*", r"^q\..*"], Start::Earliest);
+    reader.read(4).await;
+    reader.read_nothing(QUIET).await;
+    let expected: Vec<_> = ["p.1", "p.2", "q.1", "t"].map(|topic| (topic.to_owned(), 0)).into();
+    assert_eq!(reader.places(), expected);
+    reader.close().await;
+}
+
+const OWN: [&str; 2] = ["g.redrive", "g.retry.1s"];
+
+/// Red when `latest` is taken for the group's own topics too: what waits there, be it from before the first start, would
+/// be skipped, at once or (when their end is committed) after a restart.
+#[tokio::test]
+async fn what_a_group_owns_is_read_from_its_beginning_whatever_the_start() {
+    for from in [From::Committed, From::Policy] {
+        let broker = broker(&[("t", 1), (OWN[0], 1), (OWN[1], 1), ("gg.redrive", 1)]);
+        for topic in ["t", OWN[0], OWN[1], "gg.redrive"] {
+            broker.fill(topic, 2).await;
+        }
+        let join = || broker.join_these(&["t", OWN[0], "gg.redrive"], &[r"^g\.retry\..*"], Start::Latest).from(from);
+        let own: Vec<_> = OWN.iter().flat_map(|topic| (0..2).map(|offset| ((*topic).to_owned(), offset))).collect();
+        for _ in 0..2 {
+            let mut reader = join();
+            reader.read(4).await;
+            reader.read_nothing(QUIET).await;
+            assert_eq!(reader.places(), own, "{from:?}");
+            reader.close().await;
+        }
+    }
+}
+
+/// Red when what was committed of the group's own topics makes it look like one under way: its inputs would be read from
+/// their beginning although `latest` was asked for.
+#[tokio::test]
+async fn a_group_that_has_read_only_its_own_topics_is_still_fresh() {
+    let broker = broker(&[("t", 1), (OWN[0], 1)]);
+    broker.fill("t", 5).await;
+    broker.fill(OWN[0], 3).await;
+    let mut reader = broker.join(OWN[0]);
+    reader.read(3).await;
+    reader.commit(OWN[0], 0, 2);
+    reader.close().await;
+    let mut reader = broker.join_these(&["t", OWN[0]], &[], Start::Latest);
+    reader.read(1).await;
+    reader.read_nothing(QUIET).await;
+    broker.producer().send(&[record("t", Some(0), "new")]).await.unwrap();
+    reader.read(2).await;
+    assert_eq!(reader.places(), [(OWN[0].to_owned(), 2), ("t".to_owned(), 5)]);
+    reader.close().await;
+}
+
 /// Red when `Policy` reads what was committed for lag tools, or `Start::At` is not looked up.
 #[tokio::test]
 async fn the_start_policy_holds_when_the_store_has_no_offset() {

@@ -159,5 +159,8 @@ impl Shared<'_> {
 
 /// The pipeline's subscription in the connector's words.
 fn subscription(of: &headwater::Subscription) -> Subscription {
-    Subscription { topics: of.topics.clone(), pattern: of.all_events.then(|| ALL_EVENTS.to_owned()) }
+    Subscription {
+        topics: of.topics.clone(),
+        patterns: of.all_events.then(|| ALL_EVENTS.to_owned()).into_iter().collect(),
+    }
 }

@@ -96,12 +96,8 @@ impl Reader {
 
 /// Where every partition of a subscription ends now.
 async fn ends(cluster: &Cluster, subscription: &Subscription) -> Result<BTreeMap<TopicPartition, i64>> {
-    let wanted = |name: &str| {
-        subscription.topics.iter().any(|topic| topic == name)
-            || subscription.pattern.is_some() && name.starts_with("events.")
-    };
     let mut ends = BTreeMap::new();
-    for topic in cluster.topics().await?.into_iter().filter(|topic| wanted(&topic.name)) {
+    for topic in cluster.topics().await?.into_iter().filter(|topic| subscription.may_read(&topic.name)) {
         for partition in 0..topic.partitions {
             let (_, end) = cluster.watermarks(&topic.name, partition).await?;
             ends.insert(TopicPartition::new(topic.name.as_str(), partition), end);

@@ -75,13 +75,13 @@ fn sources(app: &App, pattern: &Pattern) -> Subscription {
     let catalogue = app.pipeline.catalogue();
     let bound = catalogue.bindings().filter(|(_, binding)| pattern.matches(&binding.event_type));
     let mut topics: Vec<String> = bound.map(|(topic, _)| topic.to_owned()).collect();
-    let Some(domain) = pattern.domain() else { return Subscription { topics, pattern: Some(ALL_EVENTS.to_owned()) } };
+    let Some(domain) = pattern.domain() else { return Subscription { topics, patterns: vec![ALL_EVENTS.to_owned()] } };
     let own = format!("events.{domain}");
     // A domain that only bindings name has no topic of ours.
     if topics.is_empty() || catalogue.types().any(|known| topic_of(known.name) == own) {
         topics.push(own);
     }
-    Subscription { topics, pattern: None }
+    Subscription { topics, patterns: Vec::new() }
 }
 
 /// One event with all of its metadata, as an object on one line.

@@ -31,7 +31,7 @@ pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
         bail!("the demo belongs to the orders pipeline, and this program has another: use `headwater produce`");
     }
     let topics = TYPES.map(topic_of).into();
-    let subscription = Subscription { topics, pattern: None };
+    let subscription = Subscription { topics, patterns: Vec::new() };
     // From now on: what earlier demos left is not shown.
     let mut reader = Reader::open(&app.config.kafka, &outside.cluster, subscription, false).await?;
     let payments = payments();
