@@ -99,6 +99,8 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
         assert!(why.contains("has members") && why.contains(instance), "{why}");
         assert_eq!(sum(&lines(&space, &["offsets", "show", group]).await, on, "lag"), 0);
     }
+    let members = prints(&space, &["groups", "paid", "--verbose"]).await;
+    assert!(members.contains(&format!("{on} 0-1")), "{members}");
     assert!(first.stop().await.success(), "{}", first.log());
     for group in ["paid", "send-receipt"] {
         eventually("it is stopped", SOON, async || state(&space, group).await["state"] == "stopped").await;
@@ -168,11 +170,25 @@ async fn a_reset_that_cannot_be_meant_is_refused_with_what_can() {
     let shown = lines(&space, &["offsets", "show", "paid"]).await;
     let place = shown.iter().find(|line| line["topic"] == *topic && line["partition"] == 1).expect("its line");
     assert_eq!(place["committed"], place["end"], "{place}");
-    assert!(text.contains("not 999"), "{text}");
+    assert!(text.contains("not at 999"), "{text}");
 }
 
-/// Red when the text that is committed with an offset is not shown, a reset keeps it, retries or redrives are counted as
-/// input, or a database that does not answer hides everything.
+/// Commits a partition's next offset with a text, as a member of the group would.
+async fn commit(space: &Space, group: &str, (topic, partition, next): (&str, i32, i64), note: &str) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &space.endpoints.kafka_bootstrap)
+        .set("group.id", group)
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(next)).expect("valid");
+    list.find_partition(topic, partition).expect("just added").set_metadata(note);
+    let commit = tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync));
+    commit.await.expect("no panic").expect("committed");
+}
+
+/// Red when the text that is committed with an offset is not shown, retries are counted as input or reset with it, another
+/// group under the prefix is left out, or a database that does not answer hides everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_show_what_waits_and_what_stands_still_and_why() {
     let space = space("offsets_groups").await;
@@ -185,17 +201,9 @@ async fn groups_show_what_waits_and_what_stands_still_and_why() {
     }
     foreign.flush();
     let reason = "circuit `warehouse` is open";
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &space.endpoints.kafka_bootstrap)
-        .set("group.id", &group)
-        .create()
-        .expect("a consumer");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&retry, 0, Offset::Offset(1)).expect("valid");
-    list.add_partition_offset(&topic, 1, Offset::Offset(0)).expect("valid");
-    list.find_partition(&topic, 1).expect("just added").set_metadata(reason);
-    let commit = tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync));
-    commit.await.expect("no panic").expect("committed");
+    commit(&space, &group, (&retry, 0, 1), "").await;
+    commit(&space, &group, (&topic, 1, 0), reason).await;
+    commit(&space, &format!("{}.renamed", space.name), (&topic, 0, 0), "").await;
 
     let state = state(&space, &group).await;
     assert_eq!((&state["state"], &state["retries"], &state["redrives"]), (&"stopped".into(), &2.into(), &2.into()));
@@ -205,6 +213,8 @@ async fn groups_show_what_waits_and_what_stands_still_and_why() {
     assert_eq!(sum(&shown, &topic, "lag"), 5);
     let text = prints(&space, &["groups"]).await;
     assert!(text.contains(&format!("{topic}/1: {reason}")), "{text}");
+    let stranger = text.lines().find(|line| line.contains(".renamed")).unwrap_or_default();
+    assert!(stranger.contains("unknown to this pipeline"), "{text}");
     let away =
         [("HEADWATER__POSTGRES__URL", "postgres://127.0.0.1:1/x"), ("HEADWATER__POSTGRES__CONNECT_TIMEOUT", "1s")];
     let (code, out, err) = Process::run(PROGRAM, &space, &["groups"], &away, "").await;

@@ -1,6 +1,10 @@
 //! Consumer groups as their coordinators see them: who is in them, how far they have read, and moving those that stand still.
 
-use std::{collections::BTreeMap, ffi::CString, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    time::{Duration, Instant},
+};
 
 use headwater::TopicPartition;
 use rdkafka::{Offset, TopicPartitionList, error::RDKafkaErrorCode as Code};
@@ -9,6 +13,8 @@ use super::{Cluster, KafkaError, Start, native::admin};
 
 /// How long one question to the cluster may take.
 const ANSWER: Duration = Duration::from_secs(15);
+/// Between two tries while a group has no coordinator.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// State and members of a consumer group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,10 +76,8 @@ impl Cluster {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        self.blocking(move |client| {
-            admin::describe_groups(client, &names, ANSWER).map_err(|code| trouble("read", code))
-        })
-        .await
+        let asked = move |client: &_| patiently(|time| admin::describe_groups(client, &names, time));
+        self.blocking(move |client| asked(client).map_err(|code| trouble("read", code))).await
     }
 
     /// The name of every group of the cluster.
@@ -96,8 +100,10 @@ impl Cluster {
     /// As [`Cluster::groups`].
     pub async fn committed(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, KafkaError> {
         let group = name(group)?;
-        let asked =
-            move |client: &_| admin::group_offsets(client, &group, ANSWER).map_err(|code| trouble("read", code));
+        let asked = move |client: &_| {
+            patiently(|time| coordinated(admin::group_offsets(client, &group, time)?))
+                .map_err(|code| trouble("read", code))
+        };
         let places = settled("read", self.blocking(asked).await?)?;
         Ok(places.into_iter().filter(|(_, place)| place.next >= 0).collect())
     }
@@ -114,7 +120,8 @@ impl Cluster {
         let list = list(places.iter().map(|(name, next)| (name, Offset::Offset(*next))))?;
         let group = name(group)?;
         let set = move |client: &_| {
-            admin::set_group_offsets(client, &group, &list, ANSWER).map_err(|code| trouble("set", code))
+            patiently(|time| coordinated(admin::set_group_offsets(client, &group, &list, time)?))
+                .map_err(|code| trouble("set", code))
         };
         settled("set", self.blocking(set).await?).map(drop)
     }
@@ -172,6 +179,28 @@ fn list<'a>(places: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> Resul
     Ok(list)
 }
 
+/// Asks again while the group has no coordinator: on a new cluster, or on its way from one broker to another.
+fn patiently<T>(mut ask: impl FnMut(Duration) -> Result<T, Code>) -> Result<T, Code> {
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match ask(deadline.saturating_duration_since(Instant::now())) {
+            Err(code) if is_homeless(code) && Instant::now() + PAUSE < deadline => std::thread::sleep(PAUSE),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_homeless(code: Code) -> bool {
+    matches!(code, Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+}
+
+/// Answers that a coordinator gave.
+fn coordinated<T>(answers: admin::Answers<T>) -> Result<admin::Answers<T>, Code> {
+    let homeless =
+        answers.iter().find_map(|(_, answer)| answer.as_ref().err().copied().filter(|code| is_homeless(*code)));
+    homeless.map_or(Ok(answers), Err)
+}
+
 /// What became of each partition, as a whole.
 fn settled<T>(did: &str, answers: admin::Answers<T>) -> Result<BTreeMap<TopicPartition, T>, KafkaError> {
     answers
@@ -195,5 +224,32 @@ fn trouble(did: &str, code: Code) -> KafkaError {
             KafkaError::Refused(format!("offsets of the group cannot be {did}: {code}: grant the right to do it"))
         }
         code => KafkaError::Outage(format!("the kafka cluster does not answer: {code}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a group without a coordinator is an error at once, or any other error is asked again.
+    #[test]
+    fn a_group_on_its_way_to_another_broker_is_waited_for() {
+        let partition = || TopicPartition::new("t", 0);
+        let mut tries = 0;
+        let answer = patiently(|_| {
+            tries += 1;
+            match tries {
+                1 => Err(Code::CoordinatorLoadInProgress),
+                2 => coordinated(vec![(partition(), Err(Code::NotCoordinator))]),
+                _ => coordinated(vec![(partition(), Ok(7))]),
+            }
+        });
+        assert_eq!(settled("read", answer.unwrap()).unwrap(), BTreeMap::from([(partition(), 7)]));
+        let mut tries = 0;
+        let refused = patiently(|_| {
+            tries += 1;
+            Err::<(), _>(Code::GroupAuthorizationFailed)
+        });
+        assert_eq!((refused, tries), (Err(Code::GroupAuthorizationFailed), 1));
     }
 }

@@ -36,7 +36,8 @@ pub(crate) enum Command {
     /// Topics, schemas and tables that the pipeline needs.
     #[command(subcommand)]
     Topology(TopologyCommand),
-    /// What groups are doing, how much waits for them, and what stands still and why.
+    /// What groups are doing, how much waits for them, and what stands still and why. A process that has stopped counts as
+    /// a member until its session ends.
     Groups(GroupsArguments),
     /// How far a group has read, and letting it go on from elsewhere.
     #[command(subcommand)]

@@ -63,7 +63,7 @@ fn table(standings: &[Standing], strangers: &[String], verbose: bool) -> Table {
     let mut table = Table::new(&["GROUP", "STATE", ">MEMBERS", ">LAG", ">RETRIES", ">REDRIVES", ">STANDING STILL"]);
     for standing in standings {
         let number = |purpose| standing.lag(purpose).map_or_else(|| "-".to_owned(), |lag| lag.to_string());
-        let still = standing.places.iter().filter(|place| !place.note.is_empty()).count();
+        let still = standing.places.iter().filter(|place| place.remark().is_some()).count();
         table.row(vec![
             standing.bounded.group.id.clone(),
             standing.activity().name().to_owned(),

@@ -147,7 +147,8 @@ impl Move {
             (_, skipped) => format!("{skipped} will be skipped"),
         };
         match self.asked {
-            Some(asked) => format!("{effect}; the log has {} to {}, not {asked}", self.first, self.end),
+            Some(asked) if asked < self.to => format!("{effect}; the log begins at {}, not at {asked}", self.to),
+            Some(asked) => format!("{effect}; the log ends at {}, not at {asked}", self.to),
             None => effect,
         }
     }
