@@ -12,3 +12,7 @@ pub mod registry;
 
 pub mod http;
 pub mod postgres;
+
+mod lettered;
+
+pub use lettered::Lettered;

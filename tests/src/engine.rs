@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Work, Worker, WorkerError};
 use headwater_connectors::{
+    Lettered,
     kafka::{Cluster, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription},
     postgres::Database,
     registry::{Registry, RegistryConfig},
@@ -58,11 +59,10 @@ impl Engine {
         let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
+        let publisher = || KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"));
         let worker = |group: headwater::Group| {
-            let subscription = Subscription {
-                topics: group.subscription.topics.clone(),
-                patterns: group.subscription.all_events.then(|| r"^events\..*".to_owned()).into_iter().collect(),
-            };
+            let (topics, patterns) = group.reads();
+            let subscription = Subscription { topics, patterns };
             let source = SourceConfig {
                 group: group.id.clone(),
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
@@ -72,14 +72,15 @@ impl Engine {
             let parts = headwater::Parts {
                 source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),
                 committer: match &group.work {
-                    Work::Process(_) => Box::new(KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"))),
+                    Work::Process(_) => Box::new(publisher()),
                     Work::Sink(sink) => {
                         let sink = database.sink(&group.id, sink.clone()).expect("a valid sink");
-                        Box::new(sink.with_topic_ids(cluster.clone()))
+                        Box::new(Lettered::new(sink.with_topic_ids(cluster.clone()), publisher()))
                     }
+                    Work::DeadLetters => unreachable!("left out below"),
                 },
                 catalogue: catalogue.clone(),
-                settings: how.settings.clone(),
+                settings: group.policy.over(how.settings.clone()),
                 schemas: schemas.clone(),
                 clock: clock.clone(),
                 state: states.of(&group.id),
@@ -89,7 +90,8 @@ impl Engine {
             let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
             async move { Worker::build(parts).await?.run(stop).await }
         };
-        let workers = pipeline.groups(&prefix).into_iter().map(worker).collect();
+        let groups = pipeline.groups(&prefix).into_iter();
+        let workers = groups.filter(|group| group.owned().is_some()).map(worker).collect();
         Self { states, prefix, stop, workers }
     }
 

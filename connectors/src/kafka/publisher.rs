@@ -4,7 +4,7 @@
 //! published anew as a whole and in order, so that of each key a suffix may appear again but nothing is reordered.
 
 use headwater::{
-    CommitError, Committed, TopicPartition, Unit,
+    CommitError, Committed, Outgoing, TopicPartition, Unit,
     ports::{BoxFuture, Committer, From},
 };
 
@@ -21,12 +21,19 @@ impl KafkaPublisher {
         Self { producer }
     }
 
+    /// Publishes these records in this order, and waits for every acknowledgement.
+    pub(crate) async fn send(&self, records: &[Outgoing]) -> Result<(), CommitError> {
+        self.producer.send(records).await.map_err(|errors| verdict(&errors))
+    }
+
     async fn publish(&self, unit: &Unit) -> Result<Committed, CommitError> {
         if !unit.rows.is_empty() {
             let text = "a unit with rows for a table reached the kafka publisher: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        self.producer.send(&unit.outgoing).await.map_err(|errors| verdict(&errors))?;
+        self.send(&unit.outgoing).await?;
+        let markers: Vec<Outgoing> = unit.markers.iter().map(|marker| marker.record.clone()).collect();
+        self.send(&markers).await?;
         Ok(Committed::Done)
     }
 }

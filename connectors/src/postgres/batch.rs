@@ -101,7 +101,7 @@ impl<'a> Change<'a> {
     fn of(row: &'a Row, layouts: &HashMap<u32, Arc<Layout>>) -> Result<Self, PostgresError> {
         let meta = row.meta.as_ref();
         let Some(data) = &row.data else {
-            let key = row.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
+            let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
             return Ok(Self::Delete(Delete { meta, key }));
         };
         let Value::Record(fields) = &data.value else {

@@ -143,11 +143,6 @@ impl PostgresSink {
     }
 
     async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
-        if !unit.outgoing.is_empty() {
-            return Err(CommitError::Fatal(
-                "a postgres sink publishes no events: this pipeline is wired wrongly".to_owned(),
-            ));
-        }
         let mut tries = 0;
         let outcome = loop {
             tries += 1;
@@ -266,13 +261,10 @@ impl Rows {
 
     async fn write(&self, conn: &mut PgConnection, unit: &Unit, fences: &Fences) -> Result<Done, PostgresError> {
         let known = |partition: &TopicPartition| unit.positions.iter().any(|p| p.to.partition == *partition);
-        if let Some(row) = unit.rows.iter().find(|row| !known(&row.meta.origin.partition)) {
-            return Err(PostgresError::Config(format!(
-                "a row of {} has no offset in its unit",
-                row.meta.origin.partition
-            )));
+        if let Some(row) = unit.rows.iter().find(|row| !known(&row.record.place())) {
+            return Err(PostgresError::Config(format!("a row of {} has no offset in its unit", row.record.place())));
         }
-        let ours = unit.rows.iter().filter(|row| !fences.fenced.contains(&row.meta.origin.partition));
+        let ours = unit.rows.iter().filter(|row| !fences.fenced.contains(&row.record.place()));
         let batch = Batch::of(ours, &self.sink, self.table.as_ref(), &self.layouts)?;
         write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
     }

@@ -8,8 +8,8 @@ use std::{
 
 use apache_avro::{types::Value, writer::datum::GenericDatumWriter};
 use headwater::{
-    Category, CommitError, Committed, Headers, Meta, Origin, Position, Priority, Progress, Row, RowData, Sink, Time,
-    TopicPartition, TraceContext, Unit,
+    Category, CommitError, Committed, Headers, Meta, Origin, Position, Priority, Progress, Record, Row, RowData, Sink,
+    Time, TopicPartition, TraceContext, Unit,
     codec::WriterSchema,
     ports::{Committer, From as Start},
 };
@@ -166,13 +166,17 @@ pub(crate) fn row(schema: &Arc<WriterSchema>, partition: i32, offset: i64, value
     let writer = GenericDatumWriter::builder(schema.schema()).build().unwrap();
     let datum = writer.write_value_to_vec(value).unwrap();
     let value = schema.value(&datum).unwrap();
-    Row { meta: Arc::new(meta(partition, offset, offset)), ..as_is(schema, value) }
+    Row {
+        meta: Arc::new(meta(partition, offset, offset)),
+        record: raw(partition, offset, None),
+        ..as_is(schema, value)
+    }
 }
 
 /// The row of a value that was never written: the first record of partition 0.
 pub(crate) fn as_is(schema: &Arc<WriterSchema>, value: Value) -> Row {
     let data = Some(RowData { schema: Arc::clone(schema), value });
-    Row { meta: Arc::new(meta(0, 0, 0)), key: None, data }
+    Row { meta: Arc::new(meta(0, 0, 0)), record: raw(0, 0, None), data }
 }
 
 /// The same, with an event time in seconds.
@@ -183,7 +187,19 @@ pub(crate) fn at(seconds: i64, mut row: Row) -> Row {
 }
 
 pub(crate) fn tombstone(partition: i32, offset: i64, key: &str) -> Row {
-    Row { meta: Arc::new(meta(partition, offset, offset)), key: Some(key.as_bytes().to_vec()), data: None }
+    Row { meta: Arc::new(meta(partition, offset, offset)), record: raw(partition, offset, Some(key)), data: None }
+}
+
+fn raw(number: i32, offset: i64, key: Option<&str>) -> Record {
+    Record {
+        topic: partition(number).topic,
+        partition: number,
+        offset,
+        timestamp_ms: 0,
+        key: key.map(|key| key.as_bytes().to_vec()),
+        value: None,
+        headers: Headers::default(),
+    }
 }
 
 fn meta(number: i32, offset: i64, seconds: i64) -> Meta {
@@ -214,7 +230,7 @@ pub(crate) fn moves(number: i32, from: i64, to: i64) -> Progress {
 }
 
 pub(crate) fn unit(rows: Vec<Row>, positions: Vec<Progress>) -> Unit {
-    Unit { outgoing: Vec::new(), rows, positions }
+    Unit { outgoing: Vec::new(), rows, markers: Vec::new(), positions }
 }
 
 /// A sink whose units the test does not number: each goes on where the one before ended.

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Committer};
-use headwater_connectors::kafka::{KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription};
+use headwater_connectors::{
+    Lettered,
+    kafka::{KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
+};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -133,14 +136,17 @@ impl Shared<'_> {
             (Work::Sink(sink), Some(database)) => {
                 let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
                 let sink = sink.with_topic_ids(Arc::new(self.outside.cluster.clone()));
-                Box::new(Counted::new(sink, state.clone()))
+                let publisher = KafkaPublisher::new(self.producer.clone());
+                Box::new(Lettered::new(Counted::new(sink, state.clone()), publisher))
             }
+            (Work::DeadLetters, _) => return Err(wrong("is not wired yet".to_owned())),
             (Work::Sink(_), None) => return Err(wrong("a sink needs postgres.url".to_owned())),
         };
+        let (topics, patterns) = group.reads();
         let source = SourceConfig {
             group: group.id.clone(),
             instance: Some(self.instance.to_owned()),
-            subscription: subscription(&group.subscription),
+            subscription: Subscription { topics, patterns },
             start,
         };
         let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
@@ -154,13 +160,5 @@ impl Shared<'_> {
             clock: self.outside.clock.clone(),
             state,
         })
-    }
-}
-
-/// The pipeline's subscription in the connector's words.
-fn subscription(of: &headwater::Subscription) -> Subscription {
-    Subscription {
-        topics: of.topics.clone(),
-        patterns: of.all_events.then(|| ALL_EVENTS.to_owned()).into_iter().collect(),
     }
 }

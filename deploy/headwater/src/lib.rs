@@ -105,7 +105,7 @@ fn start(program: &Program, arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The largest record that is decoded, bytes.
-const RECORD_LIMIT: usize = 16 << 20;
+pub(crate) const RECORD_LIMIT: usize = 16 << 20;
 
 /// Says what went wrong on standard error, a line each.
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -87,11 +87,13 @@ impl Program {
             }
         };
         problems.extend(pipeline.problems());
-        let all = pipeline.groups(&config.prefix);
+        let mut all = pipeline.groups(&config.prefix);
+        all.retain(|group| group.owned().is_some());
         problems.extend(unknown_groups(&config, &all));
         let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
         for group in all {
-            match config.bounds(&group.name, matches!(group.work, Work::Sink(_))) {
+            let is_sink = !matches!(group.work, Work::Process(_));
+            match config.bounds(&group.name, is_sink, &group.policy) {
                 Ok((settings, start)) => groups.push(Bounded { group, settings, start }),
                 Err(wrong) => problems.extend(wrong),
             }

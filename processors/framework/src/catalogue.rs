@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::WriterSchema,
+    delivered::Trust,
     event::Meta,
     headers::Attributes,
     pattern::{Pattern, is_event_type},
@@ -118,6 +119,11 @@ impl Catalogue {
         self.by_record.get(full_name).copied()
     }
 
+    /// The type that a topic is bound to.
+    pub(crate) fn bound_type(&self, topic: &str) -> Option<&str> {
+        self.bindings.get(topic).map(|binding| binding.event_type.as_str())
+    }
+
     /// The type of a record: its header's, or its topic's, or only its schema can tell.
     pub(crate) fn type_of(&self, topic: &str, header: Option<&str>) -> Typed {
         match (header, self.bindings.get(topic)) {
@@ -132,7 +138,10 @@ impl Catalogue {
     /// # Errors
     /// A broken contract, as a sentence: a malformed required attribute, or no event type.
     pub fn describe(&self, record: &Record, schema: Option<&WriterSchema>) -> Result<Meta, String> {
-        let attributes = Attributes::read(&record.headers)?;
+        let attributes = Attributes::read(&record.headers, Trust::Nobody);
+        if let Some(why) = attributes.broken {
+            return Err(why);
+        }
         let event_type = match self.type_of(&record.topic, attributes.event_type.as_deref()) {
             Typed::Is(event_type) => event_type,
             Typed::AskSchema => {
@@ -148,7 +157,7 @@ impl Catalogue {
         let (category, priority) =
             self.types.get(event_type.as_str()).map_or_else(Default::default, |t| (t.category, t.priority));
         let mut meta = attributes.complete(record, event_type, category, priority);
-        if self.bindings.get(&*record.topic).is_some_and(|binding| binding.key == KeyFormat::Opaque) {
+        if self.bindings.get(&*meta.origin.partition.topic).is_some_and(|binding| binding.key == KeyFormat::Opaque) {
             meta.subject = None;
         }
         meta

@@ -23,10 +23,13 @@ use self::{
 use crate::{
     catalogue::{Catalogue, topic_of},
     codec::{self, Encoder},
+    delivered::Trust,
     event::Event,
     headers::Attributes,
     input::{Delivery, Input},
+    letter::Letter,
     metrics::{GroupState, States},
+    owned::Owned,
     payload::Payload,
     pipeline::{Group, Pipeline, Work},
     ports::{BoxFuture, Clock, Committer},
@@ -108,19 +111,20 @@ impl Driver {
         let states = States::default();
         let task = |group: Group| {
             let parts = Parts {
+                settings: group.policy.over(settings.clone()),
                 committer: committer(&group, &broker),
                 source: Box::new(MemorySource::new(&group, broker.clone())),
                 state: states.of(&group.id),
                 group,
                 catalogue: catalogue.clone(),
-                settings: settings.clone(),
                 schemas: schemas.clone(),
                 clock: clock.clone(),
             };
             let run = async move { Worker::build(parts).await?.run(std::future::pending()).await };
             Task { woken: Arc::new(Woken(AtomicBool::new(true))), work: Box::pin(run) }
         };
-        let tasks = pipeline.groups("").into_iter().map(task).collect();
+        // There is no table of dead letters: they stay on their topics, see [`Driver::letters`].
+        let tasks = pipeline.groups("").into_iter().filter(|group| group.owned().is_some()).map(task).collect();
         let mut driver = Self { broker, registry, catalogue, clock, states, tasks };
         driver.run();
         driver
@@ -175,7 +179,8 @@ impl Driver {
     pub fn emitted<T: Payload>(&self) -> Vec<Event<T>> {
         let facts = crate::payload::EventType::of::<T>();
         let read = |record: Record| {
-            let attributes = Attributes::read(&record.headers).expect("valid headers");
+            let attributes = Attributes::read(&record.headers, Trust::Nobody);
+            assert_eq!(attributes.broken, None, "valid headers");
             let (id, datum) = codec::split(record.value.as_deref()?).expect("a Confluent value");
             let schema = self.registry.schema(id)?;
             let by_schema = || self.catalogue.by_record(schema.full_name()?);
@@ -196,6 +201,13 @@ impl Driver {
     /// Every row that a sink was given, in order; the guard of an upsert is the database's and not applied here.
     pub fn rows(&self, sink: &str) -> Vec<Row> {
         self.broker.rows(sink)
+    }
+
+    /// The dead letters of a group, in the order of their partitions. [`Letter::redriven`], given to
+    /// [`Driver::send_record`], sends one back.
+    pub fn letters(&self, group: &str) -> Vec<Letter> {
+        let letters = self.broker.records(&Owned::of(group).dlq()).into_iter();
+        letters.map(|record| Letter::read(&record, &self.catalogue)).collect()
     }
 
     /// The position that a group has committed in a partition.
@@ -229,6 +241,6 @@ impl Driver {
 fn committer(group: &Group, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
         Work::Process(_) => Box::new(Publisher::new(broker.clone())),
-        Work::Sink(_) => Box::new(Table::new(&group.id, broker.clone())),
+        Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
     }
 }

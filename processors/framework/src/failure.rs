@@ -1,6 +1,6 @@
 //! How a processor fails: retry, reject, or be told to wait.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, time::Duration};
 
 /// What a processor returns; the error is a [`Failure`] unless said otherwise.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -29,11 +29,21 @@ impl Failure {
     pub fn reject(message: impl Into<String>) -> Self {
         Self::Reject(Cause::new(message))
     }
+
+    /// Names the dependency whose fault it is, for a processor behind several circuit breakers: the others do not count it.
+    #[must_use]
+    pub fn of(mut self, dependency: impl Into<Cow<'static, str>>) -> Self {
+        if let Self::Retry(cause) | Self::Reject(cause) = &mut self {
+            cause.dependency = Some(dependency.into());
+        }
+        self
+    }
 }
 
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Retry(Cause { message: error.to_string(), source: Some(Box::new(error)) })
+        let (message, type_name) = (error.to_string(), std::any::type_name::<E>());
+        Self::Retry(Cause { message, source: Some(Box::new(error)), type_name, dependency: None })
     }
 }
 
@@ -42,17 +52,39 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
 pub struct Cause {
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// The type of the error that it was made from.
+    type_name: &'static str,
+    dependency: Option<Cow<'static, str>>,
 }
 
 impl Cause {
     /// A cause that is only a message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { message: message.into(), source: None, type_name: "", dependency: None }
     }
 
     /// The message, without its sources.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The dependency that it is the fault of, where the processor named one.
+    pub(crate) fn dependency(&self) -> Option<&str> {
+        self.dependency.as_deref()
+    }
+
+    /// The names of the error types, outermost first. Of an error behind another one only what its `Debug` begins with is
+    /// known: the name of its struct or variant.
+    pub(crate) fn types(&self) -> Vec<String> {
+        let mut types = vec![self.type_name.to_owned()];
+        let mut next = self.source.as_deref().and_then(Error::source);
+        while let Some(error) = next {
+            let text = format!("{error:?}");
+            let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+            types.push(text[..end].to_owned());
+            next = error.source();
+        }
+        types
     }
 }
 
@@ -101,17 +133,27 @@ pub enum Kind {
     Contract,
     /// The processor rejected it.
     Rejected,
+    /// The processor was past its time limit at the last attempt.
+    Timeout,
+    /// Every attempt failed.
+    Exhausted,
     /// A sink row that the database refuses.
     Row,
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Decode, Self::Contract, Self::Rejected, Self::Timeout, Self::Exhausted, Self::Row];
+
     /// The kind's name in headers, tables and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Decode => "decode",
             Self::Contract => "contract",
             Self::Rejected => "rejected",
+            Self::Timeout => "timeout",
+            Self::Exhausted => "exhausted",
             Self::Row => "row",
         }
     }

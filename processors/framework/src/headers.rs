@@ -3,6 +3,7 @@
 //! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context. Source: DESIGN, "The event on the wire".
 
 use crate::{
+    delivered::{self, Delivered, Trust},
     event::{Meta, Origin},
     ids,
     payload::{Category, Priority},
@@ -12,25 +13,23 @@ use crate::{
 };
 
 const SPEC_VERSION: &str = "ce_specversion";
-const ID: &str = "ce_id";
-const SOURCE: &str = "ce_source";
+pub(crate) const ID: &str = "ce_id";
+pub(crate) const SOURCE: &str = "ce_source";
 const TYPE: &str = "ce_type";
-const TIME: &str = "ce_time";
+pub(crate) const TIME: &str = "ce_time";
 const SUBJECT: &str = "ce_subject";
 const AGGREGATE_TYPE: &str = "ce_aggregatetype";
 const AGGREGATE_VERSION: &str = "ce_aggregateversion";
 const CATEGORY: &str = "ce_category";
 const PRIORITY: &str = "ce_priority";
 const DATA_VERSION: &str = "ce_dataversion";
-const CORRELATION_ID: &str = "ce_correlationid";
-const CAUSATION_ID: &str = "ce_causationid";
+pub(crate) const CORRELATION_ID: &str = "ce_correlationid";
+pub(crate) const CAUSATION_ID: &str = "ce_causationid";
 const USER_ID: &str = "ce_userid";
-const TRACE_PARENT: &str = "traceparent";
-const TRACE_STATE: &str = "tracestate";
+pub(crate) const TRACE_PARENT: &str = "traceparent";
+pub(crate) const TRACE_STATE: &str = "tracestate";
 const CONTENT_TYPE: &str = "content-type";
 
-/// Delivery headers begin with this; from a foreign producer they mean nothing.
-const DELIVERY_PREFIX: &str = "hw_";
 /// Ids are opaque text of at most this many characters.
 const ID_LIMIT: usize = 256;
 
@@ -50,8 +49,12 @@ pub(crate) struct Attributes {
     correlation_id: Option<String>,
     causation_id: Option<String>,
     user_id: Option<String>,
-    trace: Option<TraceContext>,
+    pub(crate) trace: Option<TraceContext>,
     extra: Headers,
+    /// The record's way so far, as far as its delivery headers are believed.
+    pub(crate) delivered: Delivered,
+    /// The first required attribute that is malformed, as a sentence; it is read as absent.
+    pub(crate) broken: Option<String>,
     /// Optional attributes that were malformed and are read as absent.
     pub(crate) ignored: u64,
     /// Delivery headers that came from where they have no meaning.
@@ -59,30 +62,43 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Reads a record's headers; of a repeated name the last counts. The error is a broken contract, as a sentence.
-    pub(crate) fn read(headers: &Headers) -> Result<Self, String> {
+    /// Reads a record's headers; of a repeated name the last counts.
+    pub(crate) fn read(headers: &Headers, trust: Trust<'_>) -> Self {
         let mut read = Self::default();
-        let mut state = None;
+        let (mut state, mut has_delivery) = (None, false);
         for (name, value) in headers.iter() {
             match name {
-                SPEC_VERSION if value != Some(b"1.0") => {
-                    return Err(format!("header {SPEC_VERSION} is not `1.0`"));
-                }
+                SPEC_VERSION if value != Some(b"1.0") => read.breaks(format!("header {SPEC_VERSION} is not `1.0`")),
                 SPEC_VERSION => {}
-                ID => read.id = Some(required(name, value)?),
-                SOURCE => read.source = Some(required(name, value)?),
-                TYPE => read.event_type = Some(required(name, value)?),
+                ID => read.id = read.required(name, value),
+                SOURCE => read.source = read.required(name, value),
+                TYPE => read.event_type = read.required(name, value),
                 CONTENT_TYPE if value.is_some_and(|v| v.starts_with(b"application/cloudevents")) => {
-                    return Err("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
+                    read.breaks("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
                 }
                 TRACE_PARENT => read.trace = optional(&mut read.ignored, value, TraceContext::parse),
                 TRACE_STATE => state = value,
-                _ if name.starts_with(DELIVERY_PREFIX) => read.spoofed += 1,
+                _ if name.starts_with(delivered::PREFIX) => has_delivery = true,
                 _ => read.optional_attribute(name, value),
             }
         }
         read.trace = read.trace.take().map(|t| t.with_state(state.unwrap_or_default()));
-        Ok(read)
+        if has_delivery {
+            (read.delivered, read.spoofed) = Delivered::read(headers, trust);
+        }
+        read
+    }
+
+    fn breaks(&mut self, why: String) {
+        self.broken.get_or_insert(why);
+    }
+
+    fn required(&mut self, name: &str, value: Option<&[u8]>) -> Option<String> {
+        let text = value.and_then(id_text);
+        if text.is_none() {
+            self.breaks(format!("header {name} is not text of 1 to {ID_LIMIT} characters without control characters"));
+        }
+        text
     }
 
     fn optional_attribute(&mut self, name: &str, value: Option<&[u8]>) {
@@ -104,15 +120,15 @@ impl Attributes {
 
     /// The whole metadata, with what the producer left out filled in: `category` and `priority` are the catalogue's.
     pub(crate) fn complete(self, record: &Record, event_type: String, category: Category, priority: Priority) -> Meta {
-        let id = self
-            .id
-            .unwrap_or_else(|| ids::foreign_id(&record.topic, record.partition, record.offset, record.timestamp_ms));
-        let source = self.source.unwrap_or_else(|| ids::foreign_source(&record.topic));
+        let origin = self.delivered.origin_of(record);
+        let Origin { partition: TopicPartition { topic, partition }, offset, timestamp_ms } = &origin;
+        let id = self.id.unwrap_or_else(|| ids::foreign_id(topic, *partition, *offset, *timestamp_ms));
+        let source = self.source.unwrap_or_else(|| ids::foreign_source(topic));
         Meta {
             trace: self.trace.unwrap_or_else(|| TraceContext::derived(&source, &id)),
             correlation_id: self.correlation_id.unwrap_or_else(|| id.clone()),
             event_type,
-            time: self.time.unwrap_or(Time::from_millis(record.timestamp_ms)),
+            time: self.time.unwrap_or(Time::from_millis(*timestamp_ms)),
             subject: self.subject.or_else(|| record.key.as_deref().and_then(id_text)),
             aggregate_type: self.aggregate_type,
             aggregate_version: self.aggregate_version,
@@ -121,12 +137,8 @@ impl Attributes {
             data_version: self.data_version,
             causation_id: self.causation_id,
             user_id: self.user_id,
-            attempt: 0,
-            origin: Origin {
-                partition: TopicPartition { topic: record.topic.clone(), partition: record.partition },
-                offset: record.offset,
-                timestamp_ms: record.timestamp_ms,
-            },
+            attempt: self.delivered.attempts,
+            origin,
             extra: self.extra,
             id,
             source,
@@ -178,12 +190,6 @@ pub(crate) fn write(meta: &Meta, category: Category, priority: Priority) -> Head
     out
 }
 
-fn required(name: &str, value: Option<&[u8]>) -> Result<String, String> {
-    value
-        .and_then(id_text)
-        .ok_or_else(|| format!("header {name} is not text of 1 to {ID_LIMIT} characters without control characters"))
-}
-
 /// Reads an optional attribute: a null is absent, what cannot be read is counted and absent.
 fn optional<'a, T>(ignored: &mut u64, value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
     let read = read(value?);
@@ -220,8 +226,12 @@ mod tests {
     }
 
     fn meta(headers: Headers) -> Meta {
-        let attributes = Attributes::read(&headers).expect("valid");
-        attributes.complete(&record(headers), "payment.completed".to_owned(), Category::Domain, Priority::Normal)
+        Attributes::read(&headers, Trust::Nobody).complete(
+            &record(headers),
+            "payment.completed".to_owned(),
+            Category::Domain,
+            Priority::Normal,
+        )
     }
 
     /// Red when a default of the table in DESIGN changes: id, source, subject, correlation, trace or time.
@@ -251,7 +261,7 @@ mod tests {
             ("content-type", Some(b"application/cloudevents+json")),
         ] {
             let headers = Headers::from_iter([(name, value)]);
-            let error = Attributes::read(&headers).expect_err(name);
+            let error = Attributes::read(&headers, Trust::Nobody).broken.expect(name);
             assert!(error.contains(name) || error.contains("structured"), "{error}");
         }
     }
@@ -266,7 +276,8 @@ mod tests {
             ("hw_attempt", Some(b"99")),
             ("content-type", Some(b"avro/binary")),
         ]);
-        let attributes = Attributes::read(&headers).expect("nothing required is malformed");
+        let attributes = Attributes::read(&headers, Trust::Nobody);
+        assert_eq!(attributes.broken, None, "nothing required is malformed");
         assert_eq!((attributes.ignored, attributes.spoofed), (3, 1));
         let meta = meta(headers);
         assert_eq!((meta.attempt, meta.priority), (0, Priority::Normal));
@@ -316,7 +327,8 @@ mod tests {
         #[test]
         fn metadata_survives_a_round_trip_with_random_foreign_headers(meta in any_meta()) {
             let headers = write(&meta, Category::Domain, Priority::Normal);
-            let read = Attributes::read(&headers).expect("what we write is valid");
+            let read = Attributes::read(&headers, Trust::Nobody);
+            prop_assert_eq!(&read.broken, &None, "what we write is valid");
             prop_assert_eq!((read.ignored, read.spoofed), (0, 0));
             let event_type = read.event_type.clone().unwrap_or_default();
             let back = read.complete(&record(headers.clone()), event_type, Category::Domain, Priority::Normal);

@@ -30,6 +30,11 @@ pub(crate) fn emitted_id(source: &str, id: &str, processor: &str, ordinal: usize
     v5(&name)
 }
 
+/// The id of the event that a person made of the dead letter with this row id.
+pub(crate) fn edited_id(row: &str) -> String {
+    v5(&format!("edit\n{row}"))
+}
+
 fn v5(name: &str) -> String {
     let mut text = Uuid::encode_buffer();
     Uuid::new_v5(&NAMESPACE, name.as_bytes()).hyphenated().encode_lower(&mut text).to_owned()

@@ -24,6 +24,7 @@ mod processor;
 
 mod catalogue;
 mod pipeline;
+mod policy;
 mod sink;
 mod topology;
 
@@ -33,6 +34,12 @@ mod unit;
 mod headers;
 mod ids;
 mod trace;
+
+mod delivered;
+mod fault;
+mod ladder;
+mod letter;
+mod owned;
 
 pub mod codec;
 mod schemas;
@@ -61,11 +68,15 @@ pub use failure::{Cause, Failure, Kind, OrReject, Result};
 pub use headers::first_headers;
 pub use headwater_macros::on_event;
 pub use input::{Any, Delivery, Input};
+pub use ladder::{Delay, Ladder};
+pub use letter::Letter;
 pub use metrics::{GroupState, Metric, States};
 pub use murmur2::partition_for;
+pub use owned::Owned;
 pub use pattern::{Pattern, PatternError};
 pub use payload::{Category, EventType, Payload, Priority};
-pub use pipeline::{Group, Pipeline, Work};
+pub use pipeline::{DEAD_LETTERS, Group, Pipeline, Work};
+pub use policy::{Order, Policy};
 pub use processor::{IntoProcessor, Matching, Processor, With, matching, with};
 pub use record::{Headers, Outgoing, Position, Record, TopicPartition};
 pub use schemas::SchemaCache;
@@ -73,7 +84,7 @@ pub use sink::{Mode, Sink};
 pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
-pub use unit::{CommitError, Committed, Progress, Row, RowData, Unit};
+pub use unit::{CommitError, Committed, Marker, Progress, Row, RowData, Unit};
 pub use worker::{Parts, Settings, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use crate::failure::Kind;
+
 /// Everything that is counted, per group. The name is the Prometheus name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
@@ -18,8 +20,12 @@ pub enum Metric {
     Skipped,
     /// Attempts that failed and are retried.
     Failures,
-    /// Records that stopped their partition: what nobody can process.
-    Poison,
+    /// Records sent to a retry topic.
+    Retries,
+    /// Dead letters that were sent back and succeeded.
+    Resolved,
+    /// Records that a fallback processed while a circuit was open.
+    Fallbacks,
     /// Times that a processor or the outside asked to wait.
     Throttled,
     /// Events emitted.
@@ -46,11 +52,13 @@ pub enum Metric {
     Stopped,
 }
 
-const METRICS: [Metric; 16] = [
+const METRICS: [Metric; 18] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
-    Metric::Poison,
+    Metric::Retries,
+    Metric::Resolved,
+    Metric::Fallbacks,
     Metric::Throttled,
     Metric::Emitted,
     Metric::Rows,
@@ -72,7 +80,9 @@ impl Metric {
             Self::Records => ("headwater_records_total", "counter", "records whose effects are durable"),
             Self::Skipped => ("headwater_skipped_total", "counter", "records of types the group does not take"),
             Self::Failures => ("headwater_failures_total", "counter", "attempts that failed and are retried"),
-            Self::Poison => ("headwater_poison_total", "counter", "records that nobody can process"),
+            Self::Retries => ("headwater_retries_total", "counter", "records sent to a retry topic"),
+            Self::Resolved => ("headwater_resolved_total", "counter", "dead letters sent back that succeeded"),
+            Self::Fallbacks => ("headwater_fallbacks_total", "counter", "records that a fallback processed"),
             Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),
             Self::Emitted => ("headwater_emitted_total", "counter", "events emitted"),
             Self::Rows => ("headwater_rows_total", "counter", "rows handed to the sink"),
@@ -93,6 +103,10 @@ impl Metric {
 #[derive(Debug, Default)]
 pub struct GroupState {
     values: [AtomicU64; METRICS.len()],
+    /// Dead letters, by kind.
+    letters: [AtomicU64; Kind::ALL.len()],
+    /// Circuit breakers by dependency: 0 closed, 1 open, 2 half-open.
+    circuits: Mutex<BTreeMap<String, u64>>,
     health: Mutex<Health>,
 }
 
@@ -117,6 +131,24 @@ impl GroupState {
     /// The current value.
     pub fn get(&self, metric: Metric) -> u64 {
         self.values[metric as usize].load(Ordering::Relaxed)
+    }
+
+    /// Records that became dead letters of this kind.
+    pub fn letters(&self, kind: Kind) -> u64 {
+        self.letters[kind as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn letter(&self, kind: Kind) {
+        self.letters[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes the state of the circuit to a dependency.
+    pub(crate) fn circuit(&self, dependency: &str, state: u64) {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner).insert(dependency.to_owned(), state);
+    }
+
+    fn circuits(&self) -> BTreeMap<String, u64> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the group is not ready, a sentence each; empty when it is.
@@ -146,7 +178,11 @@ impl GroupState {
 
 /// The states of all groups of a process, by group id.
 #[derive(Clone, Debug, Default)]
-pub struct States(Arc<Mutex<BTreeMap<String, Arc<GroupState>>>>);
+pub struct States {
+    groups: Arc<Mutex<BTreeMap<String, Arc<GroupState>>>>,
+    /// Dead letters that wait for somebody, by group: also of groups that run elsewhere.
+    waiting_letters: Arc<Mutex<BTreeMap<String, u64>>>,
+}
 
 impl States {
     /// The state of a group, made at its first mention.
@@ -162,6 +198,11 @@ impl States {
         self.map().iter().flat_map(named).collect()
     }
 
+    /// Notes how many dead letters of each group wait for somebody, as their table says.
+    pub fn set_waiting_letters(&self, by_group: BTreeMap<String, u64>) {
+        *self.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner) = by_group;
+    }
+
     /// Every metric of every group in Prometheus' text format, version 0.0.4.
     pub fn prometheus(&self) -> String {
         let (map, mut out) = (self.map(), String::new());
@@ -173,11 +214,31 @@ impl States {
                 let _ = writeln!(out, "{name}{{group=\"{group}\"}} {}", state.get(metric));
             }
         }
+        let name = "headwater_dead_letters_total";
+        let _ = writeln!(out, "# HELP {name} records that became dead letters\n# TYPE {name} counter");
+        for (group, state) in map.iter() {
+            for kind in Kind::ALL {
+                let (label, count) = (kind.as_str(), state.letters(kind));
+                let _ = writeln!(out, "{name}{{group=\"{group}\",kind=\"{label}\"}} {count}");
+            }
+        }
+        let name = "headwater_circuit_state";
+        let _ = writeln!(out, "# HELP {name} 0 closed, 1 open, 2 half-open\n# TYPE {name} gauge");
+        for (group, state) in map.iter() {
+            for (dependency, circuit) in state.circuits() {
+                let _ = writeln!(out, "{name}{{group=\"{group}\",dependency=\"{dependency}\"}} {circuit}");
+            }
+        }
+        let name = "headwater_dead_letters_waiting";
+        let _ = writeln!(out, "# HELP {name} dead letters that wait for somebody\n# TYPE {name} gauge");
+        for (group, count) in self.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = writeln!(out, "{name}{{group=\"{group}\"}} {count}");
+        }
         out
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<GroupState>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 
 use crate::{
     catalogue::{Binding, Catalogue, Subscription},
+    owned::{ALL_EVENTS, Owned, all_dlqs},
     payload::{EventType, Payload},
+    policy::Policy,
     processor::{Interest, IntoProcessor, Processor},
     sink::Sink,
 };
@@ -20,6 +22,8 @@ pub struct Pipeline {
     groups: BTreeMap<String, Work>,
     catalogue: Catalogue,
     loops: BTreeSet<String>,
+    policies: BTreeMap<String, Policy>,
+    fallbacks: BTreeMap<String, Arc<dyn Processor>>,
     problems: Vec<String>,
 }
 
@@ -30,7 +34,12 @@ pub enum Work {
     Process(Arc<dyn Processor>),
     /// Writes them to a table.
     Sink(Sink),
+    /// Keeps the dead letters of every group.
+    DeadLetters,
 }
+
+/// The built-in group that keeps dead letters.
+pub const DEAD_LETTERS: &str = "dead-letters";
 
 impl Work {
     /// What it subscribes to.
@@ -38,6 +47,7 @@ impl Work {
         match self {
             Self::Process(processor) => processor.interest(),
             Self::Sink(sink) => Interest::Name(sink.event.clone()),
+            Self::DeadLetters => Interest::Wrong("is no subscriber of events".to_owned()),
         }
     }
 }
@@ -51,8 +61,30 @@ pub struct Group {
     pub id: String,
     /// What it does.
     pub work: Work,
-    /// The topics that it reads.
+    /// The topics of events that it reads.
     pub subscription: Subscription,
+    /// Topics that it reads besides those, by name: its redrive topic.
+    pub own_topics: Vec<String>,
+    /// Topics that it reads besides those, as patterns (POSIX extended): its retry topics, or every dead letter's.
+    pub own_patterns: Vec<String>,
+    /// What its developer decided about its delivery.
+    pub policy: Policy,
+    /// What processes a record while a circuit is open.
+    pub fallback: Option<Arc<dyn Processor>>,
+}
+
+impl Group {
+    /// The topics that it owns; the group that keeps dead letters owns none.
+    pub fn owned(&self) -> Option<Owned> {
+        (!matches!(self.work, Work::DeadLetters)).then(|| Owned::of(&self.id))
+    }
+
+    /// Every topic that it reads by name, and every pattern of topics.
+    pub fn reads(&self) -> (Vec<String>, Vec<String>) {
+        let topics = self.subscription.topics.iter().chain(&self.own_topics).cloned().collect();
+        let events = self.subscription.all_events.then(|| ALL_EVENTS.to_owned());
+        (topics, events.into_iter().chain(self.own_patterns.iter().cloned()).collect())
+    }
 }
 
 impl Pipeline {
@@ -101,16 +133,69 @@ impl Pipeline {
         self
     }
 
+    /// Decides how a processor is delivered to, where that is not the program's default.
+    #[must_use]
+    pub fn policy(mut self, name: &str, policy: Policy) -> Self {
+        self.policies.insert(name.to_owned(), policy);
+        self
+    }
+
+    /// Has another function process a record while a circuit of the processor `name` is open. It takes the same event,
+    /// and what it emits counts as the processor's own.
+    #[must_use]
+    pub fn fallback<M>(mut self, name: &str, fallback: impl IntoProcessor<M>) -> Self {
+        let fallback = fallback.into_processor();
+        for facts in fallback.emits() {
+            self.know(facts);
+        }
+        self.fallbacks.insert(name.to_owned(), fallback);
+        self
+    }
+
     /// What is wrong with the pipeline, a sentence each; empty when it can run.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
+        problems.extend(self.policies.keys().filter_map(|name| self.no_processor("policy", name)));
+        problems
+            .extend(self.fallbacks.iter().filter_map(|(name, fallback)| self.wrong_fallback(name, fallback.as_ref())));
+        problems.extend(self.shared_names());
         for (name, work) in &self.groups {
             match work {
                 Work::Process(processor) => problems.extend(self.own_loop(name, processor.as_ref())),
                 Work::Sink(sink) => problems.extend(self.unknown_event(name, sink)),
+                Work::DeadLetters => {}
             }
         }
         problems
+    }
+
+    fn no_processor(&self, what: &str, name: &str) -> Option<String> {
+        let found = matches!(self.groups.get(name), Some(Work::Process(_)));
+        (!found).then(|| format!("a {what} is given for `{name}`, and no processor has that name"))
+    }
+
+    fn wrong_fallback(&self, name: &str, fallback: &dyn Processor) -> Option<String> {
+        let Some(Work::Process(processor)) = self.groups.get(name) else { return self.no_processor("fallback", name) };
+        if fallback.interest() != processor.interest() {
+            return Some(format!("the fallback of `{name}` takes another event than the processor"));
+        }
+        let guarded = self.policies.get(name).is_some_and(|policy| !policy.breakers.is_empty());
+        (!guarded).then(|| {
+            format!("`{name}` has a fallback, and no circuit breaker that would call for it: add one to its policy")
+        })
+    }
+
+    /// Everything that a group owns begins with its id and a dot, so no other id may.
+    fn shared_names(&self) -> Vec<String> {
+        let names = || self.groups.keys().map(String::as_str).chain([DEAD_LETTERS]);
+        let within =
+            |name: &str| names().find(|other| name.strip_prefix(other).is_some_and(|rest| rest.starts_with('.')));
+        let text = |(name, other)| {
+            format!(
+                "group `{name}` would own topics of group `{other}`: choose a name that does not begin with `{other}.`"
+            )
+        };
+        names().filter_map(|name| within(name).map(|other| (name, other))).map(text).collect()
     }
 
     /// The event types and bindings.
@@ -118,15 +203,34 @@ impl Pipeline {
         &self.catalogue
     }
 
-    /// The groups, by name, under a prefix.
+    /// The groups, by name, under a prefix; the built-in one that keeps dead letters is the last.
     pub fn groups(&self, prefix: &str) -> Vec<Group> {
-        let group = |(name, work): (&String, &Work)| Group {
-            name: name.clone(),
-            id: format!("{prefix}{name}"),
-            work: work.clone(),
-            subscription: self.subscription(&work.interest()),
+        let group = |(name, work): (&String, &Work)| {
+            let id = format!("{prefix}{name}");
+            let owned = Owned::of(&id);
+            Group {
+                name: name.clone(),
+                work: work.clone(),
+                subscription: self.subscription(&work.interest()),
+                own_topics: vec![owned.redrive()],
+                // What a sink cannot write now it waits with: it has nothing to try again later.
+                own_patterns: matches!(work, Work::Process(_)).then(|| owned.retries()).into_iter().collect(),
+                policy: self.policies.get(name).cloned().unwrap_or_default(),
+                fallback: self.fallbacks.get(name).cloned(),
+                id,
+            }
         };
-        self.groups.iter().map(group).collect()
+        let dead_letters = Group {
+            name: DEAD_LETTERS.to_owned(),
+            id: format!("{prefix}{DEAD_LETTERS}"),
+            work: Work::DeadLetters,
+            subscription: Subscription::default(),
+            own_topics: Vec::new(),
+            own_patterns: vec![all_dlqs(prefix)],
+            policy: Policy::default(),
+            fallback: None,
+        };
+        self.groups.iter().map(group).chain([dead_letters]).collect()
     }
 
     fn subscription(&self, interest: &Interest) -> Subscription {
@@ -142,6 +246,10 @@ impl Pipeline {
         if !is_group_name(name) {
             let rule = "1 to 100 characters of a-z, 0-9, `-`, `_`, `.`, beginning with a letter";
             self.problems.push(format!("`{name}` cannot name a group: use {rule}"));
+        }
+        if name == DEAD_LETTERS {
+            self.problems.push(format!("`{name}` is the built-in group that keeps dead letters: choose another name"));
+            return;
         }
         if self.groups.insert(name.to_owned(), work).is_some() {
             self.problems.push(format!("two groups are named `{name}`: give each its own name"));

@@ -53,6 +53,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The partition that it was read from.
+    pub fn place(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic.clone(), partition: self.partition }
+    }
+
     /// Bytes of key, value and headers: what a bound on memory counts.
     pub fn size(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + self.headers.size()

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use crate::{
     codec::WriterSchema,
     event::Meta,
-    record::{Outgoing, Position},
+    record::{Outgoing, Position, Record, TopicPartition},
 };
 
 /// What a batch of records asked for, and the offsets that cover it.
 #[derive(Debug, Default)]
 pub struct Unit {
-    /// Records to publish, in this order.
+    /// Records to publish, in this order, before anything else of the unit is durable.
     pub outgoing: Vec<Outgoing>,
     /// Rows to sink, in the order of their records.
     pub rows: Vec<Row>,
+    /// Records to publish once all the rest is durable: that dead letters which were sent back have succeeded.
+    pub markers: Vec<Marker>,
     /// Where each touched partition stands once this unit is committed; each partition at most once.
     pub positions: Vec<Progress>,
 }
@@ -22,8 +24,17 @@ pub struct Unit {
 impl Unit {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.outgoing.is_empty() && self.rows.is_empty() && self.positions.is_empty()
+        self.outgoing.is_empty() && self.rows.is_empty() && self.markers.is_empty() && self.positions.is_empty()
     }
+}
+
+/// The news that a dead letter which was sent back has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The partition that its record was read from: where that is fenced, there is no news.
+    pub place: TopicPartition,
+    /// What to publish.
+    pub record: Outgoing,
 }
 
 /// How far a unit moves a partition.
@@ -38,11 +49,11 @@ pub struct Progress {
 /// A record on its way to a table.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The record's metadata; its origin says where the record came from.
+    /// The record's metadata; its origin says where the record first stood.
     pub meta: Arc<Meta>,
-    /// The record's key.
-    pub key: Option<Vec<u8>>,
-    /// The record's value; `None` is a tombstone, which deletes.
+    /// The record itself; it says which partition it was read from, whose position covers it.
+    pub record: Record,
+    /// The record's value, decoded; `None` for a tombstone, which deletes, and for a dead letter, which is kept as it is.
     pub data: Option<RowData>,
 }
 
@@ -61,7 +72,7 @@ pub enum Committed {
     /// All of it is durable.
     Done,
     /// Another owner holds these partitions: their part of the unit was dropped, the rest is durable.
-    Fenced(Vec<crate::record::TopicPartition>),
+    Fenced(Vec<TopicPartition>),
 }
 
 /// Why a unit was not committed; nothing of it is durable unless said otherwise.

@@ -1,13 +1,17 @@
 //! The engine of one consumer group: takes records in, keeps them in order per key, commits what they ask for.
 //!
 //! Delivery: a position is committed only when every record before it has left its effects durable. Order: per key, in
-//! lanes. A record that fails holds its partition and runs again with back-off; one that nobody can process stops it.
+//! lanes. A record that fails waits on a retry topic or holds its partition, as the group's order says; one that nobody
+//! can process becomes a dead letter; an outage holds the partitions, and is no attempt.
 //! Shutdown and rebalance: nothing new begins, what is under way ends within the drain deadline, then the position is
 //! committed; late completions of a partition that is gone are dropped.
 
 mod parts;
 
 mod partition;
+
+mod circuits;
+mod failures;
 mod step;
 
 mod assembly;
@@ -27,7 +31,6 @@ use self::{
     step::{Begun, Job, Outcome, Step},
 };
 use crate::{
-    failure::Kind,
     metrics::{GroupState, Metric},
     ports::{BoxFuture, Clock, Control, Source},
     record::{Position, TopicPartition},
@@ -38,6 +41,9 @@ const TURN: usize = 1_000;
 /// A partition may be this many times the records in flight ahead of a record that is slow: each costs memory until the
 /// position passes it, published or not.
 const AHEAD: usize = 4;
+/// A head that is due this soon is waited for without telling the source, unless more than a few records wait behind it.
+const SHORT: Duration = Duration::from_millis(200);
+const FEW: usize = 100;
 
 /// The engine of one consumer group in one process.
 pub struct Worker {
@@ -49,6 +55,8 @@ pub struct Worker {
     state: Arc<GroupState>,
     partitions: BTreeMap<TopicPartition, Partition>,
     running: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
+    /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
+    fetching: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     starts: u64,
@@ -76,6 +84,7 @@ impl Worker {
                         self.completed(job, outcome);
                     }
                 }
+                Some((job, outcome)) = self.fetching.next(), if !self.fetching.is_empty() => self.completed(job, outcome),
                 fetched = self.source.next(records) => {
                     if self.fetched(fetched)? {
                         return Ok(());
@@ -121,17 +130,38 @@ impl Worker {
         let flowing = |p: &Partition| p.flows() && !p.pending.is_empty() && p.open() < ahead;
         let ids: Vec<_> = self.partitions.iter().filter(|(_, p)| flowing(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
+            if self.delay(&id) {
+                continue;
+            }
             while left > 0
                 && self.running.len() < self.settings.concurrency
                 && self.assembly.bytes() < self.settings.in_flight_bytes
             {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
+                if partition.due(self.clock.as_ref()).is_some() {
+                    break;
+                }
                 let Some(job) = partition.next_job(&id) else { break };
                 left -= 1;
                 job.into_iter().for_each(|job| self.begin(job));
             }
         }
         left == 0 && room > TURN
+    }
+
+    /// Whether the head of a partition is not due yet. Where that takes a while the source is told, so that a partition
+    /// full of waiting records takes no room from the others.
+    fn delay(&mut self, id: &TopicPartition) -> bool {
+        let Some(partition) = self.partitions.get_mut(id) else { return true };
+        let left = partition.due(self.clock.as_ref()).map(|at| at.saturating_sub(self.clock.elapsed()));
+        let delayed = left.is_some_and(|left| left >= SHORT || partition.pending.len() >= FEW);
+        // Once told it stays so until the head is due, however little is left.
+        if partition.delayed != (delayed || partition.delayed && left.is_some()) {
+            partition.delayed = delayed;
+            let ids = vec![id.clone()];
+            self.source.control(if delayed { Control::Pause(ids) } else { Control::Resume(ids) });
+        }
+        left.is_some()
     }
 
     /// Begins a job, and every job of its lane that it frees at once.
@@ -141,6 +171,10 @@ impl Worker {
             next = match self.step.begin(job) {
                 Begun::Running(running) => {
                     self.running.push(running);
+                    None
+                }
+                Begun::Fetching(fetching) => {
+                    self.fetching.push(fetching);
                     None
                 }
                 Begun::Over(job, outcome) => self.settle(job, outcome),
@@ -164,6 +198,7 @@ impl Worker {
                     partition.blocks -= 1;
                     if partition.blocks == 0 && partition.life == Life::Running {
                         self.state.trouble(&job.partition.to_string(), None);
+                        self.source.control(Control::Note(vec![(job.partition.clone(), None)]));
                         self.source.control(Control::Resume(vec![job.partition.clone()]));
                     }
                 }
@@ -171,39 +206,36 @@ impl Worker {
                 self.assembly.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
                 next
             }
-            Outcome::Retry(why) => {
-                self.state.add(Metric::Failures, 1);
-                let attempt = job.attempt + 1;
-                let pause = self.settings.backoff.after(attempt);
+            Outcome::Retry(pause, why) => {
+                let failed = job.failed + 1;
                 tracing::warn!(
-                    group = %self.step.group.id, partition = %job.partition, offset = job.record.offset, attempt,
+                    group = %self.step.group.id, partition = %job.partition, offset = job.record.offset, attempt = failed,
                     retry_in = ?pause, error = %why, "a record failed; its partition waits and tries it again"
                 );
-                self.hold(Job { attempt, ..job }, pause);
+                let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
+                let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
+                self.hold(Job { failed, first_failed_ms, ..job }, pause, &why);
                 None
             }
             Outcome::Wait(pause, why) => {
-                // The reason of a partition that stands still is the more important one.
-                if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(&why)) {
-                    tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = %why, "a partition waits");
-                }
-                self.hold(job, pause);
-                None
-            }
-            Outcome::Poison(kind, why) => {
-                self.poison(&job, kind, &why);
+                self.hold(job, pause, &why);
                 None
             }
         }
     }
 
     /// Keeps a job for another attempt and holds its partition until then.
-    fn hold(&mut self, mut job: Job, pause: Duration) {
+    fn hold(&mut self, mut job: Job, pause: Duration, why: &str) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
         if !partition.keeps(&job) || self.stopping.is_some() {
             partition.begun -= 1;
             partition.blocks -= usize::from(job.blocks);
             return;
+        }
+        // The reason of a partition that stands still for good is the more important one.
+        if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(why)) {
+            self.source.control(Control::Note(vec![(job.partition.clone(), Some(why.to_owned()))]));
+            tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = why, "a partition waits");
         }
         if partition.blocks == 0 {
             self.source.control(Control::Pause(vec![job.partition.clone()]));
@@ -215,20 +247,6 @@ impl Worker {
         partition.held.push(job);
     }
 
-    fn poison(&mut self, job: &Job, kind: Kind, why: &str) {
-        let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
-        partition.begun -= 1;
-        partition.blocks -= usize::from(job.blocks);
-        self.state.add(Metric::Poison, 1);
-        tracing::error!(
-            group = %self.step.group.id, partition = %job.partition, offset = job.record.offset, kind = kind.as_str(),
-            error = %why, "a record cannot be processed, and its partition stops before it: mend the processor, or move the \
-            group's offset past the record, and restart"
-        );
-        let reason = format!("stopped at offset {} ({}): {why}", job.record.offset, kind.as_str());
-        self.stop_partition(&job.partition, job.record.offset, &reason);
-    }
-
     /// Stops a partition at an offset until a person acts; what came before still runs and is committed, or a person who
     /// moves the group past the offset would skip it.
     fn stop_partition(&mut self, id: &TopicPartition, at: i64, reason: &str) {
@@ -237,6 +255,7 @@ impl Worker {
             partition.let_go_from(at);
             (partition.life, partition.end) = (Life::Stopped, at);
             self.state.trouble(&id.to_string(), Some(reason));
+            self.source.control(Control::Note(vec![(id.clone(), Some(reason.to_owned()))]));
             self.source.control(Control::Pause(vec![id.clone()]));
         }
         self.count_partitions();
@@ -281,7 +300,7 @@ impl Worker {
     }
 
     fn has_room(&self) -> bool {
-        let flowing = || self.partitions.values().filter(|p| p.flows());
+        let flowing = || self.partitions.values().filter(|p| p.flows() && !p.delayed);
         let bytes = flowing().map(|p| p.watermark.bytes()).sum::<usize>() + self.assembly.bytes();
         let waiting = flowing().map(|p| p.pending.len()).sum::<usize>();
         self.stopping.is_none() && waiting < self.settings.prefetch && bytes < self.settings.in_flight_bytes
@@ -298,7 +317,8 @@ impl Worker {
     fn next_wake(&self) -> Option<Duration> {
         let lives = self.partitions.values().filter_map(|p| match p.life {
             Life::Leaving(by) => Some(by),
-            _ => (!p.held.is_empty()).then_some(p.hold_until),
+            _ if !p.held.is_empty() => Some(p.hold_until),
+            _ => p.waits_until(),
         });
         lives.chain(self.stopping).chain(self.assembly.next_wake(&self.partitions)).min()
     }

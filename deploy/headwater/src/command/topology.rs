@@ -171,6 +171,7 @@ fn show(app: &App) -> Result<()> {
         let to = match &group.work {
             Work::Process(_) => String::new(),
             Work::Sink(sink) => format!(", writes table {}", sink.table),
+            Work::DeadLetters => ", writes table headwater.dead_letters".to_owned(),
         };
         out.line(format_args!("group {}: reads {}{to}", group.id, topics.join(", ")))?;
     }

@@ -250,9 +250,6 @@ fn later(config: &Config) -> Vec<String> {
     if bounds.max_connections == 0 || bounds.connect_timeout.is_zero() || bounds.statement_timeout.is_zero() {
         problems.push("postgres.max_connections, connect_timeout and statement_timeout must be above 0".to_owned());
     }
-    for name in config.groups.keys() {
-        problems.extend(config.bounds(name, false).err().unwrap_or_default());
-    }
     problems
 }
 

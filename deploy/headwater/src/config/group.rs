@@ -1,12 +1,13 @@
 //! The bounds of a group, as they are configured.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use headwater::{Backoff, Settings, Time};
+use headwater::{Backoff, BreakerSettings, BreakerWindow, Delay, Ladder, Order, Policy, Settings, Time};
 use headwater_connectors::kafka;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::Config;
+use crate::RECORD_LIMIT;
 
 /// `[defaults]`, where everything is said, or `[groups.NAME]`, where what is left out is the default's.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,6 +31,78 @@ pub(crate) struct GroupConfig {
     #[serde(deserialize_with = "duration")]
     backoff_max: Option<Duration>,
     start: Option<Start>,
+    /// The delays between attempts; none at all for a single attempt.
+    retry: Option<Retry>,
+    order: Option<Order>,
+    /// Circuit breakers, by the dependency's name; in `[groups.NAME]` only.
+    breakers: BTreeMap<String, BreakerConfig>,
+}
+
+/// A retry ladder: `["1s", "10s"]`, or `"1s,10s"` in a variable.
+#[derive(Clone, Debug)]
+struct Retry(Ladder);
+
+impl<'de> Deserialize<'de> for Retry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            List(Vec<String>),
+            Text(String),
+        }
+        let delays = match Written::deserialize(deserializer)? {
+            Written::List(delays) => delays,
+            Written::Text(text) => {
+                text.split(',').map(|delay| delay.trim().to_owned()).filter(|d| !d.is_empty()).collect()
+            }
+        };
+        let delays: Vec<Delay> =
+            delays.iter().map(|delay| delay.parse()).collect::<Result<_, _>>().map_err(D::Error::custom)?;
+        Ladder::try_new(delays.into_iter().map(Delay::get)).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// `[groups.NAME.breakers.DEPENDENCY]`: what is left out is what the code says, or the standard.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BreakerConfig {
+    /// The latest so many calls are judged …
+    window_calls: Option<u32>,
+    /// … or those of the latest so much time.
+    #[serde(deserialize_with = "duration")]
+    window_time: Option<Duration>,
+    failure_rate: Option<f64>,
+    #[serde(deserialize_with = "duration")]
+    slow_call: Option<Duration>,
+    slow_rate: Option<f64>,
+    minimum_calls: Option<u32>,
+    #[serde(deserialize_with = "duration")]
+    open_for: Option<Duration>,
+    probes: Option<u32>,
+    #[serde(deserialize_with = "duration")]
+    half_open_limit: Option<Duration>,
+}
+
+impl BreakerConfig {
+    fn over(&self, base: BreakerSettings) -> Result<BreakerSettings, String> {
+        let window = match (self.window_calls, self.window_time) {
+            (Some(_), Some(_)) => return Err("window_calls and window_time exclude each other".to_owned()),
+            (Some(calls), None) => BreakerWindow::Calls(calls),
+            (None, Some(time)) => BreakerWindow::Time(time),
+            (None, None) => base.window,
+        };
+        let settings = BreakerSettings {
+            window,
+            failure_rate: self.failure_rate.unwrap_or(base.failure_rate),
+            slow_call: self.slow_call.unwrap_or(base.slow_call),
+            slow_rate: self.slow_rate.unwrap_or(base.slow_rate),
+            minimum_calls: self.minimum_calls.unwrap_or(base.minimum_calls),
+            open_for: self.open_for.unwrap_or(base.open_for),
+            probes: self.probes.unwrap_or(base.probes),
+            half_open_limit: self.half_open_limit.unwrap_or(base.half_open_limit),
+        };
+        settings.check().map(|()| settings)
+    }
 }
 
 /// Where a group without committed offsets starts.
@@ -51,12 +124,23 @@ impl<'de> Deserialize<'de> for Start {
     }
 }
 
+impl GroupConfig {
+    fn ladder(&self) -> Option<Ladder> {
+        self.retry.as_ref().map(|retry| retry.0.clone())
+    }
+}
+
 impl Config {
-    /// The bounds of the group `name` and where it starts.
+    /// The bounds of a group and where it starts: as `[groups.NAME]` says, or its code, or `[defaults]`.
     ///
     /// # Errors
     /// What is wrong with them, a sentence each.
-    pub(crate) fn bounds(&self, name: &str, is_sink: bool) -> Result<(Settings, kafka::Start), Vec<String>> {
+    pub(crate) fn bounds(
+        &self,
+        name: &str,
+        is_sink: bool,
+        policy: &Policy,
+    ) -> Result<(Settings, kafka::Start), Vec<String>> {
         let none = GroupConfig::default();
         let (own, all) = (self.groups.get(name).unwrap_or(&none), &self.defaults);
         let standard = Settings::default();
@@ -68,17 +152,29 @@ impl Config {
             problems.push(format!("{place}: {why}"));
             standard.backoff
         });
+        let mut breakers = policy.breakers.clone();
+        for (dependency, breaker) in &own.breakers {
+            let base = breakers.get(dependency).copied().unwrap_or_default();
+            match breaker.over(base) {
+                Ok(settings) => drop(breakers.insert(dependency.clone(), settings)),
+                Err(why) => problems.push(format!("{place}.breakers.{dependency}: {why}")),
+            }
+        }
         let kind_linger = if is_sink { all.sink_linger } else { all.linger };
         let settings = Settings {
-            concurrency: own.concurrency.or(all.concurrency).unwrap_or(standard.concurrency),
+            concurrency: own.concurrency.or(policy.concurrency).or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
             prefetch: own.prefetch.or(all.prefetch).unwrap_or(standard.prefetch),
             in_flight_bytes: own.in_flight_bytes.or(all.in_flight_bytes).unwrap_or(standard.in_flight_bytes),
-            time_limit: own.time_limit.or(all.time_limit).unwrap_or(standard.time_limit),
+            time_limit: own.time_limit.or(policy.time_limit).or(all.time_limit).unwrap_or(standard.time_limit),
             max_event_bytes: usize::try_from(self.kafka.producer.message_max_bytes).unwrap_or(usize::MAX),
             batch_records: own.batch_records.or(all.batch_records).unwrap_or(standard.batch_records),
             batch_bytes: own.batch_bytes.or(all.batch_bytes).unwrap_or(standard.batch_bytes),
             linger: own.linger.or(kind_linger).unwrap_or(standard.linger),
+            ladder: own.ladder().or(policy.ladder.clone()).or(all.ladder()).unwrap_or(standard.ladder),
+            order: own.order.or(policy.order).or(all.order).unwrap_or(standard.order),
+            breakers,
+            max_record_bytes: RECORD_LIMIT,
             backoff,
             // The source waits as long as `kafka.consumer.drain`: the engine gives up before it, so that what is
             // done by then is still committed.
@@ -101,6 +197,11 @@ impl Config {
         }
         if own.sink_linger.is_some() {
             problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));
+        }
+        if !all.breakers.is_empty() {
+            problems.push(
+                "defaults.breakers: a breaker belongs to one group: write [groups.NAME.breakers.DEPENDENCY]".to_owned(),
+            );
         }
         let start = own.start.or(all.start).map_or(kafka::Start::Earliest, |start| start.0);
         if problems.is_empty() { Ok((settings, start)) } else { Err(problems) }

@@ -10,6 +10,7 @@ use crate::{
     catalogue::Subscription,
     codec::WriterSchema,
     murmur2::partition_for,
+    owned::{Owned, Role},
     pipeline::Group,
     ports::{Batch, BoxFuture, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
     record::{Outgoing, Record, TopicPartition},
@@ -73,9 +74,18 @@ impl Contents {
         }
     }
 
+    fn publish(&mut self, unit: &Unit) {
+        unit.outgoing
+            .iter()
+            .chain(unit.markers.iter().map(|marker| &marker.record))
+            .cloned()
+            .for_each(|record| self.append(record));
+    }
+
     fn append(&mut self, record: Outgoing) {
         let Outgoing { topic, partition, key, value, headers } = record;
         self.create(&topic);
+        let partition = partition.map(|partition| partition.rem_euclid(PARTITIONS));
         let partition = partition.unwrap_or_else(|| key.as_deref().map_or(0, |key| partition_for(key, PARTITIONS)));
         let timestamp_ms = self.now.millis();
         let log = self.logs.entry(TopicPartition::new(topic.clone(), partition)).or_default();
@@ -89,6 +99,7 @@ impl Contents {
 pub(super) struct MemorySource {
     group: String,
     subscription: Subscription,
+    owned: Owned,
     broker: Arc<Broker>,
     assigned: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, Reading>,
@@ -105,6 +116,7 @@ impl MemorySource {
     pub(super) fn new(group: &Group, broker: Arc<Broker>) -> Self {
         Self {
             group: group.id.clone(),
+            owned: Owned::of(&group.id),
             subscription: group.subscription.clone(),
             broker,
             assigned: BTreeSet::new(),
@@ -121,7 +133,8 @@ impl MemorySource {
         let mut contents = broker.contents();
         let ours = |id: &&TopicPartition| {
             let events = self.subscription.all_events && id.topic.starts_with("events.");
-            events || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
+            let own = self.owned.role(&id.topic) != Role::Input;
+            events || own || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
         };
         let new: Vec<_> =
             contents.logs.keys().filter(ours).filter(|id| !self.assigned.contains(*id)).cloned().collect();
@@ -200,7 +213,7 @@ impl Committer for Publisher {
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
         let mut contents = self.0.contents();
-        unit.outgoing.iter().cloned().for_each(|record| contents.append(record));
+        contents.publish(unit);
         Box::pin(std::future::ready(Ok(Committed::Done)))
     }
 
@@ -229,7 +242,9 @@ impl Committer for Table {
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        self.broker.contents().rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
+        let mut contents = self.broker.contents();
+        contents.publish(unit);
+        contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
         Box::pin(std::future::ready(Ok(Committed::Done)))
     }
 

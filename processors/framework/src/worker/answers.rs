@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Worker, WorkerError, assembly::Answer, partition::Life};
+use super::{
+    Worker, WorkerError,
+    assembly::{Answer, Covered, Finished, Refused},
+    partition::Life,
+    step::{Fate, Job, Outcome},
+};
 use crate::{
     failure::Kind,
+    fault::Fault,
     metrics::Metric,
-    record::TopicPartition,
+    record::{Record, TopicPartition},
     unit::{CommitError, Committed},
 };
 
@@ -20,25 +26,25 @@ impl Worker {
                 starts.into_iter().zip(froms).for_each(|((id, start), from)| self.begin_partition(id, start, from));
                 return Ok(());
             }
-            Answer::Committed(unit, Ok(committed)) => {
+            Answer::Committed(batch, Ok(committed)) => {
                 self.recovered();
                 let fenced = match committed {
                     Committed::Done => Vec::new(),
                     Committed::Fenced(partitions) => partitions,
                 };
-                self.assembly.book(unit, &fenced, &mut self.partitions, &mut self.moved, &self.state);
+                self.assembly.book(batch, &fenced, &mut self.partitions, &mut self.moved, &self.state);
                 self.fenced(fenced);
                 return Ok(());
             }
-            Answer::Committed(unit, Err(CommitError::Refused(why))) => {
+            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
                 self.recovered();
-                if let Some((id, start)) = self.assembly.refused(unit) {
-                    self.stop_refused(&id, start, &why);
+                if let Some(Refused::Record(covered, record, from)) = self.assembly.refused(batch) {
+                    self.refused(&covered, record, from, &why);
                 }
                 return Ok(());
             }
-            Answer::Committed(unit, Err(error)) => {
-                self.assembly.keep(unit);
+            Answer::Committed(batch, Err(error)) => {
+                self.assembly.keep(batch);
                 error
             }
             Answer::Started(_, Err(error)) => error,
@@ -63,23 +69,42 @@ impl Worker {
         }
     }
 
+    /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
+    fn refused(&mut self, covered: &Covered, record: Record, from: i64, why: &str) {
+        // What keeps the dead letters has nowhere else to put one.
+        if covered.fate != Fate::Processed || self.step.group.owned().is_none() {
+            return self.stop_refused(&covered.partition, covered.start, why);
+        }
+        let kind = if self.assembly.is_atomic() { Kind::Row } else { Kind::Rejected };
+        let job = Job {
+            partition: covered.partition.clone(),
+            role: covered.role,
+            start: covered.start,
+            lane: None,
+            failed: 0,
+            first_failed_ms: None,
+            blocks: false,
+            record,
+        };
+        let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why)) else { return };
+        self.assembly.instead(Finished::new(job, effects, self.clock.elapsed()), from);
+    }
+
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
         let ours = self.partitions.get(id).filter(|p| p.start == start);
         let Some(life) = ours.map(|p| p.life) else { return };
-        let kind = if self.assembly.is_atomic() { Kind::Row } else { Kind::Rejected };
-        self.state.add(Metric::Poison, 1);
-        tracing::error!(group = %self.step.group.id, partition = %id, kind = kind.as_str(), error = %why,
-            "what the records ask for is refused, and their partition stops before the batch: mend what the error names, and restart");
+        tracing::error!(group = %self.step.group.id, partition = %id, error = %why,
+            "a record can neither be processed nor put aside, and its partition stops before it: mend what the error names, and restart");
         if matches!(life, Life::Leaving(_)) {
-            // Its next owner meets the row again.
+            // Its next owner meets the record again.
             self.release(id);
             return;
         }
-        // Whatever else of it is under way lies behind the refused row: a new start makes it stale.
+        // Whatever else of it is under way lies behind the refused record: a new start makes it stale.
         self.restart(id.clone(), Duration::ZERO);
         if let Some(partition) = self.partitions.get_mut(id) {
             partition.life = Life::Running;
         }
-        self.stop_partition(id, i64::MIN, &format!("stopped ({}): {why}", kind.as_str()));
+        self.stop_partition(id, i64::MIN, &format!("stopped: {why}"));
     }
 }

@@ -8,14 +8,15 @@ use std::{
 use super::{
     Settings,
     partition::{Life, Partition},
-    step::{Effects, Job},
+    step::{Effects, Fate, Job},
 };
 use crate::{
     backoff::Backoff,
     metrics::{GroupState, Metric},
+    owned::Role,
     ports::{BoxFuture, Committer, From},
-    record::{Outgoing, Position, TopicPartition},
-    unit::{CommitError, Committed, Progress, Unit},
+    record::{Outgoing, Position, Record, TopicPartition},
+    unit::{CommitError, Committed, Progress, Row, Unit},
 };
 
 /// What the store has answered.
@@ -26,60 +27,114 @@ pub(crate) enum Answer {
     Committed(Batch, Result<Committed, CommitError>),
 }
 
-/// A unit of work and the records that it covers.
+/// A unit of work and the records that it covers, in one order.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     unit: Unit,
     records: Vec<Covered>,
-    bytes: usize,
+    /// Where each partition of it stands before it.
+    from: BTreeMap<TopicPartition, i64>,
 }
 
-#[derive(Clone, Debug)]
-struct Covered {
-    partition: TopicPartition,
-    start: u64,
-    offset: i64,
-    /// How many of the unit's outgoing records are its own.
+/// A record that a batch covers, and how much of the batch's unit is its own.
+#[derive(Debug)]
+pub(crate) struct Covered {
+    pub(crate) partition: TopicPartition,
+    pub(crate) role: Role,
+    pub(crate) start: u64,
+    pub(crate) offset: i64,
+    pub(crate) fate: Fate,
+    /// The record, unless its row has it.
+    record: Option<Record>,
     outgoing: usize,
+    rows: usize,
+    markers: usize,
     /// Bytes of the record and of what it publishes.
     bytes: usize,
 }
 
 impl Batch {
-    /// The same, a batch per partition.
-    fn split(self) -> BTreeMap<TopicPartition, Self> {
-        let mut parts: BTreeMap<TopicPartition, Self> = BTreeMap::new();
-        let mut outgoing = self.unit.outgoing.into_iter();
-        for covered in self.records {
-            let part = parts.entry(covered.partition.clone()).or_default();
-            part.unit.outgoing.extend(outgoing.by_ref().take(covered.outgoing));
-            part.bytes += covered.bytes;
-            part.records.push(covered);
+    fn bytes(&self) -> usize {
+        self.records.iter().map(|covered| covered.bytes).sum()
+    }
+
+    /// Adds a finished record; its partition stands at `from` before it.
+    fn push(&mut self, finished: Finished, from: i64) {
+        let Finished { mut covered, effects, .. } = finished;
+        let Effects { outgoing, row, marker, .. } = effects;
+        self.unit.outgoing.extend(outgoing);
+        if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
+            self.unit.rows.push(Row { meta, record, data });
         }
-        for row in self.unit.rows {
-            parts.entry(row.meta.origin.partition.clone()).or_default().unit.rows.push(row);
+        self.unit.markers.extend(marker);
+        self.from.entry(covered.partition.clone()).or_insert(from);
+        self.records.push(covered);
+    }
+
+    /// Says how far it moves each partition, where the store is to know.
+    fn with_positions(mut self, atomic: bool) -> Self {
+        let mut to: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
+        for covered in self.records.iter().filter(|_| atomic) {
+            to.insert(&covered.partition, covered.offset + 1);
         }
-        for progress in self.unit.positions {
-            parts.entry(progress.to.partition.clone()).or_default().unit.positions.push(progress);
+        let progress = |(partition, next): (&TopicPartition, i64)| Progress {
+            from: self.from.get(partition).copied().unwrap_or(next),
+            to: Position { partition: partition.clone(), next },
+        };
+        self.unit.positions = to.into_iter().map(progress).collect();
+        self
+    }
+
+    /// The first `count` records and the rest, each with what is its own of the unit.
+    fn split_at(mut self, count: usize, atomic: bool) -> (Self, Self) {
+        let later = self.records.split_off(count);
+        let sum = |of: fn(&Covered) -> usize| self.records.iter().map(of).sum::<usize>();
+        let unit = Unit {
+            outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
+            rows: self.unit.rows.split_off(sum(|c| c.rows)),
+            markers: self.unit.markers.split_off(sum(|c| c.markers)),
+            positions: Vec::new(),
+        };
+        let mut from = self.from.clone();
+        for covered in &self.records {
+            from.insert(covered.partition.clone(), covered.offset + 1);
         }
-        parts
+        let rest = Self { unit, records: later, from };
+        (self.with_positions(atomic), rest.with_positions(atomic))
     }
 
     /// What of it belongs to partitions that are still ours.
-    fn of_ours(self, partitions: &BTreeMap<TopicPartition, Partition>) -> Self {
+    fn of_ours(mut self, partitions: &BTreeMap<TopicPartition, Partition>, atomic: bool) -> Self {
         let ours = |c: &Covered| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
         if self.records.iter().all(ours) {
             return self;
         }
-        let mut rest = Self::default();
-        for part in self.split().into_values().filter(|part| part.records.iter().all(ours)) {
-            rest.records.extend(part.records);
-            rest.bytes += part.bytes;
-            rest.unit.outgoing.extend(part.unit.outgoing);
-            rest.unit.rows.extend(part.unit.rows);
-            rest.unit.positions.extend(part.unit.positions);
+        let mut rest = Self { from: self.from, ..Self::default() };
+        let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
+        let mut markers = self.unit.markers.into_iter();
+        for covered in self.records.drain(..) {
+            let own = (outgoing.by_ref().take(covered.outgoing), rows.by_ref().take(covered.rows));
+            let own_markers = markers.by_ref().take(covered.markers);
+            if ours(&covered) {
+                rest.unit.outgoing.extend(own.0);
+                rest.unit.rows.extend(own.1);
+                rest.unit.markers.extend(own_markers);
+                rest.records.push(covered);
+            } else {
+                own.0.for_each(drop);
+                own.1.for_each(drop);
+                own_markers.for_each(drop);
+            }
         }
-        rest
+        rest.with_positions(atomic)
+    }
+
+    /// The record of a batch that has one, to be made something else of.
+    fn into_only(mut self) -> Option<(Covered, Record, i64)> {
+        let mut covered = self.records.pop()?;
+        let record = covered.record.take().or_else(|| self.unit.rows.pop().map(|row| row.record))?;
+        let from = self.from.get(&covered.partition).copied().unwrap_or(covered.offset);
+        Some((covered, record, from))
     }
 }
 
@@ -93,11 +148,31 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) fn new(job: Job, effects: Effects, at: Duration) -> Self {
-        let bytes = job.record.size() + effects.outgoing.iter().map(Outgoing::size).sum::<usize>();
-        let Job { partition, start, record, .. } = job;
-        let covered = Covered { partition, start, offset: record.offset, outgoing: effects.outgoing.len(), bytes };
+        let outgoing =
+            effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
+        let Job { partition, role, start, record, .. } = job;
+        let covered = Covered {
+            partition,
+            role,
+            start,
+            offset: record.offset,
+            fate: effects.fate,
+            bytes: record.size() + outgoing,
+            record: Some(record),
+            outgoing: effects.outgoing.len(),
+            rows: usize::from(effects.row.is_some()),
+            markers: usize::from(effects.marker.is_some()),
+        };
         Self { covered, effects, at }
     }
+}
+
+/// What is to become of a batch that the store refuses.
+pub(crate) enum Refused {
+    /// It is tried again in halves.
+    Halved,
+    /// This record is what it refuses; its position stands at the number before it.
+    Record(Covered, Record, i64),
 }
 
 enum Store {
@@ -175,7 +250,7 @@ impl Assembly {
 
     /// Bytes of those, and of what they publish.
     pub(crate) fn bytes(&self) -> usize {
-        self.ready_bytes + self.committing_bytes + self.again.iter().map(|batch| batch.bytes).sum::<usize>()
+        self.ready_bytes + self.committing_bytes + self.again.iter().map(|batch| batch.bytes()).sum::<usize>()
     }
 
     /// Begins the next thing to be done with the store, if it is idle and something is due.
@@ -196,7 +271,7 @@ impl Assembly {
         } else if !starts.is_empty() {
             Store::Busy(Box::pin(start(committer, starts)))
         } else if let Some(batch) = self.next_batch(now, flush, partitions) {
-            (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes);
+            (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes());
             Store::Busy(Box::pin(commit(committer, batch)))
         } else {
             Store::Idle(committer)
@@ -223,7 +298,7 @@ impl Assembly {
         partitions: &BTreeMap<TopicPartition, Partition>,
     ) -> Option<Batch> {
         while let Some(batch) = self.again.pop_front() {
-            let batch = batch.of_ours(partitions);
+            let batch = batch.of_ours(partitions, self.atomic);
             if !batch.records.is_empty() {
                 return Some(batch);
             }
@@ -233,28 +308,19 @@ impl Assembly {
         if !(full || aged || flush) {
             return None;
         }
-        let mut batch = Batch::default();
-        let mut progress: BTreeMap<TopicPartition, Progress> = BTreeMap::new();
-        while batch.records.len() < self.batch_records && batch.bytes < self.batch_bytes {
-            let Some(Finished { covered, effects, .. }) = self.ready.pop_front() else { break };
+        let (mut batch, mut bytes) = (Batch::default(), 0);
+        while batch.records.len() < self.batch_records && bytes < self.batch_bytes {
+            let Some(finished) = self.ready.pop_front() else { break };
+            let covered = &finished.covered;
             self.ready_bytes -= covered.bytes;
             // What belongs to a partition that has left since is not ours to commit.
             let Some(partition) = partitions.get(&covered.partition).filter(|p| p.start == covered.start) else {
                 continue;
             };
-            batch.bytes += covered.bytes;
-            let next = covered.offset + 1;
-            let to = Position { partition: covered.partition.clone(), next };
-            let from = partition.durable;
-            progress.entry(covered.partition.clone()).or_insert(Progress { from, to }).to.next = next;
-            batch.unit.outgoing.extend(effects.outgoing);
-            batch.unit.rows.extend(effects.row);
-            batch.records.push(covered);
+            bytes += covered.bytes;
+            batch.push(finished, partition.durable);
         }
-        if self.atomic {
-            batch.unit.positions = progress.into_values().collect();
-        }
-        (!batch.records.is_empty()).then_some(batch)
+        (!batch.records.is_empty()).then(|| batch.with_positions(self.atomic))
     }
 
     /// Books a batch that the store has taken: its records are done, and their partitions move on.
@@ -267,12 +333,17 @@ impl Assembly {
         state: &GroupState,
     ) {
         state.add(Metric::Commits, 1);
-        state.add(Metric::Emitted, batch.unit.outgoing.len() as u64);
         let taken = |id: &TopicPartition| !fenced.contains(id);
-        state.add(Metric::Rows, batch.unit.rows.iter().filter(|r| taken(&r.meta.origin.partition)).count() as u64);
-        for Covered { partition: id, start, offset, .. } in batch.records {
+        for Covered { partition: id, start, offset, fate, outgoing, rows, markers, .. } in batch.records {
             let ours = partitions.get_mut(&id).filter(|p| p.start == start && taken(&id));
             let Some(partition) = ours else { continue };
+            match fate {
+                Fate::Processed => state.add(Metric::Emitted, outgoing as u64),
+                Fate::Retried => state.add(Metric::Retries, 1),
+                Fate::Dead(kind) => state.letter(kind),
+            }
+            state.add(Metric::Rows, rows as u64);
+            state.add(Metric::Resolved, markers as u64);
             partition.unsaved -= 1;
             state.add(Metric::Records, 1);
             let durable = if self.atomic {
@@ -293,16 +364,23 @@ impl Assembly {
         self.again.push_front(batch);
     }
 
-    /// The store refuses something in a batch: each partition is tried on its own, and one that is refused alone is given
-    /// back with its start, to be stopped.
-    pub(crate) fn refused(&mut self, batch: Batch) -> Option<(TopicPartition, u64)> {
-        let first = batch.records.first().map(|c| (c.partition.clone(), c.start))?;
-        let parts = batch.split();
-        if parts.len() == 1 {
-            return Some(first);
+    /// The store refuses something in a batch: it is tried in halves, until the record stands alone that is refused.
+    pub(crate) fn refused(&mut self, batch: Batch) -> Option<Refused> {
+        let count = batch.records.len();
+        if count == 1 {
+            return batch.into_only().map(|(covered, record, from)| Refused::Record(covered, record, from));
         }
-        self.again.extend(parts.into_values());
-        None
+        let (first, second) = batch.split_at(count / 2, self.atomic);
+        self.again.push_front(second);
+        self.again.push_front(first);
+        Some(Refused::Halved)
+    }
+
+    /// Tries a record again with other effects, before anything else.
+    pub(crate) fn instead(&mut self, finished: Finished, from: i64) {
+        let mut batch = Batch::default();
+        batch.push(finished, from);
+        self.again.push_front(batch.with_positions(self.atomic));
     }
 
     /// The store does not answer: nothing is asked of it for this long.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     metrics::Metric,
+    owned::Role,
     ports::{Control, Fetched, From},
     record::TopicPartition,
 };
@@ -48,7 +49,8 @@ impl Worker {
     pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
         self.state.trouble(&id.to_string(), None);
-        self.partitions.insert(id, Partition::new(self.starts, self.clock.elapsed() + after));
+        let role = self.step.group.owned().map_or(Role::Input, |owned| owned.role(&id.topic));
+        self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after));
         self.count_partitions();
     }
 

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{assembly::Finished, step::Job};
 use crate::{
+    delivered::due_ms,
     lanes::{Lane, Lanes},
+    owned::Role,
+    ports::Clock,
     record::{Record, TopicPartition},
     watermark::Watermark,
 };
@@ -45,13 +48,22 @@ pub(crate) struct Partition {
     pub(crate) blocks: usize,
     /// When the held jobs run again.
     pub(crate) hold_until: Duration,
+    /// What its topic is to the group.
+    pub(crate) role: Role,
+    /// The record at the head of a retry topic that is not due yet, and when it is.
+    waits: Option<(i64, Duration)>,
+    /// Whether the source was told to deliver nothing until the head is due.
+    pub(crate) delayed: bool,
     /// Nothing from this offset on may run: what stands there has stopped the partition.
     pub(crate) end: i64,
 }
 
 impl Partition {
-    pub(crate) fn new(start: u64, at: Duration) -> Self {
+    pub(crate) fn new(role: Role, start: u64, at: Duration) -> Self {
         Self {
+            role,
+            waits: None,
+            delayed: false,
             start,
             life: Life::Starting(at),
             durable: -1,
@@ -81,11 +93,42 @@ impl Partition {
         self.life == Life::Running && self.blocks == 0
     }
 
+    /// When the record at the head is due, if it is not yet: only those of a retry topic wait.
+    pub(crate) fn due(&mut self, clock: &dyn Clock) -> Option<Duration> {
+        let Role::Retry(longest) = self.role else { return None };
+        let head = self.pending.front()?;
+        let now = clock.elapsed();
+        let at = match self.waits {
+            Some((offset, at)) if offset == head.offset => at,
+            // A clock that differs, or a forged time, must not hold a record for longer than its topic says.
+            _ => {
+                let left = due_ms(head).map_or(0, |due| due.saturating_sub(clock.now().millis()));
+                now + Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(longest)
+            }
+        };
+        self.waits = Some((head.offset, at));
+        (at > now).then_some(at)
+    }
+
+    /// When the head is due, as [`Partition::due`] found it.
+    pub(crate) fn waits_until(&self) -> Option<Duration> {
+        self.waits.filter(|_| self.flows() && !self.pending.is_empty()).map(|(_, at)| at)
+    }
+
     /// The next record as a job, if it may run now; a job that must wait for its key is put behind it.
     pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Option<Job>> {
         let record = self.pending.pop_front()?;
         let lane = Lane::of(record.key.as_deref());
-        let job = Job { partition: id.clone(), start: self.start, lane, attempt: 0, blocks: false, record };
+        let job = Job {
+            partition: id.clone(),
+            role: self.role,
+            start: self.start,
+            lane,
+            failed: 0,
+            first_failed_ms: None,
+            blocks: false,
+            record,
+        };
         self.begun += 1;
         Some(self.lanes.enter(lane, job))
     }

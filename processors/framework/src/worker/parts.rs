@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::stream::FuturesUnordered;
 
-use super::{Worker, assembly::Assembly, step::Step};
+use super::{Worker, assembly::Assembly, circuits::Circuits, failures::Failures, step::Step};
 use crate::{
     backoff::Backoff,
+    breaker::BreakerSettings,
     catalogue::Catalogue,
     emit::Encoders,
+    ladder::Ladder,
     metrics::GroupState,
     pipeline::{Group, Work},
+    policy::Order,
     ports::{Clock, Committer, SchemaError, Source},
     schemas::SchemaCache,
 };
@@ -36,7 +39,15 @@ pub struct Settings {
     pub batch_bytes: usize,
     /// A unit of work is committed this long after its first record at the latest.
     pub linger: Duration,
-    /// Pauses between attempts, and after an outage.
+    /// The delays between attempts at one record.
+    pub ladder: Ladder,
+    /// What becomes of a key's order while one of its records waits for another attempt.
+    pub order: Order,
+    /// The circuit breakers that the processor stands behind, by the dependency's name.
+    pub breakers: BTreeMap<String, BreakerSettings>,
+    /// The largest record that is read, bytes of its value; a larger one is a dead letter.
+    pub max_record_bytes: usize,
+    /// Pauses after an outage.
     pub backoff: Backoff,
     /// How long what is under way may take when a partition leaves or the process stops.
     pub drain: Duration,
@@ -54,6 +65,10 @@ impl Default for Settings {
             batch_records: 5_000,
             batch_bytes: 8 << 20,
             linger: Duration::ZERO,
+            ladder: Ladder::default(),
+            order: Order::default(),
+            breakers: BTreeMap::new(),
+            max_record_bytes: 16 << 20,
             backoff: Backoff::default(),
             drain: Duration::from_secs(20),
         }
@@ -107,16 +122,20 @@ impl Worker {
         let Parts { group, catalogue, settings, source, committer, schemas, clock, state } = parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
-        let time_limit = settings.time_limit;
+        let circuits = Circuits::try_new(&group.id, &settings.breakers)
+            .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
         let step = Step {
-            group,
             interest,
             catalogue,
             schemas,
             encoders: Arc::new(encoders),
             state: state.clone(),
             clock: clock.clone(),
-            time_limit,
+            time_limit: settings.time_limit,
+            record_limit: settings.max_record_bytes,
+            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), settings.order),
+            circuits,
+            group,
         };
         Ok(Self {
             assembly: Assembly::new(committer, &settings),
@@ -127,6 +146,7 @@ impl Worker {
             state,
             partitions: BTreeMap::new(),
             running: FuturesUnordered::new(),
+            fetching: FuturesUnordered::new(),
             moved: BTreeMap::new(),
             starts: 0,
             stopping: None,
@@ -143,9 +163,11 @@ async fn encoders(
     state: &GroupState,
 ) -> Result<Encoders, WorkerError> {
     let Work::Process(processor) = &group.work else { return Ok(Encoders::default()) };
+    let mut emits = processor.emits();
+    emits.extend(group.fallback.iter().flat_map(|fallback| fallback.emits()));
     let mut attempt = 0;
     loop {
-        match schemas.encoders(&processor.emits(), settings.max_event_bytes).await {
+        match schemas.encoders(&emits, settings.max_event_bytes).await {
             Ok(encoders) => {
                 state.trouble("registry", None);
                 return Ok(encoders);

@@ -10,19 +10,27 @@ use futures_util::{
 use crate::{
     catalogue::{Catalogue, Typed, unknown_record},
     codec::{self, CodecError, WriterSchema},
+    delivered::{Delivered, Trust},
     emit::{Encoders, Outbox},
     event::Meta,
     failure::{Failure, Kind, Result},
+    fault::Fault,
     headers::Attributes,
     input::Delivery,
     lanes::Lane,
     metrics::{GroupState, Metric},
+    owned::Role,
     pipeline::{Group, Work},
     ports::{BoxFuture, Clock},
-    processor::{Interest, ProcessError},
+    processor::{Interest, ProcessError, Processor},
     record::{Outgoing, Record, TopicPartition},
     schemas::{NoSchema, SchemaCache},
-    unit::{Row, RowData},
+    unit::{Marker, RowData},
+};
+
+use super::{
+    circuits::{Circuits, Ended, Leave},
+    failures::Failures,
 };
 
 /// After a registry's outage a record is tried again this much later.
@@ -32,11 +40,15 @@ const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) partition: TopicPartition,
+    /// What its topic is to the group.
+    pub(crate) role: Role,
     /// Which start of the partition it belongs to.
     pub(crate) start: u64,
     pub(crate) lane: Option<Lane>,
-    /// Attempts that failed.
-    pub(crate) attempt: u32,
+    /// Attempts that failed here, since the record was read.
+    pub(crate) failed: u32,
+    /// When the first of those failed, milliseconds since the epoch.
+    pub(crate) first_failed_ms: Option<i64>,
     /// Whether it holds its partition up, for a failure or a pause.
     pub(crate) blocks: bool,
     pub(crate) record: Record,
@@ -45,20 +57,34 @@ pub(crate) struct Job {
 /// What became of one attempt.
 #[derive(Debug)]
 pub(crate) enum Outcome {
+    /// The record is done with here: processed, or on its way to another attempt, or a dead letter.
     Done(Effects),
-    /// Failed; worth another try.
-    Retry(String),
+    /// It failed: its partition waits this long and tries it again.
+    Retry(Duration, String),
     /// Not its fault: try again after this, and do not count it.
     Wait(Duration, String),
-    /// Nobody can process it.
-    Poison(Kind, String),
 }
 
 /// What a record asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) outgoing: Vec<Outgoing>,
-    pub(crate) row: Option<Row>,
+    /// The row, without its record: that is still in the job.
+    pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
+    pub(crate) marker: Option<Marker>,
+    pub(crate) fate: Fate,
+}
+
+/// What a record that is done with has become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// What its processor made of it.
+    #[default]
+    Processed,
+    /// It waits on a retry topic.
+    Retried,
+    /// It is a dead letter.
+    Dead(Kind),
 }
 
 /// An attempt that is already over, or one that goes on. Most are over at once: a box for the larger variant would cost
@@ -67,6 +93,8 @@ pub(crate) struct Effects {
 pub(crate) enum Begun {
     Over(Job, Outcome),
     Running(BoxFuture<'static, (Job, Outcome)>),
+    /// The same, and it waits for the registry: it takes no place of those that run.
+    Fetching(BoxFuture<'static, (Job, Outcome)>),
 }
 
 /// How a group treats one record.
@@ -79,6 +107,10 @@ pub(crate) struct Step {
     pub(crate) state: Arc<GroupState>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) time_limit: Duration,
+    /// The largest record that is read, bytes of its value.
+    pub(crate) record_limit: usize,
+    pub(crate) failures: Failures,
+    pub(crate) circuits: Circuits,
 }
 
 /// A record that needs its schema to go on.
@@ -92,6 +124,8 @@ struct Opened<'a> {
 struct Working {
     meta: Arc<Meta>,
     work: BoxFuture<'static, Result<Outbox, ProcessError>>,
+    /// `None` for a fallback, which calls no dependency.
+    leave: Option<Leave>,
 }
 
 enum Next {
@@ -102,28 +136,31 @@ enum Next {
 impl Step {
     /// Begins an attempt. What needs no waiting is done at once: most records cost no task and one allocation.
     pub(crate) fn begin(self: &Arc<Self>, job: Job) -> Begun {
-        let next = match self.open(&job.record) {
+        let next = match self.open(&job) {
             Err(outcome) => Next::Over(outcome),
             Ok(opened) => match self.schemas.cached(opened.schema_id) {
-                Some(schema) => self.work(&job.record, opened, &schema),
-                None => return Begun::Running(self.clone().fetch_and_work(job).boxed()),
+                Some(schema) => self.work(&job, opened, &schema),
+                None => return Begun::Fetching(self.clone().fetch_and_work(job).boxed()),
             },
         };
         match next {
             Next::Over(outcome) => Begun::Over(job, outcome),
             Next::Working(mut working) => match AssertUnwindSafe(&mut working.work).catch_unwind().now_or_never() {
-                Some(done) => Begun::Over(job, self.outcome(&working.meta, done)),
+                Some(done) => {
+                    let outcome = self.outcome(&job, &working.meta, working.leave, done);
+                    Begun::Over(job, outcome)
+                }
                 None => Begun::Running(self.clone().finish(job, working).boxed()),
             },
         }
     }
 
     async fn fetch_and_work(self: Arc<Self>, job: Job) -> (Job, Outcome) {
-        let next = match self.open(&job.record) {
+        let next = match self.open(&job) {
             Err(outcome) => Next::Over(outcome),
             Ok(opened) => match self.schemas.get(opened.schema_id).await {
-                Ok(schema) => self.work(&job.record, opened, &schema),
-                Err(NoSchema::Poison(why)) => Next::Over(Outcome::Poison(Kind::Decode, why)),
+                Ok(schema) => self.work(&job, opened, &schema),
+                Err(NoSchema::Poison(why)) => Next::Over(self.dead(&job, &Fault::new(Kind::Decode, why))),
                 Err(NoSchema::Outage(why)) => {
                     Next::Over(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
                 }
@@ -139,128 +176,236 @@ impl Step {
     async fn finish(self: Arc<Self>, job: Job, working: Working) -> (Job, Outcome) {
         let limit = self.clock.sleep(self.time_limit);
         let outcome = match select(AssertUnwindSafe(working.work).catch_unwind(), limit).await {
-            Either::Left((done, _)) => self.outcome(&working.meta, done),
-            Either::Right(_) => Outcome::Retry(format!("no result within the time limit of {:?}", self.time_limit)),
+            Either::Left((done, _)) => self.outcome(&job, &working.meta, working.leave, done),
+            Either::Right(_) => {
+                let fault =
+                    Fault::new(Kind::Timeout, format!("no result within the time limit of {:?}", self.time_limit));
+                self.failed(&job, working.leave, Ended::Badly, fault)
+            }
         };
         (job, outcome)
     }
 
-    /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or poison.
-    fn open<'a>(&self, record: &'a Record) -> Result<Opened<'a>, Outcome> {
-        let contract = |why: String| Outcome::Poison(Kind::Contract, why);
-        let attributes = Attributes::read(&record.headers).map_err(contract)?;
-        let typed = self.catalogue.type_of(&record.topic, attributes.event_type.as_deref());
+    /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
+    fn open<'a>(&self, job: &'a Job) -> Result<Opened<'a>, Outcome> {
+        let record = &job.record;
+        if matches!(self.group.work, Work::DeadLetters) {
+            return Err(self.keep_letter(record));
+        }
+        let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why));
+        let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
+        self.state.add(Metric::HeadersIgnored, attributes.ignored);
+        self.state.add(Metric::HeadersForged, attributes.spoofed);
+        if let Some(why) = attributes.broken.take() {
+            return Err(contract(why));
+        }
+        let typed = self.type_of(record, &attributes);
         if let Typed::Is(event_type) = &typed {
-            self.check(record, event_type)?;
+            self.check(job, &attributes, event_type)?;
         }
         let Some(value) = record.value.as_deref() else {
             return Err(match typed {
-                Typed::Is(event_type) => self.tombstone(record, attributes, event_type),
+                Typed::Is(event_type) => self.tombstone(job, attributes, event_type),
                 Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
             });
         };
-        let (schema_id, datum) = codec::split(value).map_err(poison)?;
+        if value.len() > self.record_limit {
+            let limit = self.record_limit;
+            return Err(contract(format!("the value is {} bytes, over the limit of {limit}", value.len())));
+        }
+        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error))?;
         Ok(Opened { attributes, schema_id, datum })
     }
 
+    fn trust(&self, role: Role) -> Trust<'_> {
+        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
+    }
+
+    /// By the topic where the record first stood.
+    fn type_of(&self, record: &Record, attributes: &Attributes) -> Typed {
+        let topic = attributes.delivered.origin.as_ref().map_or(&record.topic, |origin| &origin.partition.topic);
+        self.catalogue.type_of(topic, attributes.event_type.as_deref())
+    }
+
     /// Whether the type may stand on this topic, and whether the group takes it.
-    fn check(&self, record: &Record, event_type: &str) -> Result<(), Outcome> {
-        if !Catalogue::belongs(&record.topic, event_type) {
-            let why = format!("event type `{event_type}` does not belong on topic {}", record.topic);
-            return Err(Outcome::Poison(Kind::Contract, why));
+    fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
+        let origin = attributes.delivered.origin.as_ref();
+        let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
+        if !Catalogue::belongs(topic, event_type) {
+            let why = format!("event type `{event_type}` does not belong on topic {topic}");
+            return Err(self.dead(job, &Fault::new(Kind::Contract, why)));
         }
         if !self.interest.takes(event_type) {
             self.state.add(Metric::Skipped, 1);
-            return Err(Outcome::Done(Effects::default()));
+            return Err(self.done(job, Effects::default()));
         }
         Ok(())
     }
 
-    fn tombstone(&self, record: &Record, attributes: Attributes, event_type: String) -> Outcome {
+    fn tombstone(&self, job: &Job, attributes: Attributes, event_type: String) -> Outcome {
+        let contract = |why: &str| self.dead(job, &Fault::new(Kind::Contract, why));
         match &self.group.work {
-            Work::Sink(sink) if sink.delete && record.key.is_some() => {
-                let meta = self.meta(record, attributes, event_type);
-                Outcome::Done(Effects {
-                    outgoing: Vec::new(),
-                    row: Some(Row { meta, key: record.key.clone(), data: None }),
-                })
+            Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
+                let meta = self.meta(job, attributes, event_type);
+                self.done(job, Effects { row: Some((meta, None)), ..Effects::default() })
             }
-            Work::Sink(sink) if sink.delete => {
-                Outcome::Poison(Kind::Contract, "a tombstone without a key deletes nothing".to_owned())
-            }
-            _ => Outcome::Poison(Kind::Contract, "a null value where nothing takes tombstones".to_owned()),
+            Work::Sink(sink) if sink.delete => contract("a tombstone without a key deletes nothing"),
+            _ => contract("a null value where nothing takes tombstones"),
         }
     }
 
+    /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
+    fn keep_letter(&self, record: &Record) -> Outcome {
+        let attributes = Attributes::read(&record.headers, Trust::Anyone);
+        let event_type = attributes.event_type.clone().unwrap_or_default();
+        let meta = Arc::new(self.catalogue.complete(record, attributes, event_type));
+        Outcome::Done(Effects { row: Some((meta, None)), ..Effects::default() })
+    }
+
     /// Goes on with the schema at hand.
-    fn work(&self, record: &Record, opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
+    fn work(&self, job: &Job, opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
         let Opened { attributes, datum, .. } = opened;
-        let event_type = match self.catalogue.type_of(&record.topic, attributes.event_type.as_deref()) {
+        let event_type = match self.type_of(&job.record, &attributes) {
             Typed::Is(event_type) => event_type,
-            Typed::AskSchema => match self.type_by_schema(record, schema) {
+            Typed::AskSchema => match self.type_by_schema(job, &attributes, schema) {
                 Ok(event_type) => event_type,
                 Err(outcome) => return Next::Over(outcome),
             },
         };
-        let meta = self.meta(record, attributes, event_type);
+        let meta = self.meta(job, attributes, event_type);
         match &self.group.work {
-            Work::Process(processor) => {
-                let out = Outbox::new(self.encoders.clone());
-                let delivery = Delivery { meta: &meta, schema, datum };
-                match std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out))) {
-                    Ok(work) => Next::Working(Working { meta, work }),
-                    Err(panic) => Next::Over(panicked(panic.as_ref())),
-                }
-            }
-            Work::Sink(_) => Next::Over(match schema.value(datum) {
+            Work::Process(processor) => self.process(job, processor.as_ref(), meta, schema, datum),
+            Work::Sink(_) | Work::DeadLetters => Next::Over(match schema.value(datum) {
                 Ok(value) => {
                     let data = Some(RowData { schema: schema.clone(), value });
-                    Outcome::Done(Effects {
-                        outgoing: Vec::new(),
-                        row: Some(Row { meta, key: record.key.clone(), data }),
-                    })
+                    self.done(job, Effects { row: Some((meta, data)), ..Effects::default() })
                 }
-                Err(error) => poison(error),
+                Err(error) => self.unreadable(job, &error),
             }),
         }
     }
 
-    fn type_by_schema(&self, record: &Record, schema: &WriterSchema) -> Result<String, Outcome> {
+    /// Runs the processor if its dependencies may be called, else its fallback, if it has one.
+    fn process(
+        &self,
+        job: &Job,
+        processor: &dyn Processor,
+        meta: Arc<Meta>,
+        schema: &WriterSchema,
+        datum: &[u8],
+    ) -> Next {
+        let (processor, leave) = match (self.circuits.admit(self.clock.elapsed(), &self.state), &self.group.fallback) {
+            (Ok(leave), _) => (processor, Some(leave)),
+            (Err(_), Some(fallback)) => {
+                self.state.add(Metric::Fallbacks, 1);
+                (fallback.as_ref(), None)
+            }
+            (Err(refusal), None) => return Next::Over(Outcome::Wait(refusal.retry_in, refusal.why)),
+        };
+        let out = Outbox::new(self.encoders.clone());
+        let delivery = Delivery { meta: &meta, schema, datum };
+        match std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out))) {
+            Ok(work) => Next::Working(Working { meta, work, leave }),
+            Err(panic) => Next::Over(self.failed(job, leave, Ended::Badly, panicked(panic.as_ref()))),
+        }
+    }
+
+    fn type_by_schema(&self, job: &Job, attributes: &Attributes, schema: &WriterSchema) -> Result<String, Outcome> {
         let name = schema.full_name().unwrap_or_default();
         let Some(event_type) = self.catalogue.by_record(name) else {
-            return Err(Outcome::Poison(Kind::Contract, unknown_record(name)));
+            return Err(self.dead(job, &Fault::new(Kind::Contract, unknown_record(name))));
         };
-        self.check(record, event_type)?;
+        self.check(job, attributes, event_type)?;
         Ok(event_type.to_owned())
     }
 
-    fn meta(&self, record: &Record, attributes: Attributes, event_type: String) -> Arc<Meta> {
-        self.state.add(Metric::HeadersIgnored, attributes.ignored);
-        self.state.add(Metric::HeadersForged, attributes.spoofed);
-        Arc::new(self.catalogue.complete(record, attributes, event_type))
+    fn meta(&self, job: &Job, mut attributes: Attributes, event_type: String) -> Arc<Meta> {
+        attributes.delivered.attempts += job.failed;
+        Arc::new(self.catalogue.complete(&job.record, attributes, event_type))
     }
 
-    fn outcome(&self, meta: &Meta, done: Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>) -> Outcome {
-        match done {
-            Ok(Ok(out)) => Outcome::Done(Effects { outgoing: out.seal(meta, &self.group.name), row: None }),
-            Ok(Err(ProcessError::Codec(error))) => poison(error),
-            Ok(Err(ProcessError::Failed(Failure::Retry(cause)))) => Outcome::Retry(cause.to_string()),
-            Ok(Err(ProcessError::Failed(Failure::Reject(cause)))) => Outcome::Poison(Kind::Rejected, cause.to_string()),
-            Ok(Err(ProcessError::Failed(Failure::Throttled(after)))) => {
-                self.state.add(Metric::Throttled, 1);
-                Outcome::Wait(after, "throttled".to_owned())
+    fn outcome(
+        &self,
+        job: &Job,
+        meta: &Meta,
+        leave: Option<Leave>,
+        done: Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>,
+    ) -> Outcome {
+        let error = match done {
+            Ok(Ok(out)) => {
+                self.ended(leave, Ended::Well);
+                let outgoing = out.seal(meta, &self.group.name);
+                return self.done(job, Effects { outgoing, ..Effects::default() });
             }
-            Err(panic) => panicked(panic.as_ref()),
+            Ok(Err(error)) => error,
+            Err(panic) => return self.failed(job, leave, Ended::Badly, panicked(panic.as_ref())),
+        };
+        let ended = Ended::With(&error);
+        match &error {
+            ProcessError::Failed(Failure::Retry(cause)) => {
+                self.failed(job, leave, ended, Fault::of(Kind::Exhausted, cause))
+            }
+            ProcessError::Failed(Failure::Reject(cause)) => {
+                self.ended(leave, ended);
+                self.dead(job, &Fault::of(Kind::Rejected, cause))
+            }
+            ProcessError::Failed(Failure::Throttled(after)) => {
+                self.ended(leave, ended);
+                self.state.add(Metric::Throttled, 1);
+                Outcome::Wait(*after, "throttled".to_owned())
+            }
+            ProcessError::Codec(error) => {
+                self.ended(leave, ended);
+                self.unreadable(job, error)
+            }
         }
     }
+
+    /// Tells the breakers; true where a failure is an outage's.
+    fn ended(&self, leave: Option<Leave>, ended: Ended<'_>) -> bool {
+        leave.is_some_and(|leave| self.circuits.finish(leave, self.clock.elapsed(), ended, &self.state))
+    }
+
+    /// An attempt has failed: an outage is waited for, and anything else is tried again as the ladder says.
+    fn failed(&self, job: &Job, leave: Option<Leave>, ended: Ended<'_>, fault: Fault) -> Outcome {
+        if self.ended(leave, ended) {
+            // Asked again, the breaker says how long.
+            return Outcome::Wait(Duration::from_millis(1), fault.message);
+        }
+        self.state.add(Metric::Failures, 1);
+        self.failures.again(job, self.delivered(job), &fault, self.clock.now())
+    }
+
+    fn unreadable(&self, job: &Job, error: &CodecError) -> Outcome {
+        self.dead(job, &Fault::new(error.kind(), error.to_string()))
+    }
+
+    /// Nobody can process the record: it becomes a dead letter.
+    pub(crate) fn dead(&self, job: &Job, fault: &Fault) -> Outcome {
+        Outcome::Done(self.failures.letter(&job.record, self.delivered(job), fault, self.clock.now()))
+    }
+
+    /// The record is done with. One that was sent back as a dead letter takes the news of it along.
+    fn done(&self, job: &Job, effects: Effects) -> Outcome {
+        let marker = match job.role {
+            Role::Input => None,
+            _ => self.failures.marker(&job.record, &self.delivered(job)),
+        };
+        Outcome::Done(Effects { marker, ..effects })
+    }
+
+    /// The record's way so far, this read included.
+    fn delivered(&self, job: &Job) -> Delivered {
+        let (mut delivered, _) = Delivered::read(&job.record.headers, self.trust(job.role));
+        delivered.attempts += job.failed;
+        delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
+        delivered
+    }
 }
 
-fn poison(error: CodecError) -> Outcome {
-    Outcome::Poison(error.kind(), error.to_string())
-}
-
-fn panicked(panic: &(dyn Panic + Send)) -> Outcome {
+fn panicked(panic: &(dyn Panic + Send)) -> Fault {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    Outcome::Retry(format!("the processor panicked: {}", text.unwrap_or_else(|| "no message".to_owned())))
+    let text = text.unwrap_or_else(|| "no message".to_owned());
+    Fault::new(Kind::Exhausted, format!("the processor panicked: {text}"))
 }

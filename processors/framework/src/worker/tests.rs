@@ -291,7 +291,7 @@ fn a_type_that_nobody_takes_is_skipped_and_counted() {
     let other = Headers::from_iter([("ce_type", Some(&b"net.unheard"[..]))]);
     driver.send_record(raw("events.net", Some(b"whatever"), other)).send(ping("k", 1));
     let state = driver.state("play");
-    assert_eq!((state.get(Metric::Skipped), state.get(Metric::Poison)), (1, 0));
+    assert_eq!((state.get(Metric::Skipped), state.get(Metric::Failures)), (1, 0));
     assert_eq!(driver.emitted::<Pong>().len(), 1);
     assert_eq!(driver.committed("play", "events.net", crate::partition_for(b"k", 6)), Some(2));
 }
@@ -307,9 +307,9 @@ fn a_tombstone_is_for_sinks_with_delete() {
     let mut driver = Driver::new(pipeline);
     driver.send_record(raw("events.net", None, typed));
     let rows = driver.rows("deletes");
-    assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].key.as_deref() == Some(b"k"));
+    assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].record.key.as_deref() == Some(b"k"));
     assert_eq!(driver.rows("keeps").len(), 0);
-    assert_eq!(driver.state("keeps").get(Metric::Poison), 1);
+    assert_eq!(driver.state("keeps").letters(crate::failure::Kind::Contract), 1);
 }
 
 /// Red when an event that is too large is sent, or tried again for ever.

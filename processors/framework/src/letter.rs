@@ -1,0 +1,158 @@
+//! Dead letters: a record that cannot succeed, with all that is known of its failure, and its way back.
+
+use crate::{
+    catalogue::Catalogue,
+    delivered::{self, Delivered, Trust},
+    event::Origin,
+    fault::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
+    headers::{Attributes, CAUSATION_ID, CORRELATION_ID, ID, SOURCE, TIME},
+    ids,
+    owned::{Owned, group_of_dlq},
+    record::{Headers, Outgoing, Record},
+    time::Time,
+    trace::TraceContext,
+};
+
+/// The source of records that a person has edited.
+const EDITED_SOURCE: &str = "headwater/edit";
+
+/// A dead letter, as it stands on a `<group>.dlq` topic and in the table of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// The group that could not process the record.
+    pub group: String,
+    /// Its processor or sink.
+    pub processor: String,
+    /// The event's id.
+    pub event_id: String,
+    /// The event's type, where it is known.
+    pub event_type: Option<String>,
+    /// The id of the whole conversation.
+    pub correlation_id: String,
+    /// Why it failed: `decode`, `contract`, `rejected`, `timeout`, `exhausted`, `row`.
+    pub kind: String,
+    /// The failure, at most 512 bytes.
+    pub message: String,
+    /// The failure with everything behind it, at most 2 KiB.
+    pub detail: String,
+    /// What failures of its make have in common.
+    pub fingerprint: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// How often it was sent back before it failed again.
+    pub redrives: u32,
+    /// Where the record first stood.
+    pub origin: Origin,
+    /// When the first attempt failed, milliseconds since the epoch.
+    pub first_failed_ms: i64,
+    /// When it became a dead letter, milliseconds since the epoch.
+    pub dead_lettered_ms: i64,
+    /// It is no letter, but the news that one that was sent back has succeeded.
+    pub resolved: bool,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value, byte for byte.
+    pub value: Option<Vec<u8>>,
+    /// The record's headers, but for those of its delivery, in order.
+    pub headers: Headers,
+}
+
+impl Letter {
+    /// Reads a record of a `<group>.dlq` topic. Never fails: what is missing or broken is filled in from the record.
+    pub fn read(record: &Record, catalogue: &Catalogue) -> Self {
+        let attributes = Attributes::read(&record.headers, Trust::Anyone);
+        let delivered = attributes.delivered.clone();
+        let known = attributes.event_type.clone();
+        let origin = delivered.origin_of(record);
+        let event_type = known.or_else(|| catalogue.bound_type(&origin.partition.topic).map(str::to_owned));
+        let meta = attributes.complete(record, event_type.clone().unwrap_or_default(), <_>::default(), <_>::default());
+        let group = delivered.group.unwrap_or_else(|| group_of_dlq(record).to_owned());
+        let text = |text: Option<String>, limit: usize| cut(&text.unwrap_or_default(), limit);
+        Self {
+            processor: delivered.processor.unwrap_or_else(|| group.clone()),
+            group,
+            event_id: meta.id,
+            event_type,
+            correlation_id: meta.correlation_id,
+            kind: delivered.kind.unwrap_or_else(|| "contract".to_owned()),
+            message: text(delivered.message, MESSAGE_LIMIT),
+            detail: text(delivered.detail, DETAIL_LIMIT),
+            fingerprint: text(delivered.fingerprint, MESSAGE_LIMIT),
+            attempts: delivered.attempts,
+            redrives: delivered.redrives,
+            first_failed_ms: delivered.first_failed_ms.unwrap_or(record.timestamp_ms),
+            dead_lettered_ms: record.timestamp_ms,
+            resolved: delivered.resolved,
+            origin,
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: delivered::others(&record.headers, None),
+        }
+    }
+
+    /// The record on its way back to its group alone: the same bytes, no attempt made yet, sent back once more.
+    pub fn redriven(&self) -> Outgoing {
+        let delivered = Delivered {
+            attempts: 0,
+            due_ms: None,
+            first_failed_ms: Some(self.first_failed_ms),
+            group: Some(self.group.clone()),
+            processor: Some(self.processor.clone()),
+            origin: Some(self.origin.clone()),
+            kind: Some(self.kind.clone()),
+            message: Some(self.message.clone()),
+            detail: Some(self.detail.clone()),
+            fingerprint: Some(self.fingerprint.clone()),
+            redrives: self.redrives.saturating_add(1),
+            resolved: false,
+        };
+        let mut headers = self.headers.clone();
+        delivered.write(Some(&self.origin), &mut headers);
+        self.outgoing(self.value.clone(), headers)
+    }
+
+    /// A new record with another value, caused by this one, to its group alone; `row` is the letter's id in the table.
+    ///
+    /// Its origin is the place where it will stand, so it carries none.
+    pub fn edited(&self, row: &str, value: Vec<u8>) -> Outgoing {
+        let id = ids::edited_id(row);
+        let replaced = [ID, SOURCE, CORRELATION_ID, CAUSATION_ID];
+        let mut headers: Headers = self.headers.iter().filter(|(name, _)| !replaced.contains(name)).collect();
+        headers.push_text(ID, &id);
+        headers.push_text(SOURCE, EDITED_SOURCE);
+        headers.push_text(CORRELATION_ID, &self.correlation_id);
+        headers.push_text(CAUSATION_ID, &self.event_id);
+        if self.headers.get(TIME).is_none() {
+            // Where a record says no time its timestamp counts, and that of the new one is now.
+            headers.push_text(TIME, &Time::from_millis(self.origin.timestamp_ms).to_string());
+        }
+        let delivered = Delivered {
+            group: Some(self.group.clone()),
+            processor: Some(self.processor.clone()),
+            redrives: 1,
+            ..Delivered::default()
+        };
+        delivered.write(None, &mut headers);
+        self.outgoing(Some(value), headers)
+    }
+
+    /// The id of the event that [`Letter::edited`] makes of the letter with this row id.
+    pub fn edited_id(row: &str) -> String {
+        ids::edited_id(row)
+    }
+
+    /// The trace that the record belongs to.
+    pub fn trace(&self) -> Option<TraceContext> {
+        Attributes::read(&self.headers, Trust::Nobody).trace
+    }
+
+    fn outgoing(&self, value: Option<Vec<u8>>, headers: Headers) -> Outgoing {
+        Outgoing {
+            topic: Owned::of(&self.group).redrive().into(),
+            partition: Some(self.origin.partition.partition),
+            key: self.key.clone(),
+            value,
+            headers,
+        }
+    }
+}
