@@ -24,6 +24,8 @@ mod partition;
 mod rebalance;
 mod start;
 
+mod batch;
+mod counts;
 mod producer;
 mod publisher;
 
@@ -33,9 +35,10 @@ mod topology;
 mod logs;
 mod native;
 
-pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
+pub use batch::{BatchError, BatchErrors};
+pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
-pub use producer::{BatchError, BatchErrors, Producer, Undelivered};
+pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub use source::{KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};

@@ -30,7 +30,7 @@ async fn one_oversize_record_of_a_thousand_is_named_and_the_others_arrive() {
         topic: topic.as_str().into(),
         partition: None,
         key: Some(n.to_string().into_bytes()),
-        value: Some(vec![b'x'; if n == 417 { 2_000_000 } else { 100 }]),
+        value: Some(vec![b'x'; if n == 417 { 20_000_000 } else { 100 }]),
         headers: Headers::default(),
     };
     let records: Vec<Outgoing> = (0..1_000).map(record).collect();

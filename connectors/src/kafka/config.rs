@@ -8,12 +8,25 @@ use serde::Deserialize;
 use super::KafkaError;
 use crate::units::duration;
 
+/// Bytes by which a record may grow when it is passed on: the delivery headers. Retry, redrive and dead-letter topics
+/// allow as much more than their inputs.
+pub const HEADER_ROOM: u32 = 64 << 10;
+/// Bytes of one fetch at most: librdkafka's default.
+const FETCH: u32 = 50 << 20;
+/// Bytes of one answer at most: librdkafka's default.
+const RECEIVE: u32 = 100_000_000;
+/// Bytes of an answer beside its records.
+const FRAME: u32 = 1 << 20;
+
 /// How to reach the cluster, and how clients behave.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// `host:port` of one or more brokers, separated by commas.
     pub bootstrap: String,
+    /// Bytes of the largest record that is read and passed on, to retry topics and dead letters too, from 1000 to 999000000.
+    /// What is passed on may have [`HEADER_ROOM`](super::HEADER_ROOM) more. A larger record is refused before it is sent.
+    pub max_record_bytes: u32,
     /// What consumers do.
     pub consumer: ConsumerConfig,
     /// What producers do.
@@ -27,6 +40,7 @@ impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             bootstrap: "127.0.0.1:9092".to_owned(),
+            max_record_bytes: 16 << 20,
             consumer: ConsumerConfig::default(),
             producer: ProducerConfig::default(),
             properties: BTreeMap::new(),
@@ -109,7 +123,8 @@ pub struct ProducerConfig {
     /// How long a record waits for company.
     #[serde(with = "duration")]
     pub linger: Duration,
-    /// Bytes of a record at most, its frame included; a larger one is refused before it is sent.
+    /// Bytes of an emitted event at most, its frame included; the engine rejects a larger one. What is only passed on is
+    /// bounded by `kafka.max_record_bytes`.
     pub message_max_bytes: u32,
     /// Bytes that travel together at most, beside one record. A broker refuses such a batch as a whole when it is larger
     /// than its topic's `max.message.bytes`, so keep this below the smallest of those; Kafka's default is 1048588.
@@ -185,7 +200,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("acks", "an effect must be durable before its offset is committed"),
     ("request.required.acks", "an effect must be durable before its offset is committed"),
     ("partitioner", "keys are hashed as Java does"),
-    ("message.max.bytes", "set kafka.producer.message_max_bytes"),
+    ("message.max.bytes", "set kafka.max_record_bytes"),
+    ("fetch.max.bytes", "set kafka.max_record_bytes"),
+    ("receive.message.max.bytes", "set kafka.max_record_bytes"),
     ("batch.size", "set kafka.producer.batch_bytes"),
     ("message.timeout.ms", "set kafka.producer.delivery_timeout"),
     ("delivery.timeout.ms", "set kafka.producer.delivery_timeout"),
@@ -227,6 +244,19 @@ impl KafkaConfig {
             "kafka.producer.message_max_bytes must be from 1000 to 1000000000",
         );
         require(
+            (1_000..=999_000_000).contains(&self.max_record_bytes),
+            "kafka.max_record_bytes must be from 1000 to 999000000",
+        );
+        require(
+            producer.message_max_bytes <= self.max_record_bytes,
+            "kafka.max_record_bytes must not be smaller than kafka.producer.message_max_bytes",
+        );
+        // A record that finds no room in an empty queue would wait for ever.
+        require(
+            producer.queue_bytes >= self.max_record_bytes.saturating_add(HEADER_ROOM),
+            "kafka.producer.queue_bytes must be at least kafka.max_record_bytes and 64KiB",
+        );
+        require(
             producer.delivery_timeout > producer.linger,
             "kafka.producer.delivery_timeout must be longer than kafka.producer.linger",
         );
@@ -241,6 +271,9 @@ impl KafkaConfig {
     /// When [`problems`](Self::problems) has any.
     pub(crate) fn consumer(&self, group: &str, instance: Option<&str>) -> Result<ClientConfig, KafkaError> {
         let consumer = &self.consumer;
+        let largest = self.max_record_bytes.saturating_add(HEADER_ROOM);
+        // A fetch that takes more than is read ahead would break that bound.
+        let fetch = consumer.prefetch_bytes.min(FETCH).max(largest);
         let heartbeat = (consumer.session_timeout / 3).min(Duration::from_secs(2));
         let mut client = self.client()?;
         client
@@ -260,6 +293,10 @@ impl KafkaConfig {
             // Default 500 ms. A question to the broker waits behind an idle fetch, and the one that wakes a partition
             // (`flow.rs`) must not run into its own time-out, which would cost the connection.
             .set("fetch.wait.max.ms", "200")
+            // Both are raised where they are too small for the largest record.
+            .set("message.max.bytes", largest.to_string())
+            .set("fetch.max.bytes", fetch.to_string())
+            .set("receive.message.max.bytes", fetch.saturating_add(FRAME).max(RECEIVE).to_string())
             .set("queued.max.messages.kbytes", (consumer.prefetch_bytes >> 10).to_string());
         if let Some(instance) = instance {
             client.set("group.instance.id", instance);
@@ -280,7 +317,7 @@ impl KafkaConfig {
             .set("partitioner", "murmur2_random")
             .set("compression.type", producer.compression.name())
             .set("linger.ms", millis(producer.linger))
-            .set("message.max.bytes", producer.message_max_bytes.to_string())
+            .set("message.max.bytes", self.max_record_bytes.saturating_add(HEADER_ROOM).to_string())
             .set("batch.size", producer.batch_bytes.to_string())
             .set("message.timeout.ms", millis(producer.delivery_timeout))
             .set("queue.buffering.max.messages", producer.queue_records.to_string())
@@ -346,6 +383,7 @@ impl fmt::Debug for KafkaConfig {
             .collect();
         f.debug_struct("KafkaConfig")
             .field("bootstrap", &self.bootstrap)
+            .field("max_record_bytes", &self.max_record_bytes)
             .field("consumer", &self.consumer)
             .field("producer", &self.producer)
             .field("properties", &shown)
@@ -379,6 +417,35 @@ mod tests {
         }
         let error = with("fetch.max.bites", "1").consumer("g", None).unwrap_err().to_string();
         assert!(error.contains("fetch.max.bites"), "{error}");
+    }
+
+    /// Red when a consumer refuses an answer that holds the largest record, or a producer a record with all its headers.
+    #[test]
+    fn clients_take_the_largest_record_and_its_headers() {
+        let config = KafkaConfig {
+            max_record_bytes: 200_000_000,
+            producer: ProducerConfig { queue_bytes: 300_000_000, ..ProducerConfig::default() },
+            ..KafkaConfig::default()
+        };
+        let number = |client: &ClientConfig, name: &str| client.get(name).unwrap().parse::<u32>().unwrap();
+        assert_eq!(number(&config.producer().unwrap(), "message.max.bytes"), 200_065_536);
+        let consumer = config.consumer("g", None).unwrap();
+        assert_eq!(number(&consumer, "fetch.max.bytes"), 200_065_536);
+        assert!(number(&consumer, "receive.message.max.bytes") > 200_065_536 + 512);
+        // librdkafka checks them against each other only here.
+        consumer.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+        KafkaConfig::default().consumer("g", None).unwrap().create::<rdkafka::consumer::BaseConsumer>().unwrap();
+    }
+
+    /// Red when a record can be larger than the queue that it must pass: it would wait for room for ever.
+    #[test]
+    fn the_largest_record_finds_room() {
+        let config = KafkaConfig { max_record_bytes: 64 << 20, ..KafkaConfig::default() };
+        let problems = config.problems();
+        assert!(problems.len() == 1 && problems[0].contains("kafka.producer.queue_bytes"), "{problems:?}");
+        let config = KafkaConfig { max_record_bytes: 500_000, ..KafkaConfig::default() };
+        let problems = config.problems();
+        assert!(problems.len() == 1 && problems[0].contains("message_max_bytes"), "{problems:?}");
     }
 
     /// Red when `is_secret` forgets a word.

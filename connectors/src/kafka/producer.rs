@@ -4,12 +4,11 @@
 //! is closed or replaced: what is still queued then is purged, and purging reports each record.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use headwater::Outgoing;
@@ -20,12 +19,19 @@ use rdkafka::{
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
-use tokio::sync::Notify;
 
-use super::{KafkaError, config::KafkaConfig, logs};
+use super::{
+    KafkaError,
+    batch::{BatchErrors, BatchState, Delivery, Fault},
+    config::KafkaConfig,
+    counts::{Asked, Counts},
+    logs,
+};
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// Between two questions how many partitions a topic has, while nobody answers.
+const COUNT_WAIT: Duration = Duration::from_millis(200);
 
 /// A producer; clones share one connection.
 #[derive(Clone)]
@@ -33,37 +39,10 @@ pub struct Producer {
     shared: Arc<Shared>,
 }
 
-/// Why records of a batch are not on their topics; those that are not named are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchErrors(pub Vec<BatchError>);
-
-/// Why one record of a batch is not on its topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchError {
-    /// The record's place in the batch, from 0.
-    pub index: usize,
-    /// What happened, and what to do.
-    pub reason: String,
-    /// Whether another try changes nothing.
-    pub permanent: bool,
-}
-
 /// Records that were not acknowledged when the producer was closed; their batches ended with errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} records were not acknowledged in time")]
 pub struct Undelivered(pub usize);
-
-impl fmt::Display for BatchErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
-            [] => f.write_str("no record failed"),
-            [one] => write!(f, "record {}: {}", one.index, one.reason),
-            [first, rest @ ..] => write!(f, "record {}: {} (and {} more)", first.index, first.reason, rest.len()),
-        }
-    }
-}
-
-impl std::error::Error for BatchErrors {}
 
 impl Producer {
     /// A producer for this cluster. Does not connect yet.
@@ -75,7 +54,9 @@ impl Producer {
         let client = connect(&settings).map_err(|error| KafkaError::Config(error.to_string()))?;
         let shared = Shared {
             settings,
-            max_bytes: config.producer.message_max_bytes,
+            max_bytes: config.max_record_bytes,
+            patience: config.producer.delivery_timeout,
+            counts: Counts::default(),
             client: Mutex::new(Some(Arc::new(client))),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -115,8 +96,14 @@ impl Producer {
         let batch = Arc::new(BatchState::new(indices.len()));
         match self.shared.current() {
             Ok(client) => {
+                // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
+                let uncounted = self.shared.count(&client, records, indices).await;
                 for index in indices {
-                    enqueue(&client, &records[*index], *index, &batch).await;
+                    let record = &records[*index];
+                    match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
+                        Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
+                        None => self.shared.enqueue(&client, record, *index, &batch).await,
+                    }
                 }
                 // The client is held until here: one that is dropped purges its queue.
                 batch.settled().await;
@@ -124,6 +111,10 @@ impl Producer {
             Err(reason) => indices.iter().for_each(|index| batch.settle(*index, Err(Fault::Closed(reason.clone())))),
         }
         let faults = batch.take_faults();
+        faults
+            .iter()
+            .filter(|(_, fault)| fault.is_of_another_topic())
+            .for_each(|(index, _)| self.shared.counts.forget(&records[*index].topic));
         self.shared.replace_if_fatal(&faults);
         faults
     }
@@ -163,6 +154,9 @@ impl Producer {
 struct Shared {
     settings: ClientConfig,
     max_bytes: u32,
+    /// How long an outage is ridden out.
+    patience: Duration,
+    counts: Counts,
     client: Mutex<Option<Arc<Client>>>,
 }
 
@@ -181,6 +175,77 @@ impl Shared {
         self.client().clone().ok_or_else(|| "the producer is closed".to_owned())
     }
 
+    /// Learns how many partitions those topics have whose partition a record names; why not, of those it cannot.
+    async fn count(&self, client: &Arc<Client>, records: &[Outgoing], indices: &[usize]) -> Vec<(Arc<str>, Fault)> {
+        let named = indices.iter().map(|index| &records[*index]).filter(|record| record.partition.is_some());
+        let mut missing: Vec<Arc<str>> =
+            named.filter(|record| self.counts.get(&record.topic).is_none()).map(|r| Arc::clone(&r.topic)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let mut faults = Vec::new();
+        for topic in missing {
+            if let Err(fault) = self.count_one(client, &topic).await {
+                faults.push((topic, fault));
+            }
+        }
+        faults
+    }
+
+    async fn count_one(&self, client: &Arc<Client>, topic: &Arc<str>) -> Result<(), Fault> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let (asked, name) = (Arc::clone(client), Arc::clone(topic));
+            let answer = tokio::task::spawn_blocking(move || Counts::ask(asked.client(), &name)).await;
+            match answer.map_err(|error| Fault::Closed(error.to_string()))? {
+                Asked::Count(count) => {
+                    self.counts.keep(topic, count);
+                    return Ok(());
+                }
+                Asked::Refused(error) => return Err(Fault::Client(error)),
+                Asked::Nobody => {}
+            }
+            self.current().map_err(Fault::Closed)?;
+            if Instant::now() > deadline {
+                return Err(Fault::Client(ClientError::MessageProduction(Code::MessageTimedOut)));
+            }
+            tokio::time::sleep(COUNT_WAIT).await;
+        }
+    }
+
+    /// Hands one record to librdkafka, which copies it; an error of its own settles the record at once.
+    async fn enqueue(&self, client: &Arc<Client>, record: &Outgoing, index: usize, batch: &Arc<BatchState>) {
+        let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
+        let mut message: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(&record.topic, delivery);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        message.partition = record.partition.map(|number| self.counts.place(&record.topic, number));
+        message.headers = headers(record);
+        loop {
+            let sent = {
+                // Held until it is handed over: what is handed over before the producer is closed is reported by that,
+                // and nothing may be handed over after.
+                let current = self.client();
+                if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
+                    break;
+                }
+                client.send(message)
+            };
+            match sent {
+                Ok(()) => return,
+                Err((ClientError::MessageProduction(Code::QueueFull), same)) => {
+                    message = same;
+                    tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                }
+                Err((ClientError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
+                    return batch.settle(index, Err(Fault::Oversize));
+                }
+                Err((error, _)) => return batch.settle(index, Err(Fault::Client(error))),
+            }
+        }
+        let why = self.current().err().unwrap_or_else(|| "the producer failed and was built anew".to_owned());
+        batch.settle(index, Err(Fault::Closed(why)));
+    }
+
     /// After a fatal error an idempotent producer refuses everything: a new one, with an id of its own, takes over.
     fn replace_if_fatal(&self, faults: &[(usize, Fault)]) {
         if faults.is_empty() {
@@ -196,125 +261,12 @@ impl Shared {
     }
 }
 
-/// Hands one record to librdkafka, which copies it; an error of its own settles the record at once.
-async fn enqueue(client: &Client, record: &Outgoing, index: usize, batch: &Arc<BatchState>) {
-    let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
-    let mut message: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(&record.topic, delivery);
-    message.key = record.key.as_deref();
-    message.payload = record.value.as_deref();
-    message.partition = record.partition;
-    message.headers = headers(record);
-    loop {
-        match client.send(message) {
-            Ok(()) => return,
-            Err((ClientError::MessageProduction(Code::QueueFull), same)) => {
-                message = same;
-                tokio::time::sleep(QUEUE_FULL_WAIT).await;
-            }
-            Err((error, _)) => return batch.settle(index, Err(Fault::Client(error))),
-        }
-    }
-}
-
 fn headers(record: &Outgoing) -> Option<OwnedHeaders> {
     if record.headers.is_empty() {
         return None;
     }
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
     Some(record.headers.iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value })))
-}
-
-/// What librdkafka hands back with a record's fate. A `Box`, because a batch's records share the state behind it.
-struct Delivery {
-    batch: Arc<BatchState>,
-    index: usize,
-}
-
-struct BatchState {
-    left: AtomicUsize,
-    faults: Mutex<Vec<(usize, Fault)>>,
-    done: Notify,
-}
-
-/// Why a record failed.
-#[derive(Clone, Debug)]
-enum Fault {
-    Client(ClientError),
-    Closed(String),
-}
-
-impl BatchState {
-    fn new(count: usize) -> Self {
-        Self { left: AtomicUsize::new(count), faults: Mutex::default(), done: Notify::new() }
-    }
-
-    fn settle(&self, index: usize, fate: Result<(), Fault>) {
-        if let Err(fault) = fate {
-            self.faults().push((index, fault));
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Keeps a permit when nobody waits yet.
-            self.done.notify_one();
-        }
-    }
-
-    async fn settled(&self) {
-        while self.left.load(Ordering::Acquire) > 0 {
-            self.done.notified().await;
-        }
-    }
-
-    fn faults(&self) -> MutexGuard<'_, Vec<(usize, Fault)>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_faults(&self) -> Vec<(usize, Fault)> {
-        let mut faults = std::mem::take(&mut *self.faults());
-        faults.sort_unstable_by_key(|(index, _)| *index);
-        faults
-    }
-}
-
-impl Fault {
-    fn is_too_large(&self) -> bool {
-        matches!(self, Self::Client(ClientError::MessageProduction(Code::MessageSizeTooLarge)))
-    }
-
-    fn describe(self, index: usize, record: &Outgoing, max_bytes: u32) -> BatchError {
-        let error = match self {
-            Self::Closed(reason) => return BatchError { index, reason, permanent: false },
-            Self::Client(error) => error,
-        };
-        let topic = &record.topic;
-        let (reason, permanent) = match error {
-            ClientError::MessageProduction(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => {
-                let size = record.size();
-                let hint = format!(
-                    "raise kafka.producer.message_max_bytes (now {max_bytes}) and the topic's max.message.bytes, or send less"
-                );
-                (format!("a record of {size} bytes is too large for topic {topic}: {hint}"), true)
-            }
-            ClientError::MessageProduction(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
-                (format!("topic {topic} does not exist: run `headwater topology apply`"), false)
-            }
-            ClientError::MessageProduction(Code::UnknownPartition) => {
-                let partition = record.partition.unwrap_or(-1);
-                (format!("topic {topic} has no partition {partition}: its partition count was changed"), false)
-            }
-            ClientError::MessageProduction(Code::MessageTimedOut) => {
-                (format!("no acknowledgement from topic {topic} in time: the broker may be down"), false)
-            }
-            ClientError::MessageProduction(Code::PurgeQueue | Code::PurgeInflight) => {
-                ("the producer was closed before the record was acknowledged".to_owned(), false)
-            }
-            ClientError::MessageProduction(code @ (Code::InvalidRecord | Code::InvalidTimestamp)) => {
-                (format!("topic {topic} refuses the record: {code}"), true)
-            }
-            ClientError::Nul(_) => (format!("{topic:?} is no topic name"), true),
-            error => (format!("record for topic {topic} was not published: {error}"), false),
-        };
-        BatchError { index, reason, permanent }
-    }
 }
 
 /// Receives what became of each record, on the producer's polling thread.

@@ -8,7 +8,7 @@ use headwater::{
     ports::{BoxFuture, Committer, From},
 };
 
-use super::producer::{BatchErrors, Producer};
+use super::{batch::BatchErrors, producer::Producer};
 
 /// Publishes units of work to Kafka.
 pub struct KafkaPublisher {

@@ -69,7 +69,7 @@ impl Record {
 pub struct Outgoing {
     /// The topic to write to.
     pub topic: Arc<str>,
-    /// The partition, or `None` for murmur2 of the key as Java does it.
+    /// The partition of that number modulo the topic's partition count, or `None` for murmur2 of the key as Java does it.
     pub partition: Option<i32>,
     /// The key's bytes, if it has one.
     pub key: Option<Vec<u8>>,

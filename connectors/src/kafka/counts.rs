@@ -1,0 +1,80 @@
+//! How many partitions topics have, asked once of each.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    client::{Client, ClientContext},
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+};
+
+/// Topics remembered at most; beyond that all are asked about anew.
+const KEPT: usize = 10_000;
+/// How long one question may take, and so how long a closed producer may hold up the end of the process.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Partition counts by topic. One that has grown meanwhile keeps its old count here until the process ends: a number
+/// that is valid, and the same for all records of a partition.
+#[derive(Default)]
+pub(crate) struct Counts(Mutex<HashMap<Arc<str>, i32>>);
+
+/// What the cluster says.
+pub(crate) enum Asked {
+    /// So many, at least 1.
+    Count(i32),
+    /// Another question changes nothing now.
+    Refused(ClientError),
+    /// Nothing that helps; it may later.
+    Nobody,
+}
+
+impl Counts {
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, i32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, topic: &str) -> Option<i32> {
+        self.known().get(topic).copied()
+    }
+
+    pub(crate) fn keep(&self, topic: &Arc<str>, count: i32) {
+        let mut known = self.known();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(Arc::clone(topic), count);
+    }
+
+    pub(crate) fn forget(&self, topic: &str) {
+        self.known().remove(topic);
+    }
+
+    /// The partition that stands for `number`.
+    pub(crate) fn place(&self, topic: &str, number: i32) -> i32 {
+        // Without a count, since another batch has just forgotten it, the number itself: the broker says if it is none.
+        self.get(topic).map_or(number.max(0), |count| number.rem_euclid(count))
+    }
+
+    /// Asks the cluster; blocks.
+    pub(crate) fn ask<C: ClientContext>(client: &Client<C>, topic: &str) -> Asked {
+        let refused = |code| Asked::Refused(ClientError::MessageProduction(code));
+        let metadata = match client.fetch_metadata(Some(topic), ANSWER) {
+            Ok(metadata) => metadata,
+            Err(error @ ClientError::Nul(_)) => return Asked::Refused(error),
+            Err(_) => return Asked::Nobody,
+        };
+        let Some(topic) = metadata.topics().first() else { return Asked::Nobody };
+        match topic.error().map(Code::from) {
+            None => match i32::try_from(topic.partitions().len()) {
+                Ok(count @ 1..) => Asked::Count(count),
+                _ => Asked::Nobody,
+            },
+            // A topic that is just being created has none of it yet.
+            Some(Code::LeaderNotAvailable) => Asked::Nobody,
+            Some(code) => refused(code),
+        }
+    }
+}
