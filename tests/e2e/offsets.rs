@@ -139,7 +139,7 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
     }
 }
 
-/// Red when an offset is taken for every partition, one that the log does not have is committed as it is, or a name that is
+/// Red when a group that never started has all before it whatever its start, an offset is taken for every partition, one that the log does not have is committed as it is, or a name that is
 /// not known is another exit code than wrong usage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_that_cannot_be_meant_is_refused_with_what_can() {
@@ -150,6 +150,10 @@ async fn a_reset_that_cannot_be_meant_is_refused_with_what_can() {
         foreign.send(&topic, Some(&order), Some(&payments.value(&order, 1, None)), &[]);
     }
     foreign.flush();
+    assert_eq!(sum(&lines(&space, &["offsets", "show", "paid"]).await, &topic, "lag"), 20);
+    let late = [("HEADWATER__DEFAULTS__START", "latest")];
+    let (_, out, err) = Process::run(PROGRAM, &space, &["groups", "paid", "--json"], &late, "").await;
+    assert!(out.contains("\"lag\":0") && out.contains("never started"), "{out}{err}");
     let reset = |more: &'static [&'static str]| [&["offsets", "reset"][..], more].concat();
     for (arguments, part) in [
         (reset(&["piad", "--to", "earliest"]), "did you mean `paid`?"),

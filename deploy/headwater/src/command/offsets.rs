@@ -255,3 +255,27 @@ fn as_json(group: &str, m: &Move, dry_run: bool) -> Json {
         "dry_run": dry_run,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::standing::tests::place, *};
+
+    /// Red when records are counted that the log has not, or a place is not brought into it and said.
+    #[test]
+    fn a_move_counts_what_the_log_has() {
+        let of = |committed, asked| Move::new(&place(committed), asked);
+        for (moved, to, again, skipped, effect) in [
+            (of(Some(15), 10), 10, 5, 0, "5 will be read again"),
+            (of(Some(15), 3), 10, 5, 0, "5 will be read again; the log begins at 10, not at 3"),
+            (of(Some(15), 20), 20, 0, 5, "5 will be skipped"),
+            (of(Some(7), 12), 12, 0, 2, "2 will be skipped"),
+            (of(Some(99), 10), 10, 10, 0, "10 will be read again"),
+            (of(Some(15), 15), 15, 0, 0, "stays"),
+            (of(None, 10), 10, 0, 0, "begins here"),
+            (of(None, 50), 20, 0, 10, "10 will be skipped; the log ends at 20, not at 50"),
+        ] {
+            assert_eq!((moved.to, moved.again(), moved.skipped()), (to, again, skipped), "{moved:?}");
+            assert_eq!(moved.effect(), effect);
+        }
+    }
+}

@@ -264,3 +264,32 @@ async fn places(
     places.sort_by_key(|place| place.purpose);
     Ok(places)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A place in a log that has the offsets 10 to 19.
+    pub(in crate::command) fn place(committed: Option<i64>) -> Place {
+        Place {
+            partition: TopicPartition::new("t", 0),
+            purpose: Purpose::Input,
+            committed,
+            note: String::new(),
+            next: committed.unwrap_or(10),
+            first: 10,
+            end: 20,
+        }
+    }
+
+    /// Red when what retention deleted counts as waiting, or a place outside of the log is not said.
+    #[test]
+    fn a_place_outside_of_the_log_is_said() {
+        let of = |committed| (place(committed).lag(), place(committed).remark().unwrap_or_default());
+        assert_eq!(of(None), (10, String::new()));
+        assert_eq!(of(Some(15)), (5, String::new()));
+        assert_eq!(of(Some(7)), (10, "3 deleted unread by retention".to_owned()));
+        let (lag, remark) = of(Some(99));
+        assert!(lag == 0 && remark.contains("created anew"), "{lag} {remark}");
+    }
+}
