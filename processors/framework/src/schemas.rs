@@ -2,16 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
+
+use tokio::sync::Semaphore;
 
 use crate::{
     catalogue::topic_of,
     codec::{CodecError, Encoder, WriterSchema},
     emit::Encoders,
     payload::EventType,
-    ports::{Clock, SchemaError, Schemas},
+    ports::{Clock, SchemaError, SchemaText, Schemas},
     topology::subject_of,
 };
 
@@ -23,7 +25,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(30);
 /// After an outage nobody asks again for this long, so that waiting records do not queue up behind time-outs.
 const OUTAGE_FOR: Duration = Duration::from_millis(500);
 /// A producer of random ids must not fill the memory.
-const UNKNOWN_LIMIT: usize = 1_000;
+const UNKNOWN_LIMIT: usize = 10_000;
+/// How many questions the registry is asked at once.
+const QUESTIONS: usize = 16;
 
 /// The cache in front of the registry. Only definite answers are kept, and "unknown" only for a while.
 pub struct SchemaCache {
@@ -31,14 +35,40 @@ pub struct SchemaCache {
     clock: Arc<dyn Clock>,
     known: RwLock<HashMap<u32, Arc<WriterSchema>>>,
     negative: Mutex<Negative>,
-    /// One fetch at a time: many records wait for the same new schema.
-    fetching: tokio::sync::Mutex<()>,
+    /// Ids that are being fetched: many records wait for the same new schema, and none for another's.
+    fetching: Mutex<HashMap<u32, Arc<tokio::sync::Mutex<()>>>>,
+    /// Questions that the registry is asked at once; waiting for the second look takes no place.
+    asking: Semaphore,
 }
 
 #[derive(Default)]
 struct Negative {
     unknown: HashMap<u32, (Duration, String)>,
     outage: Option<(Duration, String)>,
+}
+
+/// A place among those that wait for one id; the last one to leave forgets the id.
+struct Turn<'a> {
+    cache: &'a SchemaCache,
+    id: u32,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(cache: &'a SchemaCache, id: u32) -> Self {
+        let lock = cache.fetching().entry(id).or_default().clone();
+        Self { cache, id, lock }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut fetching = self.cache.fetching();
+        // The table's own, and this one.
+        if Arc::strong_count(&self.lock) <= 2 {
+            fetching.remove(&self.id);
+        }
+    }
 }
 
 /// Why there is no schema for an id.
@@ -58,7 +88,8 @@ impl SchemaCache {
             clock,
             known: RwLock::default(),
             negative: Mutex::default(),
-            fetching: tokio::sync::Mutex::new(()),
+            fetching: Mutex::default(),
+            asking: Semaphore::new(QUESTIONS),
         }
     }
 
@@ -72,7 +103,8 @@ impl SchemaCache {
         if let Some(schema) = self.cached(id) {
             return Ok(schema);
         }
-        let _one = self.fetching.lock().await;
+        let turn = Turn::of(self, id);
+        let _one = turn.lock.lock().await;
         if let Some(schema) = self.cached(id) {
             return Ok(schema);
         }
@@ -90,10 +122,10 @@ impl SchemaCache {
     }
 
     async fn fetch(&self, id: u32) -> Result<Arc<WriterSchema>, NoSchema> {
-        let mut answer = self.port.by_id(id).await;
+        let mut answer = self.ask(id).await?;
         if matches!(answer, Err(SchemaError::Unknown(_))) {
             self.clock.sleep(SECOND_LOOK).await;
-            answer = self.port.by_id(id).await;
+            answer = self.ask(id).await?;
         }
         match answer {
             Ok(text) => WriterSchema::parse(id, &text.schema, &text.references)
@@ -101,6 +133,22 @@ impl SchemaCache {
             Err(SchemaError::Unknown(why)) => Err(NoSchema::Poison(format!("the registry has no schema {id}: {why}"))),
             Err(SchemaError::Outage(why)) => Err(NoSchema::Outage(why)),
         }
+    }
+
+    /// Asks the registry, unless it was found down while this waited for its turn.
+    async fn ask(&self, id: u32) -> Result<Result<SchemaText, SchemaError>, NoSchema> {
+        // Nobody closes the semaphore.
+        let _place = self.asking.acquire().await;
+        self.remembered(id)?;
+        let answer = self.port.by_id(id).await;
+        if let Err(SchemaError::Outage(why)) = &answer {
+            self.remember(id, &NoSchema::Outage(why.clone()));
+        }
+        Ok(answer)
+    }
+
+    fn fetching(&self) -> MutexGuard<'_, HashMap<u32, Arc<tokio::sync::Mutex<()>>>> {
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remembered(&self, id: u32) -> Result<(), NoSchema> {
@@ -148,10 +196,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        driver::clock::ManualClock,
-        ports::{BoxFuture, SchemaText},
-    };
+    use crate::{driver::clock::ManualClock, ports::BoxFuture};
 
     const SECOND: Duration = Duration::from_secs(1);
     /// What the registry holds under this id is not Avro.
@@ -280,6 +325,27 @@ mod tests {
         assert_eq!(bench.asked().len(), 2, "that there is none is found out once, too");
     }
 
+    /// Red when one lock covers all fetches, more questions are asked at once than may be, or an id is kept that nobody
+    /// waits for.
+    #[test]
+    fn unknown_ids_do_not_wait_for_one_another() {
+        let bench = Bench::of((0..200).map(|_| unknown()));
+        let all = bench.wait(futures_util::future::join_all((0..100).map(|id| bench.cache.get(id))));
+        assert!(all.iter().all(Result::is_err));
+        // The last of 100 questions of 0.1 s, 16 at once, is asked at 0.6 s, and again 2 s after its answer.
+        assert_eq!(bench.clock.elapsed(), 2 * SECOND + 8 * SECOND / 10);
+        assert!(bench.cache.fetching().is_empty());
+    }
+
+    /// Red when those that wait for their turn at a registry that is down ask it all the same.
+    #[test]
+    fn nobody_queues_at_a_registry_that_is_down() {
+        let bench = Bench::of((0..100).map(|_| outage()));
+        let all = bench.wait(futures_util::future::join_all((0..100).map(|id| bench.cache.get(id))));
+        assert!(all.iter().all(|one| matches!(one, Err(NoSchema::Outage(_)))));
+        assert_eq!(bench.asked().len(), QUESTIONS);
+    }
+
     /// Red when a schema that is not Avro is taken for an outage, or fetched for every record.
     #[test]
     fn what_is_not_avro_is_remembered_as_poison() {
@@ -295,7 +361,7 @@ mod tests {
     fn unknown_ids_do_not_fill_the_memory() {
         let bench = Bench::of([]);
         let no = NoSchema::Poison("none".to_owned());
-        (0..2_500).for_each(|id| bench.cache.remember(id, &no));
+        (0..25_000).for_each(|id| bench.cache.remember(id, &no));
         let remembered = bench.cache.negative.lock().unwrap().unknown.len();
         assert!((1..=UNKNOWN_LIMIT).contains(&remembered), "{remembered}");
     }

@@ -214,28 +214,29 @@ impl Worker {
                 );
                 let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
                 let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
-                self.hold(Job { failed, first_failed_ms, ..job }, pause, &why);
+                self.note(&job.partition, Some(why));
+                self.hold(Job { failed, first_failed_ms, ..job }, pause);
                 None
             }
             Outcome::Wait(pause, why) => {
-                self.hold(job, pause, &why);
+                // The reason of a partition that stands still for good is the more important one.
+                if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(&why)) {
+                    tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = why, "a partition waits");
+                    self.note(&job.partition, Some(why));
+                }
+                self.hold(job, pause);
                 None
             }
         }
     }
 
     /// Keeps a job for another attempt and holds its partition until then.
-    fn hold(&mut self, mut job: Job, pause: Duration, why: &str) {
+    fn hold(&mut self, mut job: Job, pause: Duration) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
         if !partition.keeps(&job) || self.stopping.is_some() {
             partition.begun -= 1;
             partition.blocks -= usize::from(job.blocks);
             return;
-        }
-        // The reason of a partition that stands still for good is the more important one.
-        if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(why)) {
-            self.source.control(Control::Note(vec![(job.partition.clone(), Some(why.to_owned()))]));
-            tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = why, "a partition waits");
         }
         if partition.blocks == 0 {
             self.source.control(Control::Pause(vec![job.partition.clone()]));
@@ -255,10 +256,15 @@ impl Worker {
             partition.let_go_from(at);
             (partition.life, partition.end) = (Life::Stopped, at);
             self.state.trouble(&id.to_string(), Some(reason));
-            self.source.control(Control::Note(vec![(id.clone(), Some(reason.to_owned()))]));
+            self.note(id, Some(reason.to_owned()));
             self.source.control(Control::Pause(vec![id.clone()]));
         }
         self.count_partitions();
+    }
+
+    /// Has the source tell outside why a partition stands still.
+    fn note(&mut self, id: &TopicPartition, why: Option<String>) {
+        self.source.control(Control::Note(vec![(id.clone(), why)]));
     }
 
     /// Runs held jobs again whose pause is over.
