@@ -21,7 +21,13 @@ mod membership;
 
 pub use parts::{Parts, Settings, WorkerError};
 
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
@@ -56,7 +62,9 @@ pub struct Worker {
     partitions: BTreeMap<TopicPartition, Partition>,
     running: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
     /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
-    fetching: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
+    fetching: FuturesUnordered<BoxFuture<'static, (Job, Option<Outcome>)>>,
+    /// Those whose schema has come, to begin once there is a place.
+    ready: VecDeque<Job>,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     starts: u64,
@@ -84,7 +92,10 @@ impl Worker {
                         self.completed(job, outcome);
                     }
                 }
-                Some((job, outcome)) = self.fetching.next(), if !self.fetching.is_empty() => self.completed(job, outcome),
+                Some((job, outcome)) = self.fetching.next(), if !self.fetching.is_empty() => match outcome {
+                    Some(outcome) => self.completed(job, outcome),
+                    None => self.ready.push_back(job),
+                },
                 fetched = self.source.next(records) => {
                     if self.fetched(fetched)? {
                         return Ok(());
@@ -121,6 +132,14 @@ impl Worker {
 
     /// Begins what may begin, a partition after the other; true when it stopped only to look around.
     fn dispatch(&mut self) -> bool {
+        while self.running.len() < self.settings.concurrency
+            && let Some(job) = self.ready.pop_front()
+        {
+            // A partition may have left while its record waited for the schema.
+            if self.partitions.get(&job.partition).is_some_and(|p| p.start == job.start) {
+                self.begin(job);
+            }
+        }
         if self.stopping.is_some() {
             return false;
         }

@@ -1,6 +1,10 @@
 //! What a worker is made of, and how it is put together.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::stream::FuturesUnordered;
 
@@ -147,6 +151,7 @@ impl Worker {
             partitions: BTreeMap::new(),
             running: FuturesUnordered::new(),
             fetching: FuturesUnordered::new(),
+            ready: VecDeque::new(),
             moved: BTreeMap::new(),
             starts: 0,
             stopping: None,

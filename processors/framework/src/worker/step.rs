@@ -93,8 +93,8 @@ pub(crate) enum Fate {
 pub(crate) enum Begun {
     Over(Job, Outcome),
     Running(BoxFuture<'static, (Job, Outcome)>),
-    /// The same, and it waits for the registry: it takes no place of those that run.
-    Fetching(BoxFuture<'static, (Job, Outcome)>),
+    /// It waits for its schema: then it begins again, unless there is an outcome.
+    Fetching(BoxFuture<'static, (Job, Option<Outcome>)>),
 }
 
 /// How a group treats one record.
@@ -140,7 +140,10 @@ impl Step {
             Err(outcome) => Next::Over(outcome),
             Ok(opened) => match self.schemas.cached(opened.schema_id) {
                 Some(schema) => self.work(&job, opened, &schema),
-                None => return Begun::Fetching(self.clone().fetch_and_work(job).boxed()),
+                None => {
+                    let schema_id = opened.schema_id;
+                    return Begun::Fetching(self.clone().fetch(job, schema_id).boxed());
+                }
             },
         };
         match next {
@@ -155,21 +158,15 @@ impl Step {
         }
     }
 
-    async fn fetch_and_work(self: Arc<Self>, job: Job) -> (Job, Outcome) {
-        let next = match self.open(&job) {
-            Err(outcome) => Next::Over(outcome),
-            Ok(opened) => match self.schemas.get(opened.schema_id).await {
-                Ok(schema) => self.work(&job, opened, &schema),
-                Err(NoSchema::Poison(why)) => Next::Over(self.dead(&job, &Fault::new(Kind::Decode, why))),
-                Err(NoSchema::Outage(why)) => {
-                    Next::Over(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
-                }
-            },
+    async fn fetch(self: Arc<Self>, job: Job, schema_id: u32) -> (Job, Option<Outcome>) {
+        let outcome = match self.schemas.get(schema_id).await {
+            Ok(_) => None,
+            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &Fault::new(Kind::Decode, why))),
+            Err(NoSchema::Outage(why)) => {
+                Some(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
+            }
         };
-        match next {
-            Next::Over(outcome) => (job, outcome),
-            Next::Working(working) => self.finish(job, working).await,
-        }
+        (job, outcome)
     }
 
     /// Waits for the function, up to the time limit.
