@@ -6,6 +6,8 @@ use headwater::Time;
 use headwater_tests::{Foreign, Payments, Process, Space, eventually};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
 };
 use serde_json::Value as Json;
@@ -137,6 +139,41 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
         let later = lines(&space, &[&place[..], &["2999-01-01T00:00:00Z"]].concat()).await;
         assert_eq!((sum(&later, on, "again"), sum(&later, on, "skipped")), (0, 5), "{group}");
     }
+}
+
+/// What a group says that finds its topic created anew is what helps. Red when a reset keeps the old topic's id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_names() {
+    let space = space("offsets_anew").await;
+    let (topic, foreign, payments) = ready(&space).await;
+    let send = |foreign: &Foreign, count: usize| {
+        for n in 0..count {
+            let order = format!("oa-{n}");
+            foreign.send(&topic, Some(&order), Some(&payments.value(&order, 1, None)), &[]);
+        }
+        foreign.flush();
+    };
+    let start = |name: &str| Process::start(PROGRAM, &space, name, &["run", "--group", "paid"], &[]);
+    let paid = async || space.count("select count(*) from paid where order_id like 'oa-%'").await;
+    let mut first = start("first");
+    send(&foreign, 10);
+    eventually("all are stored", SOON, async || paid().await == 10).await;
+    assert!(first.stop().await.success(), "{}", first.log());
+    drop(foreign);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &space.endpoints.kafka_bootstrap).create().expect("a client");
+    admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    space.create_topics(&[&topic], 2).await;
+    send(&Foreign::new(&space), 30);
+    let second = start("second");
+    let command = format!("offsets reset {}.paid --topic {topic} --to earliest", space.name);
+    second.logs(&command, SOON).await;
+    eventually("it has left", SOON, async || state(&space, "paid").await["state"] == "stopped").await;
+    prints(&space, &command.split(' ').collect::<Vec<_>>()).await;
+    let mut third = start("third");
+    eventually("the new topic is stored", SOON, async || paid().await == 40).await;
+    assert!(third.stop().await.success(), "{}", third.log());
 }
 
 /// Red when a group that never started has all before it whatever its start, an offset is taken for every partition, one that the log does not have is committed as it is, or a name that is

@@ -60,7 +60,7 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
 
     match told(&db, Says::Id("second")).start(&both).await {
         Err(CommitError::Fatal(why)) => {
-            for word in [TOPIC, "group things", "first", "second", "created anew", "headwater.consumer_offsets"] {
+            for word in [TOPIC, "group things", "first", "second", "created anew", "offsets reset"] {
                 assert!(why.contains(word), "{word}: {why}");
             }
         }
@@ -70,9 +70,11 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     // The owner from before still has its epochs, and what the message says helps.
     let two = unit(vec![row(&plain(), 0, 1, thing("b", "x"))], vec![moves(0, 1, 2)]);
     assert_eq!(sink.commit(&two).await.unwrap(), Committed::Done);
-    db.sql(&format!("delete from headwater.consumer_offsets where topic = '{TOPIC}'")).await;
-    assert_eq!(told(&db, Says::Id("second")).start(&both).await.unwrap(), [Start::Policy, Start::Policy]);
-    assert_eq!(db.texts(ROWS).await, rows([(-1, 1, r#""second""#), (-1, 1, r#""second""#)]));
+    let places = both.iter().map(|name| (name.clone(), 0)).collect();
+    let ids = BTreeMap::from([(TOPIC.to_owned(), "second".to_owned())]);
+    db.database.reset_offsets("things", &places, &ids).await.unwrap();
+    assert_eq!(told(&db, Says::Id("second")).start(&both).await.unwrap(), [Start::Offset(0), Start::Offset(0)]);
+    assert_eq!(db.texts(ROWS).await, rows([(0, 4, r#""second""#), (0, 4, r#""second""#)]));
 }
 
 /// Red when a row that has no id keeps none, or an id is overwritten by none.
