@@ -20,7 +20,6 @@ mod flow;
 mod health;
 mod matching;
 mod member;
-mod notes;
 mod partition;
 mod rebalance;
 mod start;

@@ -12,13 +12,14 @@ pub use fulfil_order::fulfil_order;
 pub use send_receipt::send_receipt;
 pub use warehouse::Warehouse;
 
-use headwater::{Pipeline, Sink, with};
+use headwater::{BreakerSettings, Pipeline, Policy, Sink, with};
 use headwater_schemas::{OrderFulfilled, ReceiptRequested};
 
 /// Every processor and sink of the orders pipeline, in one place.
 pub fn orders(warehouse: Warehouse) -> Pipeline {
     Pipeline::default()
         .on("fulfil-order", with(warehouse, fulfil_order))
+        .policy("fulfil-order", Policy::new().breaker("warehouse", BreakerSettings::default()))
         .on("send-receipt", send_receipt)
         .sink("orders-sink", Sink::of::<OrderFulfilled>("orders").key("order_id"))
         .sink("receipts-sink", Sink::of::<ReceiptRequested>("receipts").key("payment_id"))

@@ -182,13 +182,27 @@ impl Cluster {
         .await
     }
 
+    /// The largest record batch that each of these topics takes, bytes (`max.message.bytes`).
+    ///
+    /// # Errors
+    /// When the cluster does not answer; [`KafkaError::Refused`] when one of them does not exist, or may not be described.
+    pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, u64>, KafkaError> {
+        let settings = self.settings(topics).await?;
+        let size = |(topic, mut settings): (String, HashMap<String, Option<String>>)| {
+            let size = settings.remove("max.message.bytes").flatten()?.parse().ok()?;
+            Some((topic, size))
+        };
+        Ok(settings.into_iter().filter_map(size).collect())
+    }
+
     /// What stands between the cluster and these topics; empty when nothing does.
     ///
     /// # Errors
     /// When the cluster does not answer.
     pub async fn plan(&self, specs: &[TopicSpec]) -> Result<Vec<Change>, KafkaError> {
         let topics: HashMap<String, Topic> = self.topics().await?.into_iter().map(|t| (t.name.clone(), t)).collect();
-        let existing: Vec<&TopicSpec> = specs.iter().filter(|spec| topics.contains_key(&spec.name)).collect();
+        let existing = specs.iter().filter(|spec| topics.contains_key(&spec.name) && !spec.config.is_empty());
+        let existing: Vec<&str> = existing.map(|spec| spec.name.as_str()).collect();
         let settings = self.settings(&existing).await?;
         Ok(specs.iter().flat_map(|spec| differences(spec, topics.get(&spec.name), &settings)).collect())
     }
@@ -253,15 +267,12 @@ impl Cluster {
     }
 
     /// The settings of topics that exist, by topic and name.
-    async fn settings(&self, specs: &[&TopicSpec]) -> Result<Settings, KafkaError> {
-        let configured: Vec<ResourceSpecifier<'_>> = specs
-            .iter()
-            .filter(|spec| !spec.config.is_empty())
-            .map(|spec| ResourceSpecifier::Topic(&spec.name))
-            .collect();
-        if configured.is_empty() {
+    async fn settings(&self, topics: &[&str]) -> Result<Settings, KafkaError> {
+        if topics.is_empty() {
             return Ok(Settings::new());
         }
+        let configured: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
         let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();

@@ -90,7 +90,7 @@ pub fn main(build: impl Fn(&Deps) -> anyhow::Result<Pipeline> + 'static) -> Exit
 /// Runs the command until it is done, or until a second signal says that nobody waits for it.
 fn start(program: &Program, arguments: Arguments) -> anyhow::Result<ExitCode> {
     logs::start(program.log_format(), arguments.command.is_service())?;
-    headwater::codec::limit_allocations(RECORD_LIMIT);
+    headwater::codec::limit_allocations(program.record_limit());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -103,9 +103,6 @@ fn start(program: &Program, arguments: Arguments) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     outcome
 }
-
-/// The largest record that is decoded, bytes.
-pub(crate) const RECORD_LIMIT: usize = 16 << 20;
 
 /// Says what went wrong on standard error, a line each.
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use headwater::{Group, Pipeline, Settings, Work, ports::Http};
-use headwater_connectors::{http::HttpClient, kafka::Start};
+use headwater_connectors::{
+    http::HttpClient,
+    kafka::{KafkaConfig, Start},
+};
 use serde::de::DeserializeOwned;
 
 use crate::config::{Config, Layers, LogFormat, Problems, Resolved, nearest};
@@ -69,6 +72,12 @@ impl Program {
     /// The log's format, even where other settings are wrong.
     pub(crate) fn log_format(&self) -> LogFormat {
         self.layers.clone().resolve().map_or(LogFormat::Text, |resolved| resolved.config.log.format)
+    }
+
+    /// The largest record that is read, bytes; the standard one where the settings are wrong.
+    pub(crate) fn record_limit(&self) -> usize {
+        let configured = self.layers.clone().resolve().ok().map(|resolved| resolved.config.kafka.max_record_bytes);
+        usize::try_from(configured.unwrap_or(KafkaConfig::default().max_record_bytes)).unwrap_or(usize::MAX)
     }
 
     /// Puts everything together, with a command's own settings over the configured ones.

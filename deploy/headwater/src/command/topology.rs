@@ -1,6 +1,6 @@
 //! `topology show` and `topology apply`: topics, schemas, migrations and the sinks' tables.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use headwater::{
@@ -9,7 +9,7 @@ use headwater::{
     ports::{SchemaError, Schemas as _},
 };
 use headwater_connectors::{
-    kafka::{Change, TopicSpec},
+    kafka::{Change, HEADER_ROOM, KafkaError, TopicSpec},
     postgres::{Database, PostgresError},
 };
 
@@ -17,11 +17,18 @@ use crate::{
     arguments::TopologyCommand,
     output::Output,
     outside::Outside,
-    program::{App, Program},
+    program::{App, Bounded, Program},
 };
 
 /// Only fields with defaults are added or removed, against every earlier version.
 const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+/// `max.message.bytes` of a topic that says nothing, where no input exists yet to be asked.
+const STANDARD_SIZE: u64 = 1_048_588;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a record that waits is kept beyond its delay: so long may a group stand still.
+const WAITING_KEPT: Duration = DAY.saturating_mul(7);
+/// How long dead letters are kept on their topics; their table keeps them for ever.
+const LETTERS_KEPT: Duration = DAY.saturating_mul(365);
 
 pub(crate) async fn run(program: &Program, command: &TopologyCommand) -> Result<ExitCode> {
     let app = program.load(&[])?;
@@ -65,32 +72,86 @@ pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcom
     outcome
 }
 
+/// The topics of events first: how large their records may be decides how large those of the groups must be.
 async fn topics(app: &App, outside: &Outside, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
-    let specs = specs(app, topology);
-    let plan = if dry_run { outside.cluster.plan(&specs).await } else { outside.cluster.apply(&specs).await };
+    if !create(outside, &event_topics(app, topology), dry_run, outcome).await {
+        return;
+    }
+    match owned_topics(app, outside).await {
+        Ok(specs) => drop(create(outside, &specs, dry_run, outcome).await),
+        Err(error) => outcome.problems.push(error.to_string()),
+    }
+}
+
+/// Whether the cluster has done it, or would.
+async fn create(outside: &Outside, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
+    let plan = if dry_run { outside.cluster.plan(specs).await } else { outside.cluster.apply(specs).await };
     match plan {
         Ok(changes) => {
             for change in changes {
                 let text = if change.is_applied() { change.to_string() } else { format!("note: {change}") };
                 outcome.done.push(text);
             }
+            true
         }
-        Err(error) => outcome.problems.push(error.to_string()),
+        Err(error) => {
+            outcome.problems.push(error.to_string());
+            false
+        }
     }
 }
 
-fn specs(app: &App, topology: &Topology) -> Vec<TopicSpec> {
+fn event_topics(app: &App, topology: &Topology) -> Vec<TopicSpec> {
+    topology.topics.iter().map(|name| spec(app, name.clone(), [])).collect()
+}
+
+/// The topics that the groups own, made for the largest record that each may have to pass on.
+async fn owned_topics(app: &App, outside: &Outside) -> Result<Vec<TopicSpec>, KafkaError> {
+    let names: Vec<String> = outside.cluster.topics().await?.into_iter().map(|topic| topic.name).collect();
+    let reads = |bounded: &Bounded, name: &str| {
+        let subscription = &bounded.group.subscription;
+        subscription.topics.iter().any(|topic| topic == name) || subscription.all_events && name.starts_with("events.")
+    };
+    let inputs = names.iter().map(String::as_str).filter(|name| app.groups.iter().any(|bounded| reads(bounded, name)));
+    let sizes = outside.cluster.max_message_bytes(&inputs.collect::<Vec<_>>()).await?;
+    let owned = |bounded: &Bounded| {
+        let largest = sizes.iter().filter(|(name, _)| reads(bounded, name)).map(|(_, size)| *size).max();
+        owned_by(app, bounded, largest.unwrap_or(STANDARD_SIZE) + u64::from(HEADER_ROOM))
+    };
+    Ok(app.groups.iter().flat_map(owned).collect())
+}
+
+/// The topics that one group owns, for records of at most `size` bytes.
+fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
+    let Some(owned) = bounded.group.owned() else { return Vec::new() };
+    let topic = |name: String, kept: Duration| {
+        let settings = [
+            // The broker's retention counts from a record's timestamp: that of an old one would delete it at once.
+            ("message.timestamp.type", "LogAppendTime".to_owned()),
+            ("retention.ms", kept.as_millis().to_string()),
+            ("max.message.bytes", size.to_string()),
+        ];
+        spec(app, name, settings)
+    };
+    let delays = match bounded.group.work {
+        Work::Process(_) => bounded.settings.ladder.delays(),
+        // A sink waits with what it cannot write now.
+        Work::Sink(_) | Work::DeadLetters => &[],
+    };
+    let retries = delays.iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
+    retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect()
+}
+
+fn spec(app: &App, name: String, settings: impl IntoIterator<Item = (&'static str, String)>) -> TopicSpec {
     let wanted = app.config.topology;
-    let spec = |name: &String| TopicSpec {
-        name: name.clone(),
+    let common =
+        [("min.insync.replicas", wanted.min_insync_replicas.to_string()), ("cleanup.policy", "delete".to_owned())];
+    TopicSpec {
+        name,
         partitions: wanted.partitions,
         replication: wanted.replication,
-        config: vec![
-            ("min.insync.replicas".to_owned(), wanted.min_insync_replicas.to_string()),
-            ("cleanup.policy".to_owned(), "delete".to_owned()),
-        ],
-    };
-    topology.topics.iter().map(spec).collect()
+        config: common.into_iter().chain(settings).map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
 }
 
 async fn schemas(outside: &Outside, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
@@ -155,7 +216,9 @@ async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Out
 fn show(app: &App) -> Result<()> {
     let topology = Topology::of(&app.pipeline);
     let mut out = Output::new();
-    for spec in specs(app, &topology) {
+    // How large their records may be is left out: only the cluster knows it.
+    let owned = app.groups.iter().flat_map(|bounded| owned_by(app, bounded, 0));
+    for spec in event_topics(app, &topology).into_iter().chain(owned) {
         out.line(Change::Create(spec).to_string().replacen("create topic", "topic", 1))?;
     }
     for subject in &topology.subjects {
@@ -168,6 +231,7 @@ fn show(app: &App) -> Result<()> {
         let (group, reads) = (&bounded.group, &bounded.group.subscription);
         let mut topics = reads.topics.clone();
         topics.extend(reads.all_events.then(|| "events.*".to_owned()));
+        topics.extend(matches!(group.work, Work::DeadLetters).then(|| format!("{}*.dlq", app.config.prefix)));
         let to = match &group.work {
             Work::Process(_) => String::new(),
             Work::Sink(sink) => format!(", writes table {}", sink.table),

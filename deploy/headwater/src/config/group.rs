@@ -7,7 +7,6 @@ use headwater_connectors::kafka;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::Config;
-use crate::RECORD_LIMIT;
 
 /// `[defaults]`, where everything is said, or `[groups.NAME]`, where what is left out is the default's.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -174,7 +173,7 @@ impl Config {
             ladder: own.ladder().or(policy.ladder.clone()).or(all.ladder()).unwrap_or(standard.ladder),
             order: own.order.or(policy.order).or(all.order).unwrap_or(standard.order),
             breakers,
-            max_record_bytes: RECORD_LIMIT,
+            max_record_bytes: usize::try_from(self.kafka.max_record_bytes).unwrap_or(usize::MAX),
             backoff,
             // The source waits as long as `kafka.consumer.drain`: the engine gives up before it, so that what is
             // done by then is still committed.
