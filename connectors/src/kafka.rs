@@ -20,6 +20,7 @@ mod flow;
 mod health;
 mod matching;
 mod member;
+mod notes;
 mod partition;
 mod rebalance;
 mod start;

@@ -1,13 +1,14 @@
-//! Positions that are durable and that the broker does not know yet.
+//! Positions that are durable, and notes on partitions, that the broker does not know yet.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use headwater::{Position, TopicPartition};
+use headwater::{Position, TopicPartition, ports::From};
+use rdkafka::TopicPartitionList;
 
-use super::native::CommitAnswer;
+use super::{KafkaError, native::CommitAnswer, notes::Notes, partition};
 
 /// A commit that was not answered by then counts as failed.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -20,13 +21,15 @@ pub(crate) struct Commits {
     interval: Duration,
     pending: HashMap<TopicPartition, i64>,
     under_way: HashMap<TopicPartition, i64>,
+    notes: Notes,
     sent: Instant,
     not_before: Instant,
 }
 
 impl Commits {
     pub(crate) fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, pending: HashMap::new(), under_way: HashMap::new(), sent: now, not_before: now }
+        let (pending, under_way) = (HashMap::new(), HashMap::new());
+        Self { interval, pending, under_way, notes: Notes::new(now), sent: now, not_before: now }
     }
 
     /// Notes positions; later ones replace earlier ones.
@@ -34,18 +37,52 @@ impl Commits {
         self.pending.extend(positions.into_iter().map(|position| (position.partition, position.next)));
     }
 
-    /// Positions to commit now, if it is time and no commit is under way.
+    /// A partition begins here. It may also begin again: then what was committed may not be taken back by a note, unless
+    /// a store of offsets says so.
+    pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, from: From, told: &str) {
+        let known = self.under_way.get(partition).copied().filter(|_| from == From::Committed);
+        self.notes.began(partition, known.map_or(next, |known| known.max(next)), told);
+    }
+
+    /// Why a partition stands still; `None` once it flows again.
+    pub(crate) fn note(&mut self, partition: &TopicPartition, note: Option<&str>) {
+        self.notes.say(partition, note);
+    }
+
+    /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
     pub(crate) fn due(&mut self, now: Instant) -> Option<&HashMap<TopicPartition, i64>> {
         if !self.under_way.is_empty() && now.duration_since(self.sent) > ANSWER {
             self.failed(now);
         }
-        if self.pending.is_empty() || !self.under_way.is_empty() || now < self.not_before {
+        if !self.under_way.is_empty() || now < self.not_before {
             return None;
         }
+        for (partition, next) in self.notes.due(now) {
+            self.pending.entry(partition).or_insert(next);
+        }
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.pending.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
         self.under_way = std::mem::take(&mut self.pending);
         self.sent = now;
         self.not_before = now + self.interval;
         Some(&self.under_way)
+    }
+
+    /// What is under way, as librdkafka takes it.
+    ///
+    /// # Errors
+    /// When an offset is negative.
+    pub(crate) fn list(&self) -> Result<TopicPartitionList, KafkaError> {
+        let list = partition::list_at(self.under_way.iter().map(|(name, next)| (name, *next)))?;
+        for name in self.under_way.keys() {
+            let note = self.notes.text(name);
+            if let Some(mut element) = list.find_partition(&name.topic, name.partition).filter(|_| !note.is_empty()) {
+                element.set_metadata(note);
+            }
+        }
+        Ok(list)
     }
 
     /// Takes an answer: what failed is tried again later, unless there is a newer position.
@@ -75,18 +112,20 @@ impl Commits {
 
     /// Whether the broker knows everything.
     pub(crate) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.under_way.is_empty()
+        self.pending.is_empty() && self.under_way.is_empty() && self.notes.is_settled()
     }
 
     /// Lets the next commit go out at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.not_before = now;
+        self.notes.hurry(now);
     }
 
-    /// Takes the positions of partitions that leave; those under way too, since nobody will wait for their answer.
+    /// Takes the positions of partitions that leave, and forgets what was said of them; those under way too, since nobody will wait for their answer.
     pub(crate) fn take(&mut self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, i64)> {
         let mut taken = Vec::new();
         for partition in partitions {
+            self.notes.forget(partition);
             let under_way = self.under_way.remove(partition);
             if let Some(next) = self.pending.remove(partition).or(under_way) {
                 taken.push((partition.clone(), next));
@@ -148,5 +187,77 @@ mod tests {
         commits.add([at(7)]);
         assert_eq!(commits.take(&[at(0).partition]), [(at(0).partition, 7)]);
         assert!(commits.is_settled());
+    }
+
+    fn noted(commits: &Commits) -> Vec<(i64, String)> {
+        let list = commits.list().unwrap();
+        let elements = list.elements();
+        elements.iter().map(|e| (e.offset().to_raw().unwrap(), e.metadata().to_owned())).collect()
+    }
+
+    /// Red when a note waits for the position to move, goes out more than once a second, or before there is a position; or
+    /// when a commit of a position leaves the note out.
+    #[test]
+    fn a_note_is_committed_beside_a_position_that_stands_still() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::from_millis(10), now);
+        commits.note(&name, Some("closed for lunch"));
+        assert!(commits.due(now).is_none(), "there is no position yet");
+        commits.began(&name, 5, From::Committed, "");
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(5, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(5, None));
+        assert!(commits.due(now + Duration::from_secs(5)).is_none(), "said once");
+        assert!(commits.is_settled());
+        let now = now + Duration::from_secs(10);
+        commits.add([at(6)]);
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(6, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(6, None));
+        commits.note(&name, None);
+        assert!(!commits.is_settled());
+        assert!(commits.due(now + Duration::from_millis(20)).is_some());
+        assert_eq!(noted(&commits), [(6, String::new())]);
+        commits.answered(now, &answer(6, None));
+        commits.note(&name, Some("again"));
+        assert!(commits.due(now + Duration::from_millis(900)).is_none(), "once a second");
+        assert!(commits.due(now + Duration::from_millis(1_100)).is_some());
+        commits.answered(now, &answer(6, Some(Code::RebalanceInProgress)));
+        assert!(commits.due(now + Duration::from_secs(3)).is_some(), "a refused one is sent again");
+        assert_eq!(noted(&commits), [(6, "again".to_owned())]);
+    }
+
+    /// Red when a partition that left keeps its note, or what an earlier owner noted is not cleared.
+    #[test]
+    fn a_partition_that_leaves_forgets_its_note_and_the_next_owner_clears_it() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, now);
+        commits.began(&name, 5, From::Offset(5), "");
+        commits.note(&name, Some("closed for lunch"));
+        commits.forget(std::slice::from_ref(&name));
+        assert!(commits.due(now).is_none());
+        commits.began(&name, 5, From::Offset(5), "closed for lunch");
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(5, String::new())]);
+    }
+
+    /// Red when a partition that begins again while its commit is under way is noted at the position before it.
+    #[test]
+    fn a_note_takes_no_position_back() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, now);
+        commits.began(&name, 3, From::Committed, "");
+        commits.add([at(9)]);
+        assert!(commits.due(now).is_some());
+        commits.began(&name, 3, From::Committed, "");
+        commits.answered(now, &answer(9, None));
+        commits.note(&name, Some("closed for lunch"));
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(9, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(9, None));
+        // The store knows better.
+        commits.began(&name, 4, From::Offset(4), "");
+        assert!(commits.due(now + Duration::from_secs(2)).is_some());
+        assert_eq!(noted(&commits), [(4, "closed for lunch".to_owned())]);
     }
 }

@@ -21,7 +21,7 @@ use super::{
     commits::Commits,
     config::ConsumerConfig,
     native::{self, CommitQueue},
-    partition::{self, Partitions, Verdict},
+    partition::{Partitions, Verdict},
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
 };
@@ -207,7 +207,11 @@ impl Member {
                 self.commits.add(ours.collect::<Vec<_>>());
             }
             // Outside of a rebalance nothing waits for it.
-            Control::Released(_) | Control::Note(_) => {}
+            Control::Released(_) => {}
+            Control::Note(notes) => {
+                let ours = notes.iter().filter(|(name, _)| self.partitions.contains(name));
+                ours.for_each(|(name, note)| self.commits.note(name, note.as_deref()));
+            }
             Control::Close => {
                 self.end.get_or_insert(End::Closed);
             }
@@ -295,8 +299,10 @@ impl Member {
     fn commit(&mut self, consumer: &GroupConsumer) {
         self.take_answers(Duration::ZERO);
         let now = Instant::now();
-        let Some(positions) = self.commits.due(now) else { return };
-        let list = partition::list_at(positions.iter().map(|(name, next)| (name, *next)));
+        if self.commits.due(now).is_none() {
+            return;
+        }
+        let list = self.commits.list();
         if let Err(error) = list.and_then(|list| self.send_commit(consumer, &list)) {
             tracing::warn!(group = self.source.group, %error, "positions cannot be committed yet");
             self.commits.failed(now);

@@ -4,7 +4,7 @@
 pub(crate) mod admin;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ffi::{CStr, CString, c_char, c_int},
     ptr::{self, NonNull},
     slice,
@@ -244,6 +244,29 @@ fn read_places(list: NonNull<rd_kafka_topic_partition_list_t>) -> Vec<(TopicPart
         .collect()
 }
 
+/// The texts beside the committed offsets of an answer, without the empty ones; bytes that are not UTF-8 are read lossily.
+///
+/// rdkafka's own `TopicPartitionListElem::metadata` panics on such a text, which any program may commit.
+pub(crate) fn read_notes(list: &TopicPartitionList) -> HashMap<TopicPartition, String> {
+    // SAFETY: the list is alive while it is borrowed, and librdkafka keeps `cnt` elements there.
+    let elements = unsafe {
+        let list = &*list.ptr();
+        let count = usize::try_from(list.cnt).unwrap_or(0);
+        if count == 0 || list.elems.is_null() { &[] } else { slice::from_raw_parts(list.elems, count) }
+    };
+    let noted = elements.iter().filter(|element| element.metadata_size > 0 && !element.metadata.is_null());
+    noted
+        .map(|element| {
+            // SAFETY: every element has a name that ends with a NUL, and `metadata_size` bytes of metadata.
+            let (topic, text) = unsafe {
+                let text = slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size);
+                (CStr::from_ptr(element.topic).to_string_lossy(), String::from_utf8_lossy(text))
+            };
+            (TopicPartition::new(topic.as_ref(), element.partition), text.into_owned())
+        })
+        .collect()
+}
+
 fn code(error: RDKafkaRespErr) -> Option<Code> {
     (error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
 }
@@ -251,7 +274,7 @@ fn code(error: RDKafkaRespErr) -> Option<Code> {
 #[cfg(test)]
 mod tests {
     use rdkafka::{
-        bindings::rd_kafka_header_add,
+        bindings::{rd_kafka_header_add, rd_kafka_mem_malloc},
         message::{Header, OwnedHeaders},
     };
 
@@ -269,5 +292,22 @@ mod tests {
         let read = read_headers(owned.as_borrowed());
         let all: Vec<_> = read.iter().collect();
         assert_eq!(all, [("good", Some(&b"1"[..])), ("b\u{fffd}d", Some(&[0, 255][..]))]);
+    }
+
+    /// Red when the texts go through rdkafka's own reader, which panics on this one: any program may commit it.
+    #[test]
+    fn a_note_that_is_not_utf8_is_read_lossily() {
+        let mut list = TopicPartitionList::new();
+        list.add_partition("t", 3);
+        list.add_partition("t", 4);
+        // SAFETY: the list is alive and has two elements; librdkafka frees what it allocates here with the list.
+        unsafe {
+            let text = rd_kafka_mem_malloc(ptr::null_mut(), 2).cast::<u8>();
+            text.copy_from([b'b', 0xff].as_ptr(), 2);
+            let first = &mut *(*list.ptr()).elems;
+            (first.metadata, first.metadata_size) = (text.cast(), 2);
+        }
+        let expected = HashMap::from([(TopicPartition::new("t", 3), "b\u{fffd}".to_owned())]);
+        assert_eq!(read_notes(&list), expected);
     }
 }

@@ -17,6 +17,7 @@ use rdkafka::{
 
 use super::{
     member::Member,
+    native,
     partition::{self, Life},
     rebalance::GroupConsumer,
     source::{SourceConfig, Start},
@@ -30,6 +31,14 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(10);
 
 type Places = HashMap<TopicPartition, i64>;
+
+/// What the group has committed, or where its partitions begin.
+#[derive(Default)]
+struct Found {
+    places: Places,
+    /// The notes beside the committed offsets, where there are any.
+    told: HashMap<TopicPartition, String>,
+}
 
 impl Member {
     /// Finds the place of every partition that the engine has begun since.
@@ -48,36 +57,39 @@ impl Member {
             return;
         }
         match self.places(consumer, &due) {
-            Ok(places) => {
-                due.iter().for_each(|(name, from, start)| self.begin(consumer, name, places.get(name), *from, *start))
-            }
+            Ok(found) => due.iter().for_each(|(name, from, start)| self.begin(consumer, name, &found, *from, *start)),
             Err(error) => due.iter().for_each(|(name, ..)| self.begin_later(name, &error)),
         }
     }
 
     /// Where each begins; those by the earliest record are left out, since the log's start says it.
-    fn places(&self, consumer: &GroupConsumer, due: &[(TopicPartition, From, u64)]) -> Result<Places, ClientError> {
+    fn places(&self, consumer: &GroupConsumer, due: &[(TopicPartition, From, u64)]) -> Result<Found, ClientError> {
+        let names: Vec<TopicPartition> = due.iter().map(|(name, ..)| name.clone()).collect();
+        // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
+        let Found { places: committed, told } = committed(consumer, &names)?;
         let mut places = Places::new();
-        let mut asked = Vec::new();
-        let by_policy = self.source.start != Start::Earliest;
+        let mut without = Vec::new();
         for (name, from, _) in due {
-            match from {
-                From::Offset(offset) => {
-                    places.insert(name.clone(), *offset);
-                }
-                From::Committed => asked.push(name.clone()),
+            let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
+            let place = match from {
+                From::Offset(offset) => Some(*offset),
+                From::Committed => committed.get(name).copied(),
                 // The store has no offset of it. What the policy once resolved to was committed here, for this moment.
-                From::Policy if by_policy && !self.source.owns(&name.topic) => asked.push(name.clone()),
-                From::Policy => {}
+                From::Policy if by_policy => committed.get(name).copied(),
+                From::Policy => None,
+            };
+            match place {
+                Some(place) => {
+                    places.insert(name.clone(), place);
+                }
+                None if by_policy => without.push(name.clone()),
+                None => {}
             }
         }
-        let committed = committed(consumer, &asked)?;
-        asked.retain(|name| !committed.contains_key(name) && !self.source.owns(&name.topic));
-        places.extend(committed);
-        if !asked.is_empty() && by_policy {
-            places.extend(self.fresh(consumer, &asked)?);
+        if !without.is_empty() {
+            places.extend(self.fresh(consumer, &without)?);
         }
-        Ok(places)
+        Ok(Found { places, told })
     }
 
     /// By the start policy, for a group that has committed nothing of its inputs: for every partition of them, and
@@ -89,7 +101,7 @@ impl Member {
     fn fresh(&self, consumer: &GroupConsumer, asked: &[TopicPartition]) -> Result<Places, ClientError> {
         let mut all = inputs(consumer, &self.source)?;
         all.extend(asked.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
-        if !committed(consumer, &all)?.is_empty() {
+        if !committed(consumer, &all)?.places.is_empty() {
             return Ok(Places::new());
         }
         let mut places = match self.source.start {
@@ -110,12 +122,12 @@ impl Member {
     }
 
     /// Lets a partition begin at its place, if the log has it.
-    fn begin(&mut self, consumer: &GroupConsumer, name: &TopicPartition, place: Option<&i64>, from: From, start: u64) {
+    fn begin(&mut self, consumer: &GroupConsumer, name: &TopicPartition, found: &Found, from: From, start: u64) {
         let (low, high) = match consumer.fetch_watermarks(&name.topic, name.partition, ANSWER) {
             Ok(watermarks) => watermarks,
             Err(error) => return self.begin_later(name, &error),
         };
-        let next = place.copied().unwrap_or(low);
+        let next = found.places.get(name).copied().unwrap_or(low);
         if next > high {
             let what = format!("its log ends at offset {high}, and the group would go on at {next}");
             return self.fail_anew(name, &what);
@@ -124,6 +136,7 @@ impl Member {
             self.warn_lost(&name.topic, name.partition, low - next);
         }
         let (group, next) = (&self.source.group, next.max(low));
+        self.commits.began(name, next, from, found.told.get(name).map_or("", String::as_str));
         tracing::debug!(group, partition = %name, offset = next, ?from, "reading begins");
         if let Some(partition) = self.partitions.get_mut(name) {
             partition.life = Life::Delivering { start, next };
@@ -142,11 +155,12 @@ impl Member {
 }
 
 /// What the group has committed of these; those without an offset are left out.
-fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Places, ClientError> {
+fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Found, ClientError> {
     if names.is_empty() {
-        return Ok(Places::new());
+        return Ok(Found::default());
     }
-    places(&consumer.committed_offsets(partition::list(names), ANSWER)?)
+    let list = consumer.committed_offsets(partition::list(names), ANSWER)?;
+    Ok(Found { places: places(&list)?, told: native::read_notes(&list) })
 }
 
 /// The first record of this time or later, where there is one.

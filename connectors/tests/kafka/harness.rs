@@ -12,7 +12,12 @@ use headwater::{
 use headwater_connectors::kafka::{
     ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
 };
-use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+};
 
 /// How long anything may take; far more than it does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +59,36 @@ impl Broker {
     pub(crate) async fn fill(&self, topic: &str, count: usize) {
         let records: Vec<_> = (0..count).map(|n| record(topic, Some(0), &n.to_string())).collect();
         self.producer().send(&records).await.unwrap();
+    }
+
+    /// Position and note that the group has committed of partition 0.
+    pub(crate) async fn committed(&self, topic: &str) -> (Option<i64>, String) {
+        let (bootstrap, topic) = (self.config.bootstrap.clone(), topic.to_owned());
+        let ask = move || {
+            let mut client = ClientConfig::new();
+            let consumer: BaseConsumer =
+                client.set("bootstrap.servers", bootstrap).set("group.id", "g").create().unwrap();
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&topic, 0);
+            let list = consumer.committed_offsets(list, PATIENCE).unwrap();
+            let element = list.find_partition(&topic, 0).unwrap();
+            let next = if let Offset::Offset(next) = element.offset() { Some(next) } else { None };
+            (next, element.metadata().to_owned())
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap()
+    }
+
+    /// Waits until the group has committed this.
+    pub(crate) async fn commits(&self, topic: &str, next: i64, note: &str) {
+        let (deadline, expected) = (Instant::now() + PATIENCE, (Some(next), note.to_owned()));
+        loop {
+            let committed = self.committed(topic).await;
+            if committed == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{committed:?} is committed, not {expected:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub(crate) fn join(&self, topic: &str) -> Reader {
@@ -181,6 +216,10 @@ impl Reader {
 
     pub(crate) fn commit(&mut self, topic: &str, number: i32, next: i64) {
         self.source.control(Control::Commit(vec![Position { partition: partition(topic, number), next }]));
+    }
+
+    pub(crate) fn note(&mut self, topic: &str, note: Option<&str>) {
+        self.source.control(Control::Note(vec![(partition(topic, 0), note.map(str::to_owned))]));
     }
 
     pub(crate) async fn close(mut self) {

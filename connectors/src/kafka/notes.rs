@@ -1,0 +1,114 @@
+//! Why partitions stand still, for who looks at the group from outside: the text beside a committed offset.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use headwater::TopicPartition;
+
+/// Bytes of a note at most; the broker takes 4096.
+const LONGEST: usize = 200;
+/// Between two commits that tell nothing but notes.
+const PACE: Duration = Duration::from_secs(1);
+
+/// What is said of each partition, and what the broker was told.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    standing: HashMap<TopicPartition, Standing>,
+    not_before: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// The position beside which a note can be committed, once there is one.
+    next: Option<i64>,
+    /// Empty while it flows.
+    note: String,
+    told: String,
+}
+
+impl Standing {
+    fn news(&self) -> Option<i64> {
+        self.next.filter(|_| self.note != self.told)
+    }
+}
+
+impl Notes {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { standing: HashMap::new(), not_before: now }
+    }
+
+    fn of(&mut self, partition: &TopicPartition) -> &mut Standing {
+        self.standing.entry(partition.clone()).or_default()
+    }
+
+    /// A partition begins here, and the broker has this note of whoever had it before.
+    pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, told: &str) {
+        let standing = self.of(partition);
+        standing.next = Some(next);
+        told.clone_into(&mut standing.told);
+    }
+
+    /// What is to be said of it from now on, cut to a bounded length.
+    pub(crate) fn say(&mut self, partition: &TopicPartition, note: Option<&str>) {
+        let note = note.unwrap_or_default();
+        note[..note.floor_char_boundary(LONGEST)].clone_into(&mut self.of(partition).note);
+    }
+
+    /// What is said of it; empty while it flows.
+    pub(crate) fn text(&self, partition: &TopicPartition) -> &str {
+        self.standing.get(partition).map_or("", |standing| &standing.note)
+    }
+
+    /// Where notes that the broker does not know can be committed, if it is time.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(TopicPartition, i64)> {
+        if now < self.not_before {
+            return Vec::new();
+        }
+        let news = self.standing.iter().filter_map(|(name, standing)| Some((name.clone(), standing.news()?)));
+        let due: Vec<_> = news.collect();
+        if !due.is_empty() {
+            self.not_before = now + PACE;
+        }
+        due
+    }
+
+    /// The note goes out with this position.
+    pub(crate) fn sent(&mut self, partition: &TopicPartition, next: i64) {
+        let standing = self.of(partition);
+        standing.next = Some(next);
+        standing.note.clone_into(&mut standing.told);
+    }
+
+    /// Whether the broker was told all that can be told.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.standing.values().all(|standing| standing.news().is_none())
+    }
+
+    /// Lets what is left be told at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.not_before = now;
+    }
+
+    pub(crate) fn forget(&mut self, partition: &TopicPartition) {
+        self.standing.remove(partition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a note is cut within a character, or not at all.
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let (mut notes, name) = (Notes::new(Instant::now()), TopicPartition::new("t", 0));
+        notes.say(&name, Some(&"é".repeat(150)));
+        assert_eq!(notes.text(&name), "é".repeat(100));
+        notes.say(&name, Some(&format!("x{}", "é".repeat(150))));
+        assert_eq!(notes.text(&name).len(), 199);
+        notes.say(&name, None);
+        assert_eq!(notes.text(&name), "");
+    }
+}
