@@ -17,6 +17,10 @@ use crate::{PROGRAM, space};
 const SOON: Duration = Duration::from_secs(30);
 const SINK: &str = "[sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\nmode = \"insert\"\n";
 
+/// Of the space's own topic, as the sink stores them.
+const EPOCHS: &str = "select sum(owner_epoch)::bigint from headwater.consumer_offsets where topic like '%-payments'";
+const OFFSETS: &str = "select sum(next_offset)::bigint from headwater.consumer_offsets where topic like '%-payments'";
+
 /// Binds the space's own topic of two partitions to payments, with a sink that has a row for each reading.
 async fn ready(space: &Space) -> (String, Foreign, Payments) {
     let topic = space.topic("payments");
@@ -81,7 +85,6 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
         let seen = foreign.read("events.receipt").into_iter();
         seen.filter(|seen| seen.headers.get("ce_subject").is_some_and(|subject| subject.contains("of-"))).count()
     };
-    let epochs = "select sum(owner_epoch)::bigint from headwater.consumer_offsets where topic like '%-payments'";
 
     assert_eq!(state(&space, "paid").await["state"], "never started");
     let mut first = start("first");
@@ -111,16 +114,15 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
     send(10, 14);
     assert_eq!(sum(&lines(&space, &["offsets", "show", "paid"]).await, on, "lag"), 4);
 
-    let before = (space.count(epochs).await, lines(&space, &["offsets", "show", "paid"]).await);
+    let before = (space.count(EPOCHS).await, lines(&space, &["offsets", "show", "paid"]).await);
     let back = ["offsets", "reset", "paid", "--to", "earliest", "--topic", on];
     let planned = lines(&space, &[&back[..], &["--dry-run"]].concat()).await;
     assert_eq!((sum(&planned, on, "again"), sum(&planned, on, "skipped")), (10, 0));
-    assert_eq!(before, (space.count(epochs).await, lines(&space, &["offsets", "show", "paid"]).await));
+    assert_eq!(before, (space.count(EPOCHS).await, lines(&space, &["offsets", "show", "paid"]).await));
 
     let done = lines(&space, &back).await;
     assert_eq!((sum(&done, on, "again"), sum(&done, on, "to"), done.len()), (10, 0, 2));
-    let stored = "select sum(next_offset)::bigint from headwater.consumer_offsets where topic like '%-payments'";
-    assert_eq!((space.count(stored).await, space.count(epochs).await), (0, before.0 + 2));
+    assert_eq!((space.count(OFFSETS).await, space.count(EPOCHS).await), (0, before.0 + 2));
     assert_eq!(foreign.committed(&format!("{}.paid", space.name), on, 2), [0, 0], "kafka has the copy");
     let full = format!("{}.send-receipt", space.name);
     let done = lines(&space, &["offsets", "reset", &full, "--to", "latest", "--topic", on]).await;
