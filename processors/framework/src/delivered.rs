@@ -200,8 +200,8 @@ pub(crate) fn due_ms(record: &Record) -> Option<i64> {
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.
 pub(crate) fn others(headers: &Headers, trace: Option<&TraceContext>) -> Headers {
-    let kept =
-        |name: &str| !name.starts_with(PREFIX) && !(trace.is_some() && matches!(name, TRACE_PARENT | TRACE_STATE));
+    let replaced = |name: &str| trace.is_some() && matches!(name, TRACE_PARENT | TRACE_STATE);
+    let kept = |name: &str| !name.starts_with(PREFIX) && !replaced(name);
     let mut out: Headers = headers.iter().filter(|(name, _)| kept(name)).collect();
     if let Some(trace) = trace {
         out.push(TRACE_PARENT, Some(&trace.header()));

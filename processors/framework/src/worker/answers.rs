@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Worker, WorkerError,
-    assembly::{Answer, Covered, Finished, Refused},
+    assembly::{Answer, Covered, Finished},
     partition::Life,
     step::{Fate, Job, Outcome},
 };
@@ -38,7 +38,7 @@ impl Worker {
             }
             Answer::Committed(batch, Err(CommitError::Refused(why))) => {
                 self.recovered();
-                if let Some(Refused::Record(covered, record, from)) = self.assembly.refused(batch) {
+                if let Some((covered, record, from)) = self.assembly.refused(batch) {
                     self.refused(&covered, record, from, &why);
                 }
                 return Ok(());

@@ -66,7 +66,7 @@ impl Batch {
         if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
             self.unit.rows.push(Row { meta, record, data });
         }
-        self.unit.markers.extend(marker);
+        self.unit.markers.extend(marker.map(|marker| *marker));
         self.from.entry(covered.partition.clone()).or_insert(from);
         self.records.push(covered);
     }
@@ -165,14 +165,6 @@ impl Finished {
         };
         Self { covered, effects, at }
     }
-}
-
-/// What is to become of a batch that the store refuses.
-pub(crate) enum Refused {
-    /// It is tried again in halves.
-    Halved,
-    /// This record is what it refuses; its position stands at the number before it.
-    Record(Covered, Record, i64),
 }
 
 enum Store {
@@ -364,16 +356,17 @@ impl Assembly {
         self.again.push_front(batch);
     }
 
-    /// The store refuses something in a batch: it is tried in halves, until the record stands alone that is refused.
-    pub(crate) fn refused(&mut self, batch: Batch) -> Option<Refused> {
+    /// The store refuses something in a batch: it is tried in halves, until the record stands alone that is refused. Gives
+    /// that record, and where its partition stands before it.
+    pub(crate) fn refused(&mut self, batch: Batch) -> Option<(Covered, Record, i64)> {
         let count = batch.records.len();
         if count == 1 {
-            return batch.into_only().map(|(covered, record, from)| Refused::Record(covered, record, from));
+            return batch.into_only();
         }
         let (first, second) = batch.split_at(count / 2, self.atomic);
         self.again.push_front(second);
         self.again.push_front(first);
-        Some(Refused::Halved)
+        None
     }
 
     /// Tries a record again with other effects, before anything else.

@@ -71,7 +71,8 @@ pub(crate) struct Effects {
     pub(crate) outgoing: Vec<Outgoing>,
     /// The row, without its record: that is still in the job.
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
-    pub(crate) marker: Option<Marker>,
+    /// Few records have one.
+    pub(crate) marker: Option<Box<Marker>>,
     pub(crate) fate: Fate,
 }
 
@@ -386,7 +387,7 @@ impl Step {
     fn done(&self, job: &Job, effects: Effects) -> Outcome {
         let marker = match job.role {
             Role::Input => None,
-            _ => self.failures.marker(&job.record, &self.delivered(job)),
+            _ => self.failures.marker(&job.record, &self.delivered(job)).map(Box::new),
         };
         Outcome::Done(Effects { marker, ..effects })
     }
