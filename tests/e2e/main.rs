@@ -12,6 +12,7 @@ mod delivery;
 mod dev;
 mod offsets;
 mod outage;
+mod records;
 
 use headwater_tests::{SharedStack, Space, stack};
 

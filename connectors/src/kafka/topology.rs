@@ -182,10 +182,12 @@ impl Cluster {
         .await
     }
 
-    /// The largest record batch that each of these topics takes, bytes (`max.message.bytes`).
+    /// The largest record batch that each of these topics takes, bytes (`max.message.bytes`, be it the topic's own or the
+    /// broker's). A topic that does not exist is left out.
     ///
     /// # Errors
-    /// When the cluster does not answer; [`KafkaError::Refused`] when one of them does not exist, or may not be described.
+    /// [`KafkaError::Outage`] when the cluster does not answer within 15 s; [`KafkaError::Refused`] when it does not let us
+    /// describe one of them.
     pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, u64>, KafkaError> {
         let settings = self.settings(topics).await?;
         let size = |(topic, mut settings): (String, HashMap<String, Option<String>>)| {
@@ -266,7 +268,7 @@ impl Cluster {
         }
     }
 
-    /// The settings of topics that exist, by topic and name.
+    /// The settings of those topics that exist, by topic and name.
     async fn settings(&self, topics: &[&str]) -> Result<Settings, KafkaError> {
         if topics.is_empty() {
             return Ok(Settings::new());
@@ -277,8 +279,11 @@ impl Cluster {
         let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
-            let resource =
-                resource.map_err(|code| KafkaError::Refused(format!("cannot read topic settings: {code}")))?;
+            let resource = match resource {
+                Ok(resource) => resource,
+                Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => continue,
+                Err(code) => return Err(KafkaError::Refused(format!("cannot read topic settings: {code}"))),
+            };
             if let rdkafka::admin::OwnedResourceSpecifier::Topic(topic) = resource.specifier {
                 settings.insert(topic, resource.entries.into_iter().map(|e| (e.name, e.value)).collect());
             }
