@@ -107,7 +107,7 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
     let recreated = async || {
         let spec = TopicSpec { name: topic.clone(), partitions: 2, replication: 1, config: Vec::new() };
         let cluster = Cluster::new(&space.kafka()).expect("valid");
-        let plan = cluster.apply(&[spec.clone()]).await;
+        let plan = cluster.apply(std::slice::from_ref(&spec)).await;
         plan.is_ok() && cluster.plan(&[spec]).await.is_ok_and(|plan| plan.is_empty())
     };
     eventually("the topic is there again", SOON, recreated).await;
