@@ -29,9 +29,14 @@ pub(crate) struct Refusal {
 impl Circuits {
     /// # Errors
     /// A sentence that names the breaker whose settings make no sense.
-    pub(crate) fn try_new(group: &str, settings: &BTreeMap<String, BreakerSettings>) -> Result<Self, String> {
+    pub(crate) fn try_new(
+        group: &str,
+        settings: &BTreeMap<String, BreakerSettings>,
+        state: &GroupState,
+    ) -> Result<Self, String> {
         let breaker = |(name, settings): (&String, &BreakerSettings)| Breaker::try_new(name, *settings);
-        let breakers = settings.iter().map(breaker).collect::<Result<_, _>>()?;
+        let breakers: Vec<Breaker> = settings.iter().map(breaker).collect::<Result<_, _>>()?;
+        breakers.iter().for_each(|breaker| state.circuit(breaker.name(), CircuitState::Closed.as_u64()));
         Ok(Self { group: group.to_owned(), breakers })
     }
 

@@ -126,7 +126,7 @@ impl Worker {
         let Parts { group, catalogue, settings, source, committer, schemas, clock, state } = parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
-        let circuits = Circuits::try_new(&group.id, &settings.breakers)
+        let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
         let step = Step {
             interest,
