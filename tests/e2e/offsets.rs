@@ -237,7 +237,8 @@ async fn groups_show_what_waits_and_what_stands_still_and_why() {
     let space = space("offsets_groups").await;
     let (topic, foreign, _) = ready(&space).await;
     let group = format!("{}.send-receipt", space.name);
-    let (retry, redrive) = (format!("{group}.retry.1s"), format!("{group}.redrive"));
+    // A rung that the ladder does not have (any more) is waited on as well.
+    let (retry, redrive) = (format!("{group}.retry.7s"), format!("{group}.redrive"));
     space.create_topics(&[&retry, &redrive], 1).await;
     for (topic, count) in [(&topic, 5), (&retry, 3), (&redrive, 2)] {
         (0..count).for_each(|_| foreign.send(topic, Some("k"), Some(b"x"), &[]));
