@@ -261,7 +261,7 @@ impl Worker {
             self.source.control(Control::Pause(vec![job.partition.clone()]));
         }
         partition.blocks += usize::from(!job.blocks);
-        job.blocks = true;
+        (job.blocks, job.begun) = (true, true);
         // Whoever asks to wait may name any time.
         partition.hold_until = partition.hold_until.max(self.clock.elapsed().saturating_add(pause));
         partition.held.push(job);

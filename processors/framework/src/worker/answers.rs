@@ -83,6 +83,7 @@ impl Worker {
             lane: None,
             failed: 0,
             first_failed_ms: None,
+            begun: true,
             blocks: false,
             record,
         };

@@ -126,6 +126,7 @@ impl Partition {
             lane,
             failed: 0,
             first_failed_ms: None,
+            begun: false,
             blocks: false,
             record,
         };

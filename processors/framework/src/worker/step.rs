@@ -49,6 +49,8 @@ pub(crate) struct Job {
     pub(crate) failed: u32,
     /// When the first of those failed, milliseconds since the epoch.
     pub(crate) first_failed_ms: Option<i64>,
+    /// Whether it was begun before: what its headers count was counted then.
+    pub(crate) begun: bool,
     /// Whether it holds its partition up, for a failure or a pause.
     pub(crate) blocks: bool,
     pub(crate) record: Record,
@@ -159,7 +161,8 @@ impl Step {
         }
     }
 
-    async fn fetch(self: Arc<Self>, job: Job, schema_id: u32) -> (Job, Option<Outcome>) {
+    async fn fetch(self: Arc<Self>, mut job: Job, schema_id: u32) -> (Job, Option<Outcome>) {
+        job.begun = true;
         let outcome = match self.schemas.get(schema_id).await {
             Ok(_) => None,
             Err(NoSchema::Poison(why)) => Some(self.dead(&job, &Fault::new(Kind::Decode, why))),
@@ -192,8 +195,10 @@ impl Step {
         }
         let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why));
         let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
-        self.state.add(Metric::HeadersIgnored, attributes.ignored);
-        self.state.add(Metric::HeadersForged, attributes.spoofed);
+        if !job.begun {
+            self.state.add(Metric::HeadersIgnored, attributes.ignored);
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
         if let Some(why) = attributes.broken.take() {
             return Err(contract(why));
         }
