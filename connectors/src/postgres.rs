@@ -36,11 +36,16 @@ mod encode;
 mod json;
 mod number;
 
+mod letters;
+
 mod error;
 mod sql;
 
 pub use config::{Config, Database};
 pub use error::PostgresError;
+pub use letters::{
+    Discarded, Edited, Fate, LetterError, LetterFilter, Letters, Make, Moment, Redriven, Status, Stored, Summary,
+};
 pub use migrate::Migration;
 pub use sink::{PostgresSink, SinkCounts};
 pub use topic_ids::TopicIds;

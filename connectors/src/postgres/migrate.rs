@@ -58,11 +58,10 @@ fn migrator() -> Migrator {
         let sql = sqlx::SqlSafeStr::into_sql_str(sql);
         sqlx::migrate::Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql, false)
     };
-    let mut migrator = Migrator::with_migrations(vec![migration(
-        1,
-        "offsets of sinks",
-        include_str!("../../migrations/0001_consumer_offsets.sql"),
-    )]);
+    let mut migrator = Migrator::with_migrations(vec![
+        migration(1, "offsets of sinks", include_str!("../../migrations/0001_consumer_offsets.sql")),
+        migration(2, "dead letters", include_str!("../../migrations/0002_dead_letters.sql")),
+    ]);
     migrator.dangerous_set_table_name(LEDGER);
     migrator.create_schema(SCHEMA);
     migrator

@@ -6,6 +6,7 @@ mod harness;
 
 mod columns;
 mod guard;
+mod letters;
 mod offsets;
 mod outage;
 mod stored;

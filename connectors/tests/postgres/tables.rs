@@ -239,8 +239,8 @@ async fn a_record_may_have_many_fields() {
 async fn migrations_run_once() {
     let mut db = Db::bare("migrations").await;
     let pending = db.database.pending_migrations().await.unwrap();
-    assert_eq!(pending.iter().map(|m| m.version).collect::<Vec<_>>(), [1]);
-    assert!(pending[0].sql.contains("consumer_offsets"));
+    assert_eq!(pending.iter().map(|m| m.version).collect::<Vec<_>>(), [1, 2]);
+    assert!(pending[0].sql.contains("consumer_offsets") && pending[1].sql.contains("dead_letters"));
     let (one, two) = tokio::join!(db.database.migrate(), db.database.migrate());
     one.unwrap();
     two.unwrap();
