@@ -190,11 +190,19 @@ impl Cluster {
     /// describe one of them.
     pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, u64>, KafkaError> {
         let settings = self.settings(topics).await?;
-        let size = |(topic, mut settings): (String, HashMap<String, Option<String>>)| {
-            let size = settings.remove("max.message.bytes").flatten()?.parse().ok()?;
-            Some((topic, size))
-        };
-        Ok(settings.into_iter().filter_map(size).collect())
+        let size = |topic: &&str| settings.get(*topic)?.get("max.message.bytes")?.as_ref()?.parse().ok();
+        let sizes: BTreeMap<String, u64> =
+            topics.iter().filter_map(|topic| Some(((*topic).to_owned(), size(topic)?))).collect();
+        if topics.iter().all(|topic| sizes.contains_key(*topic)) {
+            return Ok(sizes);
+        }
+        let there = self.topics().await?;
+        match there.iter().find(|there| topics.contains(&there.name.as_str()) && !sizes.contains_key(&there.name)) {
+            Some(Topic { name, .. }) => Err(KafkaError::Refused(format!(
+                "cannot read the settings of topic {name}: grant the right to describe its configuration"
+            ))),
+            None => Ok(sizes),
+        }
     }
 
     /// What stands between the cluster and these topics; empty when nothing does.
@@ -268,7 +276,8 @@ impl Cluster {
         }
     }
 
-    /// The settings of those topics that exist, by topic and name.
+    /// The settings of topics, by topic and name. rdkafka 0.39 drops the broker's error about a single topic: one that
+    /// does not exist, or may not be described, has none at all.
     async fn settings(&self, topics: &[&str]) -> Result<Settings, KafkaError> {
         if topics.is_empty() {
             return Ok(Settings::new());
@@ -279,11 +288,8 @@ impl Cluster {
         let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
-            let resource = match resource {
-                Ok(resource) => resource,
-                Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => continue,
-                Err(code) => return Err(KafkaError::Refused(format!("cannot read topic settings: {code}"))),
-            };
+            let resource =
+                resource.map_err(|code| KafkaError::Refused(format!("cannot read topic settings: {code}")))?;
             if let rdkafka::admin::OwnedResourceSpecifier::Topic(topic) = resource.specifier {
                 settings.insert(topic, resource.entries.into_iter().map(|e| (e.name, e.value)).collect());
             }
