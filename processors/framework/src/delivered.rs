@@ -192,10 +192,11 @@ impl Delivered {
     }
 }
 
-/// When a record on a retry topic is due, milliseconds since the epoch: read alone, since the head of a partition is
-/// looked at before it is its turn.
-pub(crate) fn due_ms(record: &Record) -> Option<i64> {
-    number(std::str::from_utf8(record.headers.get(DUE)??).ok())
+/// When a record on a retry topic of this group is due, milliseconds since the epoch: read alone, since the head of a
+/// partition is looked at before it is its turn.
+pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
+    let text = |name| std::str::from_utf8(record.headers.get(name)??).ok();
+    number(text(DUE).filter(|_| text(GROUP) == Some(group)))
 }
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.

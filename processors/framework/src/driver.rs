@@ -107,7 +107,7 @@ impl Driver {
         let clock = Arc::new(ManualClock::default());
         let registry = Arc::new(MemoryRegistry::default());
         let schemas = Arc::new(SchemaCache::new(registry.clone(), clock.clone()));
-        let broker = Arc::new(Broker::new(catalogue.types().map(|t| topic_of(t.name))));
+        let broker = Arc::new(Broker::new(catalogue.types().map(|t| topic_of(t.name)), clock.clone()));
         let states = States::default();
         let task = |group: Group| {
             let parts = Parts {
@@ -155,7 +155,7 @@ impl Driver {
 
     /// Sends a record as it is, and runs until nothing more happens at this time.
     pub fn send_record(&mut self, record: Outgoing) -> &mut Self {
-        self.broker.append(record, self.clock.now());
+        self.broker.append(record);
         self.run();
         self
     }

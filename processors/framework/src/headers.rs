@@ -15,7 +15,7 @@ use crate::{
 const SPEC_VERSION: &str = "ce_specversion";
 pub(crate) const ID: &str = "ce_id";
 pub(crate) const SOURCE: &str = "ce_source";
-const TYPE: &str = "ce_type";
+pub(crate) const TYPE: &str = "ce_type";
 pub(crate) const TIME: &str = "ce_time";
 const SUBJECT: &str = "ce_subject";
 const AGGREGATE_TYPE: &str = "ce_aggregatetype";

@@ -5,7 +5,7 @@ use crate::{
     delivered::{self, Delivered, Trust},
     event::Origin,
     fault::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
-    headers::{Attributes, CAUSATION_ID, CORRELATION_ID, ID, SOURCE, TIME},
+    headers::{Attributes, CAUSATION_ID, CORRELATION_ID, ID, SOURCE, TIME, TYPE},
     ids,
     owned::{Owned, group_of_dlq},
     record::{Headers, Outgoing, Record},
@@ -122,6 +122,10 @@ impl Letter {
         headers.push_text(SOURCE, EDITED_SOURCE);
         headers.push_text(CORRELATION_ID, &self.correlation_id);
         headers.push_text(CAUSATION_ID, &self.event_id);
+        if let (None, Some(event_type)) = (self.headers.get(TYPE), &self.event_type) {
+            // A topic that is bound to a type says it no longer.
+            headers.push_text(TYPE, event_type);
+        }
         if self.headers.get(TIME).is_none() {
             // Where a record says no time its timestamp counts, and that of the new one is now.
             headers.push_text(TIME, &Time::from_millis(self.origin.timestamp_ms).to_string());

@@ -147,7 +147,7 @@ impl GroupState {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner).insert(dependency.to_owned(), state);
     }
 
-    fn circuits(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn circuits(&self) -> BTreeMap<String, u64> {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -246,13 +246,19 @@ impl States {
 mod tests {
     use super::*;
 
-    /// Red when the order of `METRICS` and of the enum differ, or a label is missing.
+    /// Red when the order of `METRICS` and of the enum differ, or a label is missing, or a kind's letters are those of another.
     #[test]
     fn metrics_read_as_prometheus_text() {
         assert!(METRICS.iter().enumerate().all(|(at, metric)| *metric as usize == at));
         let states = States::default();
-        states.of("orders-sink").add(Metric::Rows, 3);
+        let state = states.of("orders-sink");
+        state.add(Metric::Rows, 3);
+        state.letter(Kind::Row);
+        state.circuit("database", 2);
         let text = states.prometheus();
+        assert!(text.contains("headwater_dead_letters_total{group=\"orders-sink\",kind=\"row\"} 1\n"));
+        assert!(text.contains("headwater_dead_letters_total{group=\"orders-sink\",kind=\"decode\"} 0\n"));
+        assert!(text.contains("headwater_circuit_state{group=\"orders-sink\",dependency=\"database\"} 2\n"));
         assert!(text.contains("# TYPE headwater_rows_total counter\nheadwater_rows_total{group=\"orders-sink\"} 3\n"));
     }
 

@@ -115,6 +115,7 @@ impl Worker {
     /// Does all that can be done now without waiting; true when there is more to begin at once.
     fn turn(&mut self) -> bool {
         self.release_holds();
+        self.begin_fetched();
         let more = self.dispatch();
         self.let_leavers_go();
         if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
@@ -157,7 +158,8 @@ impl Worker {
                 && self.assembly.bytes() < self.settings.in_flight_bytes
             {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
-                if partition.due(self.clock.as_ref()).is_some() {
+                if partition.due(self.clock.as_ref(), &self.step.group.id).is_some() {
+                    self.delay(&id);
                     break;
                 }
                 let Some(job) = partition.next_job(&id) else { break };
@@ -172,7 +174,8 @@ impl Worker {
     /// full of waiting records takes no room from the others.
     fn delay(&mut self, id: &TopicPartition) -> bool {
         let Some(partition) = self.partitions.get_mut(id) else { return true };
-        let left = partition.due(self.clock.as_ref()).map(|at| at.saturating_sub(self.clock.elapsed()));
+        let due = partition.due(self.clock.as_ref(), &self.step.group.id);
+        let left = due.map(|at| at.saturating_sub(self.clock.elapsed()));
         let delayed = left.is_some_and(|left| left >= SHORT || partition.pending.len() >= FEW);
         // Once told it stays so until the head is due, however little is left.
         if partition.delayed != (delayed || partition.delayed && left.is_some()) {
@@ -207,6 +210,14 @@ impl Worker {
         }
     }
 
+    /// Books what became of a look-up in the registry.
+    fn looked_up(&mut self, job: Job, over: Option<Outcome>) {
+        match over {
+            Some(outcome) => self.completed(job, outcome),
+            None => self.fetched.push_back(job),
+        }
+    }
+
     /// Books what became of an attempt; gives the next job of the lane, to begin now.
     fn settle(&mut self, job: Job, outcome: Outcome) -> Option<Job> {
         let partition = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start)?;
@@ -218,7 +229,10 @@ impl Worker {
                     if partition.blocks == 0 && partition.life == Life::Running {
                         self.state.trouble(&job.partition.to_string(), None);
                         self.source.control(Control::Note(vec![(job.partition.clone(), None)]));
-                        self.source.control(Control::Resume(vec![job.partition.clone()]));
+                        // Where the head is not due yet the source goes on once it is.
+                        if !partition.delayed {
+                            self.source.control(Control::Resume(vec![job.partition.clone()]));
+                        }
                     }
                 }
                 let next = partition.lanes.leave(job.lane);
@@ -252,9 +266,8 @@ impl Worker {
     /// Keeps a job for another attempt and holds its partition until then.
     fn hold(&mut self, mut job: Job, pause: Duration) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
-        if !partition.keeps(&job) || self.stopping.is_some() {
-            partition.begun -= 1;
-            partition.blocks -= usize::from(job.blocks);
+        if partition.life != Life::Running || self.stopping.is_some() {
+            partition.let_go_of(&job);
             return;
         }
         if partition.blocks == 0 {
@@ -278,7 +291,6 @@ impl Worker {
             self.note(id, Some(reason.to_owned()));
             self.source.control(Control::Pause(vec![id.clone()]));
         }
-        self.count_partitions();
     }
 
     /// Has the source tell outside why a partition stands still.
@@ -342,6 +354,7 @@ impl Worker {
     fn next_wake(&self) -> Option<Duration> {
         let lives = self.partitions.values().filter_map(|p| match p.life {
             Life::Leaving(by) => Some(by),
+            _ if self.stopping.is_some() => None,
             _ if !p.held.is_empty() => Some(p.hold_until),
             _ => p.waits_until(),
         });

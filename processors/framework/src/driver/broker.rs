@@ -6,13 +6,14 @@ use std::{
     task::{Poll, Waker},
 };
 
+use super::clock::ManualClock;
 use crate::{
     catalogue::Subscription,
     codec::WriterSchema,
     murmur2::partition_for,
     owned::{Owned, Role},
     pipeline::Group,
-    ports::{Batch, BoxFuture, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+    ports::{Batch, BoxFuture, Clock, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
     record::{Outgoing, Record, TopicPartition},
     time::Time,
     unit::{CommitError, Committed, Row, Unit},
@@ -23,8 +24,10 @@ const PARTITIONS: i32 = 6;
 const BATCH: usize = 100;
 
 /// Topics, tables and committed positions.
-#[derive(Default)]
-pub(super) struct Broker(Mutex<Contents>);
+pub(super) struct Broker {
+    contents: Mutex<Contents>,
+    clock: Arc<ManualClock>,
+}
 
 #[derive(Default)]
 struct Contents {
@@ -32,21 +35,26 @@ struct Contents {
     rows: BTreeMap<String, Vec<Row>>,
     positions: BTreeMap<(String, TopicPartition), i64>,
     waiting: Vec<Waker>,
-    now: Time,
 }
 
 impl Broker {
-    pub(super) fn new(topics: impl Iterator<Item = String>) -> Self {
-        let broker = Self::default();
+    pub(super) fn new(topics: impl Iterator<Item = String>, clock: Arc<ManualClock>) -> Self {
+        let broker = Self { contents: Mutex::default(), clock };
         topics.for_each(|topic| broker.contents().create(&topic.into()));
         broker
     }
 
     /// Appends a record; its topic is made at its first record, as a new topic appears on a broker.
-    pub(super) fn append(&self, record: Outgoing, now: Time) {
-        let mut contents = self.contents();
-        contents.now = now;
-        contents.append(record);
+    pub(super) fn append(&self, record: Outgoing) {
+        self.contents().append(record, self.clock.now());
+    }
+
+    /// Appends what a unit publishes, and gives what else there is to change.
+    fn publish(&self, unit: &Unit) -> MutexGuard<'_, Contents> {
+        let (mut contents, now) = (self.contents(), self.clock.now());
+        let markers = unit.markers.iter().map(|marker| &marker.record);
+        unit.outgoing.iter().chain(markers).cloned().for_each(|record| contents.append(record, now));
+        contents
     }
 
     pub(super) fn records(&self, topic: &str) -> Vec<Record> {
@@ -63,7 +71,7 @@ impl Broker {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,20 +82,12 @@ impl Contents {
         }
     }
 
-    fn publish(&mut self, unit: &Unit) {
-        unit.outgoing
-            .iter()
-            .chain(unit.markers.iter().map(|marker| &marker.record))
-            .cloned()
-            .for_each(|record| self.append(record));
-    }
-
-    fn append(&mut self, record: Outgoing) {
+    fn append(&mut self, record: Outgoing, now: Time) {
         let Outgoing { topic, partition, key, value, headers } = record;
         self.create(&topic);
         let partition = partition.map(|partition| partition.rem_euclid(PARTITIONS));
         let partition = partition.unwrap_or_else(|| key.as_deref().map_or(0, |key| partition_for(key, PARTITIONS)));
-        let timestamp_ms = self.now.millis();
+        let timestamp_ms = now.millis();
         let log = self.logs.entry(TopicPartition::new(topic.clone(), partition)).or_default();
         let offset = i64::try_from(log.len()).unwrap_or(i64::MAX);
         log.push(Record { topic, partition, offset, timestamp_ms, key, value, headers });
@@ -212,8 +212,7 @@ impl Committer for Publisher {
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        let mut contents = self.0.contents();
-        contents.publish(unit);
+        drop(self.0.publish(unit));
         Box::pin(std::future::ready(Ok(Committed::Done)))
     }
 
@@ -242,8 +241,7 @@ impl Committer for Table {
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        let mut contents = self.broker.contents();
-        contents.publish(unit);
+        let mut contents = self.broker.publish(unit);
         contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
         Box::pin(std::future::ready(Ok(Committed::Done)))
     }

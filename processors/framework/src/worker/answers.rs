@@ -12,6 +12,7 @@ use crate::{
     failure::Kind,
     fault::Fault,
     metrics::Metric,
+    ports::Control,
     record::{Record, TopicPartition},
     unit::{CommitError, Committed},
 };
@@ -72,7 +73,7 @@ impl Worker {
     /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
     fn refused(&mut self, covered: &Covered, record: Record, from: i64, why: &str) {
         // What keeps the dead letters has nowhere else to put one.
-        if covered.fate != Fate::Processed || self.step.group.owned().is_none() {
+        if matches!(covered.fate, Fate::Dead(_)) || self.step.group.owned().is_none() {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
         let kind = if self.assembly.is_atomic() { Kind::Row } else { Kind::Rejected };
@@ -85,6 +86,7 @@ impl Worker {
             first_failed_ms: None,
             begun: true,
             blocks: false,
+            seen: true,
             record,
         };
         let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why)) else { return };
@@ -104,8 +106,12 @@ impl Worker {
         // Whatever else of it is under way lies behind the refused record: a new start makes it stale.
         self.restart(id.clone(), Duration::ZERO);
         if let Some(partition) = self.partitions.get_mut(id) {
-            partition.life = Life::Running;
+            partition.life = Life::Stopped;
         }
-        self.stop_partition(id, i64::MIN, &format!("stopped: {why}"));
+        let reason = format!("stopped: {why}");
+        self.state.trouble(&id.to_string(), Some(&reason));
+        self.source.control(Control::Note(vec![(id.clone(), Some(reason))]));
+        self.source.control(Control::Pause(vec![id.clone()]));
+        self.count_partitions();
     }
 }

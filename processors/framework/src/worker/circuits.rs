@@ -49,23 +49,24 @@ impl Circuits {
             match admission {
                 Admission::Granted(permit) => leave.0.push((breaker.clone(), permit)),
                 Admission::Refused { retry_in } => {
-                    let why = format!("circuit `{}` is {}", breaker.name(), breaker.state(now).as_str());
-                    return Err(Refusal { retry_in, why });
+                    return Err(Refusal { retry_in, why: waiting_for(breaker) });
                 }
             }
         }
         Ok(leave)
     }
 
-    /// Tells the breakers how the call ended. True where it failed for a dependency whose circuit is not closed: the
-    /// failure is the outage's, and no attempt.
-    pub(crate) fn finish(&self, leave: Leave, now: Duration, ended: Ended<'_>, state: &GroupState) -> bool {
-        let mut outage = false;
+    /// Tells the breakers how the call ended. Says what is waited for where it failed for a dependency whose circuit is
+    /// not closed: the failure is the outage's, and no attempt.
+    pub(crate) fn finish(&self, leave: Leave, now: Duration, ended: Ended<'_>, state: &GroupState) -> Option<String> {
+        let mut outage = None;
         for (breaker, permit) in leave.0 {
             let verdict = ended.verdict(breaker.name());
             permit.finish(now, verdict);
             self.report(&breaker, state);
-            outage |= verdict == Verdict::Failure && breaker.state(now) != CircuitState::Closed;
+            if verdict == Verdict::Failure && breaker.state(now) != CircuitState::Closed {
+                outage = Some(waiting_for(&breaker));
+            }
         }
         outage
     }
@@ -83,6 +84,11 @@ impl Circuits {
             }
         }
     }
+}
+
+/// The same text whatever state the circuit is in, so that each probe is no news to whoever looks at the group.
+fn waiting_for(breaker: &Breaker) -> String {
+    format!("waits for `{0}`: its circuit is not closed", breaker.name())
 }
 
 /// How a call ended.

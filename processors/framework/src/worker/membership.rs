@@ -15,8 +15,8 @@ use crate::{
 
 impl Worker {
     /// Handles what the source reports; true once it has closed.
-    pub(super) fn fetched(&mut self, fetched: Fetched) -> Result<bool, WorkerError> {
-        match fetched {
+    pub(super) fn heard(&mut self, event: Fetched) -> Result<bool, WorkerError> {
+        match event {
             Fetched::Records(batch) => {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.start == batch.start);
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {

@@ -19,7 +19,7 @@ pub(crate) enum Life {
     Starting(Duration),
     /// Delivering.
     Running,
-    /// Stands still at a record that nobody can process; what came before it still runs and is committed.
+    /// Stands still before a record that can neither be processed nor put aside, until a person acts.
     Stopped,
     /// Being given back: nothing new begins, what is under way ends by this time.
     Leaving(Duration),
@@ -50,12 +50,12 @@ pub(crate) struct Partition {
     pub(crate) hold_until: Duration,
     /// What its topic is to the group.
     pub(crate) role: Role,
-    /// The record at the head of a retry topic that is not due yet, and when it is.
+    /// The record at the head of a retry topic that was looked at last, and when it is due.
     waits: Option<(i64, Duration)>,
+    /// The same time, if it had not come when the head was last looked at.
+    wakes: Option<Duration>,
     /// Whether the source was told to deliver nothing until the head is due.
     pub(crate) delayed: bool,
-    /// Nothing from this offset on may run: what stands there has stopped the partition.
-    pub(crate) end: i64,
 }
 
 impl Partition {
@@ -63,6 +63,7 @@ impl Partition {
         Self {
             role,
             waits: None,
+            wakes: None,
             delayed: false,
             start,
             life: Life::Starting(at),
@@ -75,7 +76,6 @@ impl Partition {
             held: Vec::new(),
             blocks: 0,
             hold_until: Duration::ZERO,
-            end: i64::MAX,
         }
     }
 
@@ -94,7 +94,7 @@ impl Partition {
     }
 
     /// When the record at the head is due, if it is not yet: only those of a retry topic wait.
-    pub(crate) fn due(&mut self, clock: &dyn Clock) -> Option<Duration> {
+    pub(crate) fn due(&mut self, clock: &dyn Clock, group: &str) -> Option<Duration> {
         let Role::Retry(longest) = self.role else { return None };
         let head = self.pending.front()?;
         let now = clock.elapsed();
@@ -102,17 +102,18 @@ impl Partition {
             Some((offset, at)) if offset == head.offset => at,
             // A clock that differs, or a forged time, must not hold a record for longer than its topic says.
             _ => {
-                let left = due_ms(head).map_or(0, |due| due.saturating_sub(clock.now().millis()));
+                let left = due_ms(head, group).map_or(0, |due| due.saturating_sub(clock.now().millis()));
                 now + Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(longest)
             }
         };
         self.waits = Some((head.offset, at));
-        (at > now).then_some(at)
+        self.wakes = (at > now).then_some(at);
+        self.wakes
     }
 
     /// When the head is due, as [`Partition::due`] found it.
     pub(crate) fn waits_until(&self) -> Option<Duration> {
-        self.waits.filter(|_| self.flows() && !self.pending.is_empty()).map(|(_, at)| at)
+        self.wakes.filter(|_| self.flows() && !self.pending.is_empty())
     }
 
     /// The next record as a job, if it may run now; a job that must wait for its key is put behind it.
@@ -128,6 +129,7 @@ impl Partition {
             first_failed_ms: None,
             begun: false,
             blocks: false,
+            seen: false,
             record,
         };
         self.begun += 1;
@@ -136,22 +138,16 @@ impl Partition {
 
     /// Lets go of everything that has not begun to run.
     pub(crate) fn let_go(&mut self) {
-        self.let_go_from(i64::MIN);
-    }
-
-    /// Lets go of everything from this offset on that has not begun to run.
-    pub(crate) fn let_go_from(&mut self, offset: i64) {
-        self.pending.retain(|record| record.offset < offset);
-        let held = self.held.len();
-        self.held.retain(|job| job.record.offset < offset);
-        let held = held - self.held.len();
-        self.begun -= held + self.lanes.drop_waiting(|job| job.record.offset >= offset);
+        self.pending.clear();
+        let held = self.held.drain(..).count();
+        self.begun -= held + self.lanes.drop_waiting();
         self.blocks -= held;
     }
 
-    /// Whether a job may be kept for another attempt.
-    pub(crate) fn keeps(&self, job: &Job) -> bool {
-        matches!(self.life, Life::Running | Life::Stopped) && job.record.offset < self.end
+    /// Lets go of a job that is not to run any more.
+    pub(crate) fn let_go_of(&mut self, job: &Job) {
+        self.begun -= 1;
+        self.blocks -= usize::from(job.blocks);
     }
 
     /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.

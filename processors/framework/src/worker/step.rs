@@ -53,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) begun: bool,
     /// Whether it holds its partition up, for a failure or a pause.
     pub(crate) blocks: bool,
+    /// Whether it was begun before, and what is odd about its headers is counted.
+    pub(crate) seen: bool,
     pub(crate) record: Record,
 }
 
@@ -364,16 +366,17 @@ impl Step {
         }
     }
 
-    /// Tells the breakers; true where a failure is an outage's.
-    fn ended(&self, leave: Option<Leave>, ended: Ended<'_>) -> bool {
-        leave.is_some_and(|leave| self.circuits.finish(leave, self.clock.elapsed(), ended, &self.state))
+    /// Tells the breakers; says what is waited for where a failure is an outage's.
+    fn ended(&self, leave: Option<Leave>, ended: Ended<'_>) -> Option<String> {
+        leave.and_then(|leave| self.circuits.finish(leave, self.clock.elapsed(), ended, &self.state))
     }
 
     /// An attempt has failed: an outage is waited for, and anything else is tried again as the ladder says.
     fn failed(&self, job: &Job, leave: Option<Leave>, ended: Ended<'_>, fault: Fault) -> Outcome {
-        if self.ended(leave, ended) {
+        if let Some(why) = self.ended(leave, ended) {
+            tracing::debug!(group = %self.group.id, partition = %job.partition, offset = job.record.offset, error = %fault.detail, "an outage is not counted");
             // Asked again, the breaker says how long.
-            return Outcome::Wait(Duration::from_millis(1), fault.message);
+            return Outcome::Wait(Duration::from_millis(1), why);
         }
         self.state.add(Metric::Failures, 1);
         self.failures.again(job, self.delivered(job), &fault, self.clock.now())

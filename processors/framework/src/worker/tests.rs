@@ -1,11 +1,19 @@
 //! The engine over topics in memory, on a clock of its own.
 
-mod rebalance;
 mod scripted;
-mod stops;
+
+mod bounds;
+mod circuits;
+mod halves;
+mod hops;
+mod letters;
+mod rebalance;
+mod redrive;
+mod retries;
+mod waits;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,10 +22,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use crate::{
-    Any, Driver, Event, Failure, Headers, Metric, OrReject, Outgoing, Payload, Pipeline, Result, Sink, matching, with,
+    Any, Driver, Event, Failure, Headers, Meta, Metric, OrReject, Outgoing, Payload, Pipeline, Result, Sink, matching,
+    with,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+/// Where the wall clock begins, milliseconds since the epoch.
+const BEGIN_MS: i64 = 1_767_225_600_000;
 
 macro_rules! event {
     ($name:ident, $type:literal, $namespace:literal) => {
@@ -78,10 +90,65 @@ async fn play(script: Script, ping: Ping) -> Result<Pong> {
     }
 }
 
+/// A record for a topic of pings, by key `k`.
+fn raw(topic: &str, value: Option<&[u8]>, headers: Headers) -> Outgoing {
+    let key = Some(b"k".to_vec());
+    Outgoing { topic: topic.into(), partition: None, key, value: value.map(<[u8]>::to_vec), headers }
+}
+
+/// The delivery headers of a record.
+fn delivery(headers: &Headers) -> BTreeMap<String, String> {
+    let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+    headers.iter().filter(|(name, _)| name.starts_with("hw_")).map(|(name, v)| (name.to_owned(), text(v))).collect()
+}
+
+/// Keeps the metadata of every attempt, and fails the first so many.
+#[derive(Clone, Default)]
+struct Failing {
+    seen: Arc<Mutex<Vec<Meta>>>,
+    first: usize,
+}
+
+impl Failing {
+    fn first(first: usize) -> Self {
+        Self { first, ..Self::default() }
+    }
+
+    fn seen(&self) -> Vec<Meta> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Attempts made before each attempt.
+    fn attempts(&self) -> Vec<u32> {
+        self.seen().iter().map(|meta| meta.attempt).collect()
+    }
+}
+
+async fn fail(failing: Failing, ping: Event<Ping>) -> Result<Pong> {
+    let count = {
+        let mut seen = failing.seen.lock().unwrap();
+        seen.push(ping.meta.as_ref().clone());
+        seen.len()
+    };
+    if count <= failing.first {
+        return Err(Failure::retry(format!("failure {count}")));
+    }
+    Ok(Pong { id: ping.data.id, seq: ping.data.seq })
+}
+
+/// The partition of a key.
+fn place(key: &str) -> i32 {
+    crate::partition_for(key.as_bytes(), 6)
+}
+
+/// Delays of so many seconds.
+fn ladder(seconds: &[u64]) -> crate::Ladder {
+    crate::Ladder::try_new(seconds.iter().map(|s| Duration::from_secs(*s))).expect("valid")
+}
+
 /// Another key of the same partition.
 fn key_beside(key: &str) -> String {
-    let partition = |key: &str| crate::partition_for(key.as_bytes(), 6);
-    (0..).map(|n| format!("{key}{n}")).find(|other| partition(other) == partition(key)).expect("one in six")
+    (0..).map(|n| format!("{key}{n}")).find(|other| place(other) == place(key)).expect("one in six")
 }
 
 fn seqs(pongs: &[Event<Pong>], id: &str) -> Vec<i64> {
@@ -119,44 +186,6 @@ fn what_is_emitted_names_its_cause_and_keeps_the_conversation() {
     }
 }
 
-/// A failing record is tried again in place, its key's followers after it; partitions beside it go on.
-/// Red when the pause is not kept, when the other partition waits too, or when the source is not paused and the partition
-/// takes what it reads on.
-#[test]
-fn a_failing_record_holds_its_partition_and_no_other() {
-    let script = Script::of([Failure::retry("once"), Failure::retry("twice")]);
-    let mut driver = Driver::new(Pipeline::default().on("play", with(script.clone(), play)));
-    let beside = key_beside("bad");
-    for seq in 1..=3 {
-        driver.send(ping("bad", seq)).send(ping("good", seq)).send(ping(&beside, seq));
-    }
-    assert_eq!(seqs(&driver.emitted(), "good"), [1, 2, 3]);
-    assert_eq!(seqs(&driver.emitted(), &beside), [0_i64; 0]);
-    assert_eq!(seqs(&driver.emitted(), "bad"), [0_i64; 0]);
-    driver.advance(SECOND / 2 - Duration::from_millis(1));
-    assert_eq!(script.seen().iter().filter(|(id, _)| id == "bad").count(), 1, "the pause is half a second");
-    driver.advance(10 * SECOND);
-    assert_eq!(seqs(&driver.emitted(), "bad"), [1, 2, 3]);
-    assert_eq!(seqs(&driver.emitted(), &beside), [1, 2, 3]);
-    assert_eq!(driver.state("play").get(Metric::Failures), 2);
-    assert_eq!(driver.state("play").troubles(), Vec::<String>::new());
-}
-
-/// Red when a rejected record is passed over, when what follows it is processed, or when other partitions stop.
-#[test]
-fn a_rejected_record_stops_its_partition_before_itself() {
-    let script = Script::of([Failure::reject("no such thing")]);
-    let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)));
-    driver.send(ping("bad", 1)).send(ping("bad", 2)).send(ping("good", 1)).advance(3600 * SECOND);
-    assert_eq!(seqs(&driver.emitted(), "bad"), [0_i64; 0]);
-    assert_eq!(seqs(&driver.emitted(), "good"), [1]);
-    let partition = crate::partition_for(b"bad", 6);
-    assert_eq!(driver.committed("play", "events.net", partition), None);
-    let troubles = driver.state("play").troubles();
-    assert!(troubles[0].contains("offset 0 (rejected): no such thing"), "{troubles:?}");
-    assert_eq!(driver.state("play").get(Metric::Stopped), 1);
-}
-
 /// Offset 0 slow, the others of its partition done: they are published, and the committed position stays before 0.
 /// Red when the position of the last finished record is committed.
 #[test]
@@ -172,8 +201,7 @@ fn a_slow_record_holds_the_committed_position_and_not_the_others() {
     let (open, gate) = tokio::sync::oneshot::channel();
     let gate: Gate = Arc::new(Mutex::new(Some(gate)));
     let mut driver = Driver::new(Pipeline::default().on("wait", with(gate, wait)));
-    let keys: Vec<String> =
-        (0..200).map(|n| format!("k{n}")).filter(|k| crate::partition_for(k.as_bytes(), 6) == 0).take(10).collect();
+    let keys: Vec<String> = (0..200).map(|n| format!("k{n}")).filter(|k| place(k) == 0).take(10).collect();
     for (key, seq) in keys.iter().zip(0..) {
         driver.send(ping(key, seq));
     }
@@ -198,7 +226,7 @@ fn a_throttled_record_waits_as_long_as_it_was_asked_to() {
     assert_eq!((state.get(Metric::Failures), state.get(Metric::Throttled)), (0, 1));
 }
 
-/// Red when the time limit is not kept, or a panic ends the group.
+/// Red when the time limit is not kept, or a panic ends the group or is no attempt.
 #[test]
 fn a_processor_that_hangs_or_panics_is_tried_again() {
     async fn moody(turn: Arc<Mutex<u32>>, ping: Ping) -> Result<Pong> {
@@ -259,31 +287,6 @@ fn a_batch_is_cut_by_count_and_by_time() {
     assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (7, 2));
 }
 
-fn raw(topic: &str, value: Option<&[u8]>, headers: Headers) -> Outgoing {
-    let key = Some(b"k".to_vec());
-    Outgoing { topic: topic.into(), partition: None, key, value: value.map(<[u8]>::to_vec), headers }
-}
-
-/// Red when one of these is taken, skipped, or given another kind.
-#[test]
-fn what_breaks_the_contract_stops_the_partition_and_says_why() {
-    let typed = |name: &'static str| Headers::from_iter([("ce_type", Some(name.as_bytes()))]);
-    for (record, reason) in [
-        (raw("events.net", Some(b""), typed("net.ping")), "(decode)"),
-        (raw("events.net", Some(b"\x07abcdef"), typed("net.ping")), "(decode)"),
-        (raw("events.net", Some(b"\0\0\0\0\x63x"), typed("net.ping")), "(decode): the registry has no schema 99"),
-        (raw("events.net", None, typed("net.ping")), "(contract): a null value"),
-        (raw("events.net", None, Headers::default()), "(contract): a tombstone without ce_type"),
-        (raw("events.net", Some(b"\0\0\0\0\x01x"), typed("ops.alarm")), "(contract): event type `ops.alarm` does not"),
-        (raw("events.net", Some(b"x"), Headers::from_iter([("ce_id", Some(&b""[..]))])), "(contract): header ce_id"),
-    ] {
-        let mut driver = Driver::new(Pipeline::default().on("play", with(Script::default(), play)));
-        driver.send_record(record).advance(10 * SECOND);
-        let troubles = driver.state("play").troubles();
-        assert!(troubles.len() == 1 && troubles[0].contains(reason), "wanted {reason}, got {troubles:?}");
-    }
-}
-
 /// Red when an unsubscribed type is processed, or stops the partition, or is not passed.
 #[test]
 fn a_type_that_nobody_takes_is_skipped_and_counted() {
@@ -293,7 +296,7 @@ fn a_type_that_nobody_takes_is_skipped_and_counted() {
     let state = driver.state("play");
     assert_eq!((state.get(Metric::Skipped), state.get(Metric::Failures)), (1, 0));
     assert_eq!(driver.emitted::<Pong>().len(), 1);
-    assert_eq!(driver.committed("play", "events.net", crate::partition_for(b"k", 6)), Some(2));
+    assert_eq!(driver.committed("play", "events.net", place("k")), Some(2));
 }
 
 /// Red when a tombstone is poison for a sink with delete, or a row for one without.
@@ -310,29 +313,4 @@ fn a_tombstone_is_for_sinks_with_delete() {
     assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].record.key.as_deref() == Some(b"k"));
     assert_eq!(driver.rows("keeps").len(), 0);
     assert_eq!(driver.state("keeps").letters(crate::failure::Kind::Contract), 1);
-}
-
-/// Red when an event that is too large is sent, or tried again for ever.
-#[test]
-fn an_emitted_event_that_is_too_large_is_rejected() {
-    async fn grow(ping: Ping) -> Result<Pong> {
-        Ok(Pong { id: ping.id.repeat(100), seq: 1 })
-    }
-    let settings = Settings { max_event_bytes: 50, ..Settings::default() };
-    let mut driver = Driver::with_settings(Pipeline::default().on("grow", grow), settings);
-    driver.send(ping("abc", 1));
-    assert!(driver.state("grow").troubles()[0].contains("(rejected): `answer.pong` is"));
-}
-
-/// Red when an error behind `or_reject` is retried, or its reason is lost.
-#[test]
-fn or_reject_says_why() {
-    async fn parse(ping: Ping) -> Result<()> {
-        ping.id.parse::<u8>().or_reject("the id is no number")?;
-        Ok(())
-    }
-    let mut driver = Driver::new(Pipeline::default().on("parse", parse));
-    driver.send(ping("1", 1)).send(ping("x", 1));
-    let troubles = driver.state("parse").troubles();
-    assert!(troubles[0].contains("the id is no number: invalid digit"), "{troubles:?}");
 }

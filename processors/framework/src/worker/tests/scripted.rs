@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::{Ping, Pong, ping};
 use crate::{
-    CommitError, Committed, Failure, GroupState, Headers, Payload, Pipeline, Record, Result, SchemaCache, Sink,
-    TopicPartition, Unit,
+    CommitError, Committed, Failure, GroupState, Headers, Outgoing, Payload, Pipeline, Progress, Record, Result,
+    SchemaCache, Sink, TopicPartition, Unit,
     codec::Encoder,
     driver::clock::ManualClock,
     ports::{Batch, BoxFuture, Clock, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
@@ -27,6 +27,32 @@ use crate::{
 /// The partition `number` of the topic of pings.
 pub(super) fn at(number: i32) -> TopicPartition {
     TopicPartition::new("events.net", number)
+}
+
+/// The partition `number` of the topic where what failed first waits for a second attempt.
+pub(super) fn retry(number: i32) -> TopicPartition {
+    TopicPartition::new("play.retry.1s", number)
+}
+
+/// The partition `number` of the topic of dead letters that were sent back.
+pub(super) fn redrive(number: i32) -> TopicPartition {
+    TopicPartition::new("play.redrive", number)
+}
+
+/// Partitions as the log shows them: those of the topic of pings by their numbers alone.
+fn names<'a>(list: impl IntoIterator<Item = &'a TopicPartition>) -> String {
+    let name = |id: &TopicPartition| match id.topic.strip_prefix("play.") {
+        Some(own) => format!("{own}/{}", id.partition),
+        None => id.partition.to_string(),
+    };
+    list.into_iter().map(name).collect()
+}
+
+/// A record to be published as the log shows it: an event by its key, one for a topic of the group's own by that too.
+fn named(record: &Outgoing) -> String {
+    let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+    let own = ["play.", "sink."].into_iter().find_map(|group| record.topic.strip_prefix(group));
+    own.map_or_else(|| key.clone().into_owned(), |own| format!("{own}:{key}"))
 }
 
 /// What a processor does with the events that are named by key and offset, `a0`; the others succeed at once.
@@ -76,6 +102,14 @@ async fn play(plan: Plan, ping: Ping) -> Result<Pong> {
 struct Outside {
     events: VecDeque<Fetched>,
     answers: VecDeque<Result<Committed, CommitError>>,
+    /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
+    poison: Vec<String>,
+    /// Rows, and what was published, of the units that the store took.
+    taken: Vec<String>,
+    /// Letters, markers and retries that the store took, and the positions of their units.
+    own: Vec<(Outgoing, Vec<Progress>)>,
+    /// Where each partition stands, as far as the store knows.
+    stands: HashMap<TopicPartition, i64>,
     /// Whether the store keeps its answers to itself.
     silent: bool,
     asked: bool,
@@ -103,20 +137,17 @@ impl Source for Script {
     }
 
     fn control(&mut self, control: Control) {
-        let names = |list: &[TopicPartition]| list.iter().map(|id| id.partition.to_string()).collect::<String>();
         let said = match &control {
-            Control::Begin { partition, start, .. } => format!("begin {}#{start}", partition.partition),
+            // The same as the group's troubles, which tests look at.
+            Control::Note(_) => return,
+            Control::Begin { partition, start, .. } => format!("begin {}#{start}", names([partition])),
             Control::Pause(list) => format!("pause {}", names(list)),
             Control::Resume(list) => format!("resume {}", names(list)),
             Control::Commit(list) => list.iter().fold("commit".to_owned(), |mut text, position| {
-                let _ = write!(text, " {}:{}", position.partition.partition, position.next);
+                let _ = write!(text, " {}:{}", names([&position.partition]), position.next);
                 text
             }),
             Control::Released(list) => format!("released {}", names(list)),
-            Control::Note(list) => list.iter().fold("note".to_owned(), |mut text, (id, why)| {
-                text.push_str(&format!(" {}={}", id.partition, why.as_deref().unwrap_or("-")));
-                text
-            }),
             Control::Close => "close".to_owned(),
         };
         let mut outside = self.0.lock().unwrap();
@@ -154,9 +185,10 @@ impl Committer for Store {
     }
 
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        let names: String = partitions.iter().map(|id| id.partition.to_string()).collect();
+        let names = names(partitions);
         Box::pin(async move {
             self.ask(format!("start {names}")).await?;
+            partitions.iter().for_each(|id| _ = self.shared.lock().unwrap().stands.remove(id));
             Ok(vec![From::Committed; partitions.len()])
         })
     }
@@ -164,17 +196,56 @@ impl Committer for Store {
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
         let mut what = "unit".to_owned();
         for progress in &unit.positions {
-            let _ = write!(what, " {}:{}", progress.to.partition.partition, progress.to.next);
+            let _ = write!(what, " {}:{}", names([&progress.to.partition]), progress.to.next);
         }
-        for key in unit.outgoing.iter().filter_map(|record| record.key.as_deref()) {
-            let _ = write!(what, " {}", String::from_utf8_lossy(key));
-        }
-        Box::pin(self.ask(what))
+        let markers = || unit.markers.iter().map(|marker| &marker.record);
+        let outgoing: Vec<String> = unit.outgoing.iter().map(named).chain(markers().map(|m| named(m) + "!")).collect();
+        outgoing.iter().for_each(|name| _ = write!(what, " {name}"));
+        Box::pin(async move {
+            let key =
+                |row: &crate::Row| String::from_utf8_lossy(row.record.key.as_deref().unwrap_or_default()).into_owned();
+            let all: Vec<String> = unit.rows.iter().map(key).chain(outgoing).collect();
+            let committed = self.ask(what).await?;
+            let mut outside = self.shared.lock().unwrap();
+            if let Some(bad) = all.iter().find(|name| outside.poison.contains(name)) {
+                return Err(CommitError::Refused(format!("bad {bad}")));
+            }
+            if committed != Committed::Done {
+                return Ok(committed);
+            }
+            for Progress { from, to } in &unit.positions {
+                let before = outside.stands.insert(to.partition.clone(), to.next);
+                assert!(
+                    before.is_none_or(|before| before == *from),
+                    "{} stands at {before:?}, not {from}",
+                    to.partition
+                );
+            }
+            outside.taken.extend(all);
+            let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
+            let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
+            outside.own.extend(own);
+            Ok(committed)
+        })
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        let names: String = partitions.iter().map(|id| id.partition.to_string()).collect();
-        self.shared.lock().unwrap().log.push(format!("forget {names}"));
+        self.shared.lock().unwrap().log.push(format!("forget {}", names(partitions)));
+    }
+}
+
+/// A ping with this key, and its offset as its number.
+pub(super) fn record(place: &TopicPartition, offset: i64, key: &str, headers: Headers) -> Record {
+    let value = Encoder::new(1, Ping::SCHEMA).expect("valid").encode(&ping(key, offset)).expect("it fits");
+    let (topic, partition) = (place.topic.clone(), place.partition);
+    Record {
+        topic,
+        partition,
+        offset,
+        timestamp_ms: 0,
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(value),
+        headers,
     }
 }
 
@@ -262,18 +333,29 @@ impl Bench {
 
     /// The source delivers a batch: a ping for each key, from this offset on.
     pub(super) fn records(&mut self, partition: i32, start: u64, first: i64, keys: &str) -> &mut Self {
-        let encoder = Encoder::new(1, Ping::SCHEMA).expect("valid");
-        let record = |(offset, key): (i64, &str)| Record {
-            topic: at(partition).topic,
-            partition,
-            offset,
-            timestamp_ms: 0,
-            key: Some(key.as_bytes().to_vec()),
-            value: Some(encoder.encode(&ping(key, offset)).expect("it fits")),
-            headers: Headers::default(),
-        };
-        let records = (first..).zip(keys.split(' ')).map(record).collect();
-        self.tell(Fetched::Records(Batch { partition: at(partition), start, records }))
+        let of = |(offset, key)| record(&at(partition), offset, key, Headers::default());
+        self.batch(start, (first..).zip(keys.split(' ')).map(of).collect())
+    }
+
+    /// The source delivers these records of one partition.
+    pub(super) fn batch(&mut self, start: u64, records: Vec<Record>) -> &mut Self {
+        self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records }))
+    }
+
+    /// The store refuses every unit with this in it: the key of a row or event, or `dlq:` and the key of a letter.
+    pub(super) fn poison(&mut self, name: &str) -> &mut Self {
+        self.outside().poison.push(name.to_owned());
+        self
+    }
+
+    /// Keys of rows, and what was published, that the store has taken.
+    pub(super) fn taken(&self) -> Vec<String> {
+        self.outside().taken.clone()
+    }
+
+    /// What the store has taken for topics of the group's own, each with the positions of its unit.
+    pub(super) fn own(&self) -> Vec<(Outgoing, Vec<Progress>)> {
+        self.outside().own.clone()
     }
 
     /// The store will answer so, once.
