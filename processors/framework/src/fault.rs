@@ -114,6 +114,7 @@ fn push_word(out: &mut String, word: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     /// Red when one of the replacements is dropped, or words are mangled.
     #[test]
@@ -152,6 +153,33 @@ mod tests {
         ] {
             assert_ne!(print, other);
         }
+    }
+
+    /// Red when the chain of errors counts for nothing, or the messages behind the first do.
+    #[test]
+    fn a_fingerprint_knows_the_chain_of_errors_and_none_of_their_ids() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot reserve for order {0}")]
+        struct Unreserved(u32, #[source] Answer);
+        #[derive(Debug, thiserror::Error)]
+        enum Answer {
+            #[error("it says {0}")]
+            Status(u16),
+            #[error("no answer within {0} ms")]
+            Silence(u32),
+        }
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot reserve for order {0}")]
+        struct Other(u32);
+        let print = |failure: Failure| {
+            let (Failure::Retry(cause) | Failure::Reject(cause)) = failure else { panic!("a cause") };
+            Fault::of(Kind::Exhausted, &cause).fingerprint("g", "p")
+        };
+        let status = print(Unreserved(7, Answer::Status(503)).into());
+        assert_eq!(status, print(Unreserved(12_345, Answer::Status(429)).into()));
+        let silence = print(Unreserved(7, Answer::Silence(200)).into());
+        let prints = [status, silence, print(Other(7).into()), print(Failure::retry("cannot reserve for order 7"))];
+        assert!((0..4).all(|one| !prints[..one].contains(&prints[one])), "{prints:?}");
     }
 
     /// Red when a text is cut within a character, or a NUL passes, which Postgres refuses.

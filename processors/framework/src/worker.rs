@@ -92,12 +92,14 @@ impl Worker {
                         self.completed(job, outcome);
                     }
                 }
-                Some((job, outcome)) = self.fetching.next(), if !self.fetching.is_empty() => match outcome {
-                    Some(outcome) => self.completed(job, outcome),
-                    None => self.ready.push_back(job),
-                },
-                fetched = self.source.next(records) => {
-                    if self.fetched(fetched)? {
+                Some((job, over)) = self.fetching.next(), if !self.fetching.is_empty() => {
+                    self.looked_up(job, over);
+                    while let Some(Some((job, over))) = self.fetching.next().now_or_never() {
+                        self.looked_up(job, over);
+                    }
+                }
+                event = self.source.next(records) => {
+                    if self.heard(event)? {
                         return Ok(());
                     }
                 }
@@ -115,7 +117,7 @@ impl Worker {
     /// Does all that can be done now without waiting; true when there is more to begin at once.
     fn turn(&mut self) -> bool {
         self.release_holds();
-        self.begin_fetched();
+        self.begin_ready();
         let more = self.dispatch();
         self.let_leavers_go();
         if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
@@ -133,14 +135,6 @@ impl Worker {
 
     /// Begins what may begin, a partition after the other; true when it stopped only to look around.
     fn dispatch(&mut self) -> bool {
-        while self.running.len() < self.settings.concurrency
-            && let Some(job) = self.ready.pop_front()
-        {
-            // A partition may have left while its record waited for the schema.
-            if self.partitions.get(&job.partition).is_some_and(|p| p.start == job.start) {
-                self.begin(job);
-            }
-        }
         if self.stopping.is_some() {
             return false;
         }
@@ -214,7 +208,7 @@ impl Worker {
     fn looked_up(&mut self, job: Job, over: Option<Outcome>) {
         match over {
             Some(outcome) => self.completed(job, outcome),
-            None => self.fetched.push_back(job),
+            None => self.ready.push_back(job),
         }
     }
 
@@ -252,7 +246,6 @@ impl Worker {
                 None
             }
             Outcome::Wait(pause, why) => {
-                // The reason of a partition that stands still for good is the more important one.
                 if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(&why)) {
                     tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = why, "a partition waits");
                     self.note(&job.partition, Some(why));
@@ -280,16 +273,18 @@ impl Worker {
         partition.held.push(job);
     }
 
-    /// Stops a partition at an offset until a person acts; what came before still runs and is committed, or a person who
-    /// moves the group past the offset would skip it.
-    fn stop_partition(&mut self, id: &TopicPartition, at: i64, reason: &str) {
-        let Some(partition) = self.partitions.get_mut(id) else { return };
-        if matches!(partition.life, Life::Running | Life::Stopped) && at < partition.end {
-            partition.let_go_from(at);
-            (partition.life, partition.end) = (Life::Stopped, at);
-            self.state.trouble(&id.to_string(), Some(reason));
-            self.note(id, Some(reason.to_owned()));
-            self.source.control(Control::Pause(vec![id.clone()]));
+    /// Begins what has waited for its schema, as far as there are places; lets go of it where nothing new may begin.
+    fn begin_ready(&mut self) {
+        while self.running.len() < self.settings.concurrency || self.stopping.is_some() {
+            let Some(job) = self.ready.pop_front() else { return };
+            let ours = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start);
+            match ours {
+                Some(partition) if partition.life != Life::Running || self.stopping.is_some() => {
+                    partition.let_go_of(&job);
+                }
+                Some(_) => self.begin(job),
+                None => {}
+            }
         }
     }
 

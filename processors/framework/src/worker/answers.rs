@@ -86,7 +86,6 @@ impl Worker {
             first_failed_ms: None,
             begun: true,
             blocks: false,
-            seen: true,
             record,
         };
         let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why)) else { return };
@@ -110,7 +109,7 @@ impl Worker {
         }
         let reason = format!("stopped: {why}");
         self.state.trouble(&id.to_string(), Some(&reason));
-        self.source.control(Control::Note(vec![(id.clone(), Some(reason))]));
+        self.note(id, Some(reason));
         self.source.control(Control::Pause(vec![id.clone()]));
         self.count_partitions();
     }

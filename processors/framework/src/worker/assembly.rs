@@ -424,3 +424,6 @@ async fn commit(mut committer: Box<dyn Committer>, batch: Batch) -> (Box<dyn Com
     let committed = if batch.unit.is_empty() { Ok(Committed::Done) } else { committer.commit(&batch.unit).await };
     (committer, Answer::Committed(batch, committed))
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,6 @@ impl Partition {
             first_failed_ms: None,
             begun: false,
             blocks: false,
-            seen: false,
             record,
         };
         self.begun += 1;

@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use super::{Worker, assembly::Assembly, circuits::Circuits, failures::Failures, step::Step};
 use crate::{
     backoff::Backoff,
-    breaker::{BreakerSettings, CircuitState},
+    breaker::BreakerSettings,
     catalogue::Catalogue,
     emit::Encoders,
     ladder::Ladder,
@@ -128,8 +128,6 @@ impl Worker {
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
-        // Seen as closed before the first call.
-        settings.breakers.keys().for_each(|name| state.circuit(name, CircuitState::Closed.as_u64()));
         let step = Step {
             interest,
             catalogue,

@@ -53,8 +53,6 @@ pub(crate) struct Job {
     pub(crate) begun: bool,
     /// Whether it holds its partition up, for a failure or a pause.
     pub(crate) blocks: bool,
-    /// Whether it was begun before, and what is odd about its headers is counted.
-    pub(crate) seen: bool,
     pub(crate) record: Record,
 }
 

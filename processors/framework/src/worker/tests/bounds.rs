@@ -13,7 +13,7 @@ fn together() -> Settings {
     Settings { linger: Duration::from_millis(10), ..Settings::default() }
 }
 
-/// Red when a record that was read with the failing one begins before that has succeeded.
+/// Red when a record that was read with the failing one begins before that has succeeded, or nobody is told why.
 #[test]
 fn what_was_read_with_a_failing_record_waits_for_it() {
     let plan = Plan::default();
@@ -24,7 +24,9 @@ fn what_was_read_with_a_failing_record_waits_for_it() {
     plan.fail("a1", Failure::retry("once"));
     bench.records(0, 1, 1, "a b a").advance(SECOND - MS);
     assert_eq!((plan.seen().as_str(), bench.log().as_str()), ("a0 a1", "pause 0"));
+    assert_eq!(bench.note(&at(0)).as_deref(), Some("offset 1 failed and is tried again: once"));
     bench.advance(MS);
+    assert_eq!(bench.note(&at(0)), None);
     assert_eq!((plan.seen().as_str(), bench.log().as_str()), ("a0 a1 a1 b2 a3", "resume 0, unit a b a, commit 0:4"));
 }
 

@@ -118,6 +118,8 @@ struct Outside {
     /// How often the group has looked for news since something happened.
     looks: u32,
     log: Vec<String>,
+    /// What the source was told to say outside of each partition.
+    notes: HashMap<TopicPartition, Option<String>>,
 }
 
 type Shared = Arc<Mutex<Outside>>;
@@ -138,8 +140,10 @@ impl Source for Script {
 
     fn control(&mut self, control: Control) {
         let said = match &control {
-            // The same as the group's troubles, which tests look at.
-            Control::Note(_) => return,
+            Control::Note(list) => {
+                let notes = list.iter().map(|(id, why)| (id.clone(), why.clone()));
+                return self.0.lock().unwrap().notes.extend(notes);
+            }
             Control::Begin { partition, start, .. } => format!("begin {}#{start}", names([partition])),
             Control::Pause(list) => format!("pause {}", names(list)),
             Control::Resume(list) => format!("resume {}", names(list)),
@@ -375,6 +379,11 @@ impl Bench {
     pub(super) fn log(&mut self) -> String {
         self.run();
         std::mem::take(&mut self.outside().log).join(", ")
+    }
+
+    /// Why this partition stands still, as the source says it outside.
+    pub(super) fn note(&self, place: &TopicPartition) -> Option<String> {
+        self.outside().notes.get(place).cloned().flatten()
     }
 
     /// Tells the group to stop.
