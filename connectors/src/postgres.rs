@@ -10,7 +10,11 @@
 //!
 //! An upsert and a delete apply only over what is older: a lower offset of the same partition, or an event time that
 //! is not later from another one. So a record that comes late (a redrive, a restart) does no harm. A column that a
-//! record's schema does not have is left as it is, whatever else is in the batch.
+//! record's schema does not have is left as it is, whatever else is in the batch. An insert sink has no key to go by:
+//! of a record that was sent back it writes one row, however often it comes.
+//!
+//! Dead letters are kept by the same committer, each as it is. There is nowhere else to put one, so nothing of them is
+//! refused: what Postgres does not take of them stops the group until somebody has helped.
 //!
 //! Data that Postgres refuses (SQLSTATE classes 22 and 23), or would refuse, is told apart from everything else:
 //! only the former is the record's own fault. No message holds a value of a row.
@@ -26,8 +30,12 @@ mod stored;
 mod table;
 mod topic_ids;
 
+mod rows;
+
 mod batch;
 mod write;
+
+mod dead_letters;
 
 mod layout;
 mod types;

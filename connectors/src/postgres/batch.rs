@@ -1,9 +1,13 @@
 //! What a unit's rows come down to: of each key one change, the last, in the keys' order.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use apache_avro::types::Value;
-use headwater::{Meta, Mode, Row, Sink};
+use headwater::{Meta, Mode, Row, Sink, TopicPartition};
 
 use super::{
     encode::{Array, is_null},
@@ -32,6 +36,8 @@ pub(super) struct Batch<'a> {
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) meta: &'a Meta,
+    /// Whether it was read from elsewhere than where it first stood: it was sent back, perhaps more than once.
+    pub(super) returned: bool,
     pub(super) layout: Arc<Layout>,
     pub(super) fields: &'a [(String, Value)],
 }
@@ -52,7 +58,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// [`PostgresError::Refused`] for a row without a key or with one that no index can hold.
     pub(super) fn of(
-        mut rows: impl Iterator<Item = &'a Row>,
+        rows: &[&'a Row],
         sink: &Sink,
         table: Option<&Table>,
         layouts: &HashMap<u32, Arc<Layout>>,
@@ -60,16 +66,20 @@ impl<'a> Batch<'a> {
         let mut batch = Self::default();
         let Some(table) = table else {
             // Any row with data has made the table; without one there is nothing to delete from.
-            return match rows.any(|row| row.data.is_some()) {
+            return match rows.iter().any(|row| row.data.is_some()) {
                 true => Err(PostgresError::Outage(format!("the table {} is gone: try again", sink.table))),
                 false => Ok(batch),
             };
         };
+        let mut returned: HashSet<(&TopicPartition, i64)> = HashSet::new();
         let mut last: HashMap<Vec<u8>, Change<'a>> = HashMap::new();
-        for row in rows {
+        for &row in rows {
             let change = Change::of(row, layouts)?;
             if sink.mode == Mode::Insert {
                 match change {
+                    Change::Write(write) if write.returned && !returned.insert(write.origin()) => {
+                        batch.superseded += 1;
+                    }
                     Change::Write(write) => batch.writes.push(write),
                     Change::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
                 }
@@ -110,7 +120,8 @@ impl<'a> Change<'a> {
         let layout = layouts.get(&data.schema.id()).cloned();
         let layout =
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
-        Ok(Self::Write(Write { meta, layout, fields }))
+        let returned = meta.origin.partition != row.record.place();
+        Ok(Self::Write(Write { meta, returned, layout, fields }))
     }
 
     fn meta(&self) -> &'a Meta {
@@ -152,6 +163,11 @@ impl<'a> Change<'a> {
 }
 
 impl<'a> Write<'a> {
+    /// Where the record first stood.
+    fn origin(&self) -> (&'a TopicPartition, i64) {
+        (&self.meta.origin.partition, self.meta.origin.offset)
+    }
+
     /// The value of the field at `position` of the row's own layout.
     pub(super) fn value(&self, position: usize) -> Result<&'a Value, &'static str> {
         let name = &self.layout.fields[position].name;

@@ -28,6 +28,11 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const OUT_OF_RANGE: &str = "a date or time is out of range";
 const MISFIT: &str = "a value is not of the type that its schema says";
 
+/// Milliseconds since 1970, brought within what `timestamptz` and a count of microseconds can hold.
+pub(super) fn nearest_millis(millis: i64) -> i64 {
+    millis.clamp((TIMESTAMPS.start + EPOCH_MICROS) / 1_000, i64::MAX / 1_000)
+}
+
 /// Why a value cannot be stored; says nothing of the value itself.
 type Why = &'static str;
 
@@ -72,7 +77,16 @@ impl Array {
         self.int8(micros)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Why> {
+    /// JSON text, for `jsonb`, which in binary begins with its version.
+    pub(super) fn json(&mut self, text: &[u8]) -> Result<(), Why> {
+        self.with(|out| {
+            out.push(1);
+            out.extend_from_slice(text);
+            Ok(())
+        })
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Why> {
         self.with(|out| {
             out.extend_from_slice(bytes);
             Ok(())

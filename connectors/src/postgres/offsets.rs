@@ -224,7 +224,8 @@ fn columns<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> (Vec<Str
     partitions.map(|p| (p.topic.to_string(), p.partition)).unzip()
 }
 
-fn explain(error: sqlx::Error) -> PostgresError {
+/// An error of a statement on Headwater's own tables.
+pub(super) fn explain(error: sqlx::Error) -> PostgresError {
     if is_undefined(&error) {
         return PostgresError::Outage("the schema headwater is missing: run `headwater topology apply`".to_owned());
     }

@@ -1,36 +1,31 @@
 //! A sink group's committer: rows and offsets in one transaction.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use headwater::{
-    CommitError, Committed, Sink, TopicPartition, Unit,
+    Catalogue, CommitError, Committed, Row, Sink, TopicPartition, Unit,
     codec::WriterSchema,
     ports::{BoxFuture, Committer, From as Start},
 };
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    batch::Batch,
     config::Database,
+    dead_letters::DeadLetters,
     error::PostgresError,
     layout::Layout,
     offsets::{Fences, Offsets},
-    sql::{TableName, quote},
-    table::{self, Found, Table},
+    rows::Rows,
+    table::{self, Found},
     topic_ids::{self, TopicIds},
-    write::{self, Done},
+    write::Done,
 };
 
 /// How often a transaction is run that the server asks to repeat.
 const TRIES: u32 = 3;
-/// Schemas remembered at once; more than any topic has, and a bound.
-const MAX_SCHEMAS: usize = 1_000;
 
 /// Rows that a sink has dealt with since it was made; only what is durable counts.
 #[derive(Debug, Default)]
@@ -63,12 +58,13 @@ impl SinkCounts {
     }
 }
 
-/// The committer of one sink group: takes any Avro record to one table, see the module's promise.
+/// The committer of one sink group: takes any Avro record to one table, or dead letters to theirs; see the module's
+/// promise.
 #[derive(Debug)]
 pub struct PostgresSink {
     database: Database,
     offsets: Offsets,
-    rows: Rows,
+    target: Target,
     counts: Arc<SinkCounts>,
     topic_ids: Option<Arc<dyn TopicIds>>,
 }
@@ -79,13 +75,15 @@ impl Database {
     /// # Errors
     /// [`PostgresError::Config`] for a sink that cannot work: no key, or names that Postgres does not take.
     pub fn sink(&self, group: impl Into<String>, sink: Sink) -> Result<PostgresSink, PostgresError> {
-        Ok(PostgresSink {
-            database: self.clone(),
-            offsets: Offsets::new(group.into()),
-            rows: Rows::new(sink)?,
-            counts: Arc::default(),
-            topic_ids: None,
-        })
+        Ok(PostgresSink::new(self.clone(), group.into(), Target::Table(Box::new(Rows::new(sink)?))))
+    }
+
+    /// The committer of the group `group`, which keeps dead letters: each row is a record of some group's dead-letter
+    /// topic, a letter or the news that one has succeeded. `catalogue` knows the types of bound topics.
+    ///
+    /// Refuses nothing: a letter that cannot be stored is an outage that names where its record first stood.
+    pub fn dead_letters(&self, group: impl Into<String>, catalogue: Arc<Catalogue>) -> PostgresSink {
+        PostgresSink::new(self.clone(), group.into(), Target::DeadLetters(DeadLetters::new(catalogue)))
     }
 
     /// The SQL that would make the sink's table fit rows of this schema; empty when it fits.
@@ -123,6 +121,10 @@ impl Database {
 }
 
 impl PostgresSink {
+    fn new(database: Database, group: String, target: Target) -> Self {
+        Self { database, offsets: Offsets::new(group), target, counts: Arc::default(), topic_ids: None }
+    }
+
     /// What the sink has done; shared, and still there after the sink has gone.
     pub fn counts(&self) -> Arc<SinkCounts> {
         Arc::clone(&self.counts)
@@ -146,23 +148,16 @@ impl PostgresSink {
         let mut tries = 0;
         let outcome = loop {
             tries += 1;
-            let (offsets, rows) = (&mut self.offsets, &mut self.rows);
-            match self.database.with(async |conn| attempt(conn, offsets, rows, unit).await).await {
+            let (offsets, target) = (&mut self.offsets, &mut self.target);
+            match self.database.with(async |conn| attempt(conn, offsets, target, unit).await).await {
                 Err(PostgresError::Repeat(why)) if tries < TRIES => tracing::debug!(why, "transaction repeated"),
-                Err(PostgresError::Refused(why)) => {
-                    return Err(CommitError::Refused(format!(
-                        "a row cannot go into `{}`: {why}",
-                        self.rows.sink.table
-                    )));
+                Err(PostgresError::Refused(why)) if tries < TRIES && self.target.narrow() => {
+                    tracing::debug!(why, "transaction repeated row by row");
                 }
                 outcome => break outcome,
             }
         };
-        if matches!(outcome, Err(PostgresError::Outage(_))) {
-            // Perhaps somebody has changed the table: it is looked at again.
-            self.rows.table = None;
-        }
-        let (fences, done) = outcome?;
+        let (fences, done) = self.target.settle(outcome)?;
         self.offsets.settle(&fences, &unit.positions);
         self.counts.add(done);
         let fenced: Vec<TopicPartition> =
@@ -193,16 +188,16 @@ impl Committer for PostgresSink {
 async fn attempt(
     conn: &mut PgConnection,
     offsets: &Offsets,
-    rows: &mut Rows,
+    target: &mut Target,
     unit: &Unit,
 ) -> Result<(Fences, Done), PostgresError> {
     // Changing a table takes a lock that a transaction which holds rows must not wait for.
-    rows.prepare(conn, unit).await?;
+    target.prepare(conn, unit).await?;
     let mut tx = conn.begin().await?;
     let fences = offsets.advance(&mut tx, &unit.positions).await?;
     let mut done = Done::default();
     if !fences.moved.is_empty() {
-        done = rows.write(&mut tx, unit, &fences).await?;
+        done = target.write(&mut tx, &ours(unit, &fences)?).await?;
         tx.commit().await?;
     } else {
         tx.rollback().await?;
@@ -210,62 +205,52 @@ async fn attempt(
     Ok((fences, done))
 }
 
-/// How a sink's rows are written, and what is known of its table.
-#[derive(Debug)]
-struct Rows {
-    sink: Sink,
-    name: TableName,
-    layouts: HashMap<u32, Arc<Layout>>,
-    /// The table, once it fits every schema in `layouts`.
-    table: Option<Table>,
+/// The unit's rows but for those of fenced partitions.
+fn ours<'a>(unit: &'a Unit, fences: &Fences) -> Result<Vec<&'a Row>, PostgresError> {
+    let known = |partition: &TopicPartition| unit.positions.iter().any(|p| p.to.partition == *partition);
+    if let Some(row) = unit.rows.iter().find(|row| !known(&row.record.place())) {
+        return Err(PostgresError::Config(format!("a row of {} has no offset in its unit", row.record.place())));
+    }
+    Ok(unit.rows.iter().filter(|row| !fences.fenced.contains(&row.record.place())).collect())
 }
 
-impl Rows {
-    fn new(sink: Sink) -> Result<Self, PostgresError> {
-        if let Some(problem) = sink.problem() {
-            return Err(PostgresError::Config(problem));
-        }
-        sink.key.iter().try_for_each(|key| quote(key).map(drop))?;
-        let name = TableName::parse(&sink.table)?;
-        Ok(Self { sink, name, layouts: HashMap::new(), table: None })
-    }
+/// Where the rows go. All else of a sink is the same for both.
+#[derive(Debug)]
+enum Target {
+    Table(Box<Rows>),
+    DeadLetters(DeadLetters),
+}
 
-    /// Knows every schema of the unit, and sees to it that the table fits them.
+impl Target {
+    /// What must be seen to outside of the unit's transaction.
     async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<(), PostgresError> {
-        if self.layouts.len() > MAX_SCHEMAS {
-            self.layouts.clear();
-            self.table = None;
+        match self {
+            Self::Table(rows) => rows.prepare(conn, unit).await,
+            Self::DeadLetters(_) => Ok(()),
         }
-        let mut new = HashMap::new();
-        for data in unit.rows.iter().filter_map(|row| row.data.as_ref()) {
-            let id = data.schema.id();
-            if !self.layouts.contains_key(&id) && !new.contains_key(&id) {
-                new.insert(id, Arc::new(Layout::of(id, data.schema.schema())?));
-            }
-        }
-        if self.table.is_some() && new.is_empty() {
-            return Ok(());
-        }
-        let mut layouts: Vec<&Layout> = self.layouts.values().chain(new.values()).map(Arc::as_ref).collect();
-        layouts.sort_unstable_by_key(|layout| layout.id);
-        let none = Layout::default();
-        if layouts.is_empty() {
-            // Tombstones alone: a table that is there must still have the columns that guard its rows.
-            layouts.push(&none);
-        }
-        self.table = table::fit(conn, &self.sink, &self.name, &layouts).await?;
-        // Only now: a schema that the table cannot serve must not stand in the way of the others.
-        self.layouts.extend(new);
-        Ok(())
     }
 
-    async fn write(&self, conn: &mut PgConnection, unit: &Unit, fences: &Fences) -> Result<Done, PostgresError> {
-        let known = |partition: &TopicPartition| unit.positions.iter().any(|p| p.to.partition == *partition);
-        if let Some(row) = unit.rows.iter().find(|row| !known(&row.record.place())) {
-            return Err(PostgresError::Config(format!("a row of {} has no offset in its unit", row.record.place())));
+    async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
+        match self {
+            Self::Table(table) => table.write(conn, rows).await,
+            Self::DeadLetters(letters) => letters.write(conn, rows).await,
         }
-        let ours = unit.rows.iter().filter(|row| !fences.fenced.contains(&row.record.place()));
-        let batch = Batch::of(ours, &self.sink, self.table.as_ref(), &self.layouts)?;
-        write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
+    }
+
+    /// After a refusal: whether another try would say which row it is about.
+    fn narrow(&mut self) -> bool {
+        match self {
+            // The engine halves the unit until the row stands alone.
+            Self::Table(_) => false,
+            Self::DeadLetters(letters) => letters.narrow(),
+        }
+    }
+
+    /// What the outcome of a unit means to whoever asked for it.
+    fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
+        match self {
+            Self::Table(rows) => rows.settle(outcome),
+            Self::DeadLetters(letters) => letters.settle(outcome),
+        }
     }
 }

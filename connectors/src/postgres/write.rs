@@ -31,13 +31,15 @@ pub(super) async fn run(
 ) -> Result<Done, PostgresError> {
     let mut done = Done { superseded: batch.superseded, ..Done::default() };
     let Some(table) = table else { return Ok(done) };
-    // A row leaves columns alone that its schema does not have, so rows are grouped by what they have.
-    let mut groups: BTreeMap<&[String], Vec<&Write<'_>>> = BTreeMap::new();
+    // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's rows
+    // that were sent back come last: they must see the others.
+    let mut groups: BTreeMap<(bool, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
     for write in &batch.writes {
-        groups.entry(&write.layout.column_set).or_default().push(write);
+        let once = sink.mode == Mode::Insert && write.returned;
+        groups.entry((once, &write.layout.column_set)).or_default().push(write);
     }
-    for (columns, rows) in groups {
-        let statement = Statement { sink, name, table, columns };
+    for ((once, columns), rows) in groups {
+        let statement = Statement { sink, name, table, columns, once };
         let sql = statement.insert()?;
         let written = bind(sql, statement.arrays(&rows)?)?.execute(&mut *conn).await?.rows_affected();
         done.written += written;
@@ -59,6 +61,8 @@ struct Statement<'a> {
     name: &'a TableName,
     table: &'a Table,
     columns: &'a [String],
+    /// Whether a row is left out where one of the same origin stands.
+    once: bool,
 }
 
 impl Statement<'_> {
@@ -81,6 +85,9 @@ impl Statement<'_> {
             arrays.join(", "),
             aliases.join(", ")
         );
+        if self.once {
+            sql += &format!(" where not exists (select from {} as s where {})", self.name.sql(), self.same_origin());
+        }
         if self.sink.mode == Mode::Upsert {
             let key: Vec<String> = self.sink.key.iter().map(|k| quote(k)).collect::<Result<_, _>>()?;
             let changes: Vec<String> =
@@ -93,6 +100,13 @@ impl Statement<'_> {
             );
         }
         Ok(sql)
+    }
+
+    /// Whether the stored row `s` and the new one come from the same place.
+    fn same_origin(&self) -> String {
+        let place = |own: &str| matches!(own, "hw_topic" | "hw_partition" | "hw_offset");
+        let own = (self.columns.len()..).zip(OWN_COLUMNS).filter(|(_, (own, ..))| place(own));
+        own.map(|(i, (own, ..))| format!("s.{own} = u.c{i}")).collect::<Vec<_>>().join(" and ")
     }
 
     fn arrays(&self, rows: &[&Write<'_>]) -> Result<Vec<Array>, PostgresError> {
@@ -188,7 +202,7 @@ fn own_value(array: &mut Array, column: &str, meta: &Meta) -> Result<(), &'stati
     }
 }
 
-fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgArguments>, PostgresError> {
+pub(super) fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgArguments>, PostgresError> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for array in arrays {
         query.try_bind(array).map_err(|e| PostgresError::Refused(format!("a batch cannot be sent: {e}")))?;

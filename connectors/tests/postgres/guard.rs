@@ -1,6 +1,6 @@
 //! Which change of a key is the last: SPEC E1, PITFALLS 24 and 39.
 
-use crate::harness::{Db, Writer, at, plain, refusal, row, schema, text, thing, things, tombstone};
+use crate::harness::{Db, Writer, at, plain, refusal, returned, row, schema, text, thing, things, tombstone};
 use apache_avro::types::Value;
 use headwater::{Committed, Mode};
 
@@ -121,6 +121,59 @@ async fn an_insert_sink_writes_every_record() {
     writer.commit((0..5).map(|i| row(&schema, 0, i, thing("same", "x"))).collect()).await.unwrap();
     assert_eq!(db.number("select count(distinct hw_offset) from things").await, 5);
     assert_eq!(writer.counts(), (5, 0, 0));
+}
+
+/// Red when a row is guarded by where it was read from instead of where it first stood: PITFALLS 39.
+#[tokio::test]
+async fn an_old_version_that_was_sent_back_does_not_replace_the_newer() {
+    let mut db = Db::new("sent_back").await;
+    let mut writer = Writer::new(&db, things().delete()).await;
+    let schema = plain();
+    writer.commit(vec![row(&schema, 0, 50, thing("a", "newer"))]).await.unwrap();
+    // Its place on the redrive topic is past that of the newer one, and its time is later, which does not count.
+    let old = |id: &str| at(9_999, returned(70, row(&schema, 0, 10, thing(id, "old"))));
+    writer.commit(vec![old("a"), old("b"), returned(71, tombstone(0, 11, "a"))]).await.unwrap();
+    let stored = db.texts("select id, name, hw_topic, hw_partition, hw_offset from things order by id").await;
+    let expected = [
+        r#"{"id":"a","name":"newer","hw_topic":"events.thing","hw_partition":0,"hw_offset":50}"#,
+        r#"{"id":"b","name":"old","hw_topic":"events.thing","hw_partition":0,"hw_offset":10}"#,
+    ];
+    assert_eq!(stored, expected);
+    assert_eq!(writer.counts(), (2, 2, 0));
+    writer.commit(vec![returned(72, row(&schema, 0, 51, thing("a", "newest")))]).await.unwrap();
+    assert_eq!(db.texts("select name from things where id = 'a'").await, [r#"{"name":"newest"}"#]);
+}
+
+/// Red when a record that was sent back twice is written twice, in one batch or in two, or when one that was not is
+/// looked up like it.
+#[tokio::test]
+async fn an_insert_sink_writes_what_was_sent_back_once() {
+    let mut db = Db::new("sent_back_insert").await;
+    let mut writer = Writer::new(&db, things().insert()).await;
+    let schema = plain();
+    // A table that is there may have rows that no sink wrote.
+    db.sql("create table things (name text, id text); insert into things values ('mine', 'mine')").await;
+    let back = |offset, of: i64| returned(offset, row(&schema, 0, of, thing(&format!("o{of}"), "back")));
+    writer.commit(vec![row(&schema, 0, 3, thing("o3", "x")), back(1, 3), back(2, 4), back(3, 4)]).await.unwrap();
+    assert_eq!(writer.counts(), (2, 2, 0));
+    writer.commit(vec![back(4, 4), back(5, 3), back(6, 5)]).await.unwrap();
+    assert_eq!(writer.counts(), (3, 4, 0));
+    let stored = "select id, name from things where hw_topic = 'events.thing' and hw_partition = 0 order by hw_offset";
+    let expected = ["o3:x", "o4:back", "o5:back"].map(|row| {
+        let (id, name) = row.split_once(':').unwrap();
+        format!(r#"{{"id":"{id}","name":"{name}"}}"#)
+    });
+    assert_eq!(db.texts(stored).await, expected);
+    // Another record at the same offset of another partition, and one that has just been edited, are not the same.
+    let edited = {
+        let mut row = returned(7, row(&schema, 0, 5, thing("edited", "x")));
+        let mut meta = (*row.meta).clone();
+        (meta.origin.partition, meta.origin.offset) = (row.record.place(), 7);
+        row.meta = std::sync::Arc::new(meta);
+        row
+    };
+    writer.commit(vec![returned(8, row(&schema, 1, 4, thing("other", "x"))), edited]).await.unwrap();
+    assert_eq!(db.number("select count(*) from things where id in ('other', 'edited')").await, 2);
 }
 
 /// Red when a key is compared by a text that the same number has not always.

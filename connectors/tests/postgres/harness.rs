@@ -117,8 +117,9 @@ impl Db {
 
     /// The stored offset and epoch of a partition.
     pub(crate) async fn stored(&mut self, partition: i32) -> (i64, i64) {
-        let query = "select next_offset, owner_epoch from headwater.consumer_offsets where partition = $1";
-        sqlx::query_as(query).bind(partition).fetch_one(&mut self.conn).await.unwrap()
+        let query =
+            "select next_offset, owner_epoch from headwater.consumer_offsets where topic = $1 and partition = $2";
+        sqlx::query_as(query).bind(TOPIC).bind(partition).fetch_one(&mut self.conn).await.unwrap()
     }
 }
 
@@ -186,6 +187,17 @@ pub(crate) fn at(seconds: i64, mut row: Row) -> Row {
     row
 }
 
+/// The same, read from the group's redrive topic: partition 0, this offset.
+pub(crate) fn returned(offset: i64, mut row: Row) -> Row {
+    let place = redrive();
+    (row.record.topic, row.record.partition, row.record.offset) = (place.topic, place.partition, offset);
+    row
+}
+
+pub(crate) fn redrive() -> TopicPartition {
+    TopicPartition::new("things.redrive", 0)
+}
+
 pub(crate) fn tombstone(partition: i32, offset: i64, key: &str) -> Row {
     Row { meta: Arc::new(meta(partition, offset, offset)), record: raw(partition, offset, Some(key)), data: None }
 }
@@ -226,7 +238,12 @@ fn meta(number: i32, offset: i64, seconds: i64) -> Meta {
 
 /// How far a unit moves a partition.
 pub(crate) fn moves(number: i32, from: i64, to: i64) -> Progress {
-    Progress { from, to: Position { partition: partition(number), next: to } }
+    moves_of(partition(number), from, to)
+}
+
+/// The same of any topic.
+pub(crate) fn moves_of(partition: TopicPartition, from: i64, to: i64) -> Progress {
+    Progress { from, to: Position { partition, next: to } }
 }
 
 pub(crate) fn unit(rows: Vec<Row>, positions: Vec<Progress>) -> Unit {
@@ -242,7 +259,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) async fn new(db: &Db, sink: Sink) -> Self {
         let mut sink = db.database.sink("things", sink).unwrap();
-        let next = match sink.start(&[partition(0), partition(1)]).await.unwrap()[0] {
+        let next = match sink.start(&[partition(0), partition(1), redrive()]).await.unwrap()[0] {
             Start::Offset(next) => next,
             _ => 0,
         };
@@ -251,7 +268,8 @@ impl Writer {
 
     pub(crate) async fn commit(&mut self, rows: Vec<Row>) -> Result<Committed, CommitError> {
         let to = self.next + 1;
-        let unit = unit(rows, vec![moves(0, self.next, to), moves(1, self.next, to)]);
+        let unit =
+            unit(rows, vec![moves(0, self.next, to), moves(1, self.next, to), moves_of(redrive(), self.next, to)]);
         let outcome = self.sink.commit(&unit).await;
         if outcome.is_ok() {
             self.next = to;

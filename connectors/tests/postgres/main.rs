@@ -5,7 +5,9 @@
 mod harness;
 
 mod columns;
+mod dead_letters;
 mod guard;
+mod lettered;
 mod letters;
 mod offsets;
 mod outage;
