@@ -10,6 +10,7 @@ mod bus;
 mod crash;
 mod delivery;
 mod dev;
+mod dlq;
 mod offsets;
 mod outage;
 mod records;

@@ -3,12 +3,12 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use headwater::Outgoing;
+use headwater::{Origin, Outgoing};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use tokio::sync::Notify;
 
@@ -49,6 +49,8 @@ pub(crate) struct Delivery {
 pub(crate) struct BatchState {
     left: AtomicUsize,
     faults: Mutex<Vec<(usize, Fault)>>,
+    /// Where the first record stands that was acknowledged.
+    place: OnceLock<Origin>,
     done: Notify,
 }
 
@@ -65,7 +67,16 @@ pub(crate) enum Fault {
 
 impl BatchState {
     pub(crate) fn new(count: usize) -> Self {
-        Self { left: AtomicUsize::new(count), faults: Mutex::default(), done: Notify::new() }
+        Self { left: AtomicUsize::new(count), faults: Mutex::default(), place: OnceLock::new(), done: Notify::new() }
+    }
+
+    /// Keeps where a record stands; the first to come is asked for alone.
+    pub(crate) fn stands(&self, place: impl FnOnce() -> Origin) {
+        self.place.get_or_init(place);
+    }
+
+    pub(crate) fn place(&self) -> Option<Origin> {
+        self.place.get().cloned()
     }
 
     pub(crate) fn settle(&self, index: usize, fate: Result<(), Fault>) {

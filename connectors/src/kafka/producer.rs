@@ -11,18 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::Outgoing;
+use headwater::{Origin, Outgoing, TopicPartition};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-    message::{DeliveryResult, Header, OwnedHeaders},
+    message::{BorrowedMessage, DeliveryResult, Header, Message as _, OwnedHeaders},
     producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
 use super::{
     KafkaError,
-    batch::{BatchErrors, BatchState, Delivery, Fault},
+    batch::{BatchError, BatchErrors, BatchState, Delivery, Fault},
     config::KafkaConfig,
     counts::{Asked, Counts},
     logs,
@@ -91,9 +91,34 @@ impl Producer {
         Err(BatchErrors(faults.into_iter().map(describe).collect()))
     }
 
+    /// Publishes one record as [`Producer::send`] does, and says where it stands, with the timestamp that it has there.
+    ///
+    /// # Errors
+    /// Why it is not on its topic.
+    pub async fn place(&self, record: &Outgoing) -> Result<Origin, BatchError> {
+        let batch = Arc::new(BatchState::new(1));
+        let faults = self.publish_as(&batch, std::slice::from_ref(record), &[0]).await;
+        match (faults.into_iter().next(), batch.place()) {
+            (Some((index, fault)), _) => Err(fault.describe(index, record, self.shared.max_bytes)),
+            (None, Some(origin)) => Ok(origin),
+            (None, None) => {
+                let reason = "the broker acknowledged the record without saying where it stands".to_owned();
+                Err(BatchError { index: 0, reason, permanent: false })
+            }
+        }
+    }
+
     /// Publishes these records in this order, and gives back those that failed.
     async fn publish(&self, records: &[Outgoing], indices: &[usize]) -> Vec<(usize, Fault)> {
-        let batch = Arc::new(BatchState::new(indices.len()));
+        self.publish_as(&Arc::new(BatchState::new(indices.len())), records, indices).await
+    }
+
+    async fn publish_as(
+        &self,
+        batch: &Arc<BatchState>,
+        records: &[Outgoing],
+        indices: &[usize],
+    ) -> Vec<(usize, Fault)> {
         match self.shared.current() {
             Ok(client) => {
                 // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
@@ -102,7 +127,7 @@ impl Producer {
                     let record = &records[*index];
                     match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
                         Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
-                        None => self.shared.enqueue(&client, record, *index, &batch).await,
+                        None => self.shared.enqueue(&client, record, *index, batch).await,
                     }
                 }
                 // The client is held until here: one that is dropped purges its queue.
@@ -269,6 +294,15 @@ fn headers(record: &Outgoing) -> Option<OwnedHeaders> {
     Some(record.headers.iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value })))
 }
 
+/// Where an acknowledged record stands. The timestamp is the broker's where the topic has its own.
+fn origin(message: &BorrowedMessage<'_>) -> Origin {
+    Origin {
+        partition: TopicPartition::new(message.topic(), message.partition()),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+    }
+}
+
 /// Receives what became of each record, on the producer's polling thread.
 #[derive(Default)]
 struct Context {
@@ -293,8 +327,9 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let fate = match result {
-            Ok(_) => {
+            Ok(message) => {
                 self.unreachable.store(false, Ordering::Relaxed);
+                delivery.batch.stands(|| origin(message));
                 Ok(())
             }
             Err((error, _)) => Err(Fault::Client(error.clone())),

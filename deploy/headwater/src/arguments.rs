@@ -1,10 +1,17 @@
 //! What can be written on the command line.
 
+mod dlq;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use headwater::Time;
 use headwater_connectors::kafka::Start;
+
+pub(crate) use dlq::{
+    DiscardArguments, DlqCommand, DlqGroupsArguments, DlqListArguments, DlqShowArguments, EditArguments,
+    RedriveArguments, Which,
+};
 
 /// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
 /// exactly once.
@@ -42,6 +49,9 @@ pub(crate) enum Command {
     /// How far a group has read, and letting it go on from elsewhere.
     #[command(subcommand)]
     Offsets(OffsetsCommand),
+    /// Dead letters: what no group could process, and what becomes of it.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Produce JSON lines from standard input as events of a type.
     Produce(ProduceArguments),
     /// Print events as JSON lines, from now on.

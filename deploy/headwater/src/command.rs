@@ -8,6 +8,8 @@ mod offsets;
 mod standing;
 mod table;
 
+mod dlq;
+
 mod config;
 mod produce;
 mod tail;
@@ -38,6 +40,7 @@ pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> 
             outcome = groups::run(program, &arguments) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
+        Command::Dlq(command) => dlq::run(program, command, stop).await,
         Command::Produce(arguments) => produce::run(program, arguments, stop).await,
         Command::Tail(arguments) => tail::run(program, &arguments, stop).await,
         Command::Config(command) => config::run(program, command),
