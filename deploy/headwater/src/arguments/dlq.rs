@@ -169,7 +169,8 @@ mod tests {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
         assert_eq!(since("2026-01-01T00:00:00Z"), Ok(Time::from_millis(1_767_225_600_000)));
-        let ago = Time::now().since(since("2h").unwrap_or_default()).as_secs();
+        let two_hours_ago = since("2h").unwrap_or_default();
+        let ago = Time::now().since(two_hours_ago).as_secs();
         assert!((7_200..7_260).contains(&ago), "{ago}");
         assert!(since("yesterday").is_err());
     }
