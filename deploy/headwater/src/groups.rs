@@ -7,6 +7,7 @@ use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Comm
 use headwater_connectors::{
     Lettered,
     kafka::{KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
+    postgres::{Letters, PostgresSink},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -19,6 +20,8 @@ use crate::{
 
 /// How long the last records may take to be acknowledged; the workers have waited for theirs.
 const CLOSE: Duration = Duration::from_secs(5);
+/// How often the dead letters that wait are counted.
+const LETTERS: Duration = Duration::from_secs(5);
 /// What every topic of events is called.
 pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 
@@ -31,6 +34,8 @@ pub(crate) struct Groups {
     close_limit: Duration,
     count: usize,
     failed: usize,
+    /// Ends with the groups.
+    _watch: JoinSet<()>,
 }
 
 impl Groups {
@@ -54,8 +59,13 @@ impl Groups {
         for parts in parts {
             workers.spawn(work(parts, stopped.clone()));
         }
+        let mut watch = JoinSet::new();
+        let keeps_letters = groups.iter().any(|bounded| matches!(bounded.group.work, Work::DeadLetters));
+        if let (true, Some(database)) = (keeps_letters, &outside.database) {
+            watch.spawn(watch_letters(database.letters(), states.clone()));
+        }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
-        Ok(Self { workers, stop, producer, close_limit, count: groups.len(), failed: 0 })
+        Ok(Self { workers, stop, producer, close_limit, count: groups.len(), failed: 0, _watch: watch })
     }
 
     /// Resolves when every group has ended of itself: nothing is left to do. Until then each failure is logged.
@@ -98,6 +108,19 @@ impl Groups {
     }
 }
 
+/// Tells the metrics how many dead letters wait for somebody.
+async fn watch_letters(letters: Letters, states: States) {
+    let mut every = tokio::time::interval(LETTERS);
+    loop {
+        every.tick().await;
+        match letters.waiting().await {
+            Ok(waiting) => states.set_waiting_letters(waiting),
+            // The group that keeps them says so already.
+            Err(error) => tracing::debug!(%error, "the dead letters could not be counted"),
+        }
+    }
+}
+
 /// One group until it is told to stop.
 async fn work(parts: Parts, mut stop: watch::Receiver<bool>) -> (String, Result<(), WorkerError>) {
     let group = parts.group.id.clone();
@@ -131,16 +154,20 @@ impl Shared<'_> {
         let Bounded { group, settings, start } = bounded.clone();
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
+        let publisher = || KafkaPublisher::new(self.producer.clone());
+        let counted = |sink: PostgresSink| {
+            Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
+        };
         let committer: Box<dyn Committer> = match (&group.work, &self.outside.database) {
-            (Work::Process(_), _) => Box::new(KafkaPublisher::new(self.producer.clone())),
+            (Work::Process(_), _) => Box::new(publisher()),
             (Work::Sink(sink), Some(database)) => {
                 let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
-                let sink = sink.with_topic_ids(Arc::new(self.outside.cluster.clone()));
-                let publisher = KafkaPublisher::new(self.producer.clone());
-                Box::new(Lettered::new(Counted::new(sink, state.clone()), publisher))
+                Box::new(Lettered::new(counted(sink), publisher()))
             }
-            (Work::DeadLetters, _) => return Err(wrong("is not wired yet".to_owned())),
-            (Work::Sink(_), None) => return Err(wrong("a sink needs postgres.url".to_owned())),
+            (Work::DeadLetters, Some(database)) => {
+                Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))
+            }
+            (Work::Sink(_) | Work::DeadLetters, None) => return Err(wrong("it needs postgres.url".to_owned())),
         };
         let (topics, patterns) = group.reads();
         let source = SourceConfig {

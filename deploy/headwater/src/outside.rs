@@ -34,7 +34,7 @@ impl Outside {
         let config = &app.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
-        let has_sink = app.groups.iter().any(|bounded| matches!(bounded.group.work, Work::Sink(_)));
+        let has_sink = app.groups.iter().any(|bounded| !matches!(bounded.group.work, Work::Process(_)));
         let database = has_sink.then(|| config.postgres.connector().build()).transpose();
         Ok(Self {
             cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater::{Group, Pipeline, Settings, Work, ports::Http};
+use headwater::{DEAD_LETTERS, Group, Pipeline, Settings, Work, ports::Http};
 use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
@@ -96,18 +96,21 @@ impl Program {
             }
         };
         problems.extend(pipeline.problems());
-        let mut all = pipeline.groups(&config.prefix);
-        all.retain(|group| group.owned().is_some());
+        let all = pipeline.groups(&config.prefix);
         problems.extend(unknown_groups(&config, &all));
         let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
         for group in all {
             let is_sink = !matches!(group.work, Work::Process(_));
             match config.bounds(&group.name, is_sink, &group.policy) {
-                Ok((settings, start)) => groups.push(Bounded { group, settings, start }),
+                Ok((settings, start)) => {
+                    // Where records of events may begin is a choice; a dead letter is never passed over.
+                    let start = if group.owned().is_some() { start } else { Start::Earliest };
+                    groups.push(Bounded { group, settings, start });
+                }
                 Err(wrong) => problems.extend(wrong),
             }
         }
-        if names.is_empty() {
+        if names == [DEAD_LETTERS] {
             problems.push("the pipeline has no group: register a processor or a sink".to_owned());
         }
         problems.sort();
