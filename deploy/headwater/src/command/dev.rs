@@ -4,6 +4,7 @@
 //! since that is what was asked for. A second signal cuts it short: 130.
 
 mod demo;
+mod failures;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -28,6 +29,8 @@ use crate::{
 
 /// How long the groups may take to join, once the stack runs.
 const JOIN: Duration = Duration::from_secs(60);
+/// How long the demo may take.
+const DEMO: Duration = Duration::from_secs(120);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -135,7 +138,13 @@ async fn work(
     }
     announce(arguments, lines)?;
     if arguments.demo {
-        return demo::show(app, outside).await;
+        let shown = async {
+            demo::show(app, outside).await?;
+            failures::show(app, outside).await
+        };
+        return tokio::time::timeout(DEMO, shown)
+            .await
+            .unwrap_or_else(|_| bail!("the demo was not over within {DEMO:?}"));
     }
     std::future::pending().await
 }
@@ -152,6 +161,8 @@ async fn missing_topics(app: &App, outside: &Outside) -> Result<Vec<String>> {
 fn overlay(arguments: &DevArguments, endpoints: &Endpoints) -> Result<Overlay> {
     let data = std::path::absolute(&arguments.data).context("cannot resolve --data")?;
     let state: PathBuf = data.join("state");
+    // A demo need not wait long for its retries.
+    let ladder = arguments.demo.then(|| ("defaults.retry", "1s,2s".to_owned()));
     let settings = [
         ("kafka.bootstrap", endpoints.kafka_bootstrap.clone()),
         ("kafka.consumer.session_timeout", "10s".to_owned()),
@@ -163,7 +174,7 @@ fn overlay(arguments: &DevArguments, endpoints: &Endpoints) -> Result<Overlay> {
         ("topology.min_insync_replicas", "1".to_owned()),
         ("dir", state.display().to_string()),
     ];
-    Ok(settings.map(|(setting, value)| (setting.to_owned(), value)).into())
+    Ok(settings.into_iter().chain(ladder).map(|(setting, value)| (setting.to_owned(), value)).collect())
 }
 
 /// The lines of `endpoints.env`.

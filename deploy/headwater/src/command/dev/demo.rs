@@ -17,10 +17,10 @@ use crate::{
     reader::{Lens, Reader},
 };
 
-const PAYMENTS: usize = 6;
+const PAYMENTS: i64 = 6;
 /// How long the payments may take through processors and sinks.
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// What the demo looks for, by topic.
 const TYPES: [&str; 3] = [PaymentCompleted::TYPE, OrderFulfilled::TYPE, ReceiptRequested::TYPE];
 
@@ -47,21 +47,26 @@ pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
 }
 
 fn payments() -> Vec<PaymentCompleted> {
+    let number = |number: i64| PaymentCompleted { amount_cents: 1_250 * number, ..payment(&number.to_string()) };
+    (1..=PAYMENTS).map(number).collect()
+}
+
+/// A payment that no other demo has.
+pub(super) fn payment(name: &str) -> PaymentCompleted {
     let run = Uuid::new_v4().simple().to_string();
-    let payment = |number: usize| PaymentCompleted {
-        payment_id: format!("payment-{}-{number}", &run[..8]),
-        order_id: format!("order-{}-{number}", &run[..8]),
-        customer_id: format!("customer-{}", number % 3),
-        amount_cents: 1_250 * i64::try_from(number).unwrap_or(1),
+    PaymentCompleted {
+        payment_id: format!("payment-{}-{name}", &run[..8]),
+        order_id: format!("order-{}-{name}", &run[..8]),
+        customer_id: format!("customer-{name}"),
+        amount_cents: 1_250,
         currency: "EUR".to_owned(),
-        email: Some(format!("customer-{}@example.org", number % 3)),
+        email: Some(format!("customer-{name}@example.org")),
         completed_at: Time::now(),
-    };
-    (1..=PAYMENTS).map(payment).collect()
+    }
 }
 
 /// As any client does it: key, Avro value, no headers.
-async fn produce(outside: &Outside, payments: &[PaymentCompleted]) -> Result<()> {
+pub(super) async fn produce(outside: &Outside, payments: &[PaymentCompleted]) -> Result<()> {
     let facts = EventType::of::<PaymentCompleted>();
     let topic = topic_of(facts.name);
     let subject = format!("{topic}-headwater.payment.PaymentCompleted");
