@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a poisoned lock in a test is a failed test")]
 
 mod orders;
+mod sinks;
 
 mod bus;
 mod crash;

@@ -28,7 +28,7 @@ async fn ready(http: &str) -> (u16, String) {
 }
 
 /// The address that a process has bound, as it logs it.
-async fn address(process: &Process) -> String {
+pub(crate) async fn address(process: &Process) -> String {
     process.logs("addr=", SOON).await;
     let log = process.log();
     let at = log.find("addr=").map(|at| at + 5).unwrap_or_default();
