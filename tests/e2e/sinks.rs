@@ -69,8 +69,9 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     eventually("one is dead", SOON, async || state.letters(Kind::Row) == 1).await;
     let letters = foreign.read(&format!("{}.payments-sink.dlq", space.name));
     let [letter] = &letters[..] else { panic!("{} letters", letters.len()) };
-    let header =
-        |name: &str| letter.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).unwrap_or_default();
+    let header = |name: &str| {
+        letter.headers.iter().find(|(n, _)| n.as_str() == name).map(|(_, v)| v.as_str()).unwrap_or_default()
+    };
     assert_eq!(letter.value, Some(writer.value("o617", 5_000, None)));
     assert_eq!((header("hw_error_kind"), header("hw_origin_offset"), header("hw_attempt")), ("row", "617", "1"));
     assert!(header("hw_error_message").contains("payments_amount_cents_check"), "{}", header("hw_error_message"));
