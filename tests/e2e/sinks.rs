@@ -23,7 +23,7 @@ async fn sink(space: &Space) -> (Pipeline, String) {
 
 /// How many rows each transaction has stored, the most first.
 async fn transactions(space: &Space) -> Vec<i64> {
-    let sql = "select count(*) from payments group by xmin::text order by 1 desc";
+    let sql = "select count(*) from public.payments group by xmin::text order by 1 desc";
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&space.pool).await.unwrap_or_default()
 }
 
@@ -42,7 +42,7 @@ async fn batches_are_cut_by_size_and_by_time() {
     let mut how = Group::of(&space);
     (how.settings.batch_records, how.settings.linger) = (5, Duration::from_millis(200));
     let engine = Engine::start(&space, &database, &pipeline, &how);
-    eventually("all are stored", SOON, async || space.count("select count(*) from payments").await == 7).await;
+    eventually("all are stored", SOON, async || space.count("select count(*) from public.payments").await == 7).await;
     assert_eq!(transactions(&space).await, [5, 2]);
     assert_eq!(engine.state("payments-sink").get(Metric::Commits), 2);
     engine.stop().await;
@@ -55,7 +55,7 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     let space = space("refused").await;
     let database = space.migrate().await;
     let (pipeline, topic) = sink(&space).await;
-    let sql = "create table payments (payment_id text primary key, amount_cents int8 check (amount_cents < 1000))";
+    let sql = "create table public.payments (payment_id text primary key, amount_cents int8 check (amount_cents < 1000))";
     sqlx::query(sql).execute(&space.pool).await.expect("created");
     let (foreign, writer) = (Foreign::new(&space), Payments::register(&space, &topic).await);
     for n in 0..1_000 {
@@ -65,7 +65,7 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     foreign.flush();
     let engine = Engine::start(&space, &database, &pipeline, &Group::of(&space));
     let state = engine.state("payments-sink");
-    eventually("999 are stored", SOON, async || space.count("select count(*) from payments").await == 999).await;
+    eventually("999 are stored", SOON, async || space.count("select count(*) from public.payments").await == 999).await;
     eventually("one is dead", SOON, async || state.letters(Kind::Row) == 1).await;
     let letters = foreign.read(&format!("{}.payments-sink.dlq", space.name));
     let [letter] = &letters[..] else { panic!("{} letters", letters.len()) };
