@@ -281,6 +281,14 @@ pub(super) async fn fit(
     Err(PostgresError::Outage(format!("the table {name} keeps changing: is another program altering it?")))
 }
 
+/// Who may not change the table learns what somebody else can run for him.
+fn by_hand(error: PostgresError, sql: &str) -> PostgresError {
+    match error {
+        PostgresError::Outage(why) => PostgresError::Outage(format!("{why}; needed for {sql}")),
+        error => error,
+    }
+}
+
 /// Runs what is still to do under the lock, in one transaction.
 async fn change(
     conn: &mut PgConnection,
@@ -300,7 +308,7 @@ async fn change(
             if is_duplicate(&error) {
                 PostgresError::Repeat(format!("{name} has just been changed"))
             } else {
-                error.into()
+                by_hand(error.into(), statement)
             }
         })?;
     }

@@ -258,7 +258,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) async fn new(db: &Db, sink: Sink) -> Self {
-        let mut sink = db.database.sink("things", sink).unwrap();
+        Self::on(&db.database, sink).await
+    }
+
+    /// With connections of its own.
+    pub(crate) async fn on(database: &Database, sink: Sink) -> Self {
+        let mut sink = database.sink("things", sink).unwrap();
         let next = match sink.start(&[partition(0), partition(1), redrive()]).await.unwrap()[0] {
             Start::Offset(next) => next,
             _ => 0,

@@ -1,1 +1,150 @@
+//! Dead letters before a sink's transaction, and after it the news of those that have succeeded: PITFALLS 4.
 
+use std::time::Duration;
+
+use headwater::{
+    CommitError, Committed, Headers, Marker, Outgoing, Unit,
+    ports::{Committer, From as Start},
+};
+use headwater_connectors::{
+    Lettered,
+    kafka::{KafkaConfig, KafkaPublisher, Producer, ProducerConfig},
+    postgres::PostgresSink,
+};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+};
+
+use crate::harness::{Db, moves, outage, partition, plain, refusal, row, thing, things, unit};
+
+const DLQ: &str = "things.dlq";
+/// How long a reader waits; far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A broker that can be shut, and the group `things`, whose dead letters go there.
+struct Group {
+    broker: MockCluster<'static, DefaultProducerContext>,
+    committer: Lettered<PostgresSink>,
+}
+
+impl Group {
+    async fn new(db: &Db) -> Self {
+        let broker = MockCluster::new(1).unwrap();
+        broker.create_topic(DLQ, 1, 1).unwrap();
+        let producer = ProducerConfig { delivery_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
+        let config = KafkaConfig {
+            bootstrap: broker.bootstrap_servers(),
+            max_record_bytes: 1_000_000,
+            producer,
+            ..KafkaConfig::default()
+        };
+        let publisher = KafkaPublisher::new(Producer::new(&config).unwrap());
+        let sink = db.database.sink("things", things().insert()).unwrap();
+        let mut committer = Lettered::new(sink, publisher);
+        committer.start(&[partition(0), partition(1)]).await.unwrap();
+        Self { broker, committer }
+    }
+
+    /// The values that stand on the dead-letter topic; of a record without one its key.
+    fn published(&self) -> Vec<String> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.broker.bootstrap_servers()).set("group.id", "test");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let (_, end) = consumer.fetch_watermarks(DLQ, 0, PATIENCE).unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(DLQ, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (0..end)
+            .map(|_| consumer.poll(PATIENCE).unwrap().unwrap())
+            .map(|record| text(record.payload().or_else(|| record.key()).unwrap()))
+            .collect()
+    }
+}
+
+fn letter(value: &str) -> Outgoing {
+    let value = Some(value.as_bytes().to_vec());
+    Outgoing { topic: DLQ.into(), partition: Some(0), key: None, value, headers: Headers::default() }
+}
+
+fn marker(number: i32, key: &str) -> Marker {
+    let record = Outgoing { key: Some(key.as_bytes().to_vec()), value: None, ..letter("") };
+    Marker { place: partition(number), record }
+}
+
+/// A row of partition 0 and one of partition 1, with the news of both.
+fn both() -> Unit {
+    let rows = vec![row(&plain(), 0, 0, thing("zero", "x")), row(&plain(), 1, 0, thing("one", "x"))];
+    let markers = vec![marker(0, "zero has succeeded"), marker(1, "one has succeeded")];
+    Unit { markers, ..unit(rows, vec![moves(0, 0, 1), moves(1, 0, 1)]) }
+}
+
+/// Red when the transaction comes before the letter, or goes on without its acknowledgement; also when one that can never
+/// be published is an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_letters_acknowledgement_nothing_is_committed() {
+    let mut db = Db::new("unacknowledged").await;
+    let mut group = Group::new(&db).await;
+    assert!(group.committer.atomic());
+    let poisoned = Unit { outgoing: vec![letter("poison")], ..both() };
+    group.broker.broker_down(-1).unwrap();
+    outage(group.committer.commit(&poisoned).await);
+    assert_eq!((db.stored(0).await.0, db.stored(1).await.0), (-1, -1));
+    assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);
+    group.broker.broker_up(-1).unwrap();
+    let large = Unit { outgoing: vec![letter(&"x".repeat(2_000_000))], ..both() };
+    assert!(refusal(group.committer.commit(&large).await).contains("too large"));
+    assert_eq!(db.stored(0).await.0, -1);
+    assert_eq!(group.committer.commit(&poisoned).await.unwrap(), Committed::Done);
+    assert_eq!(db.number("select count(*) from things").await, 2);
+    let published = group.published();
+    let (last, first) = (&published[published.len() - 3..], &published[..published.len() - 3]);
+    assert_eq!(last, ["poison", "zero has succeeded", "one has succeeded"], "letters first");
+    assert!(first.iter().all(|value| value == "poison"), "the news waits for the rows: {first:?}");
+}
+
+/// Red when the news is sent before the rows are durable, is lost when nobody takes it, is refused for what is durable
+/// already, or has the rows written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_that_nobody_took_is_sent_again_and_nothing_is_written_twice() {
+    let mut db = Db::new("news_again").await;
+    let mut group = Group::new(&db).await;
+    group.broker.broker_down(-1).unwrap();
+    outage(group.committer.commit(&both()).await);
+    assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
+    group.broker.broker_up(-1).unwrap();
+    assert_eq!(group.committer.commit(&both()).await.unwrap(), Committed::Done);
+    assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
+    assert_eq!(group.published(), ["zero has succeeded", "one has succeeded"]);
+    // Refused, the engine would make a dead letter of a record whose row is there.
+    let large = Unit { markers: vec![marker(0, &"x".repeat(2_000_000))], ..unit(vec![], vec![moves(0, 1, 2)]) };
+    outage(group.committer.commit(&large).await);
+    assert_eq!(db.stored(0).await.0, 2);
+}
+
+/// Red when the news of a partition is sent whose rows were dropped: another owner has yet to write them.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_fenced_partition_there_is_no_news() {
+    let mut db = Db::new("no_news").await;
+    let mut group = Group::new(&db).await;
+    let mut heir = db.database.sink("things", things().insert()).unwrap();
+    heir.start(&[partition(1)]).await.unwrap();
+    let fenced = |outcome: Result<Committed, CommitError>| match outcome {
+        Ok(Committed::Fenced(places)) => places,
+        other => panic!("not fenced: {other:?}"),
+    };
+    assert_eq!(fenced(group.committer.commit(&both()).await), [partition(1)]);
+    // Tried again after it was durable, it is the same.
+    assert_eq!(fenced(group.committer.commit(&both()).await), [partition(1)]);
+    assert_eq!(db.texts("select id from things").await, [r#"{"id":"zero"}"#]);
+    assert_eq!(group.published(), ["zero has succeeded"; 2]);
+    // Forgotten partitions are forgotten by the rows' committer.
+    group.committer.forget(&[partition(0)]);
+    let next = Unit { markers: vec![marker(0, "more")], ..unit(vec![], vec![moves(0, 1, 2)]) };
+    assert_eq!(fenced(group.committer.commit(&next).await), [partition(0)]);
+    assert_eq!(group.committer.start(&[partition(0)]).await.unwrap(), [Start::Offset(1)]);
+    assert_eq!(group.published().len(), 2);
+}

@@ -123,6 +123,90 @@ async fn a_deadlock_is_repeated_at_once() {
     }
 }
 
+/// A user with no more rights than a sink needs once its table is there, and a sink of this user's.
+async fn modest(db: &mut Db, user: &str) -> Writer {
+    db.database.apply_table(&things(), &plain()).await.unwrap();
+    db.sql(&format!(
+        "do $$ begin create role {user} login; exception when duplicate_object then null; end $$; \
+         alter role {user} reset all; grant usage on schema headwater, public to {user}; \
+         grant select, insert, update on headwater.consumer_offsets, things to {user}"
+    ))
+    .await;
+    let database = Config::new(db.url.replace("headwater@", &format!("{user}@"))).connect().await.unwrap();
+    Writer::on(&database, things()).await
+}
+
+/// Red when what is broken counts as the row's fault, commits a part, is not said with what helps, or is remembered once
+/// it is mended: PITFALLS 40, SPEC E3. A full disk is what a trigger says, as the server would.
+#[tokio::test]
+async fn what_is_no_rows_fault_waits_until_it_is_mended() {
+    let mut db = Db::new("mended").await;
+    let mut writer = modest(&mut db, "t_mended").await;
+    let full = "create function full_disk() returns trigger language plpgsql as $$ begin \
+                raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$; \
+                create trigger full_disk before insert on things for each row execute function full_disk()";
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 't_mended'";
+    let read_only = format!("alter role t_mended set default_transaction_read_only = on; {cut}");
+    let cases = [
+        ("revoke insert on things from t_mended", "grant insert on things to t_mended", "(42501); grant the right"),
+        (
+            "revoke update on headwater.consumer_offsets from t_mended",
+            "grant update on headwater.consumer_offsets to t_mended",
+            "(42501); grant the right",
+        ),
+        (full, "drop function full_disk cascade", "(53100); free disk space"),
+        (
+            &read_only,
+            "alter role t_mended reset all",
+            "(25006); the server is a read-only replica: point the url at the primary",
+        ),
+        ("alter table things drop column name", "alter table things add column name text", "add column \"name\" text"),
+        (
+            "alter table things rename to gone",
+            "alter table gone rename to things",
+            "create table \"public\".\"things\"",
+        ),
+    ];
+    for (offset, (broken, mended, remedy)) in (0..).zip(cases) {
+        let rows = || vec![row(&plain(), 0, offset, thing("a", &offset.to_string()))];
+        db.sql(broken).await;
+        // A dropped column is first found missing by the statement, and then looked at.
+        let whys = [outage(writer.commit(rows()).await), outage(writer.commit(rows()).await)];
+        assert!(whys[1].contains(remedy), "{broken}: {whys:?}");
+        let committed = "select count(*) from headwater.consumer_offsets where next_offset > ";
+        assert_eq!(db.number(&format!("{committed} {offset}")).await, 0, "{broken}");
+        db.sql(mended).await;
+        assert_eq!(writer.commit(rows()).await.unwrap(), Committed::Done, "{mended}");
+        assert_eq!(db.texts("select hw_offset from things").await, [format!(r#"{{"hw_offset":{offset}}}"#)]);
+    }
+}
+
+/// Red when class 40 is not repeated at once, more often than thrice, or in the end anything but an outage.
+#[tokio::test]
+async fn what_the_server_asks_to_repeat_is_repeated_and_then_waits() {
+    let mut db = Db::new("repeats").await;
+    let mut writer = Writer::new(&db, things()).await;
+    db.sql(
+        "create table things (id text primary key, name text); create sequence tries; \
+         create function again() returns trigger language plpgsql as $$ begin \
+         if nextval('tries') <= tg_argv[0]::int then raise exception 'once more' using errcode = '40001'; end if; \
+         return new; end $$; \
+         create trigger again before insert on things for each row execute function again(2)",
+    )
+    .await;
+    assert_eq!(writer.commit(vec![row(&plain(), 0, 0, thing("a", "x"))]).await.unwrap(), Committed::Done);
+    db.sql(
+        "select setval('tries', 1, false); drop trigger again on things; \
+         create trigger again before insert on things for each row execute function again(3)",
+    )
+    .await;
+    let next = || vec![row(&plain(), 0, 1, thing("b", "x"))];
+    let why = outage(writer.commit(next()).await);
+    assert!(why.contains("40001"), "{why}");
+    assert_eq!((db.number("select last_value from tries").await, db.stored(0).await.0), (3, 1));
+    assert_eq!(writer.commit(next()).await.unwrap(), Committed::Done);
+}
+
 /// Red when the configuration derives `Debug`.
 #[test]
 fn the_url_is_not_printed() {
