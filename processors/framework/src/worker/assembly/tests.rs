@@ -151,7 +151,9 @@ proptest! {
     /// Red when the record, or where it stands, is another one than the batch covers.
     #[test]
     fn a_batch_of_one_gives_its_record_back(ask in (0..3i32, 0..3usize, any::<bool>(), any::<bool>())) {
-        let (covered, record, from) = batch(&[ask], true).into_only().expect("one");
-        prop_assert_eq!((record.place(), record.offset, from), (covered.partition, 100, 100));
+        let mut batch = Batch::default();
+        batch.push(finished(ask, 105), 100);
+        let (covered, record, from) = batch.into_only().expect("one");
+        prop_assert_eq!((record.place(), record.offset, from), (covered.partition, 105, 100));
     }
 }

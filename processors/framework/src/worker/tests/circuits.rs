@@ -217,3 +217,20 @@ fn a_group_behind_an_open_circuit_stops_at_once() {
     assert_eq!(bench.stop().log(), "close");
     assert!(matches!(bench.ended, Some(Ok(()))));
 }
+
+/// PITFALLS 11. Red when a registry that does not answer makes a letter or an attempt, or its recovery is not
+/// seen.
+#[test]
+fn a_registry_that_does_not_answer_holds_the_partition() {
+    use super::scripted::{Bench, Plan, at};
+    let plan = Plan::default();
+    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(2);
+    bench.registry_down(true).records(0, 1, 0, "a b").advance(600 * SECOND);
+    assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("pause 0", ""));
+    assert_eq!(bench.state.troubles(), ["events.net/0: the schema registry does not answer: 503"]);
+    assert_eq!(bench.note(&at(0)).as_deref(), Some("the schema registry does not answer: 503"));
+    bench.registry_down(false).advance(SECOND);
+    assert_eq!(bench.log(), "resume 0, unit a b, commit 0:2");
+    assert_eq!((bench.state.troubles(), bench.note(&at(0))), (Vec::new(), None));
+    assert_eq!(bench.state.get(Metric::Failures), 0);
+}

@@ -40,7 +40,8 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
-/// Red when a letter is published apart from the unit that passes its record, or not in the records' order.
+/// Red when a letter is published apart from the unit that passes its record, not in the records' order, or to another
+/// partition than the origin's.
 #[test]
 fn a_letter_and_the_position_that_passes_it_are_one_unit() {
     let plan = Plan::default();
@@ -49,6 +50,7 @@ fn a_letter_and_the_position_that_passes_it_are_one_unit() {
     plan.fail("c2", Failure::retry("later"));
     bench.records(0, 1, 0, "a b c d").advance(10 * MS);
     assert_eq!(bench.log(), "unit 0:4 a dlq:b retry.1s:c d, commit 0:4");
+    assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)), "that of the origin, not of the key");
 }
 
 /// Red when what is refused before the positions move has another kind than what was rejected, or what its unit publishes
@@ -116,9 +118,10 @@ fn a_refusal_does_not_bring_back_a_partition_that_leaves() {
 #[test]
 fn a_refusal_is_an_answer() {
     let mut bench = Bench::sink(Settings::default()).assigned(1);
-    bench.answer(Err(CommitError::Outage("no answer".to_owned()))).poison("a").records(0, 1, 0, "a").advance(SECOND);
-    assert_eq!(bench.log(), "unit 0:1, unit 0:1, unit 0:1 dlq:a, commit 0:1");
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    bench.answer(Err(CommitError::Outage("no answer".to_owned()))).poison("a").poison("dlq:a");
+    bench.records(0, 1, 0, "a").advance(SECOND);
+    assert_eq!(bench.log(), "unit 0:1, unit 0:1, unit 0:1 dlq:a, pause 0");
+    assert_eq!(bench.state.troubles(), ["events.net/0: stopped: bad dlq:a"]);
 }
 
 /// Red when an outage between the halves drops one, repeats what was taken, or begins something new before it.
@@ -164,4 +167,5 @@ fn halves_keep_the_markers_of_their_records() {
     assert_eq!(bench.taken(), ["a", "dlq:a!", "dlq:b", "c", "dlq:c!"]);
     assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(Kind::Row)), (2, 1));
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
+    assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }

@@ -118,12 +118,12 @@ fn a_head_that_is_due_and_has_no_place_is_not_waited_for() {
     let plan = Plan::default();
     let [x0, _w0] = ["x0", "w0"].map(|event| plan.gate(event));
     let mut bench = bench(&plan, Settings { concurrency: 1, ..Settings::default() });
-    bench.records(0, 1, 0, "x").batch(2, vec![waiting(0, "w", SECOND), waiting(1, "w", SECOND)]).advance(2 * SECOND);
+    bench.records(0, 1, 0, "x").batch(2, vec![waiting(0, "w", SECOND)]).advance(2 * SECOND);
     assert_eq!(plan.seen(), "x0");
     x0.send(Ok(())).unwrap();
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "x0 w0");
-    bench.batch(2, vec![waiting(2, "v", 3 * SECOND)]).stop().batch(2, vec![waiting(3, "u", 3 * SECOND)]);
+    bench.batch(2, vec![waiting(1, "v", 3 * SECOND)]).stop().batch(2, vec![waiting(2, "u", 3 * SECOND)]);
     bench.advance(5 * SECOND).advance(20 * SECOND);
     assert_eq!((plan.seen().as_str(), bench.ended.is_some()), ("x0 w0", true));
 }

@@ -1,0 +1,191 @@
+//! A source, a store and a registry that do as they are told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    task::Poll,
+};
+
+use super::super::Ping;
+use crate::{
+    CommitError, Committed, Outgoing, Payload, Progress, Result, Row, TopicPartition, Unit,
+    ports::{BoxFuture, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+};
+
+/// What the source will report, what the store will answer, and what both were asked.
+#[derive(Default)]
+pub(super) struct Outside {
+    pub(super) events: VecDeque<Fetched>,
+    pub(super) answers: VecDeque<Result<Committed, CommitError>>,
+    /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
+    pub(super) poison: Vec<String>,
+    /// Rows, and what was published, of the units that the store took.
+    pub(super) taken: Vec<String>,
+    /// Letters, markers and retries that the store took, and the positions of their units.
+    pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
+    /// Where each partition stands, as far as the store knows.
+    stands: HashMap<TopicPartition, i64>,
+    /// Whether the store keeps its answers to itself.
+    pub(super) silent: bool,
+    /// Whether the registry answers.
+    pub(super) registry_down: bool,
+    asked: bool,
+    /// Whether the group takes records.
+    pub(super) wants: bool,
+    /// How often the group has looked for news since something happened.
+    pub(super) looks: u32,
+    pub(super) log: Vec<String>,
+    /// What the source was told to say outside of each partition.
+    pub(super) notes: HashMap<TopicPartition, Option<String>>,
+}
+
+pub(super) type Shared = Arc<Mutex<Outside>>;
+
+/// The source.
+pub(super) struct Script(pub(super) Shared);
+
+impl Source for Script {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+        Box::pin(std::future::poll_fn(move |_| {
+            // Nobody need be woken: the bench polls the group after everything it does.
+            let mut outside = self.0.lock().unwrap();
+            outside.wants = records;
+            outside.looks += 1;
+            assert!(outside.looks < 10_000, "the group spins");
+            outside.events.pop_front().map_or(Poll::Pending, Poll::Ready)
+        }))
+    }
+
+    fn control(&mut self, control: Control) {
+        let said = match &control {
+            Control::Note(list) => {
+                let notes = list.iter().map(|(id, why)| (id.clone(), why.clone()));
+                return self.0.lock().unwrap().notes.extend(notes);
+            }
+            Control::Begin { partition, start, .. } => format!("begin {}#{start}", names([partition])),
+            Control::Pause(list) => format!("pause {}", names(list)),
+            Control::Resume(list) => format!("resume {}", names(list)),
+            Control::Commit(list) => list.iter().fold("commit".to_owned(), |mut text, position| {
+                let _ = write!(text, " {}:{}", names([&position.partition]), position.next);
+                text
+            }),
+            Control::Released(list) => format!("released {}", names(list)),
+            Control::Close => "close".to_owned(),
+        };
+        let mut outside = self.0.lock().unwrap();
+        outside.log.push(said);
+        if control == Control::Close {
+            outside.events.push_back(Fetched::Closed);
+        }
+    }
+}
+
+/// The store.
+pub(super) struct Store {
+    pub(super) shared: Shared,
+    pub(super) atomic: bool,
+}
+
+impl Store {
+    /// Asks the store: it answers once it is not silent, and never hears two things at once.
+    async fn ask(&self, what: String) -> Result<Committed, CommitError> {
+        {
+            let mut outside = self.shared.lock().unwrap();
+            assert!(!std::mem::replace(&mut outside.asked, true), "the store is asked two things at once: {what}");
+            outside.log.push(what);
+        }
+        std::future::poll_fn(|_| if self.shared.lock().unwrap().silent { Poll::Pending } else { Poll::Ready(()) })
+            .await;
+        let mut outside = self.shared.lock().unwrap();
+        outside.asked = false;
+        outside.answers.pop_front().unwrap_or(Ok(Committed::Done))
+    }
+}
+
+impl Committer for Store {
+    fn atomic(&self) -> bool {
+        self.atomic
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        let names = names(partitions);
+        Box::pin(async move {
+            self.ask(format!("start {names}")).await?;
+            partitions.iter().for_each(|id| _ = self.shared.lock().unwrap().stands.remove(id));
+            Ok(vec![From::Committed; partitions.len()])
+        })
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        let mut what = "unit".to_owned();
+        for progress in &unit.positions {
+            let _ = write!(what, " {}:{}", names([&progress.to.partition]), progress.to.next);
+        }
+        let markers = || unit.markers.iter().map(|marker| &marker.record);
+        let outgoing: Vec<String> = unit.outgoing.iter().map(named).chain(markers().map(|m| named(m) + "!")).collect();
+        outgoing.iter().for_each(|name| _ = write!(what, " {name}"));
+        Box::pin(async move {
+            let key = |row: &Row| String::from_utf8_lossy(row.record.key.as_deref().unwrap_or_default()).into_owned();
+            let all: Vec<String> = unit.rows.iter().map(key).chain(outgoing).collect();
+            let committed = self.ask(what).await?;
+            let mut outside = self.shared.lock().unwrap();
+            if let Some(bad) = all.iter().find(|name| outside.poison.contains(name)) {
+                return Err(CommitError::Refused(format!("bad {bad}")));
+            }
+            if committed != Committed::Done {
+                return Ok(committed);
+            }
+            for Progress { from, to } in &unit.positions {
+                let before = outside.stands.insert(to.partition.clone(), to.next);
+                assert!(
+                    before.is_none_or(|before| before == *from),
+                    "{} stands at {before:?}, not {from}",
+                    to.partition
+                );
+            }
+            outside.taken.extend(all);
+            let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
+            let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
+            outside.own.extend(own);
+            Ok(committed)
+        })
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.shared.lock().unwrap().log.push(format!("forget {}", names(partitions)));
+    }
+}
+
+/// The registry: every id is the schema of a ping.
+pub(super) struct Pings(pub(super) Shared);
+
+impl Schemas for Pings {
+    fn by_id(&self, _: u32) -> BoxFuture<'_, Result<SchemaText, SchemaError>> {
+        if self.0.lock().unwrap().registry_down {
+            return Box::pin(std::future::ready(Err(SchemaError::Outage("503".to_owned()))));
+        }
+        let text = SchemaText { schema: Ping::SCHEMA.to_owned(), references: Vec::new() };
+        Box::pin(std::future::ready(Ok(text)))
+    }
+
+    fn id_of<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<u32, SchemaError>> {
+        Box::pin(std::future::ready(Ok(2)))
+    }
+}
+
+/// Partitions as the log shows them: those of the topic of pings by their numbers alone.
+fn names<'a>(list: impl IntoIterator<Item = &'a TopicPartition>) -> String {
+    let name = |id: &TopicPartition| match id.topic.strip_prefix("play.") {
+        Some(own) => format!("{own}/{}", id.partition),
+        None => id.partition.to_string(),
+    };
+    list.into_iter().map(name).collect()
+}
+
+/// A record to be published as the log shows it: an event by its key, one for a topic of the group's own by that too.
+fn named(record: &Outgoing) -> String {
+    let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
+    let own = ["play.", "sink."].into_iter().find_map(|group| record.topic.strip_prefix(group));
+    own.map_or_else(|| key.clone().into_owned(), |own| format!("{own}:{key}"))
+}
