@@ -55,7 +55,8 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     let space = space("refused").await;
     let database = space.migrate().await;
     let (pipeline, topic) = sink(&space).await;
-    let sql = "create table public.payments (payment_id text primary key, amount_cents int8 check (amount_cents < 1000))";
+    let sql =
+        "create table public.payments (payment_id text primary key, amount_cents int8 check (amount_cents < 1000))";
     sqlx::query(sql).execute(&space.pool).await.expect("created");
     let (foreign, writer) = (Foreign::new(&space), Payments::register(&space, &topic).await);
     for n in 0..1_000 {

@@ -61,8 +61,8 @@ impl Groups {
         }
         let mut watch = JoinSet::new();
         let keeps_letters = groups.iter().any(|bounded| matches!(bounded.group.work, Work::DeadLetters));
-        if let (true, Some(database)) = (keeps_letters, &outside.database) {
-            watch.spawn(watch_letters(database.letters(), states.clone()));
+        if keeps_letters {
+            watch.spawn(watch_letters(outside.database.letters(), states.clone()));
         }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
         Ok(Self { workers, stop, producer, close_limit, count: groups.len(), failed: 0, _watch: watch })
@@ -158,16 +158,14 @@ impl Shared<'_> {
         let counted = |sink: PostgresSink| {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
-        let committer: Box<dyn Committer> = match (&group.work, &self.outside.database) {
-            (Work::Process(_), _) => Box::new(publisher()),
-            (Work::Sink(sink), Some(database)) => {
+        let database = &self.outside.database;
+        let committer: Box<dyn Committer> = match &group.work {
+            Work::Process(_) => Box::new(publisher()),
+            Work::Sink(sink) => {
                 let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
                 Box::new(Lettered::new(counted(sink), publisher()))
             }
-            (Work::DeadLetters, Some(database)) => {
-                Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))
-            }
-            (Work::Sink(_) | Work::DeadLetters, None) => return Err(wrong("it needs postgres.url".to_owned())),
+            Work::DeadLetters => Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone()))),
         };
         let (topics, patterns) = group.reads();
         let source = SourceConfig {

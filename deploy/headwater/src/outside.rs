@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use headwater::{SchemaCache, SystemClock, Work, ports::Clock};
+use headwater::{SchemaCache, SystemClock, ports::Clock};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
     postgres::Database,
@@ -20,8 +20,7 @@ pub(crate) struct Outside {
     pub(crate) cluster: Cluster,
     pub(crate) registry: Arc<Registry>,
     pub(crate) schemas: Arc<SchemaCache>,
-    /// `None` where no group writes to it.
-    pub(crate) database: Option<Database>,
+    pub(crate) database: Database,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -34,8 +33,7 @@ impl Outside {
         let config = &app.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
-        let has_sink = app.groups.iter().any(|bounded| !matches!(bounded.group.work, Work::Process(_)));
-        let database = has_sink.then(|| config.postgres.connector().build()).transpose();
+        let database = config.postgres.connector().build();
         Ok(Self {
             cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
             schemas: Arc::new(SchemaCache::new(registry.clone(), clock.clone())),

@@ -64,6 +64,13 @@ pub(crate) struct Bounded {
     pub(crate) start: Start,
 }
 
+impl Bounded {
+    /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
+    pub(crate) fn is_stored(&self) -> bool {
+        !matches!(self.group.work, Work::Process(_))
+    }
+}
+
 impl Program {
     pub(crate) fn new(layers: Layers, build: Build) -> Self {
         Self { layers, build }

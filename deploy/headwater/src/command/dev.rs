@@ -85,7 +85,7 @@ async fn on(
         () = stop.requested() => return Ok(()),
     }
     let states = States::default();
-    let health = Health::new(states.clone(), outside.database.clone());
+    let health = Health::new(states.clone(), Some(outside.database.clone()));
     let server = Server::start(listener, health.clone())?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {

@@ -73,11 +73,7 @@ impl Desk {
     fn open(program: &Program) -> Result<Self> {
         let app = program.load(&[])?;
         let outside = Outside::new(&app)?;
-        let database = match &outside.database {
-            Some(database) => database.clone(),
-            None => app.config.postgres.connector().build().map_err(|why| Problems::one(format!("postgres: {why}")))?,
-        };
-        Ok(Self { letters: database.letters(), app, outside })
+        Ok(Self { letters: outside.database.letters(), app, outside })
     }
 
     /// The full id of the group of this name: one of the pipeline, or one that is no more and has left letters behind.

@@ -205,13 +205,12 @@ fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<
 async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move]) -> Result<()> {
     let group = &standing.bounded.group.id;
     let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
-    if !standing::is_stored(&standing.bounded) {
+    if !standing.bounded.is_stored() {
         return Ok(outside.cluster.commit(group, &places).await?);
     }
-    let database = outside.database.as_ref().context("a sink needs postgres.url")?;
     let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
     let ids = outside.cluster.topic_ids(&topics).await?;
-    database.reset_offsets(group, &places, &ids).await?;
+    outside.database.reset_offsets(group, &places, &ids).await?;
     outside.cluster.commit(group, &places).await.with_context(|| {
         format!(
             "group {group} is reset in postgres, which counts; kafka's copy for lag tools is not, until the group runs"

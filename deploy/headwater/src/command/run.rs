@@ -11,7 +11,7 @@ use crate::{
     http::{Health, Server},
     instance::Instance,
     outside::Outside,
-    program::Program,
+    program::{Bounded, Program},
     signals::Stop,
 };
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let outside = Outside::new(&app)?;
     let states = States::default();
-    let health = Health::new(states.clone(), outside.database.clone());
+    let health = Health::new(states.clone(), chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone()));
     let server = Server::start(Server::listen(app.config.http.addr).await?, health.clone())?;
     let mut groups = Groups::start(&app, &outside, instance.name(), &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
-use headwater::{TopicPartition, Work};
+use headwater::{DEAD_LETTERS, TopicPartition};
 use headwater_connectors::kafka::{Cluster, CommittedOffset, GroupState, GroupStatus, Start, Topic};
 
 use crate::{
@@ -14,9 +14,6 @@ use crate::{
 };
 
 type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
-
-/// The built-in group that reads what every other one dead-letters.
-const DEAD_LETTERS: &str = "dead-letters";
 
 /// A group as it stands.
 pub(crate) struct Standing {
@@ -123,11 +120,6 @@ pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a Bounded, Problems
     })
 }
 
-/// Whether the group's offsets live beside its rows, and Kafka's are a copy.
-pub(crate) fn is_stored(bounded: &Bounded) -> bool {
-    matches!(bounded.group.work, Work::Sink(_)) || bounded.group.name == DEAD_LETTERS
-}
-
 /// How these groups stand. Where Postgres does not answer, the copy in Kafka is taken and `warn` is told.
 ///
 /// # Errors
@@ -148,7 +140,7 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
     let mut standings = Vec::new();
     for ((bounded, told), reads) in groups.iter().zip(told).zip(reads) {
         let id = &bounded.group.id;
-        let stored = all_stored.as_mut().filter(|_| is_stored(bounded)).map(|all| all.remove(id).unwrap_or_default());
+        let stored = all_stored.as_mut().filter(|_| bounded.is_stored()).map(|all| all.remove(id).unwrap_or_default());
         let committed = Committed { told, stored };
         standings.push(Standing {
             places: places(cluster, bounded, &reads, &committed, &logs).await?,
@@ -163,14 +155,15 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
 /// What Postgres says; a sentence where it says nothing.
 async fn stored(outside: &Outside, groups: &[Bounded]) -> Result<Stored, String> {
     let ids: Vec<&str> =
-        groups.iter().filter(|bounded| is_stored(bounded)).map(|bounded| bounded.group.id.as_str()).collect();
-    match &outside.database {
-        Some(database) if !ids.is_empty() => database
-            .stored_offsets(&ids)
-            .await
-            .map_err(|error| format!("{error}: the offsets of {} are those that kafka was told last", ids.join(", "))),
-        _ => Ok(Stored::new()),
+        groups.iter().filter(|bounded| bounded.is_stored()).map(|bounded| bounded.group.id.as_str()).collect();
+    if ids.is_empty() {
+        return Ok(Stored::new());
     }
+    outside
+        .database
+        .stored_offsets(&ids)
+        .await
+        .map_err(|error| format!("{error}: the offsets of {} are those that kafka was told last", ids.join(", ")))
 }
 
 /// What a group reads.

@@ -63,11 +63,9 @@ pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcom
     let mut outcome = Outcome::default();
     topics(app, outside, &topology, dry_run, &mut outcome).await;
     schemas(outside, &topology, dry_run, &mut outcome).await;
-    if let Some(database) = &outside.database {
-        // A database that does not answer is said once.
-        if migrations(database, dry_run, &mut outcome).await {
-            tables(app, database, dry_run, &mut outcome).await;
-        }
+    // A database that does not answer is said once.
+    if migrations(&outside.database, dry_run, &mut outcome).await {
+        tables(app, &outside.database, dry_run, &mut outcome).await;
     }
     outcome
 }
