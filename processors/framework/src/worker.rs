@@ -14,6 +14,8 @@ mod circuits;
 mod failures;
 mod step;
 
+mod batch;
+
 mod assembly;
 
 mod answers;
@@ -32,7 +34,8 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
-    assembly::{Assembly, Finished},
+    assembly::Assembly,
+    batch::Finished,
     partition::{Life, Partition},
     step::{Begun, Job, Outcome, Step},
 };

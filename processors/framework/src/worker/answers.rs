@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     Worker, WorkerError,
-    assembly::{Answer, Covered, Finished},
+    assembly::Answer,
+    batch::{Covered, Finished},
     partition::Life,
     step::{Fate, Job, Outcome},
 };

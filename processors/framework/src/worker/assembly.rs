@@ -7,16 +7,16 @@ use std::{
 
 use super::{
     Settings,
+    batch::{Batch, Covered, Finished},
     partition::{Life, Partition},
-    step::{Effects, Fate, Job},
+    step::Fate,
 };
 use crate::{
     backoff::Backoff,
     metrics::{GroupState, Metric},
-    owned::Role,
     ports::{BoxFuture, Committer, From},
-    record::{Outgoing, Position, Record, TopicPartition},
-    unit::{CommitError, Committed, Progress, Row, Unit},
+    record::{Record, TopicPartition},
+    unit::{CommitError, Committed},
 };
 
 /// What the store has answered.
@@ -25,146 +25,6 @@ pub(crate) enum Answer {
     Started(Vec<(TopicPartition, u64)>, Result<Vec<From>, CommitError>),
     /// What became of a batch.
     Committed(Batch, Result<Committed, CommitError>),
-}
-
-/// A unit of work and the records that it covers, in one order.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    unit: Unit,
-    records: Vec<Covered>,
-    /// Where each partition of it stands before it.
-    from: BTreeMap<TopicPartition, i64>,
-}
-
-/// A record that a batch covers, and how much of the batch's unit is its own.
-#[derive(Debug)]
-pub(crate) struct Covered {
-    pub(crate) partition: TopicPartition,
-    pub(crate) role: Role,
-    pub(crate) start: u64,
-    pub(crate) offset: i64,
-    pub(crate) fate: Fate,
-    /// The record, unless its row has it.
-    record: Option<Record>,
-    outgoing: usize,
-    rows: usize,
-    markers: usize,
-    /// Bytes of the record and of what it publishes.
-    bytes: usize,
-}
-
-impl Batch {
-    fn bytes(&self) -> usize {
-        self.records.iter().map(|covered| covered.bytes).sum()
-    }
-
-    /// Adds a finished record; its partition stands at `from` before it.
-    fn push(&mut self, finished: Finished, from: i64) {
-        let Finished { mut covered, effects, .. } = finished;
-        let Effects { outgoing, row, marker, .. } = effects;
-        self.unit.outgoing.extend(outgoing);
-        if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
-            self.unit.rows.push(Row { meta, record, data });
-        }
-        self.unit.markers.extend(marker.map(|marker| *marker));
-        self.from.entry(covered.partition.clone()).or_insert(from);
-        self.records.push(covered);
-    }
-
-    /// Says how far it moves each partition, where the store is to know.
-    fn with_positions(mut self, atomic: bool) -> Self {
-        let mut to: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
-        for covered in self.records.iter().filter(|_| atomic) {
-            to.insert(&covered.partition, covered.offset + 1);
-        }
-        let progress = |(partition, next): (&TopicPartition, i64)| Progress {
-            from: self.from.get(partition).copied().unwrap_or(next),
-            to: Position { partition: partition.clone(), next },
-        };
-        self.unit.positions = to.into_iter().map(progress).collect();
-        self
-    }
-
-    /// The first `count` records and the rest, each with what is its own of the unit.
-    fn split_at(mut self, count: usize, atomic: bool) -> (Self, Self) {
-        let later = self.records.split_off(count);
-        let sum = |of: fn(&Covered) -> usize| self.records.iter().map(of).sum::<usize>();
-        let unit = Unit {
-            outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
-            rows: self.unit.rows.split_off(sum(|c| c.rows)),
-            markers: self.unit.markers.split_off(sum(|c| c.markers)),
-            positions: Vec::new(),
-        };
-        let mut from = self.from.clone();
-        for covered in &self.records {
-            from.insert(covered.partition.clone(), covered.offset + 1);
-        }
-        let rest = Self { unit, records: later, from };
-        (self.with_positions(atomic), rest.with_positions(atomic))
-    }
-
-    /// What of it belongs to partitions that are still ours.
-    fn of_ours(mut self, partitions: &BTreeMap<TopicPartition, Partition>, atomic: bool) -> Self {
-        let ours = |c: &Covered| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
-        if self.records.iter().all(ours) {
-            return self;
-        }
-        let mut rest = Self { from: self.from, ..Self::default() };
-        let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
-        let mut markers = self.unit.markers.into_iter();
-        for covered in self.records.drain(..) {
-            let own = (outgoing.by_ref().take(covered.outgoing), rows.by_ref().take(covered.rows));
-            let own_markers = markers.by_ref().take(covered.markers);
-            if ours(&covered) {
-                rest.unit.outgoing.extend(own.0);
-                rest.unit.rows.extend(own.1);
-                rest.unit.markers.extend(own_markers);
-                rest.records.push(covered);
-            } else {
-                own.0.for_each(drop);
-                own.1.for_each(drop);
-                own_markers.for_each(drop);
-            }
-        }
-        rest.with_positions(atomic)
-    }
-
-    /// The record of a batch that has one, to be made something else of.
-    fn into_only(mut self) -> Option<(Covered, Record, i64)> {
-        let mut covered = self.records.pop()?;
-        let record = covered.record.take().or_else(|| self.unit.rows.pop().map(|row| row.record))?;
-        let from = self.from.get(&covered.partition).copied().unwrap_or(covered.offset);
-        Some((covered, record, from))
-    }
-}
-
-/// A record whose processor is done.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    covered: Covered,
-    effects: Effects,
-    at: Duration,
-}
-
-impl Finished {
-    pub(crate) fn new(job: Job, effects: Effects, at: Duration) -> Self {
-        let outgoing =
-            effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
-        let Job { partition, role, start, record, .. } = job;
-        let covered = Covered {
-            partition,
-            role,
-            start,
-            offset: record.offset,
-            fate: effects.fate,
-            bytes: record.size() + outgoing,
-            record: Some(record),
-            outgoing: effects.outgoing.len(),
-            rows: usize::from(effects.row.is_some()),
-            markers: usize::from(effects.marker.is_some()),
-        };
-        Self { covered, effects, at }
-    }
 }
 
 enum Store {
@@ -424,6 +284,3 @@ async fn commit(mut committer: Box<dyn Committer>, batch: Batch) -> (Box<dyn Com
     let committed = if batch.unit.is_empty() { Ok(Committed::Done) } else { committer.commit(&batch.unit).await };
     (committer, Answer::Committed(batch, committed))
 }
-
-#[cfg(test)]
-mod tests;
