@@ -19,10 +19,15 @@ use headwater_schemas::{OrderFulfilled, ReceiptRequested};
 pub fn orders(warehouse: Warehouse) -> Pipeline {
     Pipeline::default()
         .on("fulfil-order", with(warehouse, fulfil_order))
-        .policy("fulfil-order", Policy::new().breaker("warehouse", BreakerSettings::default()))
+        .policy("fulfil-order", Policy::new().breaker("warehouse", warehouse_breaker()))
         .on("send-receipt", send_receipt)
         .sink("orders-sink", Sink::of::<OrderFulfilled>("orders").key("order_id"))
         .sink("receipts-sink", Sink::of::<ReceiptRequested>("receipts").key("payment_id"))
+}
+
+/// A few orders that the warehouse fails are theirs to retry; half of fifty and more calls are the warehouse's outage.
+fn warehouse_breaker() -> BreakerSettings {
+    BreakerSettings { minimum_calls: 50, ..BreakerSettings::default() }
 }
 
 /// The README's example is a test.
