@@ -18,7 +18,7 @@ pub enum Metric {
     Records,
     /// Records of types that the group does not subscribe to.
     Skipped,
-    /// Attempts that failed and are retried.
+    /// Attempts that failed, the last one of a record included.
     Failures,
     /// Records sent to a retry topic.
     Retries,
@@ -79,7 +79,7 @@ impl Metric {
         match self {
             Self::Records => ("headwater_records_total", "counter", "records whose effects are durable"),
             Self::Skipped => ("headwater_skipped_total", "counter", "records of types the group does not take"),
-            Self::Failures => ("headwater_failures_total", "counter", "attempts that failed and are retried"),
+            Self::Failures => ("headwater_failures_total", "counter", "attempts that failed"),
             Self::Retries => ("headwater_retries_total", "counter", "records sent to a retry topic"),
             Self::Resolved => ("headwater_resolved_total", "counter", "dead letters sent back that succeeded"),
             Self::Fallbacks => ("headwater_fallbacks_total", "counter", "records that a fallback processed"),
