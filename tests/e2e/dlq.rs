@@ -23,7 +23,13 @@ struct Post {
 impl Post {
     /// A space with its topics, schemas and tables.
     async fn new(name: &str) -> Self {
+        Self::with(name, "").await
+    }
+
+    /// The same with this configuration.
+    async fn with(name: &str, config: &str) -> Self {
         let space = space(name).await;
+        std::fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");
         let (code, out, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &[], "").await;
         assert_eq!(code, 0, "topology apply: {out}\n{err}");
         // A partition that has just been made has its leader a little later.
@@ -388,4 +394,70 @@ async fn an_edited_letter_is_a_linked_copy_with_the_new_value() {
     let customers = values.iter().filter(|value| String::from_utf8_lossy(value).contains("cus-2")).count();
     assert_eq!((values.len(), customers), (3, 1));
     assert_eq!(post.count("status = 'edited'").await, 3);
+}
+
+/// A payment fails in a sink and in a processor, each for a reason of its own; what is wrong is mended, in the table and in
+/// the record, and both come back.
+/// Red when a marker is not sent or not stored, a letter that fails again stays `redriven`, a redrive reaches the other
+/// group, the value is not the one that was produced, or correlation or trace change on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_is_mended_sent_back_and_resolved() {
+    const SINK: &str = "[sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\nkey = \"payment_id\"\n";
+    let post = Post::with("dlq_whole", SINK).await;
+    let refuse = "alter table paid add constraint solvent check (amount_cents >= 0 or order_id <> 'dw-1')";
+    sqlx::query(refuse).execute(&post.space.pool).await.expect("a constraint");
+    let args = ["run", "--group", "paid", "--group", "send-receipt", "--group", "dead-letters"];
+    let mut running = Process::start(PROGRAM, &post.space, "run", &args, &[]);
+    let value = post.payments.value("dw-1", -5, None);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("ce_id", "dw-e1"), ("ce_source", "till"), ("ce_correlationid", "talk-1"), ("traceparent", trace)];
+    post.foreign.send("events.payment", Some("dw-1"), Some(&value), &headers);
+    post.foreign.flush();
+    let ours = "convert_from(key, 'UTF8') = 'dw-1'";
+    let is = async |group: &str, more: &str| post.count(&format!("{ours} and processor = '{group}' and {more}")).await;
+    for group in ["paid", "send-receipt"] {
+        eventually(&format!("{group} has its letter"), SOON, async || is(group, "status = 'open'").await == 1).await;
+    }
+    let letter = async |group: &str| {
+        let sql = format!(
+            "select id::text from headwater.dead_letters where {ours} and processor = '{group}' and edited_from is null"
+        );
+        let id: String = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&post.space.pool).await.expect("a letter");
+        id
+    };
+    let (row, mail) = (letter("paid").await, letter("send-receipt").await);
+    for (id, kind) in [(&row, "row"), (&mail, "rejected")] {
+        let shown = post.lines(0, &["show", id]).await.remove(0);
+        assert_eq!((&shown["kind"], &shown["event_id"]), (&kind.into(), &"dw-e1".into()), "{shown}");
+        assert_eq!((&shown["topic"], &shown["correlation_id"]), (&"events.payment".into(), &"talk-1".into()));
+        assert_eq!(shown["trace_id"], "0af7651916cd43dd8448eb211c80319c", "{shown}");
+        let raw = Command::new(PROGRAM).args(["dlq", "show", id, "--raw"]).envs(post.space.env()).output();
+        assert!(raw.expect("it runs").stdout == value, "the very bytes");
+    }
+
+    sqlx::query("alter table paid drop constraint solvent").execute(&post.space.pool).await.expect("mended");
+    post.lines(0, &["redrive", "paid", "--id", &row]).await;
+    eventually("the row's letter is resolved", SOON, async || is("paid", "status = 'resolved'").await == 1).await;
+    assert_eq!(
+        post.space.count("select count(*) from paid where order_id = 'dw-1' and hw_topic = 'events.payment'").await,
+        1
+    );
+
+    post.lines(0, &["redrive", "send-receipt", "--id", &mail]).await;
+    let returned = async || is("send-receipt", "status = 'open' and redrive_count = 1").await == 1;
+    eventually("what was not mended returns", SOON, returned).await;
+    assert_eq!(is("paid", "status = 'resolved' and redrive_count = 1").await, 1, "the other group is not concerned");
+    let mut data = post.lines(0, &["show", &mail]).await.remove(0)["value"]["data"].take();
+    data["email"] = "ann@example.org".into();
+    std::fs::write(post.space.dir.join("value.json"), data.to_string()).expect("a file");
+    post.says(0, &["edit", &mail, "--value", "value.json"]).await;
+    let copy = format!("status = 'resolved' and edited_from = '{mail}'");
+    eventually("the edited copy is resolved", SOON, async || is("send-receipt", &copy).await == 1).await;
+    assert_eq!(is("send-receipt", "status = 'edited'").await, 1);
+    let receipts =
+        || post.foreign.read("events.receipt").into_iter().filter(|seen| seen.headers["ce_correlationid"] == "talk-1");
+    let receipt = receipts().next().expect("a receipt");
+    assert_eq!((receipts().count(), &receipt.headers["ce_causationid"]), (1, &Letter::edited_id(&mail)));
+    assert!(receipt.headers["traceparent"].contains("0af7651916cd43dd8448eb211c80319c"), "{:?}", receipt.headers);
+    assert!(running.stop().await.success(), "{}", running.log());
 }
