@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Binding, Event, KeyFormat, Metric, Pipeline, Result, Sink, with};
+use headwater::{Binding, Event, KeyFormat, Ladder, Metric, Order, Pipeline, Policy, Result, Sink, with};
 use headwater_connectors::kafka::{Assignor, Cluster};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};
@@ -305,7 +305,8 @@ async fn a_cluster_tells_the_ids_of_the_topics_that_there_are() {
     assert_eq!(cluster.topic_ids(&[&one, &other]).await.expect("an answer"), ids);
 }
 
-/// Red when a failure is passed over, or a record runs again that had succeeded.
+/// Order `partition`: a processor that fails for a while holds what is behind it. Red when a failure is passed over, or a
+/// record runs again that had succeeded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
     async fn flaky(state: (Arc<AtomicBool>, Seen), payment: Event<PaymentCompleted>) -> Result<()> {
@@ -319,7 +320,11 @@ async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
     let (topic, _, _) = payments(&space, 2, 100).await;
     let (down, seen) = (Arc::new(AtomicBool::new(true)), Seen::default());
     let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
-    let pipeline = Pipeline::default().on("flaky", with((down.clone(), seen.clone()), flaky)).bind(&topic, binding);
+    let ladder = Ladder::try_new((1..=16).map(|n| Duration::from_millis(500 + n))).expect("a valid ladder");
+    let pipeline = Pipeline::default()
+        .on("flaky", with((down.clone(), seen.clone()), flaky))
+        .policy("flaky", Policy::new().order(Order::Partition).ladder(ladder))
+        .bind(&topic, binding);
     let engine = Engine::start(&space, &database, &pipeline, &Group::of(&space));
     eventually("it fails", SOON, async || engine.state("flaky").get(Metric::Failures) > 3).await;
     assert_eq!(seen.finished(), []);

@@ -29,10 +29,7 @@ async fn ready(http: &str) -> (u16, String) {
 
 /// The address that a process has bound, as it logs it.
 pub(crate) async fn address(process: &Process) -> String {
-    process.logs("addr=", SOON).await;
-    let log = process.log();
-    let at = log.find("addr=").map(|at| at + 5).unwrap_or_default();
-    format!("http://{}", log[at..].split_whitespace().next().unwrap_or_default())
+    process.address().await
 }
 
 /// The database and then the broker are killed and come back while payments flow: `/readyz` says which, `/livez` stays 200, and
@@ -54,7 +51,7 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     };
     let quick = [("HEADWATER__DEFAULTS__BACKOFF_MAX", "1s")];
     let mut process = Process::start(PROGRAM, &space, "run", &["run"], &quick);
-    let http = address(&process).await;
+    let http = process.address().await;
     send(0, 100);
     eventually("it is ready", SOON, async || ready(&http).await.0 == 200).await;
 

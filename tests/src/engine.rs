@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Work, Worker, WorkerError};
 use headwater_connectors::{
     Lettered,
-    kafka::{Cluster, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription},
+    kafka::{
+        Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription,
+        TopicSpec,
+    },
     postgres::Database,
     registry::{Registry, RegistryConfig},
     units::Secret,
@@ -31,6 +34,26 @@ impl Group {
     /// The defaults in a space.
     pub fn of(space: &Space) -> Self {
         Self { settings: Settings::default(), kafka: space.kafka(), instance: None, start: Start::Earliest }
+    }
+
+    /// Makes the topics that the groups of a pipeline own, as `topology apply` does, for records of at most so many bytes.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn make_topics(&self, space: &Space, pipeline: &Pipeline, partitions: i32, largest: usize) {
+        let size = (largest + HEADER_ROOM as usize).to_string();
+        let config = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", &size)];
+        let config = config.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let spec = |name: String| TopicSpec { name, partitions, replication: 1, config: config.clone() };
+        let mut specs = Vec::new();
+        for group in pipeline.groups(&format!("{}.", space.name)) {
+            let Some(owned) = group.owned() else { continue };
+            let settings = group.policy.over(self.settings.clone());
+            let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
+            specs.extend(delays.iter().map(|delay| spec(owned.retry(*delay))));
+            specs.extend([spec(owned.redrive()), spec(owned.dlq())]);
+        }
+        Cluster::new(&self.kafka).expect("valid").apply(&specs).await.expect("the topics are created");
     }
 }
 

@@ -6,10 +6,11 @@ use std::{
 };
 
 use apache_avro::{Schema, types::Value, writer::datum::GenericDatumWriter};
+use headwater::Record;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
@@ -36,6 +37,49 @@ pub struct Seen {
     pub value: Option<Vec<u8>>,
     /// The headers, as text.
     pub headers: BTreeMap<String, String>,
+    /// The headers as they are, in order.
+    pub raw: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Seen {
+    /// The same as the engine reads it.
+    pub fn record(&self, topic: &str) -> Record {
+        Record {
+            topic: topic.into(),
+            partition: self.place.0,
+            offset: self.place.1,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.clone(),
+            value: self.value.clone(),
+            headers: self.raw.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect(),
+        }
+    }
+
+    /// The headers that are not of its delivery, as they are, in order; without those of its trace.
+    pub fn others(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let own = |name: &str| !name.starts_with("hw_") && !matches!(name, "traceparent" | "tracestate");
+        self.raw.iter().filter(|(name, _)| own(name)).cloned().collect()
+    }
+
+    /// The id of the trace that it says it belongs to.
+    pub fn trace(&self) -> Option<&str> {
+        self.headers.get("traceparent")?.get(3..35)
+    }
+}
+
+/// A record in every detail, as a foreign producer may send it.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// Where to; by the key's hash when it is not said.
+    pub partition: Option<i32>,
+    /// The record's timestamp, milliseconds since the epoch; now when it is not said.
+    pub timestamp_ms: Option<i64>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Foreign {
@@ -49,6 +93,7 @@ impl Foreign {
             .set("bootstrap.servers", &bootstrap)
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "200000")
+            .set("message.max.bytes", "16000000")
             .create()
             .expect("a producer");
         Self { bootstrap, producer }
@@ -78,6 +123,28 @@ impl Foreign {
         }
     }
 
+    /// Sends a record as it is; a full queue waits.
+    ///
+    /// # Panics
+    /// When the client refuses it.
+    pub fn send_raw(&self, topic: &str, raw: &Raw) {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+        (record.partition, record.timestamp) = (raw.partition, raw.timestamp_ms);
+        (record.key, record.payload) = (raw.key.as_deref(), raw.value.as_deref());
+        record.headers = (!raw.headers.is_empty()).then(|| {
+            let add = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+                all.insert(Header { key, value: value.as_deref() })
+            };
+            raw.headers.iter().fold(OwnedHeaders::new(), add)
+        });
+        while let Err((error, refused)) = self.producer.send(record) {
+            let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            assert!(full, "cannot send to {topic}: {error}");
+            self.producer.flush(Duration::from_millis(100)).unwrap_or_default();
+            record = refused;
+        }
+    }
+
     /// Waits until everything that was sent is acknowledged.
     ///
     /// # Panics
@@ -100,8 +167,7 @@ impl Foreign {
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
         let (mut list, mut left) = (TopicPartitionList::new(), 0);
         for partition in metadata.topics()[0].partitions() {
-            let (low, high) =
-                consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("watermarks");
+            let (low, high) = watermarks(|| consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)));
             left += high - low;
             list.add_partition_offset(topic, partition.id(), Offset::Offset(low)).expect("valid");
         }
@@ -114,6 +180,27 @@ impl Foreign {
             }
         }
         seen
+    }
+
+    /// How many records a topic has taken, those that are gone included.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn ends(&self, topic: &str) -> i64 {
+        self.watermarks(topic).iter().map(|(_, high)| high).sum()
+    }
+
+    /// The first and the next offset of each partition of a topic.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn watermarks(&self, topic: &str) -> Vec<(i64, i64)> {
+        let client = self.producer.client();
+        let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+        let of = |partition| watermarks(|| client.fetch_watermarks(topic, partition, Duration::from_secs(10)));
+        let mut ids: Vec<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(of).collect()
     }
 
     /// The offset that a group has committed in each partition of a topic; -1 where it has none.
@@ -132,6 +219,15 @@ impl Foreign {
         committed.elements().iter().map(|e| if let Offset::Offset(at) = e.offset() { at } else { -1 }).collect()
     }
 
+    /// How many records of a topic a group has passed, as it has committed them.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub fn passed(&self, group: &str, topic: &str) -> i64 {
+        let partitions = i32::try_from(self.watermarks(topic).len()).expect("few");
+        self.committed(group, topic, partitions).into_iter().map(|next| next.max(0)).sum()
+    }
+
     /// A producer that writes transactions, which leave holes in the offsets.
     ///
     /// # Panics
@@ -147,7 +243,22 @@ impl Foreign {
     }
 }
 
+/// A partition that has just been made has its leader a little later.
+fn watermarks(mut ask: impl FnMut() -> KafkaResult<(i64, i64)>) -> (i64, i64) {
+    let begin = Instant::now();
+    loop {
+        match ask() {
+            Ok(watermarks) => return watermarks,
+            Err(error) if begin.elapsed() > Duration::from_secs(20) => panic!("no watermarks: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
 fn see(message: &impl Message) -> Seen {
+    let raw = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
     let headers = message.headers().map(|headers| {
         let text = |h: Header<'_, &[u8]>| {
             (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap_or_default()).into_owned())
@@ -160,6 +271,7 @@ fn see(message: &impl Message) -> Seen {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: headers.unwrap_or_default(),
+        raw: raw.unwrap_or_default(),
     }
 }
 
@@ -190,6 +302,11 @@ impl Payments {
         let text = include_str!("../../schemas/avro/payment.completed/v1.avsc");
         let id = register(space, &format!("{topic}-value"), text).await;
         Self { id, schema: Schema::parse_str(text).expect("valid") }
+    }
+
+    /// The id of its schema.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// The payment of an order.

@@ -10,13 +10,15 @@ mod space;
 
 mod engine;
 mod foreign;
+mod gate;
 mod process;
 
 mod eventually;
 
 pub use engine::{Engine, Group};
 pub use eventually::{eventually, full};
-pub use foreign::{Foreign, Payments, register};
+pub use foreign::{Foreign, Payments, Raw, Seen, register};
+pub use gate::Gate;
 pub use process::Process;
 pub use space::Space;
 pub use stack::{SharedStack, stack};

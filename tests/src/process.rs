@@ -88,6 +88,28 @@ impl Process {
         eventually(&format!("the log says `{text}`"), limit, async || self.log().contains(text)).await;
     }
 
+    /// Where it answers for its health, once it has logged that: `http://…`.
+    ///
+    /// # Panics
+    /// When it has not within a minute.
+    pub async fn address(&self) -> String {
+        self.logs("addr=", Duration::from_mins(1)).await;
+        let log = self.log();
+        let at = log.find("addr=").map(|at| at + 5).unwrap_or_default();
+        format!("http://{}", log[at..].split_whitespace().next().unwrap_or_default())
+    }
+
+    /// A metric's value, by its name and its labels as they are written, 0 when there is none.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let answer = reqwest::get(format!("{}/metrics", self.address().await)).await.expect("it answers");
+        let text = answer.text().await.expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0.0)
+    }
+
     /// kill -9.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("killed");

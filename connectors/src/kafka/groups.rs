@@ -166,7 +166,7 @@ impl Cluster {
         }
         let list = list(partitions.iter().map(|name| (name, spot)))?;
         let asked = move |client: &_| {
-            admin::list_offsets(client, &list, ANSWER)
+            patiently(|time| coordinated(admin::list_offsets(client, &list, time)?))
                 .map_err(|code| trouble("offsets of the log cannot be read", code))
         };
         settled("offsets of the log cannot be read", self.blocking(asked).await?)
@@ -186,7 +186,8 @@ fn list<'a>(places: impl Iterator<Item = (&'a TopicPartition, Offset)>) -> Resul
     Ok(list)
 }
 
-/// Asks again while the group has no coordinator: on a new cluster, or on its way from one broker to another.
+/// Asks again while the group has no coordinator, or a partition no leader: on a new cluster, in a topic that has just been
+/// made, or on its way from one broker to another.
 fn patiently<T>(mut ask: impl FnMut(Duration) -> Result<T, Code>) -> Result<T, Code> {
     let deadline = Instant::now() + ANSWER;
     loop {
@@ -203,11 +204,13 @@ fn is_homeless(code: Code) -> bool {
         Code::NotCoordinator
             | Code::CoordinatorNotAvailable
             | Code::CoordinatorLoadInProgress
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
             | Code::OperationTimedOut
     )
 }
 
-/// Answers that a coordinator gave.
+/// Answers that a coordinator, or each partition's leader, gave.
 fn coordinated<T>(answers: admin::Answers<T>) -> Result<admin::Answers<T>, Code> {
     let homeless =
         answers.iter().find_map(|(_, answer)| answer.as_ref().err().copied().filter(|code| is_homeless(*code)));
@@ -257,6 +260,7 @@ mod tests {
                 1 => Err(Code::OperationTimedOut),
                 2 => Err(Code::CoordinatorLoadInProgress),
                 3 => coordinated(vec![(partition(), Err(Code::NotCoordinator))]),
+                4 => coordinated(vec![(partition(), Err(Code::NotLeaderForPartition))]),
                 _ => coordinated(vec![(partition(), Ok(7))]),
             }
         });

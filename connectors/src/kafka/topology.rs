@@ -158,8 +158,18 @@ impl Cluster {
     /// # Errors
     /// When the cluster does not answer, or has no such partition.
     pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        let topic = topic.to_owned();
-        self.ask(move |client| client.fetch_watermarks(&topic, partition, ANSWER)).await
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let name = topic.to_owned();
+            let answer = self.blocking(move |client| Ok(client.fetch_watermarks(&name, partition, ANSWER))).await?;
+            match answer {
+                // In a topic that has just been made.
+                Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                answer => return answer.map_err(|error| outage(&error)),
+            }
+        }
     }
 
     /// The id of each of these topics, in base64: a topic that is deleted and created again has another one. A topic that
@@ -348,6 +358,10 @@ fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) 
         }
     }
     changes
+}
+
+fn is_leaderless(error: &ClientError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 fn outage(error: &ClientError) -> KafkaError {
