@@ -15,6 +15,7 @@ mod dlq;
 mod offsets;
 mod outage;
 mod records;
+mod retry;
 
 use headwater_tests::{SharedStack, Space, stack};
 
