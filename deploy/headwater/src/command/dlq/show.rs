@@ -112,22 +112,21 @@ impl Shown<'_> {
     /// What has happened to the record, in order.
     fn history(&self) -> Vec<String> {
         let letter = &self.stored.letter;
-        let attempts = match letter.attempts {
-            1 => "1 attempt".to_owned(),
-            attempts => format!("{attempts} attempts"),
-        };
         let mut events = Vec::new();
-        if let Some(from) = self.stored.edited_from {
-            events.push(format!("edited copy of {from}, sent back as a record of its own"));
+        match self.stored.edited_from {
+            // It has not failed itself: the times are its original's.
+            Some(from) if letter.attempts == 0 => events.push(format!("edited copy of {from}")),
+            from => {
+                events.extend(from.map(|from| format!("edited copy of {from}")));
+                events.push(format!("{} first failed", Time::from_millis(letter.first_failed_ms)));
+                let before = match letter.redrives {
+                    0 => String::new(),
+                    redrives => format!(", sent back {} before", times(redrives, "time")),
+                };
+                let (at, attempts) = (Time::from_millis(letter.dead_lettered_ms), times(letter.attempts, "attempt"));
+                events.push(format!("{at} dead letter after {attempts}{before}"));
+            }
         }
-        events.push(format!("{} first failed", Time::from_millis(letter.first_failed_ms)));
-        events.push(match letter.redrives {
-            0 => format!("{} dead letter after {attempts}", Time::from_millis(letter.dead_lettered_ms)),
-            n => format!(
-                "{} dead letter after {attempts}, sent back {n} before",
-                Time::from_millis(letter.dead_lettered_ms)
-            ),
-        });
         events.extend(match (self.stored.status, self.edited_as) {
             (Status::Open, _) => None,
             (Status::Parked, _) => {
@@ -198,6 +197,11 @@ impl Shown<'_> {
         }
         Json::Object(fields)
     }
+}
+
+/// `1 attempt`, `2 attempts`.
+fn times(count: u32, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Bytes as `text`, or else as `hex`.
