@@ -14,6 +14,7 @@ mod dev;
 mod dlq;
 mod offsets;
 mod outage;
+mod points;
 mod records;
 mod retry;
 

@@ -25,7 +25,7 @@ pub struct Foreign {
 }
 
 /// A record as a foreign consumer sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Partition and offset.
     pub place: (i32, i64),
@@ -158,18 +158,26 @@ impl Foreign {
     /// # Panics
     /// When the broker does not answer within two minutes.
     pub fn read(&self, topic: &str) -> Vec<Seen> {
+        self.read_since(topic, &[])
+    }
+
+    /// Every record that is on a topic now, from these offsets on, a partition each; without one from the first on.
+    ///
+    /// # Panics
+    /// When the broker does not answer within two minutes.
+    pub fn read_since(&self, topic: &str, since: &[i64]) -> Vec<Seen> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", "nobody")
             .set("enable.auto.commit", "false")
             .create()
             .expect("a consumer");
-        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
         let (mut list, mut left) = (TopicPartitionList::new(), 0);
-        for partition in metadata.topics()[0].partitions() {
-            let (low, high) = watermarks(|| consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)));
-            left += high - low;
-            list.add_partition_offset(topic, partition.id(), Offset::Offset(low)).expect("valid");
+        for (partition, (low, high)) in (0..).zip(self.watermarks(topic)) {
+            let since = usize::try_from(partition).ok().and_then(|at| since.get(at));
+            let from = since.map_or(low, |since| low.max(*since));
+            left += high - from;
+            list.add_partition_offset(topic, partition, Offset::Offset(from)).expect("valid");
         }
         consumer.assign(&list).expect("assigned");
         let (mut seen, begin) = (Vec::new(), Instant::now());

@@ -12,6 +12,7 @@ mod engine;
 mod foreign;
 mod gate;
 mod process;
+mod proxy;
 
 mod eventually;
 
@@ -20,5 +21,6 @@ pub use eventually::{eventually, full};
 pub use foreign::{Foreign, Payments, Raw, Seen, register};
 pub use gate::Gate;
 pub use process::Process;
+pub use proxy::{Held, PostgresProxy, Side};
 pub use space::Space;
 pub use stack::{SharedStack, stack};
