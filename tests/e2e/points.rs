@@ -23,7 +23,10 @@ const SOON: Duration = Duration::from_mins(1);
 const OFFSETS: &str = "update headwater.consumer_offsets o";
 
 /// Everything that is expected is there once, and nothing else.
-fn once<K: Ord + Debug>(expected: impl IntoIterator<Item = K>, seen: impl IntoIterator<Item = K>) -> Result<(), String> {
+fn once<K: Ord + Debug>(
+    expected: impl IntoIterator<Item = K>,
+    seen: impl IntoIterator<Item = K>,
+) -> Result<(), String> {
     match repeated(expected, seen.into_iter().map(|key| (key, ())))? {
         0 => Ok(()),
         twice => Err(format!("{twice} are there more than once")),

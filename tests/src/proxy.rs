@@ -135,12 +135,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(
-        client: TcpStream,
-        server: TcpStream,
-        watch: Arc<Mutex<Option<Watch>>>,
-        hold: mpsc::Sender<Held>,
-    ) -> Self {
+    fn new(client: TcpStream, server: TcpStream, watch: Arc<Mutex<Option<Watch>>>, hold: mpsc::Sender<Held>) -> Self {
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
         let (frames, withheld) = (Frames::default(), None);
         Self { from_client, to_client, from_server, to_server, frames, withheld, watch, hold }

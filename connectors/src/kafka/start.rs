@@ -4,11 +4,11 @@
 //! name and stops the source; one before its start means that records were deleted unread, which is said and counted.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use headwater::{TopicPartition, ports::From};
+use headwater::{Position, TopicPartition, ports::From};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _},
@@ -38,6 +38,8 @@ struct Found {
     places: Places,
     /// The notes beside the committed offsets, where there are any.
     told: HashMap<TopicPartition, String>,
+    /// Whose store of offsets is at another place than the one that is committed here: its owner died in between.
+    behind: HashSet<TopicPartition>,
 }
 
 impl Member {
@@ -66,13 +68,18 @@ impl Member {
     fn places(&self, consumer: &GroupConsumer, due: &[(TopicPartition, From, u64)]) -> Result<Found, ClientError> {
         let names: Vec<TopicPartition> = due.iter().map(|(name, ..)| name.clone()).collect();
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
-        let Found { places: committed, told } = committed(consumer, &names)?;
-        let mut places = Places::new();
+        let Found { places: committed, told, .. } = committed(consumer, &names)?;
+        let (mut places, mut behind) = (Places::new(), HashSet::new());
         let mut without = Vec::new();
         for (name, from, _) in due {
             let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
             let place = match from {
-                From::Offset(offset) => Some(*offset),
+                From::Offset(offset) => {
+                    if committed.get(name) != Some(offset) {
+                        behind.insert(name.clone());
+                    }
+                    Some(*offset)
+                }
                 From::Committed => committed.get(name).copied(),
                 // The store has no offset of it. What the policy once resolved to was committed here, for this moment.
                 From::Policy if by_policy => committed.get(name).copied(),
@@ -89,7 +96,7 @@ impl Member {
         if !without.is_empty() {
             places.extend(self.fresh(consumer, &without)?);
         }
-        Ok(Found { places, told })
+        Ok(Found { places, told, behind })
     }
 
     /// By the start policy, for a group that has committed nothing of its inputs: for every partition of them, and
@@ -137,6 +144,10 @@ impl Member {
         }
         let (group, next) = (&self.source.group, next.max(low));
         self.commits.began(name, next, from, found.told.get(name).map_or("", String::as_str));
+        if found.behind.contains(name) {
+            // Or who looks at the lag would see some until the partition's next record.
+            self.commits.add([Position { partition: name.clone(), next }]);
+        }
         tracing::debug!(group, partition = %name, offset = next, ?from, "reading begins");
         if let Some(partition) = self.partitions.get_mut(name) {
             partition.life = Life::Delivering { start, next };
@@ -160,7 +171,7 @@ fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Found
         return Ok(Found::default());
     }
     let list = consumer.committed_offsets(partition::list(names), ANSWER)?;
-    Ok(Found { places: places(&list)?, told: native::read_notes(&list) })
+    Ok(Found { places: places(&list)?, told: native::read_notes(&list), ..Found::default() })
 }
 
 /// The first record of this time or later, where there is one.

@@ -149,7 +149,8 @@ async fn a_letter_is_there_before_its_offset_and_only_ever_repeated_as_it_was() 
 
 /// PITFALLS 4: killed after the transaction of a record that was sent back, and before the news of it. There is no news
 /// before the transaction; after the kill the row is there once and the letter stays `redriven`.
-/// Red when the news is sent before the transaction, or the row is written again by the next who runs.
+/// Red when the news is sent before the transaction, the row is written again by the next who runs, or the broker is not
+/// told where the store stands: it would show a lag until the next record came.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_was_sent_back_is_there_once_when_its_news_is_lost() {
     let mut till = Till::new("points_news").await;
@@ -189,7 +190,7 @@ async fn a_row_that_was_sent_back_is_there_once_when_its_news_is_lost() {
     let mut keeper = Process::start(PROGRAM, &till.space, "keeper", &["run", "--group", "dead-letters"], &[]);
     eventually("all is through", SOON, async || is_through(&till.foreign, &group, &back)).await;
     assert_eq!(once([0, 1], till.places().await), Ok(()));
-    assert_eq!(till.standing().await, Some(("redriven".to_owned(), 1)));
+    assert_eq!(till.standing().await, Some(("redriven".to_owned(), 0)));
     for process in [&mut process, &mut keeper] {
         assert!(process.stop().await.success(), "{}", process.log());
     }

@@ -18,6 +18,9 @@ const GROUPS: [&str; 2] = ["fulfil-order", "send-receipt"];
 /// Offsets are committed once at first, and then not before the process is killed.
 const SELDOM: [(&str, &str); 1] = [("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "10min")];
 
+/// What a shop has published of one sort, by order.
+type Published<'a> = &'a dyn Fn(&Shop) -> Vec<(String, Seen)>;
+
 /// Payments on a topic of their own, and a warehouse of their own to fail.
 struct Shop {
     space: Space,
@@ -206,10 +209,8 @@ async fn what_was_handled_and_not_published_is_handled_again() {
     let mut shop = Shop::new("points_handled", "\"200ms\"").await;
     shop.fail(0.5).await;
     shop.send();
-    let keep_back = [
-        ("HEADWATER__KAFKA__PRODUCER__LINGER", "2min"),
-        ("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "10ms"),
-    ];
+    let keep_back =
+        [("HEADWATER__KAFKA__PRODUCER__LINGER", "2min"), ("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "10ms")];
     let mut process = shop.start(&keep_back);
     // The other half has failed once, and is to be retried.
     eventually("the warehouse is asked", SOON, async || shop.reservations().await > 5).await;
@@ -228,7 +229,7 @@ async fn what_was_handled_and_not_published_is_handled_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_published_before_its_offset_is_published_again_as_it_was() {
     let mut shop = Shop::new("points_published", "\"200ms\"").await;
-    let points: [(&str, &str, &dyn Fn(&Shop) -> Vec<(String, Seen)>); 3] = [
+    let points: [(&str, &str, Published); 3] = [
         ("an order", "fulfil-order", &Shop::orders),
         ("a retry", "fulfil-order", &|shop| shop.owned("fulfil-order", "retry.200ms")),
         ("a letter", "send-receipt", &|shop| shop.owned("send-receipt", "dlq")),

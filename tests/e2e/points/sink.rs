@@ -92,7 +92,8 @@ impl Till {
     /// The rows are those that the stored offsets cover, each once, whatever has been killed where.
     async fn check(&self) -> Result<(), String> {
         let (next, source) = (self.next().await, self.foreign.read(&self.topic));
-        let covered = source.into_iter().filter(|seen| next.get(&seen.place.0).is_some_and(|next| seen.place.1 < *next));
+        let covered =
+            source.into_iter().filter(|seen| next.get(&seen.place.0).is_some_and(|next| seen.place.1 < *next));
         match self.name {
             "log" => once(covered.map(|seen| seen.place), self.rows("select hw_partition, hw_offset from log").await),
             "state" => {
@@ -109,7 +110,8 @@ impl Till {
                 once(last.into_values(), rows)
             }
             _ => {
-                let origin = |headers: &BTreeMap<String, String>| headers["hw_origin_offset"].parse::<i64>().expect("a number");
+                let origin =
+                    |headers: &BTreeMap<String, String>| headers["hw_origin_offset"].parse::<i64>().expect("a number");
                 let rows = "select origin_partition, origin_offset from headwater.dead_letters";
                 once(covered.map(|seen| (0, origin(&seen.headers))), self.rows(rows).await)
             }
