@@ -66,7 +66,7 @@ impl Till {
     fn letters(&self) -> Vec<(String, Seen)> {
         let letter = |mut seen: Seen| {
             seen.headers.retain(|name, _| !["hw_first_failed", "traceparent"].contains(&name.as_str()));
-            (seen.place, seen.timestamp_ms) = ((0, 0), 0);
+            (seen.place, seen.timestamp_ms, seen.raw) = ((0, 0), 0, Vec::new());
             (seen.headers["hw_origin_offset"].clone(), seen)
         };
         self.dead().into_iter().filter(|seen| seen.value.is_some()).map(letter).collect()
