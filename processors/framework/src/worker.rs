@@ -66,7 +66,7 @@ pub struct Worker {
     running: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
     /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
     fetching: FuturesUnordered<BoxFuture<'static, (Job, Option<Outcome>)>>,
-    /// Those whose schema has come, to begin once there is a place.
+    /// Those whose schema has come or whose pause is over, to begin once there is a place.
     ready: VecDeque<Job>,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
@@ -211,7 +211,8 @@ impl Worker {
     fn looked_up(&mut self, job: Job, over: Option<Outcome>) {
         match over {
             Some(outcome) => self.completed(job, outcome),
-            None => self.ready.push_back(job),
+            None if self.may_begin(&job) => self.ready.push_back(job),
+            None => {}
         }
     }
 
@@ -245,22 +246,41 @@ impl Worker {
                 let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
                 let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
                 self.note(&job.partition, Some(why));
-                self.hold(Job { failed, first_failed_ms, ..job }, pause);
+                self.hold(Job { failed, first_failed_ms, ..job }, self.clock.elapsed().saturating_add(pause));
                 None
             }
             Outcome::Wait(pause, why) => {
-                if partition.life == Life::Running && self.state.trouble(&job.partition.to_string(), Some(&why)) {
-                    tracing::warn!(group = %self.step.group.id, partition = %job.partition, reason = why, "a partition waits");
-                    self.note(&job.partition, Some(why));
-                }
-                self.hold(job, pause);
+                self.waits(&job, why);
+                // Whoever asks to wait may name any time.
+                self.hold(job, self.clock.elapsed().saturating_add(pause));
+                None
+            }
+            Outcome::Refused(until, why) => {
+                self.waits(&job, why);
+                self.hold(job, until);
+                None
+            }
+            Outcome::Outage(pause, why) => {
+                self.waits(&job, why);
+                let probed = job.probed.saturating_add(1);
+                self.hold(Job { probed, ..job }, self.clock.elapsed() + pause);
                 None
             }
         }
     }
 
+    /// Tells why a partition waits, once.
+    fn waits(&mut self, job: &Job, why: String) {
+        let id = &job.partition;
+        let running = self.partitions.get(id).is_some_and(|p| p.life == Life::Running);
+        if running && self.state.trouble(&id.to_string(), Some(&why)) {
+            tracing::warn!(group = %self.step.group.id, partition = %id, reason = why, "a partition waits");
+            self.note(id, Some(why));
+        }
+    }
+
     /// Keeps a job for another attempt and holds its partition until then.
-    fn hold(&mut self, mut job: Job, pause: Duration) {
+    fn hold(&mut self, mut job: Job, until: Duration) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
         if partition.life != Life::Running || self.stopping.is_some() {
             partition.let_go_of(&job);
@@ -271,24 +291,29 @@ impl Worker {
         }
         partition.blocks += usize::from(!job.blocks);
         (job.blocks, job.begun) = (true, true);
-        // Whoever asks to wait may name any time.
-        partition.hold_until = partition.hold_until.max(self.clock.elapsed().saturating_add(pause));
+        partition.hold_until = partition.hold_until.max(until);
         partition.held.push(job);
     }
 
-    /// Begins what has waited for its schema, as far as there are places; lets go of it where nothing new may begin.
+    /// Begins what is ready, as far as there are places.
     fn begin_ready(&mut self) {
         while self.running.len() < self.settings.concurrency || self.stopping.is_some() {
             let Some(job) = self.ready.pop_front() else { return };
-            let ours = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start);
-            match ours {
-                Some(partition) if partition.life != Life::Running || self.stopping.is_some() => {
-                    partition.let_go_of(&job);
-                }
-                Some(_) => self.begin(job),
-                None => {}
+            if self.may_begin(&job) {
+                self.begin(job);
             }
         }
+    }
+
+    /// Whether a job may still begin; where its partition begins nothing any more, that lets go of it.
+    fn may_begin(&mut self, job: &Job) -> bool {
+        let ours = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start);
+        let Some(partition) = ours else { return false };
+        let may = partition.life == Life::Running && self.stopping.is_none();
+        if !may {
+            partition.let_go_of(job);
+        }
+        may
     }
 
     /// Has the source tell outside why a partition stands still.
@@ -296,16 +321,18 @@ impl Worker {
         self.source.control(Control::Note(vec![(id.clone(), why)]));
     }
 
-    /// Runs held jobs again whose pause is over.
+    /// Makes held jobs ready whose pause is over: of those that wait for a circuit first the ones that have probed it least,
+    /// so that a record which always fails leaves the next probe to others.
     fn release_holds(&mut self) {
         if self.stopping.is_some() {
             return;
         }
         let now = self.clock.elapsed();
         let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
-        let jobs: Vec<Job> =
+        let mut jobs: Vec<Job> =
             self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
-        jobs.into_iter().for_each(|job| self.begin(job));
+        jobs.sort_by_key(|job| job.probed);
+        self.ready.extend(jobs);
     }
 
     /// Tells the source which positions are durable.

@@ -85,6 +85,7 @@ impl Worker {
             lane: None,
             failed: 0,
             first_failed_ms: None,
+            probed: 0,
             begun: true,
             blocks: false,
             record,

@@ -22,7 +22,8 @@ pub(crate) struct Leave(Vec<(Breaker, Permit)>);
 
 /// Why a call may not be made now.
 pub(crate) struct Refusal {
-    pub(crate) retry_in: Duration,
+    /// When to ask again: the same time for all that wait for an open circuit.
+    pub(crate) until: Duration,
     pub(crate) why: String,
 }
 
@@ -49,7 +50,8 @@ impl Circuits {
             match admission {
                 Admission::Granted(permit) => leave.0.push((breaker.clone(), permit)),
                 Admission::Refused { retry_in } => {
-                    return Err(Refusal { retry_in, why: waiting_for(breaker) });
+                    let until = now.saturating_add(retry_in);
+                    return Err(Refusal { until, why: waiting_for(breaker) });
                 }
             }
         }

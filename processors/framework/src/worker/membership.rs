@@ -49,6 +49,9 @@ impl Worker {
     pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
         self.state.trouble(&id.to_string(), None);
+        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == Life::Stopped) {
+            self.note(&id, None);
+        }
         let role = self.step.group.owned().map_or(Role::Input, |owned| owned.role(&id.topic));
         self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after));
         self.count_partitions();
@@ -61,6 +64,13 @@ impl Worker {
             match self.partitions.get_mut(&id) {
                 Some(partition) => {
                     partition.let_go();
+                    self.ready.retain(|job| {
+                        let leaves = job.partition == id && job.start == partition.start;
+                        if leaves {
+                            partition.let_go_of(job);
+                        }
+                        !leaves
+                    });
                     partition.life = Life::Leaving(deadline);
                     self.state.trouble(&id.to_string(), None);
                 }

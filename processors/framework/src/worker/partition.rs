@@ -127,6 +127,7 @@ impl Partition {
             lane,
             failed: 0,
             first_failed_ms: None,
+            probed: 0,
             begun: false,
             blocks: false,
             record,

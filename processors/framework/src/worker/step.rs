@@ -35,6 +35,10 @@ use super::{
 
 /// After a registry's outage a record is tried again this much later.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+/// A record that has failed while a circuit was not closed asks again this much later: the other probes are for others.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// The same where something else can process it meanwhile.
+const FALLBACK_PAUSE: Duration = Duration::from_millis(1);
 
 /// A record on its way through a group.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) failed: u32,
     /// When the first of those failed, milliseconds since the epoch.
     pub(crate) first_failed_ms: Option<i64>,
+    /// Attempts that failed and were an outage's.
+    pub(crate) probed: u32,
     /// Whether it was begun before: what its headers count was counted then.
     pub(crate) begun: bool,
     /// Whether it holds its partition up, for a failure or a pause.
@@ -65,6 +71,10 @@ pub(crate) enum Outcome {
     Retry(Duration, String),
     /// Not its fault: try again after this, and do not count it.
     Wait(Duration, String),
+    /// A circuit does not let it through before this time.
+    Refused(Duration, String),
+    /// It failed as a dependency's probe, or with what opened its circuit: ask again after this, and do not count it.
+    Outage(Duration, String),
 }
 
 /// What a record asks for.
@@ -303,7 +313,7 @@ impl Step {
                 self.state.add(Metric::Fallbacks, 1);
                 (fallback.as_ref(), None)
             }
-            (Err(refusal), None) => return Next::Over(Outcome::Wait(refusal.retry_in, refusal.why)),
+            (Err(refusal), None) => return Next::Over(Outcome::Refused(refusal.until, refusal.why)),
         };
         let out = Outbox::new(self.encoders.clone());
         let delivery = Delivery { meta: &meta, schema, datum };
@@ -323,7 +333,7 @@ impl Step {
     }
 
     fn meta(&self, job: &Job, mut attributes: Attributes, event_type: String) -> Arc<Meta> {
-        attributes.delivered.attempts += job.failed;
+        attributes.delivered.attempts = attributes.delivered.attempts.saturating_add(job.failed);
         Arc::new(self.catalogue.complete(&job.record, attributes, event_type))
     }
 
@@ -373,8 +383,8 @@ impl Step {
     fn failed(&self, job: &Job, leave: Option<Leave>, ended: Ended<'_>, fault: Fault) -> Outcome {
         if let Some(why) = self.ended(leave, ended) {
             tracing::debug!(group = %self.group.id, partition = %job.partition, offset = job.record.offset, error = %fault.detail, "an outage is not counted");
-            // Asked again, the breaker says how long.
-            return Outcome::Wait(Duration::from_millis(1), why);
+            let pause = if self.group.fallback.is_some() { FALLBACK_PAUSE } else { PROBE_PAUSE };
+            return Outcome::Outage(pause, why);
         }
         self.state.add(Metric::Failures, 1);
         self.failures.again(job, self.delivered(job), &fault, self.clock.now())
@@ -401,7 +411,7 @@ impl Step {
     /// The record's way so far, this read included.
     fn delivered(&self, job: &Job) -> Delivered {
         let (mut delivered, _) = Delivered::read(&job.record.headers, self.trust(job.role));
-        delivered.attempts += job.failed;
+        delivered.attempts = delivered.attempts.saturating_add(job.failed);
         delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
         delivered
     }

@@ -50,6 +50,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         lane: None,
         failed: 0,
         first_failed_ms: None,
+        probed: 0,
         begun: true,
         blocks: false,
         record,

@@ -61,6 +61,26 @@ fn what_waited_for_a_schema_takes_a_place_like_any_other() {
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("unit b, commit 0:2, released 0, forget 0", "a0 b1"));
 }
 
+/// Red when what was held begins at the end of its pause, whatever runs then: two would call what takes one at a time.
+/// Red too when a partition that leaves waits for a place for it.
+#[test]
+fn what_was_held_takes_a_place_like_any_other() {
+    let plan = Plan::default();
+    let [a0, again, b0, _c1] = ["a0", "a0", "b0", "c1"].map(|event| plan.gate(event));
+    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(2);
+    bench.records(0, 1, 0, "a").advance(Duration::ZERO);
+    a0.send(Err(Failure::Throttled(SECOND))).unwrap();
+    bench.records(1, 2, 0, "b c").advance(2 * SECOND);
+    assert_eq!((plan.seen().as_str(), bench.log().as_str()), ("a0 b0", "pause 0"));
+    b0.send(Ok(())).unwrap();
+    assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("unit b, commit 1:1", "a0 b0 a0"));
+    again.send(Err(Failure::Throttled(SECOND))).unwrap();
+    assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("", "a0 b0 a0 c1"));
+    // A partition that leaves does not wait for the place.
+    bench.advance(2 * SECOND).tell(Fetched::Revoked(vec![at(0)]));
+    assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("released 0, forget 0", "a0 b0 a0 c1"));
+}
+
 /// Red when bytes do not cut a unit.
 #[test]
 fn a_unit_is_cut_by_bytes() {

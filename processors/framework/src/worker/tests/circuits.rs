@@ -1,5 +1,7 @@
 //! A dependency that is down: the group waits behind its circuit breaker, and nothing of that is a record's fault.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::{BreakerSettings, BreakerWindow, CircuitState, Kind, Order, Policy};
 
@@ -144,6 +146,41 @@ fn a_probe_that_never_returns_does_not_keep_the_circuit_half_open() {
     assert_eq!((circuit(&driver, "shop"), driver.emitted::<Pong>().len()), (CLOSED, 20));
     assert_eq!((driver.letters("play").len(), driver.state("play").letters(Kind::Timeout)), (0, 0));
     assert_eq!(dependency.0.lock().unwrap().attempts.iter().max(), Some(&1), "of those that opened it");
+}
+
+/// A record that fails whenever it is tried is in the way of an outage's end: it must not be the only one that is tried.
+/// Red when those are not tried first that have been tried least.
+#[test]
+fn a_record_that_always_fails_does_not_keep_a_circuit_open() {
+    async fn sick(down: Arc<AtomicBool>, ping: Ping) -> Result<Pong> {
+        if down.load(Ordering::Relaxed) || ping.id.starts_with("bad") {
+            return Err(Failure::retry("503"));
+        }
+        Ok(Pong { id: ping.id, seq: ping.seq })
+    }
+    let key =
+        |name: &str, at: i32| (0..).map(|n| format!("{name}{n}")).find(|key| place(key) == at).expect("one in six");
+    for probes in [1, 3] {
+        let down = Arc::new(AtomicBool::new(true));
+        let policy = Policy::new()
+            .order(Order::Partition)
+            .ladder(ladder(&[1]))
+            .breaker("shop", BreakerSettings { probes, ..settings() });
+        let mut driver = Driver::new(Pipeline::default().on("play", with(down.clone(), sick)).policy("play", policy));
+        let mut good = 0;
+        for at in 0..6 {
+            driver.send(ping(&key(if at < 2 { "bad" } else { "good" }, at), 0));
+        }
+        driver.advance(60 * SECOND);
+        assert_eq!(circuit(&driver, "shop"), OPEN);
+        down.store(false, Ordering::Relaxed);
+        for seq in 1..60 {
+            (2..6).for_each(|at| _ = driver.send(ping(&key("good", at), seq)));
+            good += 4;
+            driver.advance(2 * SECOND);
+        }
+        assert_eq!((driver.emitted::<Pong>().len(), driver.letters("play").len()), (good + 4, 2), "{probes} probes");
+    }
 }
 
 /// Red when a failure counts against a dependency that it is not the fault of, or against none.

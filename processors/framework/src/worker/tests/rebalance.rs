@@ -87,6 +87,20 @@ fn a_fenced_partition_drops_what_ran_and_starts_again() {
     assert_eq!(bench.state.get(Metric::Fenced), 1);
 }
 
+/// Red when a partition that starts anew is still said to wait for what its last start waited for.
+#[test]
+fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
+    let plan = Plan::default();
+    let mut bench = Bench::atomic(&plan, Settings::default()).assigned(1);
+    bench.records(0, 1, 0, "a").log();
+    plan.fail("b2", Failure::Throttled(3600 * SECOND));
+    bench.silent(true).answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 1, "a b").advance(SECOND);
+    assert_eq!(bench.note(&at(0)).as_deref(), Some("throttled"));
+    bench.silent(false).advance(SECOND);
+    assert_eq!((bench.note(&at(0)), bench.state.troubles()), (None, Vec::new()));
+    assert!(bench.records(0, 2, 1, "a b").log().ends_with("unit 0:3 a b, commit 0:3"));
+}
+
 /// Red when a fence is answered for a partition that has gone, or one on its way out is taken again.
 #[test]
 fn a_fence_does_not_bring_back_a_partition_that_leaves() {
