@@ -117,11 +117,7 @@ impl Delivered {
 
     /// Where the record first stood.
     pub(crate) fn origin_of(&self, record: &Record) -> Origin {
-        self.origin.clone().unwrap_or_else(|| Origin {
-            partition: record.place(),
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-        })
+        self.origin.clone().unwrap_or_else(|| record.origin())
     }
 
     /// The same with this failure as its last one.

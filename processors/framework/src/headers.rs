@@ -51,8 +51,8 @@ pub(crate) struct Attributes {
     user_id: Option<String>,
     pub(crate) trace: Option<TraceContext>,
     extra: Headers,
-    /// The record's way so far, as far as its delivery headers are believed.
-    pub(crate) delivered: Delivered,
+    /// The record's way so far, as far as its delivery headers are believed; boxed, since few records have any.
+    pub(crate) delivered: Option<Box<Delivered>>,
     /// The first required attribute that is malformed, as a sentence; it is read as absent.
     pub(crate) broken: Option<String>,
     /// Optional attributes that were malformed and are read as absent.
@@ -84,9 +84,15 @@ impl Attributes {
         }
         read.trace = read.trace.take().map(|t| t.with_state(state.unwrap_or_default()));
         if has_delivery {
-            (read.delivered, read.spoofed) = Delivered::read(headers, trust);
+            let (delivered, spoofed) = Delivered::read(headers, trust);
+            (read.delivered, read.spoofed) = (Some(Box::new(delivered)), spoofed);
         }
         read
+    }
+
+    /// Where the record first stood, unless that is its own place.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.delivered.as_ref()?.origin.as_ref()
     }
 
     fn breaks(&mut self, why: String) {
@@ -120,7 +126,7 @@ impl Attributes {
 
     /// The whole metadata, with what the producer left out filled in: `category` and `priority` are the catalogue's.
     pub(crate) fn complete(self, record: &Record, event_type: String, category: Category, priority: Priority) -> Meta {
-        let origin = self.delivered.origin_of(record);
+        let origin = self.origin().cloned().unwrap_or_else(|| record.origin());
         let Origin { partition: TopicPartition { topic, partition }, offset, timestamp_ms } = &origin;
         let id = self.id.unwrap_or_else(|| ids::foreign_id(topic, *partition, *offset, *timestamp_ms));
         let source = self.source.unwrap_or_else(|| ids::foreign_source(topic));
@@ -137,7 +143,7 @@ impl Attributes {
             data_version: self.data_version,
             causation_id: self.causation_id,
             user_id: self.user_id,
-            attempt: self.delivered.attempts,
+            attempt: self.delivered.map_or(0, |delivered| delivered.attempts),
             origin,
             extra: self.extra,
             id,

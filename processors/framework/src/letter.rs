@@ -61,7 +61,7 @@ impl Letter {
     /// Reads a record of a `<group>.dlq` topic. Never fails: what is missing or broken is filled in from the record.
     pub fn read(record: &Record, catalogue: &Catalogue) -> Self {
         let attributes = Attributes::read(&record.headers, Trust::Anyone);
-        let delivered = attributes.delivered.clone();
+        let delivered = attributes.delivered.as_deref().cloned().unwrap_or_default();
         let known = attributes.event_type.clone();
         let origin = delivered.origin_of(record);
         let event_type = known.or_else(|| catalogue.bound_type(&origin.partition.topic).map(str::to_owned));

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::event::Origin;
+
 /// One partition of one topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
@@ -58,6 +60,11 @@ impl Record {
         TopicPartition { topic: self.topic.clone(), partition: self.partition }
     }
 
+    /// Where it stands, as the place where it first stood.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { partition: self.place(), offset: self.offset, timestamp_ms: self.timestamp_ms }
+    }
+
     /// Bytes of key, value and headers: what a bound on memory counts.
     pub fn size(&self) -> usize {
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + self.headers.size()
@@ -65,7 +72,7 @@ impl Record {
 }
 
 /// A record to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outgoing {
     /// The topic to write to.
     pub topic: Arc<str>,
@@ -89,13 +96,13 @@ impl Outgoing {
 /// Record headers in order: names may repeat, values may be null or any bytes.
 ///
 /// Kept in one buffer, because a dozen headers as strings of their own cost more than the payload.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Headers {
     bytes: Vec<u8>,
     spans: Vec<Span>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Span {
     start: usize,
     value: usize,

@@ -110,7 +110,7 @@ fn trace(record: &Record, delivered: &Delivered) -> Option<TraceContext> {
     if attributes.broken.is_some() {
         return None;
     }
-    attributes.delivered.origin = Some(delivered.origin_of(record));
+    attributes.delivered.get_or_insert_default().origin = Some(delivered.origin_of(record));
     let meta = attributes.complete(record, String::new(), <_>::default(), <_>::default());
     Some(meta.trace)
 }

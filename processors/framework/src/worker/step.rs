@@ -236,13 +236,13 @@ impl Step {
 
     /// By the topic where the record first stood.
     fn type_of(&self, record: &Record, attributes: &Attributes) -> Typed {
-        let topic = attributes.delivered.origin.as_ref().map_or(&record.topic, |origin| &origin.partition.topic);
+        let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
         self.catalogue.type_of(topic, attributes.event_type.as_deref())
     }
 
     /// Whether the type may stand on this topic, and whether the group takes it.
     fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
-        let origin = attributes.delivered.origin.as_ref();
+        let origin = attributes.origin();
         let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
         if !Catalogue::belongs(topic, event_type) {
             let why = format!("event type `{event_type}` does not belong on topic {topic}");
@@ -333,7 +333,10 @@ impl Step {
     }
 
     fn meta(&self, job: &Job, mut attributes: Attributes, event_type: String) -> Arc<Meta> {
-        attributes.delivered.attempts = attributes.delivered.attempts.saturating_add(job.failed);
+        if job.failed > 0 {
+            let delivered = attributes.delivered.get_or_insert_default();
+            delivered.attempts = delivered.attempts.saturating_add(job.failed);
+        }
         Arc::new(self.catalogue.complete(&job.record, attributes, event_type))
     }
 
