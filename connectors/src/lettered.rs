@@ -1,8 +1,11 @@
 //! A sink group's committer: dead letters before its transaction, and after it the news of those that have succeeded.
 //!
 //! Delivery: a letter is acknowledged before the transaction that passes its record commits, so none is lost; after a
-//! crash in between it is there twice, and its table keeps one. The news follows the commit: it is tried again until it is
+//! crash in between it is there twice, and its table keeps one. While the transaction cannot commit, however often it is
+//! tried, the letter is sent once. The news follows the commit: it is tried again until it is
 //! acknowledged, and a crash in between leaves the letter marked as sent back.
+
+use std::collections::HashSet;
 
 use headwater::{
     CommitError, Committed, Outgoing, TopicPartition, Unit,
@@ -15,17 +18,28 @@ use crate::kafka::KafkaPublisher;
 pub struct Lettered<C> {
     rows: C,
     publisher: KafkaPublisher,
+    /// Letters that are acknowledged, and whose transaction is not committed: those of the units under way at most.
+    sent: HashSet<Outgoing>,
 }
 
 impl<C: Committer> Lettered<C> {
     /// Commits rows with `rows` and publishes with `publisher`.
     pub fn new(rows: C, publisher: KafkaPublisher) -> Self {
-        Self { rows, publisher }
+        Self { rows, publisher, sent: HashSet::new() }
+    }
+
+    /// Sends the letters that are not acknowledged yet: a database that is down must not fill their topic.
+    async fn send_letters(&mut self, letters: &[Outgoing]) -> Result<(), CommitError> {
+        let new: Vec<Outgoing> = letters.iter().filter(|letter| !self.sent.contains(letter)).cloned().collect();
+        self.publisher.send(&new).await?;
+        self.sent.extend(new);
+        Ok(())
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
-        self.publisher.send(&unit.outgoing).await?;
+        self.send_letters(&unit.outgoing).await?;
         let committed = self.rows.commit(unit).await?;
+        unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
         let durable = |place: &TopicPartition| match &committed {
             Committed::Done => true,
             Committed::Fenced(fenced) => !fenced.contains(place),
@@ -52,6 +66,8 @@ impl<C: Committer> Committer for Lettered<C> {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
+        // Perhaps nobody asks for them again: one that is sent twice is kept once.
+        self.sent.clear();
         self.rows.forget(partitions);
     }
 }

@@ -106,6 +106,28 @@ async fn without_a_letters_acknowledgement_nothing_is_committed() {
     assert!(first.iter().all(|value| value == "poison"), "the news waits for the rows: {first:?}");
 }
 
+/// Red when a letter is sent again whenever its transaction cannot commit, with the whole unit or a part of it; or is taken
+/// for sent in another unit later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_sent_once_however_long_the_database_is_down() {
+    let mut db = Db::new("sent_once").await;
+    let mut group = Group::new(&db).await;
+    let two = vec![letter("first"), letter("second")];
+    db.sql("alter table headwater.consumer_offsets rename to away").await;
+    for _ in 0..3 {
+        outage(group.committer.commit(&Unit { outgoing: two.clone(), ..both() }).await);
+    }
+    outage(group.committer.commit(&Unit { outgoing: vec![letter("second"), letter("third")], ..both() }).await);
+    assert_eq!(group.published(), ["first", "second", "third"]);
+    db.sql("alter table headwater.away rename to consumer_offsets").await;
+    let rows = Unit { outgoing: two, markers: Vec::new(), ..both() };
+    assert_eq!(group.committer.commit(&rows).await.unwrap(), Committed::Done);
+    assert_eq!(group.published(), ["first", "second", "third"]);
+    let next = Unit { outgoing: vec![letter("second")], ..unit(vec![], vec![moves(0, 1, 2)]) };
+    assert_eq!(group.committer.commit(&next).await.unwrap(), Committed::Done);
+    assert_eq!(group.published(), ["first", "second", "third", "second"]);
+}
+
 /// Red when the news is sent before the rows are durable, is lost when nobody takes it, is refused for what is durable
 /// already, or has the rows written again.
 #[tokio::test(flavor = "multi_thread")]
