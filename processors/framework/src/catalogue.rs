@@ -9,6 +9,7 @@ use crate::{
     delivered::Trust,
     event::Meta,
     headers::Attributes,
+    owned::DLQ,
     pattern::{Pattern, is_event_type},
     payload::EventType,
     record::Record,
@@ -68,6 +69,12 @@ impl Catalogue {
         if !is_event_type(facts.name) {
             return Err(format!(
                 "`{}` is not an event type: write at least two dotted segments of a-z, 0-9, `-`, `_`",
+                facts.name
+            ));
+        }
+        if topic_of(facts.name) == format!("{EVENTS}{DLQ}") {
+            return Err(format!(
+                "`{}` would stand on `{EVENTS}{DLQ}`, which reads as a topic of dead letters: choose another domain",
                 facts.name
             ));
         }

@@ -6,7 +6,8 @@ use crate::{ladder::Delay, record::Record};
 
 const RETRY: &str = "retry";
 const REDRIVE: &str = "redrive";
-const DLQ: &str = "dlq";
+/// What the name of a topic of dead letters ends with, after a dot.
+pub(crate) const DLQ: &str = "dlq";
 /// Every topic of events, as a pattern (POSIX extended).
 pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 

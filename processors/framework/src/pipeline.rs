@@ -247,6 +247,10 @@ impl Pipeline {
             let rule = "1 to 100 characters of a-z, 0-9, `-`, `_`, `.`, beginning with a letter";
             self.problems.push(format!("`{name}` cannot name a group: use {rule}"));
         }
+        if name == "events" || name.starts_with("events.") {
+            let why = "its topics would be read as topics of events, `events.*`: choose another name";
+            self.problems.push(format!("`{name}` cannot name a group: {why}"));
+        }
         if name == DEAD_LETTERS {
             self.problems.push(format!("`{name}` is the built-in group that keeps dead letters: choose another name"));
             return;
@@ -349,6 +353,19 @@ mod tests {
         let pipeline = Pipeline::default().on("echo", echo);
         assert_eq!(pipeline.problems().len(), 1);
         assert_eq!(pipeline.allow_loop("echo").problems(), Vec::<String>::new());
+    }
+
+    /// Red when what a group owns may be taken for events, or events for dead letters.
+    #[test]
+    fn no_topic_is_two_things() {
+        let pings = || Sink::of::<Ping>("pings").key("id");
+        for (name, refused) in [("events", true), ("events.pings", true), ("eventsx", false)] {
+            let problems = Pipeline::default().event::<Ping>().sink(name, pings()).problems();
+            assert_eq!(problems.iter().any(|why| why.contains("`events.*`")), refused, "{name}: {problems:?}");
+        }
+        let facts = EventType { name: "dlq.ping", ..EventType::of::<Ping>() };
+        let why = Catalogue::default().add(facts).expect_err("the topic would be `events.dlq`");
+        assert!(why.contains("dead letters"), "{why}");
     }
 
     /// Red when the prefix is not put before the group, or a pattern without a domain reads single topics.

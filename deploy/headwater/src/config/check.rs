@@ -231,6 +231,9 @@ fn later(config: &Config) -> Vec<String> {
     if !config.prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
         problems.push("prefix must be of a-z, A-Z, 0-9, `-`, `_`, `.`, as topics are named".to_owned());
     }
+    if config.prefix.starts_with("events.") {
+        problems.push("prefix: what begins with `events.` are topics of events: choose another one".to_owned());
+    }
     let topology = config.topology;
     if topology.partitions < 1 || topology.replication < 1 || topology.min_insync_replicas < 1 {
         problems.push("topology.partitions, replication and min_insync_replicas must be at least 1".to_owned());

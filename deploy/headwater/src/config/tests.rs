@@ -119,11 +119,12 @@ fn names_of_the_users_own_can_come_from_variables() {
 /// Red when the first problem hides the others, or a message names neither the key nor its place.
 #[test]
 fn every_problem_is_named_at_once() {
-    let text = "instnce = \"x\"\n[kafak]\nx = 1\n[kafka.consumer]\ndrain = \"soon\"\n[kafka.properties]\nacks = 1\n[topics.p]\nkey = \"text\"";
+    let text = "prefix = \"events.shop.\"\ninstnce = \"x\"\n[kafak]\nx = 1\n[kafka.consumer]\ndrain = \"soon\"\n[kafka.properties]\nacks = 1\n[topics.p]\nkey = \"text\"";
     let resolved = resolve(text, &[("HEADWATER__HTTP__ADR", "127.0.0.1:1"), ("HEADWATER__TOPOLOGY__REPLICATION", "0")]);
     let problems = resolved.problems.join("\n");
     for part in [
         "there is no setting `instnce`; did you mean `instance`?",
+        "what begins with `events.` are topics of events",
         "there is no setting `kafak`; did you mean `kafka`?",
         "`soon` is no duration",
         "`acks` cannot be set",
