@@ -33,6 +33,8 @@ use super::{
     failures::Failures,
 };
 
+/// Who asks to wait for no time at all is asked again this much later.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// After a registry's outage a record is tried again this much later.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
 /// A record that has failed while a circuit was not closed asks again this much later: the other probes are for others.
@@ -368,7 +370,7 @@ impl Step {
             ProcessError::Failed(Failure::Throttled(after)) => {
                 self.ended(leave, ended);
                 self.state.add(Metric::Throttled, 1);
-                Outcome::Wait(*after, "throttled".to_owned())
+                Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
             }
             ProcessError::Codec(error) => {
                 self.ended(leave, ended);

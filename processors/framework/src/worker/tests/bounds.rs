@@ -125,6 +125,16 @@ fn a_pause_without_end_holds_its_partition_only() {
     assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
 }
 
+/// The bench fails when the group looks around without an end. Red when a pause of no time is taken at its word.
+#[test]
+fn a_pause_of_no_time_is_a_pause() {
+    let plan = Plan::default();
+    (0..20_000).for_each(|_| plan.fail("a0", Failure::Throttled(Duration::ZERO)));
+    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    assert_eq!(bench.records(0, 1, 0, "a").advance(SECOND).log(), "pause 0");
+    assert_eq!(bench.state.get(Metric::Throttled), 101);
+}
+
 /// Red when what is read is bounded by its count alone, or what was passed still counts.
 #[test]
 fn a_group_reads_no_further_than_its_bytes() {
