@@ -210,7 +210,11 @@ impl Worker {
     /// Books what became of a look-up in the registry.
     fn looked_up(&mut self, job: Job, over: Option<Outcome>) {
         match over {
-            Some(outcome) => self.completed(job, outcome),
+            // It took no place: what waited behind it needs one.
+            Some(outcome) => {
+                let next = self.settle(job, outcome);
+                self.ready.extend(next);
+            }
             None if self.may_begin(&job) => self.ready.push_back(job),
             None => {}
         }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    scripted::{Bench, Plan, at},
+    scripted::{Bench, Plan, at, record},
     *,
 };
-use crate::{Order, ports::Fetched};
+use crate::{Kind, Order, Record, ports::Fetched};
 
 /// A linger that puts what two batches bring into one unit.
 fn together() -> Settings {
@@ -59,6 +59,24 @@ fn what_waited_for_a_schema_takes_a_place_like_any_other() {
     bench.tell(Fetched::Revoked(vec![at(0)]));
     b1.send(Ok(())).unwrap();
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("unit b, commit 0:2, released 0, forget 0", "a0 b1"));
+}
+
+/// Red when records begin, whatever runs, because those before them of their keys have a schema that nobody knows.
+#[test]
+fn what_waited_behind_an_unknown_schema_takes_a_place_like_any_other() {
+    let plan = Plan::default();
+    let [a3, _b4] = ["a3", "b4"].map(|event| plan.gate(event));
+    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(1);
+    bench.records(0, 1, 0, "w").log();
+    let unknown = |offset, key| {
+        let good = record(&at(0), offset, key, Headers::default());
+        Record { value: Some([&[0, 0, 0, 4, 0], &good.value.unwrap()[5..]].concat()), ..good }
+    };
+    bench.batch(1, vec![unknown(1, "a"), unknown(2, "b")]).records(0, 1, 3, "a b").advance(10 * SECOND);
+    assert_eq!((plan.seen().as_str(), bench.state.letters(Kind::Decode)), ("w0 a3", 2));
+    a3.send(Ok(())).unwrap();
+    bench.advance(Duration::ZERO);
+    assert_eq!(plan.seen(), "w0 a3 b4");
 }
 
 /// Red when what was held begins at the end of its pause, whatever runs then: two would call what takes one at a time.
