@@ -12,7 +12,7 @@ use crate::{
     trace::TraceContext,
 };
 
-const SPEC_VERSION: &str = "ce_specversion";
+pub(crate) const SPEC_VERSION: &str = "ce_specversion";
 pub(crate) const ID: &str = "ce_id";
 pub(crate) const SOURCE: &str = "ce_source";
 pub(crate) const TYPE: &str = "ce_type";
@@ -28,7 +28,7 @@ pub(crate) const CAUSATION_ID: &str = "ce_causationid";
 const USER_ID: &str = "ce_userid";
 pub(crate) const TRACE_PARENT: &str = "traceparent";
 pub(crate) const TRACE_STATE: &str = "tracestate";
-const CONTENT_TYPE: &str = "content-type";
+pub(crate) const CONTENT_TYPE: &str = "content-type";
 
 /// Ids are opaque text of at most this many characters.
 const ID_LIMIT: usize = 256;

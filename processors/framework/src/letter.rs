@@ -5,7 +5,7 @@ use crate::{
     delivered::{self, Delivered, Trust},
     event::Origin,
     fault::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
-    headers::{Attributes, CAUSATION_ID, CORRELATION_ID, ID, SOURCE, TIME, TYPE},
+    headers::{Attributes, CAUSATION_ID, CONTENT_TYPE, CORRELATION_ID, ID, SOURCE, SPEC_VERSION, TIME, TYPE},
     ids,
     owned::{Owned, group_of_dlq},
     record::{Headers, Outgoing, Record},
@@ -113,16 +113,23 @@ impl Letter {
 
     /// A new record with another value, caused by this one, to its group alone; `row` is the letter's id in the table.
     ///
-    /// Its origin is the place where it will stand, so it carries none.
+    /// Its origin is the place where it will stand, so it carries none. What made the old one's headers a broken contract
+    /// is left out.
     pub fn edited(&self, row: &str, value: Vec<u8>) -> Outgoing {
         let id = ids::edited_id(row);
-        let replaced = [ID, SOURCE, CORRELATION_ID, CAUSATION_ID];
-        let mut headers: Headers = self.headers.iter().filter(|(name, _)| !replaced.contains(name)).collect();
+        let typed = Attributes::read(&self.headers, Trust::Nobody).event_type.is_some();
+        let kept = |name: &str| match name {
+            ID | SOURCE | CORRELATION_ID | CAUSATION_ID | SPEC_VERSION | CONTENT_TYPE => false,
+            TYPE => typed,
+            _ => true,
+        };
+        let mut headers: Headers = self.headers.iter().filter(|(name, _)| kept(name)).collect();
+        headers.push_text(SPEC_VERSION, "1.0");
         headers.push_text(ID, &id);
         headers.push_text(SOURCE, EDITED_SOURCE);
         headers.push_text(CORRELATION_ID, &self.correlation_id);
         headers.push_text(CAUSATION_ID, &self.event_id);
-        if let (None, Some(event_type)) = (self.headers.get(TYPE), &self.event_type) {
+        if let (None, Some(event_type)) = (headers.get(TYPE), &self.event_type) {
             // A topic that is bound to a type says it no longer.
             headers.push_text(TYPE, event_type);
         }

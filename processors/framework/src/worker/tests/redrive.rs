@@ -121,6 +121,28 @@ fn an_edited_letter_is_a_new_event_that_the_old_one_caused() {
     assert_eq!((delivery(&marker.headers), marker.partition), (news("play", place, 1), place.1));
 }
 
+/// Red when a header that nobody could read makes a letter of the edited one too.
+#[test]
+fn an_edited_letter_breaks_no_contract() {
+    let control = "\u{7}".repeat(3);
+    let broken = [
+        ("ce_specversion", "0.3"),
+        ("ce_id", &control),
+        ("ce_type", &control),
+        ("content-type", "application/cloudevents+json"),
+    ];
+    for header in broken {
+        let mut driver = Driver::new(Pipeline::default().on("play", with(Script::default(), play)));
+        driver.send_with(ping("k", 1), [(header.0, Some(header.1.as_bytes()))].into_iter().collect());
+        let letter = driver.letters("play").remove(0);
+        assert_eq!(letter.kind, "contract", "{header:?}");
+        let value = letter.value.clone().expect("a value");
+        driver.send_record(letter.edited("0b0e9a52-6f0e-4d0e-9a35-3f6b8f0b7c11", value));
+        assert!(driver.letters("play")[1].resolved, "{header:?}: {:?}", driver.letters("play"));
+        assert_eq!(driver.emitted::<Pong>().len(), 1);
+    }
+}
+
 /// Red when the type that only its topic's binding says is lost with the topic.
 #[test]
 fn an_edited_letter_of_a_bound_topic_keeps_its_type() {
