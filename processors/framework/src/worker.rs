@@ -12,6 +12,7 @@ mod partition;
 
 mod circuits;
 mod failures;
+mod job;
 mod step;
 
 mod batch;
@@ -36,8 +37,9 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use self::{
     assembly::Assembly,
     batch::Finished,
+    job::{Job, Outcome},
     partition::{Life, Partition},
-    step::{Begun, Job, Outcome, Step},
+    step::{Begun, Step},
 };
 use crate::{
     metrics::{GroupState, Metric},

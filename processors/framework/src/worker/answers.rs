@@ -6,8 +6,8 @@ use super::{
     Worker, WorkerError,
     assembly::Answer,
     batch::{Covered, Finished},
+    job::{Fate, Job, Outcome},
     partition::Life,
-    step::{Fate, Job, Outcome},
 };
 use crate::{
     failure::Kind,

@@ -8,8 +8,8 @@ use std::{
 use super::{
     Settings,
     batch::{Batch, Covered, Finished},
+    job::Fate,
     partition::{Life, Partition},
-    step::Fate,
 };
 use crate::{
     backoff::Backoff,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    job::{Effects, Fate, Job},
     partition::Partition,
-    step::{Effects, Fate, Job},
 };
 use crate::{
     owned::Role,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::step::{Effects, Fate, Job, Outcome};
+use super::job::{Effects, Fate, Job, Outcome};
 use crate::{
     delivered::{Delivered, Trust},
     fault::Fault,

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{batch::Finished, step::Job};
+use super::{batch::Finished, job::Job};
 use crate::{
     delivered::due_ms,
     lanes::{Lane, Lanes},

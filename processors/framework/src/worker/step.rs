@@ -17,20 +17,20 @@ use crate::{
     fault::Fault,
     headers::Attributes,
     input::Delivery,
-    lanes::Lane,
     metrics::{GroupState, Metric},
     owned::Role,
     pipeline::{Group, Work},
     ports::{BoxFuture, Clock},
     processor::{Interest, ProcessError, Processor},
-    record::{Outgoing, Record, TopicPartition},
+    record::Record,
     schemas::{NoSchema, SchemaCache},
-    unit::{Marker, RowData},
+    unit::RowData,
 };
 
 use super::{
     circuits::{Circuits, Ended, Leave},
     failures::Failures,
+    job::{Effects, Job, Outcome},
 };
 
 /// Who asks to wait for no time at all is asked again this much later.
@@ -41,66 +41,6 @@ const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 /// The same where something else can process it meanwhile.
 const FALLBACK_PAUSE: Duration = Duration::from_millis(1);
-
-/// A record on its way through a group.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) partition: TopicPartition,
-    /// What its topic is to the group.
-    pub(crate) role: Role,
-    /// Which start of the partition it belongs to.
-    pub(crate) start: u64,
-    pub(crate) lane: Option<Lane>,
-    /// Attempts that failed here, since the record was read.
-    pub(crate) failed: u32,
-    /// When the first of those failed, milliseconds since the epoch.
-    pub(crate) first_failed_ms: Option<i64>,
-    /// Attempts that failed and were an outage's.
-    pub(crate) probed: u32,
-    /// Whether it was begun before: what its headers count was counted then.
-    pub(crate) begun: bool,
-    /// Whether it holds its partition up, for a failure or a pause.
-    pub(crate) blocks: bool,
-    pub(crate) record: Record,
-}
-
-/// What became of one attempt.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The record is done with here: processed, or on its way to another attempt, or a dead letter.
-    Done(Effects),
-    /// It failed: its partition waits this long and tries it again.
-    Retry(Duration, String),
-    /// Not its fault: try again after this, and do not count it.
-    Wait(Duration, String),
-    /// A circuit does not let it through before this time.
-    Refused(Duration, String),
-    /// It failed as a dependency's probe, or with what opened its circuit: ask again after this, and do not count it.
-    Outage(Duration, String),
-}
-
-/// What a record asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    pub(crate) outgoing: Vec<Outgoing>,
-    /// The row, without its record: that is still in the job.
-    pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
-    /// Few records have one.
-    pub(crate) marker: Option<Box<Marker>>,
-    pub(crate) fate: Fate,
-}
-
-/// What a record that is done with has become.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// What its processor made of it.
-    #[default]
-    Processed,
-    /// It waits on a retry topic.
-    Retried,
-    /// It is a dead letter.
-    Dead(Kind),
-}
 
 /// An attempt that is already over, or one that goes on. Most are over at once: a box for the larger variant would cost
 /// each of them an allocation.

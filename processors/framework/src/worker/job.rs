@@ -1,0 +1,72 @@
+//! A record on its way through a group, and what becomes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    event::Meta,
+    failure::Kind,
+    lanes::Lane,
+    owned::Role,
+    record::{Outgoing, Record, TopicPartition},
+    unit::{Marker, RowData},
+};
+
+/// A record on its way through a group.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) partition: TopicPartition,
+    /// What its topic is to the group.
+    pub(crate) role: Role,
+    /// Which start of the partition it belongs to.
+    pub(crate) start: u64,
+    pub(crate) lane: Option<Lane>,
+    /// Attempts that failed here, since the record was read.
+    pub(crate) failed: u32,
+    /// When the first of those failed, milliseconds since the epoch.
+    pub(crate) first_failed_ms: Option<i64>,
+    /// Attempts that failed and were an outage's.
+    pub(crate) probed: u32,
+    /// Whether it was begun before: what its headers count was counted then.
+    pub(crate) begun: bool,
+    /// Whether it holds its partition up, for a failure or a pause.
+    pub(crate) blocks: bool,
+    pub(crate) record: Record,
+}
+
+/// What became of one attempt.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The record is done with here: processed, or on its way to another attempt, or a dead letter.
+    Done(Effects),
+    /// It failed: its partition waits this long and tries it again.
+    Retry(Duration, String),
+    /// Not its fault: try again after this, and do not count it.
+    Wait(Duration, String),
+    /// A circuit does not let it through before this time.
+    Refused(Duration, String),
+    /// It failed as a dependency's probe, or with what opened its circuit: ask again after this, and do not count it.
+    Outage(Duration, String),
+}
+
+/// What a record asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// The row, without its record: that is still in the job.
+    pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
+    /// Few records have one.
+    pub(crate) marker: Option<Box<Marker>>,
+    pub(crate) fate: Fate,
+}
+
+/// What a record that is done with has become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// What its processor made of it.
+    #[default]
+    Processed,
+    /// It waits on a retry topic.
+    Retried,
+    /// It is a dead letter.
+    Dead(Kind),
+}
