@@ -2,17 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     time::Duration,
 };
 
-use headwater_dev::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig};
+use headwater_dev::Stack;
 use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually};
 use serde_json::{Value as Json, json};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
-use super::{SOON, apply, is_through, repeated};
-use crate::{PROGRAM, space};
+use super::{SOON, is_through, repeated};
+use crate::{
+    PROGRAM,
+    retry::{applied, faults, own_warehouse},
+};
 
 const GROUPS: [&str; 2] = ["fulfil-order", "send-receipt"];
 /// Offsets are committed once at first, and then not before the process is killed.
@@ -36,19 +38,13 @@ struct Shop {
 
 impl Shop {
     async fn new(name: &str, ladder: &str) -> Self {
-        let mut space = space(name).await;
-        let stack = warehouse(&space).await;
-        space.endpoints.warehouse_url.clone_from(&stack.endpoints().warehouse_url);
-        let topic = space.topic("paid");
-        space.create_topics(&[&topic], 3).await;
+        let (stack, space) = own_warehouse(name).await;
         // The circuit is another test's.
         let config = format!(
-            "[topics.\"{topic}\"]\ntype = \"payment.completed\"\n[defaults]\nretry = [{ladder}]\n\
+            "[defaults]\nretry = [{ladder}]\n\
              [groups.fulfil-order.breakers.warehouse]\nwindow_calls = 100000\nminimum_calls = 100000\n"
         );
-        std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
-        apply(&space).await;
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+        let (topic, foreign, payments) = applied(&space, 3, &config).await;
         let [orders, receipts] = ["events.order", "events.receipt"].map(|topic| ends(&foreign, topic));
         Self { space, stack, foreign, payments, topic, orders, receipts, sent: 0 }
     }
@@ -84,10 +80,7 @@ impl Shop {
 
     /// Makes the first call of each of these orders fail from now on.
     async fn fail(&self, ratio: f64) {
-        let url = format!("{}/faults", self.space.endpoints.warehouse_url);
-        let faults = json!({"status": 503, "first": 1, "ratio": ratio});
-        let answer = reqwest::Client::new().put(url).json(&faults).send().await.expect("an answer");
-        answer.error_for_status().expect("taken");
+        faults(&self.space, Some(json!({"status": 503, "first": 1, "ratio": ratio}))).await;
     }
 
     async fn reservations(&self) -> usize {
@@ -167,21 +160,6 @@ impl Shop {
         self.space.pool.close().await;
         self.stack.stop().await.expect("stopped");
     }
-}
-
-/// A warehouse, beside the servers that the space has.
-async fn warehouse(space: &Space) -> Stack {
-    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&space.name);
-    headwater_dev::remove_data(&data).expect("an old folder can be removed");
-    let config = StackConfig {
-        kafka: KafkaChoice::At(space.endpoints.kafka_bootstrap.clone()),
-        postgres: PostgresChoice::At(space.database_url.clone()),
-        registry: RegistryChoice::At(space.endpoints.schema_registry_url.clone()),
-        for_tests: true,
-        ..StackConfig::new(data)
-    };
-    let (_keep, cancel) = watch::channel(false);
-    Stack::start(config, cancel).await.expect("it starts")
 }
 
 /// The offset that comes next in each partition of a topic.
