@@ -117,12 +117,12 @@ fn timeless(mut seen: Seen) -> Seen {
 /// SPEC C9, PITFALLS 4. Foreign payments on 6 partitions flow to `orders` while `run` is killed again and again, one in
 /// twenty of them failing twice at the warehouse and one in fifty unreadable: each is one row or one dead letter, an insert
 /// sink beside it holds no place twice and misses none, and an order's event is repeated only under its own id.
-/// 100,000 payments and 8 kills; 1,000,000 and 24 with `HEADWATER_TESTS=full`.
+/// 40,000 payments and 8 kills; 1,000,000 and 24 with `HEADWATER_TESTS=full`.
 /// Red when positions are committed before their records are processed, when rows and their offsets are two transactions
 /// (`points` strikes between them each time), or when a record that waits on a retry topic counts as done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_and_repeat_nothing_but_equal_ids() {
-    let (count, kills) = if full() { (1_000_000_i64, 24_u8) } else { (100_000, 8) };
+    let (count, kills) = if full() { (1_000_000_i64, 24_u8) } else { (40_000, 8) };
     let (stack, space) = own_warehouse("kills").await;
     let (topic, foreign, payments) = applied(&space, 6, CONFIG).await;
     faults(&space, Some(json!({"status": 503, "first": 2, "ratio": 0.05}))).await;
