@@ -173,9 +173,10 @@ impl Foreign {
             .create()
             .expect("a consumer");
         let (mut list, mut left) = (TopicPartitionList::new(), 0);
-        for (partition, (low, high)) in (0..).zip(self.watermarks(topic)) {
+        let marks = self.watermarks(topic);
+        for (partition, (low, high)) in (0..).zip(&marks) {
             let since = usize::try_from(partition).ok().and_then(|at| since.get(at));
-            let from = since.map_or(low, |since| low.max(*since));
+            let from = since.map_or(*low, |since| (*low).max(*since));
             left += high - from;
             list.add_partition_offset(topic, partition, Offset::Offset(from)).expect("valid");
         }
@@ -183,8 +184,11 @@ impl Foreign {
         let (mut seen, begin) = (Vec::new(), Instant::now());
         while i64::try_from(seen.len()).unwrap_or(i64::MAX) < left {
             assert!(begin.elapsed() < Duration::from_mins(2), "{topic} cannot be read to its end");
-            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                seen.push(see(&message.expect("a record")));
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let record = see(&message.expect("a record"));
+            // What others write meanwhile must not stand in for what is still to come of another partition.
+            if usize::try_from(record.place.0).is_ok_and(|partition| record.place.1 < marks[partition].1) {
+                seen.push(record);
             }
         }
         seen
