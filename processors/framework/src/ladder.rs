@@ -60,7 +60,7 @@ impl Delay {
     /// A sentence, for anything else or a part of a millisecond.
     pub fn try_new(delay: Duration) -> Result<Self, String> {
         if delay.is_zero() || delay > LONGEST || !delay.subsec_nanos().is_multiple_of(1_000_000) {
-            return Err(format!("a retry delay of {delay:?}: it must be whole milliseconds, up to 30 days"));
+            return Err(format!("a retry delay of {delay:?}: it must be whole milliseconds, from 1ms to 30d"));
         }
         Ok(Self(delay))
     }

@@ -52,6 +52,9 @@ pub enum Metric {
     Stopped,
 }
 
+/// Partitions named in one line at most.
+const NAMED: usize = 6;
+
 const METRICS: [Metric; 18] = [
     Metric::Records,
     Metric::Skipped,
@@ -155,7 +158,14 @@ impl GroupState {
     pub fn troubles(&self) -> Vec<String> {
         let health = self.health();
         let joining = (!health.joined).then(|| "joining its consumer group".to_owned());
-        joining.into_iter().chain(health.troubles.iter().map(|(about, why)| format!("{about}: {why}"))).collect()
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (about, why) in &health.troubles {
+            by_reason.entry(why).or_default().push(about);
+        }
+        joining
+            .into_iter()
+            .chain(by_reason.into_iter().map(|(why, about)| format!("{}: {why}", some_of(&about))))
+            .collect()
     }
 
     pub(crate) fn joined(&self) {
@@ -174,6 +184,13 @@ impl GroupState {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// These names, or how many more there are than fit on a line.
+fn some_of(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let text = names[..names.len() - more].join(", ");
+    if more == 0 { text } else { format!("{text} and {more} more") }
 }
 
 /// The states of all groups of a process, by group id.
@@ -274,5 +291,15 @@ mod tests {
         assert_eq!(states.troubles(), ["orders-sink: database: does not answer"]);
         assert!(state.trouble("database", None));
         assert!(states.troubles().is_empty());
+    }
+
+    /// Red when an outage says a line for each partition, names all of a thousand, or joins what differs.
+    #[test]
+    fn what_many_partitions_wait_for_is_said_once() {
+        let state = GroupState::default();
+        state.joined();
+        (0..8).for_each(|n| _ = state.trouble(&format!("t/{n}"), Some("waits for `shop`")));
+        state.trouble("u/0", Some("stopped"));
+        assert_eq!(state.troubles(), ["u/0: stopped", "t/0, t/1, t/2, t/3, t/4, t/5 and 2 more: waits for `shop`"]);
     }
 }

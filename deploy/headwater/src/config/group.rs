@@ -44,7 +44,7 @@ struct Retry(Ladder);
 impl<'de> Deserialize<'de> for Retry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "a retry ladder is a list of delays, such as [\"1s\", \"10s\"]")]
         enum Written {
             List(Vec<String>),
             Text(String),
@@ -127,6 +127,13 @@ impl GroupConfig {
     fn ladder(&self) -> Option<Ladder> {
         self.retry.as_ref().map(|retry| retry.0.clone())
     }
+
+    /// What is set here and says nothing to a sink.
+    fn of_processors_only(&self) -> impl Iterator<Item = &'static str> {
+        let set =
+            [("retry", self.retry.is_some()), ("order", self.order.is_some()), ("breakers", !self.breakers.is_empty())];
+        set.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
+    }
 }
 
 impl Config {
@@ -193,6 +200,11 @@ impl Config {
         }
         if settings.time_limit.is_zero() {
             problems.push(format!("{place}.time_limit must be above 0"));
+        }
+        if is_sink {
+            problems.extend(own.of_processors_only().map(|key| {
+                format!("{place}.{key}: of processors only; a row that postgres refuses is a dead letter at once, and an outage is waited for")
+            }));
         }
         if own.sink_linger.is_some() {
             problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));

@@ -193,3 +193,19 @@ fn what_show_prints_can_be_read_back() {
     assert_eq!(again.problems, Vec::<String>::new());
     assert_eq!(again.tree, first.tree);
 }
+
+/// Red when a ladder or a breaker of a sink, which has neither, is taken in silence, or a ladder that is none is not shown one.
+#[test]
+fn what_only_processors_have_is_refused_of_a_sink() {
+    let text = "[groups.any]\nretry = [\"1s\"]\norder = \"partition\"\n[groups.any.breakers.shop]\nprobes = 1";
+    let config = valid(text, &[]);
+    assert!(config.bounds("any", false, &Policy::new()).is_ok());
+    let problems = config.bounds("any", true, &Policy::new()).unwrap_err();
+    let named = ["groups.any.retry", "groups.any.order", "groups.any.breakers"];
+    assert!(
+        problems.len() == 3 && named.iter().zip(&problems).all(|(name, why)| why.starts_with(name)),
+        "{problems:?}"
+    );
+    let problems = resolve("[defaults]\nretry = 3", &[]).problems.join("\n");
+    assert!(problems.contains("such as [\"1s\", \"10s\"]"), "{problems}");
+}

@@ -1,19 +1,29 @@
 //! The circuit breakers that a processor stands behind, as one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     breaker::{Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Verdict},
     failure::Failure,
+    fault::cut,
     metrics::GroupState,
     processor::ProcessError,
 };
+
+/// Bytes of a failure that are said of an open circuit.
+const CAUSE_LIMIT: usize = 200;
 
 /// Every breaker of one processor: a call needs the leave of all.
 #[derive(Default)]
 pub(crate) struct Circuits {
     group: String,
     breakers: Vec<Breaker>,
+    /// By dependency, how the last call failed while its circuit was closed: what an operator wants to know of an open one.
+    causes: Mutex<BTreeMap<String, String>>,
 }
 
 /// The leave to make one call; dropped, as by a call that is cancelled, it says nothing about the dependencies.
@@ -38,7 +48,7 @@ impl Circuits {
         let breaker = |(name, settings): (&String, &BreakerSettings)| Breaker::try_new(name, *settings);
         let breakers: Vec<Breaker> = settings.iter().map(breaker).collect::<Result<_, _>>()?;
         breakers.iter().for_each(|breaker| state.circuit(breaker.name(), CircuitState::Closed.as_u64()));
-        Ok(Self { group: group.to_owned(), breakers })
+        Ok(Self { group: group.to_owned(), breakers, causes: Mutex::default() })
     }
 
     /// The leave of every breaker, or of none.
@@ -51,7 +61,7 @@ impl Circuits {
                 Admission::Granted(permit) => leave.0.push((breaker.clone(), permit)),
                 Admission::Refused { retry_in } => {
                     let until = now.saturating_add(retry_in);
-                    return Err(Refusal { until, why: waiting_for(breaker) });
+                    return Err(Refusal { until, why: self.waiting_for(breaker) });
                 }
             }
         }
@@ -64,33 +74,57 @@ impl Circuits {
         let mut outage = None;
         for (breaker, permit) in leave.0 {
             let verdict = ended.verdict(breaker.name());
+            if verdict == Verdict::Failure && breaker.state(now) == CircuitState::Closed {
+                self.causes().insert(breaker.name().to_owned(), cut(ended.text(), CAUSE_LIMIT));
+            }
             permit.finish(now, verdict);
             self.report(&breaker, state);
             if verdict == Verdict::Failure && breaker.state(now) != CircuitState::Closed {
-                outage = Some(waiting_for(&breaker));
+                outage = Some(self.waiting_for(&breaker));
             }
         }
         outage
     }
 
-    /// Every change of state reaches the log and the metrics.
+    /// Every change of state reaches the metrics, and the log: that a circuit opens and that it is closed again, once each,
+    /// however many probes are in between.
     fn report(&self, breaker: &Breaker, state: &GroupState) {
         while let Some(Transition { from, to, why, calls, failed, slow, .. }) = breaker.take_transition() {
             state.circuit(breaker.name(), to.as_u64());
-            let (group, dependency, from) = (&self.group, breaker.name(), from.as_str());
-            if to == CircuitState::Closed {
-                tracing::info!(%group, dependency, from, why, calls, "the circuit is closed: the dependency answers");
-            } else {
-                let to = to.as_str();
-                tracing::warn!(%group, dependency, from, to, why, calls, failed, slow, "the circuit has changed: the group waits for the dependency");
+            let (group, dependency) = (&self.group, breaker.name());
+            match (from, to) {
+                (_, CircuitState::Closed) => {
+                    self.causes().remove(dependency);
+                    tracing::info!(%group, dependency, why, calls, "the circuit is closed: the dependency answers");
+                }
+                (CircuitState::Closed, _) => {
+                    // What is slow has not failed.
+                    if failed == 0 {
+                        self.causes().remove(dependency);
+                    }
+                    let error = self.causes().get(dependency).cloned().unwrap_or_default();
+                    tracing::warn!(%group, dependency, why, calls, failed, slow, error, "the circuit is open: the group waits for the dependency, and probes it");
+                }
+                _ => {
+                    let (from, to) = (from.as_str(), to.as_str());
+                    tracing::debug!(%group, dependency, from, to, why, calls, failed, slow, "the dependency is probed");
+                }
             }
         }
     }
-}
 
-/// The same text whatever state the circuit is in, so that each probe is no news to whoever looks at the group.
-fn waiting_for(breaker: &Breaker) -> String {
-    format!("waits for `{0}`: its circuit is not closed", breaker.name())
+    /// The same text whatever state the circuit is in, so that each probe is no news to whoever looks at the group.
+    fn waiting_for(&self, breaker: &Breaker) -> String {
+        let name = breaker.name();
+        match self.causes().get(name) {
+            Some(cause) => format!("waits for `{name}`, whose circuit is open: {cause}"),
+            None => format!("waits for `{name}`, whose circuit is open"),
+        }
+    }
+
+    fn causes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.causes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a call ended.
@@ -100,11 +134,11 @@ pub(crate) enum Ended<'a> {
     Well,
     /// The processor failed so.
     With(&'a ProcessError),
-    /// It was past its time limit, or panicked.
-    Badly,
+    /// It was past its time limit, or panicked: in words.
+    Badly(&'a str),
 }
 
-impl Ended<'_> {
+impl<'a> Ended<'a> {
     fn verdict(self, dependency: &str) -> Verdict {
         match self {
             Self::Well => Verdict::Success,
@@ -115,7 +149,16 @@ impl Ended<'_> {
             // It answered, though not as the record would have it.
             Self::With(ProcessError::Failed(Failure::Reject(_))) => Verdict::Success,
             Self::With(_) => Verdict::Ignored,
-            Self::Badly => Verdict::Failure,
+            Self::Badly(_) => Verdict::Failure,
+        }
+    }
+
+    /// What is said of a failure.
+    fn text(self) -> &'a str {
+        match self {
+            Self::With(ProcessError::Failed(Failure::Retry(cause))) => cause.message(),
+            Self::Badly(text) => text,
+            Self::Well | Self::With(_) => "",
         }
     }
 }

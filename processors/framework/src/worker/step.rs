@@ -133,7 +133,7 @@ impl Step {
             Either::Right(_) => {
                 let fault =
                     Fault::new(Kind::Timeout, format!("no result within the time limit of {:?}", self.time_limit));
-                self.failed(&job, working.leave, Ended::Badly, fault)
+                self.failed(&job, working.leave, Ended::Badly("a call was past its time limit"), fault)
             }
         };
         (job, outcome)
@@ -261,7 +261,9 @@ impl Step {
         let delivery = Delivery { meta: &meta, schema, datum };
         match std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out))) {
             Ok(work) => Next::Working(Working { meta, work, leave }),
-            Err(panic) => Next::Over(self.failed(job, leave, Ended::Badly, panicked(panic.as_ref()))),
+            Err(panic) => {
+                Next::Over(self.failed(job, leave, Ended::Badly("a call panicked"), panicked(panic.as_ref())))
+            }
         }
     }
 
@@ -296,7 +298,7 @@ impl Step {
                 return self.done(job, Effects { outgoing, ..Effects::default() });
             }
             Ok(Err(error)) => error,
-            Err(panic) => return self.failed(job, leave, Ended::Badly, panicked(panic.as_ref())),
+            Err(panic) => return self.failed(job, leave, Ended::Badly("a call panicked"), panicked(panic.as_ref())),
         };
         let ended = Ended::With(&error);
         match &error {

@@ -52,6 +52,8 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
     }
     if planned > 0 {
         desk.require_topic(&topic).await?;
+    } else if arguments.id.is_empty() {
+        say_none(desk, &arguments.group, &filter).await?;
     }
     let at = arguments.rate.map(|rate| format!(" at {rate}/s")).unwrap_or_default();
     if !arguments.json {
@@ -86,6 +88,20 @@ async fn say_closed(desk: &Desk, filter: &LetterFilter) -> Result<()> {
     anyhow::ensure!(missing.is_empty(), "group {group} has no dead letter {}", missing.join(", "));
     for letter in found.iter().filter(|letter| !filter.statuses.contains(&letter.status)) {
         note(format_args!("letter {} is {} already: nothing to do", letter.id, letter.status));
+    }
+    Ok(())
+}
+
+/// Says why there is nothing to send: most likely a filter is wrong, or what is meant is parked.
+async fn say_none(desk: &Desk, group: &str, filter: &LetterFilter) -> Result<()> {
+    let parked = LetterFilter { statuses: vec![Status::Parked], ..filter.clone() };
+    match desk.letters.selection(&parked).await?.0 {
+        0 => note(format_args!("no open letter is meant: `headwater dlq groups {group}` shows what there is")),
+        number => note(format_args!(
+            "no open letter is meant, and {} parked, which only --id sends back: \
+             `headwater dlq list {group} --status parked`",
+            if number == 1 { "one is".to_owned() } else { format!("{} are", thousands(number)) }
+        )),
     }
     Ok(())
 }
@@ -231,10 +247,12 @@ impl Run<'_> {
         };
         let Tally { sent, refused, .. } = self.tally;
         let speed = per_second(sent, elapsed);
+        // Another redrive, a discard or an edit came first.
+        let elsewhere = if ended.is_ok() { self.progress.planned.saturating_sub(sent + refused + left) } else { 0 };
         if self.json {
             self.out.line(json!({
                 "group": group, "topic": topic, "planned": self.progress.planned, "sent": sent, "refused": refused,
-                "left": left, "seconds": elapsed.as_secs_f64(), "per_second": speed,
+                "left": left, "elsewhere": elsewhere, "seconds": elapsed.as_secs_f64(), "per_second": speed,
             }))?;
         } else {
             let speed =
@@ -246,6 +264,9 @@ impl Run<'_> {
                 thousands(left),
                 elapsed.as_secs_f64()
             ))?;
+            if elsewhere > 0 {
+                note(format_args!("{} had been sent or closed by somebody else meanwhile", letters(elsewhere)));
+            }
         }
         self.out.flush()?;
         // All of its records are acknowledged or have failed.
