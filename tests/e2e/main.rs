@@ -15,6 +15,7 @@ mod dlq;
 mod offsets;
 mod outage;
 mod points;
+mod poison;
 mod records;
 mod retry;
 

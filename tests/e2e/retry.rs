@@ -138,13 +138,13 @@ const WAITING: [&str; 13] = [
 
 /// SPEC C1. Two payments, one without headers and one with, fail twice and succeed at the third attempt; the others behind
 /// them do not wait, nor does the source's position. On each hop key, value and the producer's headers are what they were,
-/// and the delivery headers are of that hop. The ladder is `1s`, `2s`; `1s`, `10s` with `HEADWATER_TESTS=full`.
+/// and the delivery headers are of that hop. The ladder is `1s`, `4s`; `1s`, `10s` with `HEADWATER_TESTS=full`.
 /// Red when a record begins before it is due, its attempts are not counted on, its headers are added to, or its id or trace
 /// is derived from the topic that it waits on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_fails_twice_succeeds_at_its_third_attempt_while_its_source_goes_on() {
-    let delays = if full() { [1_000, 10_000] } else { [1_000, 2_000] };
-    let names = if full() { ["1s", "10s"] } else { ["1s", "2s"] };
+    let delays = if full() { [1_000, 10_000] } else { [1_000, 4_000] };
+    let names = if full() { ["1s", "10s"] } else { ["1s", "4s"] };
     let scene = Scene::new("third_attempt", 2).await;
     let tries = Tries::failing([(1, 2), (2, 2)]);
     let policy = Policy::new().ladder(ladder(&delays));

@@ -170,3 +170,27 @@ async fn of_a_fenced_partition_there_is_no_news() {
     assert_eq!(group.committer.start(&[partition(0)]).await.unwrap(), [Start::Offset(1)]);
     assert_eq!(group.published().len(), 2);
 }
+
+/// A unit is refused for one of its rows and comes back in halves. Red when the letters that were acknowledged with the whole
+/// are sent again with the halves, or one that was not is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_a_unit_that_was_refused_are_not_sent_again_with_its_halves() {
+    let mut db = Db::new("halved").await;
+    db.sql("create table things (id text primary key check (id <> 'bad'), name text)").await;
+    let mut group = Group::new(&db).await;
+    let letter = |value: &str, offset: i64| {
+        let mut headers = Headers::default();
+        headers.push_text("hw_origin_offset", &offset.to_string());
+        Outgoing { headers, ..letter(value) }
+    };
+    let (good, bad) = (row(&plain(), 0, 0, thing("good", "x")), row(&plain(), 0, 2, thing("bad", "x")));
+    let of = |outgoing, rows, from, to| Unit { outgoing, ..unit(rows, vec![moves(0, from, to)]) };
+    let whole = of(vec![letter("same", 1), letter("same", 3)], vec![good.clone(), bad], 0, 4);
+    assert!(refusal(group.committer.commit(&whole).await).contains("refuses"));
+    let first = of(vec![letter("same", 1)], vec![good], 0, 2);
+    assert_eq!(group.committer.commit(&first).await.unwrap(), Committed::Done);
+    let second = of(vec![letter("the row", 2), letter("same", 3)], vec![], 2, 4);
+    assert_eq!(group.committer.commit(&second).await.unwrap(), Committed::Done);
+    assert_eq!(group.published(), ["same", "same", "the row"]);
+    assert_eq!(db.stored(0).await.0, 4);
+}

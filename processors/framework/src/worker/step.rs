@@ -24,6 +24,7 @@ use crate::{
     processor::{Interest, ProcessError, Processor},
     record::Record,
     schemas::{NoSchema, SchemaCache},
+    sink::Sink,
     unit::RowData,
 };
 
@@ -230,6 +231,10 @@ impl Step {
         let meta = self.meta(job, attributes, event_type);
         match &self.group.work {
             Work::Process(processor) => self.process(job, processor.as_ref(), meta, schema, datum),
+            Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
+                let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
+                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why)))
+            }
             Work::Sink(_) | Work::DeadLetters => Next::Over(match schema.value(datum) {
                 Ok(value) => {
                     let data = Some(RowData { schema: schema.clone(), value });
@@ -362,6 +367,12 @@ impl Step {
         delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
         delivered
     }
+}
+
+/// A key column that a record of this schema does not have: no row can be made of it.
+fn missing_key<'a>(sink: &'a Sink, schema: &WriterSchema) -> Option<&'a str> {
+    let apache_avro::Schema::Record(record) = schema.schema() else { return None };
+    sink.key.iter().map(String::as_str).find(|key| !record.lookup.contains_key(*key))
 }
 
 fn panicked(panic: &(dyn Panic + Send)) -> Fault {
