@@ -7,6 +7,7 @@
 mod orders;
 mod sinks;
 
+mod breaker;
 mod bus;
 mod crash;
 mod delivery;

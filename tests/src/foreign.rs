@@ -311,7 +311,14 @@ impl Payments {
     /// # Panics
     /// When the registry refuses the schema.
     pub async fn register(space: &Space, topic: &str) -> Self {
-        let text = include_str!("../../schemas/avro/payment.completed/v1.avsc");
+        Self::register_as(space, topic, include_str!("../../schemas/avro/payment.completed/v1.avsc")).await
+    }
+
+    /// The same with another schema of the same fields.
+    ///
+    /// # Panics
+    /// When the registry refuses the schema.
+    pub async fn register_as(space: &Space, topic: &str, text: &str) -> Self {
         let id = register(space, &format!("{topic}-value"), text).await;
         Self { id, schema: Schema::parse_str(text).expect("valid") }
     }

@@ -13,6 +13,8 @@ use tokio::{
 
 /// The longest request that is read.
 const REQUEST: usize = 1 << 20;
+/// The most requests that are remembered.
+const REQUESTS: usize = 100_000;
 
 /// A gate that listens on a free port; it closes when it is dropped.
 pub struct Gate {
@@ -24,7 +26,7 @@ pub struct Gate {
 #[derive(Default)]
 struct Shared {
     answer: Option<String>,
-    requests: Vec<Instant>,
+    requests: Vec<(Instant, String)>,
 }
 
 impl Gate {
@@ -59,9 +61,9 @@ impl Gate {
         lock(&self.shared).answer = answer.map(str::to_owned);
     }
 
-    /// When requests have come since the last time this was asked.
-    pub fn take_requests(&self) -> Vec<Instant> {
-        std::mem::take(&mut lock(&self.shared).requests)
+    /// When requests have come that contain this text, since the gate was made.
+    pub fn requests(&self, text: &str) -> Vec<Instant> {
+        lock(&self.shared).requests.iter().filter(|(_, request)| request.contains(text)).map(|(at, _)| *at).collect()
     }
 }
 
@@ -70,7 +72,9 @@ async fn serve(mut client: TcpStream, server: String, shared: Arc<Mutex<Shared>>
     let Some(request) = read(&mut client).await else { return };
     let answer = {
         let mut shared = lock(&shared);
-        shared.requests.push(Instant::now());
+        if shared.requests.len() < REQUESTS {
+            shared.requests.push((Instant::now(), String::from_utf8_lossy(&request).into_owned()));
+        }
         shared.answer.clone()
     };
     let answer = match answer {
