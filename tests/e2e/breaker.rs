@@ -76,9 +76,14 @@ impl Scene {
         (all.iter().filter(ours).count(), calls.sum())
     }
 
+    /// A number of this test's orders: `events.order` is everybody's.
+    async fn count(&self, what: &str) -> i64 {
+        let log = format!("(select * from orders_log where order_id like '{}-%') as log", self.space.name);
+        self.space.count(&what.replace("LOG", &log)).await
+    }
+
     async fn fulfilled(&self) -> i64 {
-        let ours = format!("order_id like '{}-%'", self.space.name);
-        self.space.count(&format!("select count(distinct amount_cents) from orders_log where {ours}")).await
+        self.count("select count(distinct amount_cents) from LOG").await
     }
 }
 
@@ -87,7 +92,7 @@ const LOG: &str = "[sinks.orders-log]\nevent = \"order.fulfilled\"\ntable = \"or
                    [groups.orders-log]\nstart = \"latest\"\n";
 
 /// SPEC C6, PITFALLS 12, order `none`: only what had failed before the circuit opened may be overtaken.
-/// Red as below.
+/// Red when there is no breaker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_warehouse_is_waited_for_and_nothing_is_a_dead_letter() {
     outage("down_none", "none").await;
@@ -96,8 +101,7 @@ async fn an_outage_of_the_warehouse_is_waited_for_and_nothing_is_a_dead_letter()
 /// SPEC C6, PITFALLS 12, order `partition`. The warehouse answers 503 for ten seconds (two minutes with
 /// `HEADWATER_TESTS=full`) while 100 payments a second flow: no dead letter, lag grows, calls stay few, the circuit's state is
 /// in the metrics; then everything is fulfilled, of each key in order, each reservation made once.
-/// Red when there is no breaker (calls, and dead letters in the long form), a call that fails while it is not closed is an
-/// attempt, or the order of a key is lost.
+/// Red when there is no breaker, or what fails leaves its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_warehouse_keeps_the_order_of_each_key() {
     outage("down_partition", "partition").await;
@@ -135,11 +139,16 @@ async fn outage(name: &str, order: &str) {
     let (failed, bound) = (calls - u64::from(sent), 100 + 256 + 3 * (u64::from(seconds) / 5 + 2));
     assert!(failed <= bound, "{failed} calls failed: at most {bound} were to reach the warehouse");
     if order == "partition" {
-        let late = "select count(*) from (select amount_cents < lag(amount_cents) over \
-                    (partition by order_id order by hw_offset) as late from orders_log) as seen where late";
-        assert_eq!(scene.space.count(late).await, 0, "each key in its order");
+        // What is delivered again, as after a member was taken for dead, counts where it stood first.
+        let late = "select count(*) from (select amount_cents < lag(amount_cents) over (partition by order_id order by \
+                    at) as late from (select order_id, amount_cents, min(hw_offset) as at from LOG group by 1, 2) \
+                    as first) as seen where late";
+        assert_eq!(scene.count(late).await, 0, "each key in its order");
     }
-    println!("{order}: {sent} payments, {failed} calls failed in {seconds} s of outage, lag up to {last}");
+    let again = scene.count("select count(*) - count(distinct amount_cents) from LOG").await;
+    println!(
+        "{order}: {sent} payments, {failed} calls failed in {seconds} s of outage, lag up to {last}, {again} again"
+    );
     assert!(scene.process.stop().await.success(), "{}", scene.process.log());
     stack.stop().await.expect("stopped");
 }
@@ -160,11 +169,11 @@ async fn flow(scene: &Scene, sent: &mut u32, seconds: u32, mut look: impl AsyncF
 
 /// PITFALLS 13 on the running system. The warehouse fails, and then takes calls and never answers: the circuit leaves
 /// half-open within its limit each time, few calls are made, and once the warehouse answers again all is fulfilled.
-/// Red when a half-open circuit waits for its probe, or a probe that never ends keeps its place for ever.
+/// Red when a half-open circuit waits for its probe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_warehouse_that_never_answers_does_not_keep_the_circuit_half_open() {
     let (stack, space) = own_warehouse("silent").await;
-    let config = "[client]\ntimeout = \"1min\"\n[groups.fulfil-order]\ntime_limit = \"6s\"\n\
+    let config = "[client]\ntimeout = \"1min\"\n[groups.fulfil-order]\ntime_limit = \"20s\"\n\
                   [groups.fulfil-order.breakers.warehouse]\nwindow_calls = 4\nminimum_calls = 2\nprobes = 1\n\
                   open_for = \"1s\"\nhalf_open_limit = \"2s\"\n";
     let mut scene = Scene::start(&space, &format!("{LOG}{config}"), &["fulfil-order", "orders-log"], &[]).await;
@@ -176,11 +185,12 @@ async fn a_warehouse_that_never_answers_does_not_keep_the_circuit_half_open() {
     let begin = Instant::now();
     for _ in 0..2 {
         eventually("it is half-open", SOON, async || scene.circuit().await == HALF_OPEN).await;
-        eventually("it is no longer", SOON, async || scene.circuit().await == OPEN).await;
+        // Long before the probe's time limit.
+        eventually("it is no longer", Duration::from_secs(12), async || scene.circuit().await == OPEN).await;
     }
     let (_, calls) = scene.reservations().await;
     // One probe in the time that one may take, beside those that opened it and the one at the border.
-    let most = begin.elapsed().as_secs() / 6 + 2;
+    let most = begin.elapsed().as_secs() / 20 + 2;
     assert!(calls <= most + 8, "{calls} calls within {:?}", begin.elapsed());
     faults(&space, None).await;
     eventually("all are fulfilled", SOON, async || scene.fulfilled().await == 8).await;

@@ -94,6 +94,8 @@ impl Foreign {
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "200000")
             .set("message.max.bytes", "16000000")
+            // The order in which records are sent is the order in which they stand.
+            .set("enable.idempotence", "true")
             .create()
             .expect("a producer");
         Self { bootstrap, producer }
