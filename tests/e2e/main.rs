@@ -13,6 +13,7 @@ mod crash;
 mod delivery;
 mod dev;
 mod dlq;
+mod flood;
 mod offsets;
 mod outage;
 mod points;

@@ -89,7 +89,7 @@ impl Case {
         let mut headers = vec![text("x-case", self.name), ("x-bytes".to_owned(), Some(vec![0xff, 0, 0x80]))];
         headers.push(("x-null".to_owned(), None));
         headers.extend(self.headers.iter().map(|(name, value)| text(name, value)));
-        headers.extend((n % 2 == 0).then(|| text("traceparent", TRACE)));
+        headers.extend(n.is_multiple_of(2).then(|| text("traceparent", TRACE)));
         let key = Some(self.name.as_bytes().to_vec());
         Raw { partition: Some(partition(n)), timestamp_ms: None, key, value: self.value.clone(), headers }
     }
@@ -268,8 +268,8 @@ async fn every_kind_of_poison_is_set_aside_as_it_is_and_nothing_waits_behind_it(
             next.iter().for_each(|(case, letter)| has_not_grown(&sources, case, &last[case], letter, round));
             last = next;
         }
-        let letters: usize = Kind::ALL.iter().map(|kind| engine.state(group).letters(*kind) as usize).sum();
-        assert_eq!(letters, 3 * last.len(), "each was counted");
+        let letters: u64 = Kind::ALL.iter().map(|kind| engine.state(group).letters(*kind)).sum();
+        assert_eq!(letters, 3 * last.len() as u64, "each was counted");
     }
     engine.stop().await;
 }
