@@ -20,7 +20,7 @@ use rdkafka::{
 };
 
 /// How long anything may take; far more than it does.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Broker {
     pub(crate) mock: MockCluster<'static, DefaultProducerContext>,
