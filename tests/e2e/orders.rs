@@ -274,3 +274,25 @@ async fn a_refused_line_is_named_and_the_others_are_sent() {
         seen.iter().filter_map(|seen| seen.key.as_deref()).filter(|key| key.starts_with(b"pr-")).collect();
     assert_eq!(keys.len(), 2, "{keys:?}");
 }
+
+/// A restart within the session, with a rung more on its ladder: the new retry topic is read. Red when a static member keeps
+/// its name whatever it reads: Kafka gives it the partitions that it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quick_restart_with_another_ladder_reads_its_new_topics() {
+    let space = space("ladders").await;
+    let reads = async |ladder: &str, topic: &str| {
+        let ladder = [("HEADWATER__DEFAULTS__RETRY", ladder), ("HEADWATER__INSTANCE", "same")];
+        let (code, _, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &ladder, "").await;
+        assert_eq!(code, 0, "{err}");
+        let mut process = Process::start(PROGRAM, &space, ladder[0].1, &["run"], &ladder);
+        let topic = format!("{}.fulfil-order.retry.{topic}", space.name);
+        eventually("the retry topic is read", Duration::from_mins(1), async || {
+            let (_, out, _) = Process::run(PROGRAM, &space, &["groups", "fulfil-order", "-v"], &ladder, "").await;
+            out.contains(&topic)
+        })
+        .await;
+        assert!(process.stop().await.success(), "{}", process.log());
+    };
+    reads("1s", "1s").await;
+    reads("1s,3s", "3s").await;
+}

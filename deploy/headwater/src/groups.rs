@@ -1,6 +1,10 @@
 //! The running groups of one process, and how they stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Committer};
@@ -150,7 +154,23 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// A member's static name: the instance's, and a mark of what it reads. To a static member that comes back Kafka gives
+    /// the partitions that it had, whatever it subscribes to now: one that reads other topics has to be another member.
+    fn member(&self, bounded: &Bounded) -> String {
+        let mut mark = DefaultHasher::new();
+        bounded.group.reads().hash(&mut mark);
+        match bounded.group.work {
+            Work::Process(_) => {
+                bounded.settings.ladder.delays().iter().for_each(|delay| delay.to_string().hash(&mut mark))
+            }
+            Work::Sink(_) => {}
+            Work::DeadLetters => self.app.groups.iter().for_each(|other| other.group.id.hash(&mut mark)),
+        }
+        format!("{}-{:08x}", self.instance, mark.finish() >> 32)
+    }
+
     fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
+        let member = self.member(bounded);
         let Bounded { group, settings, start } = bounded.clone();
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
@@ -170,7 +190,7 @@ impl Shared<'_> {
         let (topics, patterns) = group.reads();
         let source = SourceConfig {
             group: group.id.clone(),
-            instance: Some(self.instance.to_owned()),
+            instance: Some(member),
             subscription: Subscription { topics, patterns },
             start,
         };
