@@ -98,6 +98,11 @@ impl SchemaCache {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// Whether asking for this id now has its answer at once.
+    pub(crate) fn has_answer(&self, id: u32) -> bool {
+        self.cached(id).is_some() || self.remembered(id).is_err()
+    }
+
     /// The schema with this id.
     pub(crate) async fn get(&self, id: u32) -> Result<Arc<WriterSchema>, NoSchema> {
         if let Some(schema) = self.cached(id) {

@@ -8,6 +8,7 @@
 
 mod parts;
 
+mod ahead;
 mod partition;
 
 mod circuits;
@@ -35,10 +36,11 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
+    ahead::Ahead,
     assembly::Assembly,
     batch::Finished,
     job::{Job, Outcome},
-    partition::{Life, Partition},
+    partition::{Life, Next, Partition},
     step::{Begun, Step},
 };
 use crate::{
@@ -70,6 +72,8 @@ pub struct Worker {
     fetching: FuturesUnordered<BoxFuture<'static, (Job, Option<Outcome>)>>,
     /// Those whose schema has come or whose pause is over, to begin once there is a place.
     ready: VecDeque<Job>,
+    /// Schemas that records will need which wait for their key.
+    ahead: Ahead,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     starts: u64,
@@ -103,6 +107,7 @@ impl Worker {
                         self.looked_up(job, over);
                     }
                 }
+                () = self.ahead.answered() => {}
                 event = self.source.next(records) => {
                     if self.heard(event)? {
                         return Ok(());
@@ -161,9 +166,12 @@ impl Worker {
                     self.delay(&id);
                     break;
                 }
-                let Some(job) = partition.next_job(&id) else { break };
+                let Some(next) = partition.next_job(&id) else { break };
                 left -= 1;
-                job.into_iter().for_each(|job| self.begin(job));
+                match next {
+                    Next::Begins(job) => self.begin(job),
+                    Next::Waits(schema) => schema.into_iter().for_each(|id| self.ahead.ask(&self.step.schemas, id)),
+                }
             }
         }
         left == 0 && room > TURN

@@ -30,9 +30,11 @@ log.cleaner.dedupe.buffer.size=16777216
 num.recovery.threads.per.data.dir=2
 ";
 
-/// Short limits, so that a test need not wait for a dead member or transaction.
+/// Short limits, so that a test need not wait for a dead member or transaction, nor for what retention deletes.
 const TESTS: &str = "\
 group.min.session.timeout.ms=500
+log.retention.check.interval.ms=1000
+log.initial.task.delay.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 ";
 

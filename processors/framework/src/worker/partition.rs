@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{batch::Finished, job::Job};
+use super::{ahead::schema_of, batch::Finished, job::Job};
 use crate::{
     delivered::due_ms,
     lanes::{Lane, Lanes},
@@ -56,6 +56,15 @@ pub(crate) struct Partition {
     wakes: Option<Duration>,
     /// Whether the source was told to deliver nothing until the head is due.
     pub(crate) delayed: bool,
+}
+
+/// What becomes of a partition's next record.
+#[expect(clippy::large_enum_variant, reason = "most begin, and a box for those would cost each of them an allocation")]
+pub(crate) enum Next {
+    /// It may run now.
+    Begins(Job),
+    /// It waits for its key; it was written with the schema of this id.
+    Waits(Option<u32>),
 }
 
 impl Partition {
@@ -116,9 +125,10 @@ impl Partition {
         self.wakes.filter(|_| self.flows() && !self.pending.is_empty())
     }
 
-    /// The next record as a job, if it may run now; a job that must wait for its key is put behind it.
-    pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Option<Job>> {
+    /// The next record as a job; one that must wait for its key is put behind it.
+    pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Next> {
         let record = self.pending.pop_front()?;
+        let schema = schema_of(&record);
         let lane = Lane::of(record.key.as_deref());
         let job = Job {
             partition: id.clone(),
@@ -133,7 +143,7 @@ impl Partition {
             record,
         };
         self.begun += 1;
-        Some(self.lanes.enter(lane, job))
+        Some(self.lanes.enter(lane, job).map_or(Next::Waits(schema), Next::Begins))
     }
 
     /// Lets go of everything that has not begun to run.

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::stream::FuturesUnordered;
 
-use super::{Worker, assembly::Assembly, circuits::Circuits, failures::Failures, step::Step};
+use super::{Worker, ahead::Ahead, assembly::Assembly, circuits::Circuits, failures::Failures, step::Step};
 use crate::{
     backoff::Backoff,
     breaker::BreakerSettings,
@@ -152,6 +152,7 @@ impl Worker {
             running: FuturesUnordered::new(),
             fetching: FuturesUnordered::new(),
             ready: VecDeque::new(),
+            ahead: Ahead::default(),
             moved: BTreeMap::new(),
             starts: 0,
             stopping: None,
