@@ -14,6 +14,7 @@ mod delivery;
 mod dev;
 mod dlq;
 mod flood;
+mod letters;
 mod offsets;
 mod outage;
 mod points;

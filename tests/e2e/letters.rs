@@ -1,0 +1,233 @@
+//! What a record keeps on its whole way: its history, and itself, however old or large it is.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use headwater::{Headers, Outgoing};
+use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec};
+use headwater_tests::{Foreign, Process, Raw, Seen, Space, eventually};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::{
+    PROGRAM,
+    retry::{applied, faults, own_warehouse},
+};
+
+const SOON: Duration = Duration::from_mins(1);
+/// The first moment of 2020, milliseconds.
+const OLD: i64 = 1_577_836_800_000;
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn run(space: &Space, groups: &[&str]) -> Process {
+    let args: Vec<&str> = ["run"].into_iter().chain(groups.iter().flat_map(|group| ["--group", group])).collect();
+    Process::start(PROGRAM, space, "run", &args, &[])
+}
+
+async fn topic(space: &Space, name: &str, config: &[(&str, &str)]) {
+    let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let spec = TopicSpec { name: name.to_owned(), partitions: 1, replication: 1, config };
+    Cluster::new(&space.kafka()).expect("valid").apply(&[spec]).await.expect("the topic is created");
+}
+
+/// Waits for the letters of `fulfil-order` in the table and sends them back.
+async fn redrive(space: &Space, letters: i64) {
+    let sql = "select count(*) from headwater.dead_letters where status = 'open' and processor = 'fulfil-order'";
+    eventually("the letters are in their table", SOON, async || space.count(sql).await == letters).await;
+    let (code, out, err) = Process::run(PROGRAM, space, &["dlq", "redrive", "fulfil-order"], &[], "").await;
+    assert_eq!(code, 0, "{out}\n{err}");
+}
+
+async fn resolved(space: &Space) -> i64 {
+    let sql = "select count(*) from headwater.dead_letters where status = 'resolved' and redrive_count = 1";
+    space.count(sql).await
+}
+
+/// PITFALLS 37. A payment of 2020 fails, waits, fails again and is a dead letter: both are still there after the broker's
+/// retention has run over a topic with a record as old, and once it is sent back its order is of 2020.
+/// Red when the topics of a group have `CreateTime`, or the time of a hop is the record's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_record_outlives_retention_on_every_topic_of_its_group() {
+    let (stack, space) = own_warehouse("old").await;
+    let (source, sentinel) = (space.topic("payments"), space.topic("sentinel"));
+    topic(&space, &source, &[("retention.ms", "-1")]).await;
+    topic(&space, &sentinel, &[]).await;
+    let (_, foreign, payments) = applied(&space, 1, "[groups.fulfil-order]\nretry = [\"1s\"]\n").await;
+    faults(&space, Some(json!({ "status": 500 }))).await;
+    let mut process = run(&space, &["fulfil-order", "orders-sink", "dead-letters"]);
+    let (key, value) = (Some(b"old-1".to_vec()), Some(payments.value("old-1", 1, None)));
+    let old = Raw { timestamp_ms: Some(OLD), key, value, ..Raw::default() };
+    foreign.send_raw(&source, &old);
+    foreign.flush();
+    let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
+    eventually("it is a dead letter", SOON, async || foreign.ends(&own("dlq")) == 1).await;
+    for deleted in 1..=2 {
+        foreign.send_raw(&sentinel, &old);
+        foreign.flush();
+        eventually("retention runs", SOON, async || foreign.watermarks(&sentinel)[0].0 >= deleted).await;
+    }
+    for name in ["retry.1s", "dlq"] {
+        let kept = foreign.read(&own(name));
+        assert_eq!(kept.len(), 1, "still on {name}");
+        assert_eq!(kept[0].headers["hw_origin_timestamp"], OLD.to_string());
+        assert!(kept[0].timestamp_ms > OLD && kept[0].value == old.value);
+    }
+    faults(&space, None).await;
+    redrive(&space, 1).await;
+    let of_2020 = "select count(*) from orders where order_id = 'old-1' and hw_event_time = '2020-01-01T00:00:00Z'";
+    eventually("its order is of its time", SOON, async || space.count(of_2020).await == 1).await;
+    eventually("its letter is resolved", SOON, async || resolved(&space).await == 1).await;
+    assert!(process.stop().await.success(), "{}", process.log());
+    stack.stop().await.expect("stopped");
+}
+
+/// Text that no codec makes much smaller.
+fn noise(count: usize) -> String {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(33 + state.to_le_bytes()[0] % 94)
+    };
+    std::iter::repeat_with(&mut next).take(count).collect()
+}
+
+/// PITFALLS 38. A record of exactly its source's limit waits, is a dead letter, is sent back, waits again and succeeds, and is
+/// the very bytes all the way. Red when the topics of a group have no room for its headers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_exactly_the_sources_limit_takes_the_whole_way() {
+    let limit = 300_000;
+    let (stack, space) = own_warehouse("largest").await;
+    let (source, trial) = (space.topic("payments"), space.topic("trial"));
+    for name in [&source, &trial] {
+        topic(&space, name, &[("max.message.bytes", &limit.to_string())]).await;
+    }
+    // Larger records than these make the topics larger: `events.payment` has the broker's limit.
+    let (_, foreign, payments) = applied(&space, 1, "[groups.fulfil-order]\nretry = [\"500ms\"]\n").await;
+    let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
+    let mut plain = space.kafka();
+    plain.producer.compression = Compression::None;
+    let producer = Producer::new(&plain).expect("a producer");
+    let record = |topic: &str, length: usize| Outgoing {
+        topic: topic.into(),
+        partition: Some(0),
+        key: Some(b"largest".to_vec()),
+        value: Some(payments.value("largest", 1, Some(&noise(length)))),
+        headers: Headers::default(),
+    };
+    let (mut fits, mut refused) = (limit - 1_000, limit);
+    while refused - fits > 1 {
+        let length = usize::midpoint(fits, refused);
+        match producer.send(&[record(&trial, length)]).await {
+            Ok(()) => fits = length,
+            Err(_) => refused = length,
+        }
+    }
+    faults(&space, Some(json!({ "status": 500, "first": 3 }))).await;
+    let mut process = run(&space, &["fulfil-order", "orders-sink", "dead-letters"]);
+    let largest = record(&source, fits);
+    producer.send(std::slice::from_ref(&largest)).await.expect("it is taken");
+    redrive(&space, 1).await;
+    let stored = "select count(*) from orders where order_id = 'largest'";
+    eventually("it is fulfilled", SOON, async || space.count(stored).await == 1).await;
+    eventually("its letter is resolved", SOON, async || resolved(&space).await == 1).await;
+    for (name, times) in [("retry.500ms", 2), ("dlq", 1), ("redrive", 1)] {
+        let there = foreign.read(&own(name)).into_iter().filter(|seen| seen.value == largest.value).count();
+        assert_eq!(there, times, "on {name}");
+    }
+    producer.close(Duration::from_secs(10)).await.expect("nothing is left");
+    assert!(process.stop().await.success(), "{}", process.log());
+    stack.stop().await.expect("stopped");
+}
+
+/// SPEC A2, A5, C3. A payment fans out to a receipt and an order, which fails, waits, is a dead letter, is sent back, fails and
+/// waits once more and succeeds; one payment says who it is, the other nothing. Over all topics and rows there is one
+/// correlation id, one trace, and one tree of causes; the letter tells its history and is resolved.
+/// Red when a hop derives id or trace from its own place, an event carries over what is not its cause, or the marker is left out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_history_leads_through_retry_dead_letter_and_redrive() {
+    let (stack, space) = own_warehouse("history").await;
+    let (source, foreign, payments) = applied(&space, 2, "[groups.fulfil-order]\nretry = [\"500ms\"]\n").await;
+    // Of each order the first two calls make a letter, the third comes after the redrive.
+    faults(&space, Some(json!({ "status": 500, "first": 3 }))).await;
+    let groups = ["fulfil-order", "send-receipt", "orders-sink", "receipts-sink", "dead-letters"];
+    let mut process = run(&space, &groups);
+    let headers = [
+        ("ce_id", "till-7"),
+        ("ce_source", "//till"),
+        ("ce_correlationid", "talk-9"),
+        ("ce_causationid", "click-3"),
+        ("traceparent", TRACE),
+    ];
+    for (order, headers) in [("history-1", &headers[..]), ("history-2", &[])] {
+        foreign.send(&source, Some(order), Some(&payments.value(order, 1, Some("a@example.org"))), headers);
+    }
+    foreign.flush();
+    redrive(&space, 2).await;
+    let orders = "select count(*) from orders where order_id like 'history-%'";
+    eventually("both are fulfilled", SOON, async || space.count(orders).await == 2).await;
+    eventually("both letters are resolved", SOON, async || resolved(&space).await == 2).await;
+    for (order, says) in [("history-1", true), ("history-2", false)] {
+        history(&space, &foreign, &source, order, says).await;
+    }
+    assert!(process.stop().await.success(), "{}", process.log());
+    stack.stop().await.expect("stopped");
+}
+
+async fn history(space: &Space, foreign: &Foreign, source: &str, order: &str, says: bool) {
+    let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
+    let of = |topic: &str| -> Vec<Seen> {
+        foreign.read(topic).into_iter().filter(|seen| seen.key.as_deref() == Some(order.as_bytes())).collect()
+    };
+    let payment = of(source).remove(0);
+    let outputs: Vec<Seen> = ["events.order", "events.receipt"].iter().flat_map(|topic| of(topic)).collect();
+    let outputs: Vec<&Seen> = outputs.iter().filter(|seen| seen.headers.contains_key("ce_causationid")).collect();
+    assert_eq!(outputs.len(), 2, "one order and one receipt");
+    let id = outputs[0].headers["ce_causationid"].clone();
+    let (correlation, trace) = if says {
+        assert_eq!(id, "till-7");
+        ("talk-9".to_owned(), TRACE[3..35].to_owned())
+    } else {
+        (id.clone(), outputs[0].trace().expect("a trace").to_owned())
+    };
+    for output in &outputs {
+        assert_eq!((&output.headers["ce_causationid"], &output.headers["ce_correlationid"]), (&id, &correlation));
+        assert_eq!(output.trace(), Some(&*trace));
+    }
+    let hops = [("retry.500ms", 2), ("dlq", 1), ("redrive", 1)];
+    for (name, times) in hops {
+        let there: Vec<Seen> = of(&own(name)).into_iter().filter(|seen| seen.value.is_some()).collect();
+        assert_eq!(there.len(), times, "on {name}");
+        for seen in there {
+            assert!(seen.value == payment.value && seen.others() == payment.others(), "on {name} it is what it was");
+            assert_eq!(seen.trace(), Some(&*trace), "on {name}");
+        }
+    }
+    let markers: Vec<Seen> =
+        of(&own("dlq")).into_iter().filter(|seen| seen.headers.contains_key("hw_resolved")).collect();
+    assert_eq!((markers.len(), &*markers[0].headers["hw_redrive_count"], &markers[0].value), (1, "1", &None));
+    assert_eq!(markers[0].headers["hw_origin_offset"], payment.place.1.to_string());
+    let mut ids: BTreeSet<String> = outputs.iter().map(|seen| seen.headers["ce_id"].clone()).collect();
+    ids.insert(id.clone());
+    assert_eq!(ids.len(), 3, "a tree of three");
+    rows(space, order, (&id, &correlation, &ids)).await;
+}
+
+/// What the tables say of it.
+async fn rows(space: &Space, order: &str, (id, correlation, ids): (&str, &str, &BTreeSet<String>)) {
+    for table in ["orders", "receipts"] {
+        let sql =
+            format!("select hw_event_id, hw_correlation_id, hw_causation_id from {table} where order_id = '{order}'");
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&space.pool).await.expect("one row");
+        assert!(ids.contains(row.get::<&str, _>(0)), "{table}: an event of the tree");
+        assert_eq!((row.get::<&str, _>(1), row.get::<&str, _>(2)), (correlation, id), "{table}");
+    }
+    let sql = format!(
+        "select event_id, correlation_id, kind, status, attempts, redrive_count, first_failed_at <= dead_lettered_at \
+         from headwater.dead_letters where convert_from(key, 'UTF8') = '{order}'"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&space.pool).await.expect("one letter");
+    assert_eq!((row.get::<&str, _>(0), row.get::<&str, _>(1)), (id, correlation));
+    assert_eq!((row.get::<&str, _>(2), row.get::<&str, _>(3)), ("exhausted", "resolved"));
+    assert_eq!((row.get::<i32, _>(4), row.get::<i32, _>(5), row.get::<bool, _>(6)), (2, 1, true));
+}
