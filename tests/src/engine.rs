@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Work, Worker, WorkerError};
+use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError};
 use headwater_connectors::{
     Lettered,
     kafka::{
@@ -28,12 +28,20 @@ pub struct Group {
     pub instance: Option<String>,
     /// Where a new group starts.
     pub start: Start,
+    /// How records are traced.
+    pub tracing: Tracing,
 }
 
 impl Group {
     /// The defaults in a space.
     pub fn of(space: &Space) -> Self {
-        Self { settings: Settings::default(), kafka: space.kafka(), instance: None, start: Start::Earliest }
+        Self {
+            settings: Settings::default(),
+            kafka: space.kafka(),
+            instance: None,
+            start: Start::Earliest,
+            tracing: Tracing::default(),
+        }
     }
 
     /// Makes the topics that the groups of a pipeline own, as `topology apply` does, for records of at most so many bytes.
@@ -105,6 +113,7 @@ impl Engine {
                 catalogue: catalogue.clone(),
                 settings: group.policy.over(how.settings.clone()),
                 schemas: schemas.clone(),
+                tracing: how.tracing.clone(),
                 clock: clock.clone(),
                 state: states.of(&group.id),
                 group,

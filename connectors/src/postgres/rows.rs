@@ -39,6 +39,11 @@ impl Rows {
         Ok(Self { sink, name, layouts: HashMap::new(), table: None })
     }
 
+    /// The table's name as it is configured.
+    pub(super) fn table(&self) -> &str {
+        &self.sink.table
+    }
+
     /// Knows every schema of the unit, and sees to it that the table fits them.
     pub(super) async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<(), PostgresError> {
         if self.layouts.len() > MAX_SCHEMAS {

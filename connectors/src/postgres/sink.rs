@@ -11,6 +11,8 @@ use headwater::{
     ports::{BoxFuture, Committer, From as Start},
 };
 use sqlx::{Connection, PgConnection};
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
     config::Database,
@@ -144,6 +146,26 @@ impl PostgresSink {
         Ok(self.database.with(async |conn| offsets.start(conn, partitions, ids.as_ref()).await).await?)
     }
 
+    /// The span of a unit's commit, which links to those of its records; none where none of them is recorded.
+    fn span(&self, unit: &Unit) -> Span {
+        let mut recorded = unit.rows.iter().map(|row| &row.meta.trace).filter(|trace| trace.is_sampled()).peekable();
+        if recorded.peek().is_none() {
+            return Span::none();
+        }
+        let table = self.target.table();
+        let span = tracing::info_span!(
+            parent: None,
+            "write",
+            otel.name = format!("write {table}"),
+            otel.kind = "client",
+            db.system.name = "postgresql",
+            db.collection.name = table,
+            db.operation.batch.size = unit.rows.len(),
+        );
+        recorded.for_each(|trace| span.add_link(trace.span_context()));
+        span
+    }
+
     async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
         let mut tries = 0;
         let outcome = loop {
@@ -176,7 +198,8 @@ impl Committer for PostgresSink {
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        Box::pin(self.commit_unit(unit))
+        let span = self.span(unit);
+        Box::pin(self.commit_unit(unit).instrument(span))
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
@@ -234,6 +257,14 @@ impl Target {
         match self {
             Self::Table(table) => table.write(conn, rows).await,
             Self::DeadLetters(letters) => letters.write(conn, rows).await,
+        }
+    }
+
+    /// The table's name, for people.
+    fn table(&self) -> &str {
+        match self {
+            Self::Table(rows) => rows.table(),
+            Self::DeadLetters(_) => "headwater.dead_letters",
         }
     }
 

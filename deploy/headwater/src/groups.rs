@@ -18,6 +18,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     config::Problems,
     counted::Counted,
+    lag,
     outside::Outside,
     program::{App, Bounded},
 };
@@ -64,6 +65,7 @@ impl Groups {
             workers.spawn(work(parts, stopped.clone()));
         }
         let mut watch = JoinSet::new();
+        watch.spawn(lag::watch(outside.cluster.clone(), states.clone()));
         let keeps_letters = groups.iter().any(|bounded| matches!(bounded.group.work, Work::DeadLetters));
         if keeps_letters {
             watch.spawn(watch_letters(outside.database.letters(), states.clone()));
@@ -83,6 +85,7 @@ impl Groups {
     ///
     /// # Errors
     /// When every group had failed before, one failed while it stopped, or records were not acknowledged.
+    #[tracing::instrument(skip_all)]
     pub(crate) async fn drain(mut self) -> Result<()> {
         let before = self.failed;
         self.stop.send_replace(true);
@@ -204,6 +207,7 @@ impl Shared<'_> {
             schemas: self.outside.schemas.clone(),
             clock: self.outside.clock.clone(),
             state,
+            tracing: self.app.tracing.clone(),
         })
     }
 }

@@ -38,12 +38,14 @@ mod counted;
 mod groups;
 mod http;
 mod instance;
+mod lag;
 mod outside;
 mod reader;
 
 mod logs;
 mod output;
 mod signals;
+mod telemetry;
 
 use std::{io::Write, process::ExitCode};
 
@@ -54,10 +56,11 @@ use self::{
     arguments::Arguments,
     config::{Layers, Problems},
     signals::Signals,
+    telemetry::Telemetry,
 };
 
 pub use program::Deps;
-use program::Program;
+use program::{Build, Program};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
@@ -80,16 +83,18 @@ pub fn main(build: impl Fn(&Deps) -> anyhow::Result<Pipeline> + 'static) -> Exit
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
     let layers = Layers::read(arguments.config.as_deref(), variables);
-    let program = Program::new(layers, Box::new(build));
-    match start(&program, arguments) {
+    match start(layers, Box::new(build), arguments) {
         Ok(code) => code,
         Err(error) => report(&error),
     }
 }
 
 /// Runs the command until it is done, or until a second signal says that nobody waits for it.
-fn start(program: &Program, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    logs::start(program.log_format(), arguments.command.is_service())?;
+fn start(layers: Layers, build: Build, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let telemetry = Telemetry::start()?;
+    let otlp = telemetry.otlp();
+    let program = &Program::new(layers, build, otlp);
+    logs::start(program.log_format(), arguments.command.is_service(), otlp.tracer())?;
     headwater::codec::limit_allocations(program.record_limit());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use headwater::{DEAD_LETTERS, Group, Pipeline, Settings, Work, ports::Http};
+use headwater::{DEAD_LETTERS, Group, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
 use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
+    otlp::Otlp,
 };
 use serde::de::DeserializeOwned;
 
@@ -39,12 +40,14 @@ impl Deps {
     }
 }
 
-type Build = Box<dyn Fn(&Deps) -> anyhow::Result<Pipeline>>;
+pub(crate) type Build = Box<dyn Fn(&Deps) -> anyhow::Result<Pipeline>>;
 
 /// Configuration that is not checked and a pipeline that is not built yet.
 pub(crate) struct Program {
     layers: Layers,
     build: Build,
+    tracing: Tracing,
+    spans: Arc<SpanCounts>,
 }
 
 /// A checked configuration and its pipeline, with the bound topics and sinks of the configuration.
@@ -54,6 +57,10 @@ pub(crate) struct App {
     pub(crate) tree: toml::Table,
     pub(crate) pipeline: Pipeline,
     pub(crate) groups: Vec<Bounded>,
+    /// How records are traced.
+    pub(crate) tracing: Tracing,
+    /// What became of the process's spans.
+    pub(crate) spans: Arc<SpanCounts>,
 }
 
 /// A group with its bounds and the place where it starts.
@@ -72,8 +79,8 @@ impl Bounded {
 }
 
 impl Program {
-    pub(crate) fn new(layers: Layers, build: Build) -> Self {
-        Self { layers, build }
+    pub(crate) fn new(layers: Layers, build: Build, otlp: &Otlp) -> Self {
+        Self { layers, build, tracing: otlp.tracing(), spans: otlp.counts() }
     }
 
     /// The log's format, even where other settings are wrong.
@@ -123,7 +130,8 @@ impl Program {
         problems.sort();
         problems.dedup();
         Problems::refuse(problems)?;
-        Ok(App { config, tree, pipeline, groups })
+        let (tracing, spans) = (self.tracing.clone(), self.spans.clone());
+        Ok(App { config, tree, pipeline, groups, tracing, spans })
     }
 
     fn pipeline(&self, config: &Config) -> anyhow::Result<Pipeline> {

@@ -197,14 +197,20 @@ pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.
 pub(crate) fn others(headers: &Headers, trace: Option<&TraceContext>) -> Headers {
-    let replaced = |name: &str| trace.is_some() && matches!(name, TRACE_PARENT | TRACE_STATE);
-    let kept = |name: &str| !name.starts_with(PREFIX) && !replaced(name);
+    let out: Headers = headers.iter().filter(|(name, _)| !name.starts_with(PREFIX)).collect();
+    match trace {
+        Some(trace) => with_trace(&out, trace),
+        None => out,
+    }
+}
+
+/// Every header, in order, with the trace replaced.
+pub(crate) fn with_trace(headers: &Headers, trace: &TraceContext) -> Headers {
+    let kept = |name: &str| !matches!(name, TRACE_PARENT | TRACE_STATE);
     let mut out: Headers = headers.iter().filter(|(name, _)| kept(name)).collect();
-    if let Some(trace) = trace {
-        out.push(TRACE_PARENT, Some(&trace.header()));
-        if let Some(state) = &trace.state {
-            out.push_text(TRACE_STATE, state);
-        }
+    out.push(TRACE_PARENT, Some(&trace.header()));
+    if let Some(state) = &trace.state {
+        out.push_text(TRACE_STATE, state);
     }
     out
 }

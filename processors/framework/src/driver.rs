@@ -35,6 +35,7 @@ use crate::{
     ports::{BoxFuture, Clock, Committer},
     record::{Headers, Outgoing, Record},
     schemas::SchemaCache,
+    spans::Tracing,
     unit::Row,
     worker::{Parts, Settings, Worker, WorkerError},
 };
@@ -118,6 +119,7 @@ impl Driver {
                 group,
                 catalogue: catalogue.clone(),
                 schemas: schemas.clone(),
+                tracing: Tracing::default(),
                 clock: clock.clone(),
             };
             let run = async move { Worker::build(parts).await?.run(std::future::pending()).await };

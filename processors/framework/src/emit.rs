@@ -6,9 +6,12 @@ use crate::{
     codec::Encoder,
     event::{Draft, Facts, Meta},
     failure::{Failure, Result},
-    headers, ids,
+    headers::Emitted,
+    ids,
     payload::{EventType, Payload},
     record::Outgoing,
+    spans::{Attempt, Message, Span, Tracing},
+    time::Time,
 };
 
 /// What a processor returns: `()`, an event, `Option`, `Vec`, pairs of those.
@@ -97,7 +100,6 @@ pub(crate) struct Encoders {
 #[derive(Debug)]
 struct Target {
     topic: Arc<str>,
-    facts: EventType,
     encoder: Encoder,
 }
 
@@ -107,8 +109,8 @@ impl Encoders {
         Self { types: HashMap::new(), limit }
     }
 
-    pub(crate) fn add(&mut self, facts: EventType, topic: &str, encoder: Encoder) {
-        self.types.insert(facts.name, Target { topic: topic.into(), facts, encoder });
+    pub(crate) fn add(&mut self, event_type: &'static str, topic: &str, encoder: Encoder) {
+        self.types.insert(event_type, Target { topic: topic.into(), encoder });
     }
 }
 
@@ -148,39 +150,75 @@ impl Outbox {
         Ok(())
     }
 
-    /// The records to publish: ids counted over the flattened return value, caused by `cause`.
-    pub(crate) fn seal(self, cause: &Meta, processor: &str) -> Vec<Outgoing> {
+    /// The records to publish, and the spans of their sending: ids counted over the flattened return value.
+    pub(crate) fn seal(self, cause: &Cause<'_>) -> (Vec<Outgoing>, Vec<Span>) {
         let Self { encoders, drafts } = self;
-        let one = |(ordinal, draft): (usize, Encoded)| {
-            let target = encoders.types.get(draft.event_type)?;
-            let (aggregate_type, aggregate_version) = draft.facts.aggregate.unzip();
-            let meta = Meta {
-                id: ids::emitted_id(&cause.source, &cause.id, processor, ordinal),
-                source: ids::emitted_source(processor),
-                event_type: draft.event_type.to_owned(),
-                time: draft.facts.time.unwrap_or(cause.time),
-                subject: (!draft.key.is_empty()).then(|| draft.key.clone()),
-                aggregate_type,
-                aggregate_version,
-                category: target.facts.category,
-                priority: target.facts.priority,
-                data_version: None,
-                correlation_id: cause.correlation_id.clone(),
-                causation_id: Some(cause.id.clone()),
-                user_id: draft.facts.user_id.or_else(|| cause.user_id.clone()),
-                trace: cause.trace.clone(),
-                attempt: 0,
-                origin: cause.origin.clone(),
-                extra: crate::record::Headers::default(),
-            };
-            Some(Outgoing {
-                topic: target.topic.clone(),
-                partition: None,
-                key: Some(draft.key.into_bytes()),
-                value: Some(draft.value),
-                headers: headers::write(&meta, target.facts.category, target.facts.priority),
-            })
+        let (mut outgoing, mut spans) = (Vec::with_capacity(drafts.len()), Vec::new());
+        let mut times = Times::default();
+        for (ordinal, draft) in drafts.into_iter().enumerate() {
+            let Some(target) = encoders.types.get(draft.event_type) else { continue };
+            let (record, span) = cause.emit(ordinal, draft, target, &mut times);
+            outgoing.push(record);
+            spans.extend(span);
+        }
+        (outgoing, spans)
+    }
+}
+
+/// The record that events are emitted for, and how.
+pub(crate) struct Cause<'a> {
+    pub(crate) meta: &'a Meta,
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) processor: &'a str,
+    /// What the events name as their source.
+    pub(crate) source: &'a str,
+    pub(crate) tracing: &'a Tracing,
+}
+
+/// The text of the latest time: the events of one record mostly share it.
+#[derive(Default)]
+struct Times(Option<(Time, String)>);
+
+impl Times {
+    fn text(&mut self, time: Time) -> &str {
+        if self.0.as_ref().is_none_or(|(known, _)| *known != time) {
+            self.0 = Some((time, time.to_string()));
+        }
+        self.0.as_ref().map_or("", |(_, text)| text)
+    }
+}
+
+impl Cause<'_> {
+    fn emit(&self, ordinal: usize, draft: Encoded, target: &Target, times: &mut Times) -> (Outgoing, Option<Span>) {
+        let Self { meta, attempt, processor, source, tracing } = *self;
+        let id = ids::emitted_id(&meta.source, &meta.id, processor, ordinal);
+        let message = Message {
+            topic: &target.topic,
+            partition: None,
+            id: &id,
+            correlation_id: &meta.correlation_id,
+            causation_id: Some(&meta.id),
         };
-        drafts.into_iter().enumerate().filter_map(one).collect()
+        let sent = tracing.send(attempt, &meta.trace, message);
+        let headers = Emitted {
+            id: &id,
+            source,
+            event_type: draft.event_type,
+            time: times.text(draft.facts.time.unwrap_or(meta.time)),
+            subject: (!draft.key.is_empty()).then_some(&*draft.key),
+            aggregate: draft.facts.aggregate.as_ref(),
+            correlation_id: &meta.correlation_id,
+            causation_id: Some(&meta.id),
+            user_id: draft.facts.user_id.as_deref().or(meta.user_id.as_deref()),
+            trace: sent.as_ref().map_or(&meta.trace, |(trace, _)| trace),
+        };
+        let record = Outgoing {
+            topic: target.topic.clone(),
+            partition: None,
+            headers: headers.headers(),
+            key: Some(draft.key.into_bytes()),
+            value: Some(draft.value),
+        };
+        (record, sent.map(|(_, span)| span))
     }
 }

@@ -153,7 +153,14 @@ impl Attributes {
 }
 
 /// The headers of an event that begins a conversation and a trace: what a program that is no processor produces.
-pub fn first_headers(id: &str, source: &str, event_type: &str, subject: &str, time: Time) -> Headers {
+pub fn first_headers(
+    id: &str,
+    source: &str,
+    event_type: &str,
+    subject: &str,
+    time: Time,
+    trace: &TraceContext,
+) -> Headers {
     let mut out = Headers::with_capacity(8, 512);
     out.push_text(SPEC_VERSION, "1.0");
     out.push_text(ID, id);
@@ -162,38 +169,51 @@ pub fn first_headers(id: &str, source: &str, event_type: &str, subject: &str, ti
     out.push_text(TIME, &time.to_string());
     out.push_text(SUBJECT, subject);
     out.push_text(CORRELATION_ID, id);
-    out.push(TRACE_PARENT, Some(&TraceContext::derived(source, id).header()));
+    out.push(TRACE_PARENT, Some(&trace.header()));
     out
 }
 
-/// Writes the headers that carry something, the free ones last. `category` and `priority` are what a reader assumes.
-pub(crate) fn write(meta: &Meta, category: Category, priority: Priority) -> Headers {
-    let mut out = Headers::with_capacity(12 + meta.extra.len(), 512 + meta.extra.size());
-    let optional = |out: &mut Headers, name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            out.push_text(name, value);
+/// What the headers of an emitted event say; category and priority are always the catalogue's, and not written.
+pub(crate) struct Emitted<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) event_type: &'a str,
+    /// RFC 3339.
+    pub(crate) time: &'a str,
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) aggregate: Option<&'a (String, i64)>,
+    pub(crate) correlation_id: &'a str,
+    pub(crate) causation_id: Option<&'a str>,
+    pub(crate) user_id: Option<&'a str>,
+    pub(crate) trace: &'a TraceContext,
+}
+
+impl Emitted<'_> {
+    /// The headers that carry something.
+    pub(crate) fn headers(&self) -> Headers {
+        let mut out = Headers::with_capacity(14, 512);
+        let optional = |out: &mut Headers, name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                out.push_text(name, value);
+            }
+        };
+        out.push_text(SPEC_VERSION, "1.0");
+        out.push_text(ID, self.id);
+        out.push_text(SOURCE, self.source);
+        out.push_text(TYPE, self.event_type);
+        out.push_text(TIME, self.time);
+        optional(&mut out, SUBJECT, self.subject);
+        if let Some((kind, version)) = self.aggregate {
+            out.push_text(AGGREGATE_TYPE, kind);
+            out.push_text(AGGREGATE_VERSION, &version.to_string());
         }
-    };
-    out.push_text(SPEC_VERSION, "1.0");
-    out.push_text(ID, &meta.id);
-    out.push_text(SOURCE, &meta.source);
-    out.push_text(TYPE, &meta.event_type);
-    out.push_text(TIME, &meta.time.to_string());
-    optional(&mut out, SUBJECT, meta.subject.as_deref());
-    optional(&mut out, AGGREGATE_TYPE, meta.aggregate_type.as_deref());
-    optional(&mut out, AGGREGATE_VERSION, meta.aggregate_version.map(|v| v.to_string()).as_deref());
-    optional(&mut out, CATEGORY, (meta.category != category).then_some(meta.category.as_str()));
-    optional(&mut out, PRIORITY, (meta.priority != priority).then_some(meta.priority.as_str()));
-    optional(&mut out, DATA_VERSION, meta.data_version.map(|v| v.to_string()).as_deref());
-    out.push_text(CORRELATION_ID, &meta.correlation_id);
-    optional(&mut out, CAUSATION_ID, meta.causation_id.as_deref());
-    optional(&mut out, USER_ID, meta.user_id.as_deref());
-    out.push(TRACE_PARENT, Some(&meta.trace.header()));
-    optional(&mut out, TRACE_STATE, meta.trace.state.as_deref());
-    for (name, value) in meta.extra.iter() {
-        out.push(name, value);
+        out.push_text(CORRELATION_ID, self.correlation_id);
+        optional(&mut out, CAUSATION_ID, self.causation_id);
+        optional(&mut out, USER_ID, self.user_id);
+        out.push(TRACE_PARENT, Some(&self.trace.header()));
+        optional(&mut out, TRACE_STATE, self.trace.state.as_deref());
+        out
     }
-    out
 }
 
 /// Reads an optional attribute: a null is absent, what cannot be read is counted and absent.
@@ -328,11 +348,41 @@ mod tests {
         }
     }
 
+    /// The headers of an event that has all of this: what the engine writes, and what only foreign producers do.
+    fn written(meta: &Meta) -> Headers {
+        let time = meta.time.to_string();
+        let emitted = Emitted {
+            id: &meta.id,
+            source: &meta.source,
+            event_type: &meta.event_type,
+            time: &time,
+            subject: meta.subject.as_deref(),
+            aggregate: None,
+            correlation_id: &meta.correlation_id,
+            causation_id: meta.causation_id.as_deref(),
+            user_id: meta.user_id.as_deref(),
+            trace: &meta.trace,
+        };
+        let mut out = emitted.headers();
+        let foreign = [
+            (AGGREGATE_TYPE, meta.aggregate_type.clone()),
+            (AGGREGATE_VERSION, meta.aggregate_version.map(|version| version.to_string())),
+            (CATEGORY, Some(meta.category.to_string())),
+            (PRIORITY, Some(meta.priority.as_str().to_owned())),
+            (DATA_VERSION, meta.data_version.map(|version| version.to_string())),
+        ];
+        for (name, value) in foreign {
+            value.iter().for_each(|value| out.push_text(name, value));
+        }
+        meta.extra.iter().for_each(|(name, value)| out.push(name, value));
+        out
+    }
+
     proptest! {
         /// Red when any field is not written, or a foreign header is dropped, reordered or loses its null.
         #[test]
         fn metadata_survives_a_round_trip_with_random_foreign_headers(meta in any_meta()) {
-            let headers = write(&meta, Category::Domain, Priority::Normal);
+            let headers = written(&meta);
             let read = Attributes::read(&headers, Trust::Nobody);
             prop_assert_eq!(&read.broken, &None, "what we write is valid");
             prop_assert_eq!((read.ignored, read.spoofed), (0, 0));

@@ -9,6 +9,7 @@ use crate::{
     ids,
     owned::{Owned, group_of_dlq},
     record::{Headers, Outgoing, Record},
+    spans::{Message, Span, Tracing},
     time::Time,
     trace::TraceContext,
 };
@@ -145,6 +146,25 @@ impl Letter {
         };
         delivered.write(None, &mut headers);
         self.outgoing(Some(value), headers)
+    }
+
+    /// A record made of this letter with the span of its sending, in the trace of the old record, whose context it carries.
+    pub fn traced(&self, record: Outgoing, tracing: &Tracing) -> (Outgoing, Option<Span>) {
+        let id = record.headers.get(ID).flatten().and_then(|id| std::str::from_utf8(id).ok());
+        let message = Message {
+            topic: &record.topic,
+            partition: record.partition,
+            id: id.unwrap_or(&self.event_id),
+            correlation_id: &self.correlation_id,
+            causation_id: None,
+        };
+        match self.trace().and_then(|trace| tracing.publish(&trace, message)) {
+            Some((trace, span)) => {
+                let headers = delivered::with_trace(&record.headers, &trace);
+                (Outgoing { headers, ..record }, Some(span))
+            }
+            None => (record, None),
+        }
     }
 
     /// The id of the event that [`Letter::edited`] makes of the letter with this row id.

@@ -35,6 +35,8 @@ mod headers;
 mod ids;
 mod trace;
 
+mod spans;
+
 mod delivered;
 mod fault;
 mod ladder;
@@ -70,7 +72,7 @@ pub use headwater_macros::on_event;
 pub use input::{Any, Delivery, Input};
 pub use ladder::{Delay, Ladder};
 pub use letter::Letter;
-pub use metrics::{GroupState, Metric, States};
+pub use metrics::{GroupState, Lag, Metric, Place, SpanCounts, States};
 pub use murmur2::partition_for;
 pub use owned::Owned;
 pub use pattern::{Pattern, PatternError};
@@ -81,6 +83,7 @@ pub use processor::{IntoProcessor, Matching, Processor, With, matching, with};
 pub use record::{Headers, Outgoing, Position, Record, TopicPartition};
 pub use schemas::SchemaCache;
 pub use sink::{Mode, Sink};
+pub use spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
 pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;

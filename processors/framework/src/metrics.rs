@@ -1,4 +1,4 @@
-//! What can be seen of a running group: counters by name, and whether it is healthy.
+//! What can be seen of a running group: metrics by name, and whether it is healthy.
 
 use std::{
     collections::BTreeMap,
@@ -7,11 +7,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use crate::failure::Kind;
+use crate::{failure::Kind, record::TopicPartition};
 
-/// Everything that is counted, per group. The name is the Prometheus name.
+mod histogram;
+
+use self::histogram::Histogram;
+
+/// Everything that is measured. The name is the Prometheus name; each has a label `group`, but for the spans of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// Records whose effects are durable, those without effects included.
@@ -50,12 +55,35 @@ pub enum Metric {
     Partitions,
     /// Partitions that stand still until a person acts.
     Stopped,
+    /// How long an attempt took, seconds.
+    ProcessingTime,
+    /// How long after its event time a record's effects were durable, seconds.
+    EventAge,
+    /// How long a commit took, seconds.
+    CommitTime,
+    /// Records in a unit of work that was committed.
+    BatchRecords,
+    /// Records that became dead letters, by kind.
+    DeadLetters,
+    /// Dead letters that wait for somebody, also of groups that run elsewhere.
+    DeadLettersWaiting,
+    /// Circuit breakers by dependency: 0 closed, 1 open, 2 half-open.
+    CircuitState,
+    /// Records of the partitions owned here that are not durable yet, by topic.
+    LagRecords,
+    /// How long the oldest of those has waited, by topic, seconds.
+    LagSeconds,
+    /// Spans handed to the OpenTelemetry back end.
+    SpansExported,
+    /// Spans that were lost: the queue was full, or the back end did not take them.
+    SpansDropped,
 }
 
 /// Partitions named in one line at most.
 const NAMED: usize = 6;
 
-const METRICS: [Metric; 18] = [
+/// The first of them have one number each, the next a histogram each.
+const METRICS: [Metric; 29] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -74,7 +102,20 @@ const METRICS: [Metric; 18] = [
     Metric::InFlight,
     Metric::Partitions,
     Metric::Stopped,
+    Metric::ProcessingTime,
+    Metric::EventAge,
+    Metric::CommitTime,
+    Metric::BatchRecords,
+    Metric::DeadLetters,
+    Metric::DeadLettersWaiting,
+    Metric::CircuitState,
+    Metric::LagRecords,
+    Metric::LagSeconds,
+    Metric::SpansExported,
+    Metric::SpansDropped,
 ];
+const NUMBERS: usize = Metric::ProcessingTime as usize;
+const HISTOGRAMS: usize = Metric::DeadLetters as usize - NUMBERS;
 
 impl Metric {
     /// Name, Prometheus type and help.
@@ -98,6 +139,21 @@ impl Metric {
             Self::InFlight => ("headwater_in_flight", "gauge", "records read and not yet durable"),
             Self::Partitions => ("headwater_partitions", "gauge", "partitions owned"),
             Self::Stopped => ("headwater_partitions_stopped", "gauge", "partitions that wait for a person"),
+            Self::ProcessingTime => ("headwater_processing_seconds", "histogram", "time of an attempt"),
+            Self::EventAge => ("headwater_event_age_seconds", "histogram", "from the event time to durable effects"),
+            Self::CommitTime => ("headwater_commit_seconds", "histogram", "time of a commit"),
+            Self::BatchRecords => ("headwater_batch_records", "histogram", "records in a committed unit of work"),
+            Self::DeadLetters => ("headwater_dead_letters_total", "counter", "records that became dead letters"),
+            Self::DeadLettersWaiting => {
+                ("headwater_dead_letters_waiting", "gauge", "dead letters that wait for somebody")
+            }
+            Self::CircuitState => ("headwater_circuit_state", "gauge", "0 closed, 1 open, 2 half-open"),
+            Self::LagRecords => ("headwater_lag_records", "gauge", "records of owned partitions not yet durable"),
+            Self::LagSeconds => ("headwater_lag_seconds", "gauge", "how long the oldest of those has waited"),
+            Self::SpansExported => ("headwater_spans_exported_total", "counter", "spans sent to the back end"),
+            Self::SpansDropped => {
+                ("headwater_spans_dropped_total", "counter", "spans lost before the back end had them")
+            }
         }
     }
 }
@@ -105,12 +161,33 @@ impl Metric {
 /// The state of one group, shared with whoever reports it.
 #[derive(Debug, Default)]
 pub struct GroupState {
-    values: [AtomicU64; METRICS.len()],
+    numbers: [AtomicU64; NUMBERS],
+    histograms: [Histogram; HISTOGRAMS],
     /// Dead letters, by kind.
     letters: [AtomicU64; Kind::ALL.len()],
-    /// Circuit breakers by dependency: 0 closed, 1 open, 2 half-open.
+    /// Circuit breakers by dependency.
     circuits: Mutex<BTreeMap<String, u64>>,
+    places: Mutex<BTreeMap<TopicPartition, Place>>,
+    lags: Mutex<BTreeMap<Arc<str>, Lag>>,
     health: Mutex<Health>,
+}
+
+/// Where an owned partition stands, as the engine knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The offset of the first record that is not durable; `None` while only the broker knows.
+    pub next: Option<i64>,
+    /// That record's timestamp, where it has been read, milliseconds since the epoch.
+    pub oldest_ms: Option<i64>,
+}
+
+/// What is left to do of one topic's partitions that are owned here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Records that are not durable.
+    pub records: u64,
+    /// How long the oldest of those has waited since its timestamp.
+    pub time: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -121,19 +198,46 @@ struct Health {
 }
 
 impl GroupState {
-    /// Adds to a counter.
+    /// Adds to a counter. Metrics that have more than one number take nothing by it.
     pub fn add(&self, metric: Metric, by: u64) {
-        self.values[metric as usize].fetch_add(by, Ordering::Relaxed);
+        if let Some(number) = self.numbers.get(metric as usize).filter(|_| by > 0) {
+            number.fetch_add(by, Ordering::Relaxed);
+        }
     }
 
     /// Sets a gauge.
     pub fn set(&self, metric: Metric, to: u64) {
-        self.values[metric as usize].store(to, Ordering::Relaxed);
+        if let Some(number) = self.numbers.get(metric as usize) {
+            number.store(to, Ordering::Relaxed);
+        }
     }
 
     /// The current value.
     pub fn get(&self, metric: Metric) -> u64 {
-        self.values[metric as usize].load(Ordering::Relaxed)
+        self.numbers.get(metric as usize).map_or(0, |number| number.load(Ordering::Relaxed))
+    }
+
+    /// Adds a time to a histogram.
+    pub(crate) fn observe(&self, metric: Metric, time: Duration) {
+        if let Some(histogram) = self.histogram(metric) {
+            histogram.observe_time(time);
+        }
+    }
+
+    /// Adds a size to a histogram.
+    pub(crate) fn observe_size(&self, metric: Metric, size: usize) {
+        if let Some(histogram) = self.histogram(metric) {
+            histogram.observe_size(size);
+        }
+    }
+
+    /// How many observations a histogram has.
+    pub fn observed(&self, metric: Metric) -> u64 {
+        self.histogram(metric).map_or(0, Histogram::count)
+    }
+
+    fn histogram(&self, metric: Metric) -> Option<&Histogram> {
+        self.histograms.get((metric as usize).checked_sub(NUMBERS)?)
     }
 
     /// Records that became dead letters of this kind.
@@ -147,11 +251,31 @@ impl GroupState {
 
     /// Notes the state of the circuit to a dependency.
     pub(crate) fn circuit(&self, dependency: &str, state: u64) {
-        self.circuits.lock().unwrap_or_else(PoisonError::into_inner).insert(dependency.to_owned(), state);
+        lock(&self.circuits).insert(dependency.to_owned(), state);
     }
 
     pub(crate) fn circuits(&self) -> BTreeMap<String, u64> {
-        self.circuits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.circuits).clone()
+    }
+
+    /// Notes where the owned partitions stand.
+    pub(crate) fn set_places(&self, places: BTreeMap<TopicPartition, Place>) {
+        *lock(&self.places) = places;
+    }
+
+    /// Where the owned partitions stand; at most a second old while the group works.
+    pub fn places(&self) -> BTreeMap<TopicPartition, Place> {
+        lock(&self.places).clone()
+    }
+
+    /// Notes what is left to do, by topic, as somebody found who asked the broker where the topics end.
+    pub fn set_lags(&self, lags: BTreeMap<Arc<str>, Lag>) {
+        *lock(&self.lags) = lags;
+    }
+
+    /// What is left to do, by topic.
+    pub fn lags(&self) -> BTreeMap<Arc<str>, Lag> {
+        lock(&self.lags).clone()
     }
 
     /// Why the group is not ready, a sentence each; empty when it is.
@@ -182,7 +306,7 @@ impl GroupState {
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.health)
     }
 }
 
@@ -193,18 +317,57 @@ fn some_of(names: &[&str]) -> String {
     if more == 0 { text } else { format!("{text} and {more} more") }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What became of the process's spans.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl SpanCounts {
+    /// The back end has taken so many.
+    pub fn exported(&self, count: u64) {
+        self.exported.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// So many are lost.
+    pub fn dropped(&self, count: u64) {
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Exported and dropped.
+    pub fn get(&self) -> (u64, u64) {
+        (self.exported.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+}
+
 /// The states of all groups of a process, by group id.
 #[derive(Clone, Debug, Default)]
 pub struct States {
     groups: Arc<Mutex<BTreeMap<String, Arc<GroupState>>>>,
     /// Dead letters that wait for somebody, by group: also of groups that run elsewhere.
     waiting_letters: Arc<Mutex<BTreeMap<String, u64>>>,
+    spans: Arc<SpanCounts>,
 }
 
 impl States {
+    /// States that report these spans.
+    pub fn with_spans(spans: Arc<SpanCounts>) -> Self {
+        Self { spans, ..Self::default() }
+    }
+
     /// The state of a group, made at its first mention.
     pub fn of(&self, group: &str) -> Arc<GroupState> {
-        self.map().entry(group.to_owned()).or_default().clone()
+        lock(&self.groups).entry(group.to_owned()).or_default().clone()
+    }
+
+    /// Every group's state, by group id.
+    pub fn all(&self) -> BTreeMap<String, Arc<GroupState>> {
+        lock(&self.groups).clone()
     }
 
     /// Why the process is not ready: every group's troubles, named; empty when it is.
@@ -212,50 +375,64 @@ impl States {
         let named = |(group, state): (&String, &Arc<GroupState>)| {
             state.troubles().into_iter().map(|why| format!("{group}: {why}")).collect::<Vec<_>>()
         };
-        self.map().iter().flat_map(named).collect()
+        lock(&self.groups).iter().flat_map(named).collect()
     }
 
     /// Notes how many dead letters of each group wait for somebody, as their table says.
     pub fn set_waiting_letters(&self, by_group: BTreeMap<String, u64>) {
-        *self.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner) = by_group;
+        *lock(&self.waiting_letters) = by_group;
     }
 
     /// Every metric of every group in Prometheus' text format, version 0.0.4.
     pub fn prometheus(&self) -> String {
-        let (map, mut out) = (self.map(), String::new());
+        let (groups, mut out) = (self.all(), String::new());
         for metric in METRICS {
             let (name, kind, help) = metric.describe();
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (group, state) in map.iter() {
-                let _ = writeln!(out, "{name}{{group=\"{group}\"}} {}", state.get(metric));
+            self.write_process(metric, name, &mut out);
+            for (group, state) in &groups {
+                state.write(metric, name, group, &mut out);
             }
-        }
-        let name = "headwater_dead_letters_total";
-        let _ = writeln!(out, "# HELP {name} records that became dead letters\n# TYPE {name} counter");
-        for (group, state) in map.iter() {
-            for kind in Kind::ALL {
-                let (label, count) = (kind.as_str(), state.letters(kind));
-                let _ = writeln!(out, "{name}{{group=\"{group}\",kind=\"{label}\"}} {count}");
-            }
-        }
-        let name = "headwater_circuit_state";
-        let _ = writeln!(out, "# HELP {name} 0 closed, 1 open, 2 half-open\n# TYPE {name} gauge");
-        for (group, state) in map.iter() {
-            for (dependency, circuit) in state.circuits() {
-                let _ = writeln!(out, "{name}{{group=\"{group}\",dependency=\"{dependency}\"}} {circuit}");
-            }
-        }
-        let name = "headwater_dead_letters_waiting";
-        let _ = writeln!(out, "# HELP {name} dead letters that wait for somebody\n# TYPE {name} gauge");
-        for (group, count) in self.waiting_letters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = writeln!(out, "{name}{{group=\"{group}\"}} {count}");
         }
         out
     }
 
-    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<GroupState>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write_process(&self, metric: Metric, name: &str, out: &mut String) {
+        let (exported, dropped) = self.spans.get();
+        let _ = match metric {
+            Metric::SpansExported => writeln!(out, "{name} {exported}"),
+            Metric::SpansDropped => writeln!(out, "{name} {dropped}"),
+            Metric::DeadLettersWaiting => lock(&self.waiting_letters)
+                .iter()
+                .try_for_each(|(group, count)| writeln!(out, "{name}{{group=\"{group}\"}} {count}")),
+            _ => Ok(()),
+        };
+    }
+}
+
+impl GroupState {
+    fn write(&self, metric: Metric, name: &str, group: &str, out: &mut String) {
+        let _ = match metric {
+            Metric::SpansExported | Metric::SpansDropped | Metric::DeadLettersWaiting => Ok(()),
+            Metric::DeadLetters => Kind::ALL.into_iter().try_for_each(|kind| {
+                let (label, count) = (kind.as_str(), self.letters(kind));
+                writeln!(out, "{name}{{group=\"{group}\",kind=\"{label}\"}} {count}")
+            }),
+            Metric::CircuitState => self.circuits().iter().try_for_each(|(dependency, circuit)| {
+                writeln!(out, "{name}{{group=\"{group}\",dependency=\"{dependency}\"}} {circuit}")
+            }),
+            Metric::LagRecords => self.lags().iter().try_for_each(|(topic, lag)| {
+                writeln!(out, "{name}{{group=\"{group}\",topic=\"{topic}\"}} {}", lag.records)
+            }),
+            Metric::LagSeconds => self.lags().iter().try_for_each(|(topic, lag)| {
+                writeln!(out, "{name}{{group=\"{group}\",topic=\"{topic}\"}} {:.3}", lag.time.as_secs_f64())
+            }),
+            _ => match self.histogram(metric) {
+                Some(histogram) => histogram.write(name, group, metric == Metric::BatchRecords, out),
+                None => writeln!(out, "{name}{{group=\"{group}\"}} {}", self.get(metric)),
+            },
+        };
     }
 }
 

@@ -185,7 +185,7 @@ impl SchemaCache {
             let id = self.port.id_of(&subject_of(facts), facts.schema).await?;
             let encoder =
                 Encoder::new(id, facts.schema).map_err(|e: CodecError| SchemaError::Unknown(e.to_string()))?;
-            encoders.add(*facts, &topic_of(facts.name), encoder);
+            encoders.add(facts.name, &topic_of(facts.name), encoder);
         }
         Ok(encoders)
     }

@@ -51,13 +51,22 @@ impl TraceContext {
     }
 
     /// The context of an event that came without one: from SHA-256 over its identity, so that every group, redelivery
-    /// and retry of it shares one trace. Sampled; a sampler decides from the trace id alone.
+    /// and retry of it shares one trace. Sampled, until a [`Sampler`](crate::Sampler) decides from the trace id alone.
     pub fn derived(source: &str, id: &str) -> Self {
         let hash = Sha256::new().chain_update(source).chain_update(b"\n").chain_update(id).finalize();
         let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
         trace_id.copy_from_slice(&hash[..16]);
         span_id.copy_from_slice(&hash[16..24]);
         Self { trace_id, span_id, flags: SAMPLED, state: None }
+    }
+
+    /// Whether the trace is recorded.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    pub(crate) fn set_sampled(&mut self, sampled: bool) {
+        self.flags = if sampled { self.flags | SAMPLED } else { self.flags & !SAMPLED };
     }
 
     /// The trace id in hex.

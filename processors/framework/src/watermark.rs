@@ -15,6 +15,7 @@ pub(crate) struct Watermark<T> {
 struct Slot<T> {
     offset: i64,
     bytes: usize,
+    timestamp_ms: i64,
     done: Option<T>,
 }
 
@@ -23,13 +24,13 @@ impl<T> Watermark<T> {
         Self { slots: VecDeque::new(), bytes: 0 }
     }
 
-    /// A record of this size was received; false when it is not beyond the last one, and so is a repeat that must be
-    /// dropped.
-    pub(crate) fn receive(&mut self, offset: i64, bytes: usize) -> bool {
+    /// A record of this size and timestamp was received; false when it is not beyond the last one, and so is a repeat that
+    /// must be dropped.
+    pub(crate) fn receive(&mut self, offset: i64, bytes: usize, timestamp_ms: i64) -> bool {
         if self.slots.back().is_some_and(|last| offset <= last.offset) {
             return false;
         }
-        self.slots.push_back(Slot { offset, bytes, done: None });
+        self.slots.push_back(Slot { offset, bytes, timestamp_ms, done: None });
         self.bytes += bytes;
         true
     }
@@ -42,6 +43,11 @@ impl<T> Watermark<T> {
     /// Bytes of those.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Offset and timestamp of the first of those.
+    pub(crate) fn oldest(&self) -> Option<(i64, i64)> {
+        self.slots.front().map(|slot| (slot.offset, slot.timestamp_ms))
     }
 
     /// A record is finished and leaves this behind. One that is not under way is ignored.
@@ -81,8 +87,8 @@ mod tests {
             let offsets: Vec<i64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
             let mut open: BTreeSet<i64> = offsets.iter().copied().collect();
             let mut watermark = Watermark::new();
-            prop_assert!(offsets.iter().all(|o| watermark.receive(*o, 3)));
-            prop_assert!(!watermark.receive(offsets[0], 3), "a repeat is refused");
+            prop_assert!(offsets.iter().all(|o| watermark.receive(*o, 3, 7 * o)));
+            prop_assert!(!watermark.receive(offsets[0], 3, 0), "a repeat is refused");
             let mut passed = 0;
             for index in order {
                 let offset = *index.get(&offsets);
@@ -96,6 +102,8 @@ mod tests {
                 let model = offsets.iter().copied().take_while(|o| !open.contains(o)).last().unwrap_or(0);
                 prop_assert_eq!(passed, model);
                 prop_assert_eq!(watermark.bytes(), 3 * watermark.len());
+                let oldest = offsets.iter().find(|o| **o > passed).map(|o| (*o, 7 * o));
+                prop_assert_eq!(watermark.oldest(), oldest);
             }
         }
     }
@@ -104,7 +112,7 @@ mod tests {
     #[test]
     fn a_slow_record_holds_the_watermark() {
         let mut watermark = Watermark::new();
-        assert!((10..=20).all(|o| watermark.receive(o, 3)));
+        assert!((10..=20).all(|o| watermark.receive(o, 3, 0)));
         (11..=20).for_each(|o| watermark.finish(o, ()));
         assert!(watermark.pass().is_none());
         watermark.finish(10, ());

@@ -14,6 +14,7 @@ mod partition;
 mod circuits;
 mod failures;
 mod job;
+mod open;
 mod step;
 
 mod batch;
@@ -57,6 +58,8 @@ const AHEAD: usize = 4;
 /// A head that is due this soon is waited for without telling the source, unless more than a few records wait behind it.
 const SHORT: Duration = Duration::from_millis(200);
 const FEW: usize = 100;
+/// How often others are told where the partitions stand.
+const PLACES: Duration = Duration::from_secs(1);
 
 /// The engine of one consumer group in one process.
 pub struct Worker {
@@ -77,6 +80,9 @@ pub struct Worker {
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     starts: u64,
+    /// Whether partitions have moved since others were told, and when they may be told again.
+    places_changed: bool,
+    places_at: Duration,
     /// Set once the process is to stop: when it gives up.
     stopping: Option<Duration>,
     closing: bool,
@@ -140,6 +146,7 @@ impl Worker {
         self.assembly.advance(now, flush, &self.partitions);
         self.report_moves();
         self.state.set(Metric::InFlight, self.under_way() as u64);
+        self.tell_places(now);
         more
     }
 
@@ -253,10 +260,6 @@ impl Worker {
             }
             Outcome::Retry(pause, why) => {
                 let failed = job.failed + 1;
-                tracing::warn!(
-                    group = %self.step.group.id, partition = %job.partition, offset = job.record.offset, attempt = failed,
-                    retry_in = ?pause, error = %why, "a record failed; its partition waits and tries it again"
-                );
                 let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
                 let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
                 self.note(&job.partition, Some(why));
@@ -400,7 +403,17 @@ impl Worker {
         lives.chain(self.stopping).chain(self.assembly.next_wake(&self.partitions)).min()
     }
 
-    fn count_partitions(&self) {
+    /// Tells others where the partitions stand: once a second, and once nothing is under way.
+    fn tell_places(&mut self, now: Duration) {
+        if self.places_changed && (now >= self.places_at || self.is_quiet()) {
+            self.state.set_places(self.partitions.iter().map(|(id, p)| (id.clone(), p.place())).collect());
+            self.places_changed = false;
+            self.places_at = now + PLACES;
+        }
+    }
+
+    fn count_partitions(&mut self) {
+        self.places_changed = true;
         let stopped = self.partitions.values().filter(|p| p.life == Life::Stopped).count();
         self.state.set(Metric::Partitions, self.partitions.len() as u64);
         self.state.set(Metric::Stopped, stopped as u64);

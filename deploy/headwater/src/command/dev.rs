@@ -84,7 +84,7 @@ async fn on(
         applied = apply(&app, &outside) => applied?,
         () = stop.requested() => return Ok(()),
     }
-    let states = States::default();
+    let states = States::with_spans(app.spans.clone());
     let health = Health::new(states.clone(), Some(outside.database.clone()));
     let server = Server::start(listener, health.clone())?;
     let lines = lines(endpoints, &overlay, &server);

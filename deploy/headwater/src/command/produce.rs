@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use headwater::{
-    EventType, Outgoing, Time,
+    EventType, Message, Outgoing, Span, Time, Tracing,
     codec::{Encoder, WriterSchema, split},
     first_headers,
     ports::{SchemaError, Schemas as _},
@@ -96,6 +96,7 @@ struct Target {
     encoder: Encoder,
     schema: Arc<WriterSchema>,
     key: Key,
+    tracing: Tracing,
 }
 
 enum Key {
@@ -110,7 +111,7 @@ impl Target {
     /// bound topic under the newest schema registered for that.
     async fn find(app: &App, outside: &Outside, arguments: ProduceArguments) -> Result<Self> {
         let ProduceArguments { event_type, key } = arguments;
-        let catalogue = app.pipeline.catalogue();
+        let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
         let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
         if let Some(facts) = catalogue.get(&event_type) {
             let topic = topic_of(facts.name);
@@ -123,7 +124,7 @@ impl Target {
             })?;
             let schema = WriterSchema::parse(id, facts.schema, &[])?;
             let key = key.map_or(Key::Of(*facts), Key::Field);
-            return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key });
+            return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing });
         }
         let Some(topic) = bound else {
             let known: Vec<&str> = catalogue
@@ -146,15 +147,17 @@ impl Target {
         })?;
         let text = outside.registry.by_id(id).await?;
         let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
-        Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key: Key::Field(key) })
+        let key = Key::Field(key);
+        Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing })
     }
 
     async fn send(&self, producer: &Producer, lines: impl Iterator<Item = Line>, tally: &mut Tally) -> Result<()> {
-        let (mut records, mut numbers) = (Vec::new(), Vec::new());
+        let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in lines {
             match line.and_then(|line| self.record(&line)) {
-                Ok(record) => {
+                Ok((record, span)) => {
                     records.push(record);
+                    spans.extend(span);
                     numbers.push(number);
                 }
                 Err(why) => tally.refuse(number, &why)?,
@@ -168,7 +171,8 @@ impl Target {
         Ok(())
     }
 
-    fn record(&self, line: &[u8]) -> Result<Outgoing, String> {
+    /// The span ends when the record is sent.
+    fn record(&self, line: &[u8]) -> Result<(Outgoing, Option<Span>), String> {
         let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
         let value = self.encoder.encode_json(&json).map_err(|error| error.to_string())?;
         let key = match &self.key {
@@ -182,14 +186,18 @@ impl Target {
                 _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),
             },
         };
-        let headers = first_headers(&Uuid::new_v4().to_string(), SOURCE, &self.event_type, &key, Time::now());
-        Ok(Outgoing {
+        let id = Uuid::new_v4().to_string();
+        let message = Message { topic: &self.topic, partition: None, id: &id, correlation_id: &id, causation_id: None };
+        let (trace, span) = self.tracing.first(SOURCE, message);
+        let headers = first_headers(&id, SOURCE, &self.event_type, &key, Time::now(), &trace);
+        let record = Outgoing {
             topic: self.topic.clone(),
             partition: None,
             key: Some(key.into_bytes()),
             value: Some(value),
             headers,
-        })
+        };
+        Ok((record, span))
     }
 }
 

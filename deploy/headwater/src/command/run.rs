@@ -21,7 +21,7 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let chosen = app.select(&arguments.group)?;
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let outside = Outside::new(&app)?;
-    let states = States::default();
+    let states = States::with_spans(app.spans.clone());
     let health = Health::new(states.clone(), chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone()));
     let server = Server::start(Server::listen(app.config.http.addr).await?, health.clone())?;
     let mut groups = Groups::start(&app, &outside, instance.name(), &chosen, &states)?;

@@ -34,7 +34,9 @@ impl Worker {
                     Committed::Done => Vec::new(),
                     Committed::Fenced(partitions) => partitions,
                 };
-                self.assembly.book(batch, &fenced, &mut self.partitions, &mut self.moved, &self.state);
+                let (partitions, moved) = (&mut self.partitions, &mut self.moved);
+                self.assembly.book(batch, &fenced, partitions, moved, &self.state, self.clock.as_ref());
+                self.places_changed = true;
                 self.fenced(fenced);
                 return Ok(());
             }
@@ -90,7 +92,7 @@ impl Worker {
             blocks: false,
             record,
         };
-        let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why)) else { return };
+        let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why), None) else { return };
         self.assembly.instead(Finished::new(job, effects, self.clock.elapsed()), from);
     }
 

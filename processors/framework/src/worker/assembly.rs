@@ -14,7 +14,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     metrics::{GroupState, Metric},
-    ports::{BoxFuture, Committer, From},
+    ports::{BoxFuture, Clock, Committer, From},
     record::{Record, TopicPartition},
     unit::{CommitError, Committed},
 };
@@ -47,6 +47,7 @@ pub(crate) struct Assembly {
     again: VecDeque<Batch>,
     committing: usize,
     committing_bytes: usize,
+    committing_since: Duration,
     forgotten: Vec<TopicPartition>,
     failures: u32,
     paused_until: Duration,
@@ -65,6 +66,7 @@ impl Assembly {
             again: VecDeque::new(),
             committing: 0,
             committing_bytes: 0,
+            committing_since: Duration::ZERO,
             forgotten: Vec::new(),
             failures: 0,
             paused_until: Duration::ZERO,
@@ -124,6 +126,7 @@ impl Assembly {
             Store::Busy(Box::pin(start(committer, starts)))
         } else if let Some(batch) = self.next_batch(now, flush, partitions) {
             (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes());
+            self.committing_since = now;
             Store::Busy(Box::pin(commit(committer, batch)))
         } else {
             Store::Idle(committer)
@@ -183,14 +186,21 @@ impl Assembly {
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         moved: &mut BTreeMap<TopicPartition, i64>,
         state: &GroupState,
+        clock: &dyn Clock,
     ) {
         state.add(Metric::Commits, 1);
+        state.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committing_since));
+        state.observe_size(Metric::BatchRecords, batch.records.len());
+        let now = clock.now();
         let taken = |id: &TopicPartition| !fenced.contains(id);
-        for Covered { partition: id, start, offset, fate, outgoing, rows, markers, .. } in batch.records {
+        for Covered { partition: id, start, offset, fate, outgoing, rows, markers, event_time, .. } in batch.records {
             let ours = partitions.get_mut(&id).filter(|p| p.start == start && taken(&id));
             let Some(partition) = ours else { continue };
             match fate {
-                Fate::Processed => state.add(Metric::Emitted, outgoing as u64),
+                Fate::Processed => {
+                    state.add(Metric::Emitted, outgoing as u64);
+                    event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
+                }
                 Fate::Retried => state.add(Metric::Retries, 1),
                 Fate::Dead(kind) => state.letter(kind),
             }

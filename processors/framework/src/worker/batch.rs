@@ -9,6 +9,8 @@ use super::{
 use crate::{
     owned::Role,
     record::{Outgoing, Position, Record, TopicPartition},
+    spans::Span,
+    time::Time,
     unit::{Progress, Row, Unit},
 };
 
@@ -36,6 +38,10 @@ pub(crate) struct Covered {
     pub(super) markers: usize,
     /// Bytes of the record and of what it publishes.
     pub(super) bytes: usize,
+    /// When its event happened, where that is known.
+    pub(super) event_time: Option<Time>,
+    /// Spans that end with it: those of what it publishes, and a row's attempt.
+    pub(super) _spans: Vec<Span>,
 }
 
 impl Batch {
@@ -132,7 +138,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    pub(crate) fn new(job: Job, effects: Effects, at: Duration) -> Self {
+    pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
         let Job { partition, role, start, record, .. } = job;
@@ -147,6 +153,8 @@ impl Finished {
             outgoing: effects.outgoing.len(),
             rows: usize::from(effects.row.is_some()),
             markers: usize::from(effects.marker.is_some()),
+            event_time: effects.event_time,
+            _spans: std::mem::take(&mut effects.spans),
         };
         Self { covered, effects, at }
     }

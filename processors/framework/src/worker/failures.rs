@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use super::job::{Effects, Fate, Job, Outcome};
+use super::job::{Effects, Fate, Job, Outcome, Seen};
 use crate::{
-    delivered::{Delivered, Trust},
+    delivered::Delivered,
     fault::Fault,
-    headers::Attributes,
     ladder::Ladder,
     owned::Owned,
     policy::Order,
     record::{Outgoing, Record},
+    spans::{Message, Span, Tracing},
     time::Time,
     trace::TraceContext,
     unit::Marker,
@@ -29,6 +29,7 @@ pub(crate) struct Failures {
     owned: Owned,
     ladder: Ladder,
     order: Order,
+    tracing: Tracing,
     log: Mutex<Log>,
 }
 
@@ -39,78 +40,103 @@ struct Log {
 }
 
 impl Failures {
-    pub(crate) fn new(group: &str, processor: &str, ladder: Ladder, order: Order) -> Self {
+    pub(crate) fn new(group: &str, processor: &str, ladder: Ladder, order: Order, tracing: Tracing) -> Self {
         let (group, processor) = (group.to_owned(), processor.to_owned());
-        Self { owned: Owned::of(&group), group, processor, ladder, order, log: Mutex::default() }
+        Self { owned: Owned::of(&group), group, processor, ladder, order, tracing, log: Mutex::default() }
     }
 
     /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
-    pub(crate) fn again(&self, job: &Job, mut delivered: Delivered, fault: &Fault, now: Time) -> Outcome {
+    pub(crate) fn again(&self, job: &Job, mut delivered: Delivered, fault: &Fault, now: Time, seen: &Seen) -> Outcome {
         let failed = delivered.attempts.saturating_add(1);
         let Some(delay) = self.ladder.after(failed) else {
-            return Outcome::Done(self.letter(&job.record, delivered, fault, now));
+            return Outcome::Done(self.letter(&job.record, delivered, fault, now, seen));
         };
+        let trace_id = seen.meta.as_ref().map(|meta| meta.trace.trace_id_hex());
         if self.order == Order::Partition {
+            tracing::warn!(
+                trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+                retry_in = %delay, error = %fault.detail, "a record failed; its partition waits and tries it again"
+            );
             return Outcome::Retry(delay.get(), fault.message.clone());
         }
         tracing::debug!(
-            group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed, retry_in = %delay,
-            error = %fault.detail, "a record failed and waits on a retry topic"
+            trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+            retry_in = %delay, error = %fault.detail, "a record failed and waits on a retry topic"
         );
         delivered.attempts = failed;
         let mut waiting = delivered.failed(fault, &self.group, &self.processor, now.millis());
         waiting.due_ms = Some(now.plus(delay.get()).millis());
-        let retry = self.hop(&waiting, &job.record, self.owned.retry(delay));
-        Outcome::Done(Effects { outgoing: vec![retry], fate: Fate::Retried, ..Effects::default() })
+        let (retry, span) = self.hop(&waiting, &job.record, self.owned.retry(delay), seen);
+        let spans = span.into_iter().collect();
+        Outcome::Done(Effects { outgoing: vec![retry], spans, fate: Fate::Retried, ..Effects::default() })
     }
 
     /// The record as a dead letter: its last attempt counted, its bytes untouched.
-    pub(crate) fn letter(&self, record: &Record, mut delivered: Delivered, fault: &Fault, now: Time) -> Effects {
+    pub(crate) fn letter(
+        &self,
+        record: &Record,
+        mut delivered: Delivered,
+        fault: &Fault,
+        now: Time,
+        seen: &Seen,
+    ) -> Effects {
         delivered.attempts = delivered.attempts.saturating_add(1);
         let dead = delivered.failed(fault, &self.group, &self.processor, now.millis());
-        self.log(record, &dead, fault, now);
-        let letter = self.hop(&dead, record, self.owned.dlq());
-        Effects { outgoing: vec![letter], fate: Fate::Dead(fault.kind), ..Effects::default() }
+        self.log(record, &dead, fault, now, seen);
+        let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
+        let spans = span.into_iter().collect();
+        Effects { outgoing: vec![letter], spans, fate: Fate::Dead(fault.kind), ..Effects::default() }
     }
 
     /// The news that a dead letter which was sent back has succeeded; `None` where the record was none.
-    pub(crate) fn marker(&self, record: &Record, delivered: &Delivered) -> Option<Marker> {
-        (delivered.redrives > 0).then(|| Marker {
-            place: record.place(),
-            record: delivered.marker(record, &self.owned, &self.group, &self.processor),
-        })
+    pub(crate) fn marker(&self, record: &Record, delivered: &Delivered, seen: &Seen) -> Option<(Marker, Option<Span>)> {
+        if delivered.redrives == 0 {
+            return None;
+        }
+        let (_, span) = self.send(&self.owned.dlq(), delivered, record, seen);
+        let news = delivered.marker(record, &self.owned, &self.group, &self.processor);
+        Some((Marker { place: record.place(), record: news }, span))
     }
 
-    fn hop(&self, delivered: &Delivered, record: &Record, topic: String) -> Outgoing {
-        delivered.hop(record, topic, trace(record, delivered).as_ref())
+    fn hop(&self, delivered: &Delivered, record: &Record, topic: String, seen: &Seen) -> (Outgoing, Option<Span>) {
+        let (trace, span) = self.send(&topic, delivered, record, seen);
+        (delivered.hop(record, topic, trace.as_ref()), span)
     }
 
-    fn log(&self, record: &Record, dead: &Delivered, fault: &Fault, now: Time) {
+    /// The context that the record carries on, and its span, which the hop ends.
+    fn send(
+        &self,
+        topic: &str,
+        delivered: &Delivered,
+        record: &Record,
+        seen: &Seen,
+    ) -> (Option<TraceContext>, Option<Span>) {
+        let Some(meta) = &seen.meta else { return (None, None) };
+        let message = Message {
+            topic,
+            partition: Some(delivered.origin_of(record).partition.partition),
+            id: &meta.id,
+            correlation_id: &meta.correlation_id,
+            causation_id: meta.causation_id.as_deref(),
+        };
+        match self.tracing.send(&seen.attempt, &meta.trace, message) {
+            Some((trace, span)) => (Some(trace), Some(span)),
+            None => (Some(meta.trace.clone()), None),
+        }
+    }
+
+    fn log(&self, record: &Record, dead: &Delivered, fault: &Fault, now: Time, seen: &Seen) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if now < log.next {
             log.silent += 1;
             return;
         }
+        let trace_id = seen.meta.as_ref().map(|meta| meta.trace.trace_id_hex());
         tracing::warn!(
-            group = %self.group, partition = %record.place(), offset = record.offset, kind = fault.kind.as_str(),
+            trace_id, group = %self.group, partition = %record.place(), offset = record.offset, kind = fault.kind.as_str(),
             attempts = dead.attempts, fingerprint = dead.fingerprint, error = %fault.detail, not_logged_before = log.silent,
             "a record is a dead letter: see `headwater dlq groups`"
         );
         *log = Log { next: now.plus(LOG_EVERY), silent: 0 };
     }
-}
-
-/// The trace that the record belongs to: what it carries, or what follows from its id and source.
-fn trace(record: &Record, delivered: &Delivered) -> Option<TraceContext> {
-    let mut attributes = Attributes::read(&record.headers, Trust::Nobody);
-    if attributes.trace.is_some() {
-        return attributes.trace;
-    }
-    // A broken id or source has no trace of its own to derive.
-    if attributes.broken.is_some() {
-        return None;
-    }
-    attributes.delivered.get_or_insert_default().origin = Some(delivered.origin_of(record));
-    let meta = attributes.complete(record, String::new(), <_>::default(), <_>::default());
-    Some(meta.trace)
 }

@@ -8,6 +8,8 @@ use crate::{
     lanes::Lane,
     owned::Role,
     record::{Outgoing, Record, TopicPartition},
+    spans::{Attempt, Span},
+    time::Time,
     unit::{Marker, RowData},
 };
 
@@ -56,6 +58,10 @@ pub(crate) struct Effects {
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
     /// Few records have one.
     pub(crate) marker: Option<Box<Marker>>,
+    /// When the event happened, where that is known.
+    pub(crate) event_time: Option<Time>,
+    /// Spans that end when all this is durable.
+    pub(crate) spans: Vec<Span>,
     pub(crate) fate: Fate,
 }
 
@@ -69,4 +75,18 @@ pub(crate) enum Fate {
     Retried,
     /// It is a dead letter.
     Dead(Kind),
+}
+
+/// A record as far as an attempt at it has understood it, and the attempt's span.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Nothing where the record's headers are too broken to say which trace it belongs to.
+    pub(crate) meta: Option<Arc<Meta>>,
+    pub(crate) attempt: Attempt,
+}
+
+impl Seen {
+    pub(crate) fn new(meta: Arc<Meta>, attempt: Attempt) -> Self {
+        Self { meta: Some(meta), attempt }
+    }
 }

@@ -6,6 +6,7 @@ use super::{ahead::schema_of, batch::Finished, job::Job};
 use crate::{
     delivered::due_ms,
     lanes::{Lane, Lanes},
+    metrics::Place,
     owned::Role,
     ports::Clock,
     record::{Record, TopicPartition},
@@ -91,10 +92,17 @@ impl Partition {
     /// Takes records in; repeats are dropped.
     pub(crate) fn receive(&mut self, records: Vec<Record>) {
         for record in records {
-            if self.watermark.receive(record.offset, record.size()) {
+            if self.watermark.receive(record.offset, record.size(), record.timestamp_ms) {
                 self.pending.push_back(record);
             }
         }
+    }
+
+    /// Where it stands, for who looks from outside.
+    pub(crate) fn place(&self) -> Place {
+        let oldest = self.watermark.oldest();
+        let known = (self.durable >= 0).then_some(self.durable);
+        Place { next: known.or(oldest.map(|(offset, _)| offset)), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
     }
 
     /// Whether a new record may begin.

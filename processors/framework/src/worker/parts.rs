@@ -14,12 +14,14 @@ use crate::{
     breaker::BreakerSettings,
     catalogue::Catalogue,
     emit::Encoders,
+    ids,
     ladder::Ladder,
     metrics::GroupState,
     pipeline::{Group, Work},
     policy::Order,
     ports::{Clock, Committer, SchemaError, Source},
     schemas::SchemaCache,
+    spans::Tracing,
 };
 
 /// The bounds of one group.
@@ -118,12 +120,14 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What others see of the group.
     pub state: Arc<GroupState>,
+    /// How its records are traced.
+    pub tracing: Tracing,
 }
 
 impl Worker {
     /// Looks up what the group emits in the registry and waits through its outages.
     pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
-        let Parts { group, catalogue, settings, source, committer, schemas, clock, state } = parts;
+        let Parts { group, catalogue, settings, source, committer, schemas, clock, state, tracing } = parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
@@ -137,7 +141,9 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), settings.order),
+            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), settings.order, tracing.clone()),
+            tracing,
+            source: ids::emitted_source(&group.name),
             circuits,
             group,
         };
@@ -155,6 +161,8 @@ impl Worker {
             ahead: Ahead::default(),
             moved: BTreeMap::new(),
             starts: 0,
+            places_changed: false,
+            places_at: Duration::ZERO,
             stopping: None,
             closing: false,
         })

@@ -1,6 +1,13 @@
 //! One record: from bytes to what it asks for.
 
-use std::{any::Any as Panic, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    any::Any as Panic,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt,
@@ -8,10 +15,10 @@ use futures_util::{
 };
 
 use crate::{
-    catalogue::{Catalogue, Typed, unknown_record},
-    codec::{self, CodecError, WriterSchema},
-    delivered::{Delivered, Trust},
-    emit::{Encoders, Outbox},
+    catalogue::{Catalogue, Typed},
+    codec::{CodecError, WriterSchema},
+    delivered::Delivered,
+    emit::{Cause, Encoders, Outbox},
     event::Meta,
     failure::{Failure, Kind, Result},
     fault::Fault,
@@ -22,16 +29,16 @@ use crate::{
     pipeline::{Group, Work},
     ports::{BoxFuture, Clock},
     processor::{Interest, ProcessError, Processor},
-    record::Record,
     schemas::{NoSchema, SchemaCache},
-    sink::Sink,
+    spans::{Attempt, Tracing},
     unit::RowData,
 };
 
 use super::{
     circuits::{Circuits, Ended, Leave},
     failures::Failures,
-    job::{Effects, Job, Outcome},
+    job::{Effects, Job, Outcome, Seen},
+    open::{Opened, missing_key},
 };
 
 /// Who asks to wait for no time at all is asked again this much later.
@@ -66,22 +73,34 @@ pub(crate) struct Step {
     /// The largest record that is read, bytes of its value.
     pub(crate) record_limit: usize,
     pub(crate) failures: Failures,
+    pub(crate) tracing: Tracing,
+    /// What the events that it emits name as their source.
+    pub(crate) source: String,
     pub(crate) circuits: Circuits,
-}
-
-/// A record that needs its schema to go on.
-struct Opened<'a> {
-    attributes: Attributes,
-    schema_id: u32,
-    datum: &'a [u8],
 }
 
 /// The function at work; it owns all it needs.
 struct Working {
     meta: Arc<Meta>,
+    attempt: Attempt,
     work: BoxFuture<'static, Result<Outbox, ProcessError>>,
     /// `None` for a fallback, which calls no dependency.
     leave: Option<Leave>,
+    began: Duration,
+}
+
+type Done = Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>;
+
+impl Working {
+    /// One look at the function, with the record's trace as the current one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        let _entered = self.attempt.enter(&self.meta.trace);
+        AssertUnwindSafe(&mut self.work).catch_unwind().poll_unpin(cx)
+    }
+
+    fn seen(self) -> (Seen, Option<Leave>, Duration) {
+        (Seen::new(self.meta, self.attempt), self.leave, self.began)
+    }
 }
 
 enum Next {
@@ -104,12 +123,13 @@ impl Step {
         };
         match next {
             Next::Over(outcome) => Begun::Over(job, outcome),
-            Next::Working(mut working) => match AssertUnwindSafe(&mut working.work).catch_unwind().now_or_never() {
-                Some(done) => {
-                    let outcome = self.outcome(&job, &working.meta, working.leave, done);
+            // Whoever goes on is polled again at once, by whom it wakes then.
+            Next::Working(mut working) => match working.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(done) => {
+                    let outcome = self.outcome(&job, working, done);
                     Begun::Over(job, outcome)
                 }
-                None => Begun::Running(self.clone().finish(job, working).boxed()),
+                Poll::Pending => Begun::Running(self.clone().finish(job, working).boxed()),
             },
         }
     }
@@ -118,7 +138,7 @@ impl Step {
         job.begun = true;
         let outcome = match self.schemas.get(schema_id).await {
             Ok(_) => None,
-            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &Fault::new(Kind::Decode, why))),
+            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &Fault::new(Kind::Decode, why), None)),
             Err(NoSchema::Outage(why)) => {
                 Some(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
             }
@@ -127,95 +147,35 @@ impl Step {
     }
 
     /// Waits for the function, up to the time limit.
-    async fn finish(self: Arc<Self>, job: Job, working: Working) -> (Job, Outcome) {
+    async fn finish(self: Arc<Self>, job: Job, mut working: Working) -> (Job, Outcome) {
         let limit = self.clock.sleep(self.time_limit);
-        let outcome = match select(AssertUnwindSafe(working.work).catch_unwind(), limit).await {
-            Either::Left((done, _)) => self.outcome(&job, &working.meta, working.leave, done),
-            Either::Right(_) => {
+        let done = match select(poll_fn(|cx| working.poll(cx)), limit).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        };
+        let outcome = match done {
+            Some(done) => self.outcome(&job, working, done),
+            None => {
                 let fault =
                     Fault::new(Kind::Timeout, format!("no result within the time limit of {:?}", self.time_limit));
-                self.failed(&job, working.leave, Ended::Badly("a call was past its time limit"), fault)
+                self.failed(&job, working, Ended::Badly("a call was past its time limit"), &fault)
             }
         };
         (job, outcome)
     }
 
-    /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
-    fn open<'a>(&self, job: &'a Job) -> Result<Opened<'a>, Outcome> {
-        let record = &job.record;
-        if matches!(self.group.work, Work::DeadLetters) {
-            return Err(self.keep_letter(record));
-        }
-        let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why));
-        let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
-        if !job.begun {
-            self.state.add(Metric::HeadersIgnored, attributes.ignored);
-            self.state.add(Metric::HeadersForged, attributes.spoofed);
-        }
-        if let Some(why) = attributes.broken.take() {
-            return Err(contract(why));
-        }
-        let typed = self.type_of(record, &attributes);
-        if let Typed::Is(event_type) = &typed {
-            self.check(job, &attributes, event_type)?;
-        }
-        let Some(value) = record.value.as_deref() else {
-            return Err(match typed {
-                Typed::Is(event_type) => self.tombstone(job, attributes, event_type),
-                Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
-            });
-        };
-        if value.len() > self.record_limit {
-            let limit = self.record_limit;
-            return Err(contract(format!("the value is {} bytes, over the limit of {limit}", value.len())));
-        }
-        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error))?;
-        Ok(Opened { attributes, schema_id, datum })
-    }
-
-    fn trust(&self, role: Role) -> Trust<'_> {
-        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
-    }
-
-    /// By the topic where the record first stood.
-    fn type_of(&self, record: &Record, attributes: &Attributes) -> Typed {
-        let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
-        self.catalogue.type_of(topic, attributes.event_type.as_deref())
-    }
-
-    /// Whether the type may stand on this topic, and whether the group takes it.
-    fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
-        let origin = attributes.origin();
-        let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
-        if !Catalogue::belongs(topic, event_type) {
-            let why = format!("event type `{event_type}` does not belong on topic {topic}");
-            return Err(self.dead(job, &Fault::new(Kind::Contract, why)));
-        }
-        if !self.interest.takes(event_type) {
-            self.state.add(Metric::Skipped, 1);
-            return Err(self.done(job, Effects::default()));
-        }
-        Ok(())
-    }
-
-    fn tombstone(&self, job: &Job, attributes: Attributes, event_type: String) -> Outcome {
-        let contract = |why: &str| self.dead(job, &Fault::new(Kind::Contract, why));
-        match &self.group.work {
-            Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
-                let meta = self.meta(job, attributes, event_type);
-                self.done(job, Effects { row: Some((meta, None)), ..Effects::default() })
+    /// The record's row; the attempt ends when that is durable.
+    pub(super) fn store(&self, job: &Job, seen: (Arc<Meta>, Attempt), data: Option<RowData>) -> Outcome {
+        let (meta, attempt) = seen;
+        let seen = Seen::new(meta.clone(), attempt);
+        let outcome = self.done(job, Effects { row: Some((meta, data)), ..Effects::default() }, &seen);
+        match outcome {
+            Outcome::Done(mut effects) => {
+                effects.spans.extend(seen.attempt.into_span());
+                Outcome::Done(effects)
             }
-            Work::Sink(sink) if sink.delete => contract("a tombstone without a key deletes nothing"),
-            _ => contract("a null value where nothing takes tombstones"),
+            other => other,
         }
-    }
-
-    /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
-    fn keep_letter(&self, record: &Record) -> Outcome {
-        let attributes = Attributes::read(&record.headers, Trust::Anyone);
-        let event_type = attributes.event_type.clone().unwrap_or_default();
-        let meta = Arc::new(self.catalogue.complete(record, attributes, event_type));
-        Outcome::Done(Effects { row: Some((meta, None)), ..Effects::default() })
     }
 
     /// Goes on with the schema at hand.
@@ -228,20 +188,19 @@ impl Step {
                 Err(outcome) => return Next::Over(outcome),
             },
         };
-        let meta = self.meta(job, attributes, event_type);
         match &self.group.work {
-            Work::Process(processor) => self.process(job, processor.as_ref(), meta, schema, datum),
+            Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
             Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
                 let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
-                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why)))
+                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
             }
-            Work::Sink(_) | Work::DeadLetters => Next::Over(match schema.value(datum) {
-                Ok(value) => {
-                    let data = Some(RowData { schema: schema.clone(), value });
-                    self.done(job, Effects { row: Some((meta, data)), ..Effects::default() })
-                }
-                Err(error) => self.unreadable(job, &error),
-            }),
+            Work::Sink(_) | Work::DeadLetters => {
+                let seen = self.see(job, attributes, event_type);
+                Next::Over(match schema.value(datum) {
+                    Ok(value) => self.store(job, seen, Some(RowData { schema: schema.clone(), value })),
+                    Err(error) => self.unreadable(job, &error, Some(Seen::new(seen.0, seen.1))),
+                })
+            }
         }
     }
 
@@ -250,11 +209,12 @@ impl Step {
         &self,
         job: &Job,
         processor: &dyn Processor,
-        meta: Arc<Meta>,
+        (attributes, event_type): (Attributes, String),
         schema: &WriterSchema,
         datum: &[u8],
     ) -> Next {
-        let (processor, leave) = match (self.circuits.admit(self.clock.elapsed(), &self.state), &self.group.fallback) {
+        let began = self.clock.elapsed();
+        let (processor, leave) = match (self.circuits.admit(began, &self.state), &self.group.fallback) {
             (Ok(leave), _) => (processor, Some(leave)),
             (Err(_), Some(fallback)) => {
                 self.state.add(Metric::Fallbacks, 1);
@@ -262,102 +222,111 @@ impl Step {
             }
             (Err(refusal), None) => return Next::Over(Outcome::Refused(refusal.until, refusal.why)),
         };
+        let (meta, attempt) = self.see(job, attributes, event_type);
         let out = Outbox::new(self.encoders.clone());
         let delivery = Delivery { meta: &meta, schema, datum };
-        match std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out))) {
-            Ok(work) => Next::Working(Working { meta, work, leave }),
-            Err(panic) => {
-                Next::Over(self.failed(job, leave, Ended::Badly("a call panicked"), panicked(panic.as_ref())))
-            }
-        }
-    }
-
-    fn type_by_schema(&self, job: &Job, attributes: &Attributes, schema: &WriterSchema) -> Result<String, Outcome> {
-        let name = schema.full_name().unwrap_or_default();
-        let Some(event_type) = self.catalogue.by_record(name) else {
-            return Err(self.dead(job, &Fault::new(Kind::Contract, unknown_record(name))));
+        let called = {
+            let _entered = attempt.enter(&meta.trace);
+            std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out)))
         };
-        self.check(job, attributes, event_type)?;
-        Ok(event_type.to_owned())
-    }
-
-    fn meta(&self, job: &Job, mut attributes: Attributes, event_type: String) -> Arc<Meta> {
-        if job.failed > 0 {
-            let delivered = attributes.delivered.get_or_insert_default();
-            delivered.attempts = delivered.attempts.saturating_add(job.failed);
-        }
-        Arc::new(self.catalogue.complete(&job.record, attributes, event_type))
-    }
-
-    fn outcome(
-        &self,
-        job: &Job,
-        meta: &Meta,
-        leave: Option<Leave>,
-        done: Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>,
-    ) -> Outcome {
-        let error = match done {
-            Ok(Ok(out)) => {
-                self.ended(leave, Ended::Well);
-                let outgoing = out.seal(meta, &self.group.name);
-                return self.done(job, Effects { outgoing, ..Effects::default() });
+        match called {
+            Ok(work) => Next::Working(Working { meta, attempt, work, leave, began }),
+            Err(panic) => {
+                let work = Box::pin(std::future::pending());
+                let working = Working { meta, attempt, work, leave, began };
+                let fault = panicked(panic.as_ref());
+                Next::Over(self.failed(job, working, Ended::Badly("a call panicked"), &fault))
             }
+        }
+    }
+
+    fn outcome(&self, job: &Job, working: Working, done: Done) -> Outcome {
+        let error = match done {
+            Ok(Ok(out)) => return self.succeeded(job, working, out),
             Ok(Err(error)) => error,
-            Err(panic) => return self.failed(job, leave, Ended::Badly("a call panicked"), panicked(panic.as_ref())),
+            Err(panic) => {
+                let fault = panicked(panic.as_ref());
+                return self.failed(job, working, Ended::Badly("a call panicked"), &fault);
+            }
         };
         let ended = Ended::With(&error);
         match &error {
             ProcessError::Failed(Failure::Retry(cause)) => {
-                self.failed(job, leave, ended, Fault::of(Kind::Exhausted, cause))
+                self.failed(job, working, ended, &Fault::of(Kind::Exhausted, cause))
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
-                self.ended(leave, ended);
-                self.dead(job, &Fault::of(Kind::Rejected, cause))
+                let (seen, ..) = self.ended(working, ended);
+                self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))
             }
             ProcessError::Failed(Failure::Throttled(after)) => {
-                self.ended(leave, ended);
+                let (seen, ..) = self.ended(working, ended);
+                seen.attempt.waits("throttled");
                 self.state.add(Metric::Throttled, 1);
                 Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
             }
             ProcessError::Codec(error) => {
-                self.ended(leave, ended);
-                self.unreadable(job, error)
+                let (seen, ..) = self.ended(working, ended);
+                self.unreadable(job, error, Some(seen))
             }
         }
     }
 
+    fn succeeded(&self, job: &Job, working: Working, out: Outbox) -> Outcome {
+        let (seen, _) = self.ended(working, Ended::Well);
+        let Some(meta) = &seen.meta else { return Outcome::Done(Effects::default()) };
+        let cause = Cause {
+            meta,
+            attempt: &seen.attempt,
+            processor: &self.group.name,
+            source: &self.source,
+            tracing: &self.tracing,
+        };
+        let (outgoing, spans) = out.seal(&cause);
+        self.done(job, Effects { outgoing, spans, ..Effects::default() }, &seen)
+    }
+
     /// Tells the breakers; says what is waited for where a failure is an outage's.
-    fn ended(&self, leave: Option<Leave>, ended: Ended<'_>) -> Option<String> {
-        leave.and_then(|leave| self.circuits.finish(leave, self.clock.elapsed(), ended, &self.state))
+    fn ended(&self, working: Working, ended: Ended<'_>) -> (Seen, Option<String>) {
+        let (seen, leave, began) = working.seen();
+        let now = self.clock.elapsed();
+        self.state.observe(Metric::ProcessingTime, now.saturating_sub(began));
+        (seen, leave.and_then(|leave| self.circuits.finish(leave, now, ended, &self.state)))
     }
 
     /// An attempt has failed: an outage is waited for, and anything else is tried again as the ladder says.
-    fn failed(&self, job: &Job, leave: Option<Leave>, ended: Ended<'_>, fault: Fault) -> Outcome {
-        if let Some(why) = self.ended(leave, ended) {
+    fn failed(&self, job: &Job, working: Working, ended: Ended<'_>, fault: &Fault) -> Outcome {
+        let (seen, outage) = self.ended(working, ended);
+        seen.attempt.failed(fault);
+        if let Some(why) = outage {
             tracing::debug!(group = %self.group.id, partition = %job.partition, offset = job.record.offset, error = %fault.detail, "an outage is not counted");
             let pause = if self.group.fallback.is_some() { FALLBACK_PAUSE } else { PROBE_PAUSE };
             return Outcome::Outage(pause, why);
         }
         self.state.add(Metric::Failures, 1);
-        self.failures.again(job, self.delivered(job), &fault, self.clock.now())
+        self.failures.again(job, self.delivered(job), fault, self.clock.now(), &seen)
     }
 
-    fn unreadable(&self, job: &Job, error: &CodecError) -> Outcome {
-        self.dead(job, &Fault::new(error.kind(), error.to_string()))
+    pub(super) fn unreadable(&self, job: &Job, error: &CodecError, seen: Option<Seen>) -> Outcome {
+        self.dead(job, &Fault::new(error.kind(), error.to_string()), seen)
     }
 
     /// Nobody can process the record: it becomes a dead letter.
-    pub(crate) fn dead(&self, job: &Job, fault: &Fault) -> Outcome {
-        Outcome::Done(self.failures.letter(&job.record, self.delivered(job), fault, self.clock.now()))
+    pub(crate) fn dead(&self, job: &Job, fault: &Fault, seen: Option<Seen>) -> Outcome {
+        let seen = seen.unwrap_or_else(|| self.see_broken(job));
+        seen.attempt.failed(fault);
+        Outcome::Done(self.failures.letter(&job.record, self.delivered(job), fault, self.clock.now(), &seen))
     }
 
     /// The record is done with. One that was sent back as a dead letter takes the news of it along.
-    fn done(&self, job: &Job, effects: Effects) -> Outcome {
-        let marker = match job.role {
-            Role::Input => None,
-            _ => self.failures.marker(&job.record, &self.delivered(job)).map(Box::new),
-        };
-        Outcome::Done(Effects { marker, ..effects })
+    pub(super) fn done(&self, job: &Job, mut effects: Effects, seen: &Seen) -> Outcome {
+        effects.event_time = seen.meta.as_ref().map(|meta| meta.time);
+        if job.role != Role::Input
+            && let Some((marker, span)) = self.failures.marker(&job.record, &self.delivered(job), seen)
+        {
+            effects.marker = Some(Box::new(marker));
+            effects.spans.extend(span);
+        }
+        Outcome::Done(effects)
     }
 
     /// The record's way so far, this read included.
@@ -367,12 +336,6 @@ impl Step {
         delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
         delivered
     }
-}
-
-/// A key column that a record of this schema does not have: no row can be made of it.
-fn missing_key<'a>(sink: &'a Sink, schema: &WriterSchema) -> Option<&'a str> {
-    let apache_avro::Schema::Record(record) = schema.schema() else { return None };
-    sink.key.iter().map(String::as_str).find(|key| !record.lookup.contains_key(*key))
 }
 
 fn panicked(panic: &(dyn Panic + Send)) -> Fault {

@@ -53,7 +53,10 @@ pub(super) async fn run(desk: &Desk, arguments: EditArguments) -> Result<ExitCod
 
 async fn send(desk: &Desk, old: &Stored, bytes: Vec<u8>, as_json: bool) -> Result<ExitCode> {
     let producer = desk.producer()?;
-    let place = async |record: Outgoing| producer.place(&record).await.map_err(|error| error.reason);
+    let place = async |record: Outgoing| {
+        let (record, _span) = old.letter.traced(record, &desk.app.tracing);
+        producer.place(&record).await.map_err(|error| error.reason)
+    };
     let edited = desk.letters.edit(old.id, bytes, place).await?;
     let (partition, offset) = (&edited.origin.partition, edited.origin.offset);
     let mut out = Output::new();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{Outgoing, Owned};
+use headwater::{Outgoing, Owned, Span, Tracing};
 use headwater_connectors::{
     kafka::Producer,
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
@@ -63,6 +63,7 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
     let mut run = Run {
         letters: &desk.letters,
         producer: desk.producer()?,
+        tracing: &desk.app.tracing,
         filter,
         json: arguments.json,
         pace: Pace::new(arguments.rate, begin),
@@ -153,6 +154,7 @@ enum Cut {
 struct Run<'a> {
     letters: &'a Letters,
     producer: Producer,
+    tracing: &'a Tracing,
     filter: LetterFilter,
     json: bool,
     pace: Pace,
@@ -217,8 +219,8 @@ impl Run<'_> {
     }
 
     async fn send_chunk(&mut self, chunk: &[Summary]) -> Result<Vec<Summary>, Cut> {
-        let producer = &self.producer;
-        let send = async |letters: &[Stored]| publish(producer, letters).await;
+        let (producer, tracing) = (&self.producer, self.tracing);
+        let send = async |letters: &[Stored]| publish(producer, tracing, letters).await;
         let done = self.letters.redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
         self.tally.sent += done.sent.len() as u64;
         for (id, why) in &done.refused {
@@ -305,8 +307,10 @@ fn cut(letters: &[Summary], most: usize) -> usize {
 }
 
 /// Publishes the letters' records in this order, and waits for every acknowledgement.
-async fn publish(producer: &Producer, letters: &[Stored]) -> Vec<Fate> {
-    let records: Vec<Outgoing> = letters.iter().map(|stored| stored.letter.redriven()).collect();
+async fn publish(producer: &Producer, tracing: &Tracing, letters: &[Stored]) -> Vec<Fate> {
+    let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), tracing);
+    // The spans end with the acknowledgements.
+    let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = letters.iter().map(redriven).unzip();
     let mut fates = vec![Fate::Sent; records.len()];
     for error in producer.send(&records).await.err().map(|errors| errors.0).unwrap_or_default() {
         if let Some(fate) = fates.get_mut(error.index) {

@@ -41,6 +41,8 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
             let record = outgoing(&name(partition, offset, "marker"));
             Box::new(Marker { place: place.clone(), record })
         }),
+        event_time: None,
+        spans: Vec::new(),
         fate: if count == 2 { Fate::Dead(Kind::Row) } else { Fate::Processed },
     };
     let job = Job {

@@ -18,7 +18,7 @@ use self::outside::{Outside, Pings, Script, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
     CommitError, Committed, Failure, GroupState, Headers, Outgoing, Payload, Pipeline, Progress, Record, Result,
-    SchemaCache, Sink, TopicPartition,
+    SchemaCache, Sink, TopicPartition, Tracing,
     codec::Encoder,
     driver::clock::ManualClock,
     ports::{Batch, BoxFuture, Clock, Fetched},
@@ -141,6 +141,7 @@ impl Bench {
             source: Box::new(Script(shared.clone())),
             committer: Box::new(Store { shared: shared.clone(), atomic }),
             schemas: Arc::new(SchemaCache::new(Arc::new(Pings(shared.clone())), clock.clone())),
+            tracing: Tracing::default(),
             clock: clock.clone(),
             state: Arc::clone(&state),
         };

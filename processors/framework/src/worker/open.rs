@@ -1,0 +1,159 @@
+//! What a record is, before anything is done with it: its metadata, whether the group takes it, and where its bytes are.
+#![expect(
+    clippy::result_large_err,
+    reason = "most records have none, and a box would cost each skipped one an allocation"
+)]
+
+use std::sync::Arc;
+
+use crate::{
+    catalogue::{Catalogue, Typed, unknown_record},
+    codec::{self, WriterSchema},
+    delivered::Trust,
+    event::Meta,
+    failure::Kind,
+    fault::Fault,
+    headers::Attributes,
+    metrics::Metric,
+    owned::Role,
+    pipeline::Work,
+    record::Record,
+    sink::Sink,
+    spans::Attempt,
+};
+
+use super::{
+    job::{Effects, Job, Outcome, Seen},
+    step::Step,
+};
+
+/// A record that needs its schema to go on.
+pub(super) struct Opened<'a> {
+    pub(super) attributes: Attributes,
+    pub(super) schema_id: u32,
+    pub(super) datum: &'a [u8],
+}
+
+impl Step {
+    /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
+    pub(super) fn open<'a>(&self, job: &'a Job) -> Result<Opened<'a>, Outcome> {
+        let record = &job.record;
+        if matches!(self.group.work, Work::DeadLetters) {
+            return Err(self.keep_letter(job));
+        }
+        let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why), None);
+        let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
+        if !job.begun {
+            self.state.add(Metric::HeadersIgnored, attributes.ignored);
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
+        if let Some(why) = attributes.broken.take() {
+            return Err(contract(why));
+        }
+        let typed = self.type_of(record, &attributes);
+        if let Typed::Is(event_type) = &typed {
+            self.check(job, &attributes, event_type)?;
+        }
+        let Some(value) = record.value.as_deref() else {
+            return Err(match typed {
+                Typed::Is(event_type) => self.tombstone(job, attributes, event_type),
+                Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
+            });
+        };
+        if value.len() > self.record_limit {
+            let limit = self.record_limit;
+            return Err(contract(format!("the value is {} bytes, over the limit of {limit}", value.len())));
+        }
+        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error, None))?;
+        Ok(Opened { attributes, schema_id, datum })
+    }
+
+    pub(super) fn trust(&self, role: Role) -> Trust<'_> {
+        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
+    }
+
+    /// By the topic where the record first stood.
+    pub(super) fn type_of(&self, record: &Record, attributes: &Attributes) -> Typed {
+        let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
+        self.catalogue.type_of(topic, attributes.event_type.as_deref())
+    }
+
+    /// Whether the type may stand on this topic, and whether the group takes it.
+    fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
+        let origin = attributes.origin();
+        let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
+        if !Catalogue::belongs(topic, event_type) {
+            let why = format!("event type `{event_type}` does not belong on topic {topic}");
+            return Err(self.dead(job, &Fault::new(Kind::Contract, why), None));
+        }
+        if !self.interest.takes(event_type) {
+            self.state.add(Metric::Skipped, 1);
+            return Err(self.done(job, Effects::default(), &Seen::default()));
+        }
+        Ok(())
+    }
+
+    fn tombstone(&self, job: &Job, attributes: Attributes, event_type: String) -> Outcome {
+        let contract = |why: &str| self.dead(job, &Fault::new(Kind::Contract, why), None);
+        match &self.group.work {
+            Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
+                let seen = self.see(job, attributes, event_type);
+                self.store(job, seen, None)
+            }
+            Work::Sink(sink) if sink.delete => contract("a tombstone without a key deletes nothing"),
+            _ => contract("a null value where nothing takes tombstones"),
+        }
+    }
+
+    /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
+    fn keep_letter(&self, job: &Job) -> Outcome {
+        let attributes = Attributes::read(&job.record.headers, Trust::Anyone);
+        let event_type = attributes.event_type.clone().unwrap_or_default();
+        let seen = self.see(job, attributes, event_type);
+        self.store(job, seen, None)
+    }
+
+    pub(super) fn type_by_schema(
+        &self,
+        job: &Job,
+        attributes: &Attributes,
+        schema: &WriterSchema,
+    ) -> Result<String, Outcome> {
+        let name = schema.full_name().unwrap_or_default();
+        let Some(event_type) = self.catalogue.by_record(name) else {
+            return Err(self.dead(job, &Fault::new(Kind::Contract, unknown_record(name)), None));
+        };
+        self.check(job, attributes, event_type)?;
+        Ok(event_type.to_owned())
+    }
+
+    /// The whole metadata, and the span of this attempt.
+    pub(super) fn see(&self, job: &Job, mut attributes: Attributes, event_type: String) -> (Arc<Meta>, Attempt) {
+        if job.failed > 0 {
+            let delivered = attributes.delivered.get_or_insert_default();
+            delivered.attempts = delivered.attempts.saturating_add(job.failed);
+        }
+        let begun = attributes.trace.is_some();
+        let mut meta = self.catalogue.complete(&job.record, attributes, event_type);
+        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record);
+        (Arc::new(meta), attempt)
+    }
+
+    /// As much as can be said of a record that nobody can process.
+    pub(super) fn see_broken(&self, job: &Job) -> Seen {
+        let attributes = Attributes::read(&job.record.headers, self.trust(job.role));
+        // A broken id or source has no trace of its own to derive.
+        if attributes.trace.is_none() && attributes.broken.is_some() {
+            return Seen::default();
+        }
+        let event_type = attributes.event_type.clone().unwrap_or_default();
+        let (meta, attempt) = self.see(job, attributes, event_type);
+        Seen::new(meta, attempt)
+    }
+}
+
+/// A key column that a record of this schema does not have: no row can be made of it.
+pub(super) fn missing_key<'a>(sink: &'a Sink, schema: &WriterSchema) -> Option<&'a str> {
+    let apache_avro::Schema::Record(record) = schema.schema() else { return None };
+    sink.key.iter().map(String::as_str).find(|key| !record.lookup.contains_key(*key))
+}
