@@ -55,10 +55,10 @@ pub enum KeyFormat {
 }
 
 /// What a record's type says to a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Typed {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Typed<'a> {
     /// The record's event type.
-    Is(String),
+    Is(&'a str),
     /// Only the record's schema can tell.
     AskSchema,
 }
@@ -132,10 +132,10 @@ impl Catalogue {
     }
 
     /// The type of a record: its header's, or its topic's, or only its schema can tell.
-    pub(crate) fn type_of(&self, topic: &str, header: Option<&str>) -> Typed {
+    pub(crate) fn type_of<'a>(&'a self, topic: &str, header: Option<&'a str>) -> Typed<'a> {
         match (header, self.bindings.get(topic)) {
-            (Some(header), _) => Typed::Is(header.to_owned()),
-            (None, Some(binding)) => Typed::Is(binding.event_type.clone()),
+            (Some(header), _) => Typed::Is(header),
+            (None, Some(binding)) => Typed::Is(&binding.event_type),
             (None, None) => Typed::AskSchema,
         }
     }
@@ -150,7 +150,7 @@ impl Catalogue {
             return Err(why);
         }
         let event_type = match self.type_of(&record.topic, attributes.event_type.as_deref()) {
-            Typed::Is(event_type) => event_type,
+            Typed::Is(event_type) => event_type.to_owned(),
             Typed::AskSchema => {
                 let name = schema.and_then(WriterSchema::full_name).unwrap_or_default();
                 self.by_record(name).ok_or_else(|| unknown_record(name))?.to_owned()
@@ -236,8 +236,8 @@ mod tests {
         let mut catalogue = Catalogue::default();
         catalogue.add(PAID).expect("valid");
         catalogue.bind("payments", bound("payment.completed")).expect("valid");
-        assert_eq!(catalogue.type_of("payments", Some("a.b")), Typed::Is("a.b".to_owned()));
-        assert_eq!(catalogue.type_of("payments", None), Typed::Is("payment.completed".to_owned()));
+        assert_eq!(catalogue.type_of("payments", Some("a.b")), Typed::Is("a.b"));
+        assert_eq!(catalogue.type_of("payments", None), Typed::Is("payment.completed"));
         assert_eq!(catalogue.type_of("events.payment", None), Typed::AskSchema);
         assert_eq!(catalogue.by_record("headwater.payment.PaymentCompleted"), Some("payment.completed"));
         assert!(Catalogue::belongs("events.payment", "payment.completed"));

@@ -66,20 +66,24 @@ impl Attributes {
     pub(crate) fn read(headers: &Headers, trust: Trust<'_>) -> Self {
         let mut read = Self::default();
         let (mut state, mut has_delivery) = (None, false);
-        for (name, value) in headers.iter() {
+        for (name, value) in headers.raw() {
+            // The names' bytes are compared, since there are many names and none is looked at twice.
             match name {
-                SPEC_VERSION if value != Some(b"1.0") => read.breaks(format!("header {SPEC_VERSION} is not `1.0`")),
-                SPEC_VERSION => {}
-                ID => read.id = read.required(name, value),
-                SOURCE => read.source = read.required(name, value),
-                TYPE => read.event_type = read.required(name, value),
-                CONTENT_TYPE if value.is_some_and(|v| v.starts_with(b"application/cloudevents")) => {
-                    read.breaks("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
+                name if name == SPEC_VERSION.as_bytes() => {
+                    if value != Some(b"1.0") {
+                        read.breaks(format!("header {SPEC_VERSION} is not `1.0`"));
+                    }
                 }
-                TRACE_PARENT => read.trace = optional(&mut read.ignored, value, TraceContext::parse),
-                TRACE_STATE => state = value,
-                _ if name.starts_with(delivered::PREFIX) => has_delivery = true,
-                _ => read.optional_attribute(name, value),
+                name if name == ID.as_bytes() => read.id = read.required(ID, value),
+                name if name == SOURCE.as_bytes() => read.source = read.required(SOURCE, value),
+                name if name == TYPE.as_bytes() => read.event_type = read.required(TYPE, value),
+                name if name == TRACE_PARENT.as_bytes() => {
+                    read.trace = optional(&mut read.ignored, value, TraceContext::parse);
+                }
+                name if name == TRACE_STATE.as_bytes() => state = value,
+                name if name.starts_with(b"ce_") => read.optional_attribute(name, value),
+                name if name.starts_with(delivered::PREFIX.as_bytes()) => has_delivery = true,
+                name => read.other(name, value),
             }
         }
         read.trace = read.trace.take().map(|t| t.with_state(state.unwrap_or_default()));
@@ -88,6 +92,14 @@ impl Attributes {
             (read.delivered, read.spoofed) = (Some(Box::new(delivered)), spoofed);
         }
         read
+    }
+
+    /// A header that is no attribute of ours: it is kept as it is.
+    fn other(&mut self, name: &[u8], value: Option<&[u8]>) {
+        if name == CONTENT_TYPE.as_bytes() && value.is_some_and(|v| v.starts_with(b"application/cloudevents")) {
+            self.breaks("structured CloudEvents are not read: send the attributes as ce_ headers".to_owned());
+        }
+        self.extra.push(std::str::from_utf8(name).unwrap_or_default(), value);
     }
 
     /// Where the record first stood, unless that is its own place.
@@ -107,20 +119,28 @@ impl Attributes {
         text
     }
 
-    fn optional_attribute(&mut self, name: &str, value: Option<&[u8]>) {
+    fn optional_attribute(&mut self, name: &[u8], value: Option<&[u8]>) {
         let ignored = &mut self.ignored;
         match name {
-            TIME => self.time = optional(ignored, value, |v| Time::parse(text(v)?)),
-            SUBJECT => self.subject = optional(ignored, value, id_text),
-            AGGREGATE_TYPE => self.aggregate_type = optional(ignored, value, id_text),
-            AGGREGATE_VERSION => self.aggregate_version = optional(ignored, value, |v| text(v)?.parse().ok()),
-            CATEGORY => self.category = optional(ignored, value, |v| Category::parse(text(v)?)),
-            PRIORITY => self.priority = optional(ignored, value, |v| Priority::parse(text(v)?)),
-            DATA_VERSION => self.data_version = optional(ignored, value, |v| text(v)?.parse().ok()),
-            CORRELATION_ID => self.correlation_id = optional(ignored, value, id_text),
-            CAUSATION_ID => self.causation_id = optional(ignored, value, id_text),
-            USER_ID => self.user_id = optional(ignored, value, id_text),
-            _ => self.extra.push(name, value),
+            name if name == TIME.as_bytes() => self.time = optional(ignored, value, |v| Time::parse(text(v)?)),
+            name if name == SUBJECT.as_bytes() => self.subject = optional(ignored, value, id_text),
+            name if name == CORRELATION_ID.as_bytes() => self.correlation_id = optional(ignored, value, id_text),
+            name if name == CAUSATION_ID.as_bytes() => self.causation_id = optional(ignored, value, id_text),
+            name if name == USER_ID.as_bytes() => self.user_id = optional(ignored, value, id_text),
+            name if name == AGGREGATE_TYPE.as_bytes() => self.aggregate_type = optional(ignored, value, id_text),
+            name if name == AGGREGATE_VERSION.as_bytes() => {
+                self.aggregate_version = optional(ignored, value, |v| text(v)?.parse().ok());
+            }
+            name if name == CATEGORY.as_bytes() => {
+                self.category = optional(ignored, value, |v| Category::parse(text(v)?));
+            }
+            name if name == PRIORITY.as_bytes() => {
+                self.priority = optional(ignored, value, |v| Priority::parse(text(v)?));
+            }
+            name if name == DATA_VERSION.as_bytes() => {
+                self.data_version = optional(ignored, value, |v| text(v)?.parse().ok());
+            }
+            name => self.other(name, value),
         }
     }
 
@@ -228,6 +248,10 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn id_text(bytes: &[u8]) -> Option<String> {
+    // Nearly every id is printable ASCII of a few bytes: then there is nothing more to count.
+    if (1..=ID_LIMIT).contains(&bytes.len()) && bytes.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        return text(bytes).map(str::to_owned);
+    }
     let text = text(bytes)?;
     let fits = !text.is_empty() && text.chars().count() <= ID_LIMIT && !text.chars().any(char::is_control);
     fits.then(|| text.to_owned())

@@ -139,6 +139,11 @@ impl Headers {
         })
     }
 
+    /// The same with the names' bytes, for who compares them.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.spans.iter().map(|s| (&self.bytes[s.start..s.value], (!s.null).then(|| &self.bytes[s.value..s.end])))
+    }
+
     /// The value of the last header of that name: `None` without one, `Some(None)` when its value is null.
     pub fn get(&self, name: &str) -> Option<Option<&[u8]>> {
         self.iter().filter(|(n, _)| *n == name).last().map(|(_, v)| v)

@@ -52,9 +52,17 @@ impl<T> Watermark<T> {
 
     /// A record is finished and leaves this behind. One that is not under way is ignored.
     pub(crate) fn finish(&mut self, offset: i64, left: T) {
-        if let Ok(at) = self.slots.binary_search_by_key(&offset, |slot| slot.offset) {
+        let Some(first) = self.slots.front() else { return };
+        // Where there is no hole the place is known; most records finish in order besides.
+        let guess = usize::try_from(offset - first.offset).ok().filter(|at| self.is_at(*at, offset));
+        let at = guess.or_else(|| self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok());
+        if let Some(at) = at {
             self.slots[at].done = Some(left);
         }
+    }
+
+    fn is_at(&self, at: usize, offset: i64) -> bool {
+        self.slots.get(at).is_some_and(|slot| slot.offset == offset)
     }
 
     /// Takes the first record if it is finished: its offset and what it left.

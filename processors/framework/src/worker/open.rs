@@ -56,7 +56,10 @@ impl Step {
         }
         let Some(value) = record.value.as_deref() else {
             return Err(match typed {
-                Typed::Is(event_type) => self.tombstone(job, attributes, event_type),
+                Typed::Is(event_type) => {
+                    let event_type = event_type.to_owned();
+                    self.tombstone(job, attributes, event_type)
+                }
                 Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
             });
         };
@@ -73,7 +76,7 @@ impl Step {
     }
 
     /// By the topic where the record first stood.
-    pub(super) fn type_of(&self, record: &Record, attributes: &Attributes) -> Typed {
+    pub(super) fn type_of<'a>(&'a self, record: &Record, attributes: &'a Attributes) -> Typed<'a> {
         let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
         self.catalogue.type_of(topic, attributes.event_type.as_deref())
     }

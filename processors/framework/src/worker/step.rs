@@ -182,7 +182,7 @@ impl Step {
     fn work(&self, job: &Job, opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
         let Opened { attributes, datum, .. } = opened;
         let event_type = match self.type_of(&job.record, &attributes) {
-            Typed::Is(event_type) => event_type,
+            Typed::Is(event_type) => event_type.to_owned(),
             Typed::AskSchema => match self.type_by_schema(job, &attributes, schema) {
                 Ok(event_type) => event_type,
                 Err(outcome) => return Next::Over(outcome),
