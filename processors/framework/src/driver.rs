@@ -102,6 +102,11 @@ impl Driver {
     /// # Panics
     /// When the pipeline has problems; the message names them all.
     pub fn with_settings(pipeline: Pipeline, settings: Settings) -> Self {
+        Self::traced(pipeline, settings, &Tracing::default())
+    }
+
+    /// The same with spans.
+    pub(crate) fn traced(pipeline: Pipeline, settings: Settings, tracing: &Tracing) -> Self {
         let problems = pipeline.problems();
         assert!(problems.is_empty(), "the pipeline cannot run: {}", problems.join("; "));
         let catalogue = Arc::new(pipeline.catalogue().clone());
@@ -119,7 +124,7 @@ impl Driver {
                 group,
                 catalogue: catalogue.clone(),
                 schemas: schemas.clone(),
-                tracing: Tracing::default(),
+                tracing: tracing.clone(),
                 clock: clock.clone(),
             };
             let run = async move { Worker::build(parts).await?.run(std::future::pending()).await };

@@ -10,6 +10,7 @@ mod letters;
 mod rebalance;
 mod redrive;
 mod retries;
+mod spans;
 mod waits;
 
 use std::{
