@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use headwater::{GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError};
+use headwater::{
+    GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError,
+    ports::Committer,
+};
 use headwater_connectors::{
     Lettered,
     kafka::{
@@ -30,6 +33,8 @@ pub struct Group {
     pub start: Start,
     /// How records are traced.
     pub tracing: Tracing,
+    /// Connections over which each sink writes.
+    pub sink_connections: usize,
 }
 
 impl Group {
@@ -41,6 +46,7 @@ impl Group {
             instance: None,
             start: Start::Earliest,
             tracing: Tracing::default(),
+            sink_connections: 2,
         }
     }
 
@@ -102,11 +108,12 @@ impl Engine {
             };
             let parts = headwater::Parts {
                 source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),
-                committer: match &group.work {
-                    Work::Process(_) => Box::new(publisher()),
+                committers: match &group.work {
+                    Work::Process(_) => vec![Box::new(publisher())],
                     Work::Sink(sink) => {
-                        let sink = database.sink(&group.id, sink.clone()).expect("a valid sink");
-                        Box::new(Lettered::new(sink.with_topic_ids(cluster.clone()), publisher()))
+                        let sink = || database.sink(&group.id, sink.clone()).expect("a valid sink");
+                        let lettered = || Lettered::new(sink().with_topic_ids(cluster.clone()), publisher());
+                        (0..how.sink_connections).map(|_| Box::new(lettered()) as Box<dyn Committer>).collect()
                     }
                     Work::DeadLetters => unreachable!("left out below"),
                 },

@@ -33,8 +33,10 @@ impl Committer for Counted {
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
         let Self { sink, counts, state } = self;
         Box::pin(async move {
+            // Several sinks of a group add to one number.
+            let before = counts.superseded();
             let outcome = sink.commit(unit).await;
-            state.set(Metric::Superseded, counts.superseded());
+            state.add(Metric::Superseded, counts.superseded() - before);
             outcome
         })
     }

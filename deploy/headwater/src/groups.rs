@@ -174,7 +174,7 @@ impl Shared<'_> {
 
     fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
         let member = self.member(bounded);
-        let Bounded { group, settings, start } = bounded.clone();
+        let Bounded { group, settings, start, sink_connections } = bounded.clone();
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
         let publisher = || KafkaPublisher::new(self.producer.clone());
@@ -182,13 +182,16 @@ impl Shared<'_> {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
         let database = &self.outside.database;
-        let committer: Box<dyn Committer> = match &group.work {
-            Work::Process(_) => Box::new(publisher()),
+        let committers: Vec<Box<dyn Committer>> = match &group.work {
+            Work::Process(_) => vec![Box::new(publisher())],
             Work::Sink(sink) => {
-                let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
-                Box::new(Lettered::new(counted(sink), publisher()))
+                let lettered = |_| -> Result<Box<dyn Committer>, Problems> {
+                    let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
+                    Ok(Box::new(Lettered::new(counted(sink), publisher())))
+                };
+                (0..sink_connections).map(lettered).collect::<Result<_, _>>()?
             }
-            Work::DeadLetters => Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone()))),
+            Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
         };
         let (topics, patterns) = group.reads();
         let source = SourceConfig {
@@ -203,7 +206,7 @@ impl Shared<'_> {
             catalogue: self.catalogue.clone(),
             settings,
             source: Box::new(source),
-            committer,
+            committers,
             schemas: self.outside.schemas.clone(),
             clock: self.outside.clock.clone(),
             state,

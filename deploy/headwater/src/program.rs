@@ -69,6 +69,8 @@ pub(crate) struct Bounded {
     pub(crate) group: Group,
     pub(crate) settings: Settings,
     pub(crate) start: Start,
+    /// Connections over which a sink writes.
+    pub(crate) sink_connections: usize,
 }
 
 impl Bounded {
@@ -119,7 +121,8 @@ impl Program {
                 Ok((settings, start)) => {
                     // Where records of events may begin is a choice; a dead letter is never passed over.
                     let start = if group.owned().is_some() { start } else { Start::Earliest };
-                    groups.push(Bounded { group, settings, start });
+                    let sink_connections = config.sink_connections(&group.name);
+                    groups.push(Bounded { group, settings, start, sink_connections });
                 }
                 Err(wrong) => problems.extend(wrong),
             }

@@ -118,7 +118,7 @@ impl Driver {
         let task = |group: Group| {
             let parts = Parts {
                 settings: group.policy.over(settings.clone()),
-                committer: committer(&group, &broker),
+                committers: vec![committer(&group, &broker)],
                 source: Box::new(MemorySource::new(&group, broker.clone())),
                 state: states.of(&group.id),
                 group,

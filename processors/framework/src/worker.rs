@@ -21,6 +21,8 @@ mod batch;
 
 mod assembly;
 
+mod assemblies;
+
 mod answers;
 mod membership;
 
@@ -38,7 +40,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
     ahead::Ahead,
-    assembly::Assembly,
+    assemblies::Assemblies,
     batch::Finished,
     job::{Job, Outcome},
     partition::{Life, Next, Partition},
@@ -66,7 +68,7 @@ pub struct Worker {
     settings: Settings,
     step: Arc<Step>,
     source: Box<dyn Source>,
-    assembly: Assembly,
+    assemblies: Assemblies,
     clock: Arc<dyn Clock>,
     state: Arc<GroupState>,
     partitions: BTreeMap<TopicPartition, Partition>,
@@ -100,7 +102,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = &mut stop, if self.stopping.is_none() => self.stop(),
-                done = self.assembly.done() => self.stored(done)?,
+                (at, done) = self.assemblies.done() => self.stored(at, done)?,
                 Some((job, outcome)) = self.running.next(), if !self.running.is_empty() => {
                     self.completed(job, outcome);
                     while let Some(Some((job, outcome))) = self.running.next().now_or_never() {
@@ -143,7 +145,7 @@ impl Worker {
             self.source.control(Control::Close);
         }
         let (now, flush) = (self.clock.elapsed(), self.must_flush());
-        self.assembly.advance(now, flush, &self.partitions);
+        self.assemblies.advance(now, flush, &self.partitions);
         self.report_moves();
         self.state.set(Metric::InFlight, self.under_way() as u64);
         self.tell_places(now);
@@ -166,7 +168,7 @@ impl Worker {
             }
             while left > 0
                 && self.running.len() < self.settings.concurrency
-                && self.assembly.bytes() < self.settings.in_flight_bytes
+                && self.assemblies.bytes() < self.settings.in_flight_bytes
             {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
                 if partition.due(self.clock.as_ref(), &self.step.group.id).is_some() {
@@ -255,7 +257,7 @@ impl Worker {
                     }
                 }
                 let next = partition.lanes.leave(job.lane);
-                self.assembly.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
+                self.assemblies.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
                 next
             }
             Outcome::Retry(pause, why) => {
@@ -380,16 +382,16 @@ impl Worker {
 
     fn has_room(&self) -> bool {
         let flowing = || self.partitions.values().filter(|p| p.flows() && !p.delayed);
-        let bytes = flowing().map(|p| p.watermark.bytes()).sum::<usize>() + self.assembly.bytes();
+        let bytes = flowing().map(|p| p.watermark.bytes()).sum::<usize>() + self.assemblies.bytes();
         let waiting = flowing().map(|p| p.pending.len()).sum::<usize>();
         self.stopping.is_none() && waiting < self.settings.prefetch && bytes < self.settings.in_flight_bytes
     }
 
     fn under_way(&self) -> usize {
         // What a transaction must hold back until the position reaches it is under way still.
-        let atomic = self.assembly.is_atomic();
+        let atomic = self.assemblies.is_atomic();
         let records = |p: &Partition| if atomic { p.open() } else { p.begun };
-        self.partitions.values().map(records).sum::<usize>() + self.assembly.waiting()
+        self.partitions.values().map(records).sum::<usize>() + self.assemblies.waiting()
     }
 
     /// When something is due that no event announces.
@@ -400,7 +402,7 @@ impl Worker {
             _ if !p.held.is_empty() => Some(p.hold_until),
             _ => p.waits_until(),
         });
-        lives.chain(self.stopping).chain(self.assembly.next_wake(&self.partitions)).min()
+        lives.chain(self.stopping).chain(self.assemblies.next_wake(&self.partitions)).min()
     }
 
     /// Tells others where the partitions stand: once a second, and once nothing is under way.

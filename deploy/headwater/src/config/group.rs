@@ -25,6 +25,8 @@ pub(crate) struct GroupConfig {
     /// Of sinks; in `[defaults]` only.
     #[serde(deserialize_with = "duration")]
     sink_linger: Option<Duration>,
+    /// Of sinks.
+    sink_connections: Option<usize>,
     #[serde(deserialize_with = "duration")]
     backoff_first: Option<Duration>,
     #[serde(deserialize_with = "duration")]
@@ -137,6 +139,12 @@ impl GroupConfig {
 }
 
 impl Config {
+    /// Connections over which the sink of this name writes.
+    pub(crate) fn sink_connections(&self, name: &str) -> usize {
+        let own = self.groups.get(name).and_then(|own| own.sink_connections);
+        own.or(self.defaults.sink_connections).unwrap_or(1)
+    }
+
     /// The bounds of a group and where it starts: as `[groups.NAME]` says, or its code, or `[defaults]`.
     ///
     /// # Errors
@@ -201,10 +209,17 @@ impl Config {
         if settings.time_limit.is_zero() {
             problems.push(format!("{place}.time_limit must be above 0"));
         }
+        if !is_sink && own.sink_connections.is_some() {
+            problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
+        }
         if is_sink {
             problems.extend(own.of_processors_only().map(|key| {
                 format!("{place}.{key}: of processors only; a row that postgres refuses is a dead letter at once, and an outage is waited for")
             }));
+        }
+        let (connections, most) = (self.sink_connections(name), self.postgres.max_connections);
+        if is_sink && !u32::try_from(connections).is_ok_and(|all| (1..=most).contains(&all)) {
+            problems.push(format!("{place}.sink_connections is {connections}: it must be at least 1, and at most postgres.max_connections, {most}"));
         }
         if own.sink_linger.is_some() {
             problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));

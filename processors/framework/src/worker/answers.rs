@@ -19,43 +19,48 @@ use crate::{
 };
 
 impl Worker {
-    /// Books what the store has answered.
-    pub(super) fn stored(&mut self, done: Answer) -> Result<(), WorkerError> {
+    /// Books what the store has answered to the assembly of this number.
+    pub(super) fn stored(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
         let now = self.clock.elapsed();
         let error = match done {
             Answer::Started(starts, Ok(froms)) => {
-                self.recovered();
+                self.recovered(at);
                 starts.into_iter().zip(froms).for_each(|((id, start), from)| self.begin_partition(id, start, from));
                 return Ok(());
             }
             Answer::Committed(batch, Ok(committed)) => {
-                self.recovered();
-                let fenced = match committed {
+                self.recovered(at);
+                let mut fenced = match committed {
                     Committed::Done => Vec::new(),
                     Committed::Fenced(partitions) => partitions,
                 };
+                // One that has been taken anew since, perhaps by another assembly, is not fenced.
+                fenced.retain(|id| {
+                    let start = self.partitions.get(id).map(|p| p.start);
+                    batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
+                });
                 let (partitions, moved) = (&mut self.partitions, &mut self.moved);
-                self.assembly.book(batch, &fenced, partitions, moved, &self.state, self.clock.as_ref());
+                self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.state, self.clock.as_ref());
                 self.places_changed = true;
                 self.fenced(fenced);
                 return Ok(());
             }
             Answer::Committed(batch, Err(CommitError::Refused(why))) => {
-                self.recovered();
-                if let Some((covered, record, from)) = self.assembly.refused(batch) {
-                    self.refused(&covered, record, from, &why);
+                self.recovered(at);
+                if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
+                    self.refused(at, &covered, record, from, &why);
                 }
                 return Ok(());
             }
             Answer::Committed(batch, Err(error)) => {
-                self.assembly.keep(batch);
+                self.assemblies.of(at).keep(batch);
                 error
             }
             Answer::Started(_, Err(error)) => error,
         };
         match error {
             CommitError::Outage(why) => {
-                let pause = self.assembly.outage(now, &self.settings.backoff);
+                let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
                 self.state.add(Metric::CommitFailures, 1);
                 if self.state.trouble("store", Some(&why)) {
                     tracing::warn!(group = %self.step.group.id, error = %why, retry_in = ?pause, "nothing can be committed; the group waits");
@@ -66,20 +71,20 @@ impl Worker {
         }
     }
 
-    fn recovered(&mut self) {
-        self.assembly.recovered();
-        if self.state.trouble("store", None) {
+    fn recovered(&mut self, at: usize) {
+        self.assemblies.of(at).recovered();
+        if !self.assemblies.any_out(&self.partitions) && self.state.trouble("store", None) {
             tracing::info!(group = %self.step.group.id, "the store answers again");
         }
     }
 
     /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
-    fn refused(&mut self, covered: &Covered, record: Record, from: i64, why: &str) {
+    fn refused(&mut self, at: usize, covered: &Covered, record: Record, from: i64, why: &str) {
         // What keeps the dead letters has nowhere else to put one.
         if matches!(covered.fate, Fate::Dead(_)) || self.step.group.owned().is_none() {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
-        let kind = if self.assembly.is_atomic() { Kind::Row } else { Kind::Rejected };
+        let kind = if self.assemblies.is_atomic() { Kind::Row } else { Kind::Rejected };
         let job = Job {
             partition: covered.partition.clone(),
             role: covered.role,
@@ -93,7 +98,7 @@ impl Worker {
             record,
         };
         let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why), None) else { return };
-        self.assembly.instead(Finished::new(job, effects, self.clock.elapsed()), from);
+        self.assemblies.of(at).instead(Finished::new(job, effects, self.clock.elapsed()), from);
     }
 
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {

@@ -1,7 +1,9 @@
 //! Units of work: gathered from finished records, cut by count, bytes and time, committed one after another.
+//! See [`super::assemblies`] for several of them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -36,6 +38,8 @@ enum Store {
 
 /// Gathers finished records and commits them, one unit at a time, so that what is published keeps its order.
 pub(crate) struct Assembly {
+    /// Which of the group's it is: its partitions bear this number.
+    number: usize,
     store: Store,
     atomic: bool,
     batch_records: usize,
@@ -54,8 +58,9 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(committer: Box<dyn Committer>, settings: &Settings) -> Self {
+    pub(crate) fn new(number: usize, committer: Box<dyn Committer>, settings: &Settings) -> Self {
         Self {
+            number,
             atomic: committer.atomic(),
             store: Store::Idle(committer),
             batch_records: settings.batch_records,
@@ -119,7 +124,7 @@ impl Assembly {
         if !self.forgotten.is_empty() {
             committer.forget(&std::mem::take(&mut self.forgotten));
         }
-        let starts = starting(partitions, now);
+        let starts = self.starting(partitions, now);
         self.store = if now < self.paused_until {
             Store::Idle(committer)
         } else if !starts.is_empty() {
@@ -133,17 +138,13 @@ impl Assembly {
         };
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.store, Store::Idle(_))
-    }
-
-    /// The store's answer; never resolves while nothing is asked of it. Safe to cancel.
-    pub(crate) async fn done(&mut self) -> Answer {
-        let Store::Busy(asked) = &mut self.store else { return std::future::pending().await };
-        let (committer, answer) = asked.await;
+    /// The store's answer; never comes while nothing is asked of it.
+    pub(crate) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let Store::Busy(asked) = &mut self.store else { return Poll::Pending };
+        let (committer, answer) = ready!(asked.as_mut().poll(cx));
         self.store = Store::Idle(committer);
         (self.committing, self.committing_bytes) = (0, 0);
-        answer
+        Poll::Ready(answer)
     }
 
     fn next_batch(
@@ -259,29 +260,34 @@ impl Assembly {
         self.failures = 0;
     }
 
-    /// Drops what belongs to partitions that are no longer ours.
-    pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.forgotten.extend_from_slice(partitions);
+    /// Whether the store did not answer when it was asked last, and has something of these partitions to do.
+    pub(crate) fn is_out(&self, partitions: &BTreeMap<TopicPartition, Partition>) -> bool {
+        self.failures > 0 && partitions.values().any(|p| p.assembly == self.number)
+    }
+
+    /// Drops what belongs to a partition that is no longer ours.
+    pub(crate) fn forget(&mut self, partition: &TopicPartition) {
+        self.forgotten.push(partition.clone());
     }
 
     /// When something is due that no event announces.
     pub(crate) fn next_wake(&self, partitions: &BTreeMap<TopicPartition, Partition>) -> Option<Duration> {
-        if !self.is_idle() {
+        if !matches!(self.store, Store::Idle(_)) {
             return None;
         }
         let again = (!self.again.is_empty()).then_some(self.paused_until);
         let aged = self.ready.front().map(|first| first.at + self.linger);
         let starts = partitions.values().filter_map(|p| match p.life {
-            Life::Starting(at) => Some(at),
+            Life::Starting(at) if p.assembly == self.number => Some(at),
             _ => None,
         });
         again.into_iter().chain(aged).chain(starts).min().map(|at| at.max(self.paused_until))
     }
-}
 
-fn starting(partitions: &BTreeMap<TopicPartition, Partition>, now: Duration) -> Vec<(TopicPartition, u64)> {
-    let due = |p: &Partition| matches!(p.life, Life::Starting(at) if at <= now);
-    partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
+    fn starting(&self, partitions: &BTreeMap<TopicPartition, Partition>, now: Duration) -> Vec<(TopicPartition, u64)> {
+        let due = |p: &Partition| p.assembly == self.number && matches!(p.life, Life::Starting(at) if at <= now);
+        partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
+    }
 }
 
 async fn start(mut committer: Box<dyn Committer>, starts: Vec<(TopicPartition, u64)>) -> (Box<dyn Committer>, Answer) {

@@ -53,7 +53,10 @@ impl Worker {
             self.note(&id, None);
         }
         let role = self.step.group.owned().map_or(Role::Input, |owned| owned.role(&id.topic));
-        self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after));
+        // One that is ours already stays where its units are under way.
+        let known = self.partitions.get(&id).map(|p| p.assembly);
+        let assembly = known.unwrap_or_else(|| self.assemblies.assign(&id, &self.partitions));
+        self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after, assembly));
         self.count_partitions();
     }
 
@@ -96,11 +99,12 @@ impl Worker {
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
         for id in partitions {
-            self.partitions.remove(id);
+            if let Some(partition) = self.partitions.remove(id) {
+                self.assemblies.of(partition.assembly).forget(id);
+            }
             self.moved.remove(id);
             self.state.trouble(&id.to_string(), None);
         }
-        self.assembly.forget(partitions);
         self.count_partitions();
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Partition {
     /// Which start this is; what belongs to an earlier one is stale.
     pub(crate) start: u64,
     pub(crate) life: Life,
+    /// The number of the assembly that commits it.
+    pub(crate) assembly: usize,
     /// Where the store's position stands; -1 while it has none.
     pub(crate) durable: i64,
     /// Where effects and offsets are one transaction, it holds what finished ahead.
@@ -69,9 +71,10 @@ pub(crate) enum Next {
 }
 
 impl Partition {
-    pub(crate) fn new(role: Role, start: u64, at: Duration) -> Self {
+    pub(crate) fn new(role: Role, start: u64, at: Duration, assembly: usize) -> Self {
         Self {
             role,
+            assembly,
             waits: None,
             wakes: None,
             delayed: false,

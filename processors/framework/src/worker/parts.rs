@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::stream::FuturesUnordered;
 
-use super::{Worker, ahead::Ahead, assembly::Assembly, circuits::Circuits, failures::Failures, step::Step};
+use super::{Worker, ahead::Ahead, assemblies::Assemblies, circuits::Circuits, failures::Failures, step::Step};
 use crate::{
     backoff::Backoff,
     breaker::BreakerSettings,
@@ -112,8 +112,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where records come from.
     pub source: Box<dyn Source>,
-    /// Where effects go.
-    pub committer: Box<dyn Committer>,
+    /// Where effects go: one committer or several, of which each commits a share of the partitions.
+    pub committers: Vec<Box<dyn Committer>>,
     /// The schemas.
     pub schemas: Arc<SchemaCache>,
     /// The time.
@@ -127,7 +127,7 @@ pub struct Parts {
 impl Worker {
     /// Looks up what the group emits in the registry and waits through its outages.
     pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
-        let Parts { group, catalogue, settings, source, committer, schemas, clock, state, tracing } = parts;
+        let Parts { group, catalogue, settings, source, committers, schemas, clock, state, tracing } = parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
@@ -148,7 +148,7 @@ impl Worker {
             group,
         };
         Ok(Self {
-            assembly: Assembly::new(committer, &settings),
+            assemblies: Assemblies::new(committers, &settings),
             settings,
             step: Arc::new(step),
             source,

@@ -141,7 +141,7 @@ proptest! {
         let is_ours = |(partition, _): &(i32, i64)| ours[usize::try_from(*partition).unwrap()];
         let start = |partition: i32| u64::try_from(partition).unwrap() + u64::from(!is_ours(&(partition, 0)));
         let partitions: BTreeMap<_, _> =
-            (0..3).map(|p| (place(p), Partition::new(Role::Input, start(p), Duration::ZERO))).collect();
+            (0..3).map(|p| (place(p), Partition::new(Role::Input, start(p), Duration::ZERO, 0))).collect();
         let (first, second) = batch(&asks, atomic).split_at(cut.index(asks.len()), atomic);
         let wanted: Vec<_> = [&first, &second].into_iter().flat_map(records).filter(is_ours).collect();
         let mut end = chained([&first, &second]);

@@ -139,7 +139,7 @@ impl Bench {
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,
             source: Box::new(Script(shared.clone())),
-            committer: Box::new(Store { shared: shared.clone(), atomic }),
+            committers: vec![Box::new(Store { shared: shared.clone(), atomic })],
             schemas: Arc::new(SchemaCache::new(Arc::new(Pings(shared.clone())), clock.clone())),
             tracing: Tracing::default(),
             clock: clock.clone(),
