@@ -1,11 +1,11 @@
 //! Records as a broker hands them over, and as it takes them.
 
-use std::{fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 use crate::event::Origin;
 
-/// One partition of one topic.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// One partition of one topic; in the order of the topics' names.
+#[derive(Clone, Debug, Eq, Hash)]
 pub struct TopicPartition {
     /// The topic's name.
     pub topic: Arc<str>,
@@ -17,6 +17,28 @@ impl TopicPartition {
     /// The partition `partition` of `topic`.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self { topic: topic.into(), partition }
+    }
+}
+
+// Within a process most partitions of a topic share its name: then the names need not be compared.
+
+impl Ord for TopicPartition {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let same = Arc::ptr_eq(&self.topic, &other.topic);
+        let topics = if same { Ordering::Equal } else { self.topic.cmp(&other.topic) };
+        topics.then(self.partition.cmp(&other.partition))
+    }
+}
+
+impl PartialOrd for TopicPartition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for TopicPartition {
+    fn eq(&self, other: &Self) -> bool {
+        self.partition == other.partition && (Arc::ptr_eq(&self.topic, &other.topic) || self.topic == other.topic)
     }
 }
 

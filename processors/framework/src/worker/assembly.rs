@@ -18,6 +18,7 @@ use crate::{
     metrics::{GroupState, Metric},
     ports::{BoxFuture, Clock, Committer, From},
     record::{Record, TopicPartition},
+    time::Time,
     unit::{CommitError, Committed},
 };
 
@@ -164,17 +165,28 @@ impl Assembly {
         if !(full || aged || flush) {
             return None;
         }
-        let (mut batch, mut bytes) = (Batch::default(), 0);
+        let (mut batch, mut bytes) = (Batch::with_room(self.ready.len().min(self.batch_records)), 0);
+        // Records of one partition mostly follow each other.
+        let mut last: Option<(TopicPartition, u64, Option<i64>)> = None;
         while batch.records.len() < self.batch_records && bytes < self.batch_bytes {
             let Some(finished) = self.ready.pop_front() else { break };
             let covered = &finished.covered;
             self.ready_bytes -= covered.bytes;
             // What belongs to a partition that has left since is not ours to commit.
-            let Some(partition) = partitions.get(&covered.partition).filter(|p| p.start == covered.start) else {
-                continue;
+            let known = last.as_ref().filter(|(id, start, _)| *start == covered.start && *id == covered.partition);
+            let from = match known {
+                Some((.., from)) => *from,
+                None => {
+                    let ours = partitions.get(&covered.partition).filter(|p| p.start == covered.start);
+                    let from = ours.map(|partition| partition.durable);
+                    last = Some((covered.partition.clone(), covered.start, from));
+                    from.inspect(|from| batch.begin(&covered.partition, *from))
+                }
             };
-            bytes += covered.bytes;
-            batch.push(finished, partition.durable);
+            if from.is_some() {
+                bytes += covered.bytes;
+                batch.push(finished);
+            }
         }
         (!batch.records.is_empty()).then(|| batch.with_positions(self.atomic))
     }
@@ -193,31 +205,22 @@ impl Assembly {
         state.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committing_since));
         state.observe_size(Metric::BatchRecords, batch.records.len());
         let now = clock.now();
-        let taken = |id: &TopicPartition| !fenced.contains(id);
-        for Covered { partition: id, start, offset, fate, outgoing, rows, markers, event_time, .. } in batch.records {
-            let ours = partitions.get_mut(&id).filter(|p| p.start == start && taken(&id));
+        let one = |a: &Covered, b: &Covered| a.start == b.start && a.partition == b.partition;
+        for run in batch.records.chunk_by(one) {
+            let id = &run[0].partition;
+            let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
             let Some(partition) = ours else { continue };
-            match fate {
-                Fate::Processed => {
-                    state.add(Metric::Emitted, outgoing as u64);
-                    event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
-                }
-                Fate::Retried => state.add(Metric::Retries, 1),
-                Fate::Dead(kind) => state.letter(kind),
-            }
-            state.add(Metric::Rows, rows as u64);
-            state.add(Metric::Resolved, markers as u64);
-            partition.unsaved -= 1;
-            state.add(Metric::Records, 1);
+            count(run, now, state);
+            partition.unsaved -= run.len();
             let durable = if self.atomic {
-                Some(offset)
+                run.last().map(|covered| covered.offset)
             } else {
-                partition.watermark.finish(offset, None);
+                run.iter().for_each(|covered| partition.watermark.finish(covered.offset, None));
                 std::iter::from_fn(|| partition.watermark.pass()).last().map(|(offset, _)| offset)
             };
             if let Some(offset) = durable {
                 partition.durable = offset + 1;
-                moved.insert(id, offset + 1);
+                moved.insert(id.clone(), offset + 1);
             }
         }
     }
@@ -243,7 +246,8 @@ impl Assembly {
     /// Tries a record again with other effects, before anything else.
     pub(crate) fn instead(&mut self, finished: Finished, from: i64) {
         let mut batch = Batch::default();
-        batch.push(finished, from);
+        batch.begin(&finished.covered.partition, from);
+        batch.push(finished);
         self.again.push_front(batch.with_positions(self.atomic));
     }
 
@@ -288,6 +292,26 @@ impl Assembly {
         let due = |p: &Partition| p.assembly == self.number && matches!(p.life, Life::Starting(at) if at <= now);
         partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
     }
+}
+
+/// Counts what became of records that are durable.
+fn count(run: &[Covered], now: Time, state: &GroupState) {
+    let sum = |of: fn(&Covered) -> usize| run.iter().map(of).sum::<usize>() as u64;
+    state.add(Metric::Records, run.len() as u64);
+    state.add(Metric::Rows, sum(|covered| covered.rows));
+    state.add(Metric::Resolved, sum(|covered| covered.markers));
+    let mut emitted = 0;
+    for Covered { fate, outgoing, event_time, .. } in run {
+        match fate {
+            Fate::Processed => {
+                emitted += *outgoing as u64;
+                event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
+            }
+            Fate::Retried => state.add(Metric::Retries, 1),
+            Fate::Dead(kind) => state.letter(*kind),
+        }
+    }
+    state.add(Metric::Emitted, emitted);
 }
 
 async fn start(mut committer: Box<dyn Committer>, starts: Vec<(TopicPartition, u64)>) -> (Box<dyn Committer>, Answer) {

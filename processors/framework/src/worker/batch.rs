@@ -49,8 +49,20 @@ impl Batch {
         self.records.iter().map(|covered| covered.bytes).sum()
     }
 
-    /// Adds a finished record; its partition stands at `from` before it.
-    pub(super) fn push(&mut self, finished: Finished, from: i64) {
+    /// An empty one with room for so many records.
+    pub(super) fn with_room(records: usize) -> Self {
+        let mut batch = Self { records: Vec::with_capacity(records), ..Self::default() };
+        batch.unit.outgoing.reserve(records);
+        batch
+    }
+
+    /// Notes where a partition stands before the batch, once.
+    pub(super) fn begin(&mut self, partition: &TopicPartition, from: i64) {
+        self.from.entry(partition.clone()).or_insert(from);
+    }
+
+    /// Adds a finished record of a partition that has begun.
+    pub(super) fn push(&mut self, finished: Finished) {
         let Finished { mut covered, effects, .. } = finished;
         let Effects { outgoing, row, marker, .. } = effects;
         self.unit.outgoing.extend(outgoing);
@@ -58,7 +70,6 @@ impl Batch {
             self.unit.rows.push(Row { meta, record, data });
         }
         self.unit.markers.extend(marker.map(|marker| *marker));
-        self.from.entry(covered.partition.clone()).or_insert(from);
         self.records.push(covered);
     }
 

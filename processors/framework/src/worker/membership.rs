@@ -52,12 +52,19 @@ impl Worker {
         if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == Life::Stopped) {
             self.note(&id, None);
         }
+        let id = self.shared(id);
         let role = self.step.group.owned().map_or(Role::Input, |owned| owned.role(&id.topic));
         // One that is ours already stays where its units are under way.
         let known = self.partitions.get(&id).map(|p| p.assembly);
         let assembly = known.unwrap_or_else(|| self.assemblies.assign(&id, &self.partitions));
         self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after, assembly));
         self.count_partitions();
+    }
+
+    /// The partition with the name of its topic as others of that topic have it, which makes looking it up cheap.
+    fn shared(&self, id: TopicPartition) -> TopicPartition {
+        let known = self.partitions.keys().find(|known| known.topic == id.topic);
+        known.map_or(id.clone(), |known| TopicPartition { topic: known.topic.clone(), ..id })
     }
 
     fn leave(&mut self, partitions: Vec<TopicPartition>) {

@@ -28,6 +28,12 @@ fn outgoing(name: &str) -> Outgoing {
     Outgoing { topic: "out".into(), partition: None, key, value: None, headers }
 }
 
+/// Adds a record whose partition stands at 100 before the batch.
+fn add(batch: &mut Batch, finished: Finished) {
+    batch.begin(&finished.covered.partition, 100);
+    batch.push(finished);
+}
+
 fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
     let key = Some(name(partition, offset, "row").into_bytes());
     let place = place(partition);
@@ -66,7 +72,7 @@ fn batch(asks: &[Asks], atomic: bool) -> Batch {
     let mut batch = Batch::default();
     for ask in asks {
         let offset = next.entry(ask.0).or_insert(100);
-        batch.push(finished(*ask, *offset), 100);
+        add(&mut batch, finished(*ask, *offset));
         *offset += 2;
     }
     batch.with_positions(atomic)
@@ -155,7 +161,7 @@ proptest! {
     #[test]
     fn a_batch_of_one_gives_its_record_back(ask in (0..3i32, 0..3usize, any::<bool>(), any::<bool>())) {
         let mut batch = Batch::default();
-        batch.push(finished(ask, 105), 100);
+        add(&mut batch, finished(ask, 105));
         let (covered, record, from) = batch.into_only().expect("one");
         prop_assert_eq!((record.place(), record.offset, from), (covered.partition, 105, 100));
     }
