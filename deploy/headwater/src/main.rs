@@ -6,6 +6,10 @@ use headwater::Pipeline;
 use headwater_cli::Deps;
 use headwater_processors::Warehouse;
 
+/// A record's many small pieces are made on one thread and dropped on another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     headwater_cli::main(orders)
 }

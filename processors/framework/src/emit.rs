@@ -1,6 +1,6 @@
 //! What a processor may return, and how it becomes records.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     codec::Encoder,
@@ -92,13 +92,15 @@ impl<A: Emit, B: Emit> Emit for (A, B) {
 /// How each emitted type is encoded and where it goes; made once when a group starts.
 #[derive(Debug, Default)]
 pub(crate) struct Encoders {
-    types: HashMap<&'static str, Target>,
+    /// A few at most: looking through them is quicker than a hash.
+    types: Vec<Target>,
     /// The largest value that may be emitted, bytes.
     limit: usize,
 }
 
 #[derive(Debug)]
 struct Target {
+    event_type: &'static str,
     topic: Arc<str>,
     encoder: Encoder,
 }
@@ -106,11 +108,17 @@ struct Target {
 impl Encoders {
     /// None yet; a value of more than `limit` bytes will be refused.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { types: HashMap::new(), limit }
+        Self { types: Vec::new(), limit }
     }
 
     pub(crate) fn add(&mut self, event_type: &'static str, topic: &str, encoder: Encoder) {
-        self.types.insert(event_type, Target { topic: topic.into(), encoder });
+        if self.find(event_type).is_none() {
+            self.types.push(Target { event_type, topic: topic.into(), encoder });
+        }
+    }
+
+    fn find(&self, event_type: &str) -> Option<usize> {
+        self.types.iter().position(|target| target.event_type == event_type)
     }
 }
 
@@ -123,7 +131,8 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Encoded {
-    event_type: &'static str,
+    /// Which of the encoders' types it is.
+    target: usize,
     key: String,
     value: Vec<u8>,
     facts: Facts,
@@ -137,16 +146,15 @@ impl Outbox {
     fn push<T: Payload>(&mut self, data: &T, facts: Facts) -> Result<()> {
         let target = self
             .encoders
-            .types
-            .get(T::TYPE)
+            .find(T::TYPE)
             .ok_or_else(|| Failure::reject(format!("emits `{}`, which its signature does not name", T::TYPE)))?;
-        let value =
-            target.encoder.encode(data).map_err(|e| Failure::reject(format!("cannot encode `{}`: {e}", T::TYPE)))?;
+        let encoder = &self.encoders.types[target].encoder;
+        let value = encoder.encode(data).map_err(|e| Failure::reject(format!("cannot encode `{}`: {e}", T::TYPE)))?;
         if value.len() > self.encoders.limit {
             let limit = self.encoders.limit;
             return Err(Failure::reject(format!("`{}` is {} bytes, over the limit of {limit}", T::TYPE, value.len())));
         }
-        self.drafts.push(Encoded { event_type: T::TYPE, key: data.key().to_owned(), value, facts });
+        self.drafts.push(Encoded { target, key: data.key().to_owned(), value, facts });
         Ok(())
     }
 
@@ -156,7 +164,7 @@ impl Outbox {
         let (mut outgoing, mut spans) = (Vec::with_capacity(drafts.len()), Vec::new());
         let mut times = Times::default();
         for (ordinal, draft) in drafts.into_iter().enumerate() {
-            let Some(target) = encoders.types.get(draft.event_type) else { continue };
+            let target = &encoders.types[draft.target];
             let (record, span) = cause.emit(ordinal, draft, target, &mut times);
             outgoing.push(record);
             spans.extend(span);
@@ -203,7 +211,7 @@ impl Cause<'_> {
         let headers = Emitted {
             id: &id,
             source,
-            event_type: draft.event_type,
+            event_type: target.event_type,
             time: times.text(draft.facts.time.unwrap_or(meta.time)),
             subject: (!draft.key.is_empty()).then_some(&*draft.key),
             aggregate: draft.facts.aggregate.as_ref(),

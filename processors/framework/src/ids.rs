@@ -26,8 +26,11 @@ pub(crate) fn emitted_source(processor: &str) -> String {
 /// The id of the `ordinal`-th event (from 0) that `processor` emitted for the event (`source`, `id`).
 pub(crate) fn emitted_id(source: &str, id: &str, processor: &str, ordinal: usize) -> String {
     let mut name = String::with_capacity(source.len() + id.len() + processor.len() + 8);
+    for part in [source, "\n", id, "\n", processor, "\n"] {
+        name.push_str(part);
+    }
     // Writing to a string cannot fail.
-    let _ = write!(name, "{source}\n{id}\n{processor}\n{ordinal}");
+    let _ = write!(name, "{ordinal}");
     v5(&name)
 }
 
