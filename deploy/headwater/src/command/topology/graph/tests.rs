@@ -1,6 +1,7 @@
 use std::io::Write as _;
 
 use headwater::{Any, Event, Pipeline, Result, Sink, matching};
+use headwater_connectors::otlp::{Otlp, OtlpConfig};
 use headwater_schemas::{OrderFulfilled, PaymentCompleted};
 
 use super::{
@@ -27,7 +28,8 @@ fn graph(pipeline: Pipeline, config: &str) -> Graph {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(config.as_bytes()).unwrap();
     let layers = Layers::read(Some(file.path()), []);
-    Graph::of(&Program::new(layers, Box::new(move |_| Ok(pipeline.clone()))).load(&[]).unwrap())
+    let otlp = Otlp::start(OtlpConfig::from_env("", String::new()).unwrap()).unwrap();
+    Graph::of(&Program::new(layers, Box::new(move |_| Ok(pipeline.clone())), &otlp).load(&[]).unwrap())
 }
 
 fn small() -> Pipeline {
