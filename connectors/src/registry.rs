@@ -6,11 +6,11 @@
 use std::{error::Error as _, time::Duration};
 
 use headwater::ports::{BoxFuture, SchemaError, SchemaText, Schemas};
-use reqwest::{Client, StatusCode, Url, header::CONTENT_TYPE};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::CONTENT_TYPE};
 use schema_registry_converter::{
     async_impl::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id, perform_sr_call, post_schema},
     error::SRCError,
-    schema_registry_common::{RawError, RegisteredSchema, SchemaType, SrCall, SuppliedSchema},
+    schema_registry_common::{RawError, RawRegisteredSchema, RegisteredSchema, SchemaType, SrCall, SuppliedSchema},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -101,13 +101,7 @@ impl Registry {
     /// `Unknown` with the registry's reason when it refuses; `Outage` when it does not answer properly.
     pub async fn set_compatibility(&self, subject: &str, level: &str) -> Result<(), SchemaError> {
         let url = self.at(&["config", subject]);
-        let mut request =
-            self.client.put(url).header(CONTENT_TYPE, JSON).body(json!({ "compatibility": level }).to_string());
-        if let Some((user, password)) = &self.user {
-            request = request.basic_auth(user, password.as_ref().map(Secret::expose));
-        }
-        let outage = |text: String| SchemaError::Outage(format!("schema registry {}: {text}", self.url));
-        let answer = request.send().await.map_err(|error| outage(describe(error).0))?;
+        let answer = self.send(self.client.put(url).body(json!({ "compatibility": level }).to_string())).await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -117,7 +111,7 @@ impl Registry {
             StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => {
                 Err(SchemaError::Unknown(format!("subject {subject}: compatibility {level}: {reason}")))
             }
-            _ => Err(outage(format!("{status}: {reason}"))),
+            _ => Err(self.trouble(format!("{status}: {reason}"))),
         }
     }
 
@@ -174,15 +168,47 @@ impl Registry {
         Ok(texts)
     }
 
+    /// Confluent's registry finds a schema however it is written, Apicurio only by its text unless it is told to normalise;
+    /// and Confluent's, told so, no longer finds one that was registered as it is.
     async fn find(&self, subject: &str, schema: &str) -> Result<u32, SchemaError> {
         let what = format!("subject {subject}");
         let body = json!({ "schema": schema, "schemaType": "AVRO" }).to_string();
-        let found = perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body)).await;
-        self.id_in(found.map_err(|error| self.verdict(&error, &what))?.id, &what)
+        match perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body)).await {
+            Ok(found) => self.id_in(found.id, &what),
+            Err(error) => match self.verdict(&error, &what) {
+                SchemaError::Unknown(why) => {
+                    self.find_normalised(subject, body).await?.ok_or(SchemaError::Unknown(why))
+                }
+                outage => Err(outage),
+            },
+        }
+    }
+
+    /// The id of a schema that means the same, if the subject has one. What the registry refuses it does not have.
+    async fn find_normalised(&self, subject: &str, body: String) -> Result<Option<u32>, SchemaError> {
+        let mut url = self.at(&["subjects", subject]);
+        url.set_query(Some("normalize=true"));
+        let answer = self.send(self.client.post(url).body(body)).await?;
+        if answer.status().is_server_error() {
+            return Err(self.trouble(answer.status().to_string()));
+        }
+        Ok(answer.json::<RawRegisteredSchema>().await.ok().and_then(|found| found.id))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, SchemaError> {
+        let mut request = request.header(CONTENT_TYPE, JSON);
+        if let Some((user, password)) = &self.user {
+            request = request.basic_auth(user, password.as_ref().map(Secret::expose));
+        }
+        request.send().await.map_err(|error| self.trouble(describe(error).0))
+    }
+
+    fn trouble(&self, text: String) -> SchemaError {
+        SchemaError::Outage(format!("schema registry {}: {text}", self.url))
     }
 
     fn id_in(&self, id: Option<u32>, what: &str) -> Result<u32, SchemaError> {
-        id.ok_or_else(|| SchemaError::Outage(format!("schema registry {}: {what}: no id in its answer", self.url)))
+        id.ok_or_else(|| self.trouble(format!("{what}: no id in its answer")))
     }
 
     /// The registry knows no such thing, or does not answer properly.
@@ -214,7 +240,7 @@ impl Registry {
             causes = format!("{causes}: {cause}");
             source = cause.source();
         }
-        SchemaError::Outage(format!("schema registry {}: {what}: {causes}", self.url))
+        self.trouble(format!("{what}: {causes}"))
     }
 
     fn at(&self, segments: &[&str]) -> Url {

@@ -20,6 +20,7 @@ mod outage;
 mod points;
 mod poison;
 mod records;
+mod registry;
 mod retry;
 
 use headwater_tests::{SharedStack, Space, stack};

@@ -11,7 +11,7 @@ use crate::{PROGRAM, shared, space};
 const SOON: Duration = Duration::from_mins(1);
 
 /// A stack of its own, to be broken.
-async fn own_stack(name: &str, change: impl FnOnce(&mut StackConfig)) -> Stack {
+pub(crate) async fn own_stack(name: &str, change: impl FnOnce(&mut StackConfig)) -> Stack {
     let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     headwater_dev::remove_data(&data).expect("an old folder can be removed");
     let mut config = StackConfig { for_tests: true, ..StackConfig::new(data) };

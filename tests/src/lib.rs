@@ -23,4 +23,4 @@ pub use gate::Gate;
 pub use process::Process;
 pub use proxy::{Held, PostgresProxy, Side};
 pub use space::Space;
-pub use stack::{SharedStack, stack};
+pub use stack::{SharedStack, apicurio, stack};

@@ -2,10 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, mpsc},
+    sync::{Mutex, OnceLock, PoisonError, mpsc},
 };
 
-use headwater_dev::{Endpoints, Stack, StackConfig};
+use headwater_dev::{Apicurio, Endpoints, Stack, StackConfig};
 use tokio::sync::watch;
 
 /// A running stack and where it listens: the one that tests share, or one that a test has started for itself.
@@ -48,18 +48,36 @@ fn free_folder(target_tmp: &Path) -> PathBuf {
         .expect("a folder of an earlier run can be removed: is another stack on each of them?")
 }
 
-/// Servers live on a runtime of their own: a test's ends with the test.
+/// The base address of an Apicurio Registry, Confluent's API; started at the first use, gone with the process.
+///
+/// # Panics
+/// When it does not start; the message says what is missing.
+pub fn apicurio(stack: &SharedStack) -> String {
+    static APICURIO: OnceLock<Mutex<Apicurio>> = OnceLock::new();
+    let start = || {
+        let data = stack.data.join("apicurio");
+        let cache = StackConfig::new(&data).cache;
+        Mutex::new(serve(async move { Apicurio::start(&data, &cache).await }))
+    };
+    APICURIO.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner).url()
+}
+
 fn start(data: &Path) -> SharedStack {
     let config = StackConfig { for_tests: true, ..StackConfig::new(data) };
+    let (_keep, cancel) = watch::channel(false);
+    let stack = serve(Stack::start(config, cancel));
+    SharedStack { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Some(Mutex::new(stack)) }
+}
+
+/// Starts servers on a runtime of their own: a test's ends with the test.
+fn serve<T: Send + 'static>(start: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> T {
     let (started, starting) = mpsc::channel();
     let serve = move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let (_keep, cancel) = watch::channel(false);
-        started.send(runtime.block_on(Stack::start(config, cancel))).expect("somebody waits");
+        started.send(runtime.block_on(start)).expect("somebody waits");
         runtime.block_on(std::future::pending::<()>());
     };
-    std::thread::Builder::new().name("stack".to_owned()).spawn(serve).expect("a thread");
-    let stack = starting.recv().expect("the stack's thread lives").expect("the stack starts");
-    SharedStack { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Some(Mutex::new(stack)) }
+    std::thread::Builder::new().name("servers".to_owned()).spawn(serve).expect("a thread");
+    starting.recv().expect("the servers' thread lives").expect("they start")
 }

@@ -6,6 +6,8 @@
 mod config;
 mod jars;
 
+pub(crate) use jars::java;
+
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -49,7 +51,7 @@ enum Refusal {
 /// # Errors
 /// When Java, or Maven where the jars are not in the cache, is missing; with the command that installs it.
 pub(crate) async fn check(cache: &Path) -> Result<()> {
-    jars::java().await?;
+    java().await?;
     jars::check(cache)
 }
 
@@ -58,7 +60,7 @@ impl Kafka {
     pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
         let home = data.join("kafka");
         std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-        let java = jars::java().await?;
+        let java = java().await?;
         let jars = jars::resolve(cache).await?;
         let mut kafka = Self { home, java, jars, for_tests, port: 0, process: None };
         for _ in 0..3 {

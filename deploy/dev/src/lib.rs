@@ -1,5 +1,5 @@
 //! The local stack that `headwater dev`, the end-to-end tests and the benches start: Apache Kafka, PostgreSQL, a schema
-//! registry and a stand-in warehouse, on free loopback ports, without containers.
+//! registry and a stand-in warehouse, on free loopback ports, without containers; and, beside it, an Apicurio Registry.
 //!
 //! The promise: [`Stack::start`] can be dropped at any moment, [`Stack`] too, and this process may be killed in any
 //! way: what was started ends with it. A second start on the same folder keeps ports, topics, tables and schema ids.
@@ -13,6 +13,8 @@ mod postgres;
 mod registry;
 mod warehouse;
 
+mod apicurio;
+
 mod endpoints;
 mod maven;
 mod ports;
@@ -20,6 +22,7 @@ mod process;
 mod serve;
 mod user;
 
+pub use apicurio::Apicurio;
 pub use endpoints::{Endpoints, remove_endpoints, write_endpoints};
 pub use kafka::Kafka;
 pub use postgres::Postgres;

@@ -67,16 +67,28 @@ impl Scratch {
     /// # Errors
     /// When Maven is missing or fails, or takes more than 15 minutes; the end of its output is in the message.
     pub(crate) async fn fetch(&self, artifacts: &[Artifact], jars: Jars) -> Result<PathBuf> {
-        let maven = executable()?;
         fs::write(self.0.join("pom.xml"), pom(artifacts)).context("cannot write the pom")?;
         let goal = match jars {
             Jars::Kept => "dependency:copy-dependencies",
             Jars::Unpacked => "dependency:unpack-dependencies",
         };
+        self.run(&[goal]).await
+    }
+
+    /// Lets Maven unpack one archive, `group:name:version:type:classifier`, into the folder `fetched` of this one, without
+    /// what it depends on, and returns that folder.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub(crate) async fn unpack(&self, archive: &str) -> Result<PathBuf> {
+        self.run(&["dependency:unpack", &format!("-Dartifact={archive}")]).await
+    }
+
+    async fn run(&self, goal: &[&str]) -> Result<PathBuf> {
         let program = Program {
             name: "maven",
-            executable: maven,
-            args: ["-q", "-B", goal, "-DoutputDirectory=fetched"].map(Into::into).into(),
+            executable: executable()?,
+            args: ["-q", "-B", "-DoutputDirectory=fetched"].iter().chain(goal).map(Into::into).collect(),
             folder: self.0.clone(),
             log: self.0.join("maven.log"),
             user: None,

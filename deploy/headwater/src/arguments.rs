@@ -1,10 +1,16 @@
 //! What can be written on the command line.
 
+/// What `--help` ends with: command lines to start from, each of which the parser takes (a test says so).
+macro_rules! examples {
+    ($($line:literal),+) => { concat!("Examples:", $("\n  ", $line),+) };
+}
+
 mod dlq;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use headwater::Time;
 use headwater_connectors::kafka::Start;
 
@@ -21,6 +27,10 @@ pub(crate) use dlq::{
     version,
     max_term_width = 120,
     after_help = "\
+Examples:
+  headwater dev --demo
+  headwater topology apply && headwater run
+
 Configuration: headwater.toml in the working folder (or --config FILE), then HEADWATER__SECTION__KEY variables; \
 `headwater config show` prints all of it. HEADWATER_LOG=debug says more.
 Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 130 cut short by a second signal."
@@ -37,28 +47,50 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a local stack and every processor on it.
+    #[command(after_help = examples!("headwater dev --demo", "headwater dev --stack-only --data /tmp/stack"))]
     Dev(DevArguments),
     /// Run groups against the configured cluster.
+    #[command(after_help = examples!("headwater run", "headwater run --group fulfil-order --group orders-sink --http 127.0.0.1:0"))]
     Run(RunArguments),
     /// Topics, schemas and tables that the pipeline needs.
+    #[command(after_help = examples!("headwater topology apply --dry-run", "headwater topology show --format mermaid"))]
     #[command(subcommand)]
     Topology(TopologyCommand),
     /// What groups are doing, how much waits for them, and what stands still and why. A process that has stopped counts as
     /// a member until its session ends.
+    #[command(after_help = examples!("headwater groups", "headwater groups fulfil-order --verbose"))]
     Groups(GroupsArguments),
     /// How far a group has read, and letting it go on from elsewhere.
+    #[command(after_help = examples!("headwater offsets show orders-sink", "headwater offsets reset fulfil-order --to earliest --dry-run"))]
     #[command(subcommand)]
     Offsets(OffsetsCommand),
     /// Dead letters: what no group could process, and what becomes of it.
+    #[command(after_help = examples!("headwater dlq groups", "headwater dlq redrive fulfil-order --kind exhausted"))]
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// Produce JSON lines from standard input as events of a type.
+    #[command(after_help = examples!("headwater produce payment.completed < payments.jsonl", "headwater produce shipment.sent --key shipment_id < shipments.jsonl"))]
     Produce(ProduceArguments),
     /// Print events as JSON lines, from now on.
+    #[command(after_help = examples!("headwater tail", "headwater tail 'order.*' --from-beginning --limit 10 | jq .data"))]
     Tail(TailArguments),
     /// Check or print the configuration.
+    #[command(after_help = examples!("headwater config check", "headwater --config shop.toml config show"))]
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a shell's completions of commands and options.
+    #[command(after_help = examples!("headwater completions bash > /etc/bash_completion.d/headwater", "headwater completions zsh > ~/.zfunc/_headwater", "headwater completions fish > ~/.config/fish/completions/headwater.fish"))]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, of the program or of one command, as roff.
+    #[command(after_help = examples!("headwater man | man -l -", "headwater man dlq redrive > headwater-dlq-redrive.1"))]
+    Man {
+        /// The command; the program as a whole by default.
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
 }
 
 impl Command {
@@ -108,14 +140,29 @@ pub(crate) struct RunArguments {
 /// What `topology` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopologyCommand {
-    /// Print what the pipeline needs; asks no server.
-    Show,
+    /// Print or draw what the pipeline needs; asks no server.
+    #[command(after_help = examples!("headwater topology show", "headwater topology show --format dot | dot -Tsvg > topology.svg"))]
+    Show {
+        /// As text, or as a picture of what flows where: Mermaid's language, or Graphviz's.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Create topics, register schemas, run migrations and create the sinks' tables. Changes nothing twice.
+    #[command(after_help = examples!("headwater topology apply --dry-run", "headwater topology apply"))]
     Apply {
         /// Only print what would be done.
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// How `topology show` says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Mermaid,
+    Dot,
 }
 
 /// What `groups` takes.
@@ -136,6 +183,7 @@ pub(crate) struct GroupsArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OffsetsCommand {
     /// Print how far a group has read every partition, and why one stands still.
+    #[command(after_help = examples!("headwater offsets show fulfil-order", "headwater offsets show orders-sink --json"))]
     Show {
         /// The group, with or without the prefix.
         group: String,
@@ -144,6 +192,7 @@ pub(crate) enum OffsetsCommand {
         json: bool,
     },
     /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too.
+    #[command(after_help = examples!("headwater offsets reset orders-sink --to 2026-01-01T00:00:00Z --dry-run", "headwater offsets reset fulfil-order --to 42 --topic events.payment --partition 0"))]
     Reset(ResetArguments),
 }
 
@@ -221,13 +270,17 @@ pub(crate) struct TailArguments {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Name every problem of configuration and pipeline; exit code 2 when there is one.
+    #[command(after_help = examples!("headwater config check", "headwater --config shop.toml config check"))]
     Check,
     /// Print the whole configuration as TOML, secrets as ***.
+    #[command(after_help = examples!("headwater config show", "HEADWATER__PREFIX=shop. headwater config show"))]
     Show,
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     /// Red when a number is not an offset, a negative one is taken, or a time without its offset from UTC is guessed.
@@ -239,6 +292,26 @@ mod tests {
         assert_eq!(Target::parse("2026-01-01T02:00:00+02:00"), Ok(Target::Start(Start::At(time))));
         for wrong in ["-1", "2026-01-01", "2026-01-01T00:00:00", "newest", ""] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Red when a command has no example, or one that the parser refuses.
+    #[test]
+    fn every_command_has_examples_that_it_takes() {
+        let mut left = vec![Arguments::command()];
+        while let Some(command) = left.pop() {
+            left.extend(command.get_subcommands().cloned());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.split_once("Examples:\n").map(|(_, lines)| lines).unwrap_or_default();
+            let lines: Vec<_> = examples.lines().take_while(|line| line.starts_with("  ")).collect();
+            assert!(!lines.is_empty(), "{} has no example", command.get_name());
+            for line in lines {
+                // What a shell would hand over: no example has a blank within quotes.
+                let ours = line.split(['|', '<', '>', '&']).next().unwrap_or_default().replace('\'', "");
+                let words = ours.split_whitespace().skip_while(|word| *word != "headwater");
+                let parsed = Arguments::try_parse_from(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
         }
     }
 }

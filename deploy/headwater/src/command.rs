@@ -11,6 +11,7 @@ mod table;
 mod dlq;
 
 mod config;
+mod documents;
 mod produce;
 mod tail;
 mod topology;
@@ -44,5 +45,7 @@ pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> 
         Command::Produce(arguments) => produce::run(program, arguments, stop).await,
         Command::Tail(arguments) => tail::run(program, &arguments, stop).await,
         Command::Config(command) => config::run(program, command),
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { command } => documents::man(&command),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater::{DEAD_LETTERS, Group, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
+use headwater::{DEAD_LETTERS, Delay, Group, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
 use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
@@ -77,6 +77,14 @@ impl Bounded {
     /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
     pub(crate) fn is_stored(&self) -> bool {
         !matches!(self.group.work, Work::Process(_))
+    }
+
+    /// The delays of its retry topics. A sink has none: it waits with what it cannot write now.
+    pub(crate) fn delays(&self) -> &[Delay] {
+        match self.group.work {
+            Work::Process(_) => self.settings.ladder.delays(),
+            Work::Sink(_) | Work::DeadLetters => &[],
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub use pattern::{Pattern, PatternError};
 pub use payload::{Category, EventType, Payload, Priority};
 pub use pipeline::{DEAD_LETTERS, Group, Pipeline, Work};
 pub use policy::{Order, Policy};
-pub use processor::{IntoProcessor, Matching, Processor, With, matching, with};
+pub use processor::{Interest, IntoProcessor, Matching, Processor, With, matching, with};
 pub use record::{Headers, Outgoing, Position, Record, TopicPartition};
 pub use schemas::SchemaCache;
 pub use sink::{Mode, Sink};

@@ -43,7 +43,7 @@ pub const DEAD_LETTERS: &str = "dead-letters";
 
 impl Work {
     /// What it subscribes to.
-    pub(crate) fn interest(&self) -> Interest {
+    pub fn interest(&self) -> Interest {
         match self {
             Self::Process(processor) => processor.interest(),
             Self::Sink(sink) => Interest::Name(sink.event.clone()),

@@ -39,7 +39,7 @@ pub enum Interest {
 
 impl Interest {
     /// Whether it takes events of this type.
-    pub(crate) fn takes(&self, event_type: &str) -> bool {
+    pub fn takes(&self, event_type: &str) -> bool {
         match self {
             Self::Type(facts) => facts.name == event_type,
             Self::Name(name) => name == event_type,

@@ -29,12 +29,12 @@ pub(crate) async fn java() -> Result<PathBuf> {
     const INSTALL: &str = "install Java 17 or later: apt-get install openjdk-17-jre-headless";
     let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
     let java = home.filter(|java| java.is_file()).or_else(|| find_in_path("java"));
-    let java = java.with_context(|| format!("kafka needs java, which is not in PATH: {INSTALL}"))?;
+    let java = java.with_context(|| format!("java is not in PATH: {INSTALL}"))?;
     let output = Command::new(&java).arg("-version").stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("cannot run {}", java.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let major = major_version(&said).with_context(|| format!("java -version said no version: {said}"))?;
-    ensure!(major >= JAVA, "kafka needs Java {JAVA}, and {} is Java {major}: {INSTALL}", java.display());
+    ensure!(major >= JAVA, "Java {JAVA} is needed, and {} is Java {major}: {INSTALL}", java.display());
     Ok(java)
 }
 

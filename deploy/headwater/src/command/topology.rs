@@ -1,5 +1,10 @@
 //! `topology show` and `topology apply`: topics, schemas, migrations and the sinks' tables.
 
+mod graph;
+
+mod dot;
+mod mermaid;
+
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
@@ -14,11 +19,13 @@ use headwater_connectors::{
 };
 
 use crate::{
-    arguments::TopologyCommand,
+    arguments::{Format, TopologyCommand},
     output::Output,
     outside::Outside,
     program::{App, Bounded, Program},
 };
+
+use graph::Graph;
 
 /// Only fields with defaults are added or removed, against every earlier version.
 const COMPATIBILITY: &str = "FULL_TRANSITIVE";
@@ -27,16 +34,21 @@ const STANDARD_SIZE: u64 = 1_048_588;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a record that waits is kept beyond its delay: so long may a group stand still.
 const WAITING_KEPT: Duration = DAY.saturating_mul(7);
+/// Where the built-in group keeps dead letters.
+const DEAD_LETTERS_TABLE: &str = "headwater.dead_letters";
 /// How long dead letters are kept on their topics; their table keeps them for ever.
 const LETTERS_KEPT: Duration = DAY.saturating_mul(365);
 
 pub(crate) async fn run(program: &Program, command: &TopologyCommand) -> Result<ExitCode> {
     let app = program.load(&[])?;
-    let TopologyCommand::Apply { dry_run } = command else {
-        show(&app)?;
-        return Ok(ExitCode::SUCCESS);
+    let dry_run = match command {
+        TopologyCommand::Show { format } => {
+            show(&app, *format)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        TopologyCommand::Apply { dry_run } => *dry_run,
     };
-    let outcome = apply(&app, &Outside::new(&app)?, *dry_run).await;
+    let outcome = apply(&app, &Outside::new(&app)?, dry_run).await;
     let mut out = Output::new();
     for line in &outcome.done {
         out.line(line)?;
@@ -131,12 +143,7 @@ fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
         ];
         spec(app, name, settings)
     };
-    let delays = match bounded.group.work {
-        Work::Process(_) => bounded.settings.ladder.delays(),
-        // A sink waits with what it cannot write now.
-        Work::Sink(_) | Work::DeadLetters => &[],
-    };
-    let retries = delays.iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
+    let retries = bounded.delays().iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
     retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect()
 }
 
@@ -210,10 +217,20 @@ async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Out
     }
 }
 
-/// Prints what the pipeline needs and where each group reads.
-fn show(app: &App) -> Result<()> {
-    let topology = Topology::of(&app.pipeline);
+/// Prints what the pipeline needs and where each group reads, or draws it.
+fn show(app: &App, format: Format) -> Result<()> {
     let mut out = Output::new();
+    match format {
+        Format::Text => list(app, &mut out)?,
+        Format::Mermaid => drop(out.line(mermaid::draw(&Graph::of(app)))?),
+        Format::Dot => drop(out.line(dot::draw(&Graph::of(app)))?),
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn list(app: &App, out: &mut Output) -> Result<()> {
+    let topology = Topology::of(&app.pipeline);
     // How large their records may be is left out: only the cluster knows it.
     let owned = app.groups.iter().flat_map(|bounded| owned_by(app, bounded, 0));
     for spec in event_topics(app, &topology).into_iter().chain(owned) {
@@ -233,10 +250,9 @@ fn show(app: &App) -> Result<()> {
         let to = match &group.work {
             Work::Process(_) => String::new(),
             Work::Sink(sink) => format!(", writes table {}", sink.table),
-            Work::DeadLetters => ", writes table headwater.dead_letters".to_owned(),
+            Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };
         out.line(format_args!("group {}: reads {}{to}", group.id, topics.join(", ")))?;
     }
-    out.flush()?;
     Ok(())
 }
