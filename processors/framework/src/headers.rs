@@ -248,8 +248,10 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn id_text(bytes: &[u8]) -> Option<String> {
-    // Nearly every id is printable ASCII of a few bytes: then there is nothing more to count.
-    if (1..=ID_LIMIT).contains(&bytes.len()) && bytes.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+    // Nearly every id is printable ASCII of a few bytes: then there is nothing more to count. Without an early end the
+    // compiler looks at many bytes at once.
+    let odd = bytes.iter().fold(false, |odd, byte| odd | !(b' '..=b'~').contains(byte));
+    if (1..=ID_LIMIT).contains(&bytes.len()) && !odd {
         return text(bytes).map(str::to_owned);
     }
     let text = text(bytes)?;

@@ -90,20 +90,31 @@ impl fmt::Display for TraceContext {
     }
 }
 
+/// What a byte is worth as a hexadecimal digit, lower case as W3C wants it; `NO_DIGIT` for any other.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0_u8;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+const NO_DIGIT: u8 = 0xff;
+
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |b: u8| match b {
-        b'0'..=b'9' => Some(b - b'0'),
-        b'a'..=b'f' => Some(b - b'a' + 10),
-        _ => None,
-    };
     let mut out = [0; N];
     if text.len() != 2 * N {
         return None;
     }
+    let mut wrong = 0;
     for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        // Only `NO_DIGIT` has any of the upper four bits.
+        wrong |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(out)
+    (wrong < 16).then_some(out)
 }
 
 fn write_hex(out: &mut [u8], bytes: &[u8]) {
