@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    Outgoing,
+    Outgoing, Span,
     ports::{Http as _, Request},
 };
 use headwater_connectors::{
@@ -35,7 +35,7 @@ pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
     produce(outside, std::slice::from_ref(&doomed)).await?;
     let exhausted = letter(app, &letters, "fulfil-order", &doomed.order_id, Status::Open).await?;
     warehouse.mend().await?;
-    redrive(outside, &letters, &exhausted).await?;
+    redrive(app, outside, &letters, &exhausted).await?;
     let correlation = order(&mut database, &doomed.order_id).await?;
     let resolved = letter(app, &letters, "fulfil-order", &doomed.order_id, Status::Resolved).await?;
     database.close().await?;
@@ -107,10 +107,11 @@ async fn letter(app: &App, letters: &Letters, group: &str, order: &str, status: 
 }
 
 /// As `headwater dlq redrive` does it.
-async fn redrive(outside: &Outside, letters: &Letters, letter: &Summary) -> Result<()> {
+async fn redrive(app: &App, outside: &Outside, letters: &Letters, letter: &Summary) -> Result<()> {
     let producer = outside.producer()?;
     let send = async |stored: &[Stored]| {
-        let records: Vec<Outgoing> = stored.iter().map(|stored| stored.letter.redriven()).collect();
+        let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), &app.tracing);
+        let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = stored.iter().map(redriven).unzip();
         match producer.send(&records).await {
             Ok(()) => vec![Fate::Sent; records.len()],
             Err(errors) => vec![Fate::Unsent(errors.to_string()); records.len()],
