@@ -50,7 +50,10 @@ pub(crate) enum Command {
     #[command(after_help = examples!("headwater dev --demo", "headwater dev --stack-only --data /tmp/stack"))]
     Dev(DevArguments),
     /// Run groups against the configured cluster.
-    #[command(after_help = examples!("headwater run", "headwater run --group fulfil-order --group orders-sink --http 127.0.0.1:0"))]
+    #[command(after_help = examples!(
+        "headwater run",
+        "headwater run --group fulfil-order --group orders-sink --http 127.0.0.1:0"
+    ))]
     Run(RunArguments),
     /// Topics, schemas and tables that the pipeline needs.
     #[command(after_help = examples!("headwater topology apply --dry-run", "headwater topology show --format mermaid"))]
@@ -61,7 +64,10 @@ pub(crate) enum Command {
     #[command(after_help = examples!("headwater groups", "headwater groups fulfil-order --verbose"))]
     Groups(GroupsArguments),
     /// How far a group has read, and letting it go on from elsewhere.
-    #[command(after_help = examples!("headwater offsets show orders-sink", "headwater offsets reset fulfil-order --to earliest --dry-run"))]
+    #[command(after_help = examples!(
+        "headwater offsets show orders-sink",
+        "headwater offsets reset fulfil-order --to earliest --dry-run"
+    ))]
     #[command(subcommand)]
     Offsets(OffsetsCommand),
     /// Dead letters: what no group could process, and what becomes of it.
@@ -69,23 +75,36 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// Produce JSON lines from standard input as events of a type.
-    #[command(after_help = examples!("headwater produce payment.completed < payments.jsonl", "headwater produce shipment.sent --key shipment_id < shipments.jsonl"))]
+    #[command(after_help = examples!(
+        "headwater produce payment.completed < payments.jsonl",
+        "headwater produce shipment.sent --key shipment_id < shipments.jsonl"
+    ))]
     Produce(ProduceArguments),
     /// Print events as JSON lines, from now on.
-    #[command(after_help = examples!("headwater tail", "headwater tail 'order.*' --from-beginning --limit 10 | jq .data"))]
+    #[command(after_help = examples!(
+        "headwater tail",
+        "headwater tail 'order.*' --from-beginning --limit 10 | jq .data"
+    ))]
     Tail(TailArguments),
     /// Check or print the configuration.
     #[command(after_help = examples!("headwater config check", "headwater --config shop.toml config show"))]
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a shell's completions of commands and options.
-    #[command(after_help = examples!("headwater completions bash > /etc/bash_completion.d/headwater", "headwater completions zsh > ~/.zfunc/_headwater", "headwater completions fish > ~/.config/fish/completions/headwater.fish"))]
+    #[command(after_help = examples!(
+        "headwater completions bash > /etc/bash_completion.d/headwater",
+        "headwater completions zsh > ~/.zfunc/_headwater",
+        "headwater completions fish > ~/.config/fish/completions/headwater.fish"
+    ))]
     Completions {
         /// The shell.
         shell: Shell,
     },
     /// Print the manual page, of the program or of one command, as roff.
-    #[command(after_help = examples!("headwater man | man -l -", "headwater man dlq redrive > headwater-dlq-redrive.1"))]
+    #[command(after_help = examples!(
+        "headwater man | man -l -",
+        "headwater man dlq redrive > headwater-dlq-redrive.1"
+    ))]
     Man {
         /// The command; the program as a whole by default.
         #[arg(value_name = "COMMAND")]
@@ -141,7 +160,10 @@ pub(crate) struct RunArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopologyCommand {
     /// Print or draw what the pipeline needs; asks no server.
-    #[command(after_help = examples!("headwater topology show", "headwater topology show --format dot | dot -Tsvg > topology.svg"))]
+    #[command(after_help = examples!(
+        "headwater topology show",
+        "headwater topology show --format dot | dot -Tsvg > topology.svg"
+    ))]
     Show {
         /// As text, or as a picture of what flows where: Mermaid's language, or Graphviz's.
         #[arg(long, value_enum, default_value_t)]
@@ -183,7 +205,10 @@ pub(crate) struct GroupsArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OffsetsCommand {
     /// Print how far a group has read every partition, and why one stands still.
-    #[command(after_help = examples!("headwater offsets show fulfil-order", "headwater offsets show orders-sink --json"))]
+    #[command(after_help = examples!(
+        "headwater offsets show fulfil-order",
+        "headwater offsets show orders-sink --json"
+    ))]
     Show {
         /// The group, with or without the prefix.
         group: String,
@@ -192,7 +217,10 @@ pub(crate) enum OffsetsCommand {
         json: bool,
     },
     /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too.
-    #[command(after_help = examples!("headwater offsets reset orders-sink --to 2026-01-01T00:00:00Z --dry-run", "headwater offsets reset fulfil-order --to 42 --topic events.payment --partition 0"))]
+    #[command(after_help = examples!(
+        "headwater offsets reset orders-sink --to 2026-01-01T00:00:00Z --dry-run",
+        "headwater offsets reset fulfil-order --to 42 --topic events.payment --partition 0"
+    ))]
     Reset(ResetArguments),
 }
 

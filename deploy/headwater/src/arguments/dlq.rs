@@ -14,19 +14,34 @@ pub(crate) enum DlqCommand {
     #[command(after_help = examples!("headwater dlq groups", "headwater dlq groups fulfil-order --json"))]
     Groups(DlqGroupsArguments),
     /// List dead letters, the newest first.
-    #[command(after_help = examples!("headwater dlq list fulfil-order --status open --since 2h", "headwater dlq list --kind decode --json"))]
+    #[command(after_help = examples!(
+        "headwater dlq list fulfil-order --status open --since 2h",
+        "headwater dlq list --kind decode --json"
+    ))]
     List(DlqListArguments),
     /// Print everything that is known of a dead letter.
-    #[command(after_help = examples!("headwater dlq show 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11", "headwater dlq show 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --raw > value.bin"))]
+    #[command(after_help = examples!(
+        "headwater dlq show 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11",
+        "headwater dlq show 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --raw > value.bin"
+    ))]
     Show(DlqShowArguments),
     /// Send a group's open letters back to it, and to it alone.
-    #[command(after_help = examples!("headwater dlq redrive fulfil-order --fingerprint 4bf92f3577b34da6 --dry-run", "headwater dlq redrive fulfil-order --kind exhausted --since 2h --rate 50/s"))]
+    #[command(after_help = examples!(
+        "headwater dlq redrive fulfil-order --fingerprint 4bf92f3577b34da6 --dry-run",
+        "headwater dlq redrive fulfil-order --kind exhausted --since 2h --rate 50/s"
+    ))]
     Redrive(RedriveArguments),
     /// Give letters up. Their rows are kept.
-    #[command(after_help = examples!("headwater dlq discard 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --note test", "headwater dlq discard --group fulfil-order --kind decode --yes"))]
+    #[command(after_help = examples!(
+        "headwater dlq discard 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --note test",
+        "headwater dlq discard --group fulfil-order --kind decode --yes"
+    ))]
     Discard(DiscardArguments),
     /// Send another record with an edited value in a letter's place, linked to it.
-    #[command(after_help = examples!("headwater dlq edit 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11", "headwater dlq edit 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --value mended.json"))]
+    #[command(after_help = examples!(
+        "headwater dlq edit 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11",
+        "headwater dlq edit 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --value mended.json"
+    ))]
     Edit(EditArguments),
 }
 
