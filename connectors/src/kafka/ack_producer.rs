@@ -16,6 +16,9 @@ use rdkafka::{
 
 use super::{KafkaError, config::KafkaConfig, logs, producer::headers};
 
+/// How often it is asked whether to wait on.
+const ASK: Duration = Duration::from_millis(100);
+
 /// Where an acknowledged record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -81,12 +84,16 @@ impl<T: Send + Sync + 'static> AckProducer<T> {
         }
     }
 
-    /// Waits until the fate of every record is known, at most so long; what is left then fails. Blocks.
-    pub fn close(self, timeout: Duration) {
-        if self.client.flush(timeout).is_err() {
-            self.client.purge(PurgeConfig::default().queue().inflight());
-            // Purging reports every record; this delivers the reports.
-            let _ = self.client.flush(Duration::from_secs(1));
+    /// Waits until the fate of every record is known, as long as `go_on` says so, which is asked ten times a second; what is
+    /// left then fails. Blocks.
+    pub fn close(self, go_on: impl Fn() -> bool) {
+        while self.client.flush(ASK).is_err() {
+            if !go_on() {
+                self.client.purge(PurgeConfig::default().queue().inflight());
+                // Purging reports every record; this delivers the reports.
+                let _ = self.client.flush(Duration::from_secs(1));
+                return;
+            }
         }
     }
 }

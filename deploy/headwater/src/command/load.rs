@@ -164,7 +164,8 @@ impl Load {
             let (job, share, stop) = (Arc::clone(&self.job), Share { producer, of: self.producers }, stop.clone());
             sending.spawn_blocking(move || {
                 sender::run(&job, &wire, share, || stop.is_requested());
-                wire.close(if stop.is_requested() { wait.min(HURRY) } else { wait });
+                let end = Instant::now();
+                wire.close(|| end.elapsed() < if stop.is_requested() { wait.min(HURRY) } else { wait });
             });
         }
         let mut progress = Progress::new();
