@@ -155,7 +155,7 @@ fn what_does_not_fit_is_refused_by_name() {
         (r#"{"inner":{"colour":1}}"#, &["inner", "no field `colour`", "a, b"]),
         (r#"{"cents":"many"}"#, &["cents", "long"]),
         (r#"{"cents":"{{text 3}}"}"#, &["cents", "number"]),
-        (r#"{"cents":"{{itn 1 2}}"}"#, &["cents", "`int`"]),
+        (r#"{"cents":"{{inn 1 2}}"}"#, &["cents", "`int`"]),
         (r#"{"cents":"{{int 2 1}}"}"#, &["cents", "int LOW HIGH"]),
         (r#"{"place":"{{int 0 3000000000}}"}"#, &["place", "int"]),
         (r#"{"cents":"{{n"}"#, &["cents", "closed"]),
