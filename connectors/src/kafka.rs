@@ -25,6 +25,7 @@ mod partition;
 mod rebalance;
 mod start;
 
+mod ack_producer;
 mod batch;
 mod counts;
 mod producer;
@@ -36,6 +37,7 @@ mod topology;
 mod logs;
 mod native;
 
+pub use ack_producer::{AckProducer, Place, Taken};
 pub use batch::{BatchError, BatchErrors};
 pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};

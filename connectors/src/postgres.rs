@@ -46,6 +46,8 @@ mod number;
 
 mod letters;
 
+mod watch;
+
 mod error;
 mod sql;
 
@@ -57,3 +59,4 @@ pub use letters::{
 pub use migrate::Migration;
 pub use sink::{PostgresSink, SinkCounts};
 pub use topic_ids::TopicIds;
+pub use watch::TableWatch;

@@ -15,6 +15,7 @@ mod dev;
 mod dlq;
 mod flood;
 mod letters;
+mod load;
 mod offsets;
 mod outage;
 mod points;

@@ -286,7 +286,7 @@ impl Shared {
     }
 }
 
-fn headers(record: &Outgoing) -> Option<OwnedHeaders> {
+pub(super) fn headers(record: &Outgoing) -> Option<OwnedHeaders> {
     if record.headers.is_empty() {
         return None;
     }

@@ -6,6 +6,7 @@ macro_rules! examples {
 }
 
 mod dlq;
+mod load;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -18,6 +19,7 @@ pub(crate) use dlq::{
     DiscardArguments, DlqCommand, DlqGroupsArguments, DlqListArguments, DlqShowArguments, EditArguments,
     RedriveArguments, Which,
 };
+pub(crate) use load::{LoadArguments, Rate};
 
 /// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
 /// exactly once.
@@ -80,6 +82,8 @@ pub(crate) enum Command {
         "headwater produce shipment.sent --key shipment_id < shipments.jsonl"
     ))]
     Produce(ProduceArguments),
+    /// Send generated events at a rate, or as fast as possible, and measure until they are acknowledged and arrive.
+    Load(LoadArguments),
     /// Print events as JSON lines, from now on.
     #[command(after_help = examples!(
         "headwater tail",

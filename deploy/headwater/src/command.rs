@@ -12,8 +12,10 @@ mod dlq;
 
 mod config;
 mod documents;
+mod load;
 mod produce;
 mod tail;
+mod target;
 mod topology;
 
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> 
         },
         Command::Dlq(command) => dlq::run(program, command, stop).await,
         Command::Produce(arguments) => produce::run(program, arguments, stop).await,
+        Command::Load(arguments) => load::run(program, arguments, stop).await,
         Command::Tail(arguments) => tail::run(program, &arguments, stop).await,
         Command::Config(command) => config::run(program, command),
         Command::Completions { shell } => documents::completions(shell),

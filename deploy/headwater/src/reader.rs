@@ -57,24 +57,43 @@ impl Reader {
         Ok(Self { source: KafkaSource::join(kafka, config)?, begin, starts: 0 })
     }
 
+    /// Waits until it has partitions to read.
+    ///
+    /// # Errors
+    /// When reading cannot go on.
+    pub(crate) async fn joined(&mut self) -> Result<()> {
+        while self.starts == 0 {
+            self.step(false).await?;
+        }
+        Ok(())
+    }
+
     /// The next records of one partition.
     ///
     /// # Errors
     /// When reading cannot go on.
     pub(crate) async fn next(&mut self) -> Result<Vec<Record>> {
         loop {
-            match self.source.next(true).await {
-                Fetched::Records(batch) => return Ok(batch.records),
-                Fetched::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
-                Fetched::Revoked(partitions) => self.source.control(Control::Released(partitions)),
-                Fetched::Lost(_) | Fetched::Connected(Ok(())) => {}
-                Fetched::Connected(Err(why)) => {
-                    tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
-                }
-                Fetched::Failed(why) => bail!("{why}"),
-                Fetched::Closed => bail!("reading ended unexpectedly"),
+            if let Some(records) = self.step(true).await? {
+                return Ok(records);
             }
         }
+    }
+
+    /// Takes what comes next, records among it or not.
+    async fn step(&mut self, records: bool) -> Result<Option<Vec<Record>>> {
+        match self.source.next(records).await {
+            Fetched::Records(batch) => return Ok(Some(batch.records)),
+            Fetched::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
+            Fetched::Revoked(partitions) => self.source.control(Control::Released(partitions)),
+            Fetched::Lost(_) | Fetched::Connected(Ok(())) => {}
+            Fetched::Connected(Err(why)) => {
+                tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
+            }
+            Fetched::Failed(why) => bail!("{why}"),
+            Fetched::Closed => bail!("reading ended unexpectedly"),
+        }
+        Ok(None)
     }
 
     /// Leaves, so that the broker need not wait for a member that has gone.

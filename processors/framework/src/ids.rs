@@ -13,8 +13,9 @@ pub(crate) fn foreign_source(topic: &str) -> String {
     format!("kafka://{topic}")
 }
 
-/// The id of an event that a foreign producer sent without one: its place and time on the topic.
-pub(crate) fn foreign_id(topic: &str, partition: i32, offset: i64, timestamp_ms: i64) -> String {
+/// The id of an event that a foreign producer sent without one: its place on the topic, and its timestamp there,
+/// milliseconds since the epoch.
+pub fn foreign_id(topic: &str, partition: i32, offset: i64, timestamp_ms: i64) -> String {
     v5(&format!("{topic}/{partition}/{offset}/{timestamp_ms}"))
 }
 

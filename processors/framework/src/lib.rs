@@ -69,6 +69,7 @@ pub use event::{Draft, Event, Meta, Origin};
 pub use failure::{Cause, Failure, Kind, OrReject, Result};
 pub use headers::first_headers;
 pub use headwater_macros::on_event;
+pub use ids::foreign_id;
 pub use input::{Any, Delivery, Input};
 pub use ladder::{Delay, Ladder};
 pub use letter::Letter;

@@ -3,30 +3,17 @@
 use std::{
     io::{BufRead, Read, Write},
     process::ExitCode,
-    sync::Arc,
 };
 
 use anyhow::{Context, Result};
-use headwater::{
-    EventType, Message, Outgoing, Span, Time, Tracing,
-    codec::{Encoder, WriterSchema, split},
-    first_headers,
-    ports::{SchemaError, Schemas as _},
-    topic_of,
-};
+use headwater::{Message, Outgoing, Span, Time, codec::split, first_headers};
 use headwater_connectors::kafka::Producer;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::{
-    INTERRUPTED,
-    arguments::ProduceArguments,
-    config::{Problems, nearest},
-    outside::Outside,
-    program::{App, Program},
-    signals::Stop,
-};
+use super::target::{Key, Target};
+use crate::{INTERRUPTED, arguments::ProduceArguments, outside::Outside, program::Program, signals::Stop};
 
 /// Bytes of a line at most.
 const LINE_LIMIT: u64 = 16 << 20;
@@ -37,17 +24,12 @@ const SOURCE: &str = "headwater/produce";
 pub(crate) async fn run(program: &Program, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = program.load(&[])?;
     let outside = Outside::new(&app)?;
-    let target = Target::find(&app, &outside, arguments).await?;
+    let target = Target::find(&app, &outside, arguments.event_type, arguments.key).await?;
     // A broker that cannot be reached, or a topic that is not there, is said before anything is read.
-    let topics = tokio::select! {
-        topics = outside.cluster.topics() => topics?,
+    tokio::select! {
+        there = target.require_topic(&outside.cluster) => there?,
         () = stop.requested() => return Ok(ExitCode::from(INTERRUPTED)),
-    };
-    let topic = &*target.topic;
-    anyhow::ensure!(
-        topics.iter().any(|known| known.name == topic),
-        "topic {topic} does not exist: run `headwater topology apply`"
-    );
+    }
     let producer = outside.producer()?;
     let (lines_in, mut lines) = mpsc::channel(BATCH);
     // Ends with standard input, or when nobody takes its lines any more.
@@ -89,68 +71,7 @@ impl Tally {
     }
 }
 
-/// Where the events go and how they are written.
-struct Target {
-    event_type: String,
-    topic: Arc<str>,
-    encoder: Encoder,
-    schema: Arc<WriterSchema>,
-    key: Key,
-    tracing: Tracing,
-}
-
-enum Key {
-    /// The value of this field.
-    Field(String),
-    /// What the type itself says.
-    Of(EventType),
-}
-
 impl Target {
-    /// A type of the catalogue goes to its own topic under its own schema; one that only a binding names goes to the
-    /// bound topic under the newest schema registered for that.
-    async fn find(app: &App, outside: &Outside, arguments: ProduceArguments) -> Result<Self> {
-        let ProduceArguments { event_type, key } = arguments;
-        let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
-        let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
-        if let Some(facts) = catalogue.get(&event_type) {
-            let topic = topic_of(facts.name);
-            let subject =
-                headwater::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
-            let subject = subject.map(|subject| subject.name).unwrap_or_default();
-            let id = outside.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
-                SchemaError::Unknown(why) => anyhow::anyhow!("{why}: run `headwater topology apply`"),
-                error => error.into(),
-            })?;
-            let schema = WriterSchema::parse(id, facts.schema, &[])?;
-            let key = key.map_or(Key::Of(*facts), Key::Field);
-            return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing });
-        }
-        let Some(topic) = bound else {
-            let known: Vec<&str> = catalogue
-                .types()
-                .map(|t| t.name)
-                .chain(catalogue.bindings().map(|(_, b)| b.event_type.as_str()))
-                .collect();
-            let hint = nearest(&event_type, &known)
-                .map_or_else(|| format!("known are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-            return Err(Problems::one(format!("there is no event type `{event_type}`; {hint}")).into());
-        };
-        let key = key.ok_or_else(|| {
-            Problems::one(format!(
-                "`{event_type}` is known by its bound topic alone: say with --key which field is the key"
-            ))
-        })?;
-        let id = outside.registry.latest(&format!("{topic}-value")).await.map_err(|error| match error {
-            SchemaError::Unknown(why) => anyhow::anyhow!("{why}: register a schema for the bound topic"),
-            error => error.into(),
-        })?;
-        let text = outside.registry.by_id(id).await?;
-        let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
-        let key = Key::Field(key);
-        Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing })
-    }
-
     async fn send(&self, producer: &Producer, lines: impl Iterator<Item = Line>, tally: &mut Tally) -> Result<()> {
         let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in lines {

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use apache_avro::{error::Details, types::Value, writer::datum::GenericDatumWriter};
+use apache_avro::{Schema, error::Details, types::Value, writer::datum::GenericDatumWriter};
 use serde::Serialize;
 
 use super::{
     WriterSchema,
     error::{CodecError, Fault, clip, schema_cause},
     json,
-    schema::Leaked,
+    schema::{Leaked, follow},
 };
 
 /// Room for a usual event, so that encoding one allocates once.
@@ -85,10 +85,31 @@ impl Encoder {
         self.encode_value(&value)
     }
 
+    /// The bytes of a part of a value, without a frame: JSON as [`Encoder::encode_json`] takes it for `part`, a schema
+    /// within this one.
+    ///
+    /// # Errors
+    /// [`CodecError::Unfit`] as `encode_json`.
+    pub fn encode_part(&self, json: &serde_json::Value, part: &Schema) -> Result<Vec<u8>, CodecError> {
+        let names = self.leaked.names();
+        let part = follow(part, names);
+        let value = json::read(json, part, names).map_err(|fault| CodecError::Unfit(*fault))?;
+        let unfit = |error: apache_avro::Error| CodecError::Unfit(*unfit(&error));
+        let writer = GenericDatumWriter::builder(part).resolved_schemata(self.leaked.resolved.clone()).build();
+        let mut out = Vec::new();
+        writer.and_then(|writer| writer.write_value_ref(&mut out, &value)).map_err(unfit)?;
+        Ok(out)
+    }
+
+    /// What comes before every value's datum: the magic byte 0 and the schema id, big endian.
+    pub fn frame(&self) -> [u8; 5] {
+        let [a, b, c, d] = self.id.to_be_bytes();
+        [super::MAGIC, a, b, c, d]
+    }
+
     fn begin(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(USUAL_BYTES);
-        out.push(super::MAGIC);
-        out.extend_from_slice(&self.id.to_be_bytes());
+        out.extend_from_slice(&self.frame());
         out
     }
 }

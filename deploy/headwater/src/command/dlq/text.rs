@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, io::Write, time::Duration};
 
+pub(super) use crate::command::table::thousands;
+
 /// Characters of a message in a table.
 pub(super) const WIDE: usize = 72;
 
@@ -36,19 +38,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
         out
     })
-}
-
-/// `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// `1 letter`, `2,000 letters`.

@@ -1,0 +1,94 @@
+//! Where events of a type go and how they are written: what commands that send events share.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use headwater::{
+    EventType, Tracing,
+    codec::{Encoder, WriterSchema},
+    ports::{SchemaError, Schemas as _},
+    topic_of,
+};
+use headwater_connectors::kafka::Cluster;
+
+use crate::{
+    config::{Problems, nearest},
+    outside::Outside,
+    program::App,
+};
+
+/// Where events of a type go and how they are written.
+pub(super) struct Target {
+    pub(super) event_type: String,
+    pub(super) topic: Arc<str>,
+    pub(super) encoder: Encoder,
+    pub(super) schema: Arc<WriterSchema>,
+    pub(super) key: Key,
+    pub(super) tracing: Tracing,
+}
+
+/// Where a record's key comes from.
+pub(super) enum Key {
+    /// The value of this field.
+    Field(String),
+    /// What the type itself says.
+    Of(EventType),
+}
+
+impl Target {
+    /// A type of the catalogue goes to its own topic under its own schema; one that only a binding names goes to the
+    /// bound topic under the newest schema registered for that. `key` names the key's field, if not the type does.
+    ///
+    /// # Errors
+    /// [`Problems`] for a type that is not known; whatever keeps the registry from giving the schema.
+    pub(super) async fn find(app: &App, outside: &Outside, event_type: String, key: Option<String>) -> Result<Self> {
+        let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
+        let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
+        if let Some(facts) = catalogue.get(&event_type) {
+            let topic = topic_of(facts.name);
+            let subject =
+                headwater::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
+            let subject = subject.map(|subject| subject.name).unwrap_or_default();
+            let id = outside.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
+                SchemaError::Unknown(why) => anyhow::anyhow!("{why}: run `headwater topology apply`"),
+                error => error.into(),
+            })?;
+            let schema = WriterSchema::parse(id, facts.schema, &[])?;
+            let key = key.map_or(Key::Of(*facts), Key::Field);
+            return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing });
+        }
+        let Some(topic) = bound else {
+            let known: Vec<&str> = catalogue
+                .types()
+                .map(|t| t.name)
+                .chain(catalogue.bindings().map(|(_, b)| b.event_type.as_str()))
+                .collect();
+            let hint = nearest(&event_type, &known)
+                .map_or_else(|| format!("known are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            return Err(Problems::one(format!("there is no event type `{event_type}`; {hint}")).into());
+        };
+        let key = key.ok_or_else(|| {
+            Problems::one(format!(
+                "`{event_type}` is known by its bound topic alone: say with --key which field is the key"
+            ))
+        })?;
+        let id = outside.registry.latest(&format!("{topic}-value")).await.map_err(|error| match error {
+            SchemaError::Unknown(why) => anyhow::anyhow!("{why}: register a schema for the bound topic"),
+            error => error.into(),
+        })?;
+        let text = outside.registry.by_id(id).await?;
+        let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
+        let key = Key::Field(key);
+        Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing })
+    }
+
+    /// Says so when the topic is not there, or no broker answers.
+    pub(super) async fn require_topic(&self, cluster: &Cluster) -> Result<()> {
+        let topic = &*self.topic;
+        anyhow::ensure!(
+            cluster.topics().await?.iter().any(|known| known.name == topic),
+            "topic {topic} does not exist: run `headwater topology apply`"
+        );
+        Ok(())
+    }
+}
