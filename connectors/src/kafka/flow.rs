@@ -62,6 +62,8 @@ impl Member {
     fn set_off(&mut self, consumer: &GroupConsumer, places: &[(TopicPartition, i64)], now: Instant) {
         let placed = self.place(consumer, places);
         let go: Vec<_> = places.iter().filter(|(name, _)| placed.contains(name)).cloned().collect();
+        // They are since the assignment; but one that were not would stand still for ever and not say so.
+        self.attach(consumer, go.iter().map(|(name, _)| name));
         let flowing = !go.is_empty() && consumer.resume(&partition::list(go.iter().map(|(name, _)| name))).is_ok();
         if flowing {
             // Placing waits for an answer, and by it until the resumption, which does not, is in force.

@@ -11,8 +11,9 @@ use headwater::{
     ports::{Batch, Control, Fetched},
 };
 use rdkafka::{
-    Message as _, TopicPartitionList, consumer::Consumer as _, error::RDKafkaErrorCode as Code,
-    message::BorrowedMessage,
+    Message as _, TopicPartitionList,
+    consumer::Consumer as _,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -20,7 +21,10 @@ use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
-    native::{self, CommitQueue},
+    native::{
+        self, CommitQueue,
+        fetch::{FetchQueue, Message},
+    },
     partition::{Partitions, Verdict},
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
@@ -32,6 +36,9 @@ pub(crate) const ROUND: Duration = Duration::from_millis(20);
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Events that one round serves at most.
+const EVENTS: usize = 64;
+
 /// All that the polling thread knows.
 pub(crate) struct Member {
     pub(crate) config: ConsumerConfig,
@@ -42,16 +49,37 @@ pub(crate) struct Member {
     /// The consumer is being closed: rebalances are nobody's business any more.
     pub(crate) leaving: bool,
     outlets: Outlets,
+    /// Until the consumer is closed.
+    pub(crate) fetches: Option<FetchQueue>,
     /// Made with the first commit.
     answers: Option<CommitQueue>,
     /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
     outbox: VecDeque<Batch>,
     blocked_since: Option<Instant>,
-    round_bytes: usize,
-    round_records: usize,
+    round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
     end: Option<End>,
+}
+
+/// What was taken since the last seal.
+#[derive(Debug, Default)]
+struct Round {
+    bytes: usize,
+    records: usize,
+}
+
+impl Round {
+    /// Counts a record; whether that is enough.
+    fn add(&mut self, record: &Record, config: &ConsumerConfig) -> bool {
+        self.bytes += record.size();
+        self.records += 1;
+        self.is_full(config)
+    }
+
+    fn is_full(&self, config: &ConsumerConfig) -> bool {
+        self.records >= config.batch_records || self.bytes >= config.batch_bytes
+    }
 }
 
 /// Why the thread ends.
@@ -65,6 +93,7 @@ enum End {
 /// Polls until the engine closes the source, nobody listens any more, or it cannot go on.
 pub(crate) fn run(consumer: GroupConsumer) {
     let context = Arc::clone(consumer.context());
+    context.member().equip(&consumer);
     let end = loop {
         let mut member = context.member();
         if let Some(end) = member.tick(&consumer) {
@@ -91,18 +120,34 @@ pub(crate) fn run(consumer: GroupConsumer) {
 /// Takes what there is, up to one batch, and serves librdkafka's callbacks.
 fn poll(consumer: &GroupConsumer, context: &GroupContext) {
     let mut wait = ROUND;
-    while let Some(polled) = consumer.poll(wait) {
+    loop {
+        serve(consumer, context);
+        let mut member = context.member();
+        let messages = member.fetches.as_ref().map(|queue| queue.take(consumer.client(), wait)).unwrap_or_default();
+        if messages.is_empty() || member.take(consumer, &messages) {
+            return member.seal();
+        }
         wait = Duration::ZERO;
-        match polled {
-            Ok(message) => {
-                if context.member().take(consumer, &message) {
-                    break;
-                }
+    }
+}
+
+/// Serves what librdkafka has to say: rebalances, errors, lines for the log. Of many things each round a few.
+fn serve(consumer: &GroupConsumer, context: &GroupContext) {
+    for _ in 0..EVENTS {
+        if !context.member().fetches.as_ref().is_some_and(FetchQueue::has_events) {
+            return;
+        }
+        match consumer.poll(Duration::ZERO) {
+            Some(Err(error)) => context.member().trouble(consumer, &error, &context.reason()),
+            // Where it stands among the others of its partition nobody knows any more.
+            Some(Ok(record)) => {
+                let place = TopicPartition::new(record.topic(), record.partition());
+                let text = format!("a record of {place} came past its queue, which is a defect: restart the program");
+                context.member().fail(text);
             }
-            Err(error) => context.member().trouble(consumer, &error, &context.reason()),
+            None => {}
         }
     }
-    context.member().seal();
 }
 
 /// Commits what is durable and leaves the group.
@@ -129,7 +174,8 @@ fn leave(consumer: GroupConsumer, context: &GroupContext, end: &End) {
             consumer.poll(ROUND);
         }
     }
-    context.member().answers = None;
+    // They may not outlive the consumer.
+    (context.member().fetches, context.member().answers) = (None, None);
     let group = context.member().source.group.clone();
     close(consumer, &group);
 }
@@ -161,14 +207,21 @@ impl Member {
             partitions: Partitions::default(),
             leaving: false,
             outlets,
+            fetches: None,
             answers: None,
             outbox: VecDeque::new(),
             blocked_since: None,
-            round_bytes: 0,
-            round_records: 0,
+            round: Round::default(),
             up: None,
             probe_at: now,
             end: None,
+        }
+    }
+
+    fn equip(&mut self, consumer: &GroupConsumer) {
+        self.fetches = FetchQueue::new(consumer.client());
+        if self.fetches.is_none() {
+            self.fail("there is no memory for a kafka consumer".to_owned());
         }
     }
 
@@ -226,41 +279,56 @@ impl Member {
         }
     }
 
-    /// Takes a record over; whether this round has enough.
-    fn take(&mut self, consumer: &GroupConsumer, message: &BorrowedMessage<'_>) -> bool {
-        self.reached();
-        let (name, number, offset) = (message.topic(), message.partition(), message.offset());
-        let Some((topic, partition)) = self.partitions.find(name, number) else { return false };
-        match partition.accept(offset, || native::log_start(consumer.client(), name, number)) {
-            Verdict::Stale => {}
-            Verdict::Backwards { expected } => {
-                let text = format!("offset {offset} came where {expected} or a later one was due");
-                self.fail_anew(&TopicPartition::new(topic, number), &text);
-            }
-            Verdict::Take { lost, .. } => {
-                let record = Record {
-                    topic,
-                    partition: number,
-                    offset,
-                    timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    headers: message.headers().map(native::read_headers).unwrap_or_default(),
-                };
-                self.round_bytes += record.size();
-                self.round_records += 1;
-                partition.keep(record);
-                if lost > 0 {
-                    self.warn_lost(name, number, lost);
-                }
+    /// Takes over what was fetched; whether this round has enough.
+    fn take(&mut self, consumer: &GroupConsumer, messages: &[Message<'_>]) -> bool {
+        let sealed = self.outbox.len();
+        for run in messages.chunk_by(Message::is_beside) {
+            match run[0].error() {
+                Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
+                None => self.take_run(consumer, run),
             }
         }
-        self.round_records >= self.config.batch_records || self.round_bytes >= self.config.batch_bytes
+        self.outbox.len() > sealed
+    }
+
+    /// Takes over records of one partition, and seals each time that there is enough for a batch.
+    fn take_run(&mut self, consumer: &GroupConsumer, run: &[Message<'_>]) {
+        self.reached();
+        let (name, number) = (run[0].topic(), run[0].partition());
+        let mut left = run.iter();
+        while left.len() > 0 {
+            let Some((topic, partition)) = self.partitions.find(&name, number) else { return };
+            let mut lost = 0;
+            for message in left.by_ref() {
+                match partition.accept(message.offset(), || native::log_start(consumer.client(), &name, number)) {
+                    Verdict::Stale => {}
+                    Verdict::Backwards { expected } => {
+                        let text = format!("offset {} came where {expected} or a later one was due", message.offset());
+                        return self.fail_anew(&TopicPartition::new(topic, number), &text);
+                    }
+                    Verdict::Take { lost: before, .. } => {
+                        lost += before;
+                        let record = message.record(&topic);
+                        let full = self.round.add(&record, &self.config);
+                        partition.keep(record);
+                        if full {
+                            break;
+                        }
+                    }
+                }
+            }
+            if lost > 0 {
+                self.warn_lost(&name, number, lost);
+            }
+            if self.round.is_full(&self.config) {
+                self.seal();
+            }
+        }
     }
 
     fn seal(&mut self) {
         self.outbox.extend(self.partitions.seal());
-        (self.round_bytes, self.round_records) = (0, 0);
+        self.round = Round::default();
     }
 
     /// Hands batches to the engine as far as it has room.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod admin;
+pub(crate) mod fetch;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Headers, TopicPartition};
+use headwater::TopicPartition;
 use rdkafka::{
     TopicPartitionList,
     bindings::{
@@ -21,40 +22,13 @@ use rdkafka::{
         rd_kafka_TopicDescription_t, rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_base64str, rd_kafka_admin_op_t,
         rd_kafka_commit_queue, rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy,
         rd_kafka_event_error, rd_kafka_event_t, rd_kafka_event_topic_partition_list, rd_kafka_get_watermark_offsets,
-        rd_kafka_header_get_all, rd_kafka_headers_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll,
-        rd_kafka_queue_t, rd_kafka_topic_partition_list_t,
+        rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
+        rd_kafka_topic_partition_list_t,
     },
     client::{Client, ClientContext},
     error::RDKafkaErrorCode as Code,
-    message::{BorrowedHeaders, Headers as _},
     types::RDKafkaRespErr,
 };
-
-/// Copies a record's headers. A name that is not UTF-8 is taken over lossily.
-///
-/// rdkafka's own `BorrowedHeaders::try_get` panics on such a name, so that a foreign producer could stop every reader.
-pub(crate) fn read_headers(headers: &BorrowedHeaders) -> Headers {
-    let count = headers.count();
-    let mut read = Headers::with_capacity(count, count * 48);
-    // `BorrowedHeaders` is never a value of its own: a reference to it is librdkafka's pointer, cast.
-    // Source: `BorrowedHeaders::{from_native_ptr, as_native_ptr}` of rdkafka 0.39.
-    let native = ptr::from_ref(headers).cast::<rd_kafka_headers_t>();
-    for index in 0..count {
-        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0_usize);
-        // SAFETY: `native` is valid while `headers` is borrowed; the three out-pointers live on this stack frame.
-        let error = unsafe { rd_kafka_header_get_all(native, index, &raw mut name, &raw mut value, &raw mut size) };
-        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
-            break;
-        }
-        // SAFETY: librdkafka ends every name with a NUL and keeps it, and `size` bytes of value, as long as the record.
-        let (name, value) = unsafe {
-            let value = (!value.is_null()).then(|| slice::from_raw_parts(value.cast::<u8>(), size));
-            (CStr::from_ptr(name), value)
-        };
-        read.push(&name.to_string_lossy(), value);
-    }
-    read
-}
 
 /// The first offset that the partition still holds, as the last fetch told it; no request is made.
 /// `None` when nothing was fetched yet.
@@ -273,26 +247,9 @@ fn code(error: RDKafkaRespErr) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::{
-        bindings::{rd_kafka_header_add, rd_kafka_mem_malloc},
-        message::{Header, OwnedHeaders},
-    };
+    use rdkafka::bindings::rd_kafka_mem_malloc;
 
     use super::*;
-
-    /// Red when the names go through rdkafka's own reader, which panics on this one.
-    #[test]
-    fn a_header_name_that_is_not_utf8_is_read_lossily() {
-        let owned = OwnedHeaders::new().insert(Header { key: "good", value: Some("1") });
-        let native = ptr::from_ref(owned.as_borrowed()).cast_mut().cast::<rd_kafka_headers_t>();
-        let (name, value) = ([b'b', 0xff, b'd'], [0_u8, 255]);
-        // SAFETY: the headers are alive, and both buffers are copied within the call.
-        let error = unsafe { rd_kafka_header_add(native, name.as_ptr().cast::<c_char>(), 3, value.as_ptr().cast(), 2) };
-        assert_eq!(error, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
-        let read = read_headers(owned.as_borrowed());
-        let all: Vec<_> = read.iter().collect();
-        assert_eq!(all, [("good", Some(&b"1"[..])), ("b\u{fffd}d", Some(&[0, 255][..]))]);
-    }
 
     /// Red when the texts go through rdkafka's own reader, which panics on this one: any program may commit it.
     #[test]

@@ -76,6 +76,7 @@ impl ConsumerContext for GroupContext {
 impl Member {
     fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let names = partition::names(list);
+        self.attach(consumer, names.iter());
         // A place that costs no look-up of offsets, and nothing is read there: the partitions are paused at once, what
         // might have been fetched before is outdated by that, and `Begin` seeks.
         let placed = list.set_all_offsets(Offset::Beginning);
@@ -92,6 +93,14 @@ impl Member {
         if !self.leaving {
             self.reached();
             self.report(Fetched::Assigned(names));
+        }
+    }
+
+    /// Lets the records of these partitions come to our queue; of a consumer that is closing nobody takes any.
+    pub(crate) fn attach<'a>(&mut self, consumer: &GroupConsumer, mut names: impl Iterator<Item = &'a TopicPartition>) {
+        let Some(queue) = &self.fetches else { return };
+        if !names.all(|name| queue.attach(consumer.client(), name)) {
+            self.fail("there is no memory for the queues of assigned partitions".to_owned());
         }
     }
 

@@ -1,7 +1,7 @@
 //! A member of a consumer group, as the engine sees it: two bounded queues from the polling thread, a mailbox to it.
 //!
-//! All of librdkafka happens on that one thread, which polls a `BaseConsumer`: a split queue of a `StreamConsumer` can
-//! lose a wake-up and stall one partition for ever.
+//! All of librdkafka happens on that one thread, which waits on one queue that all partitions share: a split queue of a
+//! `StreamConsumer` can lose a wake-up and stall one partition for ever.
 
 use std::{
     collections::VecDeque,

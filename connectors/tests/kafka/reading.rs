@@ -264,6 +264,53 @@ async fn an_engine_slower_than_the_poll_limit_keeps_its_partitions() {
     reader.close().await;
 }
 
+/// Red when a batch goes on once it is full, where more was fetched with it; or when what is left is dropped.
+#[tokio::test]
+async fn batches_stay_within_their_limits() {
+    let broker = broker(&[("t", 1)]);
+    let value = |n: usize| "v".repeat(if n < 500 { 1 } else { n % 90 });
+    let records: Vec<_> = (0..1_000).map(|n| record("t", Some(0), &value(n))).collect();
+    broker.producer().send(&records).await.unwrap();
+    let consumer = ConsumerConfig { batch_records: 100, batch_bytes: 200, ..broker.config.consumer.clone() };
+    let mut reader = broker.join_with(&KafkaConfig { consumer, ..broker.config.clone() }, "t", Start::Earliest, None);
+    let (mut next, mut largest) = (0, 0);
+    while next < 1_000 {
+        match reader.next().await {
+            Fetched::Assigned(names) => reader.begin(&names),
+            Fetched::Records(batch) => {
+                let without_last: usize = batch.records.iter().rev().skip(1).map(headwater::Record::size).sum();
+                assert!(batch.records.len() <= 100 && without_last < 200, "{} records", batch.records.len());
+                largest = largest.max(batch.records.len());
+                for record in batch.records {
+                    assert_eq!(record.offset, next);
+                    next += 1;
+                }
+            }
+            Fetched::Connected(_) => {}
+            other => panic!("records expected, not {other:?}"),
+        }
+    }
+    assert!(largest > 1, "nothing came together");
+    reader.close().await;
+}
+
+/// Red when an error that comes among the records is taken for one, is not told, or costs a record.
+#[tokio::test]
+async fn an_error_between_records_is_told_and_costs_none() {
+    let broker = broker(&[("t", 2)]);
+    broker.fill("t", 100).await;
+    let mut reader = broker.join("t");
+    reader.read(100).await;
+    broker.mock.request_errors(RDKafkaApiKey::Fetch, &[Error::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    broker.fill("t", 100).await;
+    let told = reader.event().await;
+    let Fetched::Connected(Err(reason)) = told else { panic!("an error expected, not {told:?}") };
+    assert!(reason.contains("grant group g the right to read"), "{reason}");
+    reader.read(200).await;
+    assert_eq!(reader.offsets()[&0], (0..200).collect::<Vec<_>>());
+    reader.close().await;
+}
+
 /// Red when a refused commit is dropped: the position would only be committed with the next one.
 #[tokio::test]
 async fn a_commit_that_a_rebalance_refuses_is_made_later() {

@@ -106,6 +106,30 @@ async fn a_late_commit_of_a_partition_that_left_is_dropped() {
     third.close().await;
 }
 
+/// Red when only what is assigned for the first time reaches the queue of records: the partition would stand still for
+/// ever. Red as well when what was fetched of it before is delivered after it has come back.
+#[tokio::test]
+async fn a_partition_that_comes_back_is_read_on() {
+    let broker = broker(&[("t", 2)]);
+    fill_all(&broker, 2, 500).await;
+    let mut first = broker.join("t");
+    first.read(1_000).await;
+    let mut second = broker.join("t");
+    let leaving = revoked(&mut first).await;
+    first.commit("t", leaving[0].partition, 100);
+    first.source.control(Control::Released(leaving.clone()));
+    assert_eq!(second.assigned().await, leaving);
+    second.close().await;
+    first.records.clear();
+    assert_eq!(first.assigned().await, leaving);
+    first.begin(&leaving);
+    first.read(400).await;
+    assert_eq!(first.offsets()[&leaving[0].partition], (100..500).collect::<Vec<_>>());
+    fill_all(&broker, 2, 10).await;
+    first.read(420).await;
+    first.close().await;
+}
+
 /// Red when dropping a source without closing it leaves its thread in the group.
 #[tokio::test]
 async fn a_dropped_source_leaves_the_group() {
