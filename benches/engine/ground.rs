@@ -1,8 +1,12 @@
 //! What every contender finds: topics, schemas, tables, and the payments.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
+use axum::Router;
 use headwater::{
     Payload, Sink, TraceContext,
     codec::{Encoder, WriterSchema},
@@ -20,6 +24,8 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::place::{Place, subject};
 
@@ -31,6 +37,10 @@ const FLUSH: Duration = Duration::from_mins(2);
 
 /// The servers, and what was prepared on them.
 pub(crate) struct Ground {
+    /// Where spans go.
+    pub(crate) back_end: String,
+    _back_end: JoinSet<()>,
+    data: PathBuf,
     endpoints: Endpoints,
     database: postgres::Database,
     cluster: Cluster,
@@ -43,12 +53,24 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// Makes topics, registers schemas and runs the migrations.
-    pub(crate) async fn prepare(endpoints: Endpoints) -> Result<Self> {
+    pub(crate) async fn prepare(data: &Path, endpoints: Endpoints) -> Result<Self> {
         let kafka = KafkaConfig { bootstrap: endpoints.kafka_bootstrap.clone(), ..KafkaConfig::default() };
         let cluster = Cluster::new(&kafka)?;
         let database = postgres::Config::new(&endpoints.database_url).build()?;
         database.migrate().await?;
-        let mut ground = Self { endpoints, database, cluster, payment_schema: 0, payments: 0, places: 0 };
+        let mut tasks = JoinSet::new();
+        let back_end = swallow(&mut tasks).await?;
+        let mut ground = Self {
+            back_end,
+            _back_end: tasks,
+            data: data.to_owned(),
+            endpoints,
+            database,
+            cluster,
+            payment_schema: 0,
+            payments: 0,
+            places: 0,
+        };
         ground.topics(&["events.payment", "events.receipt", "loop.receipt"]).await?;
         let registry = ground.at("", 0).schemas()?;
         ground.payment_schema = registry.register(&subject::<PaymentCompleted>(), PaymentCompleted::SCHEMA).await?;
@@ -91,6 +113,39 @@ impl Ground {
         Ok(place)
     }
 
+    /// Removes a place's table, and lets the database write down what it has put off.
+    pub(crate) async fn clear(&self, place: &Place) -> Result<()> {
+        let mut conn = PgConnection::connect(&place.database).await?;
+        sqlx::query(AssertSqlSafe(format!("drop table {}", place.table))).execute(&mut conn).await?;
+        sqlx::query("checkpoint").execute(&mut conn).await?;
+        Ok(())
+    }
+
+    /// What points `headwater` at these servers.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        let Endpoints { kafka_bootstrap, schema_registry_url, database_url, warehouse_url } = &self.endpoints;
+        let state = self.data.join("state").display().to_string();
+        let settings = [
+            ("PREFIX", "memory."),
+            ("DIR", &state),
+            ("HTTP__ADDR", "127.0.0.1:0"),
+            ("KAFKA__BOOTSTRAP", kafka_bootstrap),
+            ("REGISTRY__URL", schema_registry_url),
+            ("POSTGRES__URL", database_url),
+            ("WAREHOUSE__URL", warehouse_url),
+            ("TOPOLOGY__REPLICATION", "1"),
+            ("TOPOLOGY__MIN_INSYNC_REPLICAS", "1"),
+        ];
+        settings.map(|(name, value)| (format!("HEADWATER__{name}"), value.to_owned())).into()
+    }
+
+    /// Rows that the orders pipeline has written.
+    pub(crate) async fn orders(&self) -> Result<i64> {
+        let mut conn = PgConnection::connect(&self.endpoints.database_url).await?;
+        let sql = "select (select count(*) from orders) + (select count(*) from receipts)";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut conn).await?)
+    }
+
     /// Fills the topic up to so many payments, with the headers that an event of ours has or with none.
     pub(crate) async fn fill(&mut self, payments: u64, bare: bool) -> Result<()> {
         let (from, schema, place) = (self.payments, self.payment_schema, self.at("", 0));
@@ -98,6 +153,15 @@ impl Ground {
         self.payments = payments.max(from);
         Ok(())
     }
+}
+
+/// Takes spans and forgets them: gives the address of a tracing back end that costs next to nothing.
+async fn swallow(tasks: &mut JoinSet<()>) -> Result<String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    // It never ends of itself.
+    tasks.spawn(async move { drop(axum::serve(listener, Router::new().fallback(async || ())).await) });
+    Ok(url)
 }
 
 /// The sink of every contender.

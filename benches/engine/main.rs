@@ -5,18 +5,24 @@
 //! order each round; a figure is the median of its rounds. Nothing is measured before the first record is read, nothing
 //! after the last is durable.
 //!
-//! To look into one contender, keep a stack and run it alone:
-//! `… --bench engine -- stack` prints the command of each, before which `perf record -g` can be put.
+//! Before anything is measured every contender runs on a few records, and what they sent and stored is compared byte for
+//! byte; `-- --check` does only that.
+//!
+//! To see where one spends its time: `… --bench engine -- stack` keeps the servers and prints the command of each contender,
+//! before which `perf record -g` can be put.
 
 mod place;
 
+mod engine;
 mod forward;
 mod timestamp;
 mod unnest;
 mod wire;
 
 mod contender;
+mod equal;
 mod ground;
+mod memory;
 mod meter;
 mod rounds;
 
@@ -40,6 +46,9 @@ struct Arguments {
     /// More records: a quarter of an hour instead of minutes.
     #[arg(long)]
     full: bool,
+    /// A few records and no figures: whether everything works, and whether all contenders do the same.
+    #[arg(long)]
+    check: bool,
     /// Payments without headers, as a foreign producer may send them.
     #[arg(long)]
     bare: bool,
@@ -85,7 +94,7 @@ async fn with_stack(arguments: &Arguments) -> Result<()> {
     let work = async {
         rounds::say("the servers start");
         let stack = Stack::start(StackConfig::new(&data), cancel).await?;
-        let ground = Ground::prepare(stack.endpoints().clone()).await?;
+        let ground = Ground::prepare(&data, stack.endpoints().clone()).await?;
         let measured = measure(arguments, ground).await;
         stack.stop().await?;
         measured
@@ -95,8 +104,8 @@ async fn with_stack(arguments: &Arguments) -> Result<()> {
         // Dropping the work ends the servers and whoever is being measured.
         () = stopped => bail!("stopped"),
     };
-    remove_data(&data)?;
-    outcome
+    outcome?;
+    remove_data(&data)
 }
 
 async fn measure(arguments: &Arguments, mut ground: Ground) -> Result<()> {
@@ -105,6 +114,10 @@ async fn measure(arguments: &Arguments, mut ground: Ground) -> Result<()> {
         ground.fill(size.records, arguments.bare).await?;
         rounds::commands(&mut ground).await?;
         return std::future::pending().await;
+    }
+    rounds::check(&mut ground, arguments.bare).await?;
+    if arguments.check {
+        return Ok(());
     }
     let table = rounds::run(&mut ground, size, arguments.bare).await?;
     writeln!(std::io::stdout(), "{table}")?;

@@ -90,6 +90,8 @@ impl Place {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
+            // As the engine: more than the processor's cache holds is read more slowly.
+            .set("queued.max.messages.kbytes", "16384")
             // Defaults to 1,000, which idles a second when the queue was full.
             .set("fetch.queue.backoff.ms", "20");
         settings

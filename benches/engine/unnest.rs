@@ -169,7 +169,11 @@ async fn write_all(
         write(&mut tx, place, &sql, &batch.rows).await?;
         tx.commit().await?;
         let next: BTreeMap<i32, i64> = batch.moves.iter().map(|(partition, (_, to))| (*partition, *to)).collect();
-        next.iter().for_each(|(partition, to)| drop(owned.get_mut(partition).map(|(_, next)| *next = *to)));
+        for (partition, to) in &next {
+            if let Some((_, stored)) = owned.get_mut(partition) {
+                *stored = *to;
+            }
+        }
         consumer.commit(&list(&place.topic, &next)?, CommitMode::Async)?;
     }
     Ok(())
