@@ -1,6 +1,6 @@
 //! What the engine costs, always beside what it is measured against in the same run: a ratio, never an absolute time.
 //!
-//! It deliberately knows no server: what needs one is measured by the end-to-end benches.
+//! What is here knows no server: the bench `engine`, which needs some, keeps that to itself.
 
 use headwater::Time;
 use headwater_schemas::PaymentCompleted;

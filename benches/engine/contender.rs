@@ -1,0 +1,85 @@
+//! Who is measured, and how: each in a process of its own, which this program starts of itself.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio::{process::Command, time::timeout};
+
+use crate::{engine, forward, meter::Measured, place::Place, unnest};
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Contender {
+    /// The stateless processor by hand.
+    Loop,
+    /// The engine with the same processor; no spans are made.
+    Engine,
+    /// The same with spans of every hundredth trace.
+    EngineTraced1,
+    /// The same with spans of every record.
+    EngineTraced100,
+    /// The sink by hand.
+    Unnest,
+    /// The engine with the same sink.
+    EngineSink,
+}
+
+/// Those that make receipts; the first is the reference.
+pub(crate) const PROCESSORS: &[Contender] =
+    &[Contender::Loop, Contender::Engine, Contender::EngineTraced1, Contender::EngineTraced100];
+/// Those that fill a table; the first is the reference.
+pub(crate) const SINKS: &[Contender] = &[Contender::Unnest, Contender::EngineSink];
+
+impl Contender {
+    /// Its name on the command line and in the table.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Does the work in this process.
+    pub(crate) fn work(self, place: &Place) -> Result<Measured> {
+        // Who measures us is gone: nobody waits for the result.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        match self {
+            Self::Loop => forward::run(place),
+            Self::Engine | Self::EngineTraced1 | Self::EngineTraced100 => engine::process(place),
+            Self::Unnest => unnest::run(place),
+            Self::EngineSink => engine::write(place),
+        }
+    }
+
+    /// Where it writes receipts.
+    pub(crate) fn output(self, place: &Place) -> &str {
+        if self == Self::Loop { &place.output } else { "events.receipt" }
+    }
+
+    /// The share of traces that it makes spans of, as OpenTelemetry's variable has it.
+    pub(crate) fn sampled(self) -> Option<&'static str> {
+        match self {
+            Self::EngineTraced1 => Some("0.01"),
+            Self::EngineTraced100 => Some("1"),
+            Self::Loop | Self::Engine | Self::Unnest | Self::EngineSink => None,
+        }
+    }
+
+    /// Does the work in a process of its own, which is killed when it takes too long or nobody waits for it any more.
+    pub(crate) async fn measure(self, place: &Place, back_end: &str, limit: Duration) -> Result<Measured> {
+        let name = self.name();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["contend", &name]).args(place.arguments());
+        if let Some(ratio) = self.sampled() {
+            command
+                .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", back_end)
+                .env("OTEL_TRACES_SAMPLER", "traceidratio")
+                .env("OTEL_TRACES_SAMPLER_ARG", ratio);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let output = timeout(limit, child.wait_with_output()).await;
+        let output = output.with_context(|| format!("{name} was not done after {limit:?} and was killed"))??;
+        ensure!(output.status.success(), "{name} failed: {}", output.status);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{name} told no result"))
+    }
+}

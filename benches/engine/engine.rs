@@ -1,0 +1,209 @@
+//! The engine over the real connectors with its defaults, as `headwater run` puts it together.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use headwater::{
+    CommitError, Committed, Group, Metric, Parts, Pipeline, SchemaCache, Settings, States, SystemClock, TopicPartition,
+    Unit, Work, Worker,
+    ports::{BoxFuture, Committer, Control, Fetched, From, Source},
+};
+use headwater_connectors::{
+    Lettered,
+    kafka::{
+        Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription,
+        TopicSpec,
+    },
+    otlp::{Otlp, OtlpConfig},
+    postgres,
+};
+use headwater_processors::send_receipt;
+use headwater_schemas::PaymentCompleted;
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    ground::{PARTITIONS, sink},
+    meter::{Measured, Meter},
+    place::Place,
+};
+
+/// How long a sink gathers by default: see `defaults.toml`.
+const SINK_LINGER: Duration = Duration::from_millis(100);
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
+/// Runs `send-receipt` until so many receipts are acknowledged.
+pub(crate) fn process(place: &Place) -> Result<Measured> {
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default())
+}
+
+/// Runs a sink of the payments until so many rows are committed.
+pub(crate) fn write(place: &Place) -> Result<Measured> {
+    let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
+    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() })
+}
+
+fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measured> {
+    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
+    headwater::codec::limit_allocations(settings.max_record_bytes);
+    let otlp =
+        Otlp::start(OtlpConfig::from_env(env!("CARGO_PKG_VERSION"), "bench".to_owned()).map_err(|problems| {
+            anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let measured = runtime.block_on(async {
+        let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
+        let (gauge, states) = (Arc::new(Gauge::default()), States::default());
+        let state = states.of(&group.id);
+        let parts = parts(place, pipeline, group, settings, &gauge, &states, &otlp).await?;
+        let worker = Worker::build(parts).await?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let done = async {
+            let measured = gauge.reached(place.records).await;
+            drop(stop);
+            measured
+        };
+        let mut running = JoinSet::new();
+        running.spawn(worker.run(async { drop(stopped.await) }));
+        let measured = tokio::select! {
+            measured = done => measured,
+            Some(ended) = running.join_next() => Err(anyhow::anyhow!("the worker ended early: {ended:?}")),
+        };
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+        let retries = state.get(Metric::Retries);
+        ensure!(retries == 0, "{retries} records failed");
+        measured
+    });
+    otlp.stop(LAST_SPANS);
+    measured
+}
+
+async fn parts(
+    place: &Place,
+    pipeline: &Pipeline,
+    group: Group,
+    settings: Settings,
+    gauge: &Arc<Gauge>,
+    states: &States,
+    otlp: &Otlp,
+) -> Result<Parts> {
+    let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
+    let cluster = Cluster::new(&kafka)?;
+    make_topics(&cluster, &group, &settings).await?;
+    let publisher = KafkaPublisher::new(Producer::new(&kafka)?);
+    let committer: Box<dyn Committer> = match &group.work {
+        Work::Sink(sink) => {
+            let database = postgres::Config::new(&place.database).build()?;
+            let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(Arc::new(cluster));
+            Box::new(Lettered::new(sink, publisher))
+        }
+        Work::Process(_) | Work::DeadLetters => Box::new(publisher),
+    };
+    let (topics, patterns) = group.reads();
+    let source = SourceConfig {
+        group: group.id.clone(),
+        instance: Some("bench".to_owned()),
+        subscription: Subscription { topics, patterns },
+        start: Start::Earliest,
+    };
+    let clock = Arc::new(SystemClock::default());
+    Ok(Parts {
+        source: Box::new(Watched { inner: Box::new(KafkaSource::join(&kafka, source)?), gauge: gauge.clone() }),
+        committer: Box::new(Watched { inner: committer, gauge: gauge.clone() }),
+        catalogue: Arc::new(pipeline.catalogue().clone()),
+        settings,
+        schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),
+        clock,
+        state: states.of(&group.id),
+        tracing: otlp.tracing(),
+        group,
+    })
+}
+
+/// Those that the group owns, as `topology apply` makes them.
+async fn make_topics(cluster: &Cluster, group: &Group, settings: &Settings) -> Result<()> {
+    let owned = group.owned().context("a group with topics")?;
+    let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
+    let names = delays.iter().map(|delay| owned.retry(*delay)).chain([owned.redrive(), owned.dlq()]);
+    let size = (settings.max_record_bytes + HEADER_ROOM as usize).to_string();
+    let config = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", &size)];
+    let config: Vec<_> = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let spec = |name| TopicSpec { name, partitions: PARTITIONS, replication: 1, config: config.clone() };
+    cluster.apply(&names.map(spec).collect::<Vec<_>>()).await?;
+    Ok(())
+}
+
+/// Begins to measure at the first record, and knows how many are durable.
+#[derive(Default)]
+struct Gauge {
+    meter: OnceLock<Meter>,
+    durable: AtomicU64,
+    more: Notify,
+}
+
+impl Gauge {
+    async fn reached(&self, records: u64) -> Result<Measured> {
+        while self.durable.load(Ordering::Acquire) < records {
+            self.more.notified().await;
+        }
+        self.meter.get().context("nothing was read")?.stop(records)
+    }
+}
+
+/// A port of the engine, and what passes it.
+struct Watched<T: ?Sized> {
+    gauge: Arc<Gauge>,
+    inner: Box<T>,
+}
+
+impl Source for Watched<KafkaSource> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+        Box::pin(async move {
+            let fetched = self.inner.next(records).await;
+            if matches!(fetched, Fetched::Records(_)) {
+                self.gauge.meter.get_or_init(Meter::start);
+            }
+            fetched
+        })
+    }
+
+    fn control(&mut self, control: Control) {
+        self.inner.control(control);
+    }
+}
+
+impl Committer for Watched<dyn Committer> {
+    fn atomic(&self) -> bool {
+        self.inner.atomic()
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        self.inner.start(partitions)
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        Box::pin(async move {
+            let committed = self.inner.commit(unit).await;
+            if matches!(committed, Ok(Committed::Done)) {
+                let records = (unit.outgoing.len() + unit.rows.len()) as u64;
+                self.gauge.durable.fetch_add(records, Ordering::Release);
+                self.gauge.more.notify_one();
+            }
+            committed
+        })
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.inner.forget(partitions);
+    }
+}

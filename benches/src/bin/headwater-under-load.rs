@@ -1,0 +1,9 @@
+//! The program whose memory is measured: the orders pipeline, as `headwater` runs it.
+
+use std::process::ExitCode;
+
+use headwater_processors::{Warehouse, orders};
+
+fn main() -> ExitCode {
+    headwater_cli::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+}
