@@ -42,16 +42,16 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
 pub(crate) fn process(place: &Place) -> Result<Measured> {
-    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default())
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), 1)
 }
 
-/// Runs a sink of the payments until so many rows are committed.
-pub(crate) fn write(place: &Place) -> Result<Measured> {
+/// Runs a sink of the payments, over so many connections, until so many rows are committed.
+pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
-    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() })
+    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() }, connections)
 }
 
-fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measured> {
+fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usize) -> Result<Measured> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     headwater::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
@@ -63,7 +63,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measure
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
         let (gauge, states) = (Arc::new(Gauge::default()), States::default());
         let state = states.of(&group.id);
-        let parts = parts(place, pipeline, group, settings, &gauge, &states, &otlp).await?;
+        let parts = parts(place, pipeline, (group, settings, connections), &gauge, &states, &otlp).await?;
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -91,8 +91,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measure
 async fn parts(
     place: &Place,
     pipeline: &Pipeline,
-    group: Group,
-    settings: Settings,
+    (group, settings, connections): (Group, Settings, usize),
     gauge: &Arc<Gauge>,
     states: &States,
     otlp: &Otlp,
@@ -100,15 +99,21 @@ async fn parts(
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
     let cluster = Cluster::new(&kafka)?;
     make_topics(&cluster, &group, &settings).await?;
-    let publisher = KafkaPublisher::new(Producer::new(&kafka)?);
-    let committer: Box<dyn Committer> = match &group.work {
-        Work::Sink(sink) => {
-            let database = postgres::Config::new(&place.database).build()?;
-            let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(Arc::new(cluster));
-            Box::new(Lettered::new(sink, publisher))
-        }
-        Work::Process(_) | Work::DeadLetters => Box::new(publisher),
+    let producer = Producer::new(&kafka)?;
+    let database = postgres::Config::new(&place.database).build()?;
+    let cluster = Arc::new(cluster);
+    let committer = |_| -> Result<Box<dyn Committer>> {
+        let publisher = KafkaPublisher::new(producer.clone());
+        let inner: Box<dyn Committer> = match &group.work {
+            Work::Sink(sink) => {
+                let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
+                Box::new(Lettered::new(sink, publisher))
+            }
+            Work::Process(_) | Work::DeadLetters => Box::new(publisher),
+        };
+        Ok(Box::new(Watched { inner, gauge: gauge.clone() }))
     };
+    let committers = (0..connections).map(committer).collect::<Result<Vec<_>>>()?;
     let (topics, patterns) = group.reads();
     let source = SourceConfig {
         group: group.id.clone(),
@@ -119,7 +124,7 @@ async fn parts(
     let clock = Arc::new(SystemClock::default());
     Ok(Parts {
         source: Box::new(Watched { inner: Box::new(KafkaSource::join(&kafka, source)?), gauge: gauge.clone() }),
-        committer: Box::new(Watched { inner: committer, gauge: gauge.clone() }),
+        committers,
         catalogue: Arc::new(pipeline.catalogue().clone()),
         settings,
         schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),

@@ -38,6 +38,10 @@ use tokio::{
 
 use self::{contender::Contender, ground::Ground, place::Place, rounds::Size};
 
+/// The allocator that the program is shipped with, for the loops as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The engine beside loops written by hand.
 #[derive(Parser)]
 struct Arguments {

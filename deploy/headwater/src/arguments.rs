@@ -83,6 +83,10 @@ pub(crate) enum Command {
     ))]
     Produce(ProduceArguments),
     /// Send generated events at a rate, or as fast as possible, and measure until they are acknowledged and arrive.
+    #[command(after_help = examples!(
+        "headwater load payment.completed --rate 500/s --duration 30s",
+        "headwater load payment.completed --count 10000 --to-topic order.fulfilled --json"
+    ))]
     Load(LoadArguments),
     /// Print events as JSON lines, from now on.
     #[command(after_help = examples!(
