@@ -3,7 +3,7 @@
 //! For who keeps to a schedule of its own and wants to know when each record was acknowledged. The engine publishes by
 //! batches: see `producer.rs`.
 
-use std::time::Duration;
+use std::{ffi::CString, time::Duration};
 
 use headwater::Outgoing;
 use rdkafka::{
@@ -11,10 +11,10 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Message as _},
-    producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+    producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
-use super::{KafkaError, config::KafkaConfig, logs, producer::headers};
+use super::{KafkaError, config::KafkaConfig, logs, native::produce::produce};
 
 /// How often it is asked whether to wait on.
 const ASK: Duration = Duration::from_millis(100);
@@ -74,13 +74,15 @@ impl<T: Send + Sync + 'static> AckProducer<T> {
 
     /// Hands one record over, if there is room for it; `tag` comes back with its fate.
     pub fn hand_over(&self, record: &Outgoing, tag: T) -> Taken {
-        let mut message: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(&record.topic, Box::new(tag));
-        (message.key, message.payload) = (record.key.as_deref(), record.value.as_deref());
-        (message.partition, message.headers) = (record.partition, headers(record));
-        match self.client.send(message) {
+        let topic = match CString::new(&*record.topic) {
+            Ok(topic) => topic,
+            Err(error) => return Taken::Refused(failed(&record.topic, &ClientError::Nul(error))),
+        };
+        let partition = record.partition.unwrap_or(-1);
+        match produce(self.client.client(), &topic, record, partition, Box::new(tag)) {
             Ok(()) => Taken::Yes,
-            Err((ClientError::MessageProduction(Code::QueueFull), _)) => Taken::QueueIsFull,
-            Err((error, _)) => Taken::Refused(failed(&record.topic, &error)),
+            Err((Code::QueueFull, _)) => Taken::QueueIsFull,
+            Err((code, _)) => Taken::Refused(failed(&record.topic, &ClientError::MessageProduction(code))),
         }
     }
 

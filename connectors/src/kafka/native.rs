@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod fetch;
+pub(crate) mod produce;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -4,6 +4,7 @@
 //! is closed or replaced: what is still queued then is purged, and purging reports each record.
 
 use std::{
+    ffi::{CStr, CString, NulError},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,8 +17,8 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-    message::{BorrowedMessage, DeliveryResult, Header, Message as _, OwnedHeaders},
-    producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+    message::{BorrowedMessage, DeliveryResult, Message as _},
+    producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     batch::{BatchError, BatchErrors, BatchState, Delivery, Fault},
     config::KafkaConfig,
     counts::{Asked, Counts},
-    logs,
+    logs, native,
 };
 
 /// How long to wait for room in a full queue before trying again.
@@ -123,11 +124,15 @@ impl Producer {
             Ok(client) => {
                 // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
                 let uncounted = self.shared.count(&client, records, indices).await;
+                let mut names = Names::default();
                 for index in indices {
                     let record = &records[*index];
                     match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
                         Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
-                        None => self.shared.enqueue(&client, record, *index, batch).await,
+                        None => match names.of(&record.topic) {
+                            Ok(name) => self.shared.enqueue(&client, name, record, *index, batch).await,
+                            Err(error) => batch.settle(*index, Err(Fault::Client(ClientError::Nul(error)))),
+                        },
                     }
                 }
                 // The client is held until here: one that is dropped purges its queue.
@@ -173,6 +178,21 @@ impl Producer {
         };
         // A thread that panicked is no reason to claim that everything was delivered.
         tokio::task::spawn_blocking(flush).await.unwrap_or(Err(Undelivered(0)))
+    }
+}
+
+/// The latest topic's name as C has it: records of one topic mostly follow each other.
+#[derive(Default)]
+struct Names(Option<(Arc<str>, CString)>);
+
+impl Names {
+    fn of(&mut self, topic: &Arc<str>) -> Result<&CStr, NulError> {
+        let latest = self.0.take().filter(|(known, _)| known == topic);
+        let name = match latest {
+            Some((_, name)) => name,
+            None => CString::new(&**topic)?,
+        };
+        Ok(&self.0.insert((Arc::clone(topic), name)).1)
     }
 }
 
@@ -238,13 +258,16 @@ impl Shared {
     }
 
     /// Hands one record to librdkafka, which copies it; an error of its own settles the record at once.
-    async fn enqueue(&self, client: &Arc<Client>, record: &Outgoing, index: usize, batch: &Arc<BatchState>) {
-        let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
-        let mut message: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(&record.topic, delivery);
-        message.key = record.key.as_deref();
-        message.payload = record.value.as_deref();
-        message.partition = record.partition.map(|number| self.counts.place(&record.topic, number));
-        message.headers = headers(record);
+    async fn enqueue(
+        &self,
+        client: &Arc<Client>,
+        topic: &CStr,
+        record: &Outgoing,
+        index: usize,
+        batch: &Arc<BatchState>,
+    ) {
+        let mut delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
+        let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
         loop {
             let sent = {
                 // Held until it is handed over: what is handed over before the producer is closed is reported by that,
@@ -253,18 +276,18 @@ impl Shared {
                 if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
                     break;
                 }
-                client.send(message)
+                native::produce::produce(client.client(), topic, record, partition, delivery)
             };
             match sent {
                 Ok(()) => return,
-                Err((ClientError::MessageProduction(Code::QueueFull), same)) => {
-                    message = same;
+                Err((Code::QueueFull, same)) => {
+                    delivery = same;
                     tokio::time::sleep(QUEUE_FULL_WAIT).await;
                 }
-                Err((ClientError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
-                    return batch.settle(index, Err(Fault::Oversize));
+                Err((Code::MessageSizeTooLarge, _)) => return batch.settle(index, Err(Fault::Oversize)),
+                Err((code, _)) => {
+                    return batch.settle(index, Err(Fault::Client(ClientError::MessageProduction(code))));
                 }
-                Err((error, _)) => return batch.settle(index, Err(Fault::Client(error))),
             }
         }
         let why = self.current().err().unwrap_or_else(|| "the producer failed and was built anew".to_owned());
@@ -284,14 +307,6 @@ impl Shared {
             Err(error) => tracing::error!(%error, "the kafka producer could not be built anew: records wait"),
         }
     }
-}
-
-pub(super) fn headers(record: &Outgoing) -> Option<OwnedHeaders> {
-    if record.headers.is_empty() {
-        return None;
-    }
-    let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-    Some(record.headers.iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value })))
 }
 
 /// Where an acknowledged record stands. The timestamp is the broker's where the topic has its own.

@@ -173,8 +173,8 @@ impl Headers {
         })
     }
 
-    /// The same with the names' bytes, for who compares them.
-    pub(crate) fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// The same with the names' bytes, for who compares or copies them.
+    pub fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.spans.iter().map(|s| (&self.bytes[s.start..s.value], (!s.null).then(|| &self.bytes[s.value..s.end])))
     }
 

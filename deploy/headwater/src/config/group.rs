@@ -145,6 +145,18 @@ impl Config {
         own.or(self.defaults.sink_connections).unwrap_or(1)
     }
 
+    fn problems_of_sink(&self, name: &str, own: &GroupConfig, place: &str) -> Vec<String> {
+        let processors = own.of_processors_only().map(|key| {
+            format!("{place}.{key}: of processors only; a row that postgres refuses is a dead letter at once, and an outage is waited for")
+        });
+        let (connections, most) = (self.sink_connections(name), self.postgres.max_connections);
+        let fits = u32::try_from(connections).is_ok_and(|all| (1..=most).contains(&all));
+        let misfit = (!fits).then(|| {
+            format!("{place}.sink_connections is {connections}: it must be at least 1, and at most postgres.max_connections, {most}")
+        });
+        processors.chain(misfit).collect()
+    }
+
     /// The bounds of a group and where it starts: as `[groups.NAME]` says, or its code, or `[defaults]`.
     ///
     /// # Errors
@@ -209,17 +221,10 @@ impl Config {
         if settings.time_limit.is_zero() {
             problems.push(format!("{place}.time_limit must be above 0"));
         }
-        if !is_sink && own.sink_connections.is_some() {
-            problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
-        }
         if is_sink {
-            problems.extend(own.of_processors_only().map(|key| {
-                format!("{place}.{key}: of processors only; a row that postgres refuses is a dead letter at once, and an outage is waited for")
-            }));
-        }
-        let (connections, most) = (self.sink_connections(name), self.postgres.max_connections);
-        if is_sink && !u32::try_from(connections).is_ok_and(|all| (1..=most).contains(&all)) {
-            problems.push(format!("{place}.sink_connections is {connections}: it must be at least 1, and at most postgres.max_connections, {most}"));
+            problems.extend(self.problems_of_sink(name, own, &place));
+        } else if own.sink_connections.is_some() {
+            problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
         }
         if own.sink_linger.is_some() {
             problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));
