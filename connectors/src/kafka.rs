@@ -24,6 +24,7 @@ mod notes;
 mod partition;
 mod rebalance;
 mod start;
+mod taking;
 
 mod ack_producer;
 mod batch;

@@ -7,27 +7,21 @@ use std::{
 };
 
 use headwater::{
-    Record, TopicPartition,
+    TopicPartition,
     ports::{Batch, Control, Fetched},
 };
-use rdkafka::{
-    Message as _, TopicPartitionList,
-    consumer::Consumer as _,
-    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-};
+use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::RDKafkaErrorCode as Code};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
-    native::{
-        self, CommitQueue,
-        fetch::{FetchQueue, Message},
-    },
-    partition::{Partitions, Verdict},
+    native::{CommitQueue, fetch::FetchQueue},
+    partition::Partitions,
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
+    taking::{self, Round},
 };
 
 /// How long a round waits for records, and so how long the engine waits to be heard.
@@ -36,8 +30,6 @@ pub(crate) const ROUND: Duration = Duration::from_millis(20);
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSING: Duration = Duration::from_secs(5);
-/// Events that one round serves at most.
-const EVENTS: usize = 64;
 
 /// All that the polling thread knows.
 pub(crate) struct Member {
@@ -54,32 +46,12 @@ pub(crate) struct Member {
     /// Made with the first commit.
     answers: Option<CommitQueue>,
     /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
-    outbox: VecDeque<Batch>,
+    pub(crate) outbox: VecDeque<Batch>,
     blocked_since: Option<Instant>,
-    round: Round,
+    pub(crate) round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
     end: Option<End>,
-}
-
-/// What was taken since the last seal.
-#[derive(Debug, Default)]
-struct Round {
-    bytes: usize,
-    records: usize,
-}
-
-impl Round {
-    /// Counts a record; whether that is enough.
-    fn add(&mut self, record: &Record, config: &ConsumerConfig) -> bool {
-        self.bytes += record.size();
-        self.records += 1;
-        self.is_full(config)
-    }
-
-    fn is_full(&self, config: &ConsumerConfig) -> bool {
-        self.records >= config.batch_records || self.bytes >= config.batch_bytes
-    }
 }
 
 /// Why the thread ends.
@@ -105,7 +77,7 @@ pub(crate) fn run(consumer: GroupConsumer) {
             mailbox.wait(ROUND);
         } else {
             drop(member);
-            poll(&consumer, &context);
+            taking::poll(&consumer, &context);
         }
     };
     if let End::Failed(reason) = &end {
@@ -114,39 +86,6 @@ pub(crate) fn run(consumer: GroupConsumer) {
     leave(consumer, &context, &end);
     if end == End::Closed {
         context.member().report(Fetched::Closed);
-    }
-}
-
-/// Takes what there is, up to one batch, and serves librdkafka's callbacks.
-fn poll(consumer: &GroupConsumer, context: &GroupContext) {
-    let mut wait = ROUND;
-    loop {
-        serve(consumer, context);
-        let mut member = context.member();
-        let messages = member.fetches.as_ref().map(|queue| queue.take(consumer.client(), wait)).unwrap_or_default();
-        if messages.is_empty() || member.take(consumer, &messages) {
-            return member.seal();
-        }
-        wait = Duration::ZERO;
-    }
-}
-
-/// Serves what librdkafka has to say: rebalances, errors, lines for the log. Of many things each round a few.
-fn serve(consumer: &GroupConsumer, context: &GroupContext) {
-    for _ in 0..EVENTS {
-        if !context.member().fetches.as_ref().is_some_and(FetchQueue::has_events) {
-            return;
-        }
-        match consumer.poll(Duration::ZERO) {
-            Some(Err(error)) => context.member().trouble(consumer, &error, &context.reason()),
-            // Where it stands among the others of its partition nobody knows any more.
-            Some(Ok(record)) => {
-                let place = TopicPartition::new(record.topic(), record.partition());
-                let text = format!("a record of {place} came past its queue, which is a defect: restart the program");
-                context.member().fail(text);
-            }
-            None => {}
-        }
     }
 }
 
@@ -218,13 +157,6 @@ impl Member {
         }
     }
 
-    fn equip(&mut self, consumer: &GroupConsumer) {
-        self.fetches = FetchQueue::new(consumer.client());
-        if self.fetches.is_none() {
-            self.fail("there is no memory for a kafka consumer".to_owned());
-        }
-    }
-
     /// All that a round does besides polling.
     fn tick(&mut self, consumer: &GroupConsumer) -> Option<End> {
         let mailbox = Arc::clone(&self.mailbox);
@@ -277,58 +209,6 @@ impl Member {
                 partition.paused = paused;
             }
         }
-    }
-
-    /// Takes over what was fetched; whether this round has enough.
-    fn take(&mut self, consumer: &GroupConsumer, messages: &[Message<'_>]) -> bool {
-        let sealed = self.outbox.len();
-        for run in messages.chunk_by(Message::is_beside) {
-            match run[0].error() {
-                Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
-                None => self.take_run(consumer, run),
-            }
-        }
-        self.outbox.len() > sealed
-    }
-
-    /// Takes over records of one partition, and seals each time that there is enough for a batch.
-    fn take_run(&mut self, consumer: &GroupConsumer, run: &[Message<'_>]) {
-        self.reached();
-        let (name, number) = (run[0].topic(), run[0].partition());
-        let mut left = run.iter();
-        while left.len() > 0 {
-            let Some((topic, partition)) = self.partitions.find(&name, number) else { return };
-            let mut lost = 0;
-            for message in left.by_ref() {
-                match partition.accept(message.offset(), || native::log_start(consumer.client(), &name, number)) {
-                    Verdict::Stale => {}
-                    Verdict::Backwards { expected } => {
-                        let text = format!("offset {} came where {expected} or a later one was due", message.offset());
-                        return self.fail_anew(&TopicPartition::new(topic, number), &text);
-                    }
-                    Verdict::Take { lost: before, .. } => {
-                        lost += before;
-                        let record = message.record(&topic);
-                        let full = self.round.add(&record, &self.config);
-                        partition.keep(record);
-                        if full {
-                            break;
-                        }
-                    }
-                }
-            }
-            if lost > 0 {
-                self.warn_lost(&name, number, lost);
-            }
-            if self.round.is_full(&self.config) {
-                self.seal();
-            }
-        }
-    }
-
-    fn seal(&mut self) {
-        self.outbox.extend(self.partitions.seal());
-        self.round = Round::default();
     }
 
     /// Hands batches to the engine as far as it has room.

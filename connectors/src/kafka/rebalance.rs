@@ -96,14 +96,6 @@ impl Member {
         }
     }
 
-    /// Lets the records of these partitions come to our queue; of a consumer that is closing nobody takes any.
-    pub(crate) fn attach<'a>(&mut self, consumer: &GroupConsumer, mut names: impl Iterator<Item = &'a TopicPartition>) {
-        let Some(queue) = &self.fetches else { return };
-        if !names.all(|name| queue.attach(consumer.client(), name)) {
-            self.fail("there is no memory for the queues of assigned partitions".to_owned());
-        }
-    }
-
     fn revoked(&mut self, consumer: &GroupConsumer, list: &TopicPartitionList) {
         let names = partition::names(list);
         if !consumer.assignment_lost() && !self.leaving && !names.is_empty() {
