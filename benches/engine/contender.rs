@@ -22,15 +22,17 @@ pub(crate) enum Contender {
     EngineTraced100,
     /// The sink by hand.
     Unnest,
-    /// The engine with the same sink.
+    /// The engine with the same sink over one connection.
     EngineSink,
+    /// The same over two connections, each with half of the partitions.
+    EngineSink2,
 }
 
 /// Those that make receipts; the first is the reference.
 pub(crate) const PROCESSORS: &[Contender] =
     &[Contender::Loop, Contender::Engine, Contender::EngineTraced1, Contender::EngineTraced100];
 /// Those that fill a table; the first is the reference.
-pub(crate) const SINKS: &[Contender] = &[Contender::Unnest, Contender::EngineSink];
+pub(crate) const SINKS: &[Contender] = &[Contender::Unnest, Contender::EngineSink, Contender::EngineSink2];
 
 impl Contender {
     /// Its name on the command line and in the table.
@@ -46,7 +48,8 @@ impl Contender {
             Self::Loop => forward::run(place),
             Self::Engine | Self::EngineTraced1 | Self::EngineTraced100 => engine::process(place),
             Self::Unnest => unnest::run(place),
-            Self::EngineSink => engine::write(place),
+            Self::EngineSink => engine::write(place, 1),
+            Self::EngineSink2 => engine::write(place, 2),
         }
     }
 
@@ -60,7 +63,7 @@ impl Contender {
         match self {
             Self::EngineTraced1 => Some("0.01"),
             Self::EngineTraced100 => Some("1"),
-            Self::Loop | Self::Engine | Self::Unnest | Self::EngineSink => None,
+            Self::Loop | Self::Engine | Self::Unnest | Self::EngineSink | Self::EngineSink2 => None,
         }
     }
 

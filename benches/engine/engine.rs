@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, Group, Metric, Parts, Pipeline, SchemaCache, Settings, States, SystemClock, TopicPartition,
-    Unit, Work, Worker,
+    CommitError, Committed, Group, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
+    TopicPartition, Tracing, Unit, Work, Worker,
     ports::{BoxFuture, Committer, Control, Fetched, From, Source},
 };
 use headwater_connectors::{
@@ -42,16 +42,16 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
 pub(crate) fn process(place: &Place) -> Result<Measured> {
-    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default())
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), 1)
 }
 
-/// Runs a sink of the payments until so many rows are committed.
-pub(crate) fn write(place: &Place) -> Result<Measured> {
+/// Runs a sink of the payments over so many connections until as many rows are committed.
+pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
-    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() })
+    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() }, connections)
 }
 
-fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measured> {
+fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usize) -> Result<Measured> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     headwater::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
@@ -61,9 +61,9 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings) -> Result<Measure
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let measured = runtime.block_on(async {
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
-        let (gauge, states) = (Arc::new(Gauge::default()), States::default());
-        let state = states.of(&group.id);
-        let parts = parts(place, pipeline, group, settings, &gauge, &states, &otlp).await?;
+        let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupState>::default());
+        let parts = parts(place, pipeline, group, settings, connections, &gauge).await?;
+        let parts = Parts { state: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -93,21 +93,26 @@ async fn parts(
     pipeline: &Pipeline,
     group: Group,
     settings: Settings,
+    connections: usize,
     gauge: &Arc<Gauge>,
-    states: &States,
-    otlp: &Otlp,
 ) -> Result<Parts> {
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
     let cluster = Cluster::new(&kafka)?;
     make_topics(&cluster, &group, &settings).await?;
-    let publisher = KafkaPublisher::new(Producer::new(&kafka)?);
-    let committer: Box<dyn Committer> = match &group.work {
+    let producer = Producer::new(&kafka)?;
+    let publisher = || KafkaPublisher::new(producer.clone());
+    let watched =
+        |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
+    let committers = match &group.work {
         Work::Sink(sink) => {
-            let database = postgres::Config::new(&place.database).build()?;
-            let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(Arc::new(cluster));
-            Box::new(Lettered::new(sink, publisher))
+            let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
+            let one = |_| {
+                let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
+                Ok(watched(Box::new(Lettered::new(sink, publisher()))))
+            };
+            (0..connections).map(one).collect::<Result<_>>()?
         }
-        Work::Process(_) | Work::DeadLetters => Box::new(publisher),
+        Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
     let (topics, patterns) = group.reads();
     let source = SourceConfig {
@@ -119,13 +124,13 @@ async fn parts(
     let clock = Arc::new(SystemClock::default());
     Ok(Parts {
         source: Box::new(Watched { inner: Box::new(KafkaSource::join(&kafka, source)?), gauge: gauge.clone() }),
-        committer: Box::new(Watched { inner: committer, gauge: gauge.clone() }),
+        committers,
         catalogue: Arc::new(pipeline.catalogue().clone()),
         settings,
         schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),
         clock,
-        state: states.of(&group.id),
-        tracing: otlp.tracing(),
+        state: Arc::default(),
+        tracing: Tracing::default(),
         group,
     })
 }
