@@ -24,7 +24,7 @@ pub(crate) enum Contender {
     Unnest,
     /// The engine with the same sink over one connection.
     EngineSink,
-    /// The same over two.
+    /// The same over two connections, each with half of the partitions.
     EngineSink2,
 }
 

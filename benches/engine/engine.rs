@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, Group, Metric, Parts, Pipeline, SchemaCache, Settings, States, SystemClock, TopicPartition,
-    Unit, Work, Worker,
+    CommitError, Committed, Group, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
+    TopicPartition, Tracing, Unit, Work, Worker,
     ports::{BoxFuture, Committer, Control, Fetched, From, Source},
 };
 use headwater_connectors::{
@@ -45,7 +45,7 @@ pub(crate) fn process(place: &Place) -> Result<Measured> {
     run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), 1)
 }
 
-/// Runs a sink of the payments, over so many connections, until so many rows are committed.
+/// Runs a sink of the payments over so many connections until as many rows are committed.
 pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
     run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() }, connections)
@@ -61,9 +61,9 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usiz
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let measured = runtime.block_on(async {
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
-        let (gauge, states) = (Arc::new(Gauge::default()), States::default());
-        let state = states.of(&group.id);
-        let parts = parts(place, pipeline, (group, settings, connections), &gauge, &states, &otlp).await?;
+        let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupState>::default());
+        let parts = parts(place, pipeline, group, settings, connections, &gauge).await?;
+        let parts = Parts { state: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -91,29 +91,29 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usiz
 async fn parts(
     place: &Place,
     pipeline: &Pipeline,
-    (group, settings, connections): (Group, Settings, usize),
+    group: Group,
+    settings: Settings,
+    connections: usize,
     gauge: &Arc<Gauge>,
-    states: &States,
-    otlp: &Otlp,
 ) -> Result<Parts> {
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
     let cluster = Cluster::new(&kafka)?;
     make_topics(&cluster, &group, &settings).await?;
     let producer = Producer::new(&kafka)?;
-    let database = postgres::Config::new(&place.database).build()?;
-    let cluster = Arc::new(cluster);
-    let committer = |_| -> Result<Box<dyn Committer>> {
-        let publisher = KafkaPublisher::new(producer.clone());
-        let inner: Box<dyn Committer> = match &group.work {
-            Work::Sink(sink) => {
+    let publisher = || KafkaPublisher::new(producer.clone());
+    let watched =
+        |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
+    let committers = match &group.work {
+        Work::Sink(sink) => {
+            let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
+            let one = |_| {
                 let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
-                Box::new(Lettered::new(sink, publisher))
-            }
-            Work::Process(_) | Work::DeadLetters => Box::new(publisher),
-        };
-        Ok(Box::new(Watched { inner, gauge: gauge.clone() }))
+                Ok(watched(Box::new(Lettered::new(sink, publisher()))))
+            };
+            (0..connections).map(one).collect::<Result<_>>()?
+        }
+        Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
-    let committers = (0..connections).map(committer).collect::<Result<Vec<_>>>()?;
     let (topics, patterns) = group.reads();
     let source = SourceConfig {
         group: group.id.clone(),
@@ -129,8 +129,8 @@ async fn parts(
         settings,
         schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),
         clock,
-        state: states.of(&group.id),
-        tracing: otlp.tracing(),
+        state: Arc::default(),
+        tracing: Tracing::default(),
         group,
     })
 }
