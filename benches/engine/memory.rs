@@ -13,8 +13,8 @@ use crate::{ground::Ground, meter::peak_memory};
 
 /// The program itself.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-under-load");
-/// What it may need.
-const LIMIT: u64 = 300_000_000;
+/// What it may need, bytes.
+pub(crate) const LIMIT: u64 = 300_000_000;
 const END: Duration = Duration::from_mins(1);
 
 /// Runs every group on a full topic for so long, and gives the resident memory at its highest, bytes.
@@ -37,6 +37,5 @@ pub(crate) async fn run(ground: &Ground, work: Duration) -> Result<u64> {
     kill_process(Pid::from_raw(pid.cast_signed()).context("a process")?, Signal::TERM)?;
     let ended = timeout(END, child.wait()).await.context("headwater run did not stop")??;
     ensure!(ended.success(), "headwater run: {ended}");
-    ensure!(peak < LIMIT, "headwater run needed {peak} bytes, more than {LIMIT}");
     Ok(peak)
 }

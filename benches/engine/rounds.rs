@@ -97,10 +97,12 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
         let medians: Vec<Measured> = results.into_iter().map(median).collect();
         class.iter().zip(&medians).for_each(|(contender, of)| line(&mut table, *contender, of, &medians[0]));
     }
+    say(&format!("so far\n{table}"));
     say(&format!("headwater run works for {} s", WORK.as_secs()));
-    let peak = memory::run(ground, WORK).await? >> 20;
+    let (peak, limit) = (memory::run(ground, WORK).await? / 1_000_000, memory::LIMIT / 1_000_000);
     // Writing to a string cannot fail.
-    let _ = writeln!(table, "headwater run, orders pipeline: {peak} MiB at its highest");
+    let _ =
+        writeln!(table, "headwater run, orders pipeline: {peak} MB at its highest, which should be below {limit} MB");
     Ok(table)
 }
 
