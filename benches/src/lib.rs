@@ -2,6 +2,9 @@
 //!
 //! What is here knows no server: the bench `engine`, which needs some, keeps that to itself.
 
+pub mod bare;
+pub mod hot_path;
+
 use headwater::Time;
 use headwater_schemas::PaymentCompleted;
 

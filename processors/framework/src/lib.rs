@@ -57,6 +57,8 @@ mod worker;
 
 mod driver;
 
+mod bench;
+
 pub use backoff::Backoff;
 pub use breaker::{
     Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Verdict, Window as BreakerWindow,
@@ -95,4 +97,10 @@ pub use worker::{Parts, Settings, Worker, WorkerError};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::pattern::label_matches;
+}
+
+/// Pieces of the hot path, for the benches; not part of the public API.
+#[doc(hidden)]
+pub mod __bench {
+    pub use crate::bench::{Handler, emitted_id, lane, metadata, watermark};
 }
