@@ -11,6 +11,7 @@ mod space;
 mod engine;
 mod foreign;
 mod gate;
+mod otlp;
 mod process;
 mod proxy;
 
@@ -20,6 +21,7 @@ pub use engine::{Engine, Group};
 pub use eventually::{eventually, full};
 pub use foreign::{Foreign, Payments, Raw, Seen, register};
 pub use gate::Gate;
+pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use process::Process;
 pub use proxy::{Held, PostgresProxy, Side};
 pub use space::Space;
