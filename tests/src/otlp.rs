@@ -165,6 +165,8 @@ impl TraceService for Shared {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let taken = self.take("grpc", request.into_inner()).await;
-        taken.then(|| Response::new(ExportTraceServiceResponse::default())).ok_or_else(|| Status::unavailable("told to refuse"))
+        taken
+            .then(|| Response::new(ExportTraceServiceResponse::default()))
+            .ok_or_else(|| Status::unavailable("told to refuse"))
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings: Settings::default(),
             source: Box::new(source),
-            committer: Box::new(Store { atomic }),
+            committers: vec![Box::new(Store { atomic })],
             schemas: Arc::new(SchemaCache::new(Arc::new(Payments), clock.clone())),
             clock,
             state: Arc::default(),
