@@ -23,6 +23,7 @@ mod poison;
 mod records;
 mod registry;
 mod retry;
+mod traces;
 
 use headwater_tests::{SharedStack, Space, stack};
 

@@ -170,3 +170,61 @@ impl TraceService for Shared {
             .ok_or_else(|| Status::unavailable("told to refuse"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::{
+        KeyValue,
+        trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
+    };
+    use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+    use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+
+    use super::*;
+
+    /// A parent with a failed child that links to it, as OpenTelemetry's own exporter sends them.
+    fn send(exporter: SpanExporter) {
+        let resource = Resource::builder_empty().with_attribute(KeyValue::new("service.name", "till")).build();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter).with_resource(resource).build();
+        let tracer = provider.tracer("test");
+        let parent = tracer.span_builder("send t").with_kind(SpanKind::Producer).start(&tracer);
+        let context = opentelemetry::Context::new().with_span(parent);
+        let mut child = tracer.start_with_context("process t", &context);
+        child.set_attribute(KeyValue::new("messaging.kafka.offset", 7));
+        child.add_link(context.span().span_context().clone(), Vec::new());
+        child.set_status(Status::error("it broke"));
+        child.end();
+        context.span().end();
+        // What a receiver refuses is the exporter's to say.
+        let _ = provider.shutdown();
+    }
+
+    /// Red when one of the protocols is not served, a parent, link, status, attribute or resource is not read, or spans are
+    /// taken while they are to be refused.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn takes_what_opentelemetrys_exporter_sends_over_both_protocols() {
+        for protocol in ["grpc", "http/protobuf"] {
+            let otlp = Otlp::start().await;
+            let exporter = || match protocol {
+                "grpc" => SpanExporter::builder().with_tonic().with_endpoint(otlp.url()).build().expect("valid"),
+                _ => {
+                    let endpoint = format!("{}/v1/traces", otlp.url());
+                    SpanExporter::builder().with_http().with_endpoint(endpoint).build().expect("valid")
+                }
+            };
+            otlp.answer(Answer::Unavailable);
+            send(exporter());
+            assert!(otlp.find(|_| true).is_empty(), "{protocol} is refused");
+            otlp.answer(Answer::Taken);
+            send(exporter());
+            let spans = otlp.find(|_| true);
+            let trace = otlp.trace(&spans[0].trace_id);
+            assert_eq!((trace.outline().as_str(), otlp.protocols()), ("send t\n  process t !\n", [protocol].into()));
+            let (parent, child) = (trace.roots().remove(0), trace.named("process t").remove(0));
+            assert_eq!((parent.kind, child.kind), (Kind::Producer, Kind::Internal));
+            assert_eq!((child.get("messaging.kafka.offset"), child.error.as_deref()), (&7.into(), Some("it broke")));
+            assert_eq!(parent.resource["service.name"], "till");
+            assert_eq!(otlp.linking(parent).len(), 1);
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub fn write(figures: &[Figure], from: &str) -> String {
     text
 }
 
-/// What [`write`] has written.
+/// What [`write()`] has written.
 ///
 /// # Errors
 /// The line that is none of its.
