@@ -114,10 +114,13 @@ impl Statement<'_> {
         for column in self.columns {
             let kind = self.table.kind(column)?;
             let mut array = Array::new(kind.wire(), rows.len());
+            // Rows of one group may have been written with different schemas; most follow one of their own.
+            let mut found: Option<(u32, usize)> = None;
             for row in rows {
-                // Rows of one group may have been written with different schemas, so each finds its own field.
-                let position = row.layout.position(column).ok_or("a record lacks a field of its schema");
-                let pushed = position.and_then(|position| {
+                let known = found.filter(|(schema, _)| *schema == row.layout.id).map(|(_, position)| position);
+                let position = known.or_else(|| row.layout.position(column));
+                found = position.map(|position| (row.layout.id, position));
+                let pushed = position.ok_or("a record lacks a field of its schema").and_then(|position| {
                     array.value(row.value(position)?, &row.layout.fields[position], &row.layout, kind)
                 });
                 pushed.map_err(|why| refused(column, why))?;

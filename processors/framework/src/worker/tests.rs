@@ -10,6 +10,7 @@ mod letters;
 mod rebalance;
 mod redrive;
 mod retries;
+mod several;
 mod spans;
 mod waits;
 

@@ -119,27 +119,35 @@ pub(super) struct Bench {
 impl Bench {
     /// A processor whose effects are published ahead of the positions.
     pub(super) fn publisher(plan: &Plan, settings: Settings) -> Self {
-        Self::new(Pipeline::default().on("play", with(plan.clone(), play)), false, settings)
+        Self::new(Pipeline::default().on("play", with(plan.clone(), play)), false, 1, settings)
     }
 
     /// A processor whose effects and positions are one transaction.
     pub(super) fn atomic(plan: &Plan, settings: Settings) -> Self {
-        Self::new(Pipeline::default().on("play", with(plan.clone(), play)), true, settings)
+        Self::new(Pipeline::default().on("play", with(plan.clone(), play)), true, 1, settings)
     }
 
     /// A sink.
     pub(super) fn sink(settings: Settings) -> Self {
-        Self::new(Pipeline::default().event::<Ping>().sink("sink", Sink::of::<Ping>("pings").key("id")), true, settings)
+        Self::sinks(1, settings)
     }
 
-    fn new(pipeline: Pipeline, atomic: bool, settings: Settings) -> Self {
+    /// A sink that commits over so many connections.
+    pub(super) fn sinks(stores: usize, settings: Settings) -> Self {
+        let pipeline = Pipeline::default().event::<Ping>().sink("sink", Sink::of::<Ping>("pings").key("id"));
+        Self::new(pipeline, true, stores, settings)
+    }
+
+    fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: Settings) -> Self {
         let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
         let parts = Parts {
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,
             source: Box::new(Script(shared.clone())),
-            committers: vec![Box::new(Store { shared: shared.clone(), atomic })],
+            committers: (0..stores)
+                .map(|number| Box::new(Store { shared: shared.clone(), number, atomic }) as _)
+                .collect(),
             schemas: Arc::new(SchemaCache::new(Arc::new(Pings(shared.clone())), clock.clone())),
             tracing: Tracing::default(),
             clock: clock.clone(),
@@ -196,13 +204,27 @@ impl Bench {
 
     /// The store will answer so, once.
     pub(super) fn answer(&mut self, answer: Result<Committed, CommitError>) -> &mut Self {
-        self.outside().answers.push_back(answer);
+        self.answer_of(0, answer)
+    }
+
+    /// The store will answer so, once, over the connection of this number.
+    pub(super) fn answer_of(&mut self, number: usize, answer: Result<Committed, CommitError>) -> &mut Self {
+        self.outside().answers.entry(number).or_default().push_back(answer);
         self
     }
 
     /// The store keeps its answers to itself, or not any more.
     pub(super) fn silent(&mut self, silent: bool) -> &mut Self {
-        self.outside().silent = silent;
+        self.silent_of(0, silent)
+    }
+
+    /// The same, over the connection of this number.
+    pub(super) fn silent_of(&mut self, number: usize, silent: bool) -> &mut Self {
+        if silent {
+            self.outside().silent.insert(number);
+        } else {
+            self.outside().silent.remove(&number);
+        }
         self.run();
         self
     }

@@ -1,7 +1,7 @@
 //! A source, a store and a registry that do as they are told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt::Write as _,
     sync::{Arc, Mutex},
     task::Poll,
@@ -17,7 +17,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Outside {
     pub(super) events: VecDeque<Fetched>,
-    pub(super) answers: VecDeque<Result<Committed, CommitError>>,
+    /// By the store's number.
+    pub(super) answers: HashMap<usize, VecDeque<Result<Committed, CommitError>>>,
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
     /// Rows, and what was published, of the units that the store took.
@@ -26,11 +27,12 @@ pub(super) struct Outside {
     pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
-    /// Whether the store keeps its answers to itself.
-    pub(super) silent: bool,
+    /// The stores that keep their answers to themselves.
+    pub(super) silent: BTreeSet<usize>,
     /// Whether the registry answers.
     pub(super) registry_down: bool,
-    asked: bool,
+    /// The stores that have not answered yet.
+    asked: BTreeSet<usize>,
     /// Whether the group takes records.
     pub(super) wants: bool,
     /// How often the group has looked for news since something happened.
@@ -81,9 +83,11 @@ impl Source for Script {
     }
 }
 
-/// The store.
+/// The store as one of the group's committers sees it.
 pub(super) struct Store {
     pub(super) shared: Shared,
+    /// Which of them; in the log, what all but the first are asked begins with it.
+    pub(super) number: usize,
     pub(super) atomic: bool,
 }
 
@@ -92,14 +96,21 @@ impl Store {
     async fn ask(&self, what: String) -> Result<Committed, CommitError> {
         {
             let mut outside = self.shared.lock().unwrap();
-            assert!(!std::mem::replace(&mut outside.asked, true), "the store is asked two things at once: {what}");
-            outside.log.push(what);
+            assert!(outside.asked.insert(self.number), "the store is asked two things at once: {what}");
+            let said = self.said(what);
+            outside.log.push(said);
         }
-        std::future::poll_fn(|_| if self.shared.lock().unwrap().silent { Poll::Pending } else { Poll::Ready(()) })
+        let number = self.number;
+        let answers = |outside: &Outside| !outside.silent.contains(&number);
+        std::future::poll_fn(|_| if answers(&self.shared.lock().unwrap()) { Poll::Ready(()) } else { Poll::Pending })
             .await;
         let mut outside = self.shared.lock().unwrap();
-        outside.asked = false;
-        outside.answers.pop_front().unwrap_or(Ok(Committed::Done))
+        outside.asked.remove(&number);
+        outside.answers.entry(number).or_default().pop_front().unwrap_or(Ok(Committed::Done))
+    }
+
+    fn said(&self, what: String) -> String {
+        if self.number == 0 { what } else { format!("{}> {what}", self.number) }
     }
 }
 
@@ -153,7 +164,8 @@ impl Committer for Store {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.shared.lock().unwrap().log.push(format!("forget {}", names(partitions)));
+        let said = self.said(format!("forget {}", names(partitions)));
+        self.shared.lock().unwrap().log.push(said);
     }
 }
 
