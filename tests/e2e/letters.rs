@@ -241,6 +241,7 @@ async fn history(space: &Space, foreign: &Foreign, source: &str, order: &str, sa
     let markers: Vec<Seen> =
         of(&own("dlq")).into_iter().filter(|seen| seen.headers.contains_key("hw_resolved")).collect();
     assert_eq!((markers.len(), &*markers[0].headers["hw_redrive_count"], &markers[0].value), (1, "1", &None));
+    assert_eq!(markers[0].trace(), Some(&*trace), "the news of it too");
     assert_eq!(markers[0].headers["hw_origin_offset"], payment.place.1.to_string());
     let mut ids: BTreeSet<String> = outputs.iter().map(|seen| seen.headers["ce_id"].clone()).collect();
     ids.insert(id.clone());

@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use tracing::field::display;
+
 use super::job::{Effects, Fate, Job, Outcome, Seen};
 use crate::{
-    delivered::Delivered,
+    delivered::{Delivered, with_trace},
     fault::Fault,
     ladder::Ladder,
     owned::Owned,
@@ -51,7 +53,7 @@ impl Failures {
         let Some(delay) = self.ladder.after(failed) else {
             return Outcome::Done(self.letter(&job.record, delivered, fault, now, seen));
         };
-        let trace_id = seen.meta.as_ref().map(|meta| meta.trace.trace_id_hex());
+        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
         if self.order == Order::Partition {
             tracing::warn!(
                 trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
@@ -93,8 +95,11 @@ impl Failures {
         if delivered.redrives == 0 {
             return None;
         }
-        let (_, span) = self.send(&self.owned.dlq(), delivered, record, seen);
-        let news = delivered.marker(record, &self.owned, &self.group, &self.processor);
+        let (trace, span) = self.send(&self.owned.dlq(), delivered, record, seen);
+        let mut news = delivered.marker(record, &self.owned, &self.group, &self.processor);
+        if let Some(trace) = trace {
+            news.headers = with_trace(&news.headers, &trace);
+        }
         Some((Marker { place: record.place(), record: news }, span))
     }
 
@@ -131,7 +136,7 @@ impl Failures {
             log.silent += 1;
             return;
         }
-        let trace_id = seen.meta.as_ref().map(|meta| meta.trace.trace_id_hex());
+        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
         tracing::warn!(
             trace_id, group = %self.group, partition = %record.place(), offset = record.offset, kind = fault.kind.as_str(),
             attempts = dead.attempts, fingerprint = dead.fingerprint, error = %fault.detail, not_logged_before = log.silent,

@@ -49,7 +49,7 @@ fn a_letter_that_is_sent_back_and_succeeds_leaves_one_marker() {
     let records = driver.records("play.dlq");
     let [_, marker] = &records[..] else { panic!("{records:?}") };
     assert_eq!((marker.key.as_deref(), &marker.value, marker.partition), (Some(&b"bad"[..]), &None, place("bad")));
-    assert_eq!((delivery(&marker.headers), marker.headers.len()), (news("play", origin(), 1), 8));
+    assert_eq!((delivery(&marker.headers), marker.headers.len()), (news("play", origin(), 1), 9));
     assert_eq!((driver.letters("play")[1].resolved, driver.state("play").get(Metric::Resolved)), (true, 1));
 }
 
