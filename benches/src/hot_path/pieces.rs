@@ -84,6 +84,11 @@ pub const PIECES: [Piece; 18] = [
     }),
 ];
 
+/// Makes the piece of this name ready.
+pub fn ready(name: &str) -> Option<Run> {
+    PIECES.iter().find(|(piece, _)| *piece == name).map(|(_, ready)| ready())
+}
+
 fn each<T>(mut piece: impl FnMut(usize) -> T + 'static) -> Run {
     Box::new(move |count| (0..count).for_each(|turn| _ = black_box(piece(turn))))
 }
