@@ -9,6 +9,7 @@ mod sinks;
 
 mod breaker;
 mod bus;
+mod causes;
 mod crash;
 mod delivery;
 mod dev;
