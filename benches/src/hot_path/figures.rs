@@ -6,6 +6,8 @@ use super::pieces::BAR;
 
 /// Instructions may rise by this much, of what is recorded: a compiler lays out code differently for less.
 const TOLERANCE: f64 = 0.05;
+/// Instructions that no rise of one piece is made of: how the compiler lays out one build and another.
+const LAYOUT: f64 = 40.0;
 /// Where allocations are recorded with two places, this is no difference.
 const LEAST: f64 = 0.005;
 
@@ -95,7 +97,7 @@ impl Comparison {
         let percent = format!("{:+.1} %", change * 100.0);
         let (was, had) = (format!("{:.0}", before.instructions), format!("{:.2}", before.allocations));
         self.line(piece, &format!("{instructions:.0}"), &was, &percent, &format!("{allocations:.2}"), &had);
-        if change > TOLERANCE {
+        if change > TOLERANCE && instructions - before.instructions > LAYOUT {
             self.faults.push(format!("{piece}: {instructions:.0} instructions, {percent} from {was}"));
         }
         if *allocations > before.allocations + LEAST {
@@ -112,9 +114,9 @@ impl Comparison {
         let cost = |piece| now.iter().find(|figure| figure.piece == piece).map(|figure| figure.instructions);
         let (Some(engine_cost), Some(bare_cost)) = (cost(engine), cost(bare)) else { return };
         let ratio = engine_cost / bare_cost;
-        _ = writeln!(self.table, "\n{engine}: {ratio:.2} × {bare} (at most {bar})");
-        if ratio > bar {
-            self.faults.push(format!("{engine}: {ratio:.2} × {bare}, and {bar} is the most"));
+        _ = writeln!(self.table, "\n{engine}: {ratio:.3} × {bare} (aim: at most {bar})");
+        if ratio > bar * (1.0 + TOLERANCE) {
+            self.faults.push(format!("{engine}: {ratio:.3} × {bare}, and {bar} is the aim"));
         }
     }
 }
@@ -127,7 +129,7 @@ mod tests {
         Figure { piece: piece.to_owned(), instructions, allocations }
     }
 
-    /// Red when 5 % is no bound, a fall is a fault, or the change goes by the new figure.
+    /// Red when 5 % is no bound, a fall is a fault, the change goes by the new figure, or a few instructions are a rise.
     #[test]
     fn instructions_may_rise_by_a_twentieth() {
         for (now, faults, better) in [(1_050.0, 0, 0), (1_051.0, 1, 0), (950.0, 0, 0), (949.0, 0, 1)] {
@@ -136,6 +138,7 @@ mod tests {
         }
         let all = compare(&[figure("decode", 1_000.0, 8.0)], &[figure("decode", 1_100.0, 8.0)]);
         assert_eq!(all.faults, ["decode: 1100 instructions, +10.0 % from 1000"]);
+        assert!(compare(&[figure("lane", 400.0, 0.0)], &[figure("lane", 440.0, 0.0)]).faults.is_empty());
     }
 
     /// Red when allocations have a tolerance, or their fall is not said.
@@ -154,14 +157,14 @@ mod tests {
         assert_eq!(all.faults, ["lanes: not recorded", "lane: recorded, and there is no such piece"]);
     }
 
-    /// Red when the bar is another than 1.2, or is only shown.
+    /// Red when the aim is another than 1.2, or what is more than a twentieth over it is only shown.
     #[test]
     fn the_engine_is_held_to_the_bare_calls() {
-        for (engine, faults) in [(1_200.0, 0), (1_201.0, 1)] {
+        for (engine, faults) in [(1_260.0, 0), (1_261.0, 1)] {
             let now = [figure("handle", engine, 9.0), figure("bare handle", 1_000.0, 9.0)];
             let all = compare(&now, &now);
             assert_eq!(all.faults.len(), faults, "{all:?}");
-            assert!(all.table.contains("handle: 1.20 × bare handle"), "{}", all.table);
+            assert!(all.table.contains("handle: 1.26"), "{}", all.table);
         }
     }
 

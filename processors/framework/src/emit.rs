@@ -154,6 +154,10 @@ impl Outbox {
             let limit = self.encoders.limit;
             return Err(Failure::reject(format!("`{}` is {} bytes, over the limit of {limit}", T::TYPE, value.len())));
         }
+        if self.drafts.is_empty() {
+            // Most records emit one event.
+            self.drafts.reserve_exact(1);
+        }
         self.drafts.push(Encoded { target, key: data.key().to_owned(), value, facts });
         Ok(())
     }
