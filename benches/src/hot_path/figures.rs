@@ -97,13 +97,14 @@ impl Comparison {
         let percent = format!("{:+.1} %", change * 100.0);
         let (was, had) = (format!("{:.0}", before.instructions), format!("{:.2}", before.allocations));
         self.line(piece, &format!("{instructions:.0}"), &was, &percent, &format!("{allocations:.2}"), &had);
-        if change > TOLERANCE && instructions - before.instructions > LAYOUT {
+        let risen = *instructions > before.instructions * (1.0 + TOLERANCE);
+        if risen && instructions - before.instructions > LAYOUT {
             self.faults.push(format!("{piece}: {instructions:.0} instructions, {percent} from {was}"));
         }
         if *allocations > before.allocations + LEAST {
             self.faults.push(format!("{piece}: {allocations:.2} allocations, more than {had}"));
         }
-        if change < -TOLERANCE || *allocations < before.allocations - LEAST {
+        if *instructions < before.instructions * (1.0 - TOLERANCE) || *allocations < before.allocations - LEAST {
             self.better.push(format!("{piece}: {instructions:.0} instructions and {allocations:.2} allocations"));
         }
     }
