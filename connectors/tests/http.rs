@@ -133,6 +133,8 @@ async fn an_unknown_id_is_what_the_registry_says_so_of() {
     let server = serve([
         &answer("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#),
         &answer("404 Not Found", r#"{"error_code":40401,"message":"Subject not found"}"#),
+        // Asked once more, for a schema that is written otherwise.
+        &answer("404 Not Found", r#"{"error_code":40401,"message":"Subject not found"}"#),
     ]);
     let registry = server.registry("");
     assert!(matches!(registry.by_id(7).await, Err(SchemaError::Unknown(text)) if text.contains("id 7")));
