@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_tests::{Answer, Kind, Otlp, Process, Seen, Space, Trace, eventually};
+use headwater_tests::{Answer, Kind, Otlp, Process, Seen, Space, Trace, eventually, quiet_stack};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
@@ -13,7 +13,6 @@ use sqlx::AssertSqlSafe;
 use crate::{
     PROGRAM,
     retry::{applied, faults, own_warehouse},
-    space,
 };
 
 const SOON: Duration = Duration::from_mins(1);
@@ -21,6 +20,12 @@ const MAIL: Option<&str> = Some("a@example.org");
 /// Of this test alone: others read `events.order` too.
 const TRACE: &str = "6f1d3a9c2b7e4805913c5d7e8fa0b246";
 const PRODUCER: &str = "00f067aa0ba902b7";
+
+/// A space on a stack where the shared topics hold what these tests send alone: every record of every other test would be
+/// a span here.
+async fn space(name: &str) -> Space {
+    Space::new(quiet_stack(env!("CARGO_TARGET_TMPDIR")), name).await
+}
 
 /// The groups as they are run; their spans go to the receiver over this protocol.
 fn run(space: &Space, otlp: &Otlp, protocol: &str, name: &str, groups: &[&str], more: &[(&str, &str)]) -> Process {

@@ -46,7 +46,7 @@ impl Group {
             instance: None,
             start: Start::Earliest,
             tracing: Tracing::default(),
-            sink_connections: 2,
+            sink_connections: 1,
         }
     }
 

@@ -25,4 +25,4 @@ pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use process::Process;
 pub use proxy::{Held, PostgresProxy, Side};
 pub use space::Space;
-pub use stack::{SharedStack, apicurio, stack};
+pub use stack::{SharedStack, apicurio, quiet_stack, stack};

@@ -38,6 +38,15 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
     })
 }
 
+/// Another stack, for tests that would see what all others leave on the shared topics; started at its first use too.
+///
+/// # Panics
+/// As [`stack`].
+pub fn quiet_stack(target_tmp: &str) -> &'static SharedStack {
+    static STACK: OnceLock<SharedStack> = OnceLock::new();
+    STACK.get_or_init(|| start(&free_folder(Path::new(target_tmp))))
+}
+
 /// The first folder that no other run uses at this time, emptied.
 fn free_folder(target_tmp: &Path) -> PathBuf {
     let folders = (0..8).map(|n| target_tmp.join(format!("stack-{n}")));
