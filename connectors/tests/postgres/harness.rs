@@ -247,7 +247,7 @@ pub(crate) fn moves_of(partition: TopicPartition, from: i64, to: i64) -> Progres
 }
 
 pub(crate) fn unit(rows: Vec<Row>, positions: Vec<Progress>) -> Unit {
-    Unit { outgoing: Vec::new(), rows, markers: Vec::new(), positions }
+    Unit { rows, positions, ..Unit::default() }
 }
 
 /// A sink whose units the test does not number: each goes on where the one before ended.

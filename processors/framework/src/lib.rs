@@ -90,7 +90,7 @@ pub use spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
 pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
-pub use unit::{CommitError, Committed, Marker, Progress, Row, RowData, Unit};
+pub use unit::{Change, CommitError, Committed, Marker, Progress, Row, RowData, Unit};
 pub use worker::{Parts, Settings, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.

@@ -108,6 +108,26 @@ pub trait Committer: Send {
     fn forget(&mut self, partitions: &[TopicPartition]);
 }
 
+/// The keyed state of one group's partitions, as it was committed last. A partition's state can be read once
+/// [`Committer::start`] has answered for it, and until it is forgotten; it is never asked for any other.
+///
+/// Reading may touch a disk, and is done in place: what is read often should be in memory.
+pub trait Stores: Send + Sync {
+    /// What a key has, or `None`.
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Keys that begin with `prefix`, in their order, and what they have; `limit` of them at most.
+    fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError>;
+}
+
+/// A key and what it has.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// Why state cannot be read; the message says how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
 /// Where schemas come from: a registry. Answers are not cached here; the engine does that.
 pub trait Schemas: Send + Sync {
     /// The schema with this id.

@@ -15,6 +15,8 @@ pub struct Unit {
     pub outgoing: Vec<Outgoing>,
     /// Rows to sink, in the order of their records.
     pub rows: Vec<Row>,
+    /// Changes of keyed state, in the order of their records; of one key the last counts.
+    pub changes: Vec<Change>,
     /// Records to publish once all the rest is durable: that dead letters which were sent back have succeeded.
     pub markers: Vec<Marker>,
     /// Where each touched partition stands once this unit is committed; each partition at most once.
@@ -24,7 +26,31 @@ pub struct Unit {
 impl Unit {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.outgoing.is_empty() && self.rows.is_empty() && self.markers.is_empty() && self.positions.is_empty()
+        self.outgoing.is_empty()
+            && self.rows.is_empty()
+            && self.changes.is_empty()
+            && self.markers.is_empty()
+            && self.positions.is_empty()
+    }
+}
+
+/// A change of keyed state. Its bytes are shared, because the engine goes on reading it until it is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The store: a `State::NAME`.
+    pub store: Arc<str>,
+    /// The number of the partition whose state it is.
+    pub partition: i32,
+    /// The key, UTF-8.
+    pub key: Arc<[u8]>,
+    /// What the key has from now on; `None` where it is forgotten.
+    pub value: Option<Arc<[u8]>>,
+}
+
+impl Change {
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, |value| value.len())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     record::{Outgoing, Position, Record, TopicPartition},
     spans::Span,
     time::Time,
-    unit::{Progress, Row, Unit},
+    unit::{Change, Progress, Row, Unit},
 };
 
 /// A unit of work and the records that it covers, in one order.
@@ -35,8 +35,9 @@ pub(crate) struct Covered {
     pub(super) record: Option<Record>,
     pub(super) outgoing: usize,
     pub(super) rows: usize,
+    pub(super) changes: usize,
     pub(super) markers: usize,
-    /// Bytes of the record and of what it publishes.
+    /// Bytes of the record, of what it publishes and of what it changes.
     pub(super) bytes: usize,
     /// When its event happened, where that is known.
     pub(super) event_time: Option<Time>,
@@ -64,8 +65,9 @@ impl Batch {
     /// Adds a finished record of a partition that has begun.
     pub(super) fn push(&mut self, finished: Finished) {
         let Finished { mut covered, effects, .. } = finished;
-        let Effects { outgoing, row, marker, .. } = effects;
+        let Effects { outgoing, row, change, marker, .. } = effects;
         self.unit.outgoing.extend(outgoing);
+        self.unit.changes.extend(change);
         if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
             self.unit.rows.push(Row { meta, record, data });
         }
@@ -94,6 +96,7 @@ impl Batch {
         let unit = Unit {
             outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
             rows: self.unit.rows.split_off(sum(|c| c.rows)),
+            changes: self.unit.changes.split_off(sum(|c| c.changes)),
             markers: self.unit.markers.split_off(sum(|c| c.markers)),
             positions: Vec::new(),
         };
@@ -113,18 +116,21 @@ impl Batch {
         }
         let mut rest = Self { from: self.from, ..Self::default() };
         let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
-        let mut markers = self.unit.markers.into_iter();
+        let (mut changes, mut markers) = (self.unit.changes.into_iter(), self.unit.markers.into_iter());
         for covered in self.records.drain(..) {
             let own = (outgoing.by_ref().take(covered.outgoing), rows.by_ref().take(covered.rows));
+            let own_changes = changes.by_ref().take(covered.changes);
             let own_markers = markers.by_ref().take(covered.markers);
             if ours(&covered) {
                 rest.unit.outgoing.extend(own.0);
                 rest.unit.rows.extend(own.1);
+                rest.unit.changes.extend(own_changes);
                 rest.unit.markers.extend(own_markers);
                 rest.records.push(covered);
             } else {
                 own.0.for_each(drop);
                 own.1.for_each(drop);
+                own_changes.for_each(drop);
                 own_markers.for_each(drop);
             }
         }
@@ -152,6 +158,7 @@ impl Finished {
     pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
+        let changed = effects.change.as_ref().map_or(0, Change::size);
         let Job { partition, role, start, record, .. } = job;
         let covered = Covered {
             partition,
@@ -159,10 +166,11 @@ impl Finished {
             start,
             offset: record.offset,
             fate: effects.fate,
-            bytes: record.size() + outgoing,
+            bytes: record.size() + outgoing + changed,
             record: Some(record),
             outgoing: effects.outgoing.len(),
             rows: usize::from(effects.row.is_some()),
+            changes: usize::from(effects.change.is_some()),
             markers: usize::from(effects.marker.is_some()),
             event_time: effects.event_time,
             _spans: std::mem::take(&mut effects.spans),

@@ -10,7 +10,7 @@ use crate::{
     record::{Outgoing, Record, TopicPartition},
     spans::{Attempt, Span},
     time::Time,
-    unit::{Marker, RowData},
+    unit::{Change, Marker, RowData},
 };
 
 /// A record on its way through a group.
@@ -56,6 +56,8 @@ pub(crate) struct Effects {
     pub(crate) outgoing: Vec<Outgoing>,
     /// The row, without its record: that is still in the job.
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
+    /// What it has made of its key's state, where that is not what it was.
+    pub(crate) change: Option<Change>,
     /// Few records have one.
     pub(crate) marker: Option<Box<Marker>>,
     /// When the event happened, where that is known.
