@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, Group, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
+    CommitError, Committed, ConsumerGroup, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
     TopicPartition, Tracing, Unit, Work, Worker,
     ports::{BoxFuture, Committer, Control, Fetched, From, Source},
 };
@@ -91,7 +91,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usiz
 async fn parts(
     place: &Place,
     pipeline: &Pipeline,
-    group: Group,
+    group: ConsumerGroup,
     settings: Settings,
     connections: usize,
     gauge: &Arc<Gauge>,
@@ -136,7 +136,7 @@ async fn parts(
 }
 
 /// Those that the group owns, as `topology apply` makes them.
-async fn make_topics(cluster: &Cluster, group: &Group, settings: &Settings) -> Result<()> {
+async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &Settings) -> Result<()> {
     let owned = group.owned().context("a group with topics")?;
     let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
     let names = delays.iter().map(|delay| owned.retry(*delay)).chain([owned.redrive(), owned.dlq()]);

@@ -97,7 +97,7 @@ impl Engine {
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
         let publisher = || KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"));
-        let worker = |group: headwater::Group| {
+        let worker = |group: headwater::ConsumerGroup| {
             let (topics, patterns) = group.reads();
             let subscription = Subscription { topics, patterns };
             let source = SourceConfig {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater::{DEAD_LETTERS, Delay, Group, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
+use headwater::{ConsumerGroup, DEAD_LETTERS, Delay, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
 use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
@@ -66,7 +66,7 @@ pub(crate) struct App {
 /// A group with its bounds and the place where it starts.
 #[derive(Clone)]
 pub(crate) struct Bounded {
-    pub(crate) group: Group,
+    pub(crate) group: ConsumerGroup,
     pub(crate) settings: Settings,
     pub(crate) start: Start,
     /// Connections over which a sink writes.
@@ -176,7 +176,7 @@ impl App {
     }
 }
 
-fn unknown_groups(config: &Config, groups: &[Group]) -> Vec<String> {
+fn unknown_groups(config: &Config, groups: &[ConsumerGroup]) -> Vec<String> {
     let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
     let unknown = config.groups.keys().filter(|name| !known.contains(&name.as_str()));
     unknown.map(|name| no_group("groups", name, &known)).collect()

@@ -15,7 +15,7 @@ use crate::{
     input::Delivery,
     lanes::{Lane, Lanes},
     payload::{Category, Priority},
-    processor::{IntoProcessor, Processor},
+    processor::{Function, IntoProcessor, Processor},
     record::{Outgoing, Record},
     spans::{Attempt, Tracing},
     watermark::Watermark,
@@ -72,9 +72,10 @@ impl Handler {
     /// A processor of events with this schema and metadata.
     ///
     /// # Panics
-    /// When a schema of what it emits is no Avro.
+    /// When it keeps state, or a schema of what it emits is no Avro.
     pub fn new<M>(processor: impl IntoProcessor<M>, schema: Arc<WriterSchema>, meta: Meta) -> Self {
-        let (processor, mut encoders) = (processor.into_processor(), Encoders::new(usize::MAX));
+        let Function::Stateless(processor) = processor.into_processor() else { panic!("a stateless processor") };
+        let mut encoders = Encoders::new(usize::MAX);
         for facts in processor.emits() {
             encoders.add(facts.name, &topic_of(facts.name), Encoder::new(1, facts.schema).expect("an Avro schema"));
         }

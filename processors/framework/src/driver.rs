@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::{
-    broker::{Broker, MemoryRegistry, MemorySource, Publisher, Table},
+    broker::{Broker, Keeper, MemoryRegistry, MemorySource, Publisher, Table},
     clock::ManualClock,
 };
 use crate::{
@@ -31,11 +31,12 @@ use crate::{
     metrics::{GroupState, States},
     owned::Owned,
     payload::Payload,
-    pipeline::{Group, Pipeline, Work},
-    ports::{BoxFuture, Clock, Committer},
+    pipeline::{ConsumerGroup, Pipeline, Work},
+    ports::{BoxFuture, Clock, Committer, Stores},
     record::{Headers, Outgoing, Record},
     schemas::SchemaCache,
     spans::Tracing,
+    state::{self, State},
     unit::Row,
     worker::{Parts, Settings, Worker, WorkerError},
 };
@@ -115,10 +116,11 @@ impl Driver {
         let schemas = Arc::new(SchemaCache::new(registry.clone(), clock.clone()));
         let broker = Arc::new(Broker::new(catalogue.types().map(|t| topic_of(t.name)), clock.clone()));
         let states = States::default();
-        let task = |group: Group| {
+        let task = |group: ConsumerGroup| {
             let parts = Parts {
                 settings: group.policy.over(settings.clone()),
                 committers: vec![committer(&group, &broker)],
+                stores: stores(&group, &broker),
                 source: Box::new(MemorySource::new(&group, broker.clone())),
                 state: states.of(&group.id),
                 group,
@@ -217,6 +219,15 @@ impl Driver {
         letters.map(|record| Letter::read(&record, &self.catalogue)).collect()
     }
 
+    /// What a stateful group keeps of a key in the store of `S`; `None` where it keeps nothing.
+    ///
+    /// # Panics
+    /// When what it keeps is no `S`.
+    pub fn state_of<S: State>(&self, group: &str, key: &str) -> Option<S> {
+        let saved = self.broker.state(group, S::NAME, key.as_bytes())?;
+        Some(state::load(&saved).expect("a state of this type"))
+    }
+
     /// The position that a group has committed in a partition.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         self.broker.committed(group, topic, partition)
@@ -245,9 +256,14 @@ impl Driver {
     }
 }
 
-fn committer(group: &Group, broker: &Arc<Broker>) -> Box<dyn Committer> {
+fn committer(group: &ConsumerGroup, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
         Work::Process(_) => Box::new(Publisher::new(broker.clone())),
+        Work::Keep(_) => Box::new(Keeper::new(&group.id, broker.clone())),
         Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
     }
+}
+
+fn stores(group: &ConsumerGroup, broker: &Arc<Broker>) -> Option<Arc<dyn Stores>> {
+    matches!(group.work, Work::Keep(_)).then(|| Arc::new(Keeper::new(&group.id, broker.clone())) as Arc<dyn Stores>)
 }

@@ -7,7 +7,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a record was not processed.
 ///
-/// Any `std::error::Error` becomes a [`Failure::Retry`] by `?`; [`OrReject::or_reject`] makes a [`Failure::Reject`].
+/// Any `std::error::Error` becomes a [`Failure::Retry`] by `?`; [`OrReject::or_reject`] makes a [`Failure::Reject`]. A
+/// stateful function is pure, and fails again the same way: there `?` rejects, unless [`OrRetry::or_retry`] asks for a
+/// retry.
 /// It is no `std::error::Error` itself, or `?` could not convert every other one.
 #[derive(Debug)]
 pub enum Failure {
@@ -22,7 +24,7 @@ pub enum Failure {
 impl Failure {
     /// A failure worth another try.
     pub fn retry(message: impl Into<String>) -> Self {
-        Self::Retry(Cause::new(message))
+        Self::Retry(Cause { asked_for: true, ..Cause::new(message) })
     }
 
     /// A failure that no other try will change.
@@ -43,7 +45,7 @@ impl Failure {
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let (message, type_name) = (error.to_string(), std::any::type_name::<E>());
-        Self::Retry(Cause { message, source: Some(Box::new(error)), type_name, dependency: None })
+        Self::Retry(Cause { message, source: Some(Box::new(error)), type_name, dependency: None, asked_for: false })
     }
 }
 
@@ -55,17 +57,24 @@ pub struct Cause {
     /// The type of the error that it was made from.
     type_name: &'static str,
     dependency: Option<Cow<'static, str>>,
+    /// Whether another attempt was asked for in so many words.
+    asked_for: bool,
 }
 
 impl Cause {
     /// A cause that is only a message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None, type_name: "", dependency: None }
+        Self { message: message.into(), source: None, type_name: "", dependency: None, asked_for: false }
     }
 
     /// The message, without its sources.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Whether another attempt was asked for in so many words, and not by a mere `?`.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asked_for
     }
 
     /// The dependency that it is the fault of, where the processor named one.
@@ -121,6 +130,24 @@ impl<T> OrReject<T> for Option<T> {
 impl<T, E: fmt::Display> OrReject<T> for std::result::Result<T, E> {
     fn or_reject(self, why: &str) -> Result<T> {
         self.map_err(|e| Failure::reject(format!("{why}: {e}")))
+    }
+}
+
+/// Turns an absent value or an error into a retry, in a stateful function too.
+pub trait OrRetry<T> {
+    /// The value, or a [`Failure::Retry`] that says `why`.
+    fn or_retry(self, why: &str) -> Result<T>;
+}
+
+impl<T> OrRetry<T> for Option<T> {
+    fn or_retry(self, why: &str) -> Result<T> {
+        self.ok_or_else(|| Failure::retry(why))
+    }
+}
+
+impl<T, E: fmt::Display> OrRetry<T> for std::result::Result<T, E> {
+    fn or_retry(self, why: &str) -> Result<T> {
+        self.map_err(|e| Failure::retry(format!("{why}: {e}")))
     }
 }
 

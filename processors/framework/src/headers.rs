@@ -193,6 +193,26 @@ pub fn first_headers(
     out
 }
 
+/// The headers of a record that is moved to another place: its own, and what only its place has said until now.
+pub(crate) fn moved(record: &Record, meta: &Meta, trace: &TraceContext) -> Headers {
+    let mut out = delivered::others(&record.headers, Some(trace));
+    let said = |name: &str| record.headers.get(name).flatten().and_then(text);
+    let mut say = |name: &str, value: &str, is_said: bool| {
+        if !is_said {
+            out.push_text(name, value);
+        }
+    };
+    say(SPEC_VERSION, "1.0", said(SPEC_VERSION).is_some());
+    say(ID, &meta.id, said(ID).is_some());
+    say(SOURCE, &meta.source, said(SOURCE).is_some());
+    say(TYPE, &meta.event_type, said(TYPE).is_some());
+    say(TIME, &meta.time.to_string(), said(TIME).and_then(Time::parse).is_some());
+    if let Some(subject) = &meta.subject {
+        say(SUBJECT, subject, said(SUBJECT) == Some(subject));
+    }
+    out
+}
+
 /// What the headers of an emitted event say; category and priority are always the catalogue's, and not written.
 pub(crate) struct Emitted<'a> {
     pub(crate) id: &'a str,

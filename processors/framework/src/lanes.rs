@@ -10,6 +10,9 @@ use std::{
 pub(crate) struct Lane(u64);
 
 impl Lane {
+    /// The lane of all records, where all go one after another.
+    pub(crate) const ONE: Self = Self(0);
+
     /// The lane of a key; a record without a key has none, and no order.
     pub(crate) fn of(key: Option<&[u8]>) -> Option<Self> {
         let mut hasher = DefaultHasher::new();

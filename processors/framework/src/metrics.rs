@@ -36,6 +36,8 @@ pub enum Metric {
     Throttled,
     /// Events emitted.
     Emitted,
+    /// Changes of keyed state.
+    Changes,
     /// Rows handed to the sink.
     Rows,
     /// Rows that an upsert or delete passed over, since the table holds a later one.
@@ -56,6 +58,10 @@ pub enum Metric {
     Partitions,
     /// Partitions that stand still until a person acts.
     Stopped,
+    /// Bytes that the group's state takes on this machine's disk.
+    StateBytes,
+    /// Records of changelogs that are still to be restored.
+    RestoreLeft,
     /// How long an attempt took, seconds.
     ProcessingTime,
     /// How long after its event time a record's effects were durable, seconds.
@@ -81,7 +87,7 @@ pub enum Metric {
 }
 
 /// The first of them have one number each, the next a histogram each.
-const METRICS: [Metric; 29] = [
+const METRICS: [Metric; 32] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -90,6 +96,7 @@ const METRICS: [Metric; 29] = [
     Metric::Fallbacks,
     Metric::Throttled,
     Metric::Emitted,
+    Metric::Changes,
     Metric::Rows,
     Metric::Superseded,
     Metric::Commits,
@@ -100,6 +107,8 @@ const METRICS: [Metric; 29] = [
     Metric::InFlight,
     Metric::Partitions,
     Metric::Stopped,
+    Metric::StateBytes,
+    Metric::RestoreLeft,
     Metric::ProcessingTime,
     Metric::EventAge,
     Metric::CommitTime,
@@ -127,6 +136,7 @@ impl Metric {
             Self::Fallbacks => ("headwater_fallbacks_total", "counter", "records that a fallback processed"),
             Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),
             Self::Emitted => ("headwater_emitted_total", "counter", "events emitted"),
+            Self::Changes => ("headwater_state_changes_total", "counter", "changes of keyed state"),
             Self::Rows => ("headwater_rows_total", "counter", "rows handed to the sink"),
             Self::Superseded => ("headwater_superseded_total", "counter", "rows older than what the table holds"),
             Self::Commits => ("headwater_commits_total", "counter", "units of work committed"),
@@ -137,6 +147,8 @@ impl Metric {
             Self::InFlight => ("headwater_in_flight", "gauge", "records read and not yet durable"),
             Self::Partitions => ("headwater_partitions", "gauge", "partitions owned"),
             Self::Stopped => ("headwater_partitions_stopped", "gauge", "partitions that wait for a person"),
+            Self::StateBytes => ("headwater_state_bytes", "gauge", "bytes of keyed state on this disk"),
+            Self::RestoreLeft => ("headwater_restore_records_left", "gauge", "changelog records still to be restored"),
             Self::ProcessingTime => ("headwater_processing_seconds", "histogram", "time of an attempt"),
             Self::EventAge => ("headwater_event_age_seconds", "histogram", "from the event time to durable effects"),
             Self::CommitTime => ("headwater_commit_seconds", "histogram", "time of a commit"),

@@ -6,6 +6,8 @@ use crate::{ladder::Delay, record::Record};
 
 const RETRY: &str = "retry";
 const REDRIVE: &str = "redrive";
+const REPARTITION: &str = "repartition";
+const CHANGELOG: &str = "changelog";
 /// What the name of a topic of dead letters ends with, after a dot.
 pub(crate) const DLQ: &str = "dlq";
 /// Every topic of events, as a pattern (POSIX extended).
@@ -26,6 +28,8 @@ pub(crate) enum Role {
     Retry(Duration),
     /// It holds dead letters that were sent back.
     Redrive,
+    /// It holds records that the group has keyed anew for one of its steps.
+    Repartition,
 }
 
 impl Owned {
@@ -49,6 +53,16 @@ impl Owned {
         format!("{}.{DLQ}", self.group)
     }
 
+    /// Where records stand that were keyed anew for this step.
+    pub fn repartition(&self, step: &str) -> String {
+        format!("{}.{step}.{REPARTITION}", self.group)
+    }
+
+    /// Where the changes of this store are kept.
+    pub fn changelog(&self, store: &str) -> String {
+        format!("{}.{store}.{CHANGELOG}", self.group)
+    }
+
     /// Every retry topic that the group has or ever had, as a pattern (POSIX extended): a delay that is taken out of the
     /// ladder leaves records behind.
     pub fn retries(&self) -> String {
@@ -60,6 +74,9 @@ impl Owned {
             return Role::Input;
         };
         let delay = || own.strip_prefix(RETRY)?.strip_prefix('.')?.parse::<Delay>().ok();
+        if own.strip_suffix(REPARTITION).is_some_and(|step| step.ends_with('.')) {
+            return Role::Repartition;
+        }
         if own == REDRIVE { Role::Redrive } else { delay().map_or(Role::Input, |delay| Role::Retry(delay.get())) }
     }
 }
@@ -96,9 +113,15 @@ mod tests {
         let delay: Delay = "10s".parse().expect("valid");
         assert_eq!(owned.role(&owned.retry(delay)), Role::Retry(Duration::from_secs(10)));
         assert_eq!(owned.role(&owned.redrive()), Role::Redrive);
-        for other in
-            ["shop.fulfil.dlq", "shop.fulfil2.redrive", "fulfil.redrive", "shop.fulfil.retry.soon", "shop.fulfil"]
-        {
+        assert_eq!(owned.role(&owned.repartition("count.all")), Role::Repartition);
+        for other in [
+            "shop.fulfil.dlq",
+            "shop.fulfil.repartition",
+            "shop.fulfil2.redrive",
+            "fulfil.redrive",
+            "shop.fulfil.retry.soon",
+            "shop.fulfil",
+        ] {
             assert_eq!(owned.role(other), Role::Input, "{other}");
         }
     }

@@ -10,8 +10,9 @@ use crate::{
     owned::{ALL_EVENTS, Owned, all_dlqs},
     payload::{EventType, Payload},
     policy::Policy,
-    processor::{Interest, IntoProcessor, Processor},
+    processor::{Function, Interest, IntoProcessor, Processor},
     sink::Sink,
+    steps::{Group, Steps},
 };
 
 /// Every processor and sink of a program.
@@ -30,8 +31,10 @@ pub struct Pipeline {
 /// What a consumer group does with its records.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// Runs a processor.
+    /// Runs a stateless processor.
     Process(Arc<dyn Processor>),
+    /// Runs stateful steps.
+    Keep(Steps),
     /// Writes them to a table.
     Sink(Sink),
     /// Keeps the dead letters of every group.
@@ -46,15 +49,30 @@ impl Work {
     pub fn interest(&self) -> Interest {
         match self {
             Self::Process(processor) => processor.interest(),
+            Self::Keep(steps) => steps.interest(),
             Self::Sink(sink) => Interest::Name(sink.event.clone()),
             Self::DeadLetters => Interest::Wrong("is no subscriber of events".to_owned()),
         }
+    }
+
+    /// The event types it may emit.
+    pub fn emits(&self) -> Vec<EventType> {
+        match self {
+            Self::Process(processor) => processor.emits(),
+            Self::Keep(steps) => steps.emits(),
+            Self::Sink(_) | Self::DeadLetters => Vec::new(),
+        }
+    }
+
+    /// Whether its effects are records, and not rows.
+    pub fn is_processor(&self) -> bool {
+        matches!(self, Self::Process(_) | Self::Keep(_))
     }
 }
 
 /// A consumer group of the pipeline.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct ConsumerGroup {
     /// The name it was registered under.
     pub name: String,
     /// Its consumer group: the name under the configured prefix.
@@ -63,7 +81,7 @@ pub struct Group {
     pub work: Work,
     /// The topics of events that it reads.
     pub subscription: Subscription,
-    /// Topics that it reads besides those, by name: its redrive topic.
+    /// Topics that it reads besides those, by name: its redrive topic, and those of records that it has keyed anew.
     pub own_topics: Vec<String>,
     /// Topics that it reads besides those, as patterns (POSIX extended): its retry topics, or every dead letter's.
     pub own_patterns: Vec<String>,
@@ -73,7 +91,7 @@ pub struct Group {
     pub fallback: Option<Arc<dyn Processor>>,
 }
 
-impl Group {
+impl ConsumerGroup {
     /// The topics that it owns; the group that keeps dead letters owns none.
     pub fn owned(&self) -> Option<Owned> {
         (!matches!(self.work, Work::DeadLetters)).then(|| Owned::of(&self.id))
@@ -91,17 +109,34 @@ impl Pipeline {
     /// Registers a processor; its consumer group has its name.
     #[must_use]
     pub fn on<M>(mut self, name: &str, processor: impl IntoProcessor<M>) -> Self {
-        let processor = processor.into_processor();
-        match processor.interest() {
+        match processor.into_processor() {
+            Function::Stateless(processor) => self.run(name, Work::Process(processor)),
+            stateful @ Function::Stateful(_) => self = self.group(name, Group::new().on_function(name, stateful)),
+        }
+        self
+    }
+
+    /// Registers stateful steps that share one consumer group and, by the same `State::NAME`, one store.
+    #[must_use]
+    pub fn group(mut self, name: &str, group: Group) -> Self {
+        match group.steps() {
+            Ok(steps) => self.run(name, Work::Keep(steps)),
+            Err(problems) => self.problems.extend(problems.into_iter().map(|why| format!("group `{name}`: {why}"))),
+        }
+        self
+    }
+
+    fn run(&mut self, name: &str, work: Work) {
+        match work.interest() {
             Interest::Type(facts) => self.know(facts),
+            Interest::Types(types) => types.into_iter().for_each(|facts| self.know(facts)),
             Interest::Name(_) | Interest::Pattern(_) => {}
             Interest::Wrong(why) => self.problems.push(format!("`{name}` {why}")),
         }
-        for facts in processor.emits() {
+        for facts in work.emits() {
             self.know(facts);
         }
-        self.register(name, Work::Process(processor));
-        self
+        self.register(name, work);
     }
 
     /// Registers a sink; its consumer group has its name.
@@ -144,7 +179,10 @@ impl Pipeline {
     /// and what it emits counts as the processor's own.
     #[must_use]
     pub fn fallback<M>(mut self, name: &str, fallback: impl IntoProcessor<M>) -> Self {
-        let fallback = fallback.into_processor();
+        let Function::Stateless(fallback) = fallback.into_processor() else {
+            self.problems.push(format!("the fallback of `{name}` keeps state: a fallback keeps none"));
+            return self;
+        };
         for facts in fallback.emits() {
             self.know(facts);
         }
@@ -159,9 +197,14 @@ impl Pipeline {
         problems
             .extend(self.fallbacks.iter().filter_map(|(name, fallback)| self.wrong_fallback(name, fallback.as_ref())));
         problems.extend(self.shared_names());
+        problems.extend(self.namesakes());
         for (name, work) in &self.groups {
             match work {
-                Work::Process(processor) => problems.extend(self.own_loop(name, processor.as_ref())),
+                Work::Process(_) => problems.extend(self.own_loop(name, work)),
+                Work::Keep(_) => {
+                    problems.extend(self.own_loop(name, work));
+                    problems.extend(self.needless_breaker(name));
+                }
                 Work::Sink(sink) => problems.extend(self.unknown_event(name, sink)),
                 Work::DeadLetters => {}
             }
@@ -170,7 +213,7 @@ impl Pipeline {
     }
 
     fn no_processor(&self, what: &str, name: &str) -> Option<String> {
-        let found = matches!(self.groups.get(name), Some(Work::Process(_)));
+        let found = self.groups.get(name).is_some_and(Work::is_processor);
         (!found).then(|| format!("a {what} is given for `{name}`, and no processor has that name"))
     }
 
@@ -183,6 +226,23 @@ impl Pipeline {
         (!guarded).then(|| {
             format!("`{name}` has a fallback, and no circuit breaker that would call for it: add one to its policy")
         })
+    }
+
+    fn needless_breaker(&self, name: &str) -> Option<String> {
+        let guarded = self.policies.get(name).is_some_and(|policy| !policy.breakers.is_empty());
+        guarded.then(|| format!("`{name}` keeps state and calls nothing: take the circuit breaker out of its policy"))
+    }
+
+    /// What a step emits has ids made of the step's name: it must be the only one.
+    fn namesakes(&self) -> Vec<String> {
+        let of_group = |(group, work): &(&String, &Work)| match work {
+            Work::Keep(steps) => steps.iter().map(|step| step.name.to_string()).collect(),
+            _ => vec![(*group).clone()],
+        };
+        let mut names: Vec<String> = self.groups.iter().flat_map(|group| of_group(&group)).collect();
+        names.sort();
+        let twice: BTreeSet<&String> = names.windows(2).filter(|two| two[0] == two[1]).map(|two| &two[0]).collect();
+        twice.into_iter().map(|name| format!("two processors are named `{name}`: give each its own name")).collect()
     }
 
     /// Everything that a group owns begins with its id and a dot, so no other id may.
@@ -204,15 +264,15 @@ impl Pipeline {
     }
 
     /// The groups, by name, under a prefix; the built-in one that keeps dead letters is the last.
-    pub fn groups(&self, prefix: &str) -> Vec<Group> {
+    pub fn groups(&self, prefix: &str) -> Vec<ConsumerGroup> {
         let group = |(name, work): (&String, &Work)| {
             let id = format!("{prefix}{name}");
             let owned = Owned::of(&id);
-            Group {
+            ConsumerGroup {
                 name: name.clone(),
                 work: work.clone(),
                 subscription: self.subscription(&work.interest()),
-                own_topics: vec![owned.redrive()],
+                own_topics: own_topics(work, &owned),
                 // What a sink cannot write now it waits with: it has nothing to try again later.
                 own_patterns: matches!(work, Work::Process(_)).then(|| owned.retries()).into_iter().collect(),
                 policy: self.policies.get(name).cloned().unwrap_or_default(),
@@ -220,7 +280,7 @@ impl Pipeline {
                 id,
             }
         };
-        let dead_letters = Group {
+        let dead_letters = ConsumerGroup {
             name: DEAD_LETTERS.to_owned(),
             id: format!("{prefix}{DEAD_LETTERS}"),
             work: Work::DeadLetters,
@@ -237,6 +297,11 @@ impl Pipeline {
         match interest {
             Interest::Type(facts) => self.catalogue.sources_of(facts.name),
             Interest::Name(event_type) => self.catalogue.sources_of(event_type),
+            Interest::Types(types) => {
+                let topics: BTreeSet<String> =
+                    types.iter().flat_map(|facts| self.catalogue.sources_of(facts.name).topics).collect();
+                Subscription { topics: topics.into_iter().collect(), all_events: false }
+            }
             Interest::Pattern(pattern) => self.catalogue.sources_matching(pattern),
             Interest::Wrong(_) => Subscription::default(),
         }
@@ -264,9 +329,9 @@ impl Pipeline {
         self.problems.extend(self.catalogue.add(facts).err());
     }
 
-    fn own_loop(&self, name: &str, processor: &dyn Processor) -> Option<String> {
-        let interest = processor.interest();
-        let own = processor.emits().into_iter().find(|event| interest.takes(event.name))?;
+    fn own_loop(&self, name: &str, work: &Work) -> Option<String> {
+        let interest = work.interest();
+        let own = work.emits().into_iter().find(|event| interest.takes(event.name))?;
         (!self.loops.contains(name)).then(|| {
             format!(
                 "`{name}` takes `{}`, which it emits: if that ends, say so with `.allow_loop(\"{name}\")`",
@@ -288,7 +353,16 @@ impl Pipeline {
     }
 }
 
-fn is_group_name(name: &str) -> bool {
+/// The topics of its own that a group reads, by name.
+fn own_topics(work: &Work, owned: &Owned) -> Vec<String> {
+    let anew = match work {
+        Work::Keep(steps) => steps.keyed_anew().map(|step| owned.repartition(&step.name)).collect(),
+        _ => Vec::new(),
+    };
+    std::iter::once(owned.redrive()).chain(anew).collect()
+}
+
+pub(crate) fn is_group_name(name: &str) -> bool {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     (1..=100).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(word)
 }

@@ -1,6 +1,6 @@
 //! What the engine needs of the outside: each port small, and a batch at a time.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{
     record::{Position, Record, TopicPartition},
@@ -114,7 +114,7 @@ pub trait Committer: Send {
 /// Reading may touch a disk, and is done in place: what is read often should be in memory.
 pub trait Stores: Send + Sync {
     /// What a key has, or `None`.
-    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError>;
 
     /// Keys that begin with `prefix`, in their order, and what they have; `limit` of them at most.
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError>;

@@ -10,9 +10,19 @@ use crate::{
     pattern::{Pattern, PatternError},
     payload::EventType,
     ports::BoxFuture,
+    stateful::StatefulProcessor,
 };
 
-/// A processor whose types are forgotten.
+/// A registered function, its types forgotten.
+#[derive(Clone, Debug)]
+pub enum Function {
+    /// It may do I/O, and keeps nothing.
+    Stateless(Arc<dyn Processor>),
+    /// It is pure, and keeps state by key.
+    Stateful(Arc<dyn StatefulProcessor>),
+}
+
+/// A stateless processor whose types are forgotten.
 pub trait Processor: Send + Sync {
     /// What it subscribes to.
     fn interest(&self) -> Interest;
@@ -31,6 +41,8 @@ pub enum Interest {
     Type(EventType),
     /// One event type of which only the name is known: a sink's.
     Name(String),
+    /// Several event types: those of a group's steps.
+    Types(Vec<EventType>),
     /// Every type that matches.
     Pattern(Pattern),
     /// The function takes any event and no pattern was given, or the other way round; the sentence says which.
@@ -43,6 +55,7 @@ impl Interest {
         match self {
             Self::Type(facts) => facts.name == event_type,
             Self::Name(name) => name == event_type,
+            Self::Types(types) => types.iter().any(|facts| facts.name == event_type),
             Self::Pattern(pattern) => pattern.matches(event_type),
             Self::Wrong(_) => false,
         }
@@ -56,6 +69,8 @@ pub enum ProcessError {
     Codec(CodecError),
     /// The function failed.
     Failed(Failure),
+    /// The key's state could not be read; nothing is wrong with the record.
+    State(String),
 }
 
 impl From<Failure> for ProcessError {
@@ -73,8 +88,8 @@ impl From<Failure> for ProcessError {
     note = "an event is taken by value, the error is `headwater::Failure`, and the future is `Send`"
 )]
 pub trait IntoProcessor<Marker> {
-    /// The processor.
-    fn into_processor(self) -> Arc<dyn Processor>;
+    /// The function, its types forgotten.
+    fn into_processor(self) -> Function;
 }
 
 struct Stateless<F, E, O> {
@@ -91,8 +106,8 @@ where
     E: Input,
     O: Emit,
 {
-    fn into_processor(self) -> Arc<dyn Processor> {
-        Arc::new(Stateless { function: self, shape: PhantomData })
+    fn into_processor(self) -> Function {
+        Function::Stateless(Arc::new(Stateless { function: self, shape: PhantomData }))
     }
 }
 
@@ -130,10 +145,11 @@ where
 }
 
 /// A function with its dependency; see [`with`].
-pub struct With<D, F>(D, F);
+pub struct With<D, F>(pub(crate) D, pub(crate) F);
 
 /// Gives a function its dependency: `with(warehouse, fulfil_order)` for `async fn(Warehouse, E) -> Result<impl Emit>`.
-/// The dependency is cloned for every record, so it is a handle.
+/// The dependency is cloned for every record, so it is a handle. A stateful function has settings instead, and sees them by
+/// reference: `with(limits, flag)` for `fn(&Limits, &mut S, E) -> Result<impl Emit>`.
 pub fn with<D, F>(dependency: D, function: F) -> With<D, F> {
     With(dependency, function)
 }
@@ -147,7 +163,7 @@ where
     E: Input,
     O: Emit,
 {
-    fn into_processor(self) -> Arc<dyn Processor> {
+    fn into_processor(self) -> Function {
         let Self(dependency, function) = self;
         IntoProcessor::<(E, Fut)>::into_processor(move |event: E| function(dependency.clone(), event))
     }
@@ -166,33 +182,47 @@ pub fn matching<P>(pattern: &str, inner: P) -> Matching<P> {
 
 #[diagnostic::do_not_recommend]
 impl<M, P: IntoProcessor<M>> IntoProcessor<(Pattern, M)> for Matching<P> {
-    fn into_processor(self) -> Arc<dyn Processor> {
-        Arc::new(Matched { pattern: self.pattern, inner: self.inner.into_processor() })
+    fn into_processor(self) -> Function {
+        Function::Stateless(Arc::new(Matched { pattern: self.pattern, inner: self.inner.into_processor() }))
     }
 }
 
 struct Matched {
     pattern: Result<Pattern, PatternError>,
-    inner: Arc<dyn Processor>,
+    inner: Function,
 }
 
 impl Processor for Matched {
     fn interest(&self) -> Interest {
-        match (&self.pattern, self.inner.interest()) {
-            (Err(error), _) => Interest::Wrong(error.to_string()),
-            (Ok(pattern), Interest::Wrong(_)) => Interest::Pattern(pattern.clone()),
-            (Ok(pattern), _) => {
+        let pattern = match &self.pattern {
+            Ok(pattern) => pattern,
+            Err(error) => return Interest::Wrong(error.to_string()),
+        };
+        match &self.inner {
+            Function::Stateful(_) => Interest::Wrong(format!("keeps state: a function under `{pattern}` keeps none")),
+            Function::Stateless(inner) if matches!(inner.interest(), Interest::Wrong(_)) => {
+                Interest::Pattern(pattern.clone())
+            }
+            Function::Stateless(_) => {
                 Interest::Wrong(format!("takes one event type: a function under `{pattern}` takes `Event<Any>`"))
             }
         }
     }
 
     fn emits(&self) -> Vec<EventType> {
-        self.inner.emits()
+        match &self.inner {
+            Function::Stateless(inner) => inner.emits(),
+            Function::Stateful(inner) => inner.emits(),
+        }
     }
 
     fn process(&self, delivery: Delivery<'_>, out: Outbox) -> BoxFuture<'static, Result<Outbox, ProcessError>> {
-        self.inner.process(delivery, out)
+        match &self.inner {
+            Function::Stateless(inner) => inner.process(delivery, out),
+            Function::Stateful(_) => {
+                Box::pin(std::future::ready(Err(Failure::reject("it keeps state, and no pattern may").into())))
+            }
+        }
     }
 }
 

@@ -110,6 +110,9 @@ pub enum CommitError {
     /// The store refuses the data itself: another try changes nothing. The rest of the unit was not committed either.
     #[error("{0}")]
     Refused(String),
+    /// Whether the unit is durable is not known: the partitions start anew, from what is.
+    #[error("{0}")]
+    Unsettled(String),
     /// The group must not go on until a person has acted; the message says how.
     #[error("{0}")]
     Fatal(String),

@@ -14,7 +14,9 @@ mod partition;
 mod circuits;
 mod failures;
 mod job;
+mod keep;
 mod open;
+mod states;
 mod step;
 
 mod batch;
@@ -29,7 +31,7 @@ mod membership;
 pub use parts::{Parts, Settings, WorkerError};
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -81,6 +83,8 @@ pub struct Worker {
     ahead: Ahead,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
+    /// Records of a stateful group whose effects the store has refused: they become dead letters when they are read again.
+    refusals: HashMap<(TopicPartition, i64), String>,
     starts: u64,
     /// Whether partitions have moved since others were told, and when they may be told again.
     places_changed: bool,
@@ -206,6 +210,10 @@ impl Worker {
     fn begin(&mut self, job: Job) {
         let mut next = Some(job);
         while let Some(job) = next {
+            if let Some(outcome) = self.refused_before(&job) {
+                next = self.settle(job, outcome);
+                continue;
+            }
             next = match self.step.begin(job) {
                 Begun::Running(running) => {
                     self.running.push(running);

@@ -12,11 +12,14 @@ use crate::{
     codec::WriterSchema,
     murmur2::partition_for,
     owned::{Owned, Role},
-    pipeline::Group,
-    ports::{Batch, BoxFuture, Clock, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+    pipeline::ConsumerGroup,
+    ports::{
+        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source,
+        StoreError, Stores,
+    },
     record::{Outgoing, Record, TopicPartition},
     time::Time,
-    unit::{CommitError, Committed, Row, Unit},
+    unit::{Change, CommitError, Committed, Row, Unit},
 };
 
 const PARTITIONS: i32 = 6;
@@ -34,6 +37,8 @@ struct Contents {
     logs: BTreeMap<TopicPartition, Vec<Record>>,
     rows: BTreeMap<String, Vec<Row>>,
     positions: BTreeMap<(String, TopicPartition), i64>,
+    /// By group, store and partition.
+    states: BTreeMap<(String, String, i32), BTreeMap<Arc<[u8]>, Arc<[u8]>>>,
     waiting: Vec<Waker>,
 }
 
@@ -64,6 +69,12 @@ impl Broker {
 
     pub(super) fn rows(&self, sink: &str) -> Vec<Row> {
         self.contents().rows.get(sink).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn state(&self, group: &str, store: &str, key: &[u8]) -> Option<Arc<[u8]>> {
+        let contents = self.contents();
+        let stores = contents.states.iter().filter(|((of, name, _), _)| of == group && name == store);
+        stores.filter_map(|(_, keys)| keys.get(key).cloned()).next()
     }
 
     pub(super) fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
@@ -113,7 +124,7 @@ struct Reading {
 }
 
 impl MemorySource {
-    pub(super) fn new(group: &Group, broker: Arc<Broker>) -> Self {
+    pub(super) fn new(group: &ConsumerGroup, broker: Arc<Broker>) -> Self {
         Self {
             group: group.id.clone(),
             owned: Owned::of(&group.id),
@@ -217,6 +228,57 @@ impl Committer for Publisher {
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}
+}
+
+/// Keeps state and positions in memory, and publishes.
+pub(super) struct Keeper {
+    group: String,
+    broker: Arc<Broker>,
+}
+
+impl Keeper {
+    pub(super) fn new(group: &str, broker: Arc<Broker>) -> Self {
+        Self { group: group.to_owned(), broker }
+    }
+}
+
+impl Committer for Keeper {
+    fn atomic(&self) -> bool {
+        true
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![From::Committed; partitions.len()])))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        let mut contents = self.broker.publish(unit);
+        for Change { store, partition, key, value } in &unit.changes {
+            let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
+            match value {
+                Some(value) => drop(keys.insert(key.clone(), value.clone())),
+                None => drop(keys.remove(key)),
+            }
+        }
+        Box::pin(std::future::ready(Ok(Committed::Done)))
+    }
+
+    fn forget(&mut self, _: &[TopicPartition]) {}
+}
+
+impl Stores for Keeper {
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let contents = self.broker.contents();
+        let keys = contents.states.get(&(self.group.clone(), store.to_owned(), partition));
+        Ok(keys.and_then(|keys| keys.get(key)).cloned())
+    }
+
+    fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let contents = self.broker.contents();
+        let keys = contents.states.get(&(self.group.clone(), store.to_owned(), partition)).into_iter().flatten();
+        let found = keys.filter(|(key, _)| key.starts_with(prefix)).take(limit);
+        Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
+    }
 }
 
 /// Keeps rows and positions in memory.

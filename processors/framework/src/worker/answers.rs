@@ -40,8 +40,9 @@ impl Worker {
                     batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
                 });
                 let (partitions, moved) = (&mut self.partitions, &mut self.moved);
-                self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.state, self.clock.as_ref());
+                self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
                 self.places_changed = true;
+                self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
                 self.fenced(fenced);
                 return Ok(());
             }
@@ -52,6 +53,10 @@ impl Worker {
                 }
                 return Ok(());
             }
+            Answer::Committed(_, Err(CommitError::Unsettled(why))) => {
+                self.unsettled(at, &why);
+                return Ok(());
+            }
             Answer::Committed(batch, Err(error)) => {
                 self.assemblies.of(at).keep(batch);
                 error
@@ -59,7 +64,7 @@ impl Worker {
             Answer::Started(_, Err(error)) => error,
         };
         match error {
-            CommitError::Outage(why) => {
+            CommitError::Outage(why) | CommitError::Unsettled(why) => {
                 let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
                 self.state.add(Metric::CommitFailures, 1);
                 if self.state.trouble("store", Some(&why)) {
@@ -84,7 +89,12 @@ impl Worker {
         if matches!(covered.fate, Fate::Dead(_)) || self.step.group.owned().is_none() {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
-        let kind = if self.assemblies.is_atomic() { Kind::Row } else { Kind::Rejected };
+        if self.step.states.is_some() {
+            // Later records have seen what it changed: they are processed again, without it.
+            self.refusals.insert((covered.partition.clone(), covered.offset), why.to_owned());
+            return self.restart(covered.partition.clone(), Duration::ZERO);
+        }
+        let kind = if self.step.group.work.is_processor() { Kind::Rejected } else { Kind::Row };
         let job = Job {
             partition: covered.partition.clone(),
             role: covered.role,
@@ -99,6 +109,33 @@ impl Worker {
         };
         let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why), None) else { return };
         self.assemblies.of(at).instead(Finished::new(job, effects, self.clock.elapsed()), from);
+    }
+
+    /// Whether a unit is durable is not known: every partition of its store is started anew, from what is.
+    fn unsettled(&mut self, at: usize, why: &str) {
+        self.state.add(Metric::CommitFailures, 1);
+        tracing::warn!(group = %self.step.group.id, reason = why, "whether a transaction was committed is not known; its partitions start anew from what was");
+        let theirs: Vec<_> =
+            self.partitions.iter().filter(|(_, p)| p.assembly == at).map(|(id, p)| (id.clone(), p.life)).collect();
+        for (id, life) in theirs {
+            match life {
+                Life::Starting(_) => {}
+                Life::Leaving(_) => self.release(&id),
+                Life::Running | Life::Stopped => {
+                    self.source.control(Control::Pause(vec![id.clone()]));
+                    self.restart(id, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// What becomes of a record whose effects were refused when it was processed before.
+    pub(super) fn refused_before(&mut self, job: &Job) -> Option<Outcome> {
+        if self.refusals.is_empty() {
+            return None;
+        }
+        let why = self.refusals.get(&(job.partition.clone(), job.record.offset))?;
+        Some(self.step.dead(job, &Fault::new(Kind::Rejected, why), None))
     }
 
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {

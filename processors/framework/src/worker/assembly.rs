@@ -12,14 +12,15 @@ use super::{
     batch::{Batch, Covered, Finished},
     job::Fate,
     partition::{Life, Partition},
+    step::Step,
 };
 use crate::{
     backoff::Backoff,
     metrics::{GroupState, Metric},
-    ports::{BoxFuture, Clock, Committer, From},
+    ports::{BoxFuture, Committer, From},
     record::{Record, TopicPartition},
     time::Time,
-    unit::{CommitError, Committed},
+    unit::{Change, CommitError, Committed},
 };
 
 /// What the store has answered.
@@ -198,19 +199,23 @@ impl Assembly {
         fenced: &[TopicPartition],
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         moved: &mut BTreeMap<TopicPartition, i64>,
-        state: &GroupState,
-        clock: &dyn Clock,
+        step: &Step,
     ) {
+        let (state, clock) = (&step.state, &step.clock);
         state.add(Metric::Commits, 1);
         state.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committing_since));
         state.observe_size(Metric::BatchRecords, batch.records.len());
         let now = clock.now();
         let one = |a: &Covered, b: &Covered| a.start == b.start && a.partition == b.partition;
+        let mut changes = batch.unit.changes.iter();
         for run in batch.records.chunk_by(one) {
+            let changes = changes.by_ref().take(run.iter().map(|covered| covered.changes).sum());
+            let changes: Vec<&Change> = changes.collect();
             let id = &run[0].partition;
             let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
             let Some(partition) = ours else { continue };
             count(run, now, state);
+            step.states.iter().for_each(|states| changes.iter().for_each(|change| states.committed(change)));
             partition.unsaved -= run.len();
             let durable = if self.atomic {
                 run.last().map(|covered| covered.offset)
@@ -299,6 +304,7 @@ fn count(run: &[Covered], now: Time, state: &GroupState) {
     let sum = |of: fn(&Covered) -> usize| run.iter().map(of).sum::<usize>() as u64;
     state.add(Metric::Records, run.len() as u64);
     state.add(Metric::Rows, sum(|covered| covered.rows));
+    state.add(Metric::Changes, sum(|covered| covered.changes));
     state.add(Metric::Resolved, sum(|covered| covered.markers));
     let mut emitted = 0;
     for Covered { fate, outgoing, event_time, .. } in run {
@@ -307,6 +313,7 @@ fn count(run: &[Covered], now: Time, state: &GroupState) {
                 emitted += *outgoing as u64;
                 event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
             }
+            Fate::KeyedAnew => {}
             Fate::Retried => state.add(Metric::Retries, 1),
             Fate::Dead(kind) => state.letter(*kind),
         }

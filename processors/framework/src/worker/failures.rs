@@ -66,7 +66,8 @@ impl Failures {
             retry_in = %delay, error = %fault.detail, "a record failed and waits on a retry topic"
         );
         delivered.attempts = failed;
-        let mut waiting = delivered.failed(fault, &self.group, &self.processor, now.millis());
+        let processor = self.processor_of(&delivered, seen);
+        let mut waiting = delivered.failed(fault, &self.group, &processor, now.millis());
         waiting.due_ms = Some(now.plus(delay.get()).millis());
         let (retry, span) = self.hop(&waiting, &job.record, self.owned.retry(delay), seen);
         let spans = span.into_iter().collect();
@@ -83,7 +84,8 @@ impl Failures {
         seen: &Seen,
     ) -> Effects {
         delivered.attempts = delivered.attempts.saturating_add(1);
-        let dead = delivered.failed(fault, &self.group, &self.processor, now.millis());
+        let processor = self.processor_of(&delivered, seen);
+        let dead = delivered.failed(fault, &self.group, &processor, now.millis());
         self.log(record, &dead, fault, now, seen);
         let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
         let spans = span.into_iter().collect();
@@ -96,11 +98,17 @@ impl Failures {
             return None;
         }
         let (trace, span) = self.send(&self.owned.dlq(), delivered, record, seen);
-        let mut news = delivered.marker(record, &self.owned, &self.group, &self.processor);
+        let mut news = delivered.marker(record, &self.owned, &self.group, &self.processor_of(delivered, seen));
         if let Some(trace) = trace {
             news.headers = with_trace(&news.headers, &trace);
         }
         Some((Marker { place: record.place(), record: news }, span))
+    }
+
+    /// The processor that a letter names: once it is one it keeps its name, by which its row is known.
+    fn processor_of(&self, delivered: &Delivered, seen: &Seen) -> String {
+        let step = || seen.step.as_deref().unwrap_or(&self.processor).to_owned();
+        delivered.processor.clone().unwrap_or_else(step)
     }
 
     fn hop(&self, delivered: &Delivered, record: &Record, topic: String, seen: &Seen) -> (Outgoing, Option<Span>) {

@@ -73,6 +73,8 @@ pub(crate) enum Fate {
     /// What its processor made of it.
     #[default]
     Processed,
+    /// It goes on under another key.
+    KeyedAnew,
     /// It waits on a retry topic.
     Retried,
     /// It is a dead letter.
@@ -85,10 +87,16 @@ pub(crate) struct Seen {
     /// Nothing where the record's headers are too broken to say which trace it belongs to.
     pub(crate) meta: Option<Arc<Meta>>,
     pub(crate) attempt: Attempt,
+    /// The step of the group that has seen it, where that is not the group's only processor.
+    pub(crate) step: Option<Arc<str>>,
 }
 
 impl Seen {
     pub(crate) fn new(meta: Arc<Meta>, attempt: Attempt) -> Self {
-        Self { meta: Some(meta), attempt }
+        Self { meta: Some(meta), attempt, step: None }
+    }
+
+    pub(crate) fn of_step(meta: Arc<Meta>, attempt: Attempt, step: Arc<str>) -> Self {
+        Self { step: Some(step), ..Self::new(meta, attempt) }
     }
 }

@@ -47,6 +47,20 @@ impl Worker {
 
     /// Starts a partition, or starts it anew, from where the store says.
     pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
+        if let Some(states) = &self.step.states {
+            states.forget(id.partition);
+            // What is under way of the others of its number may rest on what is forgotten.
+            let rests = |other: &TopicPartition, p: &Partition| {
+                *other != id && other.partition == id.partition && matches!(p.life, Life::Running)
+            };
+            let others: Vec<_> =
+                self.partitions.iter().filter(|(other, p)| rests(other, p)).map(|(other, _)| other.clone()).collect();
+            others.into_iter().for_each(|other| self.restart_alone(other, after));
+        }
+        self.restart_alone(id, after);
+    }
+
+    fn restart_alone(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
         self.state.trouble(&id.to_string(), None);
         if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == Life::Stopped) {
@@ -57,7 +71,9 @@ impl Worker {
         // One that is ours already stays where its units are under way.
         let known = self.partitions.get(&id).map(|p| p.assembly);
         let assembly = known.unwrap_or_else(|| self.assemblies.assign(&id, &self.partitions));
-        self.partitions.insert(id, Partition::new(role, self.starts, self.clock.elapsed() + after, assembly));
+        let in_order = self.step.states.is_some();
+        let at = self.clock.elapsed() + after;
+        self.partitions.insert(id, Partition::new(role, self.starts, at, assembly, in_order));
         self.count_partitions();
     }
 
@@ -110,6 +126,8 @@ impl Worker {
                 self.assemblies.of(partition.assembly).forget(id);
             }
             self.moved.remove(id);
+            self.refusals.retain(|(place, _), _| place != id);
+            self.step.states.iter().for_each(|states| states.forget(id.partition));
             self.state.trouble(&id.to_string(), None);
         }
         self.count_partitions();

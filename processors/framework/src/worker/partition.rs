@@ -53,6 +53,9 @@ pub(crate) struct Partition {
     pub(crate) hold_until: Duration,
     /// What its topic is to the group.
     pub(crate) role: Role,
+    /// Whether its records run one after another, whatever their keys: those of a stateful group. What one changes is
+    /// then committed before, or with, what another makes of it.
+    in_order: bool,
     /// The record at the head of a retry topic that was looked at last, and when it is due.
     waits: Option<(i64, Duration)>,
     /// The same time, if it had not come when the head was last looked at.
@@ -71,9 +74,10 @@ pub(crate) enum Next {
 }
 
 impl Partition {
-    pub(crate) fn new(role: Role, start: u64, at: Duration, assembly: usize) -> Self {
+    pub(crate) fn new(role: Role, start: u64, at: Duration, assembly: usize, in_order: bool) -> Self {
         Self {
             role,
+            in_order,
             assembly,
             waits: None,
             wakes: None,
@@ -140,7 +144,7 @@ impl Partition {
     pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Next> {
         let record = self.pending.pop_front()?;
         let schema = schema_of(&record);
-        let lane = Lane::of(record.key.as_deref());
+        let lane = if self.in_order { Some(Lane::ONE) } else { Lane::of(record.key.as_deref()) };
         let job = Job {
             partition: id.clone(),
             role: self.role,

@@ -1,14 +1,16 @@
 //! What a worker is made of, and how it is put together.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::stream::FuturesUnordered;
 
-use super::{Worker, ahead::Ahead, assemblies::Assemblies, circuits::Circuits, failures::Failures, step::Step};
+use super::{
+    Worker, ahead::Ahead, assemblies::Assemblies, circuits::Circuits, failures::Failures, states::States, step::Step,
+};
 use crate::{
     backoff::Backoff,
     breaker::BreakerSettings,
@@ -17,9 +19,10 @@ use crate::{
     ids,
     ladder::Ladder,
     metrics::GroupState,
-    pipeline::{Group, Work},
+    owned::Owned,
+    pipeline::{ConsumerGroup, Work},
     policy::Order,
-    ports::{Clock, Committer, SchemaError, Source},
+    ports::{Clock, Committer, SchemaError, Source, Stores},
     schemas::SchemaCache,
     spans::Tracing,
 };
@@ -105,7 +108,7 @@ pub enum WorkerError {
 /// What a worker works with.
 pub struct Parts {
     /// The group.
-    pub group: Group,
+    pub group: ConsumerGroup,
     /// Event types and bindings.
     pub catalogue: Arc<Catalogue>,
     /// The group's bounds.
@@ -114,6 +117,8 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     /// Where effects go: one committer or several, of which each commits a share of the partitions.
     pub committers: Vec<Box<dyn Committer>>,
+    /// What a stateful group's committer has committed; no other group has any.
+    pub stores: Option<Arc<dyn Stores>>,
     /// The schemas.
     pub schemas: Arc<SchemaCache>,
     /// The time.
@@ -127,12 +132,15 @@ pub struct Parts {
 impl Worker {
     /// Looks up what the group emits in the registry and waits through its outages.
     pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
-        let Parts { group, catalogue, settings, source, committers, schemas, clock, state, tracing } = parts;
+        let Parts { group, catalogue, settings, source, committers, stores, schemas, clock, state, tracing } = parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
         let step = Step {
+            owned: Owned::of(&group.id),
+            states: states(&group, stores)?,
+            state_limit: settings.max_event_bytes,
             interest,
             catalogue,
             schemas,
@@ -160,6 +168,7 @@ impl Worker {
             ready: VecDeque::new(),
             ahead: Ahead::default(),
             moved: BTreeMap::new(),
+            refusals: HashMap::new(),
             starts: 0,
             places_changed: false,
             places_at: Duration::ZERO,
@@ -169,15 +178,24 @@ impl Worker {
     }
 }
 
+fn states(group: &ConsumerGroup, stores: Option<Arc<dyn Stores>>) -> Result<Option<States>, WorkerError> {
+    let Work::Keep(steps) = &group.work else { return Ok(None) };
+    let why = || "it keeps state and was given no stores".to_owned();
+    let stores = stores.ok_or_else(|| WorkerError::Failed { group: group.id.clone(), why: why() })?;
+    Ok(Some(States::new(stores, steps.stores())))
+}
+
 async fn encoders(
-    group: &Group,
+    group: &ConsumerGroup,
     settings: &Settings,
     schemas: &SchemaCache,
     clock: &dyn Clock,
     state: &GroupState,
 ) -> Result<Encoders, WorkerError> {
-    let Work::Process(processor) = &group.work else { return Ok(Encoders::default()) };
-    let mut emits = processor.emits();
+    if !group.work.is_processor() {
+        return Ok(Encoders::default());
+    }
+    let mut emits = group.work.emits();
     emits.extend(group.fallback.iter().flat_map(|fallback| fallback.emits()));
     let mut attempt = 0;
     loop {

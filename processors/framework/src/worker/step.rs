@@ -25,8 +25,8 @@ use crate::{
     headers::Attributes,
     input::Delivery,
     metrics::{GroupState, Metric},
-    owned::Role,
-    pipeline::{Group, Work},
+    owned::{Owned, Role},
+    pipeline::{ConsumerGroup, Work},
     ports::{BoxFuture, Clock},
     processor::{Interest, ProcessError, Processor},
     schemas::{NoSchema, SchemaCache},
@@ -39,10 +39,11 @@ use super::{
     failures::Failures,
     job::{Effects, Job, Outcome, Seen},
     open::{Opened, missing_key},
+    states::States,
 };
 
 /// Who asks to wait for no time at all is asked again this much later.
-const LEAST_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// After a registry's outage a record is tried again this much later.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
 /// A record that has failed while a circuit was not closed asks again this much later: the other probes are for others.
@@ -62,7 +63,7 @@ pub(crate) enum Begun {
 
 /// How a group treats one record.
 pub(crate) struct Step {
-    pub(crate) group: Group,
+    pub(crate) group: ConsumerGroup,
     pub(crate) interest: Interest,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) schemas: Arc<SchemaCache>,
@@ -77,6 +78,12 @@ pub(crate) struct Step {
     /// What the events that it emits name as their source.
     pub(crate) source: String,
     pub(crate) circuits: Circuits,
+    /// What it owns, by name.
+    pub(crate) owned: Owned,
+    /// Of a stateful group.
+    pub(crate) states: Option<States>,
+    /// The largest state that a key may have, bytes.
+    pub(crate) state_limit: usize,
 }
 
 /// The function at work; it owns all it needs.
@@ -180,21 +187,24 @@ impl Step {
 
     /// Goes on with the schema at hand.
     fn work(&self, job: &Job, opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
-        let Opened { attributes, datum, .. } = opened;
-        let event_type = match self.type_of(&job.record, &attributes) {
+        let event_type = match self.type_of(&job.record, &opened.attributes) {
             Typed::Is(event_type) => event_type.to_owned(),
-            Typed::AskSchema => match self.type_by_schema(job, &attributes, schema) {
+            Typed::AskSchema => match self.type_by_schema(job, &opened.attributes, schema) {
                 Ok(event_type) => event_type,
                 Err(outcome) => return Next::Over(outcome),
             },
         };
+        if let Work::Keep(steps) = &self.group.work {
+            return Next::Over(self.keep(job, steps, opened, event_type, schema));
+        }
+        let Opened { attributes, datum, .. } = opened;
         match &self.group.work {
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
             Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
                 let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
                 Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
             }
-            Work::Sink(_) | Work::DeadLetters => {
+            Work::Sink(_) | Work::Keep(_) | Work::DeadLetters => {
                 let seen = self.see(job, attributes, event_type);
                 Next::Over(match schema.value(datum) {
                     Ok(value) => self.store(job, seen, Some(RowData { schema: schema.clone(), value })),
@@ -268,6 +278,8 @@ impl Step {
                 let (seen, ..) = self.ended(working, ended);
                 self.unreadable(job, error, Some(seen))
             }
+            // A stateless processor has none.
+            ProcessError::State(why) => Outcome::Wait(OUTAGE_PAUSE, why.clone()),
         }
     }
 
@@ -330,7 +342,7 @@ impl Step {
     }
 
     /// The record's way so far, this read included.
-    fn delivered(&self, job: &Job) -> Delivered {
+    pub(super) fn delivered(&self, job: &Job) -> Delivered {
         let (mut delivered, _) = Delivered::read(&job.record.headers, self.trust(job.role));
         delivered.attempts = delivered.attempts.saturating_add(job.failed);
         delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
@@ -338,7 +350,7 @@ impl Step {
     }
 }
 
-fn panicked(panic: &(dyn Panic + Send)) -> Fault {
+pub(super) fn panicked(panic: &(dyn Panic + Send)) -> Fault {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "no message".to_owned());

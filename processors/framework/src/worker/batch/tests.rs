@@ -47,6 +47,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
             let record = outgoing(&name(partition, offset, "marker"));
             Box::new(Marker { place: place.clone(), record })
         }),
+        change: None,
         event_time: None,
         spans: Vec::new(),
         fate: if count == 2 { Fate::Dead(Kind::Row) } else { Fate::Processed },
@@ -147,7 +148,7 @@ proptest! {
         let is_ours = |(partition, _): &(i32, i64)| ours[usize::try_from(*partition).unwrap()];
         let start = |partition: i32| u64::try_from(partition).unwrap() + u64::from(!is_ours(&(partition, 0)));
         let partitions: BTreeMap<_, _> =
-            (0..3).map(|p| (place(p), Partition::new(Role::Input, start(p), Duration::ZERO, 0))).collect();
+            (0..3).map(|p| (place(p), Partition::new(Role::Input, start(p), Duration::ZERO, 0, false))).collect();
         let (first, second) = batch(&asks, atomic).split_at(cut.index(asks.len()), atomic);
         let wanted: Vec<_> = [&first, &second].into_iter().flat_map(records).filter(is_ours).collect();
         let mut end = chained([&first, &second]);

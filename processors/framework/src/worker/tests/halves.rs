@@ -165,7 +165,7 @@ fn halves_keep_the_markers_of_their_records() {
     bench.tell(Fetched::Assigned(vec![redrive(0), retry(0)])).log();
     bench.poison("b").batch(1, vec![sent_back("a", 0), sent_back("b", 1), sent_back("c", 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["a", "dlq:a!", "dlq:b", "c", "dlq:c!"]);
-    assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(Kind::Row)), (2, 1));
+    assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(Kind::Rejected)), (2, 1));
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }

@@ -141,6 +141,7 @@ impl Bench {
     fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: Settings) -> Self {
         let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
         let parts = Parts {
+            stores: None,
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,

@@ -1,0 +1,171 @@
+//! A record of a stateful step: it is keyed anew, or changes its key's state.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use super::{
+    job::{Effects, Fate, Job, Outcome, Seen},
+    open::Opened,
+    states::States,
+    step::{LEAST_PAUSE, Step, panicked},
+};
+use crate::{
+    codec::WriterSchema,
+    emit::{Cause, Outbox},
+    failure::{Failure, Kind},
+    fault::Fault,
+    headers, ids,
+    input::Delivery,
+    metrics::Metric,
+    processor::ProcessError,
+    record::Outgoing,
+    spans::Message,
+    steps::{self, Steps},
+};
+
+/// After state could not be read a record is tried again this much later.
+const STATE_PAUSE: Duration = Duration::from_secs(1);
+
+impl Step {
+    /// Runs the step that takes events of this type, or has the record go the way to it.
+    pub(super) fn keep(
+        &self,
+        job: &Job,
+        steps: &Steps,
+        opened: Opened<'_>,
+        event_type: String,
+        schema: &WriterSchema,
+    ) -> Outcome {
+        let (Some(step), Some(states)) = (steps.of(&event_type), &self.states) else {
+            let why = format!("no step of the group takes `{event_type}`");
+            return self.dead(job, &Fault::new(Kind::Contract, why), None);
+        };
+        let Opened { attributes, datum, .. } = opened;
+        let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        let arrived = step.processor.is_co_partitioned() || **origin == *self.owned.repartition(&step.name);
+        let (meta, attempt) = self.see(job, attributes, event_type);
+        let seen = Seen::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
+        let delivery = Delivery { meta: &meta, schema, datum };
+        let began = self.clock.elapsed();
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let _entered = seen.attempt.enter(&meta.trace);
+            if arrived {
+                self.apply(job, step, states, &delivery, &seen)
+            } else {
+                self.key_anew(job, step, &delivery, &seen)
+            }
+        }));
+        self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
+        match done {
+            Ok(Ok(effects)) => self.done(job, effects, &seen),
+            Ok(Err(NotKept::Contract(why))) => self.dead(job, &Fault::new(Kind::Contract, why), Some(seen)),
+            Ok(Err(NotKept::Error(error))) => self.kept_not(job, &error, seen),
+            // A pure function panics again.
+            Err(panic) => {
+                let fault = Fault::new(Kind::Rejected, panicked(panic.as_ref()).detail);
+                self.state.add(Metric::Failures, 1);
+                self.dead(job, &fault, Some(seen))
+            }
+        }
+    }
+
+    /// The record goes to where its key's partition is read, with what its place here says of it.
+    fn key_anew(
+        &self,
+        job: &Job,
+        step: &steps::Step,
+        delivery: &Delivery<'_>,
+        seen: &Seen,
+    ) -> Result<Effects, NotKept> {
+        let key = match step.processor.key(delivery)? {
+            Some(key) => key.into_bytes(),
+            None => key_of(job)?.to_owned(),
+        };
+        let (topic, meta) = (self.owned.repartition(&step.name), delivery.meta);
+        let message = Message {
+            topic: &topic,
+            partition: None,
+            id: &meta.id,
+            correlation_id: &meta.correlation_id,
+            causation_id: meta.causation_id.as_deref(),
+        };
+        let sent = self.tracing.send(&seen.attempt, &meta.trace, message);
+        let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
+        let headers = headers::moved(&job.record, meta, trace);
+        let value = job.record.value.clone();
+        let outgoing = Outgoing { topic: topic.as_str().into(), partition: None, key: Some(key), value, headers };
+        let spans = sent.into_iter().map(|(_, span)| span).collect();
+        Ok(Effects { outgoing: vec![outgoing], spans, fate: Fate::KeyedAnew, ..Effects::default() })
+    }
+
+    fn apply(
+        &self,
+        job: &Job,
+        step: &steps::Step,
+        states: &States,
+        delivery: &Delivery<'_>,
+        seen: &Seen,
+    ) -> Result<Effects, NotKept> {
+        let (key, store, partition) = (key_of(job)?, step.processor.store(), job.partition.partition);
+        let saved = states.read(store, partition, key).map_err(|error| ProcessError::State(error.0))?;
+        let mut out = Outbox::new(self.encoders.clone());
+        let kept = step.processor.apply(delivery, saved.as_deref(), &mut out)?;
+        if let Some(size) = kept.as_ref().map(Vec::len).filter(|size| *size > self.state_limit) {
+            let limit = self.state_limit;
+            let why = format!("the state `{store}` of its key grows to {size} bytes, over the limit of {limit}");
+            return Err(ProcessError::from(Failure::reject(why)).into());
+        }
+        let source = ids::emitted_source(&step.name);
+        let (meta, attempt) = (delivery.meta, &seen.attempt);
+        let cause = Cause { meta, attempt, processor: &step.name, source: &source, tracing: &self.tracing };
+        let (outgoing, spans) = out.seal(&cause);
+        // Last, since what comes after it could fail and leave a change that nobody commits.
+        let changes = kept.as_deref() != saved.as_deref();
+        let change = if changes { states.write(store, partition, key, kept) } else { None };
+        Ok(Effects { outgoing, spans, change, ..Effects::default() })
+    }
+
+    /// The function has failed, or its argument could not be read.
+    fn kept_not(&self, job: &Job, error: &ProcessError, seen: Seen) -> Outcome {
+        match error {
+            ProcessError::Failed(Failure::Retry(cause)) => {
+                let fault = Fault::of(Kind::Exhausted, cause);
+                seen.attempt.failed(&fault);
+                self.state.add(Metric::Failures, 1);
+                self.failures.again(job, self.delivered(job), &fault, self.clock.now(), &seen)
+            }
+            ProcessError::Failed(Failure::Reject(cause)) => {
+                self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))
+            }
+            ProcessError::Failed(Failure::Throttled(after)) => {
+                seen.attempt.waits("throttled");
+                self.state.add(Metric::Throttled, 1);
+                Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
+            }
+            ProcessError::Codec(error) => self.unreadable(job, error, Some(seen)),
+            ProcessError::State(why) => Outcome::Wait(
+                STATE_PAUSE,
+                format!("the state of offset {}'s key cannot be read: {why}", job.record.offset),
+            ),
+        }
+    }
+}
+
+/// Why a record has no effects.
+enum NotKept {
+    Contract(String),
+    Error(ProcessError),
+}
+
+impl<E: Into<ProcessError>> From<E> for NotKept {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+fn key_of(job: &Job) -> Result<&[u8], NotKept> {
+    let key = job.record.key.as_deref();
+    let text = key.filter(|key| std::str::from_utf8(key).is_ok());
+    text.ok_or_else(|| {
+        NotKept::Contract("a stateful step keeps state by a key of utf-8 text, and the record has none".to_owned())
+    })
+}
