@@ -3,17 +3,21 @@
 //! What a warehouse, an order or a receipt means stays here. How events travel, are retried or committed is the
 //! engine's business, and how a request reaches another service is behind its `Http` port: this crate knows no client.
 
+mod customer_totals;
+mod flag_big_spender;
 mod fulfil_order;
 mod send_receipt;
 
 mod warehouse;
 
+pub use customer_totals::customer_totals;
+pub use flag_big_spender::flag_big_spender;
 pub use fulfil_order::fulfil_order;
 pub use send_receipt::send_receipt;
 pub use warehouse::Warehouse;
 
-use headwater::{BreakerSettings, BreakerWindow, Pipeline, Policy, Sink, with};
-use headwater_schemas::{OrderFulfilled, ReceiptRequested};
+use headwater::{BreakerSettings, BreakerWindow, KeyedBy, Pipeline, Policy, Sink, with};
+use headwater_schemas::{CustomerFlagged, CustomerTotalled, OrderFulfilled, ReceiptRequested};
 
 /// Every processor and sink of the orders pipeline, in one place.
 pub fn orders(warehouse: Warehouse) -> Pipeline {
@@ -21,8 +25,12 @@ pub fn orders(warehouse: Warehouse) -> Pipeline {
         .on("fulfil-order", with(warehouse, fulfil_order))
         .policy("fulfil-order", Policy::new().breaker("warehouse", warehouse_breaker()))
         .on("send-receipt", send_receipt)
+        .on("flag-big-spender", flag_big_spender.keyed_by(|payment| payment.customer_id.clone()))
+        .on("customer-totals", customer_totals.keyed_by(|payment| payment.customer_id.clone()))
         .sink("orders-sink", Sink::of::<OrderFulfilled>("orders").key("order_id"))
         .sink("receipts-sink", Sink::of::<ReceiptRequested>("receipts").key("payment_id"))
+        .sink("flagged-customers-sink", Sink::of::<CustomerFlagged>("flagged_customers").key("customer_id"))
+        .sink("customer-totals-sink", Sink::of::<CustomerTotalled>("customer_totals").key("customer_id"))
 }
 
 /// A few orders that the warehouse fails are theirs to retry; nearly all of its latest calls are its own outage. Few are
@@ -40,7 +48,7 @@ struct Readme;
 mod tests {
     use std::{fs, path::Path, sync::Arc, time::Duration};
 
-    use headwater::{Driver, Work};
+    use headwater::Driver;
 
     use super::*;
     use crate::warehouse::tests::{Answers, answer, payment};
@@ -62,7 +70,7 @@ mod tests {
         let mut registered: Vec<_> = pipeline()
             .groups("")
             .into_iter()
-            .filter(|group| matches!(group.work, Work::Process(_)))
+            .filter(|group| group.work.is_processor())
             .map(|group| group.name)
             .collect();
         registered.sort();

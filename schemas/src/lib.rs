@@ -9,9 +9,14 @@
 
 mod payment_completed;
 
+mod customer_flagged;
+mod customer_totalled;
+
 mod order_fulfilled;
 mod receipt_requested;
 
+pub use customer_flagged::CustomerFlagged;
+pub use customer_totalled::CustomerTotalled;
 pub use order_fulfilled::OrderFulfilled;
 pub use payment_completed::PaymentCompleted;
 pub use receipt_requested::ReceiptRequested;
@@ -19,5 +24,10 @@ pub use receipt_requested::ReceiptRequested;
 use headwater::EventType;
 
 /// Every event type of this crate, sorted by name.
-pub const ALL: [EventType; 3] =
-    [EventType::of::<OrderFulfilled>(), EventType::of::<PaymentCompleted>(), EventType::of::<ReceiptRequested>()];
+pub const ALL: [EventType; 5] = [
+    EventType::of::<CustomerFlagged>(),
+    EventType::of::<CustomerTotalled>(),
+    EventType::of::<OrderFulfilled>(),
+    EventType::of::<PaymentCompleted>(),
+    EventType::of::<ReceiptRequested>(),
+];

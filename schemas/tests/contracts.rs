@@ -10,7 +10,7 @@ use apache_avro::{
     writer::datum::GenericDatumWriter,
 };
 use headwater::{EventType, Payload};
-use headwater_schemas::{ALL, OrderFulfilled, PaymentCompleted, ReceiptRequested};
+use headwater_schemas::{ALL, CustomerFlagged, CustomerTotalled, OrderFulfilled, PaymentCompleted, ReceiptRequested};
 use serde_json::{Value as Json, json};
 
 /// One event type with what a test does to its Rust type, JSON in and JSON out.
@@ -50,7 +50,13 @@ fn contract<T: Payload>() -> Contract {
 }
 
 fn contracts() -> Vec<Contract> {
-    vec![contract::<OrderFulfilled>(), contract::<PaymentCompleted>(), contract::<ReceiptRequested>()]
+    vec![
+        contract::<CustomerFlagged>(),
+        contract::<CustomerTotalled>(),
+        contract::<OrderFulfilled>(),
+        contract::<PaymentCompleted>(),
+        contract::<ReceiptRequested>(),
+    ]
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
