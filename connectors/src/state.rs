@@ -1,0 +1,326 @@
+//! Keyed state of one consumer group on the disk of one instance: a cache that is written to disk behind the engine.
+//!
+//! The truth is the changelog in Kafka. The engine commits there and only then tells the store with
+//! [`LocalStore::apply`], which keeps the change in memory; a thread writes it to disk a little later, in one batch with the
+//! [`Checkpoint`] that says how far in the changelog the disk is complete. So a crash takes only what the changelog has
+//! behind the checkpoint: [`LocalStore::restore`] reads it again. The checkpoint on disk is never ahead of the entries, and
+//! no crash makes it necessary to delete anything. What is on disk may be ahead of the checkpoint; a partition is therefore
+//! read only once a restore has finished.
+//!
+//! Memory is bounded by [`StateConfig`]. While the disk is full the changes that wait take what memory there is; then
+//! `apply` answers with an error and takes the same changes later.
+
+mod config;
+mod error;
+
+mod checkpoint;
+mod restore;
+
+mod cache;
+mod part;
+
+mod flush;
+
+mod disk;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::AtomicUsize,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use headwater::{
+    Change,
+    ports::{Entry, StoreError, Stores},
+};
+
+use self::{cache::Cache, disk::Disk, flush::Shared};
+pub use self::{checkpoint::Checkpoint, config::StateConfig, error::LocalError, restore::Restore};
+
+/// The keyed state of one consumer group. Clones share it; the last one that is dropped writes what waits.
+#[derive(Clone)]
+pub struct LocalStore(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// The thread ends when this is gone.
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How far the changelog of one partition of one store has come: its next offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The store.
+    pub store: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset in its changelog that comes next.
+    pub next: i64,
+}
+
+/// What one open partition of one store takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreStats {
+    /// The store.
+    pub store: String,
+    /// The partition.
+    pub partition: i32,
+    /// About how many keys are on disk; a key that was written again counts more than once until files are merged.
+    pub keys_approx: usize,
+    /// Entries in memory.
+    pub cached: usize,
+    /// Bytes of memory that they take.
+    pub cached_bytes: usize,
+    /// Those of them that wait to be written.
+    pub dirty: usize,
+    /// Bytes of files.
+    pub disk_bytes: u64,
+    /// How far it is complete, memory and disk together.
+    pub checkpoint: Checkpoint,
+}
+
+impl LocalStore {
+    /// Opens the state under `dir`, or creates it. No partition is open yet.
+    ///
+    /// # Errors
+    /// When another process holds the folder, a newer version wrote it, its files are damaged, or the disk fails. Nothing is
+    /// deleted then.
+    pub fn open(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(LocalError::Config(problems.join("; ")));
+        }
+        Self::start(dir, config)
+    }
+
+    fn start(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
+        let shared = Arc::new(Shared {
+            disk: Disk::open(dir, config)?,
+            cache: Mutex::new(Cache::new(config.entry_bytes())),
+            config: config.clone(),
+            turn: Mutex::default(),
+            failure: Mutex::default(),
+            restores: AtomicUsize::new(0),
+        });
+        let (stop, stopped) = sync_channel(0);
+        let flushed = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("state-flush".to_owned())
+            .spawn(move || flush::run(&flushed, &stopped))
+            .map_err(|error| LocalError::disk("open", dir, format!("no thread can be started: {error}")))?;
+        Ok(Self(Arc::new(Handle { shared, stop: Some(stop), thread: Some(thread) })))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// How far a partition is complete, open or not; `None` where there is nothing of it.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn checkpoint(&self, store: &str, partition: i32) -> Result<Option<Checkpoint>, LocalError> {
+        let open = {
+            let cache = lock(&self.shared().cache);
+            cache.id(store, partition).and_then(|id| cache.part(id)).map(|part| part.checkpoint.clone())
+        };
+        match open {
+            Some(checkpoint) => Ok(Some(checkpoint)),
+            None => self.shared().disk.checkpoint(&disk::name(store, partition)?),
+        }
+    }
+
+    /// Takes changes that the changelog has, all or none, and how far it has come with them. What concerns a partition that
+    /// is not open is left out: its checkpoint stays, and it is read from the changelog again.
+    ///
+    /// Stays in memory, unless half of that waits to be written already: then it is written first.
+    ///
+    /// # Errors
+    /// When the disk fails and the memory for what waits is used up. Nothing was taken then; repeat the same call later.
+    pub fn apply(&self, changes: &[Change], ends: &[End], now_ms: i64) -> Result<(), LocalError> {
+        changes.iter().try_for_each(|change| disk::check(&change.key, change.value.as_deref()))?;
+        let shared = self.shared();
+        shared.make_room(changes)?;
+        let mut cache = lock(&shared.cache);
+        for change in changes {
+            if let Some(id) = cache.id(&change.store, change.partition) {
+                cache.put(id, &change.key, change.value.as_ref());
+                cache.advance(id, None);
+            }
+        }
+        for end in ends {
+            if let Some(id) = cache.id(&end.store, end.partition) {
+                cache.advance(id, Some((end.next, now_ms)));
+            }
+        }
+        cache.evict();
+        Ok(())
+    }
+
+    /// Begins to restore a partition from its changelog, or to catch up with it: read that from
+    /// [`Restore::checkpoint`] on. A partition that is open stays so.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn restore(&self, store: &str, partition: i32, topic_id: &str, now_ms: i64) -> Result<Restore, LocalError> {
+        Restore::new(self.clone(), (store, partition), topic_id, now_ms)
+    }
+
+    /// Deletes everything of a partition and closes it: what is there cannot be brought up to date any more.
+    ///
+    /// # Errors
+    /// When the disk fails; repeat the call.
+    pub fn wipe(&self, store: &str, partition: i32) -> Result<(), LocalError> {
+        let shared = self.shared();
+        let name = disk::name(store, partition)?;
+        let _turn = lock(&shared.turn);
+        {
+            let mut cache = lock(&shared.cache);
+            if let Some(id) = cache.id(store, partition) {
+                cache.close(id);
+            }
+        }
+        shared.disk.delete(&name)
+    }
+
+    /// Closes these partitions of every store; what is on disk stays for when they come back. What cannot be written now
+    /// will be read from the changelog again.
+    pub fn forget(&self, partitions: &[i32]) {
+        let shared = self.shared();
+        let turn = lock(&shared.turn);
+        let ids = lock(&shared.cache).open_ids();
+        for id in ids {
+            let Some((name, partition)) = lock(&shared.cache).part(id).map(|part| (part.name.clone(), part.partition))
+            else {
+                continue;
+            };
+            if partitions.contains(&partition) {
+                // A failure is noted where it happens, and harms nothing.
+                let _ = shared.flush_part(&turn, id);
+                lock(&shared.cache).close(id);
+                shared.disk.release(&name);
+            }
+        }
+    }
+
+    /// Writes everything that waits.
+    ///
+    /// # Errors
+    /// When the disk fails; what was not written still waits.
+    pub fn flush(&self) -> Result<(), LocalError> {
+        self.shared().flush()
+    }
+
+    /// What the open partitions take, by store and partition.
+    pub fn stats(&self) -> Vec<StoreStats> {
+        let mut stats = Vec::new();
+        let ids = lock(&self.shared().cache).open_ids();
+        for id in ids {
+            let cache = lock(&self.shared().cache);
+            let Some(part) = cache.part(id) else { continue };
+            let (cached, dirty) = cache.counts(id);
+            let (name, store, partition) = (part.name.clone(), part.store.to_string(), part.partition);
+            let (cached_bytes, checkpoint) = (part.bytes, part.checkpoint.clone());
+            drop(cache);
+            let (keys_approx, disk_bytes) = self.shared().disk.sizes(&name);
+            stats.push(StoreStats {
+                store,
+                partition,
+                keys_approx,
+                cached,
+                cached_bytes,
+                dirty,
+                disk_bytes,
+                checkpoint,
+            });
+        }
+        stats.sort_by(|a, b| (&a.store, a.partition).cmp(&(&b.store, b.partition)));
+        stats
+    }
+
+    /// Why changes do not reach the disk now, if they do not.
+    pub fn failure(&self) -> Option<LocalError> {
+        lock(&self.shared().failure).as_ref().map(|(error, _)| error.clone())
+    }
+
+    fn read(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LocalError> {
+        let shared = self.shared();
+        let (id, name, clock) = {
+            let mut cache = lock(&shared.cache);
+            let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
+            if let Some(known) = cache.lookup(id, key) {
+                drop(cache);
+                return Ok(known.map(|value| value.to_vec()));
+            }
+            let part = cache.part(id).ok_or_else(|| not_open(store, partition))?;
+            (id, part.name.clone(), part.clock)
+        };
+        if key.len() > disk::MAX_KEY {
+            return Ok(None);
+        }
+        let found = shared.disk.get(&name, key)?;
+        lock(&shared.cache).fill(id, clock, key, found.as_ref());
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn list(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, LocalError> {
+        let shared = self.shared();
+        let (name, overlay) = {
+            let mut cache = lock(&shared.cache);
+            let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
+            let overlay = cache.overlay(id, prefix, limit);
+            (cache.part(id).ok_or_else(|| not_open(store, partition))?.name.clone(), overlay)
+        };
+        if limit == 0 || prefix.len() > disk::MAX_KEY {
+            return Ok(Vec::new());
+        }
+        shared.disk.scan(&name, prefix, overlay, limit)
+    }
+}
+
+impl Stores for LocalStore {
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.read(store, partition, key)?)
+    }
+
+    fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.list(store, partition, prefix, limit)?)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It only panics when the store is broken anyway.
+            let _ = thread.join();
+        }
+        // A failure is noted where it happens, and harms nothing.
+        let _ = self.shared.flush();
+    }
+}
+
+fn not_open(store: &str, partition: i32) -> LocalError {
+    LocalError::NotOpen { store: store.to_owned(), partition }
+}
+
+/// Locks, also after a panic of another thread: no lock here is held where one could leave half a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,34 @@
+//! How far in its changelog a partition's state is complete.
+
+/// How far the state of one partition is complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The offset in the changelog's partition that comes next.
+    pub next: i64,
+    /// When this was written, in milliseconds since 1970. It is never later than the moment up to which the changelog had
+    /// been read.
+    pub at_ms: i64,
+    /// The id of the changelog topic that the offset belongs to; empty where it is not known.
+    pub topic_id: String,
+}
+
+impl Checkpoint {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16 + self.topic_id.len());
+        bytes.extend_from_slice(&self.next.to_be_bytes());
+        bytes.extend_from_slice(&self.at_ms.to_be_bytes());
+        bytes.extend_from_slice(self.topic_id.as_bytes());
+        bytes
+    }
+
+    /// `None` where the bytes are none of [`encode`](Self::encode).
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (next, rest) = bytes.split_first_chunk()?;
+        let (at_ms, topic_id) = rest.split_first_chunk()?;
+        Some(Self {
+            next: i64::from_be_bytes(*next),
+            at_ms: i64::from_be_bytes(*at_ms),
+            topic_id: String::from_utf8(topic_id.to_vec()).ok()?,
+        })
+    }
+}

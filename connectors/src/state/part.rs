@@ -1,0 +1,75 @@
+//! What is in memory of one partition of one store.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use hashbrown::HashTable;
+
+use super::{cache::Bytes, checkpoint::Checkpoint};
+
+/// One open partition of one store.
+pub(super) struct Part {
+    /// Its name on disk.
+    pub(super) name: Arc<str>,
+    /// The store.
+    pub(super) store: Arc<str>,
+    /// The partition.
+    pub(super) partition: i32,
+    /// Its slots, by key.
+    pub(super) table: HashTable<u32>,
+    /// Slots that wait to be written, each once.
+    pub(super) dirty: Vec<u32>,
+    /// The keys that wait to be written or are being written, in their order; kept from the first scan on.
+    pub(super) order: Option<BTreeMap<Bytes, u32>>,
+    /// Memory of its entries.
+    pub(super) bytes: usize,
+    /// How far it is complete, disk and memory together.
+    pub(super) checkpoint: Checkpoint,
+    /// Whether the disk has this checkpoint.
+    pub(super) saved: bool,
+    /// When it last changed, in ticks of the cache's clock.
+    pub(super) clock: u64,
+}
+
+impl Part {
+    /// What is to be written: the dirty slots and the checkpoint that stands once they are on disk; `None` where the disk
+    /// has all.
+    pub(super) fn take_dirty(&mut self) -> Option<(Vec<u32>, Checkpoint)> {
+        if self.saved && self.dirty.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut self.dirty), self.checkpoint.clone()))
+    }
+
+    /// Notes a change, and how far the partition is complete with it.
+    pub(super) fn advance(&mut self, checkpoint: Option<(i64, i64)>, clock: u64) {
+        self.clock = clock;
+        if let Some((next, at_ms)) = checkpoint {
+            (self.checkpoint.next, self.checkpoint.at_ms, self.saved) = (next, at_ms, false);
+        }
+    }
+
+    /// Notes that the disk has moved on to `checkpoint`, which is yet to be written.
+    pub(super) fn caught_up(&mut self, checkpoint: &Checkpoint, clock: u64) {
+        self.clock = clock;
+        if checkpoint.next >= self.checkpoint.next {
+            (self.checkpoint, self.saved) = (checkpoint.clone(), false);
+        }
+    }
+
+    /// Notes that the disk has `checkpoint`.
+    pub(super) fn saved(&mut self, checkpoint: &Checkpoint) {
+        self.saved = self.checkpoint == *checkpoint;
+    }
+
+    pub(super) fn pin(&mut self, key: Option<Bytes>, slot: u32) {
+        if let (Some(order), Some(key)) = (&mut self.order, key) {
+            order.insert(key, slot);
+        }
+    }
+
+    pub(super) fn unpin(&mut self, key: Option<Bytes>) {
+        if let (Some(order), Some(key)) = (&mut self.order, key) {
+            order.remove(&key);
+        }
+    }
+}

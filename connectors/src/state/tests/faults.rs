@@ -1,0 +1,152 @@
+use std::process::Command;
+
+use super::*;
+
+fn refused(dir: &Path) -> LocalError {
+    LocalStore::start(dir, &small()).err().unwrap()
+}
+
+/// Red when the lock is not taken, or its error does not say which folder.
+#[test]
+fn a_folder_in_use_is_refused() {
+    let (dir, store) = opened(&small());
+    let error = refused(dir.path());
+    assert!(matches!(error, LocalError::Locked(_)), "{error}");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    drop(store);
+    LocalStore::start(dir.path(), &small()).unwrap();
+}
+
+/// Red when the stamp is not read, or written over.
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let (dir, store) = opened(&small());
+    drop(store);
+    let stamp = |format| {
+        let db = fjall::Database::builder(dir.path()).open().unwrap();
+        disk::stamp_format(&db, format).unwrap();
+    };
+    stamp(disk::FORMAT + 1);
+    for _ in 0..2 {
+        let error = refused(dir.path()).to_string();
+        assert!(error.contains("written by a newer version") && error.contains("format 2"), "{error}");
+    }
+    stamp(disk::FORMAT);
+    let store = LocalStore::start(dir.path(), &small()).unwrap();
+    assert_eq!(next(&store), Some(0));
+}
+
+/// Every file below `dir`.
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Red when damage shows as a panic, as a disk error, or as state that is silently not there.
+#[test]
+fn damaged_files_are_named_and_nothing_is_deleted() {
+    let (dir, store) = opened(&small());
+    let mut restore = store.restore("t", 0, TOPIC, 1).unwrap();
+    for offset in 0..30_000_i64 {
+        restore.push(offset, format!("key-{offset}").as_bytes(), Some(&[7; 50])).unwrap();
+    }
+    restore.finish(30_000, 1).unwrap();
+    drop((restore, store));
+    let mut refusals = 0;
+    for victim in files(dir.path()) {
+        let copy = crashed(dir.path());
+        let path = copy.path().join(victim.strip_prefix(dir.path()).unwrap());
+        let length = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
+        fs::write(&path, vec![0xA5; length]).unwrap();
+        let read = LocalStore::start(copy.path(), &small()).and_then(|store| {
+            let found = store.checkpoint("t", 0)?;
+            let complete = found.as_ref().is_none_or(|found| found.next == 30_000);
+            assert!(complete, "{} {found:?}", path.display());
+            store.restore("t", 0, TOPIC, 1)?.finish(30_000, 1)?;
+            store.list("t", 0, b"", usize::MAX)
+        });
+        match read {
+            Err(error) => {
+                refusals += 1;
+                assert!(error.to_string().contains("damaged"), "{}: {error}", path.display());
+                assert!(error.to_string().contains("delete the folder"), "{error}");
+                assert!(path.exists(), "{}", path.display());
+            }
+            Ok(entries) => assert!(entries.len() == 30_000 || length == 0, "{}: {}", path.display(), entries.len()),
+        }
+    }
+    assert!(refusals > 3, "{refusals}");
+}
+
+/// A file system of 24 MiB, if this process may mount one.
+struct Tmpfs(TempDir);
+
+impl Tmpfs {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "headwater-test"])
+            .arg(dir.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Red when a full disk loses or doubles a change, blocks `apply` while there is memory, hides what is there, or when fjall's
+/// refusal of every later write is not undone.
+#[test]
+fn a_full_disk_stops_nothing_until_memory_is_full_and_goes_on_by_itself() {
+    let Some(tmpfs) = Tmpfs::mount() else {
+        eprintln!("SKIPPED: a full disk: this process may not mount a tmpfs");
+        return;
+    };
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    open_part(&store, 0, 0);
+    store.apply(&[set("first", "1")], &[end(1)], 1).unwrap();
+    store.flush().unwrap();
+    let filler = tmpfs.0.path().join("filler");
+    // More than there is.
+    fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
+    let (mut taken, value) = (0, "v".repeat(1_000));
+    let error = loop {
+        let key = format!("key-{taken:05}");
+        match store.apply(&[set(&key, &value), set("last", &key)], &[end(taken + 2)], 2) {
+            Ok(()) => taken += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(taken < 10_000);
+    };
+    assert!(taken > 300, "{taken}");
+    for part in ["cannot write state under", "no space left on device: free space", "goes on by itself"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(lock(&store.shared().cache).used() <= small().entry_bytes() + 4096);
+    let all_there = |count: i64| {
+        assert_eq!(get(&store, "first").as_deref(), Some("1"));
+        assert_eq!(get(&store, "last"), Some(format!("key-{:05}", count - 1)));
+        (0..count).for_each(|key| assert_eq!(get(&store, &format!("key-{key:05}")).as_ref(), Some(&value)));
+        assert_eq!((get(&store, &format!("key-{count:05}")), next(&store)), (None, Some(count + 1)));
+    };
+    all_there(taken);
+    fs::remove_file(filler).unwrap();
+    store
+        .apply(
+            &[set(&format!("key-{taken:05}"), &value), set("last", &format!("key-{taken:05}"))],
+            &[end(taken + 2)],
+            3,
+        )
+        .unwrap();
+    all_there(taken + 1);
+    store.flush().unwrap();
+    assert_eq!(store.failure(), None);
+    drop(store);
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    assert_eq!(next(&store), Some(taken + 2));
+}

@@ -1,0 +1,75 @@
+use super::*;
+
+/// Red when `apply` does not flush at half of the memory, or eviction misses entries.
+#[test]
+fn ten_times_the_memory_passes_through_it() {
+    let config = StateConfig { cache_bytes: 1 << 20, ..tiny() };
+    let (_dir, store) = opened(&config);
+    let value = "v".repeat(100);
+    let mut most = 0;
+    for round in 0..1_000_i64 {
+        let changes: Vec<Change> = (0..100).map(|key| set(&format!("key-{round}-{key}"), &value)).collect();
+        store.apply(&changes, &[end(round)], 1).unwrap();
+        assert!(get(&store, &format!("key-{}-7", round / 2)).is_some());
+        let cache = lock(&store.shared().cache);
+        most = most.max(cache.used());
+        assert!(cache.pinned_bytes() <= config.entry_bytes() / 2 + 64 * 1024);
+    }
+    assert!(most <= config.entry_bytes() && most > config.entry_bytes() / 2, "{most}");
+    let cached = store.stats()[0].cached;
+    assert!(cached > 500 && cached < 10_000, "{cached}");
+}
+
+/// Red when counts drift: after all is forgotten nothing may be left.
+#[test]
+fn memory_is_counted_to_the_byte() {
+    let (_dir, store) = opened(&small());
+    for round in 0..50_usize {
+        let changes: Vec<Change> =
+            (0..100).map(|key| set(&format!("{}", (key * 13 + round) % 170), &"x".repeat(key + round))).collect();
+        store.apply(&changes, &[end(1)], 1).unwrap();
+        if round % 7 == 0 {
+            store.flush().unwrap();
+        }
+        get(&store, &format!("absent {round}"));
+    }
+    store.scan("s", 0, b"1", 5).unwrap();
+    store.flush().unwrap();
+    assert_eq!(lock(&store.shared().cache).pinned_bytes(), 0);
+    let stats = &store.stats()[0];
+    assert_eq!((stats.dirty, stats.cached), (0, 170 + 50));
+    store.forget(&[0]);
+    let cache = lock(&store.shared().cache);
+    assert_eq!((cache.used(), cache.pinned_bytes()), (0, 0));
+}
+
+/// Red when the hand does not spare what is asked for again and again.
+#[test]
+fn what_is_read_often_stays_in_memory() {
+    let (_dir, store) = opened(&small());
+    store.apply(&[set("hot", "1")], &[end(1)], 1).unwrap();
+    store.flush().unwrap();
+    for cold in 0..50_000 {
+        get(&store, &format!("cold {cold}"));
+        if cold % 100 == 0 {
+            let mut cache = lock(&store.shared().cache);
+            let id = cache.id("s", 0).unwrap();
+            assert!(cache.lookup(id, b"hot").is_some(), "after {cold}");
+        }
+    }
+}
+
+/// Red when a read that was under way fills the cache with what has changed meanwhile.
+#[test]
+fn a_stale_answer_is_not_remembered() {
+    let (_dir, store) = opened(&small());
+    let mut cache = lock(&store.shared().cache);
+    let id = cache.id("s", 0).unwrap();
+    let clock = cache.part(id).unwrap().clock;
+    drop(cache);
+    store.apply(&[set("a", "new")], &[end(1)], 1).unwrap();
+    store.flush().unwrap();
+    cache = lock(&store.shared().cache);
+    cache.fill(id, clock, b"b", Some(&b"old"[..].into()));
+    assert!(cache.lookup(id, b"b").is_none());
+}
