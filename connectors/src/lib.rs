@@ -19,5 +19,7 @@ pub mod state;
 pub mod otlp;
 
 mod lettered;
+mod transactional;
 
 pub use lettered::Lettered;
+pub use transactional::Transactional;

@@ -251,14 +251,14 @@ impl LocalStore {
         lock(&self.shared().failure).as_ref().map(|(error, _)| error.clone())
     }
 
-    fn read(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, LocalError> {
+    fn read(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, LocalError> {
         let shared = self.shared();
         let (id, name, clock) = {
             let mut cache = lock(&shared.cache);
             let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
             if let Some(known) = cache.lookup(id, key) {
                 drop(cache);
-                return Ok(known.map(|value| value.to_vec()));
+                return Ok(known);
             }
             let part = cache.part(id).ok_or_else(|| not_open(store, partition))?;
             (id, part.name.clone(), part.clock)
@@ -268,7 +268,7 @@ impl LocalStore {
         }
         let found = shared.disk.get(&name, key)?;
         lock(&shared.cache).fill(id, clock, key, found.as_ref());
-        Ok(found.map(|value| value.to_vec()))
+        Ok(found.map(|value| Arc::from(&*value)))
     }
 
     fn list(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, LocalError> {
@@ -287,7 +287,7 @@ impl LocalStore {
 }
 
 impl Stores for LocalStore {
-    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         Ok(self.read(store, partition, key)?)
     }
 

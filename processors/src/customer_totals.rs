@@ -20,11 +20,7 @@ impl State for Total {
 pub fn customer_totals(total: &mut Total, payment: PaymentCompleted) -> Result<CustomerTotalled> {
     total.payments += 1;
     total.cents = total.cents.saturating_add(payment.amount_cents);
-    Ok(CustomerTotalled {
-        customer_id: payment.customer_id,
-        payments: total.payments,
-        total_cents: total.cents,
-    })
+    Ok(CustomerTotalled { customer_id: payment.customer_id, payments: total.payments, total_cents: total.cents })
 }
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use headwater_connectors::{
     kafka::KafkaConfig,
     postgres,
     registry::RegistryConfig,
+    state::StateConfig,
     units::{Secret, duration},
 };
 use serde::Deserialize;
 
 pub(crate) use check::{Resolved, nearest};
-pub(crate) use group::GroupConfig;
+pub(crate) use group::{GroupConfig, Guarantee, Kind};
 pub(crate) use layers::{Layers, Overlay, PREFIX};
 pub(crate) use show::masked;
 
@@ -44,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) client: HttpConfig,
     pub(crate) warehouse: WarehouseConfig,
     pub(crate) topology: TopologyConfig,
+    /// How the keyed state of stateful groups is kept on this machine.
+    pub(crate) state: StateConfig,
     pub(crate) defaults: GroupConfig,
     /// What a group has otherwise, by its name without the prefix.
     pub(crate) groups: BTreeMap<String, GroupConfig>,

@@ -7,16 +7,20 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{Catalogue, Parts, States, Work, Worker, WorkerError, ports::Committer};
+use headwater::{
+    Catalogue, Parts, States, Work, Worker, WorkerError,
+    ports::{Committer, Stores},
+};
 use headwater_connectors::{
-    Lettered,
-    kafka::{KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
+    Lettered, Transactional,
+    kafka::{Assignor, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
+    state::LocalStore,
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    config::Problems,
+    config::{Guarantee, Problems},
     counted::Counted,
     lag,
     outside::Outside,
@@ -163,7 +167,7 @@ impl Shared<'_> {
         let mut mark = DefaultHasher::new();
         bounded.group.reads().hash(&mut mark);
         match bounded.group.work {
-            Work::Process(_) => {
+            Work::Process(_) | Work::Keep(_) => {
                 bounded.settings.ladder.delays().iter().for_each(|delay| delay.to_string().hash(&mut mark))
             }
             Work::Sink(_) => {}
@@ -172,18 +176,50 @@ impl Shared<'_> {
         format!("{}-{:08x}", self.instance, mark.finish() >> 32)
     }
 
+    /// The group's state on this machine's disk.
+    fn local(&self, group: &str) -> Result<LocalStore, Problems> {
+        let dir = self.app.config.dir.join(self.instance).join(group);
+        LocalStore::open(&dir, &self.app.config.state).map_err(|error| Problems::one(format!("group {group}: {error}")))
+    }
+
     fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
         let member = self.member(bounded);
-        let Bounded { group, settings, start, sink_connections } = bounded.clone();
+        let Bounded { group, settings, start, sink_connections, guarantee } = bounded.clone();
+        let transactional = guarantee == Guarantee::ExactlyOnce;
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
         let publisher = || KafkaPublisher::new(self.producer.clone());
         let counted = |sink: PostgresSink| {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
+        let (topics, patterns) = group.reads();
+        let source = SourceConfig {
+            group: group.id.clone(),
+            instance: Some(member),
+            subscription: Subscription { topics, patterns },
+            start,
+            commits: !transactional,
+            // State belongs to a partition's number: who has one has it of every topic.
+            assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
+        };
+        let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
+        let transactional = || {
+            let kafka = (&self.app.config.kafka, self.outside.cluster.clone());
+            let seen = (state.clone(), self.outside.clock.clone());
+            let committer = Transactional::new(kafka, (&group.id, self.instance), source.membership(), seen);
+            committer.map_err(|error| wrong(error.to_string()))
+        };
         let database = &self.outside.database;
+        let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
+            Work::Process(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
             Work::Process(_) => vec![Box::new(publisher())],
+            Work::Keep(steps) => {
+                let local = self.local(&group.id)?;
+                stores = Some(Arc::new(local.clone()));
+                let keeping = transactional()?.keeping(local, steps.stores());
+                vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
+            }
             Work::Sink(sink) => {
                 let lettered = |_| -> Result<Box<dyn Committer>, Problems> {
                     let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;
@@ -193,20 +229,13 @@ impl Shared<'_> {
             }
             Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
         };
-        let (topics, patterns) = group.reads();
-        let source = SourceConfig {
-            group: group.id.clone(),
-            instance: Some(member),
-            subscription: Subscription { topics, patterns },
-            start,
-        };
-        let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
         Ok(Parts {
             group,
             catalogue: self.catalogue.clone(),
             settings,
             source: Box::new(source),
             committers,
+            stores,
             schemas: self.outside.schemas.clone(),
             clock: self.outside.clock.clone(),
             state,

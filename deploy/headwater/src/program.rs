@@ -10,7 +10,7 @@ use headwater_connectors::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Layers, LogFormat, Problems, Resolved, nearest};
+use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Problems, Resolved, nearest};
 
 /// What a pipeline may need of the outside.
 pub struct Deps {
@@ -71,19 +71,22 @@ pub(crate) struct Bounded {
     pub(crate) start: Start,
     /// Connections over which a sink writes.
     pub(crate) sink_connections: usize,
+    /// What its effects are promised.
+    pub(crate) guarantee: Guarantee,
 }
 
 impl Bounded {
     /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
     pub(crate) fn is_stored(&self) -> bool {
-        !matches!(self.group.work, Work::Process(_))
+        !self.group.work.is_processor()
     }
 
-    /// The delays of its retry topics. A sink has none: it waits with what it cannot write now.
+    /// The delays of its retry topics. A sink has none: it waits with what it cannot write now. A stateful group has none
+    /// either: nothing may overtake a record of its key.
     pub(crate) fn delays(&self) -> &[Delay] {
         match self.group.work {
             Work::Process(_) => self.settings.ladder.delays(),
-            Work::Sink(_) | Work::DeadLetters => &[],
+            Work::Keep(_) | Work::Sink(_) | Work::DeadLetters => &[],
         }
     }
 }
@@ -124,13 +127,14 @@ impl Program {
         problems.extend(unknown_groups(&config, &all));
         let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
         for group in all {
-            let is_sink = !matches!(group.work, Work::Process(_));
-            match config.bounds(&group.name, is_sink, &group.policy) {
+            let kind = Kind::of(&group.work);
+            match config.bounds(&group.name, kind, &group.policy) {
                 Ok((settings, start)) => {
                     // Where records of events may begin is a choice; a dead letter is never passed over.
                     let start = if group.owned().is_some() { start } else { Start::Earliest };
                     let sink_connections = config.sink_connections(&group.name);
-                    groups.push(Bounded { group, settings, start, sink_connections });
+                    let guarantee = config.guarantee(&group.name, kind);
+                    groups.push(Bounded { group, settings, start, sink_connections, guarantee });
                 }
                 Err(wrong) => problems.extend(wrong),
             }

@@ -63,6 +63,17 @@ impl Owned {
         format!("{}.{store}.{CHANGELOG}", self.group)
     }
 
+    /// The store whose changes this topic keeps, if it is a changelog of the group's.
+    pub fn store_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let own = topic.strip_prefix(self.group.as_str())?.strip_prefix('.')?;
+        own.strip_suffix(CHANGELOG)?.strip_suffix('.')
+    }
+
+    /// Whether this topic holds what the group has keyed anew.
+    pub fn is_repartition(&self, topic: &str) -> bool {
+        self.role(topic) == Role::Repartition
+    }
+
     /// Every retry topic that the group has or ever had, as a pattern (POSIX extended): a delay that is taken out of the
     /// ladder leaves records behind.
     pub fn retries(&self) -> String {

@@ -62,15 +62,15 @@ pub(super) fn warn(text: String) {
 fn table(standings: &[Standing], strangers: &[String], verbose: bool) -> Table {
     let mut table = Table::new(&["GROUP", "STATE", ">MEMBERS", ">LAG", ">RETRIES", ">REDRIVES", ">STANDING STILL"]);
     for standing in standings {
-        let number = |purpose| standing.lag(purpose).map_or_else(|| "-".to_owned(), |lag| lag.to_string());
+        let number = |lag: Option<i64>| lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
         let still = standing.places.iter().filter(|place| place.remark().is_some()).count();
         table.row(vec![
             standing.bounded.group.id.clone(),
             standing.activity().name().to_owned(),
             standing.status.members.len().to_string(),
-            number(Purpose::Input),
-            number(Purpose::Retry),
-            number(Purpose::Redrive),
+            number(standing.behind()),
+            number(standing.lag(Purpose::Retry)),
+            number(standing.lag(Purpose::Redrive)),
             format!("{still}/{}", standing.places.len()),
         ]);
         for topic in &standing.missing {
@@ -161,7 +161,7 @@ fn as_json(standing: &Standing) -> Json {
         "group": standing.bounded.group.id,
         "state": standing.activity().name(),
         "members": standing.status.members.iter().map(member).collect::<Vec<_>>(),
-        "lag": standing.lag(Purpose::Input),
+        "lag": standing.behind(),
         "retries": standing.lag(Purpose::Retry),
         "redrives": standing.lag(Purpose::Redrive),
         "partitions": standing.places.len(),

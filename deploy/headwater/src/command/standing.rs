@@ -46,6 +46,8 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     Input,
+    /// What it has keyed anew for a stateful step.
+    Repartition,
     Retry,
     Redrive,
 }
@@ -78,6 +80,12 @@ impl Standing {
             _ if self.places.iter().any(|place| place.committed.is_some()) => Activity::Stopped,
             _ => Activity::NeverStarted,
         }
+    }
+
+    /// Records that wait to be processed for the first time; `None` where there are no such topics.
+    pub(crate) fn behind(&self) -> Option<i64> {
+        let counted = [Purpose::Input, Purpose::Repartition].map(|purpose| self.lag(purpose));
+        counted.into_iter().flatten().reduce(|a, b| a + b)
     }
 
     /// Records that wait on the topics of a purpose; `None` where there is no such topic.
@@ -185,6 +193,7 @@ impl Reads {
                 _ if named || event || letters => Some(Purpose::Input),
                 _ if topic.starts_with(&retry) => Some(Purpose::Retry),
                 _ if topic == redrive => Some(Purpose::Redrive),
+                _ if group.own_topics.iter().any(|own| own == topic) => Some(Purpose::Repartition),
                 _ => None,
             }
         };

@@ -144,7 +144,28 @@ fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
         spec(app, name, settings)
     };
     let retries = bounded.delays().iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
-    retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect()
+    let mut topics: Vec<TopicSpec> =
+        retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect();
+    if let Work::Keep(steps) = &bounded.group.work {
+        // What stands there is deleted once it is processed, and not before.
+        let kept_for_ever = |mut spec: TopicSpec| {
+            spec.config.iter_mut().filter(|(name, _)| name == "retention.ms").for_each(|(_, ms)| "-1".clone_into(ms));
+            spec
+        };
+        topics.extend(steps.keyed_anew().map(|step| kept_for_ever(topic(owned.repartition(&step.name), DAY))));
+        topics.extend(steps.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
+    }
+    topics
+}
+
+/// The topic of a store's changes: it keeps the last of each key.
+fn changelog(app: &App, name: String, size: u64) -> TopicSpec {
+    let mut spec = spec(app, name, [("max.message.bytes", size.to_string())]);
+    spec.config
+        .iter_mut()
+        .filter(|(name, _)| name == "cleanup.policy")
+        .for_each(|(_, policy)| "compact".clone_into(policy));
+    spec
 }
 
 fn spec(app: &App, name: String, settings: impl IntoIterator<Item = (&'static str, String)>) -> TopicSpec {
@@ -249,6 +270,7 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
         topics.extend(matches!(group.work, Work::DeadLetters).then(|| format!("{}*.dlq", app.config.prefix)));
         let to = match &group.work {
             Work::Process(_) => String::new(),
+            Work::Keep(steps) => format!(", keeps {}", steps.stores().into_iter().collect::<Vec<_>>().join(", ")),
             Work::Sink(sink) => format!(", writes table {}", sink.table),
             Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };

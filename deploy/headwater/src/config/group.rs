@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use headwater::{Backoff, BreakerSettings, BreakerWindow, Delay, Ladder, Order, Policy, Settings, Time};
+use headwater::{Backoff, BreakerSettings, BreakerWindow, Delay, Ladder, Order, Policy, Settings, Time, Work};
 use headwater_connectors::kafka;
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -22,6 +22,15 @@ pub(crate) struct GroupConfig {
     batch_bytes: Option<usize>,
     #[serde(deserialize_with = "duration")]
     linger: Option<Duration>,
+    /// Of stateless processors.
+    delivery: Option<Guarantee>,
+    /// Of groups that commit in Kafka transactions; in `[defaults]` only.
+    #[serde(deserialize_with = "duration")]
+    transaction_linger: Option<Duration>,
+    /// Of groups that commit in Kafka transactions; in `[defaults]` only.
+    transaction_records: Option<usize>,
+    /// Of groups that commit in Kafka transactions; in `[defaults]` only.
+    transaction_bytes: Option<usize>,
     /// Of sinks; in `[defaults]` only.
     #[serde(deserialize_with = "duration")]
     sink_linger: Option<Duration>,
@@ -37,6 +46,35 @@ pub(crate) struct GroupConfig {
     order: Option<Order>,
     /// Circuit breakers, by the dependency's name; in `[groups.NAME]` only.
     breakers: BTreeMap<String, BreakerConfig>,
+}
+
+/// What a processor's effects are promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Guarantee {
+    /// They are published, then the offsets that cover them are committed.
+    AtLeastOnce,
+    /// Both are one Kafka transaction.
+    ExactlyOnce,
+}
+
+/// What a group is, as far as its bounds depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Stateless,
+    Stateful,
+    /// A sink, or the keeper of dead letters.
+    Sink,
+}
+
+impl Kind {
+    pub(crate) fn of(work: &Work) -> Self {
+        match work {
+            Work::Process(_) => Self::Stateless,
+            Work::Keep(_) => Self::Stateful,
+            Work::Sink(_) | Work::DeadLetters => Self::Sink,
+        }
+    }
 }
 
 /// A retry ladder: `["1s", "10s"]`, or `"1s,10s"` in a variable.
@@ -132,8 +170,12 @@ impl GroupConfig {
 
     /// What is set here and says nothing to a sink.
     fn of_processors_only(&self) -> impl Iterator<Item = &'static str> {
-        let set =
-            [("retry", self.retry.is_some()), ("order", self.order.is_some()), ("breakers", !self.breakers.is_empty())];
+        let set = [
+            ("retry", self.retry.is_some()),
+            ("order", self.order.is_some()),
+            ("delivery", self.delivery.is_some()),
+            ("breakers", !self.breakers.is_empty()),
+        ];
         set.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
     }
 }
@@ -143,6 +185,16 @@ impl Config {
     pub(crate) fn sink_connections(&self, name: &str) -> usize {
         let own = self.groups.get(name).and_then(|own| own.sink_connections);
         own.or(self.defaults.sink_connections).unwrap_or(1)
+    }
+
+    /// What the effects of a group of this name are promised.
+    pub(crate) fn guarantee(&self, name: &str, kind: Kind) -> Guarantee {
+        let own = self.groups.get(name).and_then(|own| own.delivery);
+        match kind {
+            Kind::Stateless => own.or(self.defaults.delivery).unwrap_or(Guarantee::AtLeastOnce),
+            Kind::Stateful => Guarantee::ExactlyOnce,
+            Kind::Sink => Guarantee::AtLeastOnce,
+        }
     }
 
     fn problems_of_sink(&self, name: &str, own: &GroupConfig, place: &str) -> Vec<String> {
@@ -164,7 +216,7 @@ impl Config {
     pub(crate) fn bounds(
         &self,
         name: &str,
-        is_sink: bool,
+        kind: Kind,
         policy: &Policy,
     ) -> Result<(Settings, kafka::Start), Vec<String>> {
         let none = GroupConfig::default();
@@ -186,7 +238,20 @@ impl Config {
                 Err(why) => problems.push(format!("{place}.breakers.{dependency}: {why}")),
             }
         }
-        let kind_linger = if is_sink { all.sink_linger } else { all.linger };
+        let transactional = self.guarantee(name, kind) == Guarantee::ExactlyOnce;
+        let mut all_of_kind = all.clone();
+        if transactional {
+            all_of_kind.linger = all.transaction_linger;
+            (all_of_kind.batch_records, all_of_kind.batch_bytes) = (all.transaction_records, all.transaction_bytes);
+            // One transaction is gathered while another is committed.
+            let twice = |one: Option<usize>, standard| one.map(|one| one.saturating_mul(2)).max(standard);
+            all_of_kind.in_flight = twice(all.transaction_records, all.in_flight);
+            all_of_kind.in_flight_bytes = twice(all.transaction_bytes, all.in_flight_bytes);
+        }
+        if kind == Kind::Sink {
+            all_of_kind.linger = all.sink_linger;
+        }
+        let all = &all_of_kind;
         let settings = Settings {
             concurrency: own.concurrency.or(policy.concurrency).or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
@@ -196,7 +261,7 @@ impl Config {
             max_event_bytes: usize::try_from(self.kafka.producer.message_max_bytes).unwrap_or(usize::MAX),
             batch_records: own.batch_records.or(all.batch_records).unwrap_or(standard.batch_records),
             batch_bytes: own.batch_bytes.or(all.batch_bytes).unwrap_or(standard.batch_bytes),
-            linger: own.linger.or(kind_linger).unwrap_or(standard.linger),
+            linger: own.linger.or(all.linger).unwrap_or(standard.linger),
             ladder: own.ladder().or(policy.ladder.clone()).or(all.ladder()).unwrap_or(standard.ladder),
             order: own.order.or(policy.order).or(all.order).unwrap_or(standard.order),
             breakers,
@@ -221,10 +286,21 @@ impl Config {
         if settings.time_limit.is_zero() {
             problems.push(format!("{place}.time_limit must be above 0"));
         }
-        if is_sink {
+        if kind == Kind::Sink {
             problems.extend(self.problems_of_sink(name, own, &place));
         } else if own.sink_connections.is_some() {
             problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
+        }
+        let only_defaults = [
+            ("transaction_linger", own.transaction_linger.is_some(), "linger"),
+            ("transaction_records", own.transaction_records.is_some(), "batch_records"),
+            ("transaction_bytes", own.transaction_bytes.is_some(), "batch_bytes"),
+        ];
+        for (key, _, instead) in only_defaults.into_iter().filter(|(_, is_set, _)| *is_set) {
+            problems.push(format!("{place}.{key}: it stands in [defaults] only; a group has `{instead}`"));
+        }
+        if kind == Kind::Stateful && own.delivery == Some(Guarantee::AtLeastOnce) {
+            problems.push(format!("{place}.delivery: a stateful group is exactly once"));
         }
         if own.sink_linger.is_some() {
             problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));

@@ -34,11 +34,11 @@ fn the_defaults_are_the_connectors_own() {
     assert_eq!(config.registry, RegistryConfig::default());
     assert_eq!(config.client, HttpConfig::default());
     assert_eq!(config.postgres.connector(), postgres::Config::new(config.postgres.url.expose()));
-    let (settings, start) = config.bounds("any", false, &Policy::new()).unwrap();
+    let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
     let standard = headwater::Settings::default();
     assert_eq!(settings, headwater::Settings { drain: Duration::from_secs(18), ..standard });
     assert_eq!(start, kafka::Start::Earliest);
-    assert_eq!(config.bounds("any", true, &Policy::new()).unwrap().0.linger, Duration::from_millis(100));
+    assert_eq!(config.bounds("any", Kind::Sink, &Policy::new()).unwrap().0.linger, Duration::from_millis(100));
 }
 
 /// Red when a setting of a section is in no line of `defaults.toml`.
@@ -93,7 +93,7 @@ fn a_variable_has_the_type_that_its_setting_needs() {
     assert_eq!((config.prefix.as_str(), config.topology.partitions), ("7", 12));
     assert_eq!(config.kafka.consumer.prefetch_bytes, 8 << 20);
     assert_eq!(config.kafka.properties["socket.keepalive.enable"], "true");
-    let (settings, start) = config.bounds("any", false, &Policy::new()).unwrap();
+    let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
     assert_eq!(settings.linger, Duration::from_millis(250));
     assert!(matches!(start, kafka::Start::At(time) if time.millis() == 1_767_225_600_000));
 }
@@ -113,7 +113,7 @@ fn names_of_the_users_own_can_come_from_variables() {
     assert_eq!((config.topics["Legacy"].event_type.as_str(), config.topics["Legacy"].key), ("a.b", KeyFormat::Opaque));
     assert_eq!(config.topics["payments"].event_type, "payment.completed");
     assert_eq!(config.sinks["audit-sink"].table, "audit");
-    assert_eq!(config.bounds("audit-sink", true, &Policy::new()).unwrap().0.batch_records, 5);
+    assert_eq!(config.bounds("audit-sink", Kind::Sink, &Policy::new()).unwrap().0.batch_records, 5);
 }
 
 /// Red when the first problem hides the others, or a message names neither the key nor its place.
@@ -199,8 +199,8 @@ fn what_show_prints_can_be_read_back() {
 fn what_only_processors_have_is_refused_of_a_sink() {
     let text = "[groups.any]\nretry = [\"1s\"]\norder = \"partition\"\n[groups.any.breakers.shop]\nprobes = 1";
     let config = valid(text, &[]);
-    assert!(config.bounds("any", false, &Policy::new()).is_ok());
-    let problems = config.bounds("any", true, &Policy::new()).unwrap_err();
+    assert!(config.bounds("any", Kind::Stateless, &Policy::new()).is_ok());
+    let problems = config.bounds("any", Kind::Sink, &Policy::new()).unwrap_err();
     let named = ["groups.any.retry", "groups.any.order", "groups.any.breakers"];
     assert!(
         problems.len() == 3 && named.iter().zip(&problems).all(|(name, why)| why.starts_with(name)),

@@ -90,6 +90,7 @@ impl Graph {
         self.boxes.push(group.id.clone());
         let name = match group.work {
             Work::Process(_) => "processor",
+            Work::Keep(_) => "stateful processor",
             Work::Sink(_) | Work::DeadLetters => "sink",
         };
         let node = self.node(Kind::Group, vec![name.to_owned()], Some(within));
@@ -99,7 +100,7 @@ impl Graph {
         }
         dlqs.extend(self.owned(bounded, node, within));
         match &group.work {
-            Work::Process(_) => {
+            Work::Process(_) | Work::Keep(_) => {
                 for (topic, types) in outputs(bounded) {
                     let topic = self.topic(topics, &topic);
                     self.edge(node, topic, Way::Events, types);
@@ -120,7 +121,14 @@ impl Graph {
         let owned = bounded.group.owned()?;
         let suffix = |name: String| name.strip_prefix(&bounded.group.id).unwrap_or(&name).to_owned();
         let delays = bounded.delays().iter().map(|delay| owned.retry(*delay));
-        let again = delays.chain([owned.redrive()]).map(suffix).collect();
+        let mut again: Vec<String> = delays.chain([owned.redrive()]).collect();
+        if let Work::Keep(steps) = &bounded.group.work {
+            again.extend(steps.keyed_anew().map(|step| owned.repartition(&step.name)));
+            let changelogs = steps.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
+            let changelogs = self.node(Kind::Topic, changelogs, Some(within));
+            self.edge(node, changelogs, Way::Waiting, Vec::new());
+        }
+        let again = again.into_iter().map(suffix).collect();
         let again = self.node(Kind::Topic, again, Some(within));
         let dlq = self.node(Kind::Topic, vec![suffix(owned.dlq())], Some(within));
         self.edge(node, again, Way::Waiting, Vec::new());
@@ -171,11 +179,8 @@ fn inputs(bounded: &Bounded, catalogue: &Catalogue) -> BTreeMap<String, Vec<Stri
 
 /// The topics that a processor may emit to, with the types.
 fn outputs(bounded: &Bounded) -> BTreeMap<String, Vec<String>> {
-    let processor = match &bounded.group.work {
-        Work::Process(processor) => Some(processor),
-        Work::Sink(_) | Work::DeadLetters => None,
-    };
-    let emits = processor.into_iter().chain(&bounded.group.fallback).flat_map(|processor| processor.emits());
+    let fallback = bounded.group.fallback.iter().flat_map(|fallback| fallback.emits());
+    let emits = bounded.group.work.emits().into_iter().chain(fallback);
     let mut outputs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for facts in emits {
         let types = outputs.entry(topic_of(facts.name)).or_default();

@@ -1,0 +1,189 @@
+//! The committer of groups whose effects are one Kafka transaction: what they publish, changes of their state, and offsets.
+//!
+//! Delivery: exactly once, for who reads committed records. State on the local disk follows the transaction, and its
+//! changelog is the truth: a store that lags behind is caught up when its partition is taken.
+//! An abort leaves nothing, and the unit is committed again. Where nobody knows how a transaction ended, the engine starts
+//! its partitions anew, and [`Transactional::start`] settles the transaction before it reads anything.
+//! Shutdown: state that waits in memory is written when its partition is forgotten, or the store is dropped.
+
+mod changes;
+mod restore;
+mod trim;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use headwater::{
+    CommitError, Committed, GroupState, Outgoing, Owned, Position, TopicPartition, Unit,
+    ports::{BoxFuture, Clock, Committer, From},
+};
+use tokio::task::JoinHandle;
+
+use self::{changes::Changes, restore::Restorer, trim::Trim};
+use crate::{
+    kafka::{Cluster, KafkaConfig, KafkaError, Membership, Sent, TransactionError, Transactions, stable_offsets},
+    state::LocalStore,
+};
+
+/// Between two tries to tell a full disk what was committed.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Commits units of work as Kafka transactions.
+pub struct Transactional {
+    kafka: KafkaConfig,
+    group: String,
+    owned: Owned,
+    transactions: Transactions,
+    membership: Membership,
+    state: Arc<GroupState>,
+    clock: Arc<dyn Clock>,
+    /// Whether how the last transaction ended has to be found out.
+    unsettled: bool,
+    trim: Trim,
+    kept: Option<Kept>,
+}
+
+/// The state of a stateful group.
+struct Kept {
+    local: LocalStore,
+    restorer: Restorer,
+    /// Partitions that are being closed.
+    closing: Vec<JoinHandle<()>>,
+}
+
+impl Transactional {
+    /// Commits for this member of `group`, under the id `<group>.<instance>`, which has to be the same after a restart.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(
+        (kafka, cluster): (&KafkaConfig, Cluster),
+        (group, instance): (&str, &str),
+        membership: Membership,
+        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+    ) -> Result<Self, KafkaError> {
+        Ok(Self {
+            kafka: kafka.clone(),
+            group: group.to_owned(),
+            owned: Owned::of(group),
+            transactions: Transactions::new(kafka, &format!("{group}.{instance}.0"))?,
+            membership,
+            state,
+            clock,
+            unsettled: false,
+            trim: Trim::new(cluster),
+            kept: None,
+        })
+    }
+
+    /// The same for a stateful group with these stores.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn keeping(mut self, local: LocalStore, stores: BTreeSet<&'static str>) -> Result<Self, KafkaError> {
+        let restorer = Restorer::new(&self.kafka, self.trim.cluster(), &self.group, stores, local.clone())?;
+        self.kept = Some(Kept { local, restorer, closing: Vec::new() });
+        Ok(self)
+    }
+
+    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+        let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
+        settled.map_err(|error| match error {
+            TransactionError::Taken(why) | TransactionError::Fatal(why) => CommitError::Fatal(why),
+            other => CommitError::Outage(other.to_string()),
+        })?;
+        self.unsettled = false;
+        // Before the ends of the changelogs: what these offsets cover stands before those.
+        let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
+        if let Some(kept) = &mut self.kept {
+            for closing in kept.closing.drain(..) {
+                closing.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
+            }
+            let numbers = partitions.iter().map(|id| id.partition).collect();
+            kept.restorer.restore(numbers, &self.state, self.clock.as_ref()).await?;
+        }
+        Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
+    }
+
+    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+        if !unit.rows.is_empty() {
+            let text = "a unit with rows for a table reached a kafka transaction: its group needs a sink";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
+        let changes = Changes::of(unit, &self.owned);
+        let markers = unit.markers.iter().map(|marker| &marker.record);
+        let records: Vec<&Outgoing> = unit.outgoing.iter().chain(markers).chain(&changes.records).collect();
+        let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
+        match self.transactions.commit(&records, &offsets, &self.membership).await {
+            Ok(sent) => {
+                self.keep(changes, &sent).await?;
+                self.trim.passed(&self.owned, &offsets, self.clock.elapsed());
+                Ok(Committed::Done)
+            }
+            Err(TransactionError::Fenced(why)) => {
+                tracing::info!(group = self.group, reason = why, "a transaction was refused and aborted");
+                Ok(Committed::Fenced(offsets.into_iter().map(|position| position.partition).collect()))
+            }
+            Err(TransactionError::Aborted(why)) => Err(CommitError::Outage(why)),
+            Err(TransactionError::Refused { why, .. }) => Err(CommitError::Refused(why)),
+            Err(TransactionError::Unsettled(why)) => {
+                self.unsettled = true;
+                Err(CommitError::Unsettled(why))
+            }
+            Err(TransactionError::Taken(why) | TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
+        }
+    }
+
+    /// Tells the local store what the changelog has. It is committed: while the disk does not take it everything waits.
+    async fn keep(&mut self, changes: Changes, sent: &Sent) -> Result<(), CommitError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let (changes, ends) = (Arc::new(changes.last), Arc::new(changes::ends(sent, &self.owned)));
+        let now_ms = self.clock.now().millis();
+        loop {
+            let (local, changes, ends) = (kept.local.clone(), Arc::clone(&changes), Arc::clone(&ends));
+            let applied = tokio::task::spawn_blocking(move || local.apply(&changes, &ends, now_ms)).await;
+            let applied = applied.map_err(|error| CommitError::Fatal(error.to_string()))?;
+            match applied {
+                Ok(()) => {
+                    self.state.trouble("state", None);
+                    return Ok(());
+                }
+                Err(error) => {
+                    if self.state.trouble("state", Some(&error.to_string())) {
+                        tracing::error!(group = self.group, %error, "state that is committed cannot be written; the group waits");
+                    }
+                    self.clock.sleep(DISK_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Committer for Transactional {
+    fn atomic(&self) -> bool {
+        true
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(self.take(partitions))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        Box::pin(self.commit_all(unit))
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.trim.forget(partitions);
+        if let Some(kept) = &mut self.kept {
+            let (local, numbers) = (kept.local.clone(), partitions.iter().map(|id| id.partition).collect::<Vec<_>>());
+            // What waits is written to the disk: on a thread where that may take its time.
+            kept.closing.push(tokio::task::spawn_blocking(move || local.forget(&numbers)));
+        }
+    }
+}
+
+fn failed(error: KafkaError) -> CommitError {
+    match error {
+        KafkaError::Outage(why) => CommitError::Outage(why),
+        other => CommitError::Fatal(other.to_string()),
+    }
+}

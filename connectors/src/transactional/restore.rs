@@ -1,0 +1,245 @@
+//! State as it was committed last, from the local disk and the changelogs: of a partition that was here before only what
+//! has come since is read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use headwater::{CommitError, GroupState, Metric, Owned, TopicPartition, ports::Clock};
+
+use super::failed;
+use crate::{
+    kafka::{ChangelogError, ChangelogReader, Cluster, KafkaConfig, KafkaError, Progress, Reached},
+    state::{LocalError, LocalStore, Restore},
+};
+
+/// A restore that takes longer than this is told about, and this often.
+const TELL: Duration = Duration::from_secs(2);
+
+/// Restores the stores of one group.
+pub(super) struct Restorer {
+    cluster: Cluster,
+    group: String,
+    reader: ChangelogReader,
+    /// Each store with its changelog.
+    stores: Vec<(&'static str, String)>,
+    local: LocalStore,
+}
+
+/// Stops the thread that restores when nobody waits for it any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Restorer {
+    pub(super) fn new(
+        kafka: &KafkaConfig,
+        cluster: &Cluster,
+        group: &str,
+        stores: BTreeSet<&'static str>,
+        local: LocalStore,
+    ) -> Result<Self, KafkaError> {
+        let owned = Owned::of(group);
+        Ok(Self {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            reader: ChangelogReader::new(kafka, group)?,
+            stores: stores.into_iter().map(|store| (store, owned.changelog(store))).collect(),
+            local,
+        })
+    }
+
+    /// Brings the state of these partitions' numbers up to date, and opens it.
+    pub(super) async fn restore(
+        &self,
+        numbers: BTreeSet<i32>,
+        state: &Arc<GroupState>,
+        clock: &dyn Clock,
+    ) -> Result<(), CommitError> {
+        let topics: Vec<&str> = self.stores.iter().map(|(_, topic)| topic.as_str()).collect();
+        let (ids, kept) = tokio::try_join!(self.cluster.topic_ids(&topics), self.cluster.delete_retention(&topics))
+            .map_err(failed)?;
+        if let Some(missing) = topics.iter().find(|topic| !kept.contains_key(**topic)) {
+            let text = format!(
+                "topic {missing} does not exist, and state cannot be kept without: run `headwater topology apply`"
+            );
+            return Err(CommitError::Fatal(text));
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(Arc::clone(&cancelled));
+        let work = Work {
+            group: self.group.clone(),
+            reader: self.reader.clone(),
+            stores: self.stores.clone(),
+            local: self.local.clone(),
+            numbers,
+            ids,
+            kept,
+            now_ms: clock.now().millis(),
+            state: Arc::clone(state),
+            cancelled,
+        };
+        let restored = tokio::task::spawn_blocking(move || {
+            let restored = work.run();
+            work.state.set(Metric::RestoreLeft, 0);
+            work.state.trouble("restore", None);
+            restored
+        });
+        let restored = restored.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
+        restored.map_err(|error| match error {
+            Failed::Kafka(error) => failed(error),
+            Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
+            Failed::Local(error) => CommitError::Fatal(error.to_string()),
+            Failed::Cancelled => CommitError::Outage("restoring state was cancelled".to_owned()),
+        })
+    }
+}
+
+enum Failed {
+    Kafka(KafkaError),
+    Local(LocalError),
+    Cancelled,
+}
+
+impl From<LocalError> for Failed {
+    fn from(error: LocalError) -> Self {
+        Self::Local(error)
+    }
+}
+
+/// One restore, on a thread that may block.
+struct Work {
+    group: String,
+    reader: ChangelogReader,
+    stores: Vec<(&'static str, String)>,
+    local: LocalStore,
+    numbers: BTreeSet<i32>,
+    /// The ids of the changelogs.
+    ids: BTreeMap<String, String>,
+    /// How long the changelogs keep what was deleted.
+    kept: BTreeMap<String, Duration>,
+    now_ms: i64,
+    state: Arc<GroupState>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn run(&self) -> Result<(), Failed> {
+        let mut wanted: Vec<(&'static str, TopicPartition)> = Vec::new();
+        for (store, topic) in &self.stores {
+            wanted.extend(self.numbers.iter().map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
+        }
+        for (store, id) in &wanted {
+            self.wipe_stale(store, id)?;
+        }
+        // What is out of the changelog's range is wiped and read from its beginning, which is in range.
+        while !wanted.is_empty() {
+            wanted = self.read(&wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what cannot be brought up to date: its changelog is another one now, or has let tombstones go that it lacks.
+    fn wipe_stale(&self, store: &str, id: &TopicPartition) -> Result<(), LocalError> {
+        let Some(checkpoint) = self.local.checkpoint(store, id.partition)? else { return Ok(()) };
+        let topic_id = self.ids.get(&*id.topic).map_or("", String::as_str);
+        let kept = self.kept.get(&*id.topic).copied().unwrap_or(Duration::MAX);
+        let age = Duration::from_millis(u64::try_from(self.now_ms - checkpoint.at_ms).unwrap_or(0));
+        let why = if !checkpoint.topic_id.is_empty() && !topic_id.is_empty() && checkpoint.topic_id != topic_id {
+            "its changelog was created anew"
+        } else if age >= kept {
+            "it is older than its changelog keeps what was deleted"
+        } else {
+            return Ok(());
+        };
+        tracing::info!(
+            group = self.group,
+            store,
+            partition = id.partition,
+            reason = why,
+            "local state is restored from the beginning"
+        );
+        self.local.wipe(store, id.partition)
+    }
+
+    /// Reads changelogs to their ends; gives those that have to be read again.
+    fn read(&self, wanted: &[(&'static str, TopicPartition)]) -> Result<Vec<(&'static str, TopicPartition)>, Failed> {
+        let mut restores: HashMap<TopicPartition, Restore> = HashMap::new();
+        let mut places = Vec::new();
+        for (store, id) in wanted {
+            let topic_id = self.ids.get(&*id.topic).map_or("", String::as_str);
+            let restore = self.local.restore(store, id.partition, topic_id, self.now_ms)?;
+            places.push((id.clone(), restore.checkpoint()?.map(|checkpoint| checkpoint.next)));
+            restores.insert(id.clone(), restore);
+        }
+        let (mut broken, began, mut told) = (None, Instant::now(), Duration::ZERO);
+        let each = |id: &TopicPartition, key: &[u8], value: Option<&[u8]>, offset: i64| {
+            let pushed = restores.get_mut(id).map_or(Ok(()), |restore| restore.push(offset, key, value));
+            if let Err(error) = pushed {
+                broken.get_or_insert(error);
+                self.cancelled.store(true, Ordering::Relaxed);
+            }
+        };
+        let read = self
+            .reader
+            .read(&places, &self.cancelled, each, |progress| self.tell(progress, began.elapsed(), &mut told));
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        let reached = read.map_err(|error| match error {
+            ChangelogError::Cancelled => Failed::Cancelled,
+            ChangelogError::Kafka(error) => Failed::Kafka(error),
+        })?;
+        let mut again = Vec::new();
+        for ((id, reached), (store, _)) in reached.into_iter().zip(wanted) {
+            match (reached, restores.get_mut(&id)) {
+                (Reached::End(next), Some(restore)) => restore.finish(next, self.now_ms)?,
+                (Reached::End(_), None) => {}
+                (Reached::OutOfRange { low, high }, _) => {
+                    tracing::warn!(
+                        group = self.group,
+                        store,
+                        partition = id.partition,
+                        low,
+                        high,
+                        "local state is out of its changelog's range and is restored from the beginning"
+                    );
+                    restores.remove(&id);
+                    self.local.wipe(store, id.partition)?;
+                    again.push((*store, id));
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    /// Says how far it is, and how long it will take, where that is long.
+    fn tell(&self, progress: Progress, elapsed: Duration, told: &mut Duration) {
+        let left = progress.total.saturating_sub(progress.done);
+        self.state.set(Metric::RestoreLeft, left);
+        if elapsed < *told + TELL || left == 0 {
+            return;
+        }
+        *told = elapsed;
+        let seconds = elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let (done, total) = (progress.done as f64, progress.total.max(1) as f64);
+        let remaining = if done > 0.0 {
+            format!("{:.0} s left", seconds / done * (total - done))
+        } else {
+            "waiting for the first record".to_owned()
+        };
+        let text = format!("restoring state: {:.0} % of {} records, {remaining}", 100.0 * done / total, progress.total);
+        self.state.trouble("restore", Some(&text));
+        tracing::info!(group = self.group, "{text}");
+    }
+}
