@@ -4,12 +4,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     LocalStore,
-    cache::{Bytes, Pair},
     checkpoint::Checkpoint,
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
     lock,
+    slot::{Bytes, Pair},
 };
 
 /// So many entries or fewer are written like changes; more are worth files of their own.
@@ -156,8 +156,7 @@ impl Restore {
         let last_of_each = self.entries.chunk_by(|a, b| key(&self.bytes, a) == key(&self.bytes, b));
         let entries = last_of_each.filter_map(<[Read]>::last).map(|read| (key(&self.bytes, read), self.value(read)));
         if !small {
-            shared.disk.ingest(name, entries)?;
-            return checkpoint.map_or(Ok(()), |checkpoint| shared.disk.write(name, &[], Some(checkpoint)));
+            return shared.disk.ingest(name, checkpoint, entries);
         }
         let pairs: Vec<Pair> = entries.map(|(key, value)| (Bytes::from(&key[1..]), value.map(Bytes::from))).collect();
         if pairs.is_empty() && checkpoint.is_none() {
