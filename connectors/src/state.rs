@@ -18,6 +18,7 @@ mod restore;
 
 mod cache;
 mod part;
+mod slot;
 
 mod flush;
 
@@ -226,7 +227,7 @@ impl LocalStore {
         for id in ids {
             let cache = lock(&self.shared().cache);
             let Some(part) = cache.part(id) else { continue };
-            let (cached, dirty) = cache.counts(id);
+            let (cached, dirty) = (part.table.len(), part.waiting);
             let (name, store, partition) = (part.name.clone(), part.store.to_string(), part.partition);
             let (cached_bytes, checkpoint) = (part.bytes, part.checkpoint.clone());
             drop(cache);

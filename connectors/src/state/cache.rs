@@ -6,20 +6,12 @@
 use std::{collections::HashMap, ops::Bound, sync::Arc};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
-use super::{checkpoint::Checkpoint, part::Part};
-
-/// Bytes of a key or a value, shared with the engine.
-pub(super) type Bytes = Arc<[u8]>;
-/// A key, and what it has.
-pub(super) type Pair = (Bytes, Option<Bytes>);
-
-/// Memory of a slot, used or free: itself, and its place in the list of free ones.
-pub(super) const SLOT: usize = size_of::<Slot>() + 4;
-/// Memory of an entry beside its slot and its bytes: its place in the table, the counts of two `Arc`s, and what the
-/// allocator rounds up.
-const ENTRY: usize = 10 + 2 * 16 + 16;
+use super::{
+    checkpoint::Checkpoint,
+    part::Part,
+    slot::{Bytes, Pair, SLOT, Slot, State, cost, number},
+};
 
 /// The entries of all open partitions.
 pub(super) struct Cache {
@@ -37,45 +29,6 @@ pub(super) struct Cache {
     clock: u64,
     ids: HashMap<Arc<str>, HashMap<i32, u32, RandomState>, RandomState>,
     parts: Vec<Option<Part>>,
-}
-
-struct Slot {
-    /// `None` where the slot is free.
-    key: Option<Bytes>,
-    value: Option<Bytes>,
-    part: u32,
-    state: State,
-    /// Asked for since the hand came by.
-    asked: bool,
-    /// Is being written; then its partition's writer holds its number.
-    writing: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The disk has the same.
-    Clean,
-    /// Waits to be written; its partition's list of the dirty holds its number.
-    Dirty,
-}
-
-impl Slot {
-    fn pinned(&self) -> bool {
-        self.writing || self.state == State::Dirty
-    }
-
-    fn size(&self) -> usize {
-        size(self.key.as_deref().unwrap_or_default(), self.value.as_deref())
-    }
-}
-
-fn size(key: &[u8], value: Option<&[u8]>) -> usize {
-    ENTRY + key.len() + value.map_or(0, <[u8]>::len)
-}
-
-/// Memory that an entry takes, its slot included.
-pub(super) fn cost(key: &[u8], value: Option<&[u8]>) -> usize {
-    SLOT + size(key, value)
 }
 
 impl Cache {
@@ -204,6 +157,7 @@ impl Cache {
         let key = entry.key.clone();
         if let Some(part) = self.parts[id as usize].as_mut() {
             part.bytes = part.bytes + after - before;
+            part.waiting += usize::from(!was_pinned);
             if !was_dirty {
                 part.dirty.push(slot);
             }
@@ -249,6 +203,7 @@ impl Cache {
             std::hash::BuildHasher::hash_one(hasher, key)
         });
         if state == State::Dirty {
+            part.waiting += 1;
             part.dirty.push(slot);
             part.pin(Some(key), slot);
         }
@@ -352,6 +307,7 @@ impl Cache {
                 self.clean += 1;
                 let key = entry.key.clone();
                 if let Some(part) = self.parts[id as usize].as_mut() {
+                    part.waiting -= 1;
                     part.unpin(key);
                 }
             }
@@ -391,33 +347,4 @@ impl Cache {
         }
         pairs
     }
-
-    /// Entries of a partition in memory, and those of them that wait to be written.
-    pub(super) fn counts(&self, id: u32) -> (usize, usize) {
-        let Some(part) = self.part(id) else { return (0, 0) };
-        (part.table.len(), part.table.iter().filter(|&&slot| self.slots[slot as usize].pinned()).count())
-    }
-}
-
-impl Part {
-    /// An open partition with nothing in memory.
-    fn new(name: Arc<str>, store: Arc<str>, partition: i32, checkpoint: Checkpoint, clock: u64) -> Self {
-        Self {
-            name,
-            store,
-            partition,
-            table: HashTable::new(),
-            dirty: Vec::new(),
-            order: None,
-            bytes: 0,
-            checkpoint,
-            saved: true,
-            clock,
-        }
-    }
-}
-
-/// The number of a slot or a partition: there are fewer than 2³² of them, each takes more than 4 bytes.
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
 }

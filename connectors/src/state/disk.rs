@@ -19,11 +19,12 @@ use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode
 use headwater::ports::Entry;
 
 use super::{
-    cache::{Bytes, Pair},
     checkpoint::Checkpoint,
     config::StateConfig,
     error::LocalError,
-    lock, read, write,
+    lock, read,
+    slot::{Bytes, Pair},
+    write,
 };
 
 /// The newest format that this version reads, and the one it writes.
@@ -205,10 +206,12 @@ impl Disk {
         })
     }
 
-    /// Writes many entries at once, in ascending order of their keys, each once; keys begin with [`DATA`].
+    /// Writes many entries at once, in ascending order of their keys, each once, and with them the checkpoint that stands
+    /// then: all or nothing. Keys begin with [`DATA`].
     pub(super) fn ingest<'a>(
         &self,
         name: &Arc<str>,
+        checkpoint: Option<&Checkpoint>,
         entries: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> Result<(), LocalError> {
         self.mend()?;
@@ -216,6 +219,10 @@ impl Disk {
         self.with("write", |open| {
             let keyspace = open.keyspace(name)?;
             let mut ingestion = keyspace.start_ingestion()?;
+            // Its key is the first in order.
+            if let Some(checkpoint) = checkpoint {
+                ingestion.write(CHECKPOINT, checkpoint.encode())?;
+            }
             for (key, value) in entries {
                 match value {
                     Some(value) => ingestion.write(key, value)?,

@@ -10,13 +10,7 @@ use std::{
 
 use headwater::Change;
 
-use super::{
-    cache::{Cache, cost},
-    config::StateConfig,
-    disk::Disk,
-    error::LocalError,
-    lock,
-};
+use super::{cache::Cache, config::StateConfig, disk::Disk, error::LocalError, lock, slot::cost};
 
 /// Entries, and bytes of them, that are written at a time: it bounds what is held twice.
 const CHUNK_ENTRIES: usize = 4096;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashTable;
 
-use super::{cache::Bytes, checkpoint::Checkpoint};
+use super::{checkpoint::Checkpoint, slot::Bytes};
 
 /// One open partition of one store.
 pub(super) struct Part {
@@ -20,6 +20,8 @@ pub(super) struct Part {
     pub(super) dirty: Vec<u32>,
     /// The keys that wait to be written or are being written, in their order; kept from the first scan on.
     pub(super) order: Option<BTreeMap<Bytes, u32>>,
+    /// Entries that wait to be written or are being written.
+    pub(super) waiting: usize,
     /// Memory of its entries.
     pub(super) bytes: usize,
     /// How far it is complete, disk and memory together.
@@ -31,6 +33,23 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// An open partition with nothing in memory.
+    pub(super) fn new(name: Arc<str>, store: Arc<str>, partition: i32, checkpoint: Checkpoint, clock: u64) -> Self {
+        Self {
+            name,
+            store,
+            partition,
+            table: HashTable::new(),
+            dirty: Vec::new(),
+            order: None,
+            waiting: 0,
+            bytes: 0,
+            checkpoint,
+            saved: true,
+            clock,
+        }
+    }
+
     /// What is to be written: the dirty slots and the checkpoint that stands once they are on disk; `None` where the disk
     /// has all.
     pub(super) fn take_dirty(&mut self) -> Option<(Vec<u32>, Checkpoint)> {

@@ -4,12 +4,12 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     LocalStore,
-    cache::{Bytes, Pair},
     checkpoint::Checkpoint,
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
     lock,
+    slot::{Bytes, Pair},
 };
 
 /// So many entries or fewer are written like changes; more are worth files of their own.
@@ -44,8 +44,12 @@ struct Target {
 
 /// Where an entry stands in [`Restore::bytes`].
 struct Read {
-    start: usize,
-    key: u32,
+    /// Eight bytes of the key from where the keys of the chunk begin to differ: most comparisons need no more, and stay
+    /// clear of memory that is far away. Set while sorting.
+    head: u64,
+    /// Less than the limit of a chunk, 1 GiB.
+    start: u32,
+    key: u16,
     /// `None` for a tombstone.
     value: Option<u32>,
 }
@@ -90,11 +94,12 @@ impl Restore {
             let checkpoint = self.reached(self.next, self.target.at_ms);
             self.write(&checkpoint, false)?;
         }
-        let start = self.bytes.len();
+        let start = length(&self.bytes);
         self.bytes.push(DATA);
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.entries.push(Read { start, key: length(key) + 1, value: value.map(length) });
+        let key = u16::try_from(key.len() + 1).unwrap_or(u16::MAX);
+        self.entries.push(Read { head: 0, start, key, value: value.map(length) });
         (self.count, self.next) = (self.count + 1, offset + 1);
         Ok(())
     }
@@ -121,9 +126,7 @@ impl Restore {
     }
 
     fn write(&mut self, checkpoint: &Checkpoint, last: bool) -> Result<(), LocalError> {
-        // Stable: of one key the last read stays last.
-        let bytes = &self.bytes;
-        self.entries.sort_by(|a, b| key(bytes, a).cmp(key(bytes, b)));
+        sort(&self.bytes, &mut self.entries);
         let small = last && !self.begun && self.count <= TAIL;
         let result = self.write_sorted(checkpoint, small);
         self.store.shared().note(&result);
@@ -156,8 +159,7 @@ impl Restore {
         let last_of_each = self.entries.chunk_by(|a, b| key(&self.bytes, a) == key(&self.bytes, b));
         let entries = last_of_each.filter_map(<[Read]>::last).map(|read| (key(&self.bytes, read), self.value(read)));
         if !small {
-            shared.disk.ingest(name, entries)?;
-            return checkpoint.map_or(Ok(()), |checkpoint| shared.disk.write(name, &[], Some(checkpoint)));
+            return shared.disk.ingest(name, checkpoint, entries);
         }
         let pairs: Vec<Pair> = entries.map(|(key, value)| (Bytes::from(&key[1..]), value.map(Bytes::from))).collect();
         if pairs.is_empty() && checkpoint.is_none() {
@@ -167,7 +169,7 @@ impl Restore {
     }
 
     fn value(&self, read: &Read) -> Option<&[u8]> {
-        let start = read.start + read.key as usize;
+        let start = read.start as usize + usize::from(read.key);
         read.value.map(|length| &self.bytes[start..start + length as usize])
     }
 }
@@ -178,8 +180,29 @@ impl Drop for Restore {
     }
 }
 
+/// Sorts by key, and entries of one key as they were read.
+fn sort(bytes: &[u8], entries: &mut [Read]) {
+    let Some(first) = entries.first().map(|read| key(bytes, read)) else { return };
+    let same = entries.iter().fold(first.len(), |same, read| {
+        let pairs = first[..same].iter().zip(key(bytes, read));
+        pairs.take_while(|(a, b)| a == b).count()
+    });
+    for read in &mut *entries {
+        let mut head = [0; 8];
+        let differs = &key(bytes, read)[same..];
+        let length = differs.len().min(8);
+        head[..length].copy_from_slice(&differs[..length]);
+        read.head = u64::from_be_bytes(head);
+    }
+    entries.sort_unstable_by(|a, b| {
+        let keys = a.head.cmp(&b.head).then_with(|| key(bytes, a).cmp(key(bytes, b)));
+        keys.then(a.start.cmp(&b.start))
+    });
+}
+
 fn key<'a>(bytes: &'a [u8], read: &Read) -> &'a [u8] {
-    &bytes[read.start..read.start + read.key as usize]
+    let start = read.start as usize;
+    &bytes[start..start + usize::from(read.key)]
 }
 
 /// A length that [`disk::check`] has let pass.

@@ -1,9 +1,14 @@
 mod faults;
+mod killed;
 mod memory;
 mod model;
 mod restoring;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -53,23 +58,44 @@ fn next(store: &LocalStore) -> Option<i64> {
     store.checkpoint("s", 0).unwrap().map(|checkpoint| checkpoint.next)
 }
 
-/// What a crash of the process leaves: the files as they are now.
+/// What a crash of the process leaves: the files as they are at one moment, between two moves of fjall's thread.
 fn crashed(dir: &Path) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(dir, copy.path());
-    copy
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.as_ref().unwrap().file_name()));
-        if path.is_dir() {
-            copy_folder(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
+    loop {
+        let (copy, before) = (tempfile::tempdir().unwrap(), files(dir));
+        if copy_folder(dir, copy.path()).is_ok() && before.is_ok() && before.ok() == files(dir).ok() {
+            return copy;
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &to)?;
+        } else {
+            fs::copy(&path, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every file below `dir`, and its length.
+fn files(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            let length = fs::metadata(&path)?.len();
+            found.push((path, length));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Red when dropping the last clone does not flush, or `open` does not find what is there.

@@ -36,12 +36,6 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(next(&store), Some(0));
 }
 
-/// Every file below `dir`.
-fn files(dir: &Path) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 /// Red when damage shows as a panic, as a disk error, or as state that is silently not there.
 #[test]
 fn damaged_files_are_named_and_nothing_is_deleted() {
@@ -53,7 +47,7 @@ fn damaged_files_are_named_and_nothing_is_deleted() {
     restore.finish(30_000, 1).unwrap();
     drop((restore, store));
     let mut refusals = 0;
-    for victim in files(dir.path()) {
+    for (victim, _) in files(dir.path()).unwrap() {
         let copy = crashed(dir.path());
         let path = copy.path().join(victim.strip_prefix(dir.path()).unwrap());
         let length = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();

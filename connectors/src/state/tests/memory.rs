@@ -73,3 +73,37 @@ fn a_stale_answer_is_not_remembered() {
     cache.fill(id, clock, b"b", Some(&b"old"[..].into()));
     assert!(cache.lookup(id, b"b").is_none());
 }
+
+/// Red when the end of a write settles what has changed meanwhile, or a failed one forgets what it was to write.
+#[test]
+fn what_changes_while_it_is_written_still_waits() {
+    for fails in [false, true] {
+        let (_dir, store) = opened(&small());
+        store.apply(&[set("a", "1"), set("b", "1"), set("c", "1")], &[end(3)], 1).unwrap();
+        let mut cache = lock(&store.shared().cache);
+        let id = cache.id("s", 0).unwrap();
+        let (slots, checkpoint) = cache.part_mut(id).unwrap().take_dirty().unwrap();
+        assert_eq!((slots.len(), checkpoint.next), (3, 3));
+        let begun = cache.begin(&slots, 2, 1 << 20);
+        assert_eq!(begun.len(), 2);
+        let first = begun[0].0.clone();
+        cache.put(id, &first, Some(&b"2"[..].into()));
+        if fails {
+            cache.unwritten(id, &slots, 2);
+        } else {
+            cache.written(id, &slots[..2]);
+            cache.unwritten(id, &slots[2..], 0);
+        }
+        let part = cache.part(id).unwrap();
+        let mut waiting = part.dirty.clone();
+        waiting.sort_unstable();
+        waiting.dedup();
+        let expected = if fails { 3 } else { 2 };
+        assert_eq!((part.dirty.len(), waiting.len(), part.waiting), (expected, expected, expected));
+        drop(cache);
+        store.flush().unwrap();
+        store.forget(&[0]);
+        open_part(&store, 0, 3);
+        assert_eq!(store.get("s", 0, &first).unwrap().unwrap(), b"2");
+    }
+}

@@ -88,3 +88,28 @@ fn restores_share_their_memory() {
         assert!(restore.memory() <= (64 << 10) / 8 + 200, "{}", restore.memory());
     }
 }
+
+/// Red when keys that differ late, early, in length only or not at all come in a wrong order: fjall would panic.
+#[test]
+fn keys_of_every_shape_are_sorted() {
+    let (_dir, store) = opened(&small());
+    let shapes: [&[&[u8]]; 4] = [
+        &[b"", b"a", b"a\0", b"a\0\0", b"b", b"\0"],
+        &[b"customer-0001-b", b"customer-0001-a", b"customer-0001", b"customer-0001-a\0"],
+        &[b"12345678x", b"12345678", b"12345678\0", b"123456789", b"12345678x"],
+        &[b"same", b"same", b"same"],
+    ];
+    for (shape, partition) in shapes.iter().zip(0..) {
+        let mut restore = store.restore("t", partition, TOPIC, 1).unwrap();
+        // Enough to be written as files.
+        for round in 0..3_000 {
+            for (key, at) in shape.iter().zip(round * 10..) {
+                restore.push(at, key, Some(at.to_string().as_bytes())).unwrap();
+            }
+        }
+        restore.finish(30_000, 1).unwrap();
+        let last: BTreeMap<Vec<u8>, Vec<u8>> =
+            shape.iter().zip(29_990..).map(|(key, at)| (key.to_vec(), at.to_string().into_bytes())).collect();
+        assert!(store.scan("t", partition, b"", 99).unwrap().into_iter().eq(last), "{partition}");
+    }
+}
