@@ -120,6 +120,8 @@ async fn parts(
         instance: Some("bench".to_owned()),
         subscription: Subscription { topics, patterns },
         start: Start::Earliest,
+        commits: true,
+        assignor: None,
     };
     let clock = Arc::new(SystemClock::default());
     Ok(Parts {

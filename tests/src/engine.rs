@@ -105,6 +105,8 @@ impl Engine {
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
                 subscription,
                 start: how.start,
+                commits: true,
+                assignor: None,
             };
             let parts = headwater::Parts {
                 source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),

@@ -199,6 +199,8 @@ impl Shared<'_> {
             instance: Some(member),
             subscription: Subscription { topics, patterns },
             start,
+            commits: true,
+            assignor: None,
         };
         let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
         Ok(Parts {
