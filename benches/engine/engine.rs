@@ -112,7 +112,7 @@ async fn parts(
             };
             (0..connections).map(one).collect::<Result<_>>()?
         }
-        Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
+        Work::Process(_) | Work::Keep(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
     let (topics, patterns) = group.reads();
     let source = SourceConfig {
@@ -120,9 +120,12 @@ async fn parts(
         instance: Some("bench".to_owned()),
         subscription: Subscription { topics, patterns },
         start: Start::Earliest,
+        commits: true,
+        assignor: None,
     };
     let clock = Arc::new(SystemClock::default());
     Ok(Parts {
+        stores: None,
         source: Box::new(Watched { inner: Box::new(KafkaSource::join(&kafka, source)?), gauge: gauge.clone() }),
         committers,
         catalogue: Arc::new(pipeline.catalogue().clone()),

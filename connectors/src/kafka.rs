@@ -20,6 +20,7 @@ mod flow;
 mod health;
 mod matching;
 mod member;
+mod membership;
 mod notes;
 mod partition;
 mod rebalance;
@@ -31,7 +32,12 @@ mod batch;
 mod counts;
 mod producer;
 mod publisher;
+mod transactions;
 
+mod changelog;
+mod committed;
+
+mod compaction;
 mod groups;
 mod topology;
 
@@ -40,12 +46,16 @@ mod native;
 
 pub use ack_producer::{AckProducer, Place, Taken};
 pub use batch::{BatchError, BatchErrors};
+pub use changelog::{ChangelogError, ChangelogReader, Progress, Reached};
+pub use committed::stable_offsets;
 pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
+pub use membership::Membership;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub use source::{KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};
+pub use transactions::{Sent, TransactionError, Transactions};
 
 /// What goes wrong when a client is built or the cluster is asked something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

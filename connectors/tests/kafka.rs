@@ -3,6 +3,8 @@
 // Test code is held to less than what ships.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "kafka/changelogs.rs"]
+mod changelogs;
 #[path = "kafka/harness.rs"]
 mod harness;
 #[path = "kafka/publishing.rs"]
@@ -13,3 +15,5 @@ mod reading;
 mod sharing;
 #[path = "kafka/topics.rs"]
 mod topics;
+#[path = "kafka/transactions.rs"]
+mod transactions;

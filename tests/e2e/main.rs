@@ -24,6 +24,7 @@ mod poison;
 mod records;
 mod registry;
 mod retry;
+mod state;
 mod traces;
 
 use headwater_tests::{SharedStack, Space, stack};

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use headwater::{
     GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError,
-    ports::Committer,
+    ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Lettered,
+    Lettered, Transactional,
     kafka::{
-        Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription,
-        TopicSpec,
+        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
+        Subscription, TopicSpec,
     },
     postgres::Database,
     registry::{Registry, RegistryConfig},
+    state::{LocalStore, StateConfig},
     units::Secret,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -66,6 +67,14 @@ impl Group {
             let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
             specs.extend(delays.iter().map(|delay| spec(owned.retry(*delay))));
             specs.extend([spec(owned.redrive()), spec(owned.dlq())]);
+            if let Work::Keep(steps) = &group.work {
+                specs.extend(steps.keyed_anew().map(|step| spec(owned.repartition(&step.name))));
+                let compacted = |mut spec: TopicSpec| {
+                    spec.config = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
+                    spec
+                };
+                specs.extend(steps.stores().into_iter().map(|store| compacted(spec(owned.changelog(store)))));
+            }
         }
         Cluster::new(&self.kafka).expect("valid").apply(&specs).await.expect("the topics are created");
     }
@@ -105,11 +114,28 @@ impl Engine {
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
                 subscription,
                 start: how.start,
+                commits: !matches!(group.work, Work::Keep(_)),
+                assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
             };
+            let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
+            let local = |group: &str| {
+                let dir = space.dir.join("state").join(how.instance.as_deref().unwrap_or("one")).join(group);
+                LocalStore::open(&dir, &StateConfig::default()).expect("a local store")
+            };
+            let mut stores: Option<Arc<dyn Stores>> = None;
             let parts = headwater::Parts {
-                source: Box::new(KafkaSource::join(&how.kafka, source).expect("a valid source")),
                 committers: match &group.work {
                     Work::Process(_) => vec![Box::new(publisher())],
+                    Work::Keep(steps) => {
+                        let local = local(&group.id);
+                        stores = Some(Arc::new(local.clone()));
+                        let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
+                        let member = (&*group.id, how.instance.as_deref().unwrap_or("one"));
+                        let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
+                        let committer = Transactional::new(kafka, member, source.membership(), seen);
+                        let committer = committer.and_then(|committer| committer.keeping(local, steps.stores()));
+                        vec![Box::new(committer.expect("a valid committer"))]
+                    }
                     Work::Sink(sink) => {
                         let sink = || database.sink(&group.id, sink.clone()).expect("a valid sink");
                         let lettered = || Lettered::new(sink().with_topic_ids(cluster.clone()), publisher());
@@ -117,6 +143,8 @@ impl Engine {
                     }
                     Work::DeadLetters => unreachable!("left out below"),
                 },
+                source: Box::new(source),
+                stores,
                 catalogue: catalogue.clone(),
                 settings: group.policy.over(how.settings.clone()),
                 schemas: schemas.clone(),

@@ -335,12 +335,20 @@ impl Payments {
     /// # Panics
     /// When the value does not fit the schema.
     pub fn value(&self, order: &str, amount_cents: i64, email: Option<&str>) -> Vec<u8> {
+        self.value_of("cus-1", order, amount_cents, email)
+    }
+
+    /// A customer's payment of an order.
+    ///
+    /// # Panics
+    /// When the value does not fit the schema.
+    pub fn value_of(&self, customer: &str, order: &str, amount_cents: i64, email: Option<&str>) -> Vec<u8> {
         let text = |value: &str| Value::String(value.to_owned());
         let email = email.map_or(Value::Union(0, Box::new(Value::Null)), |e| Value::Union(1, Box::new(text(e))));
         let value = Value::Record(vec![
             ("payment_id".to_owned(), text(&format!("pay-{order}"))),
             ("order_id".to_owned(), text(order)),
-            ("customer_id".to_owned(), text("cus-1")),
+            ("customer_id".to_owned(), text(customer)),
             ("amount_cents".to_owned(), Value::Long(amount_cents)),
             ("currency".to_owned(), text("EUR")),
             ("email".to_owned(), email),

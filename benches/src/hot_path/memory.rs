@@ -42,6 +42,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
         };
         let clock = Arc::new(Still);
         let parts = Parts {
+            stores: None,
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings: Settings::default(),

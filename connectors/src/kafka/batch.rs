@@ -107,6 +107,19 @@ impl BatchState {
 }
 
 impl Fault {
+    /// What librdkafka or the broker says of a record.
+    pub(crate) fn of(code: Code) -> Self {
+        Self::Client(ClientError::MessageProduction(code))
+    }
+
+    /// What librdkafka or the broker said.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Client(error) => error.rdkafka_error_code(),
+            Self::Oversize | Self::Closed(_) => None,
+        }
+    }
+
     /// Whether the broker refused the record's whole batch as too large.
     pub(crate) fn is_too_large(&self) -> bool {
         matches!(self, Self::Client(ClientError::MessageProduction(Code::MessageSizeTooLarge)))

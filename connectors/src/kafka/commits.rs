@@ -18,6 +18,8 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 /// Merged positions, one commit under way at a time.
 #[derive(Debug)]
 pub(crate) struct Commits {
+    /// Offsets travel in transactions: nothing is ever due.
+    silent: bool,
     interval: Duration,
     pending: HashMap<TopicPartition, i64>,
     under_way: HashMap<TopicPartition, i64>,
@@ -27,26 +29,34 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    pub(crate) fn new(interval: Duration, now: Instant) -> Self {
+    pub(crate) fn new(interval: Duration, told: bool, now: Instant) -> Self {
         let (pending, under_way) = (HashMap::new(), HashMap::new());
-        Self { interval, pending, under_way, notes: Notes::new(now), sent: now, not_before: now }
+        Self { silent: !told, interval, pending, under_way, notes: Notes::new(now), sent: now, not_before: now }
     }
 
     /// Notes positions; later ones replace earlier ones.
     pub(crate) fn add(&mut self, positions: impl IntoIterator<Item = Position>) {
+        if self.silent {
+            return;
+        }
         self.pending.extend(positions.into_iter().map(|position| (position.partition, position.next)));
     }
 
     /// A partition begins here. It may also begin again: then what was committed may not be taken back by a note, unless
     /// a store of offsets says so.
     pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, from: From, told: &str) {
+        if self.silent {
+            return;
+        }
         let known = self.under_way.get(partition).copied().filter(|_| from == From::Committed);
         self.notes.began(partition, known.map_or(next, |known| known.max(next)), told);
     }
 
     /// Why a partition stands still; `None` once it flows again.
     pub(crate) fn note(&mut self, partition: &TopicPartition, note: Option<&str>) {
-        self.notes.say(partition, note);
+        if !self.silent {
+            self.notes.say(partition, note);
+        }
     }
 
     /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
@@ -158,7 +168,7 @@ mod tests {
     #[test]
     fn a_failed_commit_is_tried_again_later_and_never_replaces_a_newer_one() {
         let now = Instant::now();
-        let mut commits = Commits::new(Duration::from_millis(10), now);
+        let mut commits = Commits::new(Duration::from_millis(10), true, now);
         commits.add([at(5)]);
         assert_eq!(commits.due(now).unwrap()[&at(0).partition], 5);
         assert!(commits.due(now).is_none(), "one under way at a time");
@@ -174,11 +184,24 @@ mod tests {
         assert!(commits.is_settled());
     }
 
+    /// Red when a source whose offsets travel in transactions commits a position, or a note beside one.
+    #[test]
+    fn a_silent_source_commits_nothing() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, false, now);
+        commits.began(&name, 3, From::Committed, "what an earlier owner said");
+        commits.note(&name, Some("closed for lunch"));
+        commits.add([at(9)]);
+        commits.hurry(now);
+        assert!(commits.due(now + Duration::from_secs(5)).is_none() && commits.is_settled());
+        assert_eq!(commits.take(&[name]), []);
+    }
+
     /// Red when the position that is under way is forgotten, or wins over a newer one.
     #[test]
     fn a_partition_that_leaves_takes_its_newest_position() {
         let now = Instant::now();
-        let mut commits = Commits::new(Duration::ZERO, now);
+        let mut commits = Commits::new(Duration::ZERO, true, now);
         commits.add([at(5)]);
         commits.due(now).unwrap();
         assert_eq!(commits.take(&[at(0).partition]), [(at(0).partition, 5)]);
@@ -200,7 +223,7 @@ mod tests {
     #[test]
     fn a_note_is_committed_beside_a_position_that_stands_still() {
         let (now, name) = (Instant::now(), at(0).partition);
-        let mut commits = Commits::new(Duration::from_millis(10), now);
+        let mut commits = Commits::new(Duration::from_millis(10), true, now);
         commits.note(&name, Some("closed for lunch"));
         assert!(commits.due(now).is_none(), "there is no position yet");
         commits.began(&name, 5, From::Committed, "");
@@ -231,7 +254,7 @@ mod tests {
     #[test]
     fn a_partition_that_leaves_forgets_its_note_and_the_next_owner_clears_it() {
         let (now, name) = (Instant::now(), at(0).partition);
-        let mut commits = Commits::new(Duration::ZERO, now);
+        let mut commits = Commits::new(Duration::ZERO, true, now);
         commits.began(&name, 5, From::Offset(5), "");
         commits.note(&name, Some("closed for lunch"));
         commits.forget(std::slice::from_ref(&name));
@@ -245,7 +268,7 @@ mod tests {
     #[test]
     fn a_note_takes_no_position_back() {
         let (now, name) = (Instant::now(), at(0).partition);
-        let mut commits = Commits::new(Duration::ZERO, now);
+        let mut commits = Commits::new(Duration::ZERO, true, now);
         commits.began(&name, 3, From::Committed, "");
         commits.add([at(9)]);
         assert!(commits.due(now).is_some());

@@ -108,7 +108,7 @@ pub enum Assignor {
 }
 
 impl Assignor {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CooperativeSticky => "cooperative-sticky",
             Self::Range => "range",
@@ -138,6 +138,10 @@ pub struct ProducerConfig {
     pub queue_bytes: u32,
     /// `lz4`, `zstd`, `gzip` or `none`.
     pub compression: Compression,
+    /// A transaction that is not over by then is aborted, by us or by the broker; from 1 s to 15 min, which is the most
+    /// that a broker grants unless told otherwise. So long does a process that dies within one hold up who reads its topics.
+    #[serde(with = "duration")]
+    pub transaction_timeout: Duration,
 }
 
 impl Default for ProducerConfig {
@@ -150,6 +154,7 @@ impl Default for ProducerConfig {
             queue_records: 100_000,
             queue_bytes: 64 << 20,
             compression: Compression::Lz4,
+            transaction_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -207,6 +212,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("message.timeout.ms", "set kafka.producer.delivery_timeout"),
     ("delivery.timeout.ms", "set kafka.producer.delivery_timeout"),
     ("transactional.id", "it is derived from group and instance"),
+    ("transaction.timeout.ms", "set kafka.producer.transaction_timeout"),
     ("log.queue", "librdkafka's log lines go through the program's"),
 ];
 
@@ -259,6 +265,14 @@ impl KafkaConfig {
         require(
             producer.delivery_timeout > producer.linger,
             "kafka.producer.delivery_timeout must be longer than kafka.producer.linger",
+        );
+        require(
+            (Duration::from_secs(1)..=Duration::from_secs(900)).contains(&producer.transaction_timeout),
+            "kafka.producer.transaction_timeout must be from 1s to 15m",
+        );
+        require(
+            producer.transaction_timeout > producer.linger,
+            "kafka.producer.transaction_timeout must be longer than kafka.producer.linger",
         );
         require(producer.batch_bytes > 0, "kafka.producer.batch_bytes must be at least 1");
         require(producer.queue_records > 0, "kafka.producer.queue_records must be at least 1");
@@ -325,6 +339,39 @@ impl KafkaConfig {
             // Default 30 s: so long would a record for a topic that does not exist wait to be refused.
             .set("topic.metadata.propagation.max.ms", "5000");
         self.overridden(client)
+    }
+
+    /// Settings for a producer of transactions with this id. What a transaction cannot deliver in its own time is not
+    /// delivered at all, so records wait no longer than that.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn transactional(&self, id: &str) -> Result<ClientConfig, KafkaError> {
+        let timeout = self.producer.transaction_timeout;
+        let mut client = self.producer()?;
+        // A request that outlives its transaction helps nobody, and librdkafka refuses to wait so long for one.
+        let socket =
+            client.get("socket.timeout.ms").and_then(|text| text.parse().ok()).map_or(timeout, Duration::from_millis);
+        client
+            .set("socket.timeout.ms", millis(socket.min(timeout)))
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", millis(timeout))
+            .set("message.timeout.ms", millis(self.producer.delivery_timeout.min(timeout)));
+        Ok(client)
+    }
+
+    /// Settings for a reader of whole partitions that is in no group and is told where each of them ends.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn changelog_reader(&self, group: &str) -> Result<ClientConfig, KafkaError> {
+        // librdkafka wants a group's name of every consumer that assigns; nothing is ever committed under it.
+        let mut client = self.consumer(group, None)?;
+        client
+            .set("enable.partition.eof", "true")
+            // A place that the log does not have is said, instead of another one being read.
+            .set("auto.offset.reset", "error");
+        Ok(client)
     }
 
     /// Settings for the admin API.
@@ -435,6 +482,24 @@ mod tests {
         // librdkafka checks them against each other only here.
         consumer.create::<rdkafka::consumer::BaseConsumer>().unwrap();
         KafkaConfig::default().consumer("g", None).unwrap().create::<rdkafka::consumer::BaseConsumer>().unwrap();
+    }
+
+    /// Red when librdkafka refuses what a transaction's time makes of the other settings, the shortest time included; or when
+    /// one that is too short or too long is not said.
+    #[test]
+    fn transactions_of_every_length_can_be_made() {
+        let with = |transaction_timeout| KafkaConfig {
+            producer: ProducerConfig { transaction_timeout, ..ProducerConfig::default() },
+            ..KafkaConfig::default()
+        };
+        for seconds in [1, 10, 900] {
+            let client = with(Duration::from_secs(seconds)).transactional("id").unwrap();
+            client.create::<rdkafka::producer::BaseProducer>().unwrap();
+        }
+        for seconds in [0, 901] {
+            let problems = with(Duration::from_secs(seconds)).problems().join("; ");
+            assert!(problems.contains("kafka.producer.transaction_timeout"), "{problems}");
+        }
     }
 
     /// Red when a record can be larger than the queue that it must pass: it would wait for room for ever.

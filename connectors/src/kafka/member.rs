@@ -17,6 +17,7 @@ use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
+    membership::Membership,
     native::{CommitQueue, fetch::FetchQueue},
     partition::Partitions,
     rebalance::{GroupConsumer, GroupContext},
@@ -63,7 +64,7 @@ enum End {
 }
 
 /// Polls until the engine closes the source, nobody listens any more, or it cannot go on.
-pub(crate) fn run(consumer: GroupConsumer) {
+pub(crate) fn run(consumer: Arc<GroupConsumer>, membership: &Membership) {
     let context = Arc::clone(consumer.context());
     context.member().equip(&consumer);
     let end = loop {
@@ -83,6 +84,7 @@ pub(crate) fn run(consumer: GroupConsumer) {
     if let End::Failed(reason) = &end {
         context.member().report(Fetched::Failed(reason.clone()));
     }
+    membership.end();
     leave(consumer, &context, &end);
     if end == End::Closed {
         context.member().report(Fetched::Closed);
@@ -90,7 +92,7 @@ pub(crate) fn run(consumer: GroupConsumer) {
 }
 
 /// Commits what is durable and leaves the group.
-fn leave(consumer: GroupConsumer, context: &GroupContext, end: &End) {
+fn leave(consumer: Arc<GroupConsumer>, context: &GroupContext, end: &End) {
     context.member().leaving = true;
     if *end != End::Abandoned && consumer.client().fatal_error().is_none() {
         let deadline = Instant::now() + LAST_COMMIT;
@@ -121,9 +123,10 @@ fn leave(consumer: GroupConsumer, context: &GroupContext, end: &End) {
 
 /// Closes the consumer, which serves the callbacks that give up its partitions. While the brokers are away librdkafka
 /// waits for a commit as long as a session lasts: then the rest is left to a thread that the process need not wait for.
-fn close(consumer: GroupConsumer, group: &str) {
+fn close(consumer: Arc<GroupConsumer>, group: &str) {
     let (closed, wait) = mpsc::sync_channel(1);
     let drop_it = move || {
+        // The last one: the membership, which borrows it for a moment, has ended before.
         drop(consumer);
         // Nobody may wait any more.
         let _ = closed.send(());
@@ -139,7 +142,7 @@ impl Member {
     pub(crate) fn new(config: ConsumerConfig, source: SourceConfig, outlets: Outlets, mailbox: Arc<Mailbox>) -> Self {
         let now = Instant::now();
         Self {
-            commits: Commits::new(config.commit_interval, now),
+            commits: Commits::new(config.commit_interval, source.commits, now),
             config,
             source,
             mailbox,

@@ -3,7 +3,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod fetch;
+pub(crate) mod membership;
 pub(crate) mod produce;
+pub(crate) mod transactions;
 
 use std::{
     collections::{BTreeMap, HashMap},

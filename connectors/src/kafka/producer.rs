@@ -183,10 +183,10 @@ impl Producer {
 
 /// The latest topic's name as C has it: records of one topic mostly follow each other.
 #[derive(Default)]
-struct Names(Option<(Arc<str>, CString)>);
+pub(super) struct Names(Option<(Arc<str>, CString)>);
 
 impl Names {
-    fn of(&mut self, topic: &Arc<str>) -> Result<&CStr, NulError> {
+    pub(super) fn of(&mut self, topic: &Arc<str>) -> Result<&CStr, NulError> {
         let latest = self.0.take().filter(|(known, _)| known == topic);
         let name = match latest {
             Some((_, name)) => name,

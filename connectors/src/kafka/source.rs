@@ -21,8 +21,9 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::{
     KafkaError,
-    config::{ConsumerConfig, KafkaConfig},
+    config::{Assignor, ConsumerConfig, KafkaConfig},
     member::{self, Member},
+    membership::Membership,
     rebalance::GroupContext,
 };
 
@@ -40,6 +41,11 @@ pub struct SourceConfig {
     pub subscription: Subscription,
     /// Where a group without committed offsets starts.
     pub start: Start,
+    /// Whether the source itself tells the broker what is durable. Without that it commits nothing, ever, neither
+    /// positions nor notes nor where it starts: offsets then travel in transactions, and a plain commit could move them back.
+    pub commits: bool,
+    /// How this group deals out partitions, if not as `kafka.consumer.assignor` says.
+    pub assignor: Option<Assignor>,
 }
 
 impl SourceConfig {
@@ -83,6 +89,7 @@ pub struct KafkaSource {
     events: Receiver<Fetched>,
     batches: Receiver<Batch>,
     mailbox: Arc<Mailbox>,
+    membership: Membership,
     ended: bool,
 }
 
@@ -92,7 +99,10 @@ impl KafkaSource {
     /// # Errors
     /// When the configuration cannot work.
     pub fn join(kafka: &KafkaConfig, config: SourceConfig) -> Result<Self, KafkaError> {
-        let settings = kafka.consumer(&config.group, config.instance.as_deref())?;
+        let mut settings = kafka.consumer(&config.group, config.instance.as_deref())?;
+        if let Some(assignor) = config.assignor {
+            settings.set("partition.assignment.strategy", assignor.name());
+        }
         let names = subscribed(&config.subscription)?;
         let mailbox = Arc::new(Mailbox::default());
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -101,12 +111,20 @@ impl KafkaSource {
         let consumer = consumer(&settings, &kafka.consumer, config, outlets, Arc::clone(&mailbox))?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|error| KafkaError::Config(format!("cannot subscribe: {error}")))?;
+        let consumer = Arc::new(consumer);
+        let membership = Membership::of(&consumer);
+        let told = membership.clone();
         // Not joined when the source is dropped: closing may take as long as the broker takes to answer.
         std::thread::Builder::new()
             .name("kafka-source".to_owned())
-            .spawn(move || member::run(consumer))
+            .spawn(move || member::run(consumer, &told))
             .map_err(|error| KafkaError::Outage(format!("no thread for a kafka source: {error}")))?;
-        Ok(Self { events, batches, mailbox, ended: false })
+        Ok(Self { events, batches, mailbox, membership, ended: false })
+    }
+
+    /// The group's present membership, for other threads; it ends with the source.
+    pub fn membership(&self) -> Membership {
+        self.membership.clone()
     }
 
     /// Notes what ends the source, so that an end without a reason is noticed.

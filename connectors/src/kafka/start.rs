@@ -122,7 +122,9 @@ impl Member {
             }
         }
         let list = partition::list_at(places.iter().map(|(name, next)| (name, *next)));
-        if let Ok(list) = list {
+        if let Ok(list) = list
+            && self.source.commits
+        {
             consumer.commit(&list, CommitMode::Sync)?;
         }
         Ok(places)

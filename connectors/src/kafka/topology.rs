@@ -21,7 +21,7 @@ use rdkafka::{
 use super::{KafkaError, config::KafkaConfig, logs, native};
 
 /// How long one question to the cluster may take.
-const ANSWER: Duration = Duration::from_secs(15);
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
 /// How long the ids of topics may take; a sink's commits wait for it.
 const IDS: Duration = Duration::from_secs(5);
 /// How long a created topic may take to have leaders.
@@ -109,7 +109,7 @@ impl fmt::Display for Change {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    admin: Arc<AdminClient<Logs>>,
+    pub(super) admin: Arc<AdminClient<Logs>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -199,19 +199,24 @@ impl Cluster {
     /// [`KafkaError::Outage`] when the cluster does not answer within 15 s; [`KafkaError::Refused`] when it does not let us
     /// describe one of them.
     pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, u64>, KafkaError> {
+        self.numbers(topics, "max.message.bytes").await
+    }
+
+    /// A setting of topics that is a number.
+    pub(super) async fn numbers(&self, topics: &[&str], setting: &str) -> Result<BTreeMap<String, u64>, KafkaError> {
         let settings = self.settings(topics).await?;
-        let size = |topic: &&str| settings.get(*topic)?.get("max.message.bytes")?.as_ref()?.parse().ok();
-        let sizes: BTreeMap<String, u64> =
-            topics.iter().filter_map(|topic| Some(((*topic).to_owned(), size(topic)?))).collect();
-        if topics.iter().all(|topic| sizes.contains_key(*topic)) {
-            return Ok(sizes);
+        let number = |topic: &&str| settings.get(*topic)?.get(setting)?.as_ref()?.parse().ok();
+        let numbers: BTreeMap<String, u64> =
+            topics.iter().filter_map(|topic| Some(((*topic).to_owned(), number(topic)?))).collect();
+        if topics.iter().all(|topic| numbers.contains_key(*topic)) {
+            return Ok(numbers);
         }
         let there = self.topics().await?;
-        match there.iter().find(|there| topics.contains(&there.name.as_str()) && !sizes.contains_key(&there.name)) {
+        match there.iter().find(|there| topics.contains(&there.name.as_str()) && !numbers.contains_key(&there.name)) {
             Some(Topic { name, .. }) => Err(KafkaError::Refused(format!(
                 "cannot read the settings of topic {name}: grant the right to describe its configuration"
             ))),
-            None => Ok(sizes),
+            None => Ok(numbers),
         }
     }
 
@@ -364,7 +369,7 @@ fn is_leaderless(error: &ClientError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
-fn outage(error: &ClientError) -> KafkaError {
+pub(super) fn outage(error: &ClientError) -> KafkaError {
     match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic) => {
             KafkaError::Refused("there is no such topic or partition".to_owned())

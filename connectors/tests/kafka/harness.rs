@@ -10,7 +10,7 @@ use headwater::{
     ports::{Control, Fetched, From, Source},
 };
 use headwater_connectors::kafka::{
-    ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
+    Assignor, ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -109,7 +109,18 @@ impl Broker {
     }
 
     fn join_all(config: &KafkaConfig, subscription: Subscription, start: Start, instance: Option<&str>) -> Reader {
-        let source = SourceConfig { group: "g".to_owned(), instance: instance.map(str::to_owned), subscription, start };
+        Self::join_as(config, source(subscription, start, instance))
+    }
+
+    /// Joins as a group whose offsets travel in transactions.
+    pub(crate) fn join_silently(&self, topics: &[&str]) -> Reader {
+        let assignor = Some(Assignor::Range);
+        let source =
+            SourceConfig { commits: false, assignor, ..source(subscription(topics, &[]), Start::Earliest, None) };
+        Self::join_as(&self.config, source)
+    }
+
+    fn join_as(config: &KafkaConfig, source: SourceConfig) -> Reader {
         Reader {
             source: KafkaSource::join(config, source).unwrap(),
             from: From::Committed,
@@ -117,6 +128,11 @@ impl Broker {
             records: Vec::new(),
         }
     }
+}
+
+fn source(subscription: Subscription, start: Start, instance: Option<&str>) -> SourceConfig {
+    let (group, instance) = ("g".to_owned(), instance.map(str::to_owned));
+    SourceConfig { group, instance, subscription, start, commits: true, assignor: None }
 }
 
 fn subscription(topics: &[&str], patterns: &[&str]) -> Subscription {

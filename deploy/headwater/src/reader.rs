@@ -53,6 +53,8 @@ impl Reader {
             instance: None,
             subscription,
             start: Start::Earliest,
+            commits: true,
+            assignor: None,
         };
         Ok(Self { source: KafkaSource::join(kafka, config)?, begin, starts: 0 })
     }

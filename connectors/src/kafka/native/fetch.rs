@@ -156,6 +156,16 @@ impl Message<'_> {
         self.native().offset
     }
 
+    /// The key, if the record has one.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.bytes(self.native().key.cast(), self.native().key_len)
+    }
+
+    /// The value, if it is none that deletes.
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        self.bytes(self.native().payload.cast(), self.native().len)
+    }
+
     /// Copies the record, with this name of its topic.
     pub(crate) fn record(&self, topic: &Arc<str>) -> Record {
         let native = self.native();
@@ -164,8 +174,8 @@ impl Message<'_> {
             partition: native.partition,
             offset: native.offset,
             timestamp_ms: self.timestamp_ms(),
-            key: self.bytes(native.key.cast(), native.key_len).map(<[u8]>::to_vec),
-            value: self.bytes(native.payload.cast(), native.len).map(<[u8]>::to_vec),
+            key: self.key().map(<[u8]>::to_vec),
+            value: self.value().map(<[u8]>::to_vec),
             headers: self.headers(),
         }
     }

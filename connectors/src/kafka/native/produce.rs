@@ -29,10 +29,35 @@ pub(crate) fn produce<C: ClientContext, T>(
     partition: i32,
     opaque: Box<T>,
 ) -> Result<(), (Code, Box<T>)> {
-    let Some(headers) = NativeHeaders::new(&record.headers) else { return Err((Code::Fail, opaque)) };
+    let opaque = Box::into_raw(opaque);
+    // SAFETY: what librdkafka did not take, opaque included, is still ours alone.
+    hand_over(client, topic, record, partition, opaque.cast()).map_err(|code| (code, unsafe { Box::from_raw(opaque) }))
+}
+
+/// As [`produce`], with a number in the place of the box: `DeliveryOpaque` must be `usize`.
+///
+/// # Errors
+/// Why it was not taken.
+pub(crate) fn produce_numbered<C: ClientContext>(
+    client: &Client<C>,
+    topic: &CStr,
+    record: &Outgoing,
+    partition: i32,
+    number: usize,
+) -> Result<(), Code> {
+    hand_over(client, topic, record, partition, ptr::without_provenance_mut(number))
+}
+
+fn hand_over<C: ClientContext>(
+    client: &Client<C>,
+    topic: &CStr,
+    record: &Outgoing,
+    partition: i32,
+    opaque: *mut c_void,
+) -> Result<(), Code> {
+    let Some(headers) = NativeHeaders::new(&record.headers) else { return Err(Code::Fail) };
     let (key, key_size) = bytes(record.key.as_deref());
     let (value, value_size) = bytes(record.value.as_deref());
-    let opaque = Box::into_raw(opaque);
     // SAFETY: the client is alive, the name NUL-terminated, each type followed by what librdkafka expects of it, and all is
     // copied before the call returns. Headers and opaque are librdkafka's only where it took the record.
     let answer = unsafe {
@@ -51,7 +76,7 @@ pub(crate) fn produce<C: ClientContext, T>(
             key,
             key_size,
             rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
-            opaque.cast::<c_void>(),
+            opaque,
             rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADERS,
             headers.0,
             rd_kafka_vtype_t::RD_KAFKA_VTYPE_END,
@@ -62,8 +87,7 @@ pub(crate) fn produce<C: ClientContext, T>(
             std::mem::forget(headers);
             Ok(())
         }
-        // SAFETY: librdkafka did not take the record, so the pointer is still ours alone.
-        Some(code) => Err((code, unsafe { Box::from_raw(opaque) })),
+        Some(code) => Err(code),
     }
 }
 

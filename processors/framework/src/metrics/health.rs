@@ -34,7 +34,7 @@ impl GroupState {
     }
 
     /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
-    pub(crate) fn trouble(&self, about: &str, why: Option<&str>) -> bool {
+    pub fn trouble(&self, about: &str, why: Option<&str>) -> bool {
         let mut health = self.health();
         match why {
             Some(why) => health.troubles.insert(about.to_owned(), why.to_owned()).as_deref() != Some(why),

@@ -1,0 +1,194 @@
+//! One attempt at a transaction: what its records and offsets go through, and what can go wrong on the way.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use headwater::{Outgoing, Position, TopicPartition};
+use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
+
+use super::{
+    super::{
+        KafkaError,
+        batch::Fault,
+        counts::Counts,
+        membership::Membership,
+        native::{self, transactions::TransactionFault},
+        partition,
+        producer::Names,
+    },
+    error::Cause,
+    life::{Client, Life},
+    reports::Reports,
+};
+
+/// How long to wait for room in a full queue before trying again.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
+/// Between two tries of a call that may be made again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why an attempt did not end in a commit.
+#[derive(Debug)]
+pub(super) enum Setback {
+    /// These records failed.
+    Records(Vec<(usize, Fault)>),
+    /// It took as long as a transaction may.
+    Slow,
+    /// We are not the one who commits these offsets.
+    Member(String),
+    /// A call before the commit failed.
+    Call(TransactionFault),
+    /// The commit failed, and may have happened.
+    Commit(TransactionFault),
+    /// A call does not come back.
+    Stuck,
+}
+
+impl Setback {
+    /// Several records that were refused, maybe because of one of them: a broker refuses a batch as a whole.
+    pub(super) fn suspects(&self) -> Option<BTreeSet<usize>> {
+        let Self::Records(faults) = self else { return None };
+        let refused = faults.iter().filter(|(_, fault)| is_refusal(fault));
+        let refused: BTreeSet<usize> = refused.map(|(index, _)| *index).collect();
+        (refused.len() > 1).then_some(refused)
+    }
+}
+
+fn is_refusal(fault: &Fault) -> bool {
+    use Code::{InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge};
+    matches!(fault.code(), Some(MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidTimestamp))
+}
+
+/// Offsets that belong to the transaction, and whose they are.
+pub(super) struct Offsets {
+    list: TopicPartitionList,
+    names: Vec<TopicPartition>,
+    membership: Membership,
+}
+
+impl Offsets {
+    /// `None` where there are none.
+    pub(super) fn new(positions: &[Position], membership: &Membership) -> Result<Option<Self>, KafkaError> {
+        if positions.is_empty() {
+            return Ok(None);
+        }
+        let list = partition::list_at(positions.iter().map(|position| (&position.partition, position.next)))?;
+        let names = positions.iter().map(|position| position.partition.clone()).collect();
+        Ok(Some(Self { list, names, membership: membership.clone() }))
+    }
+}
+
+/// Records on their way to the producer.
+pub(super) struct Batch<'a> {
+    pub(super) life: &'a Life,
+    pub(super) counts: &'a Counts,
+    pub(super) records: &'a [Outgoing],
+    /// Those that travel in batches of their own, so that what is refused is refused alone.
+    pub(super) alone: &'a BTreeSet<usize>,
+    pub(super) deadline: Instant,
+}
+
+impl Batch<'_> {
+    /// Hands all of them over in order, waiting for room.
+    pub(super) async fn hand_over(&self, attempt: usize) -> Result<(), Setback> {
+        let Some(client) = self.life.client() else { return Err(Setback::Stuck) };
+        let mut names = Names::default();
+        for (index, record) in self.records.iter().enumerate() {
+            let apart = self.alone.contains(&index);
+            if apart {
+                self.flush().await?;
+            }
+            let refused = |fault| Setback::Records(vec![(index, fault)]);
+            let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
+            let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
+            let number = Reports::numbered(attempt, index);
+            while let Err(code) = native::produce::produce_numbered(client.client(), topic, record, partition, number) {
+                match code {
+                    Code::QueueFull => self.room(client).await?,
+                    Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
+                    code => return Err(refused(Fault::of(code))),
+                }
+            }
+            if apart {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn room(&self, client: &Client) -> Result<(), Setback> {
+        unharmed(client)?;
+        if Instant::now() > self.deadline {
+            return Err(Setback::Slow);
+        }
+        tokio::time::sleep(QUEUE_FULL_WAIT).await;
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), Setback> {
+        let deadline = self.deadline;
+        let flushed = self.life.call(left(deadline) + super::SLACK, move |client| flushed(client, deadline)).await;
+        flushed.unwrap_or(Err(Setback::Stuck))
+    }
+}
+
+/// Waits for the fate of every record, adds the offsets, and commits. Blocks, and maybe for ever.
+pub(super) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instant) -> Result<(), Setback> {
+    flushed(client, deadline)?;
+    // No report may be missing of what is committed.
+    if client.context().left() > 0 {
+        return Err(Setback::Slow);
+    }
+    if let Some(Offsets { list, names, membership }) = offsets {
+        // As late as can be, so that it is the present generation.
+        let metadata = membership.of_owner(&names).map_err(Setback::Member)?;
+        let send = |wait| native::transactions::send_offsets(client.client(), &list, &metadata, wait);
+        insist(deadline, send).map_err(Setback::Call)?;
+    }
+    insist(deadline + super::MARGIN, |wait| native::transactions::commit(client.client(), wait)).map_err(|fault| {
+        // Said before anything is asked of the coordinator.
+        if fault.code == Code::Inconsistent { Setback::Call(fault) } else { Setback::Commit(fault) }
+    })
+}
+
+fn flushed(client: &Client, deadline: Instant) -> Result<(), Setback> {
+    if !native::transactions::flush(client.client(), left(deadline)) {
+        return Err(Setback::Slow);
+    }
+    unharmed(client)
+}
+
+/// Whether no record has failed so far.
+fn unharmed(client: &Client) -> Result<(), Setback> {
+    let faults = client.context().faults();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Setback::Records(faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect()))
+}
+
+/// Makes a call again that says so, until its time is over.
+pub(super) fn insist(
+    deadline: Instant,
+    call: impl Fn(Duration) -> Result<(), TransactionFault>,
+) -> Result<(), TransactionFault> {
+    loop {
+        match call(left(deadline)) {
+            Err(fault)
+                if fault.retriable
+                    && !fault.aborts
+                    && Cause::of(&fault) == Cause::Passing
+                    && Instant::now() + PAUSE < deadline =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+pub(super) fn left(deadline: Instant) -> Duration {
+    // Zero is not "at once" everywhere.
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}

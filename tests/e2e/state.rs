@@ -1,0 +1,194 @@
+//! Keyed state on real servers: exactly once through kills, restored anywhere, and readable.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use headwater::{
+    Payload,
+    codec::{self, WriterSchema},
+};
+use headwater_schemas::{CustomerFlagged, CustomerTotalled};
+use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually, full};
+use serde_json::Value as Json;
+
+use crate::{PROGRAM, retry::applied};
+
+const SOON: Duration = Duration::from_mins(2);
+const STATEFUL: [&str; 2] = ["flag-big-spender", "customer-totals"];
+/// A dead process's transaction is over soon.
+const CONFIG: &str = "[kafka.producer]\ntransaction_timeout = \"3s\"\n";
+
+/// A shop whose payments stand on a topic of their own.
+struct Shop {
+    space: Space,
+    foreign: Foreign,
+    payments: Payments,
+    topic: String,
+    /// Where `events.customer` began.
+    since: Vec<i64>,
+    /// What each customer has paid: number and sum.
+    paid: BTreeMap<String, (i64, i64)>,
+    sent: i64,
+}
+
+impl Shop {
+    async fn new(name: &str) -> Self {
+        let space = crate::space(name).await;
+        let (topic, foreign, payments) = applied(&space, 6, CONFIG).await;
+        let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
+        Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0 }
+    }
+
+    /// So many more payments, of `customers` customers in turn; every order is another one.
+    fn pay(&mut self, count: i64, customers: i64) {
+        for n in self.sent..self.sent + count {
+            let (customer, cents) = (format!("{}-{}", self.space.name, n % customers), n % 97 + 1);
+            let order = format!("{}-order-{n}", self.space.name);
+            let value = self.payments.value_of(&customer, &order, cents, None);
+            self.foreign.send(&self.topic, Some(&order), Some(&value), &[]);
+            let paid = self.paid.entry(customer).or_default();
+            *paid = (paid.0 + 1, paid.1 + cents);
+        }
+        self.foreign.flush();
+        self.sent += count;
+    }
+
+    fn start(&self, instance: &str) -> Process {
+        let args: Vec<&str> = ["run"].into_iter().chain(STATEFUL.into_iter().flat_map(|g| ["--group", g])).collect();
+        Process::start(PROGRAM, &self.space, instance, &args, &[("HEADWATER__INSTANCE", instance)])
+    }
+
+    fn group(&self, name: &str) -> String {
+        format!("{}.{name}", self.space.name)
+    }
+
+    /// The totals that committed transactions have announced, by customer, in their order.
+    fn totals(&self) -> HashMap<String, Vec<(i64, i64)>> {
+        let mut totals: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
+        for total in self.announced::<CustomerTotalled>() {
+            totals.entry(total.customer_id).or_default().push((total.payments, total.total_cents));
+        }
+        totals
+    }
+
+    /// What committed transactions have announced of our customers.
+    fn announced<T: Payload>(&self) -> Vec<T> {
+        let schema = WriterSchema::parse(0, T::SCHEMA, &[]).expect("a schema");
+        let ours = |seen: &Seen| {
+            let customer = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default()).into_owned();
+            seen.headers.get("ce_type").is_some_and(|name| name == T::TYPE) && self.paid.contains_key(&customer)
+        };
+        let read = |seen: Seen| {
+            let (_, datum) = codec::split(seen.value.as_deref().expect("a value")).expect("confluent's wire format");
+            schema.decode(datum).expect("an event of its type")
+        };
+        self.foreign.read_since("events.customer", &self.since).into_iter().filter(ours).map(read).collect()
+    }
+
+    /// Whether every payment has been announced.
+    fn is_through(&self) -> bool {
+        self.totals().values().map(Vec::len).sum::<usize>() >= usize::try_from(self.sent).unwrap()
+    }
+
+    /// What must hold once everything has gone through: the outputs, and the changelog, are a fold of the payments.
+    fn check(&self) {
+        let totals = self.totals();
+        for (customer, (payments, cents)) in &self.paid {
+            let seen = &totals[customer];
+            let numbers: Vec<i64> = seen.iter().map(|(number, _)| *number).collect();
+            assert_eq!(numbers, (1..=*payments).collect::<Vec<_>>(), "{customer}: each once, in order");
+            assert_eq!(seen.last().map(|(_, sum)| *sum), Some(*cents), "{customer}");
+        }
+        let flagged: HashMap<String, usize> =
+            self.announced::<CustomerFlagged>().into_iter().fold(HashMap::new(), |mut all, flagged| {
+                *all.entry(flagged.customer_id).or_default() += 1;
+                all
+            });
+        let spenders = self.paid.iter().filter(|(_, (_, cents))| *cents >= 100_000);
+        assert_eq!(flagged, spenders.map(|(customer, _)| (customer.clone(), 1)).collect());
+        assert_eq!(self.kept(), self.paid, "the changelog");
+    }
+
+    /// What the changelog of totals keeps of each customer.
+    fn kept(&self) -> BTreeMap<String, (i64, i64)> {
+        let records = self.foreign.read(&format!("{}.totals.changelog", self.group("customer-totals")));
+        let mut kept = BTreeMap::new();
+        for Seen { key, value, .. } in records {
+            let (_, state) = headwater::show(&value.expect("no total is forgotten")).expect("a state");
+            let paid = (number(&state, "payments"), number(&state, "cents"));
+            kept.insert(String::from_utf8(key.expect("a key")).expect("text"), paid);
+        }
+        // Payments of other tests come in over `events.payment`.
+        kept.retain(|customer, _| self.paid.contains_key(customer));
+        kept
+    }
+}
+
+fn number(json: &Json, field: &str) -> i64 {
+    json[field].as_i64().unwrap_or_else(|| panic!("{field} in {json}"))
+}
+
+/// SPEC D2: two instances are killed in turn at any moment of a transaction; who reads committed records sees every output
+/// once, and what is kept is a fold of the input.
+/// Red when the offsets travel outside of the transaction, when an output is published before it, or when the local store
+/// is written before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_outputs_and_state_are_exact() {
+    let (kills, each) = if full() { (20, 3_000) } else { (5, 1_000) };
+    let mut shop = Shop::new("state_kills").await;
+    let mut running = [shop.start("one"), shop.start("two")];
+    for kill in 0..kills {
+        shop.pay(each, 40);
+        let before = shop.totals().values().map(Vec::len).sum::<usize>();
+        // Not before something is under way, and then after a time that is another one each time.
+        eventually("outputs come", SOON, async || shop.totals().values().map(Vec::len).sum::<usize>() > before).await;
+        tokio::time::sleep(Duration::from_millis(kill * 37 % 211)).await;
+        let (at, name) = if kill % 2 == 0 { (0, "one") } else { (1, "two") };
+        running[at].kill().await;
+        running[at] = shop.start(name);
+    }
+    shop.pay(100, 40);
+    eventually("everything has gone through", SOON * 2, async || shop.is_through()).await;
+    shop.check();
+    for mut process in running {
+        assert!(process.stop().await.success());
+    }
+    shop.check();
+}
+
+/// SPEC D1: the owner is killed and its disk with it; another instance restores its state from the changelog and goes on.
+/// Red when a store is not restored before its partition is processed: totals would begin anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_instance_goes_on_with_the_state_of_a_lost_disk() {
+    let mut shop = Shop::new("state_disk").await;
+    let mut first = shop.start("one");
+    shop.pay(600, 25);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    first.kill().await;
+    std::fs::remove_dir_all(shop.space.dir.join("one")).expect("the state of the first");
+    shop.pay(600, 25);
+    let mut second = shop.start("two");
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    shop.check();
+    assert!(second.stop().await.success());
+}
+
+/// A restart reads only what has come since: the local disk is kept, and nothing is restored from the beginning.
+/// Red when a stop does not write what waits, or a start wipes what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_from_the_local_disk() {
+    let mut shop = Shop::new("state_restart").await;
+    let mut process = shop.start("one");
+    shop.pay(500, 20);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    assert!(process.stop().await.success());
+    shop.pay(100, 20);
+    let since = Instant::now();
+    let mut process = shop.start("one");
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    shop.check();
+    assert!(!process.log().contains("from the beginning"), "after {:?}: {}", since.elapsed(), process.log());
+    assert!(process.stop().await.success());
+}
