@@ -36,6 +36,22 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(next(&store), Some(0));
 }
 
+/// Red when a crash while the folder was made leaves one that cannot be opened, or a missing file passes for such a crash.
+#[test]
+fn a_folder_that_was_never_finished_is_made_anew() {
+    for left in [&["0.jnl"][..], &["0.jnl", "version"]] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("keyspaces")).unwrap();
+        left.iter().for_each(|name| fs::write(dir.path().join(name), b"").unwrap());
+        let store = LocalStore::start(dir.path(), &small()).unwrap();
+        open_part(&store, 0, 7);
+        drop(store);
+        fs::remove_file(dir.path().join("version")).unwrap();
+        assert!(matches!(refused(dir.path()), LocalError::Corrupt { .. }));
+        assert!(dir.path().join("0.jnl").exists());
+    }
+}
+
 /// Red when damage shows as a panic, as a disk error, or as state that is silently not there.
 #[test]
 fn damaged_files_are_named_and_nothing_is_deleted() {
