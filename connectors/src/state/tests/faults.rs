@@ -160,3 +160,35 @@ fn a_full_disk_stops_nothing_until_memory_is_full_and_goes_on_by_itself() {
     let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
     assert_eq!(next(&store), Some(taken + 2));
 }
+
+/// Red when fjall's own thread, which fails as it moves what was written into files, takes entries with it or stops the store
+/// for good.
+#[test]
+fn a_disk_that_fills_up_by_itself_goes_on_once_it_has_room() {
+    let Some(tmpfs) = Tmpfs::mount() else {
+        eprintln!("SKIPPED: a disk that fills up: this process may not mount a tmpfs");
+        return;
+    };
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    open_part(&store, 0, 0);
+    let filler = tmpfs.0.path().join("filler");
+    fs::write(&filler, vec![0; 12 << 20]).unwrap();
+    let (mut taken, value) = (0_i64, "v".repeat(1_000));
+    let put = |count: i64| store.apply(&[set(&format!("key-{count:05}"), &value)], &[end(count + 1)], 2);
+    while put(taken).is_ok() {
+        taken += 1;
+        assert!(taken < 30_000);
+    }
+    assert!(taken > 2_000, "{taken}");
+    fs::remove_file(filler).unwrap();
+    for _ in 0..1_000 {
+        put(taken).unwrap();
+        taken += 1;
+    }
+    store.flush().unwrap();
+    drop(store);
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    assert_eq!(next(&store), Some(taken));
+    open_part(&store, 0, taken);
+    assert_eq!(i64::try_from(store.scan("s", 0, b"key", usize::MAX).unwrap().len()), Ok(taken));
+}
