@@ -23,6 +23,7 @@ mod slot;
 mod flush;
 
 mod disk;
+mod folder;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use headwater::{
 };
 
 use self::{cache::Cache, disk::Disk, flush::Shared};
-pub use self::{checkpoint::Checkpoint, config::StateConfig, error::LocalError, restore::Restore};
+pub use self::{checkpoint::Checkpoint, config::StateConfig, disk::MAX_KEY, error::LocalError, restore::Restore};
 
 /// The keyed state of one consumer group. Clones share it; the last one that is dropped writes what waits.
 #[derive(Clone)]

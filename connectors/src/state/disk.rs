@@ -22,7 +22,7 @@ use super::{
     checkpoint::Checkpoint,
     config::StateConfig,
     error::LocalError,
-    lock, read,
+    folder, lock, read,
     slot::{Bytes, Pair},
     write,
 };
@@ -36,8 +36,8 @@ const FORMAT_KEY: &[u8] = b"format";
 const CHECKPOINT: &[u8] = &[0];
 /// The first byte of the keys of entries.
 pub(super) const DATA: u8 = 1;
-/// Bytes of the longest key.
-pub(super) const MAX_KEY: usize = u16::MAX as usize - 1;
+/// Bytes of the longest key of state.
+pub const MAX_KEY: usize = u16::MAX as usize - 1;
 /// Bytes of the longest name of a store.
 const MAX_STORE: usize = 200;
 /// Bytes that must be free before the database is opened anew.
@@ -54,6 +54,8 @@ pub(super) struct Disk {
     dir: PathBuf,
     config: StateConfig,
     open: RwLock<Option<Open>>,
+    /// Given back last.
+    _lock: fs::File,
 }
 
 struct Open {
@@ -96,8 +98,8 @@ fn stored(key: &[u8]) -> Vec<u8> {
 
 impl Disk {
     pub(super) fn open(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
-        fs::create_dir_all(dir).map_err(|error| LocalError::disk("open", dir, error.to_string()))?;
-        let disk = Self { dir: dir.to_owned(), config: config.clone(), open: RwLock::new(None) };
+        let lock = folder::take(dir)?;
+        let disk = Self { dir: dir.to_owned(), config: config.clone(), open: RwLock::new(None), _lock: lock };
         *write(&disk.open) = Some(disk.start()?);
         Ok(disk)
     }

@@ -88,9 +88,7 @@ impl Restore {
     pub fn push(&mut self, offset: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), LocalError> {
         disk::check(key, value)?;
         let size = 1 + key.len() + value.map_or(0, <[u8]>::len);
-        let shared = self.store.shared();
-        let limit = shared.config.restore_bytes / shared.restores.load(Ordering::Relaxed).max(1);
-        if !self.entries.is_empty() && self.memory() + size + ENTRY > limit {
+        if !self.entries.is_empty() && self.memory() + size + ENTRY > self.limit() {
             let checkpoint = self.reached(self.next, self.target.at_ms);
             self.write(&checkpoint, false)?;
         }
@@ -116,6 +114,12 @@ impl Restore {
         Ok(())
     }
 
+    /// Bytes that may gather: its part of the memory for all restores.
+    fn limit(&self) -> usize {
+        let shared = self.store.shared();
+        shared.config.restore_bytes / shared.restores.load(Ordering::Relaxed).max(1)
+    }
+
     /// Bytes of what has gathered.
     pub(super) fn memory(&self) -> usize {
         self.bytes.len() + self.entries.len() * ENTRY
@@ -132,8 +136,11 @@ impl Restore {
         self.store.shared().note(&result);
         result?;
         self.begun = true;
+        let limit = self.limit();
         self.bytes.clear();
+        self.bytes.shrink_to(limit);
         self.entries.clear();
+        self.entries.shrink_to(limit / ENTRY);
         Ok(())
     }
 

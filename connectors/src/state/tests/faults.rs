@@ -36,6 +36,22 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(next(&store), Some(0));
 }
 
+/// Red when a crash while the folder was made leaves one that cannot be opened, or a missing file passes for such a crash.
+#[test]
+fn a_folder_that_was_never_finished_is_made_anew() {
+    for left in [&["0.jnl"][..], &["0.jnl", "version"]] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("keyspaces")).unwrap();
+        left.iter().for_each(|name| fs::write(dir.path().join(name), b"").unwrap());
+        let store = LocalStore::start(dir.path(), &small()).unwrap();
+        open_part(&store, 0, 7);
+        drop(store);
+        fs::remove_file(dir.path().join("version")).unwrap();
+        assert!(matches!(refused(dir.path()), LocalError::Corrupt { .. }));
+        assert!(dir.path().join("0.jnl").exists());
+    }
+}
+
 /// Red when damage shows as a panic, as a disk error, or as state that is silently not there.
 #[test]
 fn damaged_files_are_named_and_nothing_is_deleted() {
@@ -143,4 +159,36 @@ fn a_full_disk_stops_nothing_until_memory_is_full_and_goes_on_by_itself() {
     drop(store);
     let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
     assert_eq!(next(&store), Some(taken + 2));
+}
+
+/// Red when fjall's own thread, which fails as it moves what was written into files, takes entries with it or stops the store
+/// for good.
+#[test]
+fn a_disk_that_fills_up_by_itself_goes_on_once_it_has_room() {
+    let Some(tmpfs) = Tmpfs::mount() else {
+        eprintln!("SKIPPED: a disk that fills up: this process may not mount a tmpfs");
+        return;
+    };
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    open_part(&store, 0, 0);
+    let filler = tmpfs.0.path().join("filler");
+    fs::write(&filler, vec![0; 12 << 20]).unwrap();
+    let (mut taken, value) = (0_i64, "v".repeat(1_000));
+    let put = |count: i64| store.apply(&[set(&format!("key-{count:05}"), &value)], &[end(count + 1)], 2);
+    while put(taken).is_ok() {
+        taken += 1;
+        assert!(taken < 30_000);
+    }
+    assert!(taken > 2_000, "{taken}");
+    fs::remove_file(filler).unwrap();
+    for _ in 0..1_000 {
+        put(taken).unwrap();
+        taken += 1;
+    }
+    store.flush().unwrap();
+    drop(store);
+    let store = LocalStore::start(tmpfs.0.path(), &small()).unwrap();
+    assert_eq!(next(&store), Some(taken));
+    open_part(&store, 0, taken);
+    assert_eq!(i64::try_from(store.scan("s", 0, b"key", usize::MAX).unwrap().len()), Ok(taken));
 }
