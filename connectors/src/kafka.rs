@@ -10,6 +10,10 @@
 //!   handler slower than `max.poll.interval.ms` keeps them.
 //! - **Publishing.** A record is acknowledged by all in-sync replicas or is an error with its index: never neither.
 //!   The producer is idempotent, so the order within a partition is the order of sending.
+//! - **Transactions.** Records and offsets become durable together or not at all, and whoever asked is told which, or that
+//!   nobody knows yet; no call hangs, whatever a coordinator does.
+//! - **Changelogs.** Read to the end that they had when reading began, committed records only; what the log does not have
+//!   any more is said, and never passed over.
 //! - **Shutdown.** `Close` commits what was said to be durable, leaves, and reports `Closed`.
 
 mod config;

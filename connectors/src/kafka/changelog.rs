@@ -247,7 +247,7 @@ impl Tasks {
         };
         let waited = patience.as_secs();
         Err(KafkaError::Outage(format!(
-            "reading changelog {name} does not get beyond offset {next} of {end} for {waited} s: the broker may be down, or a process that died has left a transaction open, which the broker ends after that process's kafka.producer.transaction_timeout"
+            "reading changelog {name} does not get beyond offset {next} of {end} for {waited} s: the broker may be down, or a process that died has left a transaction open, which the broker ends after that process's kafka.producer.transaction_timeout: if it does not, see `kafka-transactions.sh find-hanging`"
         )))
     }
 

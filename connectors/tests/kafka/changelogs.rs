@@ -36,7 +36,7 @@ type Read = (i32, String, Option<String>, i64);
 async fn fill(broker: &Broker, number: i32, count: usize) {
     let one = |n: usize| Outgoing {
         key: Some(format!("k{n}").into_bytes()),
-        value: (n % 10 != 0).then(|| format!("v{n}").into_bytes()),
+        value: (!n.is_multiple_of(10)).then(|| format!("v{n}").into_bytes()),
         ..record("log", Some(number), "")
     };
     broker.producer().send(&(0..count).map(one).collect::<Vec<_>>()).await.unwrap();
