@@ -1,7 +1,7 @@
 //! Foreign clients: a plain producer and consumer that know Avro and the registry, and nothing of Headwater.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -163,7 +163,7 @@ impl Foreign {
         self.read_since(topic, &[])
     }
 
-    /// Every record that is on a topic now, from these offsets on, a partition each; without one from the first on.
+    /// Every committed record that is on a topic now, from these offsets on, a partition each; without one from the first on.
     ///
     /// # Panics
     /// When the broker does not answer within two minutes.
@@ -172,22 +172,33 @@ impl Foreign {
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", "nobody")
             .set("enable.auto.commit", "false")
+            // What transactions leave between records is no record: where the log ends is told.
+            .set("enable.partition.eof", "true")
             .create()
             .expect("a consumer");
-        let (mut list, mut left) = (TopicPartitionList::new(), 0);
+        let (mut list, mut open) = (TopicPartitionList::new(), BTreeSet::new());
         let marks = self.watermarks(topic);
         for (partition, (low, high)) in (0..).zip(&marks) {
             let since = usize::try_from(partition).ok().and_then(|at| since.get(at));
             let from = since.map_or(*low, |since| (*low).max(*since));
-            left += high - from;
+            if from < *high {
+                open.insert(partition);
+            }
             list.add_partition_offset(topic, partition, Offset::Offset(from)).expect("valid");
         }
         consumer.assign(&list).expect("assigned");
         let (mut seen, begin) = (Vec::new(), Instant::now());
-        while i64::try_from(seen.len()).unwrap_or(i64::MAX) < left {
+        while !open.is_empty() {
             assert!(begin.elapsed() < Duration::from_mins(2), "{topic} cannot be read to its end");
-            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-            let record = see(&message.expect("a record"));
+            let message = match consumer.poll(Duration::from_millis(100)) {
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                    continue;
+                }
+                Some(message) => message.expect("a record"),
+                None => continue,
+            };
+            let record = see(&message);
             // What others write meanwhile must not stand in for what is still to come of another partition.
             if usize::try_from(record.place.0).is_ok_and(|partition| record.place.1 < marks[partition].1) {
                 seen.push(record);
