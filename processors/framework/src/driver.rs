@@ -114,7 +114,12 @@ impl Driver {
         let clock = Arc::new(ManualClock::default());
         let registry = Arc::new(MemoryRegistry::default());
         let schemas = Arc::new(SchemaCache::new(registry.clone(), clock.clone()));
-        let broker = Arc::new(Broker::new(catalogue.types().map(|t| topic_of(t.name)), clock.clone()));
+        let groups = pipeline.groups("");
+        let stateful = groups.iter().filter(|group| matches!(group.work, Work::Keep(_)));
+        // All that goes by a partition's number has to be there.
+        let own = stateful.flat_map(|group| group.own_topics.clone());
+        let topics = catalogue.types().map(|facts| topic_of(facts.name)).chain(own);
+        let broker = Arc::new(Broker::new(topics, clock.clone()));
         let states = States::default();
         let task = |group: ConsumerGroup| {
             let parts = Parts {
@@ -133,7 +138,7 @@ impl Driver {
             Task { woken: Arc::new(Woken(AtomicBool::new(true))), work: Box::pin(run) }
         };
         // There is no table of dead letters: they stay on their topics, see [`Driver::letters`].
-        let tasks = pipeline.groups("").into_iter().filter(|group| group.owned().is_some()).map(task).collect();
+        let tasks = groups.into_iter().filter(|group| group.owned().is_some()).map(task).collect();
         let mut driver = Self { broker, registry, catalogue, clock, states, tasks };
         driver.run();
         driver

@@ -257,3 +257,24 @@ fn mistakes_of_a_group_are_named() {
         assert!(problems.contains(part), "{part} is missing in:\n{problems}");
     }
 }
+
+/// Red when a record that is to be tried again lets a later one of its key overtake it, or goes to a retry topic.
+#[test]
+fn a_retry_holds_the_partition() {
+    #[derive(Clone, Default)]
+    struct Fails(std::sync::Arc<std::sync::atomic::AtomicU32>);
+    fn flaky(fails: &Fails, spend: &mut Spend, paid: Paid) -> Result<Spent> {
+        if paid.cents == 7 && fails.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 {
+            return Err(Failure::retry("not yet"));
+        }
+        spend.cents = spend.cents * 10 + paid.cents;
+        Ok(Spent { customer: paid.customer, cents: spend.cents })
+    }
+    let step = with(Fails::default(), flaky).keyed_by(|paid: &Paid| paid.customer.clone());
+    let mut driver = Driver::new(Pipeline::default().on("flaky", step));
+    driver.send(paid("o1", "ann", 1)).send(paid("o2", "ann", 7)).send(paid("o3", "ann", 3));
+    assert_eq!(driver.state_of::<Spend>("flaky", "ann").map(|spend| spend.cents), Some(1));
+    driver.advance(std::time::Duration::from_secs(20));
+    assert_eq!(driver.state_of::<Spend>("flaky", "ann").map(|spend| spend.cents), Some(173));
+    assert_eq!(driver.letters("flaky").len(), 0);
+}

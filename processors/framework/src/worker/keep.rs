@@ -22,6 +22,8 @@ use crate::{
     steps::{self, Steps},
 };
 
+/// The longest key that state is kept by, bytes: a local store must be able to hold it.
+const LONGEST_KEY: usize = 32 << 10;
 /// After state could not be read a record is tried again this much later.
 const STATE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -164,8 +166,9 @@ impl<E: Into<ProcessError>> From<E> for NotKept {
 
 fn key_of(job: &Job) -> Result<&[u8], NotKept> {
     let key = job.record.key.as_deref();
-    let text = key.filter(|key| std::str::from_utf8(key).is_ok());
+    let text = key.filter(|key| key.len() <= LONGEST_KEY && std::str::from_utf8(key).is_ok());
     text.ok_or_else(|| {
-        NotKept::Contract("a stateful step keeps state by a key of utf-8 text, and the record has none".to_owned())
+        let why = "a stateful step keeps state by a key of utf-8 text of at most 32 KiB, and the record has none";
+        NotKept::Contract(why.to_owned())
     })
 }

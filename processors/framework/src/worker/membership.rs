@@ -1,6 +1,6 @@
 //! Partitions that come and go: what the source reports of its group, and what another owner has taken.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Worker, WorkerError,
@@ -26,6 +26,7 @@ impl Worker {
             Fetched::Assigned(partitions) => {
                 self.state.joined();
                 partitions.into_iter().for_each(|id| self.restart(id, Duration::ZERO));
+                self.stop_apart();
             }
             Fetched::Revoked(partitions) => self.leave(partitions),
             Fetched::Lost(partitions) => self.forget(&partitions),
@@ -43,6 +44,36 @@ impl Worker {
             Fetched::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
         }
         Ok(false)
+    }
+
+    /// State belongs to a partition's number: what was assigned without its namesakes is not begun. Another assignment may
+    /// mend it.
+    fn stop_apart(&mut self) {
+        let step = Arc::clone(&self.step);
+        let is_together = |id: &TopicPartition| step.together.iter().any(|topic| **topic == *id.topic);
+        let numbers: BTreeSet<i32> =
+            self.partitions.keys().filter(|id| is_together(id)).map(|id| id.partition).collect();
+        for number in numbers {
+            let missing = step
+                .together
+                .iter()
+                .find(|topic| !self.partitions.contains_key(&TopicPartition::new(topic.as_str(), number)));
+            let Some(topic) = missing else { continue };
+            let why = format!(
+                "partition {number} of {topic} is not assigned here together with those of its number: the topics {} must exist with one partition count (`headwater topology apply`), and every instance must read the same ones",
+                step.together.join(", ")
+            );
+            tracing::error!(group = %step.group.id, number, error = why, "partitions of a stateful group are not begun");
+            let apart = |id: &TopicPartition| is_together(id) && id.partition == number;
+            let ids: Vec<TopicPartition> = self.partitions.keys().filter(|id| apart(id)).cloned().collect();
+            for id in ids {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.life = Life::Stopped;
+                }
+                self.state.trouble(&id.to_string(), Some(&why));
+            }
+        }
+        self.count_partitions();
     }
 
     /// Starts a partition, or starts it anew, from where the store says.

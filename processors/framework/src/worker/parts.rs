@@ -1,7 +1,7 @@
 //! What a worker is made of, and how it is put together.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -137,9 +137,12 @@ impl Worker {
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
+        // A later record of a key would see a state that lacks what the one which waits will do to it.
+        let order = if matches!(group.work, Work::Keep(_)) { Order::Partition } else { settings.order };
         let step = Step {
             owned: Owned::of(&group.id),
             states: states(&group, stores)?,
+            together: together(&group, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,
             catalogue,
@@ -149,7 +152,7 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), settings.order, tracing.clone()),
+            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), order, tracing.clone()),
             tracing,
             source: ids::emitted_source(&group.name),
             circuits,
@@ -183,6 +186,16 @@ fn states(group: &ConsumerGroup, stores: Option<Arc<dyn Stores>>) -> Result<Opti
     let why = || "it keeps state and was given no stores".to_owned();
     let stores = stores.ok_or_else(|| WorkerError::Failed { group: group.id.clone(), why: why() })?;
     Ok(Some(States::new(stores, steps.stores())))
+}
+
+/// The topics of a stateful group that go by number: those that it owns and reads, and those that a step reads as they
+/// stand.
+fn together(group: &ConsumerGroup, catalogue: &Catalogue) -> Vec<String> {
+    let Work::Keep(steps) = &group.work else { return Vec::new() };
+    let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
+    let inputs: BTreeSet<String> =
+        as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect();
+    group.own_topics.iter().cloned().chain(inputs).collect()
 }
 
 async fn encoders(

@@ -82,6 +82,8 @@ pub(crate) struct Step {
     pub(crate) owned: Owned,
     /// Of a stateful group.
     pub(crate) states: Option<States>,
+    /// The topics of a stateful group of which one member has all partitions of a number.
+    pub(crate) together: Vec<String>,
     /// The largest state that a key may have, bytes.
     pub(crate) state_limit: usize,
 }

@@ -12,6 +12,7 @@ mod redrive;
 mod retries;
 mod several;
 mod spans;
+mod stateful;
 mod waits;
 
 use std::{

@@ -38,7 +38,7 @@ pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
     produce(outside, &payments).await?;
     let shown = tokio::time::timeout(PATIENCE, async {
         let events = events(app, outside, &mut reader, &payments).await?;
-        let rows = rows(app, &payments).await?;
+        let rows = rows(app, &payments, &events).await?;
         print(&payments, &events, &rows)
     });
     let shown = shown.await.unwrap_or_else(|_| bail!("the demo's payments were not through within {PATIENCE:?}"));
@@ -47,7 +47,9 @@ pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
 }
 
 fn payments() -> Vec<PaymentCompleted> {
-    let number = |number: i64| PaymentCompleted { amount_cents: 1_250 * number, ..payment(&number.to_string()) };
+    // The last customer spends a lot.
+    let cents = |number| if number == PAYMENTS { 120_000 } else { 1_250 * number };
+    let number = |number: i64| PaymentCompleted { amount_cents: cents(number), ..payment(&number.to_string()) };
     (1..=PAYMENTS).map(number).collect()
 }
 
@@ -118,11 +120,19 @@ struct Row {
 struct Rows {
     orders: Vec<Row>,
     receipts: Vec<Row>,
+    totals: Vec<Total>,
+    flagged: Vec<Total>,
 }
 
-async fn rows(app: &App, payments: &[PaymentCompleted]) -> Result<Rows> {
+/// A row of `customer_totals` or `flagged_customers`: whose it is, how many payments, and how much.
+type Total = (String, i64, i64);
+
+async fn rows(app: &App, payments: &[PaymentCompleted], events: &Events) -> Result<Rows> {
     let mut database = PgConnection::connect(app.config.postgres.url.expose()).await?;
     let ids: Vec<String> = payments.iter().map(|payment| payment.order_id.clone()).collect();
+    let customers: Vec<String> = payments.iter().map(|payment| payment.customer_id.clone()).collect();
+    let paid: Vec<String> =
+        events.values().filter(|meta| meta.event_type == PaymentCompleted::TYPE).map(|meta| meta.id.clone()).collect();
     loop {
         let orders = table(
             &mut database,
@@ -138,9 +148,23 @@ async fn rows(app: &App, payments: &[PaymentCompleted]) -> Result<Rows> {
             &ids,
         );
         let receipts = receipts.await?;
-        if orders.len() == ids.len() && receipts.len() == ids.len() {
+        let totals: Vec<Total> = sqlx::query_as(
+            "select customer_id, payments, total_cents from customer_totals \
+             where hw_causation_id = any($1) order by customer_id",
+        )
+        .bind(&paid)
+        .fetch_all(&mut database)
+        .await?;
+        let flagged: Vec<Total> = sqlx::query_as(
+            "select customer_id, 0::int8, total_cents from flagged_customers \
+             where customer_id = any($1) order by customer_id",
+        )
+        .bind(&customers)
+        .fetch_all(&mut database)
+        .await?;
+        if [orders.len(), receipts.len(), totals.len()] == [ids.len(); 3] && !flagged.is_empty() {
             database.close().await?;
-            return Ok(Rows { orders, receipts });
+            return Ok(Rows { orders, receipts, totals, flagged });
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -168,6 +192,14 @@ fn print(payments: &[PaymentCompleted], events: &Events, rows: &Rows) -> Result<
     out.line("\ntable receipts")?;
     for row in &rows.receipts {
         out.line(format_args!("  {}  e-mail {}  event {}", row.order_id, row.what, row.event_id))?;
+    }
+    out.line("\ntable customer_totals, from state that is kept by customer")?;
+    for (customer, payments, cents) in &rows.totals {
+        out.line(format_args!("  {customer}  {payments} payments, {cents} cents in all"))?;
+    }
+    out.line("\ntable flagged_customers: who has spent 100000 cents")?;
+    for (customer, _, cents) in &rows.flagged {
+        out.line(format_args!("  {customer}  {cents} cents when that was reached"))?;
     }
     if let Some(payment) = payments.first() {
         tree(&mut out, &payment.order_id, events, rows)?;

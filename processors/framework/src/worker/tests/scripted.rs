@@ -14,11 +14,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::outside::{Outside, Pings, Script, Shared, Store};
+use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
-    CommitError, Committed, Failure, GroupState, Headers, Outgoing, Payload, Pipeline, Progress, Record, Result,
-    SchemaCache, Sink, TopicPartition, Tracing,
+    CommitError, Committed, Failure, GroupState, Headers, KeyedBy as _, Outgoing, Payload, Pipeline, Progress, Record,
+    Result, SchemaCache, Sink, State, TopicPartition, Tracing,
     codec::Encoder,
     driver::clock::ManualClock,
     ports::{Batch, BoxFuture, Clock, Fetched},
@@ -83,6 +83,18 @@ async fn play(plan: Plan, ping: Ping) -> Result<Pong> {
     Ok(Pong { id: ping.id, seq: ping.seq })
 }
 
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Count(u32);
+
+impl State for Count {
+    const NAME: &'static str = "count";
+}
+
+fn count(count: &mut Count, ping: Ping) -> Result<Pong> {
+    count.0 += 1;
+    Ok(Pong { id: format!("{}{}", ping.id, count.0), seq: ping.seq })
+}
+
 /// A ping with this key, and its offset as its number.
 pub(super) fn record(place: &TopicPartition, offset: i64, key: &str, headers: Headers) -> Record {
     let value = Encoder::new(1, Ping::SCHEMA).expect("valid").encode(&ping(key, offset)).expect("it fits");
@@ -127,6 +139,11 @@ impl Bench {
         Self::new(Pipeline::default().on("play", with(plan.clone(), play)), true, 1, settings)
     }
 
+    /// A stateful step that counts the events of each key, and answers with key and count.
+    pub(super) fn counting(settings: Settings) -> Self {
+        Self::new(Pipeline::default().on("play", count.co_partitioned()), true, 1, settings)
+    }
+
     /// A sink.
     pub(super) fn sink(settings: Settings) -> Self {
         Self::sinks(1, settings)
@@ -141,7 +158,7 @@ impl Bench {
     fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: Settings) -> Self {
         let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
         let parts = Parts {
-            stores: None,
+            stores: Some(Arc::new(Kept(shared.clone()))),
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,

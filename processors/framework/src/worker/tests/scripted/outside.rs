@@ -9,8 +9,11 @@ use std::{
 
 use super::super::Ping;
 use crate::{
-    CommitError, Committed, Outgoing, Payload, Progress, Result, Row, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+    Change, CommitError, Committed, Outgoing, Payload, Progress, Result, Row, TopicPartition, Unit,
+    ports::{
+        BoxFuture, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source, StoreError,
+        Stores,
+    },
 };
 
 /// What the source will report, what the store will answer, and what both were asked.
@@ -25,6 +28,8 @@ pub(super) struct Outside {
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
     pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
+    /// What was committed of each key's state.
+    states: HashMap<Arc<[u8]>, Arc<[u8]>>,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
     /// The stores that keep their answers to themselves.
@@ -156,6 +161,9 @@ impl Committer for Store {
                 );
             }
             outside.taken.extend(all);
+            for Change { key, value, .. } in &unit.changes {
+                outside.states.insert(key.clone(), value.clone().expect("no count is forgotten"));
+            }
             let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
             let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
             outside.own.extend(own);
@@ -166,6 +174,19 @@ impl Committer for Store {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         let said = self.said(format!("forget {}", names(partitions)));
         self.shared.lock().unwrap().log.push(said);
+    }
+}
+
+/// The state that the store has taken.
+pub(super) struct Kept(pub(super) Shared);
+
+impl Stores for Kept {
+    fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        Ok(self.0.lock().unwrap().states.get(key).cloned())
+    }
+
+    fn scan(&self, _: &str, _: i32, _: &[u8], _: usize) -> Result<Vec<Entry>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

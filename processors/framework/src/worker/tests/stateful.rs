@@ -1,0 +1,93 @@
+//! State that is not committed: seen by later records, and forgotten with what it rests on.
+
+use super::{
+    scripted::{Bench, at, redrive},
+    *,
+};
+use crate::{CommitError, Committed, Kind, ports::Fetched};
+
+/// A linger that puts what several batches bring into one unit.
+fn together() -> Settings {
+    Settings { linger: Duration::from_millis(10), ..Settings::default() }
+}
+
+/// A counting group with partition 0 of every topic that goes by number.
+fn counting() -> Bench {
+    let mut bench = Bench::counting(together());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench
+}
+
+/// The number of the last start of partition 0.
+fn start(log: &str) -> u64 {
+    let (_, rest) = log.rsplit_once("begin 0#").expect("partition 0 is begun");
+    rest.split(',').next().and_then(|number| number.trim().parse().ok()).expect("a number")
+}
+
+/// Red when a record does not see what an earlier one has changed and nothing has committed, or sees it twice.
+#[test]
+fn a_record_sees_what_is_not_committed_yet() {
+    let mut bench = counting();
+    bench.silent(true).records(0, 1, 0, "a b a").advance(10 * MS);
+    bench.records(0, 1, 3, "a b").silent(false).advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "b1", "a2", "a3", "b2"]);
+    bench.records(0, 1, 5, "a").advance(10 * MS);
+    assert_eq!(bench.taken().last().map(String::as_str), Some("a4"));
+}
+
+/// Red when the outcome that nobody knows is taken for an outage: the unit would be committed again. Red as well when what
+/// is not committed outlives the new start: the counts would go on from it.
+#[test]
+fn after_an_unknown_outcome_everything_starts_from_what_is_committed() {
+    let mut bench = counting();
+    bench.answer(Err(CommitError::Unsettled("cut off".to_owned())));
+    bench.records(0, 1, 0, "a b a").advance(10 * MS);
+    let log = bench.log();
+    assert!(log.contains("pause 0") && log.contains("start 0redrive/0"), "{log}");
+    assert_eq!(bench.taken(), Vec::<String>::new());
+    bench.records(0, start(&log), 0, "a b a").advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "b1", "a2"]);
+    assert_eq!(bench.state.get(Metric::Changes), 3);
+}
+
+/// Red when a partition that is fenced starts anew alone, or with what others of its number have made of a key.
+#[test]
+fn the_partitions_of_a_number_start_anew_together() {
+    let mut bench = counting();
+    bench.answer(Ok(Committed::Fenced(vec![at(0)])));
+    bench.records(0, 1, 0, "a a").advance(10 * MS);
+    let log = bench.advance(SECOND).log();
+    assert!(log.contains("start 0redrive/0"), "{log}");
+    bench.records(0, start(&log), 0, "a a").advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "a2"]);
+}
+
+/// Red when later records keep what a record has changed whose event was refused and which is a letter instead.
+#[test]
+fn a_refused_record_leaves_no_state() {
+    let mut bench = counting();
+    bench.poison("a2").records(0, 1, 0, "a b a a").advance(10 * MS);
+    // What has passed is committed; the rest is read again.
+    let log = bench.log();
+    bench.records(0, start(&log), 2, "a a").advance(10 * MS);
+    // Without what the first of them has changed the second is what was refused.
+    let log = bench.log();
+    assert_eq!(bench.taken(), ["a1", "b1", "dlq:a"], "{log}");
+    assert_eq!(bench.state.letters(Kind::Rejected), 1);
+    bench.records(0, start(&log), 3, "a").advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "b1", "dlq:a", "dlq:a"]);
+}
+
+/// Red when a partition begins whose namesakes another member has: two would keep one key's state.
+#[test]
+fn partitions_of_one_number_are_not_begun_apart() {
+    let mut bench = Bench::counting(together());
+    let log = bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0)])).log();
+    assert!(log.contains("start 0redrive/0") && !log.contains("start 01"), "{log}");
+    let why = bench.state.troubles().join("; ");
+    assert!(why.contains("partition 1 of play.redrive") && why.contains("topology apply"), "{why}");
+    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    // The next assignment mends it.
+    bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
+    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+}
