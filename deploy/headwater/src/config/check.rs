@@ -221,6 +221,7 @@ fn bytes(text: &str) -> Result<i64, String> {
 /// What only a look at several settings, or at a connector, shows.
 fn later(config: &Config) -> Vec<String> {
     let mut problems = config.kafka.problems();
+    problems.extend(config.state.problems());
     problems.extend(Registry::new(&config.registry).err());
     if let Some(instance) = &config.instance {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -33,6 +33,7 @@ fn the_defaults_are_the_connectors_own() {
     assert_eq!(config.kafka, KafkaConfig::default());
     assert_eq!(config.registry, RegistryConfig::default());
     assert_eq!(config.client, HttpConfig::default());
+    assert_eq!(config.state, StateConfig::default());
     assert_eq!(config.postgres.connector(), postgres::Config::new(config.postgres.url.expose()));
     let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
     let standard = headwater::Settings::default();
@@ -45,7 +46,9 @@ fn the_defaults_are_the_connectors_own() {
 #[test]
 fn the_defaults_name_every_setting() {
     let tree = resolve("", &[]).tree;
-    for section in ["kafka", "kafka.consumer", "kafka.producer", "postgres", "client", "topology", "log", "http"] {
+    for section in
+        ["kafka", "kafka.consumer", "kafka.producer", "postgres", "client", "state", "topology", "log", "http"]
+    {
         let problem = resolve(&format!("[{section}]\nqqqqqqqqqqqq = 1"), &[]).problems.pop().unwrap();
         let known = problem.split("known here are ").nth(1).unwrap_or_default();
         let known: BTreeSet<&str> = known.split(", ").collect();
