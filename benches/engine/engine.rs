@@ -122,6 +122,7 @@ async fn parts(
         start: Start::Earliest,
         commits: true,
         assignor: None,
+        client_id: None,
     };
     let clock = Arc::new(SystemClock::default());
     Ok(Parts {

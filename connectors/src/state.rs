@@ -248,6 +248,11 @@ impl LocalStore {
         stats
     }
 
+    /// Whether a partition's state can be read now: it has been restored, and was not forgotten since.
+    pub fn is_open(&self, store: &str, partition: i32) -> bool {
+        lock(&self.shared().cache).id(store, partition).is_some()
+    }
+
     /// Why changes do not reach the disk now, if they do not.
     pub fn failure(&self) -> Option<LocalError> {
         lock(&self.shared().failure).as_ref().map(|(error, _)| error.clone())

@@ -25,6 +25,7 @@ mod records;
 mod registry;
 mod retry;
 mod state;
+mod state_reading;
 mod traces;
 
 use headwater_tests::{SharedStack, Space, stack};

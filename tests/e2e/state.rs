@@ -15,26 +15,26 @@ use serde_json::Value as Json;
 
 use crate::{PROGRAM, retry::applied};
 
-const SOON: Duration = Duration::from_mins(2);
-const STATEFUL: [&str; 2] = ["flag-big-spender", "customer-totals"];
+pub(crate) const SOON: Duration = Duration::from_mins(2);
+pub(crate) const STATEFUL: [&str; 2] = ["flag-big-spender", "customer-totals"];
 /// A dead process's transaction is over soon.
 const CONFIG: &str = "[kafka.producer]\ntransaction_timeout = \"3s\"\n";
 
 /// A shop whose payments stand on a topic of their own.
-struct Shop {
-    space: Space,
+pub(crate) struct Shop {
+    pub(crate) space: Space,
     foreign: Foreign,
     payments: Payments,
     topic: String,
     /// Where `events.customer` began.
     since: Vec<i64>,
     /// What each customer has paid: number and sum.
-    paid: BTreeMap<String, (i64, i64)>,
+    pub(crate) paid: BTreeMap<String, (i64, i64)>,
     sent: i64,
 }
 
 impl Shop {
-    async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let space = crate::space(name).await;
         let (topic, foreign, payments) = applied(&space, 6, CONFIG).await;
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
@@ -42,17 +42,21 @@ impl Shop {
     }
 
     /// So many more payments, of `customers` customers in turn; every order is another one.
-    fn pay(&mut self, count: i64, customers: i64) {
+    pub(crate) fn pay(&mut self, count: i64, customers: i64) {
         for n in self.sent..self.sent + count {
-            let (customer, cents) = (format!("{}-{}", self.space.name, n % customers), n % 97 + 1);
-            let order = format!("{}-order-{n}", self.space.name);
-            let value = self.payments.value_of(&customer, &order, cents, None);
-            self.foreign.send(&self.topic, Some(&order), Some(&value), &[]);
-            let paid = self.paid.entry(customer).or_default();
-            *paid = (paid.0 + 1, paid.1 + cents);
+            self.pay_one(&format!("{}-{}", self.space.name, n % customers), n % 97 + 1);
         }
         self.foreign.flush();
-        self.sent += count;
+    }
+
+    /// One more payment of this customer.
+    pub(crate) fn pay_one(&mut self, customer: &str, cents: i64) {
+        let order = format!("{}-order-{}", self.space.name, self.sent);
+        let value = self.payments.value_of(customer, &order, cents, None);
+        self.foreign.send(&self.topic, Some(&order), Some(&value), &[]);
+        let paid = self.paid.entry(customer.to_owned()).or_default();
+        *paid = (paid.0 + 1, paid.1 + cents);
+        self.sent += 1;
     }
 
     fn start(&self, instance: &str) -> Process {
@@ -60,7 +64,7 @@ impl Shop {
         Process::start(PROGRAM, &self.space, instance, &args, &[("HEADWATER__INSTANCE", instance)])
     }
 
-    fn group(&self, name: &str) -> String {
+    pub(crate) fn group(&self, name: &str) -> String {
         format!("{}.{name}", self.space.name)
     }
 
@@ -88,7 +92,7 @@ impl Shop {
     }
 
     /// Whether every payment has been announced.
-    fn is_through(&self) -> bool {
+    pub(crate) fn is_through(&self) -> bool {
         self.totals().values().map(Vec::len).sum::<usize>() >= usize::try_from(self.sent).unwrap()
     }
 

@@ -116,6 +116,7 @@ impl Engine {
                 start: how.start,
                 commits: !matches!(group.work, Work::Keep(_)),
                 assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
+                client_id: None,
             };
             let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
             let local = |group: &str| {

@@ -46,6 +46,8 @@ pub struct SourceConfig {
     pub commits: bool,
     /// How this group deals out partitions, if not as `kafka.consumer.assignor` says.
     pub assignor: Option<Assignor>,
+    /// What the client calls itself, which everybody sees who describes the group; as the settings say where it is `None`.
+    pub client_id: Option<String>,
 }
 
 impl SourceConfig {
@@ -102,6 +104,9 @@ impl KafkaSource {
         let mut settings = kafka.consumer(&config.group, config.instance.as_deref())?;
         if let Some(assignor) = config.assignor {
             settings.set("partition.assignment.strategy", assignor.name());
+        }
+        if let Some(client_id) = &config.client_id {
+            settings.set("client.id", client_id);
         }
         let names = subscribed(&config.subscription)?;
         let mailbox = Arc::new(Mailbox::default());

@@ -132,7 +132,7 @@ impl Broker {
 
 fn source(subscription: Subscription, start: Start, instance: Option<&str>) -> SourceConfig {
     let (group, instance) = ("g".to_owned(), instance.map(str::to_owned));
-    SourceConfig { group, instance, subscription, start, commits: true, assignor: None }
+    SourceConfig { group, instance, subscription, start, commits: true, assignor: None, client_id: None }
 }
 
 fn subscription(topics: &[&str], patterns: &[&str]) -> Subscription {

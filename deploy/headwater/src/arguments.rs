@@ -7,6 +7,7 @@ macro_rules! examples {
 
 mod dlq;
 mod load;
+mod state;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,6 +21,7 @@ pub(crate) use dlq::{
     RedriveArguments, Which,
 };
 pub(crate) use load::{LoadArguments, Rate};
+pub(crate) use state::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments};
 
 /// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
 /// exactly once.
@@ -76,6 +78,13 @@ pub(crate) enum Command {
     #[command(after_help = examples!("headwater dlq groups", "headwater dlq redrive fulfil-order --kind exhausted"))]
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Keyed state: what a key has, which keys there are, and how much is kept where. The instances that have it are asked.
+    #[command(after_help = examples!(
+        "headwater state get customer-totals totals c1",
+        "headwater state list customer-totals totals --prefix c"
+    ))]
+    #[command(subcommand)]
+    State(StateCommand),
     /// Produce JSON lines from standard input as events of a type.
     #[command(after_help = examples!(
         "headwater produce payment.completed < payments.jsonl",
@@ -142,7 +151,7 @@ pub(crate) struct DevArguments {
     /// `auto`, or the address of a schema registry that is running.
     #[arg(long, default_value = "auto", value_name = "auto|URL")]
     pub(crate) registry: String,
-    /// Where health and metrics are answered.
+    /// Where health, metrics and state are answered.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub(crate) http: SocketAddr,
     /// Where the stack keeps its data and `endpoints.env`.
@@ -159,7 +168,7 @@ pub(crate) struct RunArguments {
     /// A group to run; may be repeated. All by default.
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Vec<String>,
-    /// Where health and metrics are answered, instead of `http.addr`.
+    /// Where health, metrics and state are answered, instead of `http.addr`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
 }

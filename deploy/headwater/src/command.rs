@@ -9,6 +9,7 @@ mod standing;
 mod table;
 
 mod dlq;
+mod state;
 
 mod config;
 mod documents;
@@ -44,6 +45,10 @@ pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> 
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
         Command::Dlq(command) => dlq::run(program, command, stop).await,
+        Command::State(command) => tokio::select! {
+            outcome = state::run(program, &command) => outcome,
+            () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
+        },
         Command::Produce(arguments) => produce::run(program, arguments, stop).await,
         Command::Load(arguments) => load::run(program, arguments, stop).await,
         Command::Tail(arguments) => tail::run(program, &arguments, stop).await,

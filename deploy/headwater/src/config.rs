@@ -81,11 +81,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerConfig {
-    /// Where health and metrics are answered.
+    /// Where health, metrics and state are answered.
     pub(crate) addr: SocketAddr,
+    /// `host:port` that other instances reach this one at; empty where `addr` says it.
+    pub(crate) advertise: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

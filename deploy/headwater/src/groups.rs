@@ -25,6 +25,7 @@ use crate::{
     lag,
     outside::Outside,
     program::{App, Bounded},
+    state::{self, Here},
 };
 
 /// How long the last records may take to be acknowledged; the workers have waited for theirs.
@@ -43,6 +44,8 @@ pub(crate) struct Groups {
     close_limit: Duration,
     count: usize,
     failed: usize,
+    /// Where their state can be read.
+    here: Arc<Here>,
     /// Ends with the groups.
     _watch: JoinSet<()>,
 }
@@ -55,13 +58,13 @@ impl Groups {
     pub(crate) fn start(
         app: &App,
         outside: &Outside,
-        instance: &str,
+        here: &Arc<Here>,
         groups: &[Bounded],
         states: &States,
     ) -> Result<Self> {
         let producer = outside.producer()?;
         let catalogue = Arc::new(app.pipeline.catalogue().clone());
-        let shared = Shared { app, outside, instance, states, catalogue, producer: &producer };
+        let shared = Shared { app, outside, here, states, catalogue, producer: &producer };
         let parts = groups.iter().map(|bounded| shared.parts(bounded)).collect::<Result<Vec<_>, _>>()?;
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
@@ -70,12 +73,14 @@ impl Groups {
         }
         let mut watch = JoinSet::new();
         watch.spawn(lag::watch(outside.cluster.clone(), states.clone()));
+        watch.spawn(state::watch(here.clone(), states.clone()));
         let keeps_letters = groups.iter().any(|bounded| matches!(bounded.group.work, Work::DeadLetters));
         if keeps_letters {
             watch.spawn(watch_letters(outside.database.letters(), states.clone()));
         }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
-        Ok(Self { workers, stop, producer, close_limit, count: groups.len(), failed: 0, _watch: watch })
+        let (count, here) = (groups.len(), here.clone());
+        Ok(Self { workers, stop, producer, close_limit, count, failed: 0, here, _watch: watch })
     }
 
     /// Resolves when every group has ended of itself: nothing is left to do. Until then each failure is logged.
@@ -94,6 +99,7 @@ impl Groups {
         let before = self.failed;
         self.stop.send_replace(true);
         self.all_ended().await;
+        self.here.close();
         self.producer.close(self.close_limit).await?;
         anyhow::ensure!(
             self.failed == before && before < self.count,
@@ -154,7 +160,7 @@ async fn work(parts: Parts, mut stop: watch::Receiver<bool>) -> (String, Result<
 struct Shared<'a> {
     app: &'a App,
     outside: &'a Outside,
-    instance: &'a str,
+    here: &'a Here,
     states: &'a States,
     catalogue: Arc<Catalogue>,
     producer: &'a Producer,
@@ -173,12 +179,12 @@ impl Shared<'_> {
             Work::Sink(_) => {}
             Work::DeadLetters => self.app.groups.iter().for_each(|other| other.group.id.hash(&mut mark)),
         }
-        format!("{}-{:08x}", self.instance, mark.finish() >> 32)
+        format!("{}-{:08x}", self.here.instance(), mark.finish() >> 32)
     }
 
     /// The group's state on this machine's disk.
     fn local(&self, group: &str) -> Result<LocalStore, Problems> {
-        let dir = self.app.config.dir.join(self.instance).join(group);
+        let dir = self.app.config.dir.join(self.here.instance()).join(group);
         LocalStore::open(&dir, &self.app.config.state).map_err(|error| Problems::one(format!("group {group}: {error}")))
     }
 
@@ -195,18 +201,20 @@ impl Shared<'_> {
         let (topics, patterns) = group.reads();
         let source = SourceConfig {
             group: group.id.clone(),
-            instance: Some(member),
+            instance: Some(member.clone()),
             subscription: Subscription { topics, patterns },
             start,
             commits: !transactional,
             // State belongs to a partition's number: who has one has it of every topic.
             assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
+            // Who wants to read its state finds the address there.
+            client_id: matches!(group.work, Work::Keep(_)).then(|| self.here.client_id().to_owned()),
         };
         let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
         let transactional = || {
             let kafka = (&self.app.config.kafka, self.outside.cluster.clone());
             let seen = (state.clone(), self.outside.clock.clone());
-            let committer = Transactional::new(kafka, (&group.id, self.instance), source.membership(), seen);
+            let committer = Transactional::new(kafka, (&group.id, self.here.instance()), source.membership(), seen);
             committer.map_err(|error| wrong(error.to_string()))
         };
         let database = &self.outside.database;
@@ -217,6 +225,7 @@ impl Shared<'_> {
             Work::Keep(steps) => {
                 let local = self.local(&group.id)?;
                 stores = Some(Arc::new(local.clone()));
+                self.here.open(&group.id, member, local.clone());
                 let keeping = transactional()?.keeping(local, steps.stores());
                 vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
             }

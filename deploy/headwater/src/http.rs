@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`.
+//! `/livez`, `/readyz`, `/metrics`, and `/v1/state` (in `state/routes.rs`).
 
 use std::{
     net::SocketAddr,
@@ -20,6 +20,8 @@ use axum::{
 use headwater::States;
 use headwater_connectors::postgres::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::state::{self, Reading};
 
 /// How long the database may take to show that it is there; a probe waits no longer.
 const PING: Duration = Duration::from_secs(2);
@@ -83,13 +85,14 @@ impl Server {
     ///
     /// # Errors
     /// When the system does not say which address it is.
-    pub(crate) fn start(listener: TcpListener, health: Health) -> Result<Self> {
+    pub(crate) fn start(listener: TcpListener, health: Health, reading: Reading) -> Result<Self> {
         let addr = listener.local_addr()?;
         let routes = Router::new()
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .with_state(health);
+            .with_state(health)
+            .merge(state::routes(reading));
         let (stop, mut stopped) = watch::channel(false);
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -98,7 +101,7 @@ impl Server {
             };
             axum::serve(listener, routes).with_graceful_shutdown(stopped).await
         });
-        tracing::info!(%addr, "listening for /livez, /readyz and /metrics");
+        tracing::info!(%addr, "listening for /livez, /readyz, /metrics and /v1/state");
         Ok(Self { addr, stop, task })
     }
 

@@ -41,6 +41,7 @@ mod instance;
 mod lag;
 mod outside;
 mod reader;
+mod state;
 
 mod logs;
 mod output;

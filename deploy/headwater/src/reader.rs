@@ -55,6 +55,7 @@ impl Reader {
             start: Start::Earliest,
             commits: true,
             assignor: None,
+            client_id: None,
         };
         Ok(Self { source: KafkaSource::join(kafka, config)?, begin, starts: 0 })
     }

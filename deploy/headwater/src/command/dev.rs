@@ -25,6 +25,7 @@ use crate::{
     outside::Outside,
     program::{App, Program},
     signals::Stop,
+    state::{Here, Reading},
 };
 
 /// How long the groups may take to join, once the stack runs.
@@ -86,15 +87,16 @@ async fn on(
     }
     let states = States::with_spans(app.spans.clone());
     let health = Health::new(states.clone(), Some(outside.database.clone()));
-    let server = Server::start(listener, health.clone())?;
+    let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
+    let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let server = Server::start(listener, health.clone(), Reading::new(&app, &outside, Some(here.clone()))?)?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {
         announce(arguments, &lines)?;
         stop.requested().await;
         Ok(())
     } else {
-        let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
-        let mut groups = Groups::start(&app, &outside, instance.name(), &app.groups, &states)?;
+        let mut groups = Groups::start(&app, &outside, &here, &app.groups, &states)?;
         let worked = tokio::select! {
             worked = work(&app, &outside, &health, arguments, &lines) => worked,
             () = stop.requested() => Ok(()),

@@ -24,6 +24,7 @@ use headwater_connectors::{
 };
 use uuid::Uuid;
 
+pub(super) use self::text::{WIDE, note, plain};
 use super::standing;
 use crate::{
     INTERRUPTED,

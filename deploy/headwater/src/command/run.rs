@@ -13,6 +13,7 @@ use crate::{
     outside::Outside,
     program::{Bounded, Program},
     signals::Stop,
+    state::{Here, Reading},
 };
 
 pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
@@ -23,8 +24,11 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let outside = Outside::new(&app)?;
     let states = States::with_spans(app.spans.clone());
     let health = Health::new(states.clone(), chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone()));
-    let server = Server::start(Server::listen(app.config.http.addr).await?, health.clone())?;
-    let mut groups = Groups::start(&app, &outside, instance.name(), &chosen, &states)?;
+    let listener = Server::listen(app.config.http.addr).await?;
+    let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let reading = Reading::new(&app, &outside, Some(here.clone()))?;
+    let server = Server::start(listener, health.clone(), reading)?;
+    let mut groups = Groups::start(&app, &outside, &here, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
     tokio::select! {
         () = stop.requested() => {}

@@ -235,6 +235,10 @@ fn later(config: &Config) -> Vec<String> {
     if config.prefix.starts_with("events.") {
         problems.push("prefix: what begins with `events.` are topics of events: choose another one".to_owned());
     }
+    let advertise = &config.http.advertise;
+    if !advertise.is_empty() && !crate::state::is_address(advertise) {
+        problems.push("http.advertise must be a host and a port such as 10.0.0.7:8080".to_owned());
+    }
     let topology = config.topology;
     if topology.partitions < 1 || topology.replication < 1 || topology.min_insync_replicas < 1 {
         problems.push("topology.partitions, replication and min_insync_replicas must be at least 1".to_owned());

@@ -1,0 +1,134 @@
+//! The stateful groups of the pipeline and their stores: what can be read, and what is said of everything else.
+
+use std::{collections::BTreeMap, fmt};
+
+use headwater::{ConsumerGroup, Owned, Steps, Work};
+
+use super::answer::{Refusal, Why};
+use crate::{config::nearest, program::Bounded};
+
+/// Every stateful group.
+pub(crate) struct Known(Vec<Keeping>);
+
+struct Keeping {
+    name: String,
+    id: String,
+    stores: Vec<Store>,
+}
+
+/// A store of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Store {
+    /// The group's id.
+    pub(crate) group: String,
+    pub(crate) name: &'static str,
+    /// The topic that has as many partitions as the store.
+    pub(super) changelog: String,
+    /// The topics whose partition of a number brings that number's state: who reads it has the state.
+    pub(super) feeds: Vec<String>,
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.group, self.name)
+    }
+}
+
+impl Known {
+    pub(super) fn of(groups: &[Bounded]) -> Self {
+        let keeping = groups.iter().filter_map(|bounded| match &bounded.group.work {
+            Work::Keep(steps) => Some(Keeping {
+                name: bounded.group.name.clone(),
+                id: bounded.group.id.clone(),
+                stores: stores(&bounded.group, steps),
+            }),
+            _ => None,
+        });
+        Self(keeping.collect())
+    }
+
+    /// The ids of the groups.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.0.iter().map(|group| group.id.clone()).collect()
+    }
+
+    /// The stores of a group, by its id.
+    pub(super) fn stores(&self, id: &str) -> &[Store] {
+        self.0.iter().find(|group| group.id == id).map_or(&[], |group| &group.stores)
+    }
+
+    /// The id of the group of this name, with or without the prefix.
+    ///
+    /// # Errors
+    /// That there is none, with those there are.
+    pub(crate) fn group(&self, name: &str) -> Result<&str, Refusal> {
+        self.find(name).map(|group| group.id.as_str())
+    }
+
+    /// The store of this name of the group of this name.
+    ///
+    /// # Errors
+    /// That there is none, with those there are.
+    pub(crate) fn store(&self, group: &str, name: &str) -> Result<&Store, Refusal> {
+        let group = self.find(group)?;
+        group.stores.iter().find(|store| store.name == name).ok_or_else(|| {
+            let names = group.stores.iter().map(|store| store.name).collect();
+            missing(&format!("group {} has no store `{name}`", group.id), name, names)
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<&Keeping, Refusal> {
+        self.0.iter().find(|group| group.name == name || group.id == name).ok_or_else(|| {
+            let names = self.0.iter().map(|group| group.name.as_str()).collect();
+            missing(&format!("there is no group `{name}` that keeps state"), name, names)
+        })
+    }
+}
+
+fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
+    let hint = match nearest(name, &names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.is_empty() => "the pipeline has none".to_owned(),
+        None => format!("there are {}", names.join(", ")),
+    };
+    Why::Unknown.because(format!("{what}; {hint}"))
+}
+
+fn stores(group: &ConsumerGroup, steps: &Steps) -> Vec<Store> {
+    let owned = Owned::of(&group.id);
+    let mut anew: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for step in steps.keyed_anew() {
+        anew.entry(step.processor.store()).or_default().push(owned.repartition(&step.name));
+    }
+    let store = |name: &'static str| Store {
+        group: group.id.clone(),
+        name,
+        changelog: owned.changelog(name),
+        // Inputs that are keyed anew may have other numbers of partitions, and so other owners.
+        feeds: anew.get(name).cloned().unwrap_or_else(|| group.subscription.topics.clone()),
+    };
+    steps.stores().into_iter().map(store).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A store that topic `t` brings.
+    pub(in crate::state) fn store() -> Store {
+        Store { group: "shop.g".to_owned(), name: "spend", changelog: "c".to_owned(), feeds: vec!["t".to_owned()] }
+    }
+
+    /// Red when a group is found by its id alone or its name alone, or what there is instead is not said.
+    #[test]
+    fn groups_and_stores_are_found_or_named() {
+        let group = Keeping { name: "g".to_owned(), id: "shop.g".to_owned(), stores: vec![store()] };
+        let known = Known(vec![group]);
+        assert_eq!(known.store("g", "spend"), known.store("shop.g", "spend"));
+        assert!(known.store("g", "spend").is_ok());
+        let why = known.store("x.y", "spend").unwrap_err();
+        assert!(why.status() == 404 && why.to_string().ends_with("there are g"), "{why}");
+        let why = known.store("g", "spent").unwrap_err().to_string();
+        assert_eq!(why, "group shop.g has no store `spent`; did you mean `spend`?");
+    }
+}
