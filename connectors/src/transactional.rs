@@ -111,7 +111,7 @@ impl Transactional {
         }
         let changes = Changes::of(unit, &self.owned);
         let markers = unit.markers.iter().map(|marker| &marker.record);
-        let records: Vec<Outgoing> = unit.outgoing.iter().chain(markers).chain(&changes.records).cloned().collect();
+        let records: Vec<&Outgoing> = unit.outgoing.iter().chain(markers).chain(&changes.records).collect();
         let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         match self.transactions.commit(&records, &offsets, &self.membership).await {
             Ok(sent) => {

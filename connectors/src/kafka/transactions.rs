@@ -15,6 +15,7 @@ mod life;
 mod reports;
 
 use std::{
+    borrow::Borrow,
     collections::BTreeSet,
     fmt,
     sync::Arc,
@@ -142,12 +143,14 @@ impl Transactions {
     ///
     /// # Errors
     /// Every variant of [`TransactionError`]. It ends within `kafka.producer.transaction_timeout` and some 12 s.
-    pub async fn commit(
+    pub async fn commit<R: Borrow<Outgoing> + Sync>(
         &mut self,
-        records: &[Outgoing],
+        records: &[R],
         offsets: &[Position],
         membership: &Membership,
     ) -> Result<Sent, TransactionError> {
+        let records: Vec<&Outgoing> = records.iter().map(Borrow::borrow).collect();
+        let records = records.as_slice();
         self.begin().await?;
         if records.is_empty() && offsets.is_empty() {
             return Ok(Sent::default());
@@ -175,7 +178,7 @@ impl Transactions {
 
     async fn attempt(
         &mut self,
-        records: &[Outgoing],
+        records: &[&Outgoing],
         offsets: Option<Offsets>,
         alone: &BTreeSet<usize>,
     ) -> Result<Sent, Setback> {
@@ -198,7 +201,7 @@ impl Transactions {
     }
 
     /// Takes back what an attempt has left, and says what became of it.
-    async fn undo(&mut self, setback: Setback, records: &[Outgoing], since: Instant) -> TransactionError {
+    async fn undo(&mut self, setback: Setback, records: &[&Outgoing], since: Instant) -> TransactionError {
         match setback {
             Setback::Stuck => {
                 self.abandon();
@@ -232,13 +235,13 @@ impl Transactions {
     }
 
     /// What records failed of, as an error of the unit.
-    fn refused(&self, mut faults: Vec<(usize, Fault)>, records: &[Outgoing]) -> TransactionError {
+    fn refused(&self, mut faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> TransactionError {
         // What was purged along with another is not the reason.
         faults.sort_by_key(|(_, fault)| matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight)));
         let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
         another.for_each(|(index, _)| self.counts.forget(&records[*index].topic));
         let described: Vec<_> =
-            faults.into_iter().map(|(index, fault)| fault.describe(index, &records[index], self.max_bytes)).collect();
+            faults.into_iter().map(|(index, fault)| fault.describe(index, records[index], self.max_bytes)).collect();
         let worst = described.iter().find(|error| error.permanent).or(described.first());
         match worst {
             Some(error) if error.permanent => {
@@ -365,7 +368,7 @@ impl Transactions {
     }
 
     /// Learns how many partitions those topics have whose partition a record names, before anything is under way.
-    async fn count(&self, records: &[Outgoing]) -> Result<(), TransactionError> {
+    async fn count(&self, records: &[&Outgoing]) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
         for (index, record) in records.iter().enumerate() {
             while record.partition.is_some() && self.counts.get(&record.topic).is_none() {

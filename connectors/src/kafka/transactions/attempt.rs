@@ -83,7 +83,7 @@ impl Offsets {
 pub(super) struct Batch<'a> {
     pub(super) life: &'a Life,
     pub(super) counts: &'a Counts,
-    pub(super) records: &'a [Outgoing],
+    pub(super) records: &'a [&'a Outgoing],
     /// Those that travel in batches of their own, so that what is refused is refused alone.
     pub(super) alone: &'a BTreeSet<usize>,
     pub(super) deadline: Instant,
