@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::{process::Command, time::timeout};
 
-use crate::{engine, forward, meter::Measured, place::Place, unnest};
+use crate::{engine, forward, meter::Measured, place::Place, state, unnest};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,6 +26,12 @@ pub(crate) enum Contender {
     EngineSink,
     /// The same over two connections, each with half of the partitions.
     EngineSink2,
+    /// The engine with a stateful step that counts, exactly once.
+    Count,
+    /// What is left of its state without the disk: its changelog is read, and nothing done.
+    ReadChangelog,
+    /// The same, and its state restored from it.
+    Restore,
 }
 
 /// Those that make receipts; the first is the reference.
@@ -50,6 +56,9 @@ impl Contender {
             Self::Unnest => unnest::run(place),
             Self::EngineSink => engine::write(place, 1),
             Self::EngineSink2 => engine::write(place, 2),
+            Self::Count => engine::count(place),
+            Self::ReadChangelog => state::read(place),
+            Self::Restore => state::restore(place),
         }
     }
 
@@ -63,7 +72,7 @@ impl Contender {
         match self {
             Self::EngineTraced1 => Some("0.01"),
             Self::EngineTraced100 => Some("1"),
-            Self::Loop | Self::Engine | Self::Unnest | Self::EngineSink | Self::EngineSink2 => None,
+            _ => None,
         }
     }
 
@@ -79,10 +88,17 @@ impl Contender {
                 .env("OTEL_TRACES_SAMPLER", "traceidratio")
                 .env("OTEL_TRACES_SAMPLER_ARG", ratio);
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let output = timeout(limit, child.wait_with_output()).await;
-        let output = output.with_context(|| format!("{name} was not done after {limit:?} and was killed"))??;
-        ensure!(output.status.success(), "{name} failed: {}", output.status);
-        serde_json::from_slice(&output.stdout).with_context(|| format!("{name} told no result"))
+        result(&name, command.stdin(Stdio::null()), limit).await
     }
+}
+
+/// Runs a program that does the work, and reads from its output what that cost.
+pub(crate) async fn result(name: &str, command: &mut Command, limit: Duration) -> Result<Measured> {
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    // Held open: its end tells the program that nobody waits for it any more.
+    let _input = child.stdin.take();
+    let output = timeout(limit, child.wait_with_output()).await;
+    let output = output.with_context(|| format!("{name} was not done after {limit:?} and was killed"))??;
+    ensure!(output.status.success(), "{name} failed: {}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{name} told no result"))
 }

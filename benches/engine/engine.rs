@@ -12,16 +12,17 @@ use anyhow::{Context, Result, ensure};
 use headwater::{
     CommitError, Committed, ConsumerGroup, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
     TopicPartition, Tracing, Unit, Work, Worker,
-    ports::{BoxFuture, Committer, Control, Fetched, From, Source},
+    ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
 };
 use headwater_connectors::{
-    Lettered,
+    Lettered, Transactional,
     kafka::{
-        Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start, Subscription,
-        TopicSpec,
+        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
+        Subscription, TopicSpec,
     },
     otlp::{Otlp, OtlpConfig},
     postgres,
+    state::{LocalStore, StateConfig},
 };
 use headwater_processors::send_receipt;
 use headwater_schemas::PaymentCompleted;
@@ -34,10 +35,17 @@ use crate::{
     ground::{PARTITIONS, sink},
     meter::{Measured, Meter},
     place::Place,
+    state,
 };
 
 /// How long a sink gathers by default: see `defaults.toml`.
 const SINK_LINGER: Duration = Duration::from_millis(100);
+/// The bounds of a Kafka transaction by default, and of what is under way: as much again while one is committed.
+const TRANSACTION_LINGER: Duration = Duration::from_millis(100);
+const TRANSACTION_RECORDS: usize = 50_000;
+const TRANSACTION_BYTES: usize = 32 << 20;
+/// The member's name.
+const INSTANCE: &str = "bench";
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
@@ -49,6 +57,19 @@ pub(crate) fn process(place: &Place) -> Result<Measured> {
 pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
     run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() }, connections)
+}
+
+/// Counts the payments of each key, exactly once, until as many events of it are committed.
+pub(crate) fn count(place: &Place) -> Result<Measured> {
+    let settings = Settings {
+        linger: TRANSACTION_LINGER,
+        batch_records: TRANSACTION_RECORDS,
+        batch_bytes: TRANSACTION_BYTES,
+        in_flight: 2 * TRANSACTION_RECORDS,
+        in_flight_bytes: 2 * TRANSACTION_BYTES,
+        ..Settings::default()
+    };
+    run(place, &state::pipeline(), settings, 1)
 }
 
 fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usize) -> Result<Measured> {
@@ -103,6 +124,19 @@ async fn parts(
     let publisher = || KafkaPublisher::new(producer.clone());
     let watched =
         |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
+    let (topics, patterns) = group.reads();
+    let keeps = matches!(group.work, Work::Keep(_));
+    let source = SourceConfig {
+        group: group.id.clone(),
+        instance: Some(INSTANCE.to_owned()),
+        subscription: Subscription { topics, patterns },
+        start: Start::Earliest,
+        commits: !keeps,
+        assignor: keeps.then_some(Assignor::Range),
+        client_id: None,
+    };
+    let source = KafkaSource::join(&kafka, source)?;
+    let (clock, mut stores) = (Arc::new(SystemClock::default()), None);
     let committers = match &group.work {
         Work::Sink(sink) => {
             let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
@@ -112,22 +146,20 @@ async fn parts(
             };
             (0..connections).map(one).collect::<Result<_>>()?
         }
-        Work::Process(_) | Work::Keep(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
+        Work::Keep(steps) => {
+            let local =
+                LocalStore::open(&place.state, &StateConfig { cache_bytes: place.cache, ..StateConfig::default() })?;
+            stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
+            let seen = (Arc::default(), clock.clone() as Arc<dyn Clock>);
+            let member = (&*group.id, INSTANCE);
+            let committer = Transactional::new((&kafka, cluster), member, source.membership(), seen)?;
+            vec![watched(Box::new(committer.keeping(local, steps.stores())?))]
+        }
+        Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
-    let (topics, patterns) = group.reads();
-    let source = SourceConfig {
-        group: group.id.clone(),
-        instance: Some("bench".to_owned()),
-        subscription: Subscription { topics, patterns },
-        start: Start::Earliest,
-        commits: true,
-        assignor: None,
-        client_id: None,
-    };
-    let clock = Arc::new(SystemClock::default());
     Ok(Parts {
-        stores: None,
-        source: Box::new(Watched { inner: Box::new(KafkaSource::join(&kafka, source)?), gauge: gauge.clone() }),
+        stores,
+        source: Box::new(Watched { inner: Box::new(source), gauge: gauge.clone() }),
         committers,
         catalogue: Arc::new(pipeline.catalogue().clone()),
         settings,
@@ -148,7 +180,13 @@ async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &Settin
     let config = [("message.timestamp.type", "LogAppendTime"), ("max.message.bytes", &size)];
     let config: Vec<_> = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let spec = |name| TopicSpec { name, partitions: PARTITIONS, replication: 1, config: config.clone() };
-    cluster.apply(&names.map(spec).collect::<Vec<_>>()).await?;
+    let mut specs: Vec<_> = names.map(&spec).collect();
+    if let Work::Keep(steps) = &group.work {
+        let compacted = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
+        let changelog = |store| TopicSpec { config: compacted.clone(), ..spec(owned.changelog(store)) };
+        specs.extend(steps.stores().into_iter().map(changelog));
+    }
+    cluster.apply(&specs).await?;
     Ok(())
 }
 

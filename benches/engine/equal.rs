@@ -20,6 +20,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Where the partitions of a topic end.
 pub(crate) struct Ends(Vec<i64>);
 
+impl Ends {
+    /// Each partition with the offset that comes next.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i32, i64)> {
+        (0..).zip(self.0.iter().copied())
+    }
+}
+
 /// Records by key and partition: value and headers, byte for byte.
 pub(crate) type Records = BTreeMap<(Vec<u8>, i32), Vec<(Vec<u8>, Headers)>>;
 type Headers = Vec<(String, Option<Vec<u8>>)>;

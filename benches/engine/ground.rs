@@ -1,6 +1,7 @@
 //! What every contender finds: topics, schemas, tables, and the payments.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use headwater_benches::payment;
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, TopicSpec},
     postgres,
+    state::StateConfig,
 };
 use headwater_dev::Endpoints;
 use headwater_schemas::{PaymentCompleted, ReceiptRequested};
@@ -27,7 +29,10 @@ use rdkafka::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::place::{Place, subject};
+use crate::{
+    place::{Place, subject},
+    state::Counted,
+};
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: i32 = 6;
@@ -47,6 +52,8 @@ pub(crate) struct Ground {
     payment_schema: u32,
     /// Payments on the topic.
     payments: u64,
+    /// Bytes of memory for keyed state, where it is not the default.
+    pub(crate) cache: usize,
     /// Places given out.
     places: u32,
 }
@@ -69,12 +76,14 @@ impl Ground {
             cluster,
             payment_schema: 0,
             payments: 0,
+            cache: StateConfig::default().cache_bytes,
             places: 0,
         };
-        ground.topics(&["events.payment", "events.receipt", "loop.receipt"]).await?;
+        ground.topics(&["events.payment", "events.receipt", "loop.receipt", "events.count", "streams.count"]).await?;
         let registry = ground.at("", 0).schemas()?;
         ground.payment_schema = registry.register(&subject::<PaymentCompleted>(), PaymentCompleted::SCHEMA).await?;
         registry.register(&subject::<ReceiptRequested>(), ReceiptRequested::SCHEMA).await?;
+        registry.register(&subject::<Counted>(), Counted::SCHEMA).await?;
         Ok(ground)
     }
 
@@ -100,14 +109,21 @@ impl Ground {
             output: "loop.receipt".to_owned(),
             group: name.to_owned(),
             table: name.replace('-', "_"),
+            state: self.data.join("kept").join(name),
+            cache: self.cache,
             records,
         }
     }
 
-    /// A place where nobody was before: a new group that reads every payment, and an empty table.
-    pub(crate) async fn fresh(&mut self) -> Result<Place> {
+    /// A place where nobody was before: a new group that reads every payment, without state.
+    pub(crate) fn next(&mut self) -> Place {
         self.places += 1;
-        let place = self.at(&format!("bench-{}", self.places), self.payments);
+        self.at(&format!("bench-{}", self.places), self.payments)
+    }
+
+    /// The same with an empty table.
+    pub(crate) async fn fresh(&mut self) -> Result<Place> {
+        let place = self.next();
         let schema = WriterSchema::parse(self.payment_schema, PaymentCompleted::SCHEMA, &[])?;
         self.database.apply_table(&sink(&place.table), &schema).await?;
         Ok(place)
@@ -146,10 +162,21 @@ impl Ground {
         Ok(sqlx::query_scalar(sql).fetch_one(&mut conn).await?)
     }
 
-    /// Fills the topic up to so many payments, with the headers that an event of ours has or with none.
+    /// Fills the topic up to so many payments, with the headers that an event of ours has or with none, each of an order of
+    /// its own.
     pub(crate) async fn fill(&mut self, payments: u64, bare: bool) -> Result<()> {
+        self.fill_with(payments, bare, |number| format!("order-{number:09}")).await
+    }
+
+    /// The same, where a function says the order of each, which is its key.
+    pub(crate) async fn fill_with(
+        &mut self,
+        payments: u64,
+        bare: bool,
+        order: impl Fn(u64) -> String + Send + 'static,
+    ) -> Result<()> {
         let (from, schema, place) = (self.payments, self.payment_schema, self.at("", 0));
-        tokio::task::spawn_blocking(move || fill(&place, schema, from..payments, bare)).await??;
+        tokio::task::spawn_blocking(move || fill(&place, schema, from..payments, bare, order)).await??;
         self.payments = payments.max(from);
         Ok(())
     }
@@ -169,7 +196,7 @@ pub(crate) fn sink(table: &str) -> Sink {
     Sink::of::<PaymentCompleted>(table).key("payment_id")
 }
 
-fn fill(place: &Place, schema: u32, numbers: std::ops::Range<u64>, bare: bool) -> Result<()> {
+fn fill(place: &Place, schema: u32, numbers: Range<u64>, bare: bool, order: impl Fn(u64) -> String) -> Result<()> {
     let encoder = Encoder::new(schema, PaymentCompleted::SCHEMA)?;
     let mut settings = place.client();
     settings
@@ -182,7 +209,7 @@ fn fill(place: &Place, schema: u32, numbers: std::ops::Range<u64>, bare: bool) -
     for number in numbers {
         let mut payment = payment();
         payment.payment_id = format!("pay-{number:09}");
-        payment.order_id = format!("order-{number:09}");
+        payment.order_id = order(number);
         payment.customer_id = format!("customer-{:04}", number % 1_000);
         let value = encoder.encode(&payment)?;
         let mut record = BaseRecord::to(&place.topic).key(payment.key()).payload(&value);

@@ -25,6 +25,7 @@ mod ground;
 mod memory;
 mod meter;
 mod rounds;
+mod state;
 
 use std::{io::Write as _, path::PathBuf};
 
@@ -36,7 +37,7 @@ use tokio::{
     sync::watch,
 };
 
-use self::{contender::Contender, ground::Ground, place::Place, rounds::Size};
+use self::{contender::Contender, ground::Ground, place::Place, rounds::Size as Records, state::Size};
 
 /// The allocator that the program is shipped with, for the loops as well.
 #[global_allocator]
@@ -51,13 +52,13 @@ struct Arguments {
     #[arg(long)]
     full: bool,
     /// A few records and no figures: whether everything works, and whether all contenders do the same.
-    #[arg(long)]
+    #[arg(long, global = true)]
     check: bool,
     /// Payments without headers, as a foreign producer may send them.
-    #[arg(long)]
+    #[arg(long, global = true)]
     bare: bool,
     /// What cargo says to a bench.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
@@ -70,6 +71,8 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
+    /// Keyed state, exactly once, beside Kafka Streams.
+    State(Size),
     /// Fills a topic, prints the command of each contender, and waits for Ctrl-C.
     Stack,
 }
@@ -113,11 +116,15 @@ async fn with_stack(arguments: &Arguments) -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments, mut ground: Ground) -> Result<()> {
-    let size = if arguments.full { Size::FULL } else { Size::USUAL };
+    let size = if arguments.full { Records::FULL } else { Records::USUAL };
     if matches!(arguments.command, Some(Action::Stack)) {
         ground.fill(size.records, arguments.bare).await?;
         rounds::commands(&mut ground).await?;
         return std::future::pending().await;
+    }
+    if let Some(Action::State(size)) = &arguments.command {
+        let table = state::run(&mut ground, size, arguments.check, arguments.bare).await?;
+        return Ok(write!(std::io::stdout(), "{table}")?);
     }
     rounds::check(&mut ground, arguments.bare).await?;
     if arguments.check {

@@ -52,6 +52,12 @@ impl Measured {
     pub(crate) fn cpu_per_million(&self) -> f64 {
         self.cpu_seconds / per(self.records, 1e6)
     }
+
+    /// How often its memory at its highest is the other's.
+    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+    pub(crate) fn peak_ratio(&self, other: &Self) -> f64 {
+        self.peak_bytes as f64 / other.peak_bytes as f64
+    }
 }
 
 /// Exact: a bench has fewer records than a float counts.

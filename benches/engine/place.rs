@@ -1,4 +1,6 @@
-//! Where a contender works: the servers, and what on them is its own.
+//! Where a contender works: the servers, what on them is its own, and where its state is kept.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -34,6 +36,12 @@ pub(crate) struct Place {
     /// The table that a sink writes.
     #[arg(long)]
     pub(crate) table: String,
+    /// The folder of its keyed state.
+    #[arg(long)]
+    pub(crate) state: PathBuf,
+    /// Bytes of memory for its keyed state.
+    #[arg(long, default_value_t = 64 << 20)]
+    pub(crate) cache: usize,
     /// It ends when so many records are durable.
     #[arg(long)]
     pub(crate) records: u64,
@@ -42,8 +50,8 @@ pub(crate) struct Place {
 impl Place {
     /// The same as arguments of a command line.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let Self { kafka, registry, database, topic, output, group, table, records } = self;
-        let records = records.to_string();
+        let Self { kafka, registry, database, topic, output, group, table, state, cache, records } = self;
+        let (state, cache, records) = (state.display().to_string(), cache.to_string(), records.to_string());
         let named = [
             ("kafka", kafka),
             ("registry", registry),
@@ -52,6 +60,8 @@ impl Place {
             ("output", output),
             ("group", group),
             ("table", table),
+            ("state", &state),
+            ("cache", &cache),
             ("records", &records),
         ];
         named.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).clone()]).collect()

@@ -82,10 +82,7 @@ pub(crate) async fn check(ground: &mut Ground, bare: bool) -> Result<()> {
 pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<String> {
     say(&format!("{} payments are produced", size.records));
     ground.fill(size.records, bare).await?;
-    let mut table = format!(
-        "{:<18} {:>10} {:>8} {:>10} {:>7} {:>7}\n",
-        "contender", "records/s", "CPU-s/M", "peak MiB", "speed", "CPU"
-    );
+    let mut table = head();
     for class in [PROCESSORS, SINKS] {
         let mut results = vec![Vec::new(); class.len()];
         for round in 0..size.rounds {
@@ -95,7 +92,7 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
             }
         }
         let medians: Vec<Measured> = results.into_iter().map(median).collect();
-        class.iter().zip(&medians).for_each(|(contender, of)| line(&mut table, *contender, of, &medians[0]));
+        class.iter().zip(&medians).for_each(|(contender, of)| line(&mut table, &contender.name(), of, &medians[0]));
     }
     say(&format!("so far\n{table}"));
     say(&format!("headwater run works for {} s", WORK.as_secs()));
@@ -122,7 +119,7 @@ async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize
 }
 
 /// Of each figure its own median.
-fn median(results: Vec<Measured>) -> Measured {
+pub(crate) fn median(results: Vec<Measured>) -> Measured {
     let middle = |of: fn(&Measured) -> f64| {
         let mut values: Vec<f64> = results.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
@@ -138,12 +135,23 @@ fn median(results: Vec<Measured>) -> Measured {
     }
 }
 
-fn line(table: &mut String, contender: Contender, of: &Measured, reference: &Measured) {
+/// The table's first line.
+pub(crate) fn head() -> String {
+    format!(
+        "{:<22} {:>10} {:>8} {:>10} {:>7} {:>7} {:>7}\n",
+        "contender", "records/s", "CPU-s/M", "peak MiB", "speed", "CPU", "memory"
+    )
+}
+
+/// A contender's line: its figures, and how often they are those of the reference.
+pub(crate) fn line(table: &mut String, name: &str, of: &Measured, reference: &Measured) {
     let speed = of.rate() / reference.rate();
     let cpu = of.cpu_per_million() / reference.cpu_per_million();
-    let (name, rate, per_million, mib) = (contender.name(), of.rate(), of.cpu_per_million(), of.peak_bytes >> 20);
+    let memory = of.peak_ratio(reference);
+    let (rate, per_million, mib) = (of.rate(), of.cpu_per_million(), of.peak_bytes >> 20);
     // Writing to a string cannot fail.
-    let _ = writeln!(table, "{name:<18} {rate:>10.0} {per_million:>8.2} {mib:>10} {speed:>7.2} {cpu:>7.2}");
+    let _ =
+        writeln!(table, "{name:<22} {rate:>10.0} {per_million:>8.2} {mib:>10} {speed:>7.2} {cpu:>7.2} {memory:>7.2}");
 }
 
 /// Prints how each contender is run alone, twice: a group reads only once.

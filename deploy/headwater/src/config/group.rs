@@ -168,6 +168,35 @@ impl GroupConfig {
         self.retry.as_ref().map(|retry| retry.0.clone())
     }
 
+    /// These defaults as they are for groups of one kind.
+    fn of_kind(&self, kind: Kind, guarantee: Guarantee) -> Self {
+        let mut all = self.clone();
+        if guarantee == Guarantee::ExactlyOnce {
+            all.linger = self.transaction_linger;
+            (all.batch_records, all.batch_bytes) = (self.transaction_records, self.transaction_bytes);
+            // One transaction is gathered while another is committed.
+            let twice = |one: Option<usize>, standard| one.map(|one| one.saturating_mul(2)).max(standard);
+            all.in_flight = twice(self.transaction_records, self.in_flight);
+            all.in_flight_bytes = twice(self.transaction_bytes, self.in_flight_bytes);
+        }
+        if kind == Kind::Sink {
+            all.linger = self.sink_linger;
+        }
+        all
+    }
+
+    /// What stands in a group's section and belongs into the defaults.
+    fn misplaced(&self, place: &str) -> Vec<String> {
+        let only_defaults = [
+            ("transaction_linger", self.transaction_linger.is_some(), "linger"),
+            ("transaction_records", self.transaction_records.is_some(), "batch_records"),
+            ("transaction_bytes", self.transaction_bytes.is_some(), "batch_bytes"),
+            ("sink_linger", self.sink_linger.is_some(), "linger"),
+        ];
+        let set = only_defaults.into_iter().filter(|(_, is_set, _)| *is_set);
+        set.map(|(key, _, own)| format!("{place}.{key}: it stands in [defaults] only; a group has `{own}`")).collect()
+    }
+
     /// What is set here and says nothing to a sink.
     fn of_processors_only(&self) -> impl Iterator<Item = &'static str> {
         let set = [
@@ -238,20 +267,7 @@ impl Config {
                 Err(why) => problems.push(format!("{place}.breakers.{dependency}: {why}")),
             }
         }
-        let transactional = self.guarantee(name, kind) == Guarantee::ExactlyOnce;
-        let mut all_of_kind = all.clone();
-        if transactional {
-            all_of_kind.linger = all.transaction_linger;
-            (all_of_kind.batch_records, all_of_kind.batch_bytes) = (all.transaction_records, all.transaction_bytes);
-            // One transaction is gathered while another is committed.
-            let twice = |one: Option<usize>, standard| one.map(|one| one.saturating_mul(2)).max(standard);
-            all_of_kind.in_flight = twice(all.transaction_records, all.in_flight);
-            all_of_kind.in_flight_bytes = twice(all.transaction_bytes, all.in_flight_bytes);
-        }
-        if kind == Kind::Sink {
-            all_of_kind.linger = all.sink_linger;
-        }
-        let all = &all_of_kind;
+        let all = &all.of_kind(kind, self.guarantee(name, kind));
         let settings = Settings {
             concurrency: own.concurrency.or(policy.concurrency).or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
@@ -291,19 +307,9 @@ impl Config {
         } else if own.sink_connections.is_some() {
             problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
         }
-        let only_defaults = [
-            ("transaction_linger", own.transaction_linger.is_some(), "linger"),
-            ("transaction_records", own.transaction_records.is_some(), "batch_records"),
-            ("transaction_bytes", own.transaction_bytes.is_some(), "batch_bytes"),
-        ];
-        for (key, _, instead) in only_defaults.into_iter().filter(|(_, is_set, _)| *is_set) {
-            problems.push(format!("{place}.{key}: it stands in [defaults] only; a group has `{instead}`"));
-        }
+        problems.extend(own.misplaced(&place));
         if kind == Kind::Stateful && own.delivery == Some(Guarantee::AtLeastOnce) {
             problems.push(format!("{place}.delivery: a stateful group is exactly once"));
-        }
-        if own.sink_linger.is_some() {
-            problems.push(format!("{place}.sink_linger: it stands in [defaults] only; a group has `linger`"));
         }
         if !all.breakers.is_empty() {
             problems.push(

@@ -26,6 +26,9 @@ const PARTITIONS: i32 = 6;
 /// Records that a source hands over at once.
 const BATCH: usize = 100;
 
+/// What a store keeps, by key.
+type Keys = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+
 /// Topics, tables and committed positions.
 pub(super) struct Broker {
     contents: Mutex<Contents>,
@@ -38,7 +41,7 @@ struct Contents {
     rows: BTreeMap<String, Vec<Row>>,
     positions: BTreeMap<(String, TopicPartition), i64>,
     /// By group, store and partition.
-    states: BTreeMap<(String, String, i32), BTreeMap<Arc<[u8]>, Arc<[u8]>>>,
+    states: BTreeMap<(String, String, i32), Keys>,
     waiting: Vec<Waker>,
 }
 
