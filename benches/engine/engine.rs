@@ -42,8 +42,8 @@ use crate::{
 const SINK_LINGER: Duration = Duration::from_millis(100);
 /// The bounds of a Kafka transaction by default, and of what is under way: as much again while one is committed.
 const TRANSACTION_LINGER: Duration = Duration::from_millis(100);
-const TRANSACTION_RECORDS: usize = 50_000;
-const TRANSACTION_BYTES: usize = 32 << 20;
+const TRANSACTION_RECORDS: usize = 10_000;
+const TRANSACTION_BYTES: usize = 16 << 20;
 /// The member's name.
 const INSTANCE: &str = "bench";
 const LAST_SPANS: Duration = Duration::from_secs(3);
