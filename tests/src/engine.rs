@@ -165,7 +165,10 @@ impl Engine {
             };
             let mut stopped = stopped.clone();
             let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-            async move { Worker::build(parts).await?.run(stop).await }
+            async move {
+                let run = async { Worker::build(parts).await?.run(stop).await };
+                run.await.inspect_err(|error| tracing::error!(%error, "a group has ended"))
+            }
         };
         let groups = pipeline.groups(&prefix).into_iter();
         let workers = groups.filter(|group| group.owned().is_some()).map(worker).collect();
