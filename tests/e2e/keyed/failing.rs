@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Pipeline, Policy, Result, partition_for, with};
+use headwater::{
+    KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Pipeline, Policy, Result, partition_for, with,
+};
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Raw, eventually};
 

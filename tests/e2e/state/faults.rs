@@ -1,6 +1,6 @@
 //! A zombie, a broker that freezes, and kills while state is restored.
 
-use std::time::Duration;
+use std::{fs::DirEntry, path::Path, time::Duration};
 
 use headwater::partition_for;
 use headwater_connectors::state::{LocalStore, StateConfig};
@@ -107,10 +107,7 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
     for n in 0..keys {
         let key = customer(n).into_bytes();
         let partition = Some(partition_for(&key, partitions));
-        shop.foreign.send_raw(
-            &changelog,
-            &Raw { partition, key: Some(key), value: value.clone(), ..Raw::default() },
-        );
+        shop.foreign.send_raw(&changelog, &Raw { partition, key: Some(key), value: value.clone(), ..Raw::default() });
     }
     shop.foreign.flush();
 
@@ -123,8 +120,8 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
     while struck < strikes {
         patience.next().expect("some kills strike in the middle");
         let mut process = Process::start(PROGRAM, &shop.space, "one", &args, &slow);
-        eventually("there is a disk", SOON, async || dir.exists()).await;
-        sleep(Duration::from_millis(200 + struck * 50)).await;
+        let before = size(&dir);
+        eventually("it writes what it restores", SOON, async || size(&dir) > before + 500_000).await;
         process.kill().await;
         let disk = LocalStore::open(&dir, &StateConfig::default()).expect("a disk that opens");
         let reached = |partition| disk.checkpoint("totals", partition).expect("it reads").map_or(0, |at| at.next);
@@ -149,4 +146,16 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
         assert_eq!(totals[customer], [(4, cents + 7)], "{customer}");
     }
     assert!(process.stop().await.success(), "{}", process.log());
+}
+
+/// Bytes of the files in a folder and those in it.
+fn size(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    // One that is gone meanwhile has none.
+    let of = |entry: DirEntry| match entry.metadata() {
+        Ok(file) if file.is_dir() => size(&entry.path()),
+        Ok(file) => file.len(),
+        Err(_) => 0,
+    };
+    entries.map(of).sum()
 }
