@@ -137,6 +137,8 @@ impl Worker {
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
+        // A stateful group has no retry topics: what waits there would be overtaken by later changes of its key.
+        let order = if matches!(group.work, Work::Keep(_)) { Order::Partition } else { settings.order };
         let step = Step {
             owned: Owned::of(&group.id),
             states: states(&group, stores)?,
@@ -149,7 +151,7 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), settings.order, tracing.clone()),
+            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), order, tracing.clone()),
             tracing,
             source: ids::emitted_source(&group.name),
             circuits,
