@@ -15,6 +15,7 @@ mod delivery;
 mod dev;
 mod dlq;
 mod flood;
+mod keyed;
 mod letters;
 mod load;
 mod offsets;

@@ -1,5 +1,7 @@
 //! Keyed state on real servers: exactly once through kills, restored anywhere, and readable.
 
+mod faults;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
@@ -35,7 +37,10 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) async fn new(name: &str) -> Self {
-        let space = crate::space(name).await;
+        Self::of(crate::space(name).await).await
+    }
+
+    async fn of(space: Space) -> Self {
         let (topic, foreign, payments) = applied(&space, 6, CONFIG).await;
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
         Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0 }

@@ -1,6 +1,6 @@
 //! The engine in the test's own process, over the real connectors: for processors that share memory with the test.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use headwater::{
     GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError,
@@ -36,6 +36,8 @@ pub struct Group {
     pub tracing: Tracing,
     /// Connections over which each sink writes.
     pub sink_connections: usize,
+    /// Whether processors without state commit Kafka transactions too.
+    pub exactly_once: bool,
 }
 
 impl Group {
@@ -48,7 +50,13 @@ impl Group {
             start: Start::Earliest,
             tracing: Tracing::default(),
             sink_connections: 1,
+            exactly_once: false,
         }
+    }
+
+    /// Where the state of a stateful group is kept on the disk.
+    pub fn dir(&self, space: &Space, group: &str) -> PathBuf {
+        space.dir.join("state").join(self.instance.as_deref().unwrap_or("one")).join(group)
     }
 
     /// Makes the topics that the groups of a pipeline own, as `topology apply` does, for records of at most so many bytes.
@@ -109,33 +117,35 @@ impl Engine {
         let worker = |group: headwater::ConsumerGroup| {
             let (topics, patterns) = group.reads();
             let subscription = Subscription { topics, patterns };
+            let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
+            let transactional = exactly_once || matches!(group.work, Work::Keep(_));
             let source = SourceConfig {
                 group: group.id.clone(),
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
                 subscription,
                 start: how.start,
-                commits: !matches!(group.work, Work::Keep(_)),
+                commits: !transactional,
                 assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
                 client_id: None,
             };
             let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
-            let local = |group: &str| {
-                let dir = space.dir.join("state").join(how.instance.as_deref().unwrap_or("one")).join(group);
-                LocalStore::open(&dir, &StateConfig::default()).expect("a local store")
-            };
+            let local =
+                |group: &str| LocalStore::open(&how.dir(space, group), &StateConfig::default()).expect("a local store");
             let mut stores: Option<Arc<dyn Stores>> = None;
+            let exact = || {
+                let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
+                let member = (&*group.id, how.instance.as_deref().unwrap_or("one"));
+                let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
+                Transactional::new(kafka, member, source.membership(), seen).expect("a valid committer")
+            };
             let parts = headwater::Parts {
                 committers: match &group.work {
+                    Work::Process(_) if exactly_once => vec![Box::new(exact())],
                     Work::Process(_) => vec![Box::new(publisher())],
                     Work::Keep(steps) => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
-                        let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
-                        let member = (&*group.id, how.instance.as_deref().unwrap_or("one"));
-                        let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
-                        let committer = Transactional::new(kafka, member, source.membership(), seen);
-                        let committer = committer.and_then(|committer| committer.keeping(local, steps.stores()));
-                        vec![Box::new(committer.expect("a valid committer"))]
+                        vec![Box::new(exact().keeping(local, steps.stores()).expect("a valid committer"))]
                     }
                     Work::Sink(sink) => {
                         let sink = || database.sink(&group.id, sink.clone()).expect("a valid sink");
@@ -156,7 +166,10 @@ impl Engine {
             };
             let mut stopped = stopped.clone();
             let stop = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-            async move { Worker::build(parts).await?.run(stop).await }
+            async move {
+                let run = async { Worker::build(parts).await?.run(stop).await };
+                run.await.inspect_err(|error| tracing::error!(%error, "a group has ended"))
+            }
         };
         let groups = pipeline.groups(&prefix).into_iter();
         let workers = groups.filter(|group| group.owned().is_some()).map(worker).collect();

@@ -88,8 +88,18 @@ impl Foreign {
     /// # Panics
     /// When they cannot be made.
     pub fn new(space: &Space) -> Self {
+        // What librdkafka's own clients hash keys with.
+        Self::hashing(space, "consistent_random")
+    }
+
+    /// The same with another of librdkafka's partitioners, `murmur2_random` for Java's.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn hashing(space: &Space, partitioner: &str) -> Self {
         let bootstrap = space.endpoints.kafka_bootstrap.clone();
         let producer = ClientConfig::new()
+            .set("partitioner", partitioner)
             .set("bootstrap.servers", &bootstrap)
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "200000")

@@ -66,8 +66,12 @@ impl Restorer {
         clock: &dyn Clock,
     ) -> Result<(), CommitError> {
         let topics: Vec<&str> = self.stores.iter().map(|(_, topic)| topic.as_str()).collect();
-        let (ids, kept) = tokio::try_join!(self.cluster.topic_ids(&topics), self.cluster.delete_retention(&topics))
-            .map_err(failed)?;
+        let (ids, kept, listed) = tokio::try_join!(
+            self.cluster.topic_ids(&topics),
+            self.cluster.delete_retention(&topics),
+            self.cluster.topics()
+        )
+        .map_err(failed)?;
         if let Some(missing) = topics.iter().find(|topic| !kept.contains_key(**topic)) {
             let text = format!(
                 "topic {missing} does not exist, and state cannot be kept without: run `headwater topology apply`"
@@ -84,6 +88,7 @@ impl Restorer {
             numbers,
             ids,
             kept,
+            counts: listed.into_iter().map(|topic| (topic.name, topic.partitions)).collect(),
             now_ms: clock.now().millis(),
             state: Arc::clone(state),
             cancelled,
@@ -127,6 +132,8 @@ struct Work {
     ids: BTreeMap<String, String>,
     /// How long the changelogs keep what was deleted.
     kept: BTreeMap<String, Duration>,
+    /// How many partitions every topic has.
+    counts: BTreeMap<String, i32>,
     now_ms: i64,
     state: Arc<GroupState>,
     cancelled: Arc<AtomicBool>,
@@ -136,7 +143,10 @@ impl Work {
     fn run(&self) -> Result<(), Failed> {
         let mut wanted: Vec<(&'static str, TopicPartition)> = Vec::new();
         for (store, topic) in &self.stores {
-            wanted.extend(self.numbers.iter().map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
+            // Of a topic whose records are keyed anew there may be more partitions than of ours: they have no state.
+            let count = self.counts.get(topic).copied().unwrap_or(i32::MAX);
+            let numbers = self.numbers.iter().filter(|number| **number < count);
+            wanted.extend(numbers.map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
         }
         for (store, id) in &wanted {
             self.wipe_stale(store, id)?;

@@ -1,0 +1,127 @@
+//! Stateful steps that fail: what waits keeps its order, and what is sent back finds its key.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use headwater::{
+    KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Pipeline, Policy, Result, partition_for, with,
+};
+use headwater_schemas::CustomerTotalled;
+use headwater_tests::{Raw, eventually};
+
+use super::{Entry, Ledger, PARTITIONS, SOON, Sum, fold, sum};
+
+/// Fails the second entry of everybody twice, as no pure function does.
+#[derive(Clone, Default)]
+struct Shaky(Arc<Mutex<HashMap<String, Vec<Instant>>>>);
+
+fn shaky(shaky: &Shaky, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
+    let done = sum(state, entry.clone())?;
+    if entry.amount_cents == 2 && entry.customer_id.ends_with("slow") {
+        let mut all = shaky.0.lock().unwrap();
+        let tries = all.entry(entry.customer_id).or_default();
+        tries.push(Instant::now());
+        // The state is changed already: what fails must leave nothing of that.
+        (tries.len() > 2).then_some(()).or_retry("not yet")?;
+    }
+    Ok(done)
+}
+
+/// SPEC C2, the half of state: a step asks for another attempt after it has changed its state. Its key's later entries wait
+/// behind it and follow in order, nothing of the failed attempts is kept, other partitions go on, and nothing is a letter.
+/// Red when what a stateful step fails leaves its place for a retry topic, or a failed attempt leaves its change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_that_a_step_asks_for_holds_its_partition_and_keeps_the_order() {
+    let ledger = Ledger::new("keyed_retry", 3).await;
+    let ladder = Ladder::try_new([700, 1_000].map(Duration::from_millis)).expect("a ladder");
+    let tries = Shaky::default();
+    let step = with(tries.clone(), shaky).keyed_by(|entry: &Entry| entry.customer_id.clone());
+    let pipeline = Pipeline::default().on("shaky", step).policy("shaky", Policy::new().ladder(ladder));
+    let pipeline = ledger.open(pipeline).await;
+    let engine = ledger.start(&pipeline).await;
+    let partition = |customer: &str| partition_for(ledger.name(customer).as_bytes(), PARTITIONS);
+    let quick: Vec<String> =
+        (0..20).map(|n| format!("q{n}")).filter(|name| partition(name) != partition("slow")).take(5).collect();
+    for cents in 1..=5 {
+        ledger.enter("slow", cents);
+        quick.iter().for_each(|customer| ledger.enter(customer, cents));
+    }
+    ledger.foreign.flush();
+    ledger.announced("shaky", 26).await;
+    let before = ledger.sums("shaky");
+    assert!(quick.iter().all(|customer| before[customer].len() == 5), "other partitions go on: {before:?}");
+    assert_eq!(before["slow"].len(), 1, "what follows waits");
+    let sums = ledger.announced("shaky", 30).await;
+    let tried = tries.0.lock().unwrap()[&ledger.name("slow")].clone();
+    assert_eq!(tried.len(), 3);
+    assert!(tried[1] - tried[0] >= Duration::from_millis(700) && tried[2] - tried[1] >= Duration::from_secs(1));
+    for customer in quick.iter().map(String::as_str).chain(["slow"]) {
+        assert_eq!(sums[customer], fold(1..=5), "{customer}");
+    }
+    assert_eq!(ledger.foreign.read(&format!("{}.dlq", ledger.group("shaky"))).len(), 0);
+    engine.stop().await;
+}
+
+/// Whether entries of 13 cents are refused.
+#[derive(Clone, Default)]
+struct Taboo(Arc<AtomicBool>);
+
+fn strict(taboo: &Taboo, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
+    let refused = entry.amount_cents == 13 && taboo.0.load(Ordering::Relaxed);
+    let done = sum(state, entry)?;
+    (!refused).then_some(done).or_reject("thirteen cents")
+}
+
+/// SPEC B6 and C4, the half of state: an entry that a step rejects leaves no change, and is a letter as it stood: with its
+/// own key, which is not the state's. Sent back it changes the state of the right key, once, where that is kept.
+/// Red when a letter that is sent back is counted where it stands, or its key is the one that it came with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
+    let ledger = Ledger::new("keyed_letter", 3).await;
+    let taboo = Taboo(Arc::new(AtomicBool::new(true)));
+    let step = with(taboo.clone(), strict).keyed_by(|entry: &Entry| entry.customer_id.clone());
+    let pipeline = ledger.open(Pipeline::default().on("strict", step)).await;
+    let engine = ledger.start(&pipeline).await;
+    let customers: Vec<String> = (0..8).map(|n| format!("c{n}")).collect();
+    let enter = |customer: &str, cents: i64| {
+        // By orders, as the product's payments are.
+        let order = format!("order-{customer}-{cents}");
+        ledger.foreign.send(&ledger.topic, Some(&order), Some(&ledger.value(customer, cents)), &[]);
+    };
+    customers.iter().for_each(|customer| enter(customer, 1));
+    ledger.foreign.flush();
+    ledger.announced("strict", 8).await;
+    customers.iter().for_each(|customer| enter(customer, 13));
+    ledger.foreign.flush();
+    let state = engine.state("strict");
+    eventually("all of them are letters", SOON, async || state.letters(Kind::Rejected) == 8).await;
+    customers.iter().for_each(|customer| enter(customer, 20));
+    ledger.foreign.flush();
+    ledger.announced("strict", 16).await;
+
+    taboo.0.store(false, Ordering::Relaxed);
+    let dlq = format!("{}.dlq", ledger.group("strict"));
+    for seen in ledger.foreign.read(&dlq) {
+        let back = Letter::read(&seen.record(&dlq), pipeline.catalogue()).redriven();
+        let headers = back.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
+        let (partition, key, value) = (back.partition, back.key, back.value);
+        ledger.foreign.send_raw(&back.topic, &Raw { partition, key, value, headers, ..Raw::default() });
+    }
+    ledger.foreign.flush();
+    let sums = ledger.announced("strict", 24).await;
+    engine.stop().await;
+    for customer in &customers {
+        assert_eq!(sums[customer], fold([1, 20, 13]), "{customer}");
+    }
+    let markers = ledger.foreign.read(&dlq).into_iter().filter(|seen| seen.headers.contains_key("hw_resolved"));
+    assert_eq!(markers.count(), 8, "each is told to be resolved, once");
+    for (customer, (partition, _)) in ledger.saved("strict") {
+        assert_eq!(partition, partition_for(ledger.name(&customer).as_bytes(), PARTITIONS), "{customer}");
+    }
+}
