@@ -96,6 +96,11 @@ pub struct Engine {
     workers: JoinSet<Result<(), WorkerError>>,
 }
 
+fn registry(space: &Space) -> Arc<Registry> {
+    let url = Secret::new(space.endpoints.schema_registry_url.as_str());
+    Arc::new(Registry::new(&RegistryConfig { url, ..RegistryConfig::default() }).expect("valid"))
+}
+
 impl Engine {
     /// Starts every group of a pipeline under the space's prefix.
     ///
@@ -103,12 +108,8 @@ impl Engine {
     /// When the pipeline has problems.
     pub fn start(space: &Space, database: &Database, pipeline: &Pipeline, how: &Group) -> Self {
         assert_eq!(pipeline.problems(), Vec::<String>::new());
-        let registry = RegistryConfig {
-            url: Secret::new(space.endpoints.schema_registry_url.as_str()),
-            ..RegistryConfig::default()
-        };
         let clock = Arc::new(SystemClock::default());
-        let schemas = Arc::new(SchemaCache::new(Arc::new(Registry::new(&registry).expect("valid")), clock.clone()));
+        let schemas = Arc::new(SchemaCache::new(registry(space), clock.clone()));
         let (catalogue, states) = (Arc::new(pipeline.catalogue().clone()), States::default());
         let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);

@@ -51,7 +51,7 @@ fn end(next: i64) -> End {
 }
 
 fn get(store: &LocalStore, key: &str) -> Option<String> {
-    store.get("s", 0, key.as_bytes()).unwrap().map(|value| String::from_utf8(value).unwrap())
+    store.get("s", 0, key.as_bytes()).unwrap().map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
 fn next(store: &LocalStore) -> Option<i64> {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use headwater::{
-    Position,
+    Outgoing, Position,
     ports::{Control, Source as _},
 };
 use headwater_connectors::kafka::{KafkaConfig, Membership, ProducerConfig, TransactionError, Transactions};
@@ -48,8 +48,8 @@ async fn a_commit_says_where_its_records_stand() {
     assert_eq!((sent.next_offset("out", 2), sent.next_offset("log", 0)), (None, None));
     let sent = transactions.commit(&[record("log", Some(0), "x")], &offsets, &membership).await.unwrap();
     assert_eq!(sent.places().collect::<Vec<_>>(), [("log", 0, 1)]);
-    transactions.commit(&[], &offsets, &membership).await.unwrap();
-    assert_eq!(transactions.commit(&[], &[], &membership).await.unwrap().places().count(), 0);
+    transactions.commit::<Outgoing>(&[], &offsets, &membership).await.unwrap();
+    assert_eq!(transactions.commit::<Outgoing>(&[], &[], &membership).await.unwrap().places().count(), 0);
     reader.close().await;
 }
 
@@ -104,7 +104,7 @@ async fn who_was_shut_out_by_another_process_is_told_so() {
             Err(TransactionError::Taken(why)) => assert!(why.contains("`same`") && why.contains("instance"), "{why}"),
             other => panic!("{call:?}: {other:?}"),
         }
-        let outcome = transactions.commit(&[], &offsets, &membership).await;
+        let outcome = transactions.commit::<Outgoing>(&[], &offsets, &membership).await;
         assert!(outcome.is_err(), "it goes on: {outcome:?}");
     }
     reader.close().await;

@@ -104,6 +104,6 @@ fn what_changes_while_it_is_written_still_waits() {
         store.flush().unwrap();
         store.forget(&[0]);
         open_part(&store, 0, 3);
-        assert_eq!(store.get("s", 0, &first).unwrap().unwrap(), b"2");
+        assert_eq!(*store.get("s", 0, &first).unwrap().unwrap(), *b"2");
     }
 }

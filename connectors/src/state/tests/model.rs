@@ -100,7 +100,10 @@ impl World {
             }
             Step::Get(key) => {
                 let key = key_of(*key);
-                assert_eq!(self.store().get("s", 0, &key).unwrap(), self.fold().remove(&key));
+                assert_eq!(
+                    self.store().get("s", 0, &key).unwrap().map(|value| value.to_vec()),
+                    self.fold().remove(&key)
+                );
             }
             Step::Scan(prefix, limit) => self.scan(&key_of(*prefix)[..1], *limit),
             Step::Flush => self.store().flush().unwrap(),
