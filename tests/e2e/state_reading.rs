@@ -190,31 +190,3 @@ async fn a_lost_owner_leaves_no_gap() {
     assert_eq!((status, &body["owner"], &body["value"]), (200, &json!("one"), &lost["value"]));
     assert!(one.stop().await.success());
 }
-
-/// An instance that comes back at another port, before Kafka has given it up, is found there.
-/// Red when its address stays the one with which it first joined.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_instance_is_found_again() {
-    let mut shop = Shop::new("state_reading_again").await;
-    let (mut one, mut two) = (start(&shop, "one", "127.0.0.1:0"), start(&shop, "two", "127.0.0.1:0"));
-    shop.pay(200, 30);
-    eventually("all have been totalled", SOON, async || shop.is_through()).await;
-    let at = one.address().await;
-    let before = all_of(&shop, &at, 2).await;
-    assert!(two.stop().await.success());
-    let mut again = start(&shop, "two", "127.0.0.1:0");
-    let began = Instant::now();
-    let after = loop {
-        let (status, body) = ask(&at, &format!("/customer-totals/totals?limit=1000&prefix={}-", shop.space.name)).await;
-        if status == 200 {
-            break body["entries"].as_array().expect("entries").clone();
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{status} {body}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    eprintln!("after {:?}", began.elapsed());
-    assert_eq!(after.len(), before.len());
-    for process in [&mut one, &mut again] {
-        assert!(process.stop().await.success());
-    }
-}
