@@ -65,8 +65,12 @@ impl Shop {
     }
 
     fn start(&self, instance: &str) -> Process {
+        self.start_with(instance, ("HEADWATER__INSTANCE", instance))
+    }
+
+    fn start_with(&self, instance: &str, more: (&str, &str)) -> Process {
         let args: Vec<&str> = ["run"].into_iter().chain(STATEFUL.into_iter().flat_map(|g| ["--group", g])).collect();
-        Process::start(PROGRAM, &self.space, instance, &args, &[("HEADWATER__INSTANCE", instance)])
+        Process::start(PROGRAM, &self.space, instance, &args, &[("HEADWATER__INSTANCE", instance), more])
     }
 
     pub(crate) fn group(&self, name: &str) -> String {

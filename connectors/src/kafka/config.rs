@@ -272,10 +272,6 @@ impl KafkaConfig {
             (Duration::from_secs(1)..=Duration::from_secs(900)).contains(&producer.transaction_timeout),
             "kafka.producer.transaction_timeout must be from 1s to 15m",
         );
-        require(
-            producer.transaction_timeout > producer.linger,
-            "kafka.producer.transaction_timeout must be longer than kafka.producer.linger",
-        );
         require(producer.batch_bytes > 0, "kafka.producer.batch_bytes must be at least 1");
         require(producer.queue_records > 0, "kafka.producer.queue_records must be at least 1");
         problems

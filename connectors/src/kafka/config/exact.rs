@@ -7,6 +7,9 @@ use rdkafka::ClientConfig;
 use super::{KafkaConfig, millis};
 use crate::kafka::KafkaError;
 
+/// Records of a transaction wait for company no longer: the whole of it is handed over at once.
+const LINGER: Duration = Duration::from_millis(50);
+
 impl KafkaConfig {
     /// Settings for a producer of transactions with this id. What a transaction cannot deliver in its own time is not
     /// delivered at all, so records wait no longer than that.
@@ -22,6 +25,7 @@ impl KafkaConfig {
         client
             .set("socket.timeout.ms", millis(socket.min(timeout)))
             .set("transactional.id", id)
+            .set("linger.ms", millis(self.producer.linger.min(LINGER)))
             .set("transaction.timeout.ms", millis(timeout))
             .set("message.timeout.ms", millis(self.producer.delivery_timeout.min(timeout)));
         Ok(client)
