@@ -25,8 +25,10 @@ async fn ready(name: &str) -> (Space, String) {
 
 /// The orders pipeline at work.
 async fn working(space: &Space) -> Process {
+    // Frozen for a while it stays a member.
+    let session = [("HEADWATER__KAFKA__CONSUMER__SESSION_TIMEOUT", "45s")];
     let process =
-        Process::start(PROGRAM, space, "run", &["run", "--group", "fulfil-order", "--group", "orders-sink"], &[]);
+        Process::start(PROGRAM, space, "run", &["run", "--group", "fulfil-order", "--group", "orders-sink"], &session);
     let address = process.address().await;
     eventually("it is ready", SOON, async || {
         reqwest::get(format!("{address}/readyz")).await.is_ok_and(|answer| answer.status().is_success())

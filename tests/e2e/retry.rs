@@ -305,16 +305,21 @@ async fn a_group_that_always_fails_affects_no_other() {
 
 /// A stack of its own but for what the run shares: its warehouse fails as the test says.
 pub(crate) async fn own_warehouse(name: &str) -> (Stack, Space) {
+    own_warehouse_beside(shared(), name).await
+}
+
+/// The same with the other servers of this stack.
+pub(crate) async fn own_warehouse_beside(beside: &SharedStack, name: &str) -> (Stack, Space) {
     let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-warehouse"));
     headwater_dev::remove_data(&data).expect("an old folder can be removed");
-    let endpoints = shared().endpoints.clone();
+    let endpoints = beside.endpoints.clone();
     let mut config = StackConfig { for_tests: true, ..StackConfig::new(data) };
     config.kafka = KafkaChoice::At(endpoints.kafka_bootstrap);
     config.postgres = PostgresChoice::At(endpoints.database_url);
     config.registry = RegistryChoice::At(endpoints.schema_registry_url);
     let (_keep, cancel) = watch::channel(false);
     let stack = Stack::start(config, cancel).await.expect("it starts");
-    let at = SharedStack::at(stack.endpoints().clone(), shared().data.clone());
+    let at = SharedStack::at(stack.endpoints().clone(), beside.data.clone());
     let space = Space::new(&at, name).await;
     (stack, space)
 }

@@ -12,7 +12,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse},
+    retry::{applied, faults, own_warehouse_beside},
 };
 
 const SOON: Duration = Duration::from_mins(1);
@@ -165,7 +165,8 @@ async fn command(space: &Space, otlp: &Otlp, args: &[&str], input: &str) -> Stri
 /// sends no span or begins a trace, or a failure is not said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_attempt_and_hop_of_a_redriven_payment_is_in_its_trace() {
-    let (stack, space) = own_warehouse("hops_traced").await;
+    // Where others leave little: who reads all their orders has more spans than its queue holds.
+    let (stack, space) = own_warehouse_beside(quiet_stack(env!("CARGO_TARGET_TMPDIR")), "hops_traced").await;
     let otlp = Otlp::start().await;
     let config = "[groups.fulfil-order]\nretry = [\"300ms\", \"500ms\"]\n\
                   [groups.fulfil-order.breakers.warehouse]\nwindow_calls = 10000\nminimum_calls = 10000\n";
@@ -326,7 +327,8 @@ async fn all_groups_and_processes_record_the_traces_that_the_ids_say() {
         let own = own.into_iter().map(|span| span.trace_id).filter(|id| all.contains(id));
         assert!(own.collect::<BTreeSet<_>>() == expected, "{group} records what the ids say");
     }
-    let instances = otlp.find(|span| span.name == format!("process {topic}")).into_iter();
+    // Which of them has which partitions is the group's business.
+    let instances = otlp.find(|span| span.name.starts_with("process ")).into_iter();
     let instances: BTreeSet<_> = instances.map(|span| span.resource["service.instance.id"].to_string()).collect();
     assert_eq!(instances.len(), 2, "both processes work");
     for topic in ["events.order", "events.receipt"] {
