@@ -119,9 +119,10 @@ impl Worker {
             self.partitions.iter().filter(|(_, p)| p.assembly == at).map(|(id, p)| (id.clone(), p.life)).collect();
         for (id, life) in theirs {
             match life {
-                Life::Starting(_) => {}
+                // One that stands still has nothing under way, and what stopped it has not changed.
+                Life::Starting(_) | Life::Stopped => {}
                 Life::Leaving(_) => self.release(&id),
-                Life::Running | Life::Stopped => {
+                Life::Running => {
                     self.source.control(Control::Pause(vec![id.clone()]));
                     self.restart(id, Duration::ZERO);
                 }

@@ -78,7 +78,8 @@ fn a_refused_record_leaves_no_state() {
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a", "dlq:a"]);
 }
 
-/// Red when a partition begins whose namesakes another member has: two would keep one key's state.
+/// Red when a partition begins whose namesakes another member has: two would keep one key's state. Red as well when an
+/// unknown outcome starts it with the others.
 #[test]
 fn partitions_of_one_number_are_not_begun_apart() {
     let mut bench = Bench::counting(together());
@@ -86,6 +87,11 @@ fn partitions_of_one_number_are_not_begun_apart() {
     assert!(log.contains("start 0redrive/0") && !log.contains("start 01"), "{log}");
     let why = bench.state.troubles().join("; ");
     assert!(why.contains("partition 1 of play.redrive") && why.contains("topology apply"), "{why}");
+    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    // No more does it begin with those that start anew for another reason.
+    bench.answer(Err(CommitError::Unsettled("cut off".to_owned())));
+    let log = bench.records(0, 1, 0, "a").advance(10 * MS).log();
+    assert!(log.contains("begin 0#") && !log.contains("begin 1#"), "{log}");
     assert_eq!(bench.state.get(Metric::Stopped), 1);
     // The next assignment mends it.
     bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
