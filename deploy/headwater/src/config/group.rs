@@ -197,6 +197,21 @@ impl GroupConfig {
         set.map(|(key, _, own)| format!("{place}.{key}: it stands in [defaults] only; a group has `{own}`")).collect()
     }
 
+    /// What is set here and cannot hold of a stateful group.
+    fn unfit_for_state(&self, place: &str) -> Vec<String> {
+        let unfit = [
+            (
+                "delivery",
+                self.delivery == Some(Guarantee::AtLeastOnce),
+                "a stateful group is exactly once: leave it out",
+            ),
+            ("order", self.order == Some(Order::None), "no record of a key overtakes another: write \"partition\""),
+            ("breakers", !self.breakers.is_empty(), "a stateful step calls nothing: leave them out"),
+        ];
+        let set = unfit.into_iter().filter(|(_, is_set, _)| *is_set);
+        set.map(|(key, _, why)| format!("{place}.{key}: {why}")).collect()
+    }
+
     /// What is set here and says nothing to a sink.
     fn of_processors_only(&self) -> impl Iterator<Item = &'static str> {
         let set = [
@@ -308,8 +323,8 @@ impl Config {
             problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
         }
         problems.extend(own.misplaced(&place));
-        if kind == Kind::Stateful && own.delivery == Some(Guarantee::AtLeastOnce) {
-            problems.push(format!("{place}.delivery: a stateful group is exactly once"));
+        if kind == Kind::Stateful {
+            problems.extend(own.unfit_for_state(&place));
         }
         if !all.breakers.is_empty() {
             problems.push(

@@ -212,3 +212,18 @@ fn what_only_processors_have_is_refused_of_a_sink() {
     let problems = resolve("[defaults]\nretry = 3", &[]).problems.join("\n");
     assert!(problems.contains("such as [\"1s\", \"10s\"]"), "{problems}");
 }
+
+/// Red when a setting that a stateful group cannot keep is taken in silence.
+#[test]
+fn what_cannot_hold_of_a_stateful_group_is_refused() {
+    let text = "[groups.any]\norder = \"none\"\ndelivery = \"at-least-once\"\n[groups.any.breakers.shop]\nprobes = 1";
+    let problems = valid(text, &[]).bounds("any", Kind::Stateful, &Policy::new()).unwrap_err();
+    let named = ["groups.any.delivery", "groups.any.order", "groups.any.breakers"];
+    assert!(
+        problems.len() == 3 && named.iter().all(|name| problems.iter().any(|why| why.starts_with(name))),
+        "{problems:?}"
+    );
+    let fine = valid("[groups.any]\norder = \"partition\"", &[]);
+    assert!(fine.bounds("any", Kind::Stateful, &Policy::new()).is_ok());
+    assert!(valid("", &[]).bounds("any", Kind::Stateful, &Policy::new()).is_ok());
+}
