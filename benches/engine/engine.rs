@@ -146,14 +146,14 @@ async fn parts(
             };
             (0..connections).map(one).collect::<Result<_>>()?
         }
-        Work::Keep(steps) => {
+        Work::Keep(_) => {
             let local =
                 LocalStore::open(&place.state, &StateConfig { cache_bytes: place.cache, ..StateConfig::default() })?;
             stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
             let seen = (Arc::default(), clock.clone() as Arc<dyn Clock>);
             let member = (&*group.id, INSTANCE);
             let committer = Transactional::new((&kafka, cluster), member, source.membership(), seen)?;
-            vec![watched(Box::new(committer.keeping(local, steps.stores())?))]
+            vec![watched(Box::new(committer.keeping(local, group.stores(settings.order))?))]
         }
         Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
@@ -181,11 +181,9 @@ async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &Settin
     let config: Vec<_> = config.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let spec = |name| TopicSpec { name, partitions: PARTITIONS, replication: 1, config: config.clone() };
     let mut specs: Vec<_> = names.map(&spec).collect();
-    if let Work::Keep(steps) = &group.work {
-        let compacted = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
-        let changelog = |store| TopicSpec { config: compacted.clone(), ..spec(owned.changelog(store)) };
-        specs.extend(steps.stores().into_iter().map(changelog));
-    }
+    let compacted = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
+    let changelog = |store| TopicSpec { config: compacted.clone(), ..spec(owned.changelog(store)) };
+    specs.extend(group.stores(settings.order).into_iter().map(changelog));
     cluster.apply(&specs).await?;
     Ok(())
 }

@@ -28,6 +28,7 @@ mod retry;
 mod state;
 mod state_reading;
 mod traces;
+mod waiting;
 
 use headwater_tests::{SharedStack, Space, stack};
 

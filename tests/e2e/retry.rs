@@ -226,18 +226,20 @@ fn hop_is_right(scene: &Scene, seen: &Seen, source: &Seen, attempt: usize, delay
 }
 
 /// SPEC C2. Of key K the second of five payments fails twice, while other keys are paid. Under `partition` nothing of its
-/// partition overtakes it and the other partitions go on; under `none` the later ones overtake it. Either way nothing is lost
-/// and nothing is done twice.
-/// Red when the record that failed under `partition` leaves its place, holds the other partitions too, or under `none` holds
-/// its own.
+/// partition overtakes it and the other partitions go on; under `key` the other keys go on, those of its partition too; under
+/// `none` the later ones overtake it. Either way nothing is lost and nothing is done twice.
+/// Red when the record that failed under `partition` leaves its place or holds the other partitions too, under `none` holds
+/// its own, or under `key` holds another key or is overtaken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_keeps_its_order_under_partition_and_loses_nothing_under_none() {
+async fn a_key_keeps_its_order_under_partition_and_key_and_loses_nothing_under_none() {
     let scene = Scene::new("orders_of_retry", 3).await;
-    let (held, free) = (Tries::failing([(2, 2)]), Tries::failing([(2, 2)]));
+    let [held, queued, free] = [(); 3].map(|()| Tries::failing([(2, 2)]));
     let policy = |order| Policy::new().ladder(ladder(&[1_000, 1_500])).order(order);
     let pipeline = Pipeline::default()
         .on("held", with(held.clone(), attempt))
         .policy("held", policy(Order::Partition))
+        .on("queued", with(queued.clone(), attempt))
+        .policy("queued", policy(Order::Key))
         .on("free", with(free.clone(), attempt))
         .policy("free", policy(Order::None));
     let engine = scene.run(pipeline).await;
@@ -251,11 +253,14 @@ async fn a_key_keeps_its_order_under_partition_and_loses_nothing_under_none() {
     let elsewhere = (0..12).map(|n| format!("o{n}")).filter(|key| partition_of(key) != partition_of("K"));
     let elsewhere: Vec<String> = elsewhere.collect();
     assert!((1..12).contains(&elsewhere.len()), "keys lie on K's partition and on others");
-    for (tries, of_k) in [(&held, [1, 2, 3, 4, 5]), (&free, [1, 3, 4, 5, 2])] {
+    let all: Vec<String> = (0..12).map(|n| format!("o{n}")).collect();
+    for (tries, of_k, go_on) in
+        [(&held, [1, 2, 3, 4, 5], &elsewhere), (&queued, [1, 2, 3, 4, 5], &all), (&free, [1, 3, 4, 5, 2], &all)]
+    {
         eventually("all are done", SOON, async || tries.done().len() == 65).await;
         assert_eq!(tries.of_order("K"), of_k);
-        for key in (0..12).map(|n| format!("o{n}")) {
-            assert_eq!(tries.of_order(&key), [11, 12, 13, 14, 15], "{key}");
+        for key in &all {
+            assert_eq!(tries.of_order(key), [11, 12, 13, 14, 15], "{key}");
         }
         let attempts = tries.of(2);
         assert_eq!(attempts.iter().map(|attempt| attempt.before).collect::<Vec<_>>(), [0, 1, 2]);
@@ -263,11 +268,11 @@ async fn a_key_keeps_its_order_under_partition_and_loses_nothing_under_none() {
         let done = tries.done();
         let two = done.iter().position(|(order, cents)| order == "K" && *cents == 2);
         let before = |key: &String| done.iter().position(|(order, cents)| order == key && *cents == 15) < two;
-        assert!(elsewhere.iter().all(before), "other partitions go on");
+        assert!(go_on.iter().all(before), "what need not wait goes on");
     }
     let waited =
         |group: &str| scene.read(&format!("{group}.retry.1s")).len() + scene.read(&format!("{group}.dlq")).len();
-    assert_eq!((waited("held"), waited("free")), (0, 1));
+    assert_eq!((waited("held"), waited("queued"), waited("free")), (0, 0, 1));
     engine.stop().await;
 }
 

@@ -77,12 +77,14 @@ impl Group {
             specs.extend([spec(owned.redrive()), spec(owned.dlq())]);
             if let Work::Keep(steps) = &group.work {
                 specs.extend(steps.keyed_anew().map(|step| spec(owned.repartition(&step.name))));
-                let compacted = |mut spec: TopicSpec| {
-                    spec.config = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
-                    spec
-                };
-                specs.extend(steps.stores().into_iter().map(|store| compacted(spec(owned.changelog(store)))));
             }
+            let compacted = |mut spec: TopicSpec| {
+                let config = [("cleanup.policy", "compact"), ("max.message.bytes", &size)];
+                spec.config = config.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+                spec
+            };
+            let kept = group.stores(settings.order);
+            specs.extend(kept.into_iter().map(|store| compacted(spec(owned.changelog(store)))));
         }
         Cluster::new(&self.kafka).expect("valid").apply(&specs).await.expect("the topics are created");
     }
@@ -118,15 +120,17 @@ impl Engine {
         let worker = |group: headwater::ConsumerGroup| {
             let (topics, patterns) = group.reads();
             let subscription = Subscription { topics, patterns };
+            let settings = group.policy.over(how.settings.clone());
+            let kept = group.stores(settings.order);
             let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
-            let transactional = exactly_once || matches!(group.work, Work::Keep(_));
+            let transactional = exactly_once || !kept.is_empty();
             let source = SourceConfig {
                 group: group.id.clone(),
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
                 subscription,
                 start: how.start,
                 commits: !transactional,
-                assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
+                assignor: (!kept.is_empty()).then_some(Assignor::Range),
                 client_id: None,
             };
             let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
@@ -141,13 +145,13 @@ impl Engine {
             };
             let parts = headwater::Parts {
                 committers: match &group.work {
-                    Work::Process(_) if exactly_once => vec![Box::new(exact())],
-                    Work::Process(_) => vec![Box::new(publisher())],
-                    Work::Keep(steps) => {
+                    Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
-                        vec![Box::new(exact().keeping(local, steps.stores()).expect("a valid committer"))]
+                        vec![Box::new(exact().keeping(local, kept).expect("a valid committer"))]
                     }
+                    Work::Process(_) | Work::Keep(_) if exactly_once => vec![Box::new(exact())],
+                    Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
                     Work::Sink(sink) => {
                         let sink = || database.sink(&group.id, sink.clone()).expect("a valid sink");
                         let lettered = || Lettered::new(sink().with_topic_ids(cluster.clone()), publisher());
@@ -158,7 +162,7 @@ impl Engine {
                 source: Box::new(source),
                 stores,
                 catalogue: catalogue.clone(),
-                settings: group.policy.over(how.settings.clone()),
+                settings,
                 schemas: schemas.clone(),
                 tracing: how.tracing.clone(),
                 clock: clock.clone(),

@@ -191,7 +191,7 @@ impl Shared<'_> {
     fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
         let member = self.member(bounded);
         let Bounded { group, settings, start, sink_connections, guarantee } = bounded.clone();
-        let transactional = guarantee == Guarantee::ExactlyOnce;
+        let (transactional, kept) = (guarantee == Guarantee::ExactlyOnce, bounded.stores());
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
         let publisher = || KafkaPublisher::new(self.producer.clone());
@@ -206,9 +206,9 @@ impl Shared<'_> {
             start,
             commits: !transactional,
             // State belongs to a partition's number: who has one has it of every topic.
-            assignor: matches!(group.work, Work::Keep(_)).then_some(Assignor::Range),
+            assignor: (!kept.is_empty()).then_some(Assignor::Range),
             // Who wants to read its state finds the address there.
-            client_id: matches!(group.work, Work::Keep(_)).then(|| self.here.client_id().to_owned()),
+            client_id: (!kept.is_empty()).then(|| self.here.client_id().to_owned()),
         };
         let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
         let transactional = || {
@@ -220,15 +220,15 @@ impl Shared<'_> {
         let database = &self.outside.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
-            Work::Process(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
-            Work::Process(_) => vec![Box::new(publisher())],
-            Work::Keep(steps) => {
+            Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
                 let local = self.local(&group.id)?;
                 stores = Some(Arc::new(local.clone()));
                 self.here.open(&group.id, member, local.clone());
-                let keeping = transactional()?.keeping(local, steps.stores());
+                let keeping = transactional()?.keeping(local, kept);
                 vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
             }
+            Work::Process(_) | Work::Keep(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
+            Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
             Work::Sink(sink) => {
                 let lettered = |_| -> Result<Box<dyn Committer>, Problems> {
                     let sink = database.sink(&group.id, sink.clone()).map_err(|error| wrong(error.to_string()))?;

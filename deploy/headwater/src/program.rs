@@ -1,8 +1,10 @@
 //! A pipeline and its configuration, before and after they are put together.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use headwater::{ConsumerGroup, DEAD_LETTERS, Delay, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http};
+use headwater::{
+    ConsumerGroup, DEAD_LETTERS, Delay, Order, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http,
+};
 use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
@@ -89,6 +91,11 @@ impl Bounded {
             Work::Keep(_) | Work::Sink(_) | Work::DeadLetters => &[],
         }
     }
+
+    /// The names of the stores that it keeps, sorted.
+    pub(crate) fn stores(&self) -> BTreeSet<&'static str> {
+        self.group.stores(self.settings.order)
+    }
 }
 
 impl Program {
@@ -133,7 +140,12 @@ impl Program {
                     // Where records of events may begin is a choice; a dead letter is never passed over.
                     let start = if group.owned().is_some() { start } else { Start::Earliest };
                     let sink_connections = config.sink_connections(&group.name);
-                    let guarantee = config.guarantee(&group.name, kind);
+                    let guarantee = config.guarantee(&group.name, kind, settings.order);
+                    if settings.order == Order::Key
+                        && let Some(why) = group.unfit_for_key()
+                    {
+                        problems.push(format!("group {}: {why}", group.name));
+                    }
                     groups.push(Bounded { group, settings, start, sink_connections, guarantee });
                 }
                 Err(wrong) => problems.extend(wrong),

@@ -32,6 +32,7 @@ use crate::{
     owned::Owned,
     payload::Payload,
     pipeline::{ConsumerGroup, Pipeline, Work},
+    policy::Order,
     ports::{BoxFuture, Clock, Committer, Stores},
     record::{Headers, Outgoing, Record},
     schemas::SchemaCache,
@@ -115,17 +116,19 @@ impl Driver {
         let registry = Arc::new(MemoryRegistry::default());
         let schemas = Arc::new(SchemaCache::new(registry.clone(), clock.clone()));
         let groups = pipeline.groups("");
-        let stateful = groups.iter().filter(|group| matches!(group.work, Work::Keep(_)));
+        let stateful =
+            groups.iter().filter(|group| !group.stores(group.policy.over(settings.clone()).order).is_empty());
         // All that goes by a partition's number has to be there.
         let own = stateful.flat_map(|group| group.own_topics.clone());
         let topics = catalogue.types().map(|facts| topic_of(facts.name)).chain(own);
         let broker = Arc::new(Broker::new(topics, clock.clone()));
         let states = States::default();
         let task = |group: ConsumerGroup| {
+            let settings = group.policy.over(settings.clone());
             let parts = Parts {
-                settings: group.policy.over(settings.clone()),
-                committers: vec![committer(&group, &broker)],
-                stores: stores(&group, &broker),
+                committers: vec![committer(&group, settings.order, &broker)],
+                stores: stores(&group, settings.order, &broker),
+                settings,
                 source: Box::new(MemorySource::new(&group, broker.clone())),
                 state: states.of(&group.id),
                 group,
@@ -261,14 +264,17 @@ impl Driver {
     }
 }
 
-fn committer(group: &ConsumerGroup, broker: &Arc<Broker>) -> Box<dyn Committer> {
+fn committer(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
-        Work::Process(_) => Box::new(Publisher::new(broker.clone())),
-        Work::Keep(_) => Box::new(Keeper::new(&group.id, broker.clone())),
+        Work::Process(_) | Work::Keep(_) if !group.stores(order).is_empty() => {
+            Box::new(Keeper::new(&group.id, broker.clone()))
+        }
+        Work::Process(_) | Work::Keep(_) => Box::new(Publisher::new(broker.clone())),
         Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
     }
 }
 
-fn stores(group: &ConsumerGroup, broker: &Arc<Broker>) -> Option<Arc<dyn Stores>> {
-    matches!(group.work, Work::Keep(_)).then(|| Arc::new(Keeper::new(&group.id, broker.clone())) as Arc<dyn Stores>)
+fn stores(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Option<Arc<dyn Stores>> {
+    let keeps = !group.stores(order).is_empty();
+    keeps.then(|| Arc::new(Keeper::new(&group.id, broker.clone())) as Arc<dyn Stores>)
 }

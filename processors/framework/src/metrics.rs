@@ -62,6 +62,8 @@ pub enum Metric {
     StateBytes,
     /// Records of changelogs that are still to be restored.
     RestoreLeft,
+    /// Records that wait under the order `key`: those that failed, and those behind them.
+    Waiting,
     /// How long an attempt took, seconds.
     ProcessingTime,
     /// How long after its event time a record's effects were durable, seconds.
@@ -87,7 +89,7 @@ pub enum Metric {
 }
 
 /// The first of them have one number each, the next a histogram each.
-const METRICS: [Metric; 32] = [
+const METRICS: [Metric; 33] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -109,6 +111,7 @@ const METRICS: [Metric; 32] = [
     Metric::Stopped,
     Metric::StateBytes,
     Metric::RestoreLeft,
+    Metric::Waiting,
     Metric::ProcessingTime,
     Metric::EventAge,
     Metric::CommitTime,
@@ -149,6 +152,9 @@ impl Metric {
             Self::Stopped => ("headwater_partitions_stopped", "gauge", "partitions that wait for a person"),
             Self::StateBytes => ("headwater_state_bytes", "gauge", "bytes of keyed state on this disk"),
             Self::RestoreLeft => ("headwater_restore_records_left", "gauge", "changelog records still to be restored"),
+            Self::Waiting => {
+                ("headwater_waiting_records", "gauge", "records that failed, and those of their keys behind them")
+            }
             Self::ProcessingTime => ("headwater_processing_seconds", "histogram", "time of an attempt"),
             Self::EventAge => ("headwater_event_age_seconds", "histogram", "from the event time to durable effects"),
             Self::CommitTime => ("headwater_commit_seconds", "histogram", "time of a commit"),

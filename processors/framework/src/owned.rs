@@ -8,6 +8,8 @@ const RETRY: &str = "retry";
 const REDRIVE: &str = "redrive";
 const REPARTITION: &str = "repartition";
 const CHANGELOG: &str = "changelog";
+/// The store of records that wait under the order `key`.
+pub(crate) const WAITING: &str = "waiting";
 /// What the name of a topic of dead letters ends with, after a dot.
 pub(crate) const DLQ: &str = "dlq";
 /// Every topic of events, as a pattern (POSIX extended).
@@ -30,6 +32,8 @@ pub(crate) enum Role {
     Redrive,
     /// It holds records that the group has keyed anew for one of its steps.
     Repartition,
+    /// The group's own store of records that wait: the source knows nothing of it.
+    Waiting,
 }
 
 impl Owned {
@@ -87,6 +91,9 @@ impl Owned {
         let delay = || own.strip_prefix(RETRY)?.strip_prefix('.')?.parse::<Delay>().ok();
         if own.strip_suffix(REPARTITION).is_some_and(|step| step.ends_with('.')) {
             return Role::Repartition;
+        }
+        if own.strip_suffix(CHANGELOG).and_then(|store| store.strip_suffix('.')) == Some(WAITING) {
+            return Role::Waiting;
         }
         if own == REDRIVE { Role::Redrive } else { delay().map_or(Role::Input, |delay| Role::Retry(delay.get())) }
     }

@@ -7,9 +7,9 @@ use std::{
 
 use crate::{
     catalogue::{Binding, Catalogue, Subscription},
-    owned::{ALL_EVENTS, Owned, all_dlqs},
+    owned::{ALL_EVENTS, Owned, WAITING, all_dlqs},
     payload::{EventType, Payload},
-    policy::Policy,
+    policy::{Order, Policy},
     processor::{Function, Interest, IntoProcessor, Processor},
     sink::Sink,
     steps::{Group, Steps},
@@ -95,6 +95,29 @@ impl ConsumerGroup {
     /// The topics that it owns; the group that keeps dead letters owns none.
     pub fn owned(&self) -> Option<Owned> {
         (!matches!(self.work, Work::DeadLetters)).then(|| Owned::of(&self.id))
+    }
+
+    /// The order under retry that it has where this is decided: a stateful group's is never `none`, since a later record
+    /// would see a state that lacks what the one which waits will do to it.
+    pub fn order(&self, decided: Order) -> Order {
+        match (&self.work, decided) {
+            (Work::Keep(_), Order::None) => Order::Key,
+            (Work::Sink(_) | Work::DeadLetters, _) => Order::None,
+            (_, decided) => decided,
+        }
+    }
+
+    /// Why it cannot have the order `key`, where it cannot.
+    pub fn unfit_for_key(&self) -> Option<&'static str> {
+        self.subscription.all_events.then_some(
+            "it reads every topic, and the order `key` needs topics that are known, with one partition count: write order = \"partition\"",
+        )
+    }
+
+    /// The names of the stores that it keeps under this order, sorted.
+    pub fn stores(&self, decided: Order) -> BTreeSet<&'static str> {
+        let own = if let Work::Keep(steps) = &self.work { steps.stores() } else { BTreeSet::new() };
+        own.into_iter().chain((self.order(decided) == Order::Key).then_some(WAITING)).collect()
     }
 
     /// Every topic that it reads by name, and every pattern of topics.

@@ -15,6 +15,9 @@ pub enum Order {
     None,
     /// The failed record's partition waits with it: nothing overtakes, and everything behind it waits too.
     Partition,
+    /// The failed record and every later one of its key wait in the group's state; other keys go on. The group's effects
+    /// are Kafka transactions then.
+    Key,
 }
 
 /// What a developer decides for one processor; what is left open is the program's default.

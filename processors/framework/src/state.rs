@@ -3,8 +3,11 @@
 //! A saved state is two MessagePack values in a row, the version of its type and the state itself as a map: any reader of
 //! MessagePack can show it, and a field with a serde default may be added without a new version.
 
+mod shown;
+
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::shown::Shown;
 use crate::failure::{Failure, Result};
 
 /// What a stateful step keeps of one key.
@@ -119,13 +122,14 @@ pub(crate) fn save<S: State>(state: &S) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A saved state's version and the state as JSON, for people.
+/// A saved state's version and the state as JSON, for people; bytes are shown in hex.
 ///
 /// # Errors
-/// When the bytes are no saved state, or hold what JSON has no words for.
+/// When the bytes are no saved state.
 pub fn show(bytes: &[u8]) -> Result<(u32, serde_json::Value), String> {
     let (version, saved) = split(bytes)?;
-    Ok((version, saved.read().map_err(|_| "the state holds what json cannot show".to_owned())?))
+    let shown: Shown = saved.read().map_err(|_| "it is not what its version says".to_owned())?;
+    Ok((version, shown.0))
 }
 
 fn split(bytes: &[u8]) -> Result<(u32, Saved<'_>), String> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    owned::WAITING,
     payload::EventType,
     pipeline::is_group_name,
     processor::{Function, Interest, IntoProcessor},
@@ -65,6 +66,9 @@ fn step(name: &str, function: Function) -> Result<Step, String> {
     let store = processor.store();
     if !is_group_name(store) || store.contains('.') {
         return Err(format!("keeps `{store}`, which cannot name a store: use {rule}, beginning with a letter"));
+    }
+    if store == WAITING {
+        return Err(format!("keeps `{store}`, the store of records that wait: give its state another name"));
     }
     Ok(Step { name: name.into(), event, processor })
 }

@@ -13,11 +13,13 @@ mod partition;
 
 mod circuits;
 mod failures;
+mod inputs;
 mod job;
 mod keep;
 mod open;
 mod states;
 mod step;
+mod waiting;
 
 mod batch;
 
@@ -43,14 +45,17 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use self::{
     ahead::Ahead,
     assemblies::Assemblies,
+    assembly::anchor,
     batch::Finished,
+    inputs::Inputs,
     job::{Job, Outcome},
     partition::{Life, Next, Partition},
     step::{Begun, Step},
 };
 use crate::{
     metrics::{GroupState, Metric},
-    ports::{BoxFuture, Clock, Control, Source},
+    owned::Role,
+    ports::{BoxFuture, Clock, Control},
     record::{Position, TopicPartition},
 };
 
@@ -69,7 +74,7 @@ const PLACES: Duration = Duration::from_secs(1);
 pub struct Worker {
     settings: Settings,
     step: Arc<Step>,
-    source: Box<dyn Source>,
+    source: Inputs,
     assemblies: Assemblies,
     clock: Arc<dyn Clock>,
     state: Arc<GroupState>,
@@ -140,6 +145,7 @@ impl Worker {
     fn turn(&mut self) -> bool {
         self.release_holds();
         self.begin_ready();
+        self.wake_waiting();
         let more = self.dispatch();
         self.let_leavers_go();
         if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
@@ -188,6 +194,28 @@ impl Worker {
             }
         }
         left == 0 && room > TURN
+    }
+
+    /// Has records that waited in the group's state begin whose time has come.
+    fn wake_waiting(&mut self) {
+        let now = self.clock.elapsed();
+        for (id, _) in self.waiting_wakes().into_iter().filter(|(_, at)| *at <= now) {
+            let due = self.step.failures.waiting().map(|waiting| waiting.due(id.partition, now));
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.wake(due.unwrap_or_default());
+            }
+        }
+    }
+
+    /// When records that wait in the group's state are due, of the partitions that flow.
+    fn waiting_wakes(&self) -> Vec<(TopicPartition, Duration)> {
+        let Some(waiting) = self.step.failures.waiting() else { return Vec::new() };
+        let place = |(number, at)| {
+            let id = waiting.place(number);
+            let flows = self.partitions.get(&id).is_some_and(Partition::flows);
+            (flows && anchor(&self.partitions, number).is_some()).then_some((id, at))
+        };
+        waiting.wakes().into_iter().filter_map(place).collect()
     }
 
     /// Whether the head of a partition is not due yet. Where that takes a while the source is told, so that a partition
@@ -251,7 +279,10 @@ impl Worker {
     fn settle(&mut self, job: Job, outcome: Outcome) -> Option<Job> {
         let partition = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start)?;
         match outcome {
-            Outcome::Done(effects) => {
+            Outcome::Done(mut effects) => {
+                if job.role == Role::Waiting && effects.waiting.is_none() {
+                    effects.waiting = self.step.failures.waiting().map(|waiting| Box::new(waiting.done(&job.record)));
+                }
                 partition.begun -= 1;
                 if job.blocks {
                     partition.blocks -= 1;
@@ -410,13 +441,16 @@ impl Worker {
             _ if !p.held.is_empty() => Some(p.hold_until),
             _ => p.waits_until(),
         });
+        let waiting = self.waiting_wakes().into_iter().map(|(_, at)| at);
+        let lives = lives.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));
         lives.chain(self.stopping).chain(self.assemblies.next_wake(&self.partitions)).min()
     }
 
     /// Tells others where the partitions stand: once a second, and once nothing is under way.
     fn tell_places(&mut self, now: Duration) {
         if self.places_changed && (now >= self.places_at || self.is_quiet()) {
-            self.state.set_places(self.partitions.iter().map(|(id, p)| (id.clone(), p.place())).collect());
+            let read = self.partitions.iter().filter(|(_, p)| p.role != Role::Waiting);
+            self.state.set_places(read.map(|(id, p)| (id.clone(), p.place())).collect());
             self.places_changed = false;
             self.places_at = now + PLACES;
         }
@@ -424,8 +458,9 @@ impl Worker {
 
     fn count_partitions(&mut self) {
         self.places_changed = true;
-        let stopped = self.partitions.values().filter(|p| p.life == Life::Stopped).count();
-        self.state.set(Metric::Partitions, self.partitions.len() as u64);
+        let read = || self.partitions.values().filter(|p| p.role != Role::Waiting);
+        let stopped = read().filter(|p| p.life == Life::Stopped).count();
+        self.state.set(Metric::Partitions, read().count() as u64);
         self.state.set(Metric::Stopped, stopped as u64);
     }
 

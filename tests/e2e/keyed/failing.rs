@@ -10,7 +10,7 @@ use std::{
 };
 
 use headwater::{
-    KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Pipeline, Policy, Result, partition_for, with,
+    KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Order, Pipeline, Policy, Result, partition_for, with,
 };
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Raw, eventually};
@@ -34,37 +34,51 @@ fn shaky(shaky: &Shaky, state: &mut Sum, entry: Entry) -> Result<CustomerTotalle
 }
 
 /// SPEC C2, the half of state: a step asks for another attempt after it has changed its state. Its key's later entries wait
-/// behind it and follow in order, nothing of the failed attempts is kept, other partitions go on, and nothing is a letter.
-/// Red when what a stateful step fails leaves its place for a retry topic, or a failed attempt leaves its change.
+/// behind it and follow in order, nothing of the failed attempts is kept, and nothing is a letter. Under the order `key`, which
+/// is the standard, everybody else goes on; under `partition` those of other partitions do.
+/// Red when what a stateful step fails leaves its place for a retry topic, when a failed attempt leaves its change, or when the
+/// standard is another order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_that_a_step_asks_for_holds_its_partition_and_keeps_the_order() {
+async fn a_retry_that_a_step_asks_for_keeps_the_order_of_its_key() {
     let ledger = Ledger::new("keyed_retry", 3).await;
-    let ladder = Ladder::try_new([700, 1_000].map(Duration::from_millis)).expect("a ladder");
-    let tries = Shaky::default();
-    let step = with(tries.clone(), shaky).keyed_by(|entry: &Entry| entry.customer_id.clone());
-    let pipeline = Pipeline::default().on("shaky", step).policy("shaky", Policy::new().ladder(ladder));
+    let policy = Policy::new().ladder(Ladder::try_new([2, 3].map(Duration::from_secs)).expect("a ladder"));
+    let (queued, held) = (Shaky::default(), Shaky::default());
+    let step = |tries: &Shaky| with(tries.clone(), shaky).keyed_by(|entry: &Entry| entry.customer_id.clone());
+    let pipeline = Pipeline::default()
+        .on("queued", step(&queued))
+        .policy("queued", policy.clone())
+        .on("held", step(&held))
+        .policy("held", policy.order(Order::Partition));
     let pipeline = ledger.open(pipeline).await;
     let engine = ledger.start(&pipeline).await;
     let partition = |customer: &str| partition_for(ledger.name(customer).as_bytes(), PARTITIONS);
-    let quick: Vec<String> =
-        (0..20).map(|n| format!("q{n}")).filter(|name| partition(name) != partition("slow")).take(5).collect();
+    let quick: Vec<String> = (0..12).map(|n| format!("q{n}")).collect();
+    let (beside, elsewhere): (Vec<_>, Vec<_>) =
+        quick.iter().cloned().partition(|name| partition(name) == partition("slow"));
+    assert!(!beside.is_empty() && !elsewhere.is_empty(), "customers lie on its partition and on others");
     for cents in 1..=5 {
         ledger.enter("slow", cents);
         quick.iter().for_each(|customer| ledger.enter(customer, cents));
     }
     ledger.foreign.flush();
-    ledger.announced("shaky", 26).await;
-    let before = ledger.sums("shaky");
-    assert!(quick.iter().all(|customer| before[customer].len() == 5), "other partitions go on: {before:?}");
-    assert_eq!(before["slow"].len(), 1, "what follows waits");
-    let sums = ledger.announced("shaky", 30).await;
-    let tried = tries.0.lock().unwrap()[&ledger.name("slow")].clone();
-    assert_eq!(tried.len(), 3);
-    assert!(tried[1] - tried[0] >= Duration::from_millis(700) && tried[2] - tried[1] >= Duration::from_secs(1));
-    for customer in quick.iter().map(String::as_str).chain(["slow"]) {
-        assert_eq!(sums[customer], fold(1..=5), "{customer}");
+    for (group, tries, go_on) in [("queued", &queued, &quick), ("held", &held, &elsewhere)] {
+        let early = |sums: &HashMap<String, Vec<(i64, i64)>>| {
+            go_on.iter().all(|name| sums.get(name).is_some_and(|s| s.len() == 5))
+        };
+        eventually("what need not wait goes on", SOON, async || early(&ledger.sums(group))).await;
+        assert!(tries.0.lock().unwrap()[&ledger.name("slow")].len() < 3, "{group}: it was early");
+        assert_eq!(ledger.sums(group)["slow"].len(), 1, "{group}: what follows waits");
     }
-    assert_eq!(ledger.foreign.read(&format!("{}.dlq", ledger.group("shaky"))).len(), 0);
+    for (group, tries) in [("queued", &queued), ("held", &held)] {
+        let sums = ledger.announced(group, 65).await;
+        let tried = tries.0.lock().unwrap()[&ledger.name("slow")].clone();
+        assert_eq!(tried.len(), 3, "{group}");
+        assert!(tried[1] - tried[0] >= Duration::from_secs(2) && tried[2] - tried[1] >= Duration::from_secs(3));
+        for customer in quick.iter().map(String::as_str).chain(["slow"]) {
+            assert_eq!(sums[customer], fold(1..=5), "{group}: {customer}");
+        }
+        assert_eq!(ledger.foreign.read(&format!("{}.dlq", ledger.group(group))).len(), 0);
+    }
     engine.stop().await;
 }
 

@@ -153,8 +153,8 @@ fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
             spec
         };
         topics.extend(steps.keyed_anew().map(|step| kept_for_ever(topic(owned.repartition(&step.name), DAY))));
-        topics.extend(steps.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
     }
+    topics.extend(bounded.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
     topics
 }
 
@@ -268,9 +268,10 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
         let mut topics = reads.topics.clone();
         topics.extend(reads.all_events.then(|| "events.*".to_owned()));
         topics.extend(matches!(group.work, Work::DeadLetters).then(|| format!("{}*.dlq", app.config.prefix)));
+        let kept = bounded.stores().into_iter().collect::<Vec<_>>().join(", ");
         let to = match &group.work {
-            Work::Process(_) => String::new(),
-            Work::Keep(steps) => format!(", keeps {}", steps.stores().into_iter().collect::<Vec<_>>().join(", ")),
+            Work::Process(_) | Work::Keep(_) if kept.is_empty() => String::new(),
+            Work::Process(_) | Work::Keep(_) => format!(", keeps {kept}"),
             Work::Sink(sink) => format!(", writes table {}", sink.table),
             Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };

@@ -44,6 +44,10 @@ pub(crate) struct GroupConfig {
     /// The delays between attempts; none at all for a single attempt.
     retry: Option<Retry>,
     order: Option<Order>,
+    /// Under the order `key`.
+    waiting_records: Option<usize>,
+    /// Under the order `key`.
+    waiting_bytes: Option<usize>,
     /// Circuit breakers, by the dependency's name; in `[groups.NAME]` only.
     breakers: BTreeMap<String, BreakerConfig>,
 }
@@ -197,6 +201,22 @@ impl GroupConfig {
         set.map(|(key, _, own)| format!("{place}.{key}: it stands in [defaults] only; a group has `{own}`")).collect()
     }
 
+    /// The breakers of the code with these over them, and what is wrong with them.
+    fn breakers_over(
+        &self,
+        code: &BTreeMap<String, BreakerSettings>,
+        place: &str,
+    ) -> (BTreeMap<String, BreakerSettings>, Vec<String>) {
+        let (mut breakers, mut problems) = (code.clone(), Vec::new());
+        for (dependency, breaker) in &self.breakers {
+            match breaker.over(breakers.get(dependency).copied().unwrap_or_default()) {
+                Ok(settings) => drop(breakers.insert(dependency.clone(), settings)),
+                Err(why) => problems.push(format!("{place}.breakers.{dependency}: {why}")),
+            }
+        }
+        (breakers, problems)
+    }
+
     /// What is set here and cannot hold of a stateful group.
     fn unfit_for_state(&self, place: &str) -> Vec<String> {
         let unfit = [
@@ -205,7 +225,11 @@ impl GroupConfig {
                 self.delivery == Some(Guarantee::AtLeastOnce),
                 "a stateful group is exactly once: leave it out",
             ),
-            ("order", self.order == Some(Order::None), "no record of a key overtakes another: write \"partition\""),
+            (
+                "order",
+                self.order == Some(Order::None),
+                "no record of a key overtakes another: write \"key\" or \"partition\"",
+            ),
             ("breakers", !self.breakers.is_empty(), "a stateful step calls nothing: leave them out"),
         ];
         let set = unfit.into_iter().filter(|(_, is_set, _)| *is_set);
@@ -217,6 +241,8 @@ impl GroupConfig {
         let set = [
             ("retry", self.retry.is_some()),
             ("order", self.order.is_some()),
+            ("waiting_records", self.waiting_records.is_some()),
+            ("waiting_bytes", self.waiting_bytes.is_some()),
             ("delivery", self.delivery.is_some()),
             ("breakers", !self.breakers.is_empty()),
         ];
@@ -231,14 +257,38 @@ impl Config {
         own.or(self.defaults.sink_connections).unwrap_or(1)
     }
 
+    /// The order under retry of a group of this name.
+    fn order(&self, name: &str, kind: Kind, policy: &Policy) -> Order {
+        let own = self.groups.get(name).and_then(|own| own.order).or(policy.order);
+        // What is said for all says nothing to a stateful group where it cannot hold.
+        let fits = |order: &Order| kind != Kind::Stateful || *order != Order::None;
+        let standard = if kind == Kind::Stateful { Order::Key } else { Order::None };
+        own.or(self.defaults.order.filter(fits)).unwrap_or(standard)
+    }
+
     /// What the effects of a group of this name are promised.
-    pub(crate) fn guarantee(&self, name: &str, kind: Kind) -> Guarantee {
+    pub(crate) fn guarantee(&self, name: &str, kind: Kind, order: Order) -> Guarantee {
         let own = self.groups.get(name).and_then(|own| own.delivery);
         match kind {
+            // What waits is kept in the transaction that passes its offset.
+            Kind::Stateless if order == Order::Key => Guarantee::ExactlyOnce,
             Kind::Stateless => own.or(self.defaults.delivery).unwrap_or(Guarantee::AtLeastOnce),
             Kind::Stateful => Guarantee::ExactlyOnce,
             Kind::Sink => Guarantee::AtLeastOnce,
         }
+    }
+
+    /// What is set here and cannot hold of a group of this kind.
+    fn problems_of_kind(&self, name: &str, kind: Kind, own: &GroupConfig, place: &str) -> Vec<String> {
+        let mut problems = match kind {
+            Kind::Sink => return self.problems_of_sink(name, own, place),
+            Kind::Stateful => own.unfit_for_state(place),
+            Kind::Stateless => Vec::new(),
+        };
+        if own.sink_connections.is_some() {
+            problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
+        }
+        problems
     }
 
     fn problems_of_sink(&self, name: &str, own: &GroupConfig, place: &str) -> Vec<String> {
@@ -274,15 +324,10 @@ impl Config {
             problems.push(format!("{place}: {why}"));
             standard.backoff
         });
-        let mut breakers = policy.breakers.clone();
-        for (dependency, breaker) in &own.breakers {
-            let base = breakers.get(dependency).copied().unwrap_or_default();
-            match breaker.over(base) {
-                Ok(settings) => drop(breakers.insert(dependency.clone(), settings)),
-                Err(why) => problems.push(format!("{place}.breakers.{dependency}: {why}")),
-            }
-        }
-        let all = &all.of_kind(kind, self.guarantee(name, kind));
+        let (breakers, wrong) = own.breakers_over(&policy.breakers, &place);
+        problems.extend(wrong);
+        let order = self.order(name, kind, policy);
+        let all = &all.of_kind(kind, self.guarantee(name, kind, order));
         let settings = Settings {
             concurrency: own.concurrency.or(policy.concurrency).or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
@@ -294,7 +339,9 @@ impl Config {
             batch_bytes: own.batch_bytes.or(all.batch_bytes).unwrap_or(standard.batch_bytes),
             linger: own.linger.or(all.linger).unwrap_or(standard.linger),
             ladder: own.ladder().or(policy.ladder.clone()).or(all.ladder()).unwrap_or(standard.ladder),
-            order: own.order.or(policy.order).or(all.order).unwrap_or(standard.order),
+            order,
+            waiting_records: own.waiting_records.or(all.waiting_records).unwrap_or(standard.waiting_records),
+            waiting_bytes: own.waiting_bytes.or(all.waiting_bytes).unwrap_or(standard.waiting_bytes),
             breakers,
             max_record_bytes: usize::try_from(self.kafka.max_record_bytes).unwrap_or(usize::MAX),
             backoff,
@@ -309,6 +356,8 @@ impl Config {
             (settings.in_flight_bytes, "in_flight_bytes"),
             (settings.batch_records, "batch_records"),
             (settings.batch_bytes, "batch_bytes"),
+            (settings.waiting_records, "waiting_records"),
+            (settings.waiting_bytes, "waiting_bytes"),
         ] {
             if value == 0 {
                 problems.push(format!("{place}.{key} must be at least 1"));
@@ -317,14 +366,12 @@ impl Config {
         if settings.time_limit.is_zero() {
             problems.push(format!("{place}.time_limit must be above 0"));
         }
-        if kind == Kind::Sink {
-            problems.extend(self.problems_of_sink(name, own, &place));
-        } else if own.sink_connections.is_some() {
-            problems.push(format!("{place}.sink_connections: of sinks only; a processor writes no rows"));
-        }
         problems.extend(own.misplaced(&place));
-        if kind == Kind::Stateful {
-            problems.extend(own.unfit_for_state(&place));
+        problems.extend(self.problems_of_kind(name, kind, own, &place));
+        if order == Order::Key && own.delivery == Some(Guarantee::AtLeastOnce) {
+            problems.push(format!(
+                "{place}.delivery: the order \"key\" is kept in transactions: leave it out, or choose another order"
+            ));
         }
         if !all.breakers.is_empty() {
             problems.push(

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
-use headwater::{KeyFormat, Policy};
+use headwater::{KeyFormat, Order, Policy};
 use headwater_connectors::kafka;
 use tempfile::NamedTempFile;
 
@@ -223,7 +223,29 @@ fn what_cannot_hold_of_a_stateful_group_is_refused() {
         problems.len() == 3 && named.iter().all(|name| problems.iter().any(|why| why.starts_with(name))),
         "{problems:?}"
     );
-    let fine = valid("[groups.any]\norder = \"partition\"", &[]);
-    assert!(fine.bounds("any", Kind::Stateful, &Policy::new()).is_ok());
-    assert!(valid("", &[]).bounds("any", Kind::Stateful, &Policy::new()).is_ok());
+}
+
+/// Red when a stateful group takes the order `none` of the defaults, when the order of the defaults or of the code says nothing,
+/// when the order `key` leaves a group at least once, or when a setting that says so is taken in silence.
+#[test]
+fn the_order_decides_what_is_promised() {
+    let bounds =
+        |text: &str, kind, policy: &Policy| valid(text, &[]).bounds("any", kind, policy).map(|(all, _)| all.order);
+    let none = Policy::new();
+    for (text, stateless, stateful) in [
+        ("", Order::None, Order::Key),
+        ("[defaults]\norder = \"partition\"", Order::Partition, Order::Partition),
+        ("[groups.any]\norder = \"partition\"", Order::Partition, Order::Partition),
+        ("[groups.any]\norder = \"key\"", Order::Key, Order::Key),
+    ] {
+        assert_eq!(bounds(text, Kind::Stateless, &none), Ok(stateless), "{text}");
+        assert_eq!(bounds(text, Kind::Stateful, &none), Ok(stateful), "{text}");
+    }
+    assert_eq!(bounds("", Kind::Stateless, &Policy::new().order(Order::Key)), Ok(Order::Key));
+    let config = valid("", &[]);
+    assert_eq!(config.guarantee("any", Kind::Stateless, Order::Key), Guarantee::ExactlyOnce);
+    assert_eq!(config.guarantee("any", Kind::Stateless, Order::Partition), Guarantee::AtLeastOnce);
+    let text = "[groups.any]\norder = \"key\"\ndelivery = \"at-least-once\"";
+    let problems = bounds(text, Kind::Stateless, &none).unwrap_err();
+    assert!(problems.len() == 1 && problems[0].starts_with("groups.any.delivery"), "{problems:?}");
 }

@@ -1,13 +1,13 @@
-//! The stateful groups of the pipeline and their stores: what can be read, and what is said of everything else.
+//! The groups of the pipeline that keep state and their stores: what can be read, and what is said of everything else.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
-use headwater::{ConsumerGroup, Owned, Steps, Work};
+use headwater::Owned;
 
 use super::answer::{Refusal, Why};
 use crate::{config::nearest, program::Bounded};
 
-/// Every stateful group.
+/// Every group that keeps state.
 pub(crate) struct Known(Vec<Keeping>);
 
 struct Keeping {
@@ -36,15 +36,12 @@ impl fmt::Display for Store {
 
 impl Known {
     pub(super) fn of(groups: &[Bounded]) -> Self {
-        let keeping = groups.iter().filter_map(|bounded| match &bounded.group.work {
-            Work::Keep(steps) => Some(Keeping {
-                name: bounded.group.name.clone(),
-                id: bounded.group.id.clone(),
-                stores: stores(&bounded.group, steps),
-            }),
-            _ => None,
-        });
-        Self(keeping.collect())
+        let keeping = |bounded: &Bounded| Keeping {
+            name: bounded.group.name.clone(),
+            id: bounded.group.id.clone(),
+            stores: stores(bounded),
+        };
+        Self(groups.iter().map(keeping).filter(|group| !group.stores.is_empty()).collect())
     }
 
     /// The ids of the groups.
@@ -94,20 +91,16 @@ fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
     Why::Unknown.because(format!("{what}; {hint}"))
 }
 
-fn stores(group: &ConsumerGroup, steps: &Steps) -> Vec<Store> {
-    let owned = Owned::of(&group.id);
-    let mut anew: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for step in steps.keyed_anew() {
-        anew.entry(step.processor.store()).or_default().push(owned.repartition(&step.name));
-    }
+fn stores(bounded: &Bounded) -> Vec<Store> {
+    let group = &bounded.group;
     let store = |name: &'static str| Store {
         group: group.id.clone(),
         name,
-        changelog: owned.changelog(name),
-        // Inputs that are keyed anew may have other numbers of partitions, and so other owners.
-        feeds: anew.get(name).cloned().unwrap_or_else(|| group.subscription.topics.clone()),
+        changelog: Owned::of(&group.id).changelog(name),
+        // Inputs may have other numbers of partitions, and so other owners.
+        feeds: group.own_topics.clone(),
     };
-    steps.stores().into_iter().map(store).collect()
+    bounded.stores().into_iter().map(store).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the store answers: committed, fenced, refused, or nothing at all.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Worker, WorkerError,
@@ -13,6 +13,7 @@ use crate::{
     failure::Kind,
     fault::Fault,
     metrics::Metric,
+    owned::Role,
     ports::Control,
     record::{Record, TopicPartition},
     unit::{CommitError, Committed},
@@ -34,11 +35,17 @@ impl Worker {
                     Committed::Done => Vec::new(),
                     Committed::Fenced(partitions) => partitions,
                 };
+                let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
                 // One that has been taken anew since, perhaps by another assembly, is not fenced.
                 fenced.retain(|id| {
                     let start = self.partitions.get(id).map(|p| p.start);
                     batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
                 });
+                let waited: Vec<_> = batch.records.iter().filter(|c| c.role == Role::Waiting).collect();
+                // Those are fenced with their number, since they have no position of their own.
+                let theirs = waited.iter().filter(|c| numbers.contains(&c.partition.partition));
+                fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
+                waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
                 let (partitions, moved) = (&mut self.partitions, &mut self.moved);
                 self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
                 self.places_changed = true;

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     metrics::{GroupState, Metric},
+    owned::Role,
     ports::{BoxFuture, Committer, From},
     record::{Record, TopicPartition},
     time::Time,
@@ -82,7 +83,7 @@ impl Assembly {
 
     /// Takes a finished record in. Where effects and offsets are one transaction it waits for those before it.
     pub(crate) fn finish(&mut self, finished: Finished, partition: &mut Partition) {
-        if !self.atomic {
+        if !self.atomic || finished.covered.role == Role::Waiting {
             partition.unsaved += 1;
             self.push(finished);
             return;
@@ -181,7 +182,13 @@ impl Assembly {
                     let ours = partitions.get(&covered.partition).filter(|p| p.start == covered.start);
                     let from = ours.map(|partition| partition.durable);
                     last = Some((covered.partition.clone(), covered.start, from));
-                    from.inspect(|from| batch.begin(&covered.partition, *from))
+                    if covered.role == Role::Waiting {
+                        let anchor = anchor(partitions, covered.partition.partition);
+                        anchor.iter().for_each(|(id, at)| batch.anchor(id, *at));
+                        from
+                    } else {
+                        from.inspect(|from| batch.begin(&covered.partition, *from))
+                    }
                 }
             };
             if from.is_some() {
@@ -216,7 +223,12 @@ impl Assembly {
             let Some(partition) = ours else { continue };
             count(run, now, state);
             step.states.iter().for_each(|states| changes.iter().for_each(|change| states.committed(change)));
+            let waiting = step.failures.waiting();
+            waiting.iter().for_each(|waiting| changes.iter().for_each(|change| waiting.committed(change)));
             partition.unsaved -= run.len();
+            if partition.role == Role::Waiting {
+                continue;
+            }
             let durable = if self.atomic {
                 run.last().map(|covered| covered.offset)
             } else {
@@ -286,17 +298,22 @@ impl Assembly {
         }
         let again = (!self.again.is_empty()).then_some(self.paused_until);
         let aged = self.ready.front().map(|first| first.at + self.linger);
-        let starts = partitions.values().filter_map(|p| match p.life {
-            Life::Starting(at) if p.assembly == self.number => Some(at),
-            _ => None,
-        });
+        let starts = partitions.values().filter(|p| p.assembly == self.number).filter_map(Partition::starts_at);
         again.into_iter().chain(aged).chain(starts).min().map(|at| at.max(self.paused_until))
     }
 
     fn starting(&self, partitions: &BTreeMap<TopicPartition, Partition>, now: Duration) -> Vec<(TopicPartition, u64)> {
-        let due = |p: &Partition| p.assembly == self.number && matches!(p.life, Life::Starting(at) if at <= now);
+        let due = |p: &Partition| p.assembly == self.number && p.starts_at().is_some_and(|at| at <= now);
         partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
     }
+}
+
+/// A partition of this number of which the store knows where it stands, and where.
+pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
+    let known = |(id, p): &(&TopicPartition, &Partition)| {
+        id.partition == number && p.role != Role::Waiting && p.life != Life::Stopped && p.durable >= 0
+    };
+    partitions.iter().find(known).map(|(id, p)| (id, p.durable))
 }
 
 /// Counts what became of records that are durable.
@@ -313,7 +330,7 @@ fn count(run: &[Covered], now: Time, state: &GroupState) {
                 emitted += *outgoing as u64;
                 event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
             }
-            Fate::KeyedAnew => {}
+            Fate::KeyedAnew | Fate::Queued => {}
             Fate::Retried => state.add(Metric::Retries, 1),
             Fate::Dead(kind) => state.letter(*kind),
         }

@@ -1,6 +1,9 @@
 //! What a store commits at once, and how it is taken apart where it refuses that.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     job::{Effects, Fate, Job},
@@ -21,6 +24,9 @@ pub(crate) struct Batch {
     pub(super) records: Vec<Covered>,
     /// Where each partition of it stands before it.
     from: BTreeMap<TopicPartition, i64>,
+    /// Partitions of it that it leaves where they are, unless it has records of theirs: records that waited have no
+    /// position, and the store must hear of one to know whose they are.
+    anchors: BTreeSet<TopicPartition>,
 }
 
 /// A record that a batch covers, and how much of the batch's unit is its own.
@@ -62,12 +68,18 @@ impl Batch {
         self.from.entry(partition.clone()).or_insert(from);
     }
 
+    /// Has the store hear of this partition, which stands here.
+    pub(super) fn anchor(&mut self, partition: &TopicPartition, at: i64) {
+        self.begin(partition, at);
+        self.anchors.insert(partition.clone());
+    }
+
     /// Adds a finished record of a partition that has begun.
     pub(super) fn push(&mut self, finished: Finished) {
         let Finished { mut covered, effects, .. } = finished;
-        let Effects { outgoing, row, change, marker, .. } = effects;
+        let Effects { outgoing, row, change, waiting, marker, .. } = effects;
         self.unit.outgoing.extend(outgoing);
-        self.unit.changes.extend(change);
+        self.unit.changes.extend(change.into_iter().chain(waiting.map(|waiting| *waiting)));
         if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
             self.unit.rows.push(Row { meta, record, data });
         }
@@ -78,8 +90,10 @@ impl Batch {
     /// Says how far it moves each partition, where the store is to know.
     pub(super) fn with_positions(mut self, atomic: bool) -> Self {
         let mut to: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
-        for covered in self.records.iter().filter(|_| atomic) {
-            to.insert(&covered.partition, covered.offset + 1);
+        if atomic {
+            to.extend(self.anchors.iter().filter_map(|anchor| Some((anchor, *self.from.get(anchor)?))));
+            let read = self.records.iter().filter(|covered| covered.role != Role::Waiting);
+            to.extend(read.map(|covered| (&covered.partition, covered.offset + 1)));
         }
         let progress = |(partition, next): (&TopicPartition, i64)| Progress {
             from: self.from.get(partition).copied().unwrap_or(next),
@@ -104,7 +118,7 @@ impl Batch {
         for covered in &self.records {
             from.insert(covered.partition.clone(), covered.offset + 1);
         }
-        let rest = Self { unit, records: later, from };
+        let rest = Self { unit, records: later, from, anchors: self.anchors.clone() };
         (self.with_positions(atomic), rest.with_positions(atomic))
     }
 
@@ -114,7 +128,7 @@ impl Batch {
         if self.records.iter().all(ours) {
             return self;
         }
-        let mut rest = Self { from: self.from, ..Self::default() };
+        let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
         let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
         let (mut changes, mut markers) = (self.unit.changes.into_iter(), self.unit.markers.into_iter());
         for covered in self.records.drain(..) {
@@ -134,6 +148,8 @@ impl Batch {
                 own_markers.for_each(drop);
             }
         }
+        let waited = |number| rest.records.iter().any(|c| c.role == Role::Waiting && c.partition.partition == number);
+        rest.anchors.retain(|anchor| partitions.contains_key(anchor) && waited(anchor.partition));
         rest.with_positions(atomic)
     }
 
@@ -158,7 +174,8 @@ impl Finished {
     pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
-        let changed = effects.change.as_ref().map_or(0, Change::size);
+        let changes = || effects.change.iter().chain(effects.waiting.as_deref());
+        let changed = changes().map(Change::size).sum::<usize>();
         let Job { partition, role, start, record, .. } = job;
         let covered = Covered {
             partition,
@@ -170,7 +187,7 @@ impl Finished {
             record: Some(record),
             outgoing: effects.outgoing.len(),
             rows: usize::from(effects.row.is_some()),
-            changes: usize::from(effects.change.is_some()),
+            changes: changes().count(),
             markers: usize::from(effects.marker.is_some()),
             event_time: effects.event_time,
             _spans: std::mem::take(&mut effects.spans),

@@ -1,28 +1,44 @@
 //! What becomes of a record that failed: another attempt in its place, another on a retry topic, or a dead letter.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tracing::field::display;
 
-use super::job::{Effects, Fate, Job, Outcome, Seen};
+use super::{
+    job::{Effects, Fate, Job, Outcome, Seen},
+    waiting::Waiting,
+};
 use crate::{
     delivered::{Delivered, with_trace},
     fault::Fault,
     ladder::Ladder,
-    owned::Owned,
-    policy::Order,
+    owned::{Owned, Role},
+    ports::Clock,
     record::{Outgoing, Record},
     spans::{Message, Span, Tracing},
     time::Time,
     trace::TraceContext,
-    unit::Marker,
+    unit::{Change, Marker},
 };
 
 /// Dead letters are logged one by one, but not faster than this: ten thousand in a row are not ten thousand lines.
 const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// After there was no room for a record to wait it is tried again this much later.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where records wait for another attempt: the order under retry, and what it takes.
+pub(crate) enum Waits {
+    /// On retry topics.
+    Topics,
+    /// In their places, which hold up their partitions.
+    InPlace,
+    /// In the group's state, with those of their keys.
+    State(Arc<Waiting>),
+}
 
 /// How a group treats failures.
 pub(crate) struct Failures {
@@ -30,7 +46,7 @@ pub(crate) struct Failures {
     processor: String,
     owned: Owned,
     ladder: Ladder,
-    order: Order,
+    waits: Waits,
     tracing: Tracing,
     log: Mutex<Log>,
 }
@@ -42,36 +58,85 @@ struct Log {
 }
 
 impl Failures {
-    pub(crate) fn new(group: &str, processor: &str, ladder: Ladder, order: Order, tracing: Tracing) -> Self {
+    pub(crate) fn new(group: &str, processor: &str, ladder: Ladder, waits: Waits, tracing: Tracing) -> Self {
         let (group, processor) = (group.to_owned(), processor.to_owned());
-        Self { owned: Owned::of(&group), group, processor, ladder, order, tracing, log: Mutex::default() }
+        Self { owned: Owned::of(&group), group, processor, ladder, waits, tracing, log: Mutex::default() }
     }
 
     /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
-    pub(crate) fn again(&self, job: &Job, mut delivered: Delivered, fault: &Fault, now: Time, seen: &Seen) -> Outcome {
+    pub(crate) fn again(
+        &self,
+        job: &Job,
+        mut delivered: Delivered,
+        fault: &Fault,
+        clock: &dyn Clock,
+        seen: &Seen,
+    ) -> Outcome {
+        let now = clock.now();
         let failed = delivered.attempts.saturating_add(1);
         let Some(delay) = self.ladder.after(failed) else {
             return Outcome::Done(self.letter(&job.record, delivered, fault, now, seen));
         };
         let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
-        if self.order == Order::Partition {
+        let in_place = || {
             tracing::warn!(
                 trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
                 retry_in = %delay, error = %fault.detail, "a record failed; its partition waits and tries it again"
             );
-            return Outcome::Retry(delay.get(), fault.message.clone());
-        }
-        tracing::debug!(
-            trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
-            retry_in = %delay, error = %fault.detail, "a record failed and waits on a retry topic"
-        );
+            Outcome::Retry(delay.get(), fault.message.clone())
+        };
         delivered.attempts = failed;
         let processor = self.processor_of(&delivered, seen);
-        let mut waiting = delivered.failed(fault, &self.group, &processor, now.millis());
-        waiting.due_ms = Some(now.plus(delay.get()).millis());
-        let (retry, span) = self.hop(&waiting, &job.record, self.owned.retry(delay), seen);
-        let spans = span.into_iter().collect();
-        Outcome::Done(Effects { outgoing: vec![retry], spans, fate: Fate::Retried, ..Effects::default() })
+        let mut again = delivered.failed(fault, &self.group, &processor, now.millis());
+        again.due_ms = Some(now.plus(delay.get()).millis());
+        let mut effects = Effects { fate: Fate::Retried, ..Effects::default() };
+        let place = match &self.waits {
+            Waits::InPlace => return in_place(),
+            Waits::Topics => {
+                let (retry, span) = self.hop(&again, &job.record, self.owned.retry(delay), seen);
+                effects.outgoing.push(retry);
+                effects.spans.extend(span);
+                "on a retry topic"
+            }
+            Waits::State(waiting) => {
+                let due = clock.elapsed() + delay.get();
+                effects.waiting = wait(waiting, job, &again, due).map(Box::new);
+                if effects.waiting.is_none() {
+                    return in_place();
+                }
+                "with those of its key"
+            }
+        };
+        tracing::debug!(
+            trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+            retry_in = %delay, error = %fault.detail, "a record failed and waits {place}"
+        );
+        Outcome::Done(effects)
+    }
+
+    /// Where an earlier record of its key waits, what becomes of this one, which has come so far: it waits behind that.
+    pub(crate) fn behind(
+        &self,
+        job: &Job,
+        delivered: impl FnOnce() -> Delivered,
+        clock: &dyn Clock,
+    ) -> Option<Outcome> {
+        let waiting = self.waiting().filter(|_| job.role != Role::Waiting)?;
+        if !waiting.has(job.partition.partition, job.record.key.as_deref()) {
+            return None;
+        }
+        let delivered = Delivered { group: Some(self.group.clone()), ..delivered() };
+        let change = wait(waiting, job, &delivered, clock.elapsed()).map(Box::new);
+        Some(match change {
+            Some(_) => Outcome::Done(Effects { waiting: change, fate: Fate::Queued, ..Effects::default() }),
+            None => Outcome::Wait(FULL_PAUSE, waiting.full()),
+        })
+    }
+
+    /// The records that wait in the group's state, if any do.
+    pub(crate) fn waiting(&self) -> Option<&Arc<Waiting>> {
+        let Waits::State(waiting) = &self.waits else { return None };
+        Some(waiting)
     }
 
     /// The record as a dead letter: its last attempt counted, its bytes untouched.
@@ -152,4 +217,13 @@ impl Failures {
         );
         *log = Log { next: now.plus(LOG_EVERY), silent: 0 };
     }
+}
+
+/// Has a record wait in the group's state; `None` where there is no room.
+fn wait(waiting: &Waiting, job: &Job, delivered: &Delivered, due: Duration) -> Option<Change> {
+    let waits = delivered.hop(&job.record, String::new(), None);
+    if job.role == Role::Waiting {
+        return waiting.again(&job.record, waits, due);
+    }
+    waiting.append(job.partition.partition, waits, job.record.timestamp_ms, due)
 }

@@ -58,6 +58,8 @@ pub(crate) struct Effects {
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
     /// What it has made of its key's state, where that is not what it was.
     pub(crate) change: Option<Change>,
+    /// What it changes of the records that wait: nothing, mostly.
+    pub(crate) waiting: Option<Box<Change>>,
     /// Few records have one.
     pub(crate) marker: Option<Box<Marker>>,
     /// When the event happened, where that is known.
@@ -75,8 +77,10 @@ pub(crate) enum Fate {
     Processed,
     /// It goes on under another key.
     KeyedAnew,
-    /// It waits on a retry topic.
+    /// It waits for another attempt, on a retry topic or in the group's state.
     Retried,
+    /// It waits behind one of its key.
+    Queued,
     /// It is a dead letter.
     Dead(Kind),
 }

@@ -25,7 +25,7 @@ use crate::{
 /// The longest key that state is kept by, bytes: a local store must be able to hold it.
 const LONGEST_KEY: usize = 32 << 10;
 /// After state could not be read a record is tried again this much later.
-const STATE_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const STATE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Step {
     /// Runs the step that takes events of this type, or has the record go the way to it.
@@ -44,6 +44,9 @@ impl Step {
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
         let arrived = step.processor.is_co_partitioned() || **origin == *self.owned.repartition(&step.name);
+        if arrived && let Some(waits) = self.behind(job) {
+            return waits;
+        }
         let (meta, attempt) = self.see(job, attributes, event_type);
         let seen = Seen::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
         let delivery = Delivery { meta: &meta, schema, datum };
@@ -133,7 +136,7 @@ impl Step {
                 let fault = Fault::of(Kind::Exhausted, cause);
                 seen.attempt.failed(&fault);
                 self.state.add(Metric::Failures, 1);
-                self.failures.again(job, self.delivered(job), &fault, self.clock.now(), &seen)
+                self.failures.again(job, self.delivered(job), &fault, self.clock.as_ref(), &seen)
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
                 self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))

@@ -4,12 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Worker, WorkerError,
+    keep::STATE_PAUSE,
     partition::{Life, Partition},
 };
 use crate::{
     metrics::Metric,
     owned::Role,
-    ports::{Control, Fetched, From},
+    pipeline::Work,
+    ports::{Control, Fetched, From, StoreError},
     record::TopicPartition,
 };
 
@@ -80,6 +82,7 @@ impl Worker {
     pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
         if let Some(states) = &self.step.states {
             states.forget(id.partition);
+            self.step.failures.waiting().iter().for_each(|waiting| waiting.forget(id.partition));
             // What is under way of the others of its number may rest on what is forgotten.
             let rests = |other: &TopicPartition, p: &Partition| {
                 *other != id && other.partition == id.partition && matches!(p.life, Life::Running)
@@ -88,7 +91,10 @@ impl Worker {
                 self.partitions.iter().filter(|(other, p)| rests(other, p)).map(|(other, _)| other.clone()).collect();
             others.into_iter().for_each(|other| self.restart_alone(other, after));
         }
+        let place = self.step.failures.waiting().map(|waiting| waiting.place(id.partition));
         self.restart_alone(id, after);
+        let new = place.filter(|place| !self.partitions.contains_key(place));
+        new.into_iter().for_each(|place| self.restart_alone(place, after));
     }
 
     fn restart_alone(&mut self, id: TopicPartition, after: Duration) {
@@ -102,7 +108,7 @@ impl Worker {
         // One that is ours already stays where its units are under way.
         let known = self.partitions.get(&id).map(|p| p.assembly);
         let assembly = known.unwrap_or_else(|| self.assemblies.assign(&id, &self.partitions));
-        let in_order = self.step.states.is_some();
+        let in_order = matches!(self.step.group.work, Work::Keep(_));
         let at = self.clock.elapsed() + after;
         self.partitions.insert(id, Partition::new(role, self.starts, at, assembly, in_order));
         self.count_partitions();
@@ -118,20 +124,17 @@ impl Worker {
         let deadline = self.clock.elapsed() + self.settings.drain;
         let mut unknown = Vec::new();
         for id in partitions {
-            match self.partitions.get_mut(&id) {
-                Some(partition) => {
-                    partition.let_go();
-                    self.ready.retain(|job| {
-                        let leaves = job.partition == id && job.start == partition.start;
-                        if leaves {
-                            partition.let_go_of(job);
-                        }
-                        !leaves
-                    });
-                    partition.life = Life::Leaving(deadline);
-                    self.state.trouble(&id.to_string(), None);
-                }
-                None => unknown.push(id),
+            if !self.leave_one(&id, deadline) {
+                unknown.push(id);
+                continue;
+            }
+            // Records that wait leave with the last partition of their number.
+            let stays = |p: &Partition| p.role != Role::Waiting && !matches!(p.life, Life::Leaving(_));
+            let mut namesakes = self.partitions.iter().filter(|(other, _)| other.partition == id.partition);
+            if let Some(waiting) = self.step.failures.waiting()
+                && !namesakes.any(|(_, p)| stays(p))
+            {
+                self.leave_one(&waiting.place(id.partition), deadline);
             }
         }
         if !unknown.is_empty() {
@@ -139,11 +142,32 @@ impl Worker {
         }
     }
 
-    /// Gives back the partitions of which nothing is under way any more, or whose time is up.
+    /// Begins nothing more of a partition; false where it is not ours.
+    fn leave_one(&mut self, id: &TopicPartition, deadline: Duration) -> bool {
+        let Some(partition) = self.partitions.get_mut(id) else { return false };
+        partition.let_go();
+        self.ready.retain(|job| {
+            let leaves = job.partition == *id && job.start == partition.start;
+            if leaves {
+                partition.let_go_of(job);
+            }
+            !leaves
+        });
+        partition.life = Life::Leaving(deadline);
+        self.state.trouble(&id.to_string(), None);
+        true
+    }
+
+    /// Gives back the partitions of which nothing is under way any more, or whose time is up: those of a number once its
+    /// records that waited are done with too, since whoever comes next reads those.
     pub(super) fn let_leavers_go(&mut self) {
         let now = self.clock.elapsed();
-        let gone = |p: &Partition| matches!(p.life, Life::Leaving(by) if p.is_quiet() || by <= now);
-        let gone: Vec<_> = self.partitions.iter().filter(|(_, p)| gone(p)).map(|(id, _)| id.clone()).collect();
+        let waiting = self.step.failures.waiting();
+        let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
+        let quiet = |id: &TopicPartition, p: &Partition| p.is_quiet() && of_number(id).is_none_or(Partition::is_quiet);
+        let gone =
+            |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, Life::Leaving(by) if by <= now || quiet(id, p));
+        let gone: Vec<_> = self.partitions.iter().filter(gone).map(|(id, _)| id.clone()).collect();
         if !gone.is_empty() {
             self.report_moves();
             self.forget(&gone);
@@ -153,15 +177,29 @@ impl Worker {
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
         for id in partitions {
-            if let Some(partition) = self.partitions.remove(id) {
-                self.assemblies.of(partition.assembly).forget(id);
+            self.forget_one(id);
+            let Some(waiting) = self.step.failures.waiting() else { continue };
+            let of_number =
+                |(other, p): (&TopicPartition, &Partition)| other.partition == id.partition && p.role != Role::Waiting;
+            if !self.partitions.iter().any(of_number) {
+                waiting.forget(id.partition);
+                let place = waiting.place(id.partition);
+                self.forget_one(&place);
             }
-            self.moved.remove(id);
-            self.refusals.retain(|(place, _), _| place != id);
-            self.step.states.iter().for_each(|states| states.forget(id.partition));
-            self.state.trouble(&id.to_string(), None);
         }
         self.count_partitions();
+    }
+
+    fn forget_one(&mut self, id: &TopicPartition) {
+        if let Some(partition) = self.partitions.remove(id)
+            && partition.role != Role::Waiting
+        {
+            self.assemblies.of(partition.assembly).forget(id);
+        }
+        self.moved.remove(id);
+        self.refusals.retain(|(place, _), _| place != id);
+        self.step.states.iter().for_each(|states| states.forget(id.partition));
+        self.state.trouble(&id.to_string(), None);
     }
 
     /// Gives a partition back at once, whatever of it is under way.
@@ -172,7 +210,16 @@ impl Worker {
 
     pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
         let starting = |p: &&mut Partition| p.start == start && matches!(p.life, Life::Starting(_));
-        let Some(partition) = self.partitions.get_mut(&id).filter(starting) else { return };
+        if self.partitions.get_mut(&id).filter(starting).is_none() {
+            return;
+        }
+        if let Err(error) = self.begin_waiting(id.partition) {
+            tracing::error!(group = %self.step.group.id, partition = %id, error = error.0, "a partition waits: its records that wait cannot be read");
+            self.restart(id.clone(), STATE_PAUSE);
+            self.state.trouble(&id.to_string(), Some(&error.0));
+            return;
+        }
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.life = Life::Running;
         if let From::Offset(next) = from {
             partition.durable = next;
@@ -180,6 +227,17 @@ impl Worker {
         self.source.control(Control::Begin { partition: id.clone(), from, start });
         // A partition that starts anew may have been held before.
         self.source.control(Control::Resume(vec![id]));
+    }
+
+    /// Reads the records that wait under a number, whose state can be read now.
+    fn begin_waiting(&mut self, number: i32) -> Result<(), StoreError> {
+        let Some(waiting) = self.step.failures.waiting() else { return Ok(()) };
+        waiting.load(number, self.clock.as_ref())?;
+        let starting = |p: &&mut Partition| matches!(p.life, Life::Starting(_));
+        if let Some(partition) = self.partitions.get_mut(&waiting.place(number)).filter(starting) {
+            partition.life = Life::Running;
+        }
+        Ok(())
     }
 
     /// Another owner has these partitions. If the group still gives them to us we take them again, with back-off.

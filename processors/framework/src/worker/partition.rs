@@ -105,6 +105,19 @@ impl Partition {
         }
     }
 
+    /// Takes records in that waited: they have no position.
+    pub(crate) fn wake(&mut self, records: Vec<Record>) {
+        self.pending.extend(records);
+    }
+
+    /// When its start is to be asked for, if it is: records that wait are read with the state of their number.
+    pub(crate) fn starts_at(&self) -> Option<Duration> {
+        match self.life {
+            Life::Starting(at) if self.role != Role::Waiting => Some(at),
+            _ => None,
+        }
+    }
+
     /// Where it stands, for who looks from outside.
     pub(crate) fn place(&self) -> Place {
         let oldest = self.watermark.oldest();
@@ -178,7 +191,7 @@ impl Partition {
     /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.
     pub(crate) fn open(&self) -> usize {
         match self.life {
-            Life::Running => self.watermark.len().saturating_sub(self.pending.len()),
+            Life::Running if self.role != Role::Waiting => self.watermark.len().saturating_sub(self.pending.len()),
             // What it has let go of never passes.
             _ => self.begun,
         }

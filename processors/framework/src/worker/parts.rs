@@ -9,7 +9,15 @@ use std::{
 use futures_util::stream::FuturesUnordered;
 
 use super::{
-    Worker, ahead::Ahead, assemblies::Assemblies, circuits::Circuits, failures::Failures, states::States, step::Step,
+    Worker,
+    ahead::Ahead,
+    assemblies::Assemblies,
+    circuits::Circuits,
+    failures::{Failures, Waits},
+    inputs::Inputs,
+    states::States,
+    step::Step,
+    waiting::{Limits, Waiting},
 };
 use crate::{
     backoff::Backoff,
@@ -52,6 +60,10 @@ pub struct Settings {
     pub ladder: Ladder,
     /// What becomes of a key's order while one of its records waits for another attempt.
     pub order: Order,
+    /// Under the order `key`: records of one partition number that wait at most; what comes then waits in its place.
+    pub waiting_records: usize,
+    /// Bytes of those.
+    pub waiting_bytes: usize,
     /// The circuit breakers that the processor stands behind, by the dependency's name.
     pub breakers: BTreeMap<String, BreakerSettings>,
     /// The largest record that is read, bytes of its value; a larger one is a dead letter.
@@ -76,6 +88,8 @@ impl Default for Settings {
             linger: Duration::ZERO,
             ladder: Ladder::default(),
             order: Order::default(),
+            waiting_records: 1_000,
+            waiting_bytes: 16 << 20,
             breakers: BTreeMap::new(),
             max_record_bytes: 16 << 20,
             backoff: Backoff::default(),
@@ -117,7 +131,7 @@ pub struct Parts {
     pub source: Box<dyn Source>,
     /// Where effects go: one committer or several, of which each commits a share of the partitions.
     pub committers: Vec<Box<dyn Committer>>,
-    /// What a stateful group's committer has committed; no other group has any.
+    /// What the committer of a group that keeps state has committed: a stateful group, or one of order `key`.
     pub stores: Option<Arc<dyn Stores>>,
     /// The schemas.
     pub schemas: Arc<SchemaCache>,
@@ -137,12 +151,12 @@ impl Worker {
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
-        // A later record of a key would see a state that lacks what the one which waits will do to it.
-        let order = if matches!(group.work, Work::Keep(_)) { Order::Partition } else { settings.order };
+        let waits = waits(&group, &settings, stores.as_ref(), &state)?;
+        let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
         let step = Step {
             owned: Owned::of(&group.id),
-            states: states(&group, stores)?,
-            together: together(&group, &catalogue),
+            states: states(&group, &settings, stores)?,
+            together: together(&group, &settings, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,
             catalogue,
@@ -152,7 +166,7 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), order, tracing.clone()),
+            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), waits, tracing.clone()),
             tracing,
             source: ids::emitted_source(&group.name),
             circuits,
@@ -162,7 +176,7 @@ impl Worker {
             assemblies: Assemblies::new(committers, &settings),
             settings,
             step: Arc::new(step),
-            source,
+            source: Inputs::new(source, waiting),
             clock,
             state,
             partitions: BTreeMap::new(),
@@ -181,20 +195,58 @@ impl Worker {
     }
 }
 
-fn states(group: &ConsumerGroup, stores: Option<Arc<dyn Stores>>) -> Result<Option<States>, WorkerError> {
-    let Work::Keep(steps) = &group.work else { return Ok(None) };
-    let why = || "it keeps state and was given no stores".to_owned();
-    let stores = stores.ok_or_else(|| WorkerError::Failed { group: group.id.clone(), why: why() })?;
-    Ok(Some(States::new(stores, steps.stores())))
+/// Where records wait for another attempt.
+fn waits(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    stores: Option<&Arc<dyn Stores>>,
+    state: &Arc<GroupState>,
+) -> Result<Waits, WorkerError> {
+    Ok(match group.order(settings.order) {
+        Order::None => Waits::Topics,
+        Order::Partition => Waits::InPlace,
+        Order::Key => {
+            if let Some(why) = group.unfit_for_key() {
+                return Err(WorkerError::Failed { group: group.id.clone(), why: why.to_owned() });
+            }
+            let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
+            let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
+            let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
+            Waits::State(Arc::new(Waiting::new(&group.id, stores, limits, longest, Arc::clone(state))))
+        }
+    })
 }
 
-/// The topics of a stateful group that go by number: those that it owns and reads, and those that a step reads as they
-/// stand.
-fn together(group: &ConsumerGroup, catalogue: &Catalogue) -> Vec<String> {
-    let Work::Keep(steps) = &group.work else { return Vec::new() };
-    let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
-    let inputs: BTreeSet<String> =
-        as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect();
+/// The state of a group that keeps some.
+fn states(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    stores: Option<Arc<dyn Stores>>,
+) -> Result<Option<States>, WorkerError> {
+    let names = group.stores(settings.order);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(States::new(stores.ok_or_else(|| without_stores(group))?, names)))
+}
+
+fn without_stores(group: &ConsumerGroup) -> WorkerError {
+    WorkerError::Failed { group: group.id.clone(), why: "it keeps state and was given no stores".to_owned() }
+}
+
+/// The topics of a group that keeps state which go by number: those that it owns and reads, and those whose records keep
+/// their places.
+fn together(group: &ConsumerGroup, settings: &Settings, catalogue: &Catalogue) -> Vec<String> {
+    if group.stores(settings.order).is_empty() {
+        return Vec::new();
+    }
+    let inputs: BTreeSet<String> = match &group.work {
+        Work::Keep(steps) => {
+            let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
+            as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect()
+        }
+        _ => group.subscription.topics.iter().cloned().collect(),
+    };
     group.own_topics.iter().cloned().chain(inputs).collect()
 }
 

@@ -201,6 +201,7 @@ impl Step {
         }
         let Opened { attributes, datum, .. } = opened;
         match &self.group.work {
+            Work::Process(_) if let Some(waits) = self.behind(job) => Next::Over(waits),
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
             Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
                 let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
@@ -317,7 +318,7 @@ impl Step {
             return Outcome::Outage(pause, why);
         }
         self.state.add(Metric::Failures, 1);
-        self.failures.again(job, self.delivered(job), fault, self.clock.now(), &seen)
+        self.failures.again(job, self.delivered(job), fault, self.clock.as_ref(), &seen)
     }
 
     pub(super) fn unreadable(&self, job: &Job, error: &CodecError, seen: Option<Seen>) -> Outcome {
@@ -341,6 +342,11 @@ impl Step {
             effects.spans.extend(span);
         }
         Outcome::Done(effects)
+    }
+
+    /// Where an earlier record of its key waits, what becomes of this one.
+    pub(super) fn behind(&self, job: &Job) -> Option<Outcome> {
+        self.failures.behind(job, || self.delivered(job), self.clock.as_ref())
     }
 
     /// The record's way so far, this read included.

@@ -13,10 +13,11 @@ mod retries;
 mod several;
 mod spans;
 mod stateful;
+mod waiting;
 mod waits;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };

@@ -124,7 +124,10 @@ impl Graph {
         let mut again: Vec<String> = delays.chain([owned.redrive()]).collect();
         if let Work::Keep(steps) = &bounded.group.work {
             again.extend(steps.keyed_anew().map(|step| owned.repartition(&step.name)));
-            let changelogs = steps.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
+        }
+        let changelogs: Vec<String> =
+            bounded.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
+        if !changelogs.is_empty() {
             let changelogs = self.node(Kind::Topic, changelogs, Some(within));
             self.edge(node, changelogs, Way::Waiting, Vec::new());
         }

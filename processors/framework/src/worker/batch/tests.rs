@@ -48,6 +48,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
             Box::new(Marker { place: place.clone(), record })
         }),
         change: None,
+        waiting: None,
         event_time: None,
         spans: Vec::new(),
         fate: if count == 2 { Fate::Dead(Kind::Row) } else { Fate::Processed },

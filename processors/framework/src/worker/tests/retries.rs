@@ -35,7 +35,7 @@ fn a_record_that_fails_twice_succeeds_at_its_third_attempt() {
 /// Red when a record has an attempt more or less than the ladder says, wherever it waits for them.
 #[test]
 fn a_record_is_a_letter_after_one_attempt_more_than_the_ladder_has_delays() {
-    for order in [Order::None, Order::Partition] {
+    for order in [Order::None, Order::Partition, Order::Key] {
         for delays in [&[][..], &[1], &[1, 10, 60, 600]] {
             let failing = Failing::first(99);
             let policy = Policy::new().order(order).ladder(ladder(delays));
@@ -53,7 +53,7 @@ fn a_record_is_a_letter_after_one_attempt_more_than_the_ladder_has_delays() {
                 letter.dead_lettered_ms,
                 BEGIN_MS + 5_000 + 1_000 * i64::try_from(delays.iter().sum::<u64>()).unwrap()
             );
-            let retries = if order == Order::None { delays.len() as u64 } else { 0 };
+            let retries = if order == Order::Partition { 0 } else { delays.len() as u64 };
             let state = driver.state("play");
             assert_eq!((state.get(Metric::Retries), state.letters(Kind::Exhausted)), (retries, 1));
             assert_eq!(driver.advance(3600 * SECOND).letters("play").len(), 1);
@@ -80,14 +80,15 @@ fn only_a_last_attempt_past_its_time_makes_a_timeout() {
     }
 }
 
-/// SPEC C2. Red when a failed record's followers run before it under `partition` or wait for it under `none`, one is lost,
-/// or the order has no effect.
+/// SPEC C2. Red when a failed record's followers run before it under `partition` or `key` or wait for it under `none`, when
+/// another key waits with them but under `partition`, one is lost, or the order has no effect.
 #[test]
 fn the_order_says_what_overtakes_a_failed_record() {
-    for (order, wanted) in [(Order::Partition, [1, 2, 3, 4, 5]), (Order::None, [1, 3, 4, 5, 2])] {
+    let in_order = [1, 2, 3, 4, 5];
+    for (order, wanted) in [(Order::Partition, in_order), (Order::Key, in_order), (Order::None, [1, 3, 4, 5, 2])] {
         async fn second(failures: Arc<Mutex<u32>>, ping: Ping) -> Result<Pong> {
             let mut left = failures.lock().unwrap();
-            if ping.seq == 2 && *left > 0 {
+            if (ping.id.as_str(), ping.seq) == ("k", 2) && *left > 0 {
                 *left -= 1;
                 return Err(Failure::retry("not yet"));
             }
@@ -96,10 +97,14 @@ fn the_order_says_what_overtakes_a_failed_record() {
         let processor = with(Arc::new(Mutex::new(2)), second);
         let policy = Policy::new().order(order);
         let mut driver = Driver::new(Pipeline::default().on("play", processor).policy("play", policy));
-        (1..=5).for_each(|seq| _ = driver.send(ping("k", seq)));
+        let beside = key_beside("k");
+        (1..=5).for_each(|seq| _ = driver.send(ping("k", seq)).send(ping(&beside, seq)));
+        let others: &[i64] = if order == Order::Partition { &[1] } else { &in_order };
+        assert_eq!(seqs(&driver.emitted(), &beside), others, "{order:?}");
         driver.advance(11 * SECOND);
-        assert_eq!(seqs(&driver.emitted(), "k"), wanted);
-        assert_eq!(driver.committed("play", "events.net", place("k")), Some(5));
+        assert_eq!(seqs(&driver.emitted(), "k"), wanted, "{order:?}");
+        assert_eq!(seqs(&driver.emitted(), &beside), in_order, "{order:?}");
+        assert_eq!(driver.committed("play", "events.net", place("k")), Some(10));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A source, a store and a registry that do as they are told.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt::Write as _,
     sync::{Arc, Mutex},
     task::Poll,
@@ -29,7 +29,7 @@ pub(super) struct Outside {
     /// Letters, markers and retries that the store took, and the positions of their units.
     pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
     /// What was committed of each key's state.
-    states: HashMap<Arc<[u8]>, Arc<[u8]>>,
+    states: BTreeMap<KeyOf, Arc<[u8]>>,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
     /// The stores that keep their answers to themselves.
@@ -46,6 +46,9 @@ pub(super) struct Outside {
     /// What the source was told to say outside of each partition.
     pub(super) notes: HashMap<TopicPartition, Option<String>>,
 }
+
+/// Store, partition number and key.
+type KeyOf = (Arc<str>, i32, Arc<[u8]>);
 
 pub(super) type Shared = Arc<Mutex<Outside>>;
 
@@ -161,8 +164,12 @@ impl Committer for Store {
                 );
             }
             outside.taken.extend(all);
-            for Change { key, value, .. } in &unit.changes {
-                outside.states.insert(key.clone(), value.clone().expect("no count is forgotten"));
+            for Change { store, partition, key, value } in &unit.changes {
+                let place = (store.clone(), *partition, key.clone());
+                match value {
+                    Some(value) => drop(outside.states.insert(place, value.clone())),
+                    None => drop(outside.states.remove(&place)),
+                }
             }
             let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
             let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
@@ -181,12 +188,14 @@ impl Committer for Store {
 pub(super) struct Kept(pub(super) Shared);
 
 impl Stores for Kept {
-    fn get(&self, _: &str, _: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-        Ok(self.0.lock().unwrap().states.get(key).cloned())
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        Ok(self.0.lock().unwrap().states.get(&(store.into(), partition, key.into())).cloned())
     }
 
-    fn scan(&self, _: &str, _: i32, _: &[u8], _: usize) -> Result<Vec<Entry>, StoreError> {
-        Ok(Vec::new())
+    fn scan(&self, store: &str, partition: i32, _: &[u8], _: usize) -> Result<Vec<Entry>, StoreError> {
+        let outside = self.0.lock().unwrap();
+        let ours = outside.states.iter().filter(|((of, number, _), _)| **of == *store && *number == partition);
+        Ok(ours.map(|((.., key), value)| (key.to_vec(), value.to_vec())).collect())
     }
 }
 
