@@ -232,6 +232,11 @@ impl Worker {
     /// Reads the records that wait under a number, whose state can be read now.
     fn begin_waiting(&mut self, number: i32) -> Result<(), StoreError> {
         let Some(waiting) = self.step.failures.waiting() else { return Ok(()) };
+        // An input whose records are keyed anew may have partitions of higher numbers: there is no state for those.
+        let own = TopicPartition::new(self.step.owned.redrive(), number);
+        if !self.partitions.contains_key(&own) {
+            return Ok(());
+        }
         waiting.load(number, self.clock.as_ref())?;
         let starting = |p: &&mut Partition| matches!(p.life, Life::Starting(_));
         if let Some(partition) = self.partitions.get_mut(&waiting.place(number)).filter(starting) {
