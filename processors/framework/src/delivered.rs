@@ -197,22 +197,21 @@ pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.
 pub(crate) fn others(headers: &Headers, trace: Option<&TraceContext>) -> Headers {
-    let out: Headers = headers.iter().filter(|(name, _)| !name.starts_with(PREFIX)).collect();
-    match trace {
-        Some(trace) => with_trace(&out, trace),
-        None => out,
-    }
+    kept(headers, |name| !name.starts_with(PREFIX), trace)
 }
 
 /// Every header, in order, with the trace replaced.
 pub(crate) fn with_trace(headers: &Headers, trace: &TraceContext) -> Headers {
-    let kept = |name: &str| !matches!(name, TRACE_PARENT | TRACE_STATE);
-    let mut out: Headers = headers.iter().filter(|(name, _)| kept(name)).collect();
-    out.push(TRACE_PARENT, Some(&trace.header()));
-    if let Some(state) = &trace.state {
-        out.push_text(TRACE_STATE, state);
-    }
-    out
+    kept(headers, |_| true, Some(trace))
+}
+
+fn kept(headers: &Headers, is_kept: impl Fn(&str) -> bool + Copy, trace: Option<&TraceContext>) -> Headers {
+    let parent = trace.map(TraceContext::header);
+    let state = trace.and_then(|trace| trace.state.as_deref());
+    let new = [(TRACE_PARENT, parent.as_ref().map(|parent| &parent[..])), (TRACE_STATE, state.map(str::as_bytes))];
+    let old = |name: &str| trace.is_some() && matches!(name, TRACE_PARENT | TRACE_STATE);
+    let kept = headers.iter().filter(|(name, _)| is_kept(name) && !old(name));
+    Headers::of(kept.chain(new.into_iter().filter(|(_, value)| value.is_some())))
 }
 
 fn number<T: std::str::FromStr>(text: Option<&str>) -> Option<T> {

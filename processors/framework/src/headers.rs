@@ -181,7 +181,7 @@ pub fn first_headers(
     time: Time,
     trace: &TraceContext,
 ) -> Headers {
-    let mut out = Headers::with_capacity(8, 512);
+    let mut out = Headers::with_capacity(8, 256);
     out.push_text(SPEC_VERSION, "1.0");
     out.push_text(ID, id);
     out.push_text(SOURCE, source);
@@ -231,28 +231,24 @@ pub(crate) struct Emitted<'a> {
 impl Emitted<'_> {
     /// The headers that carry something.
     pub(crate) fn headers(&self) -> Headers {
-        let mut out = Headers::with_capacity(14, 512);
-        let optional = |out: &mut Headers, name: &str, value: Option<&str>| {
-            if let Some(value) = value {
-                out.push_text(name, value);
-            }
-        };
-        out.push_text(SPEC_VERSION, "1.0");
-        out.push_text(ID, self.id);
-        out.push_text(SOURCE, self.source);
-        out.push_text(TYPE, self.event_type);
-        out.push_text(TIME, self.time);
-        optional(&mut out, SUBJECT, self.subject);
-        if let Some((kind, version)) = self.aggregate {
-            out.push_text(AGGREGATE_TYPE, kind);
-            out.push_text(AGGREGATE_VERSION, &version.to_string());
-        }
-        out.push_text(CORRELATION_ID, self.correlation_id);
-        optional(&mut out, CAUSATION_ID, self.causation_id);
-        optional(&mut out, USER_ID, self.user_id);
-        out.push(TRACE_PARENT, Some(&self.trace.header()));
-        optional(&mut out, TRACE_STATE, self.trace.state.as_deref());
-        out
+        let (kind, version) = self.aggregate.map(|(kind, version)| (kind.as_str(), version.to_string())).unzip();
+        let trace = self.trace.header();
+        let all = [
+            (SPEC_VERSION, Some("1.0")),
+            (ID, Some(self.id)),
+            (SOURCE, Some(self.source)),
+            (TYPE, Some(self.event_type)),
+            (TIME, Some(self.time)),
+            (SUBJECT, self.subject),
+            (AGGREGATE_TYPE, kind),
+            (AGGREGATE_VERSION, version.as_deref()),
+            (CORRELATION_ID, Some(self.correlation_id)),
+            (CAUSATION_ID, self.causation_id),
+            (USER_ID, self.user_id),
+            (TRACE_PARENT, std::str::from_utf8(&trace).ok()),
+            (TRACE_STATE, self.trace.state.as_deref()),
+        ];
+        Headers::of(all.iter().filter_map(|(name, value)| Some((*name, Some(value.as_ref()?.as_bytes())))))
     }
 }
 

@@ -136,11 +136,11 @@ pub struct Headers {
     spans: Vec<Span>,
 }
 
+/// Where a name and its value end; it begins where the one before it ends. A record has at most 2 GiB.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Span {
-    start: usize,
-    value: usize,
-    end: usize,
+    name: u32,
+    value: u32,
     null: bool,
 }
 
@@ -150,13 +150,24 @@ impl Headers {
         Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(count) }
     }
 
+    /// These headers, in exactly as much memory as they take.
+    pub(crate) fn of<'a>(list: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone) -> Self {
+        let size = |(name, value): (&str, Option<&[u8]>)| name.len() + value.map_or(0, <[u8]>::len);
+        let mut headers = Self::with_capacity(list.clone().count(), list.clone().map(size).sum());
+        list.for_each(|(name, value)| headers.push(name, value));
+        headers
+    }
+
     /// Adds a header at the end.
+    ///
+    /// # Panics
+    /// When the headers are 4 GiB: no record can have so many.
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
-        let start = self.bytes.len();
+        let at = |length: usize| u32::try_from(length).expect("the headers of a record are less than 4 GiB");
         self.bytes.extend_from_slice(name.as_bytes());
-        let split = self.bytes.len();
+        let end = at(self.bytes.len());
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.spans.push(Span { start, value: split, end: self.bytes.len(), null: value.is_none() });
+        self.spans.push(Span { name: end, value: at(self.bytes.len()), null: value.is_none() });
     }
 
     /// Adds a header with text.
@@ -165,17 +176,18 @@ impl Headers {
     }
 
     /// Name and value of each, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.spans.iter().map(|s| {
-            // A name is pushed as `&str`, so its bytes are UTF-8.
-            let name = std::str::from_utf8(&self.bytes[s.start..s.value]).unwrap_or_default();
-            (name, (!s.null).then(|| &self.bytes[s.value..s.end]))
-        })
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> + Clone {
+        // A name is pushed as `&str`, so its bytes are UTF-8.
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// The same with the names' bytes, for who compares or copies them.
-    pub fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.spans.iter().map(|s| (&self.bytes[s.start..s.value], (!s.null).then(|| &self.bytes[s.value..s.end])))
+    pub fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> + Clone {
+        self.spans.iter().scan(0, |start, span| {
+            let (name, value) = (span.name as usize, span.value as usize);
+            let from = std::mem::replace(start, value);
+            Some((&self.bytes[from..name], (!span.null).then(|| &self.bytes[name..value])))
+        })
     }
 
     /// The value of the last header of that name: `None` without one, `Some(None)` when its value is null.

@@ -94,11 +94,6 @@ impl Steps {
         self.0.iter()
     }
 
-    /// The step that takes events of this type.
-    pub fn of(&self, event_type: &str) -> Option<&Step> {
-        self.0.iter().find(|step| step.event.name == event_type)
-    }
-
     /// Those whose events are keyed anew before they reach them.
     pub fn keyed_anew(&self) -> impl Iterator<Item = &Step> {
         self.0.iter().filter(|step| !step.processor.is_co_partitioned())

@@ -16,6 +16,7 @@ use crate::{
     headers, ids,
     input::Delivery,
     metrics::Metric,
+    owned::Owned,
     processor::ProcessError,
     record::Outgoing,
     spans::Message,
@@ -27,7 +28,25 @@ const LONGEST_KEY: usize = 32 << 10;
 /// After state could not be read a record is tried again this much later.
 pub(super) const STATE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What the records of one step are named by, made once.
+pub(crate) struct Ways {
+    /// The topic over which they come.
+    repartition: Arc<str>,
+    /// What the events that it emits name as their source.
+    source: String,
+}
+
+impl Ways {
+    pub(crate) fn of(step: &steps::Step, owned: &Owned) -> Self {
+        Self { repartition: owned.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
+    }
+}
+
 impl Step {
+    fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a Ways)> {
+        steps.iter().zip(&self.ways).find(|(step, _)| step.event.name == event_type)
+    }
+
     /// Runs the step that takes events of this type, or has the record go the way to it.
     pub(super) fn keep(
         &self,
@@ -37,13 +56,13 @@ impl Step {
         event_type: String,
         schema: &WriterSchema,
     ) -> Outcome {
-        let (Some(step), Some(states)) = (steps.of(&event_type), &self.states) else {
+        let (Some((step, ways)), Some(states)) = (self.step_of(steps, &event_type), &self.states) else {
             let why = format!("no step of the group takes `{event_type}`");
             return self.dead(job, &Fault::new(Kind::Contract, why), None);
         };
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
-        let arrived = step.processor.is_co_partitioned() || **origin == *self.owned.repartition(&step.name);
+        let arrived = step.processor.is_co_partitioned() || **origin == *ways.repartition;
         if arrived && let Some(waits) = self.behind(job) {
             return waits;
         }
@@ -54,9 +73,9 @@ impl Step {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let _entered = seen.attempt.enter(&meta.trace);
             if arrived {
-                self.apply(job, step, states, &delivery, &seen)
+                self.apply(job, (step, ways), states, &delivery, &seen)
             } else {
-                self.key_anew(job, step, &delivery, &seen)
+                self.key_anew(job, (step, ways), &delivery, &seen)
             }
         }));
         self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
@@ -77,7 +96,7 @@ impl Step {
     fn key_anew(
         &self,
         job: &Job,
-        step: &steps::Step,
+        (step, ways): (&steps::Step, &Ways),
         delivery: &Delivery<'_>,
         seen: &Seen,
     ) -> Result<Effects, NotKept> {
@@ -85,9 +104,9 @@ impl Step {
             Some(key) => key.into_bytes(),
             None => key_of(job)?.to_owned(),
         };
-        let (topic, meta) = (self.owned.repartition(&step.name), delivery.meta);
+        let (topic, meta) = (&ways.repartition, delivery.meta);
         let message = Message {
-            topic: &topic,
+            topic,
             partition: None,
             id: &meta.id,
             correlation_id: &meta.correlation_id,
@@ -97,7 +116,7 @@ impl Step {
         let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
         let headers = headers::moved(&job.record, meta, trace);
         let value = job.record.value.clone();
-        let outgoing = Outgoing { topic: topic.as_str().into(), partition: None, key: Some(key), value, headers };
+        let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
         let spans = sent.into_iter().map(|(_, span)| span).collect();
         Ok(Effects { outgoing: vec![outgoing], spans, fate: Fate::KeyedAnew, ..Effects::default() })
     }
@@ -105,7 +124,7 @@ impl Step {
     fn apply(
         &self,
         job: &Job,
-        step: &steps::Step,
+        (step, ways): (&steps::Step, &Ways),
         states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,
@@ -119,9 +138,8 @@ impl Step {
             let why = format!("the state `{store}` of its key grows to {size} bytes, over the limit of {limit}");
             return Err(ProcessError::from(Failure::reject(why)).into());
         }
-        let source = ids::emitted_source(&step.name);
         let (meta, attempt) = (delivery.meta, &seen.attempt);
-        let cause = Cause { meta, attempt, processor: &step.name, source: &source, tracing: &self.tracing };
+        let cause = Cause { meta, attempt, processor: &step.name, source: &ways.source, tracing: &self.tracing };
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();

@@ -15,6 +15,7 @@ use super::{
     circuits::Circuits,
     failures::{Failures, Waits},
     inputs::Inputs,
+    keep::Ways,
     states::States,
     step::Step,
     waiting::{Limits, Waiting},
@@ -33,6 +34,7 @@ use crate::{
     ports::{Clock, Committer, SchemaError, Source, Stores},
     schemas::SchemaCache,
     spans::Tracing,
+    steps::Steps,
 };
 
 /// The bounds of one group.
@@ -153,8 +155,10 @@ impl Worker {
             .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
         let waits = waits(&group, &settings, stores.as_ref(), &state)?;
         let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
+        let owned = Owned::of(&group.id);
+        let ways = |steps: &Steps| steps.iter().map(|step| Ways::of(step, &owned)).collect();
         let step = Step {
-            owned: Owned::of(&group.id),
+            ways: if let Work::Keep(steps) = &group.work { ways(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
             together: together(&group, &settings, &catalogue),
             state_limit: settings.max_event_bytes,
@@ -167,6 +171,7 @@ impl Worker {
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
             failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), waits, tracing.clone()),
+            owned,
             tracing,
             source: ids::emitted_source(&group.name),
             circuits,

@@ -38,6 +38,7 @@ use super::{
     circuits::{Circuits, Ended, Leave},
     failures::Failures,
     job::{Effects, Job, Outcome, Seen},
+    keep::Ways,
     open::{Opened, missing_key},
     states::States,
 };
@@ -80,6 +81,8 @@ pub(crate) struct Step {
     pub(crate) circuits: Circuits,
     /// What it owns, by name.
     pub(crate) owned: Owned,
+    /// Of each step of a stateful group.
+    pub(crate) ways: Vec<Ways>,
     /// Of a stateful group.
     pub(crate) states: Option<States>,
     /// The topics of a stateful group of which one member has all partitions of a number.
