@@ -37,7 +37,7 @@ async fn listed(space: &Space) -> String {
 /// PITFALL 4 under the order `key`, and SPEC C2 and D1 of what waits: of an order the first of three payments fails twice. The
 /// program is killed while all of them wait, its disk is lost, and it is killed again while the first waits anew: each is
 /// fulfilled once, in order, and nothing waits any more.
-/// Red when what waits is not restored, when its attempts begin anew, or when it is done with outside of its transaction.
+/// Red when what waits is not restored, when it is overtaken, or when it is kept although it is done with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_in_state_survives_kills_and_a_lost_disk() {
     let (stack, space) = own_warehouse_beside(quiet_stack(env!("CARGO_TARGET_TMPDIR")), "waiting_in_state").await;
