@@ -26,7 +26,7 @@ pub enum Metric {
     Skipped,
     /// Attempts that failed, the last one of a record included.
     Failures,
-    /// Records sent to a retry topic.
+    /// Records put aside for another attempt, on a retry topic or in the group's state.
     Retries,
     /// Dead letters that were sent back and succeeded.
     Resolved,
@@ -134,7 +134,7 @@ impl Metric {
             Self::Records => ("headwater_records_total", "counter", "records whose effects are durable"),
             Self::Skipped => ("headwater_skipped_total", "counter", "records of types the group does not take"),
             Self::Failures => ("headwater_failures_total", "counter", "attempts that failed"),
-            Self::Retries => ("headwater_retries_total", "counter", "records sent to a retry topic"),
+            Self::Retries => ("headwater_retries_total", "counter", "records put aside for another attempt"),
             Self::Resolved => ("headwater_resolved_total", "counter", "dead letters sent back that succeeded"),
             Self::Fallbacks => ("headwater_fallbacks_total", "counter", "records that a fallback processed"),
             Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),

@@ -12,7 +12,12 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer, TracerProvider},
 };
 
-use crate::{event::Meta, fault::Fault, record::Record, trace::TraceContext};
+use crate::{
+    event::{Meta, Origin},
+    fault::Fault,
+    record::{Record, TopicPartition},
+    trace::TraceContext,
+};
 
 const SCOPE: &str = "headwater";
 const CONVENTIONS: &str = "https://opentelemetry.io/schemas/1.37.0";
@@ -162,16 +167,18 @@ impl Tracing {
     }
 
     /// The span of one attempt at a record: `process <topic>`. From here on the metadata names it as the trace's current one.
-    pub(crate) fn attempt(&self, meta: &mut Meta, begun: bool, group: &str, record: &Record) -> Attempt {
+    /// One that has waited in the group's state is named by where it first stood.
+    pub(crate) fn attempt(&self, meta: &mut Meta, begun: bool, group: &str, record: &Record, waited: bool) -> Attempt {
         self.decide(&mut meta.trace, begun);
         let Some(tracer) = self.tracer.as_deref().filter(|_| meta.trace.is_sampled()) else { return Attempt(None) };
-        let mut attributes =
-            attributes("process", &record.topic, Some(record.partition), &meta.id, &meta.correlation_id);
-        attributes.push(KeyValue::new(attribute::OFFSET, record.offset));
+        let Origin { partition: TopicPartition { topic, partition }, offset, .. } =
+            if waited { meta.origin.clone() } else { record.origin() };
+        let mut attributes = attributes("process", &topic, Some(partition), &meta.id, &meta.correlation_id);
+        attributes.push(KeyValue::new(attribute::OFFSET, offset));
         attributes.push(KeyValue::new(attribute::GROUP, group.to_owned()));
         attributes.push(KeyValue::new(attribute::ATTEMPT, i64::from(meta.attempt)));
         attributes.extend(meta.causation_id.clone().map(|id| KeyValue::new(attribute::CAUSATION_ID, id)));
-        let name = format!("process {}", record.topic);
+        let name = format!("process {topic}");
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Consumer).with_attributes(attributes);
         let parent = remote(&meta.trace);
         let cx = parent.with_span(tracer.build_with_context(builder, &parent));

@@ -1,7 +1,7 @@
 //! The engine of one consumer group: takes records in, keeps them in order per key, commits what they ask for.
 //!
 //! Delivery: a position is committed only when every record before it has left its effects durable. Order: per key, in
-//! lanes. A record that fails waits on a retry topic or holds its partition, as the group's order says; one that nobody
+//! lanes. A record that fails waits on a retry topic or in the group's state, or holds its partition, as the order says; one that nobody
 //! can process becomes a dead letter; an outage holds the partitions, and is no attempt.
 //! Shutdown and rebalance: nothing new begins, what is under way ends within the drain deadline, then the position is
 //! committed; late completions of a partition that is gone are dropped.

@@ -138,7 +138,8 @@ impl Step {
         }
         let begun = attributes.trace.is_some();
         let mut meta = self.catalogue.complete(&job.record, attributes, event_type);
-        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record);
+        let waited = job.role == Role::Waiting;
+        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record, waited);
         (Arc::new(meta), attempt)
     }
 

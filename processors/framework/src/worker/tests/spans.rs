@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{
 };
 
 use super::*;
-use crate::{Sampler, TraceContext, Tracing, current_trace};
+use crate::{Order, Policy, Sampler, TraceContext, Tracing, current_trace};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -226,4 +226,20 @@ fn a_processor_works_within_its_record_s_trace() {
         assert_eq!(*seen.lock().unwrap(), [line.clone(), line], "{sampler}");
         assert_eq!(current_trace(), None);
     }
+}
+
+/// Red when an attempt at a record that has waited in the group's state is named by where that is kept, or hangs on another
+/// cause than the first.
+#[test]
+fn attempts_under_the_order_key_are_those_of_one_place() {
+    let back = Back::sampling("parentbased_always_on", "");
+    let policy = Policy::new().order(Order::Key);
+    let pipeline = Pipeline::default().on("play", with(Failing::first(2), fail)).policy("play", policy);
+    let mut driver = back.driver(pipeline, Settings::default());
+    driver.send_with(ping("a", 1), with_parent(PARENT)).advance(11 * SECOND);
+    let attempts: Vec<SpanData> = back.all().into_iter().filter(|span| span.name == "process events.net").collect();
+    let of = |name| attempts.iter().map(|span| attribute(span, name)).collect::<Vec<_>>();
+    assert_eq!(of("headwater.attempt"), ["0", "1", "2"], "{:?}", back.names());
+    assert_eq!(of("messaging.kafka.offset"), ["0", "0", "0"]);
+    assert!(attempts.iter().all(|span| span.parent_span_id.to_string() == PARENT[36..52]));
 }
