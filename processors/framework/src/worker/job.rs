@@ -75,6 +75,8 @@ pub(crate) enum Fate {
     Processed,
     /// It goes on under another key.
     KeyedAnew,
+    /// It has come before, and the store has what it changed.
+    Replayed,
     /// It waits on a retry topic.
     Retried,
     /// It is a dead letter.

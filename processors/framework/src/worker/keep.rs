@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     codec::WriterSchema,
+    delivered,
     emit::{Cause, Outbox},
     failure::{Failure, Kind},
     fault::Fault,
@@ -17,7 +18,7 @@ use crate::{
     input::Delivery,
     metrics::Metric,
     processor::ProcessError,
-    record::Outgoing,
+    record::{Outgoing, Position},
     spans::Message,
     steps::{self, Steps},
 };
@@ -44,6 +45,10 @@ impl Step {
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
         let arrived = step.processor.is_co_partitioned() || **origin == *self.owned.repartition(&step.name);
+        let input = self.input_of(job, step, states);
+        if arrived && states.has(step.processor.store(), job.partition.partition, &input) {
+            return Outcome::Done(Effects { fate: Fate::Replayed, ..Effects::default() });
+        }
         let (meta, attempt) = self.see(job, attributes, event_type);
         let seen = Seen::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
         let delivery = Delivery { meta: &meta, schema, datum };
@@ -51,9 +56,9 @@ impl Step {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let _entered = seen.attempt.enter(&meta.trace);
             if arrived {
-                self.apply(job, step, states, &delivery, &seen)
+                self.apply(job, (step, input), states, &delivery, &seen)
             } else {
-                self.key_anew(job, step, &delivery, &seen)
+                self.key_anew(job, step, states, &delivery, &seen)
             }
         }));
         self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
@@ -70,11 +75,20 @@ impl Step {
         }
     }
 
+    /// Where the partition of the record stands behind it: where inputs come again, the one that it was keyed anew from, so
+    /// that one that was keyed anew twice is the same input.
+    fn input_of(&self, job: &Job, step: &steps::Step, states: &States) -> Position {
+        let is_moved = || *job.record.topic == *self.owned.repartition(&step.name);
+        let moved = (states.replays() && is_moved()).then(|| delivered::input(&job.record.headers)).flatten();
+        moved.unwrap_or_else(|| Position { partition: job.partition.clone(), next: job.record.offset + 1 })
+    }
+
     /// The record goes to where its key's partition is read, with what its place here says of it.
     fn key_anew(
         &self,
         job: &Job,
         step: &steps::Step,
+        states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,
     ) -> Result<Effects, NotKept> {
@@ -92,7 +106,10 @@ impl Step {
         };
         let sent = self.tracing.send(&seen.attempt, &meta.trace, message);
         let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
-        let headers = headers::moved(&job.record, meta, trace);
+        let mut headers = headers::moved(&job.record, meta, trace);
+        if states.replays() {
+            delivered::say_input(&job.record, &mut headers);
+        }
         let value = job.record.value.clone();
         let outgoing = Outgoing { topic: topic.as_str().into(), partition: None, key: Some(key), value, headers };
         let spans = sent.into_iter().map(|(_, span)| span).collect();
@@ -102,7 +119,7 @@ impl Step {
     fn apply(
         &self,
         job: &Job,
-        step: &steps::Step,
+        (step, input): (&steps::Step, Position),
         states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,
@@ -122,7 +139,7 @@ impl Step {
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();
-        let change = if changes { states.write(store, partition, key, kept) } else { None };
+        let change = if changes { states.write((store, partition), key, kept, input) } else { None };
         Ok(Effects { outgoing, spans, change, ..Effects::default() })
     }
 
