@@ -12,7 +12,7 @@ use headwater::{
     ports::{Committer, Stores},
 };
 use headwater_connectors::{
-    Lettered, Transactional,
+    Acknowledged, Lettered, Replayed, Transactional,
     kafka::{Assignor, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
     state::LocalStore,
@@ -224,10 +224,18 @@ impl Shared<'_> {
             Work::Process(_) => vec![Box::new(publisher())],
             Work::Keep(steps) => {
                 let local = self.local(&group.id)?;
-                stores = Some(Arc::new(local.clone()));
                 self.here.open(&group.id, member, local.clone());
-                let keeping = transactional()?.keeping(local, steps.stores());
-                vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
+                if guarantee == Guarantee::ExactlyOnce {
+                    stores = Some(Arc::new(local.clone()));
+                    let keeping = transactional()?.keeping(local, steps.stores());
+                    vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
+                } else {
+                    stores = Some(Arc::new(Replayed(local.clone())));
+                    let kafka = (&self.app.config.kafka, self.outside.cluster.clone());
+                    let seen = (state.clone(), self.outside.clock.clone());
+                    let committer = Acknowledged::new(kafka, &group.id, (local, steps.stores()), seen);
+                    vec![Box::new(committer.map_err(|error| wrong(error.to_string()))?)]
+                }
             }
             Work::Sink(sink) => {
                 let lettered = |_| -> Result<Box<dyn Committer>, Problems> {

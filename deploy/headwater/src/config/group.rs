@@ -22,7 +22,7 @@ pub(crate) struct GroupConfig {
     batch_bytes: Option<usize>,
     #[serde(deserialize_with = "duration")]
     linger: Option<Duration>,
-    /// Of stateless processors.
+    /// Of processors; in `[defaults]` of stateless ones.
     delivery: Option<Guarantee>,
     /// Of groups that commit in Kafka transactions; in `[defaults]` only.
     #[serde(deserialize_with = "duration")]
@@ -52,9 +52,9 @@ pub(crate) struct GroupConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Guarantee {
-    /// They are published, then the offsets that cover them are committed.
+    /// They are published, changes of state after that, then the offsets that cover them are committed.
     AtLeastOnce,
-    /// Both are one Kafka transaction.
+    /// All are one Kafka transaction.
     ExactlyOnce,
 }
 
@@ -200,11 +200,6 @@ impl GroupConfig {
     /// What is set here and cannot hold of a stateful group.
     fn unfit_for_state(&self, place: &str) -> Vec<String> {
         let unfit = [
-            (
-                "delivery",
-                self.delivery == Some(Guarantee::AtLeastOnce),
-                "a stateful group is exactly once: leave it out",
-            ),
             ("order", self.order == Some(Order::None), "no record of a key overtakes another: write \"partition\""),
             ("breakers", !self.breakers.is_empty(), "a stateful step calls nothing: leave them out"),
         ];
@@ -236,7 +231,7 @@ impl Config {
         let own = self.groups.get(name).and_then(|own| own.delivery);
         match kind {
             Kind::Stateless => own.or(self.defaults.delivery).unwrap_or(Guarantee::AtLeastOnce),
-            Kind::Stateful => Guarantee::ExactlyOnce,
+            Kind::Stateful => own.unwrap_or(Guarantee::ExactlyOnce),
             Kind::Sink => Guarantee::AtLeastOnce,
         }
     }
