@@ -128,7 +128,8 @@ impl Acknowledged {
         let ends = self.ends(&sent, inputs);
         self.kept.apply(changes::last(unit), ends).await?;
         let markers: Vec<&Outgoing> = unit.markers.iter().map(|marker| &marker.record).collect();
-        self.send(&markers).await?;
+        // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
+        self.send(&markers).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         self.trim.passed(&self.owned, &positions, self.clock.elapsed());
         Ok(Committed::Done)

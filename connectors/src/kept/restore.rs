@@ -241,7 +241,7 @@ impl Work {
         let inputs = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         inputs.ok_or_else(|| {
             let why = format!(
-                "header {INPUTS:?} of changelog {id} does not say how far the inputs of group {} have come: a foreign program has written to it; delete the records of its last offset",
+                "the last record of changelog {id} does not say in header {INPUTS:?} how far the inputs of group {} have come: something else has written there; write that record again without the header",
                 self.group
             );
             Failed::Kafka(KafkaError::Refused(why))
