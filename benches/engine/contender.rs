@@ -28,6 +28,8 @@ pub(crate) enum Contender {
     EngineSink2,
     /// The engine with a stateful step that counts, exactly once.
     Count,
+    /// The same at least once.
+    CountAtLeastOnce,
     /// What is left of its state without the disk: its changelog is read, and nothing done.
     ReadChangelog,
     /// The same, and its state restored from it.
@@ -56,7 +58,8 @@ impl Contender {
             Self::Unnest => unnest::run(place),
             Self::EngineSink => engine::write(place, 1),
             Self::EngineSink2 => engine::write(place, 2),
-            Self::Count => engine::count(place),
+            Self::Count => engine::count(place, true),
+            Self::CountAtLeastOnce => engine::count(place, false),
             Self::ReadChangelog => state::read(place),
             Self::Restore => state::restore(place),
         }

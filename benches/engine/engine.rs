@@ -15,7 +15,7 @@ use headwater::{
     ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
 };
 use headwater_connectors::{
-    Lettered, Transactional,
+    Acknowledged, Lettered, Replayed, Transactional,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
         Subscription, TopicSpec,
@@ -50,17 +50,22 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
 pub(crate) fn process(place: &Place) -> Result<Measured> {
-    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), 1)
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), How::default())
 }
 
 /// Runs a sink of the payments over so many connections until as many rows are committed.
 pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
-    run(place, &pipeline, Settings { linger: SINK_LINGER, ..Settings::default() }, connections)
+    run(
+        place,
+        &pipeline,
+        Settings { linger: SINK_LINGER, ..Settings::default() },
+        How { connections, ..How::default() },
+    )
 }
 
-/// Counts the payments of each key, exactly once, until as many events of it are committed.
-pub(crate) fn count(place: &Place) -> Result<Measured> {
+/// Counts the payments of each key, exactly once or at least once, until as many events of it are committed.
+pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measured> {
     let settings = Settings {
         linger: TRANSACTION_LINGER,
         batch_records: TRANSACTION_RECORDS,
@@ -69,10 +74,25 @@ pub(crate) fn count(place: &Place) -> Result<Measured> {
         in_flight_bytes: 2 * TRANSACTION_BYTES,
         ..Settings::default()
     };
-    run(place, &state::pipeline(), settings, 1)
+    run(place, &state::pipeline(), settings, How { exactly_once, ..How::default() })
 }
 
-fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usize) -> Result<Measured> {
+/// How a group commits.
+#[derive(Clone, Copy)]
+struct How {
+    /// Connections of a sink.
+    connections: usize,
+    /// Of a stateful group.
+    exactly_once: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { connections: 1, exactly_once: true }
+    }
+}
+
+fn run(place: &Place, pipeline: &Pipeline, settings: Settings, how: How) -> Result<Measured> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     headwater::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
@@ -83,7 +103,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings, connections: usiz
     let measured = runtime.block_on(async {
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
         let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupState>::default());
-        let parts = parts(place, pipeline, group, settings, connections, &gauge).await?;
+        let parts = parts(place, pipeline, group, settings, how, &gauge).await?;
         let parts = Parts { state: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -114,7 +134,7 @@ async fn parts(
     pipeline: &Pipeline,
     group: ConsumerGroup,
     settings: Settings,
-    connections: usize,
+    how: How,
     gauge: &Arc<Gauge>,
 ) -> Result<Parts> {
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
@@ -131,7 +151,7 @@ async fn parts(
         instance: Some(INSTANCE.to_owned()),
         subscription: Subscription { topics, patterns },
         start: Start::Earliest,
-        commits: !keeps,
+        commits: !(keeps && how.exactly_once),
         assignor: keeps.then_some(Assignor::Range),
         client_id: None,
     };
@@ -144,16 +164,23 @@ async fn parts(
                 let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
                 Ok(watched(Box::new(Lettered::new(sink, publisher()))))
             };
-            (0..connections).map(one).collect::<Result<_>>()?
+            (0..how.connections).map(one).collect::<Result<_>>()?
         }
         Work::Keep(_) => {
             let local =
                 LocalStore::open(&place.state, &StateConfig { cache_bytes: place.cache, ..StateConfig::default() })?;
-            stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
             let seen = (Arc::default(), clock.clone() as Arc<dyn Clock>);
-            let member = (&*group.id, INSTANCE);
-            let committer = Transactional::new((&kafka, cluster), member, source.membership(), seen)?;
-            vec![watched(Box::new(committer.keeping(local, group.stores(settings.order))?))]
+            let kept = group.stores(settings.order);
+            if how.exactly_once {
+                stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
+                let member = (&*group.id, INSTANCE);
+                let committer = Transactional::new((&kafka, cluster), member, source.membership(), seen)?;
+                vec![watched(Box::new(committer.keeping(local, kept)?))]
+            } else {
+                stores = Some(Arc::new(Replayed(local.clone())) as Arc<dyn Stores>);
+                let committer = Acknowledged::new((&kafka, cluster), &group.id, (local, kept), seen)?;
+                vec![watched(Box::new(committer))]
+            }
         }
         Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };

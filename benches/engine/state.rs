@@ -5,7 +5,8 @@
 //! for each key, writes a changelog, and emits an event for each record, in transactions of 100 ms. Where they differ the
 //! engine has more to do: it decodes each payment, and encodes an event with CloudEvents headers of its own; Kafka Streams
 //! decodes nothing, and hands on the headers that it got. `kafka-streams-cached` has its record cache, which lets all but
-//! a key's last event of a commit go.
+//! a key's last event of a commit go. `headwater-at-least-once` is the engine without transactions, with units of the same
+//! time: what exactly once costs it.
 //!
 //! Whoever has counted is compared, key by key, with what the payments were made to be.
 
@@ -70,30 +71,40 @@ enum Counter {
     Streams,
     StreamsCached,
     Headwater,
+    HeadwaterAtLeastOnce,
 }
 
 impl Counter {
     /// The first is the reference.
-    const ALL: &[Self] = &[Self::Streams, Self::StreamsCached, Self::Headwater];
+    const ALL: &[Self] = &[Self::Streams, Self::StreamsCached, Self::Headwater, Self::HeadwaterAtLeastOnce];
 
     fn name(self) -> &'static str {
         match self {
             Self::Streams => "kafka-streams",
             Self::StreamsCached => "kafka-streams-cached",
             Self::Headwater => "headwater",
+            Self::HeadwaterAtLeastOnce => "headwater-at-least-once",
         }
+    }
+
+    /// Whether it is the engine.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Headwater | Self::HeadwaterAtLeastOnce)
     }
 
     /// Does the work in a process of its own; then everything that it emitted is compared.
     async fn measure(self, work: &Work, place: &Place) -> Result<Measured> {
-        let output = if self == Self::Headwater { "events.count" } else { streams::OUTPUT };
+        let output = if self.is_ours() { "events.count" } else { streams::OUTPUT };
         let before = equal::ends(place, output)?;
         let measured = match (self, &work.streams) {
             (Self::Headwater, _) => Contender::Count.measure(place, "", work.size.limit()).await?,
+            (Self::HeadwaterAtLeastOnce, _) => {
+                Contender::CountAtLeastOnce.measure(place, "", work.size.limit()).await?
+            }
             (of, Some(streams)) => streams.measure(place, of == Self::StreamsCached, work.size.limit()).await?,
             (_, None) => anyhow::bail!("kafka streams was not built"),
         };
-        let read = if self == Self::Headwater { counted::read } else { streams::read };
+        let read = if self.is_ours() { counted::read } else { streams::read };
         work.keys.compare(self.name(), place, (output, &before), read)?;
         Ok(measured)
     }
@@ -119,7 +130,7 @@ pub(crate) async fn run(ground: &mut Ground, size: &Size, check: bool, bare: boo
     let work = Work { size, keys, streams };
     let mut table = head();
     let counters: Vec<Counter> =
-        Counter::ALL.iter().copied().filter(|of| *of == Counter::Headwater || work.streams.is_some()).collect();
+        Counter::ALL.iter().copied().filter(|of| of.is_ours() || work.streams.is_some()).collect();
     let mut counts = vec![Vec::new(); counters.len()];
     let (mut reads, mut restores) = (Vec::new(), Vec::new());
     for round in 0..work.size.rounds {

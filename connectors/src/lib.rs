@@ -18,8 +18,13 @@ pub mod state;
 
 pub mod otlp;
 
+mod kept;
+mod trim;
+
+mod acknowledged;
 mod lettered;
 mod transactional;
 
+pub use acknowledged::{Acknowledged, Replayed};
 pub use lettered::Lettered;
 pub use transactional::Transactional;

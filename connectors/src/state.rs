@@ -14,6 +14,7 @@ mod config;
 mod error;
 
 mod checkpoint;
+mod inputs;
 mod restore;
 
 mod cache;
@@ -29,6 +30,7 @@ mod folder;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -44,7 +46,14 @@ use headwater::{
 };
 
 use self::{cache::Cache, disk::Disk, flush::Shared};
-pub use self::{checkpoint::Checkpoint, config::StateConfig, disk::MAX_KEY, error::LocalError, restore::Restore};
+pub use self::{
+    checkpoint::Checkpoint,
+    config::StateConfig,
+    disk::MAX_KEY,
+    error::LocalError,
+    inputs::{Inputs, NoInputs},
+    restore::Restore,
+};
 
 /// The keyed state of one consumer group. Clones share it; the last one that is dropped writes what waits.
 #[derive(Clone)]
@@ -66,6 +75,8 @@ pub struct End {
     pub partition: i32,
     /// The offset in its changelog that comes next.
     pub next: i64,
+    /// How far the inputs have come with that; `None` where it is as before.
+    pub inputs: Option<Inputs>,
 }
 
 /// What one open partition of one store takes.
@@ -161,10 +172,33 @@ impl LocalStore {
         for end in ends {
             if let Some(id) = cache.id(&end.store, end.partition) {
                 cache.advance(id, Some((end.next, now_ms)));
+                if let (Some(part), Some(inputs)) = (cache.part_mut(id), &end.inputs) {
+                    part.pass(inputs.clone());
+                }
             }
         }
         cache.evict();
         Ok(())
+    }
+
+    /// How far the inputs have come whose changes an open partition has; nowhere where it is not open.
+    pub fn inputs(&self, store: &str, partition: i32) -> Inputs {
+        let cache = lock(&self.shared().cache);
+        let part = cache.id(store, partition).and_then(|id| cache.part(id));
+        part.map_or_else(Inputs::default, |part| part.checkpoint.inputs.clone())
+    }
+
+    /// Forgets inputs of topics that were created anew, of every open partition: their offsets have begun again.
+    pub fn retain_inputs(&self, ids: &BTreeMap<String, String>) {
+        let mut cache = lock(&self.shared().cache);
+        for id in cache.open_ids() {
+            let Some(part) = cache.part_mut(id) else { continue };
+            let mut inputs = part.checkpoint.inputs.clone();
+            inputs.retain(ids);
+            if inputs != part.checkpoint.inputs {
+                part.pass(inputs);
+            }
+        }
     }
 
     /// Begins to restore a partition from its changelog, or to catch up with it: read that from

@@ -6,26 +6,21 @@
 //! its partitions anew, and [`Transactional::start`] settles the transaction before it reads anything.
 //! Shutdown: state that waits in memory is written when its partition is forgotten, or the store is dropped.
 
-mod changes;
-mod restore;
-mod trim;
+pub(crate) mod changes;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
+use self::changes::Changes;
+use crate::{
+    kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, Transactions, stable_offsets},
+    kept::{Kept, failed},
+    state::LocalStore,
+    trim::Trim,
+};
 use headwater::{
     CommitError, Committed, GroupState, Outgoing, Owned, Position, TopicPartition, Unit,
     ports::{BoxFuture, Clock, Committer, From},
 };
-use tokio::task::JoinHandle;
-
-use self::{changes::Changes, restore::Restorer, trim::Trim};
-use crate::{
-    kafka::{Cluster, KafkaConfig, KafkaError, Membership, Sent, TransactionError, Transactions, stable_offsets},
-    state::LocalStore,
-};
-
-/// Between two tries to tell a full disk what was committed.
-const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Commits units of work as Kafka transactions.
 pub struct Transactional {
@@ -40,14 +35,6 @@ pub struct Transactional {
     unsettled: bool,
     trim: Trim,
     kept: Option<Kept>,
-}
-
-/// The state of a stateful group.
-struct Kept {
-    local: LocalStore,
-    restorer: Restorer,
-    /// Partitions that are being closed.
-    closing: Vec<JoinHandle<()>>,
 }
 
 impl Transactional {
@@ -80,8 +67,8 @@ impl Transactional {
     /// # Errors
     /// When the configuration cannot work.
     pub fn keeping(mut self, local: LocalStore, stores: BTreeSet<&'static str>) -> Result<Self, KafkaError> {
-        let restorer = Restorer::new(&self.kafka, self.trim.cluster(), &self.group, stores, local.clone())?;
-        self.kept = Some(Kept { local, restorer, closing: Vec::new() });
+        let seen = (Arc::clone(&self.state), Arc::clone(&self.clock));
+        self.kept = Some(Kept::new((&self.kafka, self.trim.cluster()), &self.group, (local, stores), seen)?);
         Ok(self)
     }
 
@@ -95,11 +82,7 @@ impl Transactional {
         // Before the ends of the changelogs: what these offsets cover stands before those.
         let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
         if let Some(kept) = &mut self.kept {
-            for closing in kept.closing.drain(..) {
-                closing.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
-            }
-            let numbers = partitions.iter().map(|id| id.partition).collect();
-            kept.restorer.restore(numbers, &self.state, self.clock.as_ref()).await?;
+            kept.restore(partitions).await?;
         }
         Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
     }
@@ -115,7 +98,9 @@ impl Transactional {
         let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         match self.transactions.commit(&records, &offsets, &self.membership).await {
             Ok(sent) => {
-                self.keep(changes, &sent).await?;
+                if let Some(kept) = &self.kept {
+                    kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
+                }
                 self.trim.passed(&self.owned, &offsets, self.clock.elapsed());
                 Ok(Committed::Done)
             }
@@ -130,30 +115,6 @@ impl Transactional {
                 Err(CommitError::Unsettled(why))
             }
             Err(TransactionError::Taken(why) | TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
-        }
-    }
-
-    /// Tells the local store what the changelog has. It is committed: while the disk does not take it everything waits.
-    async fn keep(&mut self, changes: Changes, sent: &Sent) -> Result<(), CommitError> {
-        let Some(kept) = &self.kept else { return Ok(()) };
-        let (changes, ends) = (Arc::new(changes.last), Arc::new(changes::ends(sent, &self.owned)));
-        let now_ms = self.clock.now().millis();
-        loop {
-            let (local, changes, ends) = (kept.local.clone(), Arc::clone(&changes), Arc::clone(&ends));
-            let applied = tokio::task::spawn_blocking(move || local.apply(&changes, &ends, now_ms)).await;
-            let applied = applied.map_err(|error| CommitError::Fatal(error.to_string()))?;
-            match applied {
-                Ok(()) => {
-                    self.state.trouble("state", None);
-                    return Ok(());
-                }
-                Err(error) => {
-                    if self.state.trouble("state", Some(&error.to_string())) {
-                        tracing::error!(group = self.group, %error, "state that is committed cannot be written; the group waits");
-                    }
-                    self.clock.sleep(DISK_PAUSE).await;
-                }
-            }
         }
     }
 }
@@ -174,16 +135,7 @@ impl Committer for Transactional {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         self.trim.forget(partitions);
         if let Some(kept) = &mut self.kept {
-            let (local, numbers) = (kept.local.clone(), partitions.iter().map(|id| id.partition).collect::<Vec<_>>());
-            // What waits is written to the disk: on a thread where that may take its time.
-            kept.closing.push(tokio::task::spawn_blocking(move || local.forget(&numbers)));
+            kept.forget(partitions);
         }
-    }
-}
-
-fn failed(error: KafkaError) -> CommitError {
-    match error {
-        KafkaError::Outage(why) => CommitError::Outage(why),
-        other => CommitError::Fatal(other.to_string()),
     }
 }

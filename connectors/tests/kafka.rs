@@ -7,6 +7,8 @@
 mod changelogs;
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/in_order.rs"]
+mod in_order;
 #[path = "kafka/publishing.rs"]
 mod publishing;
 #[path = "kafka/reading.rs"]

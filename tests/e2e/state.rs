@@ -1,6 +1,7 @@
-//! Keyed state on real servers: exactly once through kills, restored anywhere, and readable.
+//! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
 mod faults;
+mod replays;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,7 +42,12 @@ impl Shop {
     }
 
     async fn of(space: Space) -> Self {
-        let (topic, foreign, payments) = applied(&space, 6, CONFIG).await;
+        Self::with(space, "").await
+    }
+
+    /// With more of a configuration.
+    async fn with(space: Space, config: &str) -> Self {
+        let (topic, foreign, payments) = applied(&space, 6, &format!("{CONFIG}{config}")).await;
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
         Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0 }
     }

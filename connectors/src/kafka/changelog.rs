@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    ffi::CStr,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -68,6 +69,17 @@ pub enum Reached {
     },
 }
 
+/// A partition that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Where reading ended.
+    pub reached: Reached,
+    /// What the header that was asked for says, on the last record that was found to have it.
+    pub header: Option<Vec<u8>>,
+}
+
 /// Why changelogs were not read to their end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangelogError {
@@ -101,10 +113,28 @@ impl ChangelogReader {
         &self,
         wants: &[(TopicPartition, Option<i64>)],
         cancelled: &AtomicBool,
+        each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
+        progress: impl FnMut(Progress),
+    ) -> Result<Vec<(TopicPartition, Reached)>, ChangelogError> {
+        let ends = self.read_with_header(None, wants, cancelled, each, progress)?;
+        Ok(ends.into_iter().map(|end| (end.partition, end.reached)).collect())
+    }
+
+    /// The same, and of each partition what the header of this name says on the last record that has it, but for records
+    /// that others without it follow closely: each is to say all that those before it say.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with_header(
+        &self,
+        header: Option<&'static CStr>,
+        wants: &[(TopicPartition, Option<i64>)],
+        cancelled: &AtomicBool,
         mut each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
         mut progress: impl FnMut(Progress),
-    ) -> Result<Vec<(TopicPartition, Reached)>, ChangelogError> {
+    ) -> Result<Vec<End>, ChangelogError> {
         let mut tasks = self.survey(wants, cancelled)?;
+        tasks.header = header;
         progress(tasks.progress());
         if tasks.open > 0 {
             let consumer = build(&self.committed)?;
@@ -129,7 +159,7 @@ impl ChangelogReader {
             drop(queue);
             progress(tasks.progress());
         }
-        Ok(tasks.reached())
+        Ok(tasks.ends())
     }
 
     /// Where every partition begins and ends.
@@ -137,8 +167,13 @@ impl ChangelogReader {
         // Its own consumer, since librdkafka asks for ends as the client's isolation is.
         let mut settings = self.committed.clone();
         let uncommitted = build(settings.set("isolation.level", "read_uncommitted"))?;
-        let mut tasks =
-            Tasks { all: Vec::with_capacity(wants.len()), places: HashMap::new(), open: 0, moved: Instant::now() };
+        let mut tasks = Tasks {
+            all: Vec::with_capacity(wants.len()),
+            places: HashMap::new(),
+            open: 0,
+            moved: Instant::now(),
+            header: None,
+        };
         for (name, from) in wants {
             let (low, high) = self.watermarks(&uncommitted, name, cancelled)?;
             tasks.add(name, *from, low, high);
@@ -180,6 +215,8 @@ struct Task {
     /// The offset that comes next.
     next: i64,
     reached: Option<Reached>,
+    /// What the header says that is asked for.
+    header: Option<Vec<u8>>,
 }
 
 /// All partitions to read.
@@ -191,6 +228,8 @@ struct Tasks {
     open: usize,
     /// When anything was last passed.
     moved: Instant,
+    /// The header that is asked for.
+    header: Option<&'static CStr>,
 }
 
 impl Tasks {
@@ -203,7 +242,7 @@ impl Tasks {
         };
         self.open += usize::from(reached.is_none());
         self.places.entry(name.topic.to_string()).or_default().insert(name.partition, self.all.len());
-        self.all.push(Task { name: name.clone(), from, end: high, next: from, reached });
+        self.all.push(Task { name: name.clone(), from, end: high, next: from, reached, header: None });
     }
 
     fn open(&self) -> impl Iterator<Item = &Task> {
@@ -226,7 +265,7 @@ impl Tasks {
             }
             let before = task.next;
             match first.error() {
-                None => task.hand_over(run, each),
+                None => task.hand_over(run, self.header, each),
                 Some((code, reason)) => task.event(code, &reason, first.offset())?,
             }
             if task.next > before {
@@ -256,8 +295,9 @@ impl Tasks {
         Progress { done: sum(|task| task.next - task.from), total: sum(|task| task.end - task.from) }
     }
 
-    fn reached(self) -> Vec<(TopicPartition, Reached)> {
-        self.all.into_iter().filter_map(|task| Some((task.name, task.reached?))).collect()
+    fn ends(self) -> Vec<End> {
+        let end = |task: Task| Some(End { partition: task.name, reached: task.reached?, header: task.header });
+        self.all.into_iter().filter_map(end).collect()
     }
 }
 
@@ -265,8 +305,14 @@ impl Task {
     fn hand_over(
         &mut self,
         records: &[Message<'_>],
+        header: Option<&CStr>,
         each: &mut impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
     ) {
+        // Reading headers costs, and the last record says it all.
+        let last = records.iter().rev().find(|record| (self.next..self.end).contains(&record.offset()));
+        if let Some(value) = header.zip(last).and_then(|(name, last)| last.header(name)) {
+            self.header = Some(value.to_vec());
+        }
         for record in records {
             let offset = record.offset();
             if offset >= self.end {

@@ -339,6 +339,20 @@ impl KafkaConfig {
         self.overridden(client)
     }
 
+    /// Settings for a producer that leaves no gaps.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn producer_in_order(&self) -> Result<ClientConfig, KafkaError> {
+        let mut client = self.producer()?;
+        client
+            // A record that the broker refuses takes all with it that were sent behind it …
+            .set("enable.gapless.guarantee", "true")
+            // … and one that is given up would be overtaken by those.
+            .set("message.timeout.ms", "0");
+        Ok(client)
+    }
+
     /// Settings for the admin API.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ impl KafkaPublisher {
 }
 
 /// A record that can never be published is the news; an outage passes.
-fn verdict(errors: &BatchErrors) -> CommitError {
+pub(crate) fn verdict(errors: &BatchErrors) -> CommitError {
     let refused: Vec<_> = errors.0.iter().filter(|error| error.permanent).cloned().collect();
     if refused.is_empty() {
         CommitError::Outage(errors.to_string())

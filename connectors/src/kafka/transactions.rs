@@ -12,7 +12,7 @@
 mod attempt;
 mod error;
 mod life;
-mod reports;
+pub(super) mod reports;
 
 use std::{
     borrow::Borrow,

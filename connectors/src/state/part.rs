@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashTable;
 
-use super::{checkpoint::Checkpoint, slot::Bytes};
+use super::{checkpoint::Checkpoint, inputs::Inputs, slot::Bytes};
 
 /// One open partition of one store.
 pub(super) struct Part {
@@ -65,6 +65,11 @@ impl Part {
         if let Some((next, at_ms)) = checkpoint {
             (self.checkpoint.next, self.checkpoint.at_ms, self.saved) = (next, at_ms, false);
         }
+    }
+
+    /// Notes how far inputs have come.
+    pub(super) fn pass(&mut self, inputs: Inputs) {
+        (self.checkpoint.inputs, self.saved) = (inputs, false);
     }
 
     /// Notes that the disk has moved on to `checkpoint`, which is yet to be written.

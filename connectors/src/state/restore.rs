@@ -8,6 +8,7 @@ use super::{
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
+    inputs::Inputs,
     lock,
     slot::{Bytes, Pair},
 };
@@ -31,6 +32,8 @@ pub struct Restore {
     begun: bool,
     /// The offset behind the last entry.
     next: i64,
+    /// How far the inputs have come.
+    inputs: Inputs,
 }
 
 struct Target {
@@ -68,9 +71,9 @@ impl Restore {
             topic_id: topic_id.to_owned(),
             at_ms,
         };
-        let next = store.checkpoint(name, partition)?.map_or(0, |checkpoint| checkpoint.next);
+        let Checkpoint { next, inputs, .. } = store.checkpoint(name, partition)?.unwrap_or_default();
         store.shared().restores.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { store, target, bytes: Vec::new(), entries: Vec::new(), count: 0, begun: false, next })
+        Ok(Self { store, target, bytes: Vec::new(), entries: Vec::new(), count: 0, begun: false, next, inputs })
     }
 
     /// How far the partition was complete when this was written to disk last: read the changelog from there.
@@ -102,6 +105,11 @@ impl Restore {
         Ok(())
     }
 
+    /// With its entries the inputs have come so far.
+    pub fn pass(&mut self, inputs: Inputs) {
+        self.inputs = inputs;
+    }
+
     /// Writes the rest; the partition is complete up to `next_offset`, and open.
     ///
     /// # Errors
@@ -126,7 +134,7 @@ impl Restore {
     }
 
     fn reached(&self, next: i64, at_ms: i64) -> Checkpoint {
-        Checkpoint { next, at_ms, topic_id: self.target.topic_id.clone() }
+        Checkpoint { next, at_ms, topic_id: self.target.topic_id.clone(), inputs: self.inputs.clone() }
     }
 
     fn write(&mut self, checkpoint: &Checkpoint, last: bool) -> Result<(), LocalError> {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use headwater::{Position, TopicPartition};
 use tempfile::TempDir;
 
 use super::*;
@@ -39,7 +40,11 @@ fn open_part(store: &LocalStore, partition: i32, next: i64) {
 }
 
 fn change(key: &[u8], value: Option<&[u8]>) -> Change {
-    Change { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into) }
+    Change { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into), input: input(1) }
+}
+
+fn input(next: i64) -> Position {
+    Position { partition: TopicPartition::new("in", 0), next }
 }
 
 fn set(key: &str, value: &str) -> Change {
@@ -47,7 +52,7 @@ fn set(key: &str, value: &str) -> Change {
 }
 
 fn end(next: i64) -> End {
-    End { store: "s".into(), partition: 0, next }
+    End { store: "s".into(), partition: 0, next, inputs: None }
 }
 
 fn get(store: &LocalStore, key: &str) -> Option<String> {
@@ -109,7 +114,7 @@ fn what_was_applied_is_there_after_a_clean_restart() {
     drop(clone);
     let store = LocalStore::start(dir.path(), &small()).unwrap();
     let found = store.checkpoint("s", 0).unwrap().unwrap();
-    assert_eq!(found, Checkpoint { next: 7, at_ms: 50, topic_id: TOPIC.to_owned() });
+    assert_eq!(found, Checkpoint { next: 7, at_ms: 50, topic_id: TOPIC.to_owned(), inputs: Inputs::default() });
     assert!(store.get("s", 0, b"a").unwrap_err().0.contains("restore it first"));
     open_part(&store, 0, 7);
     assert_eq!((get(&store, "a").as_deref(), get(&store, "b").as_deref()), (Some("3"), Some("2")));
@@ -220,4 +225,30 @@ fn what_cannot_be_stored_is_refused_with_the_limit() {
     let name = "a-z_0.9";
     store.restore(name, 3, TOPIC, 1).unwrap().finish(1, 1).unwrap();
     assert_eq!(store.get(name, 3, b"x").unwrap(), None);
+}
+
+/// Red when how far the inputs have come is not written with the entries, is lost where a tail without it is read, or when
+/// a change without it takes it back.
+#[test]
+fn how_far_the_inputs_have_come_is_kept_with_what_they_changed() {
+    let (dir, store) = opened(&small());
+    let mut inputs = Inputs::default();
+    inputs.pass(&input(7), "id");
+    store.apply(&[set("a", "1")], &[End { inputs: Some(inputs.clone()), ..end(2) }], 1).unwrap();
+    store.flush().unwrap();
+    store.apply(&[set("a", "2")], &[end(3)], 1).unwrap();
+    assert_eq!(store.inputs("s", 0), inputs);
+    let copy = crashed(dir.path());
+    let after = LocalStore::start(copy.path(), &small()).unwrap();
+    let mut tail = after.restore("s", 0, TOPIC, 3).unwrap();
+    tail.push(2, b"a", Some(b"2")).unwrap();
+    tail.finish(3, 3).unwrap();
+    assert_eq!(after.inputs("s", 0), inputs);
+    inputs.pass(&input(9), "id");
+    let mut tail = after.restore("s", 0, TOPIC, 3).unwrap();
+    tail.pass(inputs.clone());
+    tail.finish(3, 3).unwrap();
+    assert_eq!(after.inputs("s", 0), inputs);
+    after.retain_inputs(&[("in".to_owned(), "another".to_owned())].into());
+    assert_eq!(after.inputs("s", 0), Inputs::default());
 }

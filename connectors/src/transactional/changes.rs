@@ -18,42 +18,57 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn of(unit: &Unit, owned: &Owned) -> Self {
-        let mut seen = HashSet::with_capacity(unit.changes.len());
-        let newest = unit.changes.iter().rev();
-        let mut last: Vec<Change> =
-            newest.filter(|change| seen.insert((&*change.store, change.partition, &*change.key))).cloned().collect();
-        last.reverse();
+        let last = last(unit);
         let mut topics: HashMap<&str, Arc<str>> = HashMap::new();
         let records = last
             .iter()
             .map(|change| {
                 let topic = topics.entry(&change.store).or_insert_with(|| owned.changelog(&change.store).into());
-                Outgoing {
-                    topic: Arc::clone(topic),
-                    partition: Some(change.partition),
-                    key: Some(change.key.to_vec()),
-                    value: change.value.as_ref().map(|value| value.to_vec()),
-                    headers: Headers::default(),
-                }
+                record(change, topic, Headers::default())
             })
             .collect();
         Self { last, records }
     }
 }
 
+/// Of each key the last change of a unit, in their order.
+pub(crate) fn last(unit: &Unit) -> Vec<Change> {
+    let mut seen = HashSet::with_capacity(unit.changes.len());
+    let newest = unit.changes.iter().rev();
+    let mut last: Vec<Change> =
+        newest.filter(|change| seen.insert((&*change.store, change.partition, &*change.key))).cloned().collect();
+    last.reverse();
+    last
+}
+
+/// A change as a record of its changelog.
+pub(crate) fn record(change: &Change, topic: &Arc<str>, headers: Headers) -> Outgoing {
+    Outgoing {
+        topic: Arc::clone(topic),
+        partition: Some(change.partition),
+        key: Some(change.key.to_vec()),
+        value: change.value.as_ref().map(|value| value.to_vec()),
+        headers,
+    }
+}
+
 /// How far each changelog has come with what was sent.
-pub(super) fn ends(sent: &Sent, owned: &Owned) -> Vec<End> {
-    let end = |(topic, partition, next)| Some(End { store: owned.store_of(topic)?.into(), partition, next });
+pub(crate) fn ends(sent: &Sent, owned: &Owned) -> Vec<End> {
+    let end =
+        |(topic, partition, next)| Some(End { store: owned.store_of(topic)?.into(), partition, next, inputs: None });
     sent.places().filter_map(end).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use headwater::{Position, TopicPartition};
+
     use super::*;
 
     fn change(key: &str, value: Option<&str>) -> Change {
         let bytes = |text: &str| Arc::<[u8]>::from(text.as_bytes());
-        Change { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes) }
+        let input = Position { partition: TopicPartition::new("in", 3), next: 1 };
+        Change { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes), input }
     }
 
     /// Red when an older change of a key is sent too, or the newest is not where it was: a changelog is read in order.

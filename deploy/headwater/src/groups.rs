@@ -12,7 +12,7 @@ use headwater::{
     ports::{Committer, Stores},
 };
 use headwater_connectors::{
-    Lettered, Transactional,
+    Acknowledged, Lettered, Replayed, Transactional,
     kafka::{Assignor, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
     state::LocalStore,
@@ -222,10 +222,18 @@ impl Shared<'_> {
         let committers: Vec<Box<dyn Committer>> = match &group.work {
             Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
                 let local = self.local(&group.id)?;
-                stores = Some(Arc::new(local.clone()));
                 self.here.open(&group.id, member, local.clone());
-                let keeping = transactional()?.keeping(local, kept);
-                vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
+                if guarantee == Guarantee::ExactlyOnce {
+                    stores = Some(Arc::new(local.clone()));
+                    let keeping = transactional()?.keeping(local, kept);
+                    vec![Box::new(keeping.map_err(|error| wrong(error.to_string()))?)]
+                } else {
+                    stores = Some(Arc::new(Replayed(local.clone())));
+                    let kafka = (&self.app.config.kafka, self.outside.cluster.clone());
+                    let seen = (state.clone(), self.outside.clock.clone());
+                    let committer = Acknowledged::new(kafka, &group.id, (local, kept), seen);
+                    vec![Box::new(committer.map_err(|error| wrong(error.to_string()))?)]
+                }
             }
             Work::Process(_) | Work::Keep(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
             Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],

@@ -7,7 +7,7 @@ use crate::{
     fault::Fault,
     headers::{TRACE_PARENT, TRACE_STATE},
     owned::Owned,
-    record::{Headers, Outgoing, Record, TopicPartition},
+    record::{Headers, Outgoing, Position, Record, TopicPartition},
     trace::TraceContext,
 };
 
@@ -29,6 +29,8 @@ const ERROR_DETAIL: &str = "hw_error_detail";
 const ERROR_FINGERPRINT: &str = "hw_error_fingerprint";
 const REDRIVE_COUNT: &str = "hw_redrive_count";
 const RESOLVED: &str = "hw_resolved";
+/// Where a record stood that was keyed anew: `topic/partition/offset`. No hop keeps it.
+pub(crate) const INPUT: &str = "hw_input";
 
 /// Whose delivery headers are believed on a record.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +78,7 @@ impl Delivered {
         let mut read = Self::default();
         let (mut topic, mut partition, mut offset, mut timestamp) = (None, None, None, None);
         let (mut found, mut unknown) = (0, 0);
-        for (name, value) in headers.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        for (name, value) in headers.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != INPUT) {
             found += 1;
             let text = value.and_then(|value| std::str::from_utf8(value).ok());
             match name {
@@ -193,6 +195,20 @@ impl Delivered {
 pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
     let text = |name| std::str::from_utf8(record.headers.get(name)??).ok();
     number(text(DUE).filter(|_| text(GROUP) == Some(group)))
+}
+
+/// Says where a record stands that is keyed anew.
+pub(crate) fn say_input(record: &Record, out: &mut Headers) {
+    out.push_text(INPUT, &format!("{}/{}/{}", record.topic, record.partition, record.offset));
+}
+
+/// Where the partition of a record that was keyed anew stood behind it, if its headers say so.
+pub(crate) fn input(headers: &Headers) -> Option<Position> {
+    let text = std::str::from_utf8(headers.get(INPUT)??).ok()?;
+    let (place, offset) = text.rsplit_once('/')?;
+    let (topic, partition) = place.rsplit_once('/')?;
+    let offset: i64 = offset.parse().ok().filter(|offset| (0..i64::MAX).contains(offset))?;
+    Some(Position { partition: TopicPartition::new(topic, partition.parse().ok()?), next: offset + 1 })
 }
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.

@@ -82,6 +82,8 @@ impl Attributes {
                 }
                 name if name == TRACE_STATE.as_bytes() => state = value,
                 name if name.starts_with(b"ce_") => read.optional_attribute(name, value),
+                // Its step reads it where it may be believed.
+                name if name == delivered::INPUT.as_bytes() => {}
                 name if name.starts_with(delivered::PREFIX.as_bytes()) => has_delivery = true,
                 name => read.other(name, value),
             }

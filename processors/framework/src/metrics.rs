@@ -38,6 +38,8 @@ pub enum Metric {
     Emitted,
     /// Changes of keyed state.
     Changes,
+    /// Records that came again, and whose change the store had.
+    Replayed,
     /// Rows handed to the sink.
     Rows,
     /// Rows that an upsert or delete passed over, since the table holds a later one.
@@ -89,7 +91,7 @@ pub enum Metric {
 }
 
 /// The first of them have one number each, the next a histogram each.
-const METRICS: [Metric; 33] = [
+const METRICS: [Metric; 34] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -99,6 +101,7 @@ const METRICS: [Metric; 33] = [
     Metric::Throttled,
     Metric::Emitted,
     Metric::Changes,
+    Metric::Replayed,
     Metric::Rows,
     Metric::Superseded,
     Metric::Commits,
@@ -140,6 +143,7 @@ impl Metric {
             Self::Throttled => ("headwater_throttled_total", "counter", "times that the group was asked to wait"),
             Self::Emitted => ("headwater_emitted_total", "counter", "events emitted"),
             Self::Changes => ("headwater_state_changes_total", "counter", "changes of keyed state"),
+            Self::Replayed => ("headwater_replayed_total", "counter", "records whose change the store had already"),
             Self::Rows => ("headwater_rows_total", "counter", "rows handed to the sink"),
             Self::Superseded => ("headwater_superseded_total", "counter", "rows older than what the table holds"),
             Self::Commits => ("headwater_commits_total", "counter", "units of work committed"),

@@ -118,6 +118,16 @@ pub trait Stores: Send + Sync {
 
     /// Keys that begin with `prefix`, in their order, and what they have; `limit` of them at most.
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Whether an input may come again whose change is there: the offsets are committed after the changes, not with them.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// How far each partition of the inputs has come whose changes are there.
+    fn inputs(&self, _store: &str, _partition: i32) -> Vec<Position> {
+        Vec::new()
+    }
 }
 
 /// A key and what it has.

@@ -45,6 +45,8 @@ pub struct Change {
     pub key: Arc<[u8]>,
     /// What the key has from now on; `None` where it is forgotten.
     pub value: Option<Arc<[u8]>>,
+    /// Where the partition of its input stands behind that: a replay of the input has the same.
+    pub input: Position,
 }
 
 impl Change {

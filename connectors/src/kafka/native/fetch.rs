@@ -17,10 +17,11 @@ use std::{
 use headwater::{Headers, Record, TopicPartition};
 use rdkafka::{
     bindings::{
-        rd_kafka_consume_batch_queue, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_headers_t,
-        rd_kafka_message_destroy, rd_kafka_message_headers, rd_kafka_message_t, rd_kafka_message_timestamp,
-        rd_kafka_queue_destroy, rd_kafka_queue_forward, rd_kafka_queue_get_consumer, rd_kafka_queue_get_partition,
-        rd_kafka_queue_length, rd_kafka_queue_new, rd_kafka_queue_t, rd_kafka_timestamp_type_t, rd_kafka_topic_name,
+        rd_kafka_consume_batch_queue, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_header_get_last,
+        rd_kafka_headers_t, rd_kafka_message_destroy, rd_kafka_message_headers, rd_kafka_message_t,
+        rd_kafka_message_timestamp, rd_kafka_queue_destroy, rd_kafka_queue_forward, rd_kafka_queue_get_consumer,
+        rd_kafka_queue_get_partition, rd_kafka_queue_length, rd_kafka_queue_new, rd_kafka_queue_t,
+        rd_kafka_timestamp_type_t, rd_kafka_topic_name,
     },
     client::{Client, ClientContext},
     error::RDKafkaErrorCode as Code,
@@ -193,13 +194,26 @@ impl Message<'_> {
     }
 
     fn headers(&self) -> Headers {
+        // SAFETY: the headers are alive as long as the message.
+        self.native_headers().map_or_else(Headers::default, |headers| unsafe { read_headers(headers) })
+    }
+
+    /// The value of the last header of this name; `None` where there is none, or it is null.
+    pub(crate) fn header(&self, name: &CStr) -> Option<&[u8]> {
+        let headers = self.native_headers()?;
+        let (mut value, mut size) = (ptr::null(), 0_usize);
+        // SAFETY: the headers are alive as long as the message, the name ends with a NUL, and the out-pointers live on
+        // this stack frame.
+        let none = unsafe { rd_kafka_header_get_last(headers, name.as_ptr(), &raw mut value, &raw mut size) };
+        if code(none).is_some() { None } else { self.bytes(value.cast(), size) }
+    }
+
+    /// The headers, if there are any; librdkafka reads them now, and keeps them as long as the message.
+    fn native_headers(&self) -> Option<*mut rd_kafka_headers_t> {
         let mut headers = ptr::null_mut();
-        // SAFETY: the message is alive, and the out-pointer lives on this stack frame. What it points to then is alive
-        // as long as the message.
-        unsafe {
-            let none = rd_kafka_message_headers(self.native.as_ptr(), &raw mut headers);
-            if code(none).is_some() { Headers::default() } else { read_headers(headers) }
-        }
+        // SAFETY: the message is alive, and the out-pointer lives on this stack frame.
+        let none = unsafe { rd_kafka_message_headers(self.native.as_ptr(), &raw mut headers) };
+        code(none).is_none().then_some(headers)
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct GroupConfig {
     batch_bytes: Option<usize>,
     #[serde(deserialize_with = "duration")]
     linger: Option<Duration>,
-    /// Of stateless processors.
+    /// Of processors; in `[defaults]` of stateless ones.
     delivery: Option<Guarantee>,
     /// Of groups that commit in Kafka transactions; in `[defaults]` only.
     #[serde(deserialize_with = "duration")]
@@ -56,9 +56,9 @@ pub(crate) struct GroupConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Guarantee {
-    /// They are published, then the offsets that cover them are committed.
+    /// They are published, changes of state after that, then the offsets that cover them are committed.
     AtLeastOnce,
-    /// Both are one Kafka transaction.
+    /// All are one Kafka transaction.
     ExactlyOnce,
 }
 
@@ -221,11 +221,6 @@ impl GroupConfig {
     fn unfit_for_state(&self, place: &str) -> Vec<String> {
         let unfit = [
             (
-                "delivery",
-                self.delivery == Some(Guarantee::AtLeastOnce),
-                "a stateful group is exactly once: leave it out",
-            ),
-            (
                 "order",
                 self.order == Some(Order::None),
                 "no record of a key overtakes another: write \"key\" or \"partition\"",
@@ -262,8 +257,17 @@ impl Config {
         let own = self.groups.get(name).and_then(|own| own.order).or(policy.order);
         // What is said for all says nothing to a stateful group where it cannot hold.
         let fits = |order: &Order| kind != Kind::Stateful || *order != Order::None;
-        let standard = if kind == Kind::Stateful { Order::Key } else { Order::None };
+        let standard = match kind {
+            // What waits is kept in transactions.
+            Kind::Stateful if self.says_at_least_once(name) => Order::Partition,
+            Kind::Stateful => Order::Key,
+            Kind::Stateless | Kind::Sink => Order::None,
+        };
         own.or(self.defaults.order.filter(fits)).unwrap_or(standard)
+    }
+
+    fn says_at_least_once(&self, name: &str) -> bool {
+        self.groups.get(name).and_then(|own| own.delivery) == Some(Guarantee::AtLeastOnce)
     }
 
     /// What the effects of a group of this name are promised.
@@ -273,7 +277,7 @@ impl Config {
             // What waits is kept in the transaction that passes its offset.
             Kind::Stateless if order == Order::Key => Guarantee::ExactlyOnce,
             Kind::Stateless => own.or(self.defaults.delivery).unwrap_or(Guarantee::AtLeastOnce),
-            Kind::Stateful => Guarantee::ExactlyOnce,
+            Kind::Stateful => own.unwrap_or(Guarantee::ExactlyOnce),
             Kind::Sink => Guarantee::AtLeastOnce,
         }
     }
@@ -368,7 +372,7 @@ impl Config {
         }
         problems.extend(own.misplaced(&place));
         problems.extend(self.problems_of_kind(name, kind, own, &place));
-        if order == Order::Key && own.delivery == Some(Guarantee::AtLeastOnce) {
+        if order == Order::Key && self.says_at_least_once(name) {
             problems.push(format!(
                 "{place}.delivery: the order \"key\" is kept in transactions: leave it out, or choose another order"
             ));

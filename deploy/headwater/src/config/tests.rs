@@ -216,11 +216,11 @@ fn what_only_processors_have_is_refused_of_a_sink() {
 /// Red when a setting that a stateful group cannot keep is taken in silence.
 #[test]
 fn what_cannot_hold_of_a_stateful_group_is_refused() {
-    let text = "[groups.any]\norder = \"none\"\ndelivery = \"at-least-once\"\n[groups.any.breakers.shop]\nprobes = 1";
+    let text = "[groups.any]\norder = \"none\"\n[groups.any.breakers.shop]\nprobes = 1";
     let problems = valid(text, &[]).bounds("any", Kind::Stateful, &Policy::new()).unwrap_err();
-    let named = ["groups.any.delivery", "groups.any.order", "groups.any.breakers"];
+    let named = ["groups.any.order", "groups.any.breakers"];
     assert!(
-        problems.len() == 3 && named.iter().all(|name| problems.iter().any(|why| why.starts_with(name))),
+        problems.len() == 2 && named.iter().all(|name| problems.iter().any(|why| why.starts_with(name))),
         "{problems:?}"
     );
 }
@@ -248,4 +248,17 @@ fn the_order_decides_what_is_promised() {
     let text = "[groups.any]\norder = \"key\"\ndelivery = \"at-least-once\"";
     let problems = bounds(text, Kind::Stateless, &none).unwrap_err();
     assert!(problems.len() == 1 && problems[0].starts_with("groups.any.delivery"), "{problems:?}");
+}
+
+/// Red when what `[defaults]` says of stateless groups takes exactly once from a stateful one, which would have to say it
+/// itself; or when one that says so commits in transactions, gathers for one, or has an order that is kept in them.
+#[test]
+fn a_stateful_group_is_exactly_once_unless_it_says_otherwise() {
+    let config = valid("[defaults]\ndelivery = \"at-least-once\"\n[groups.told]\ndelivery = \"at-least-once\"", &[]);
+    assert_eq!(config.guarantee("any", Kind::Stateful, Order::Key), Guarantee::ExactlyOnce);
+    assert_eq!(config.guarantee("told", Kind::Stateful, Order::Partition), Guarantee::AtLeastOnce);
+    let order = |name| config.bounds(name, Kind::Stateful, &Policy::new()).unwrap().0.order;
+    assert_eq!((order("any"), order("told")), (Order::Key, Order::Partition));
+    let linger = |name| config.bounds(name, Kind::Stateful, &Policy::new()).unwrap().0.linger;
+    assert_eq!((linger("any"), linger("told")), (Duration::from_millis(100), Duration::ZERO));
 }

@@ -256,7 +256,7 @@ impl Committer for Keeper {
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
         let mut contents = self.broker.publish(unit);
-        for Change { store, partition, key, value } in &unit.changes {
+        for Change { store, partition, key, value, .. } in &unit.changes {
             let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
             match value {
                 Some(value) => drop(keys.insert(key.clone(), value.clone())),

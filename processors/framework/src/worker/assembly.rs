@@ -331,6 +331,7 @@ fn count(run: &[Covered], now: Time, state: &GroupState) {
                 event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
             }
             Fate::KeyedAnew | Fate::Queued => {}
+            Fate::Replayed => state.add(Metric::Replayed, 1),
             Fate::Retried => state.add(Metric::Retries, 1),
             Fate::Dead(kind) => state.letter(*kind),
         }

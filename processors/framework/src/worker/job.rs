@@ -37,6 +37,10 @@ pub(crate) struct Job {
 
 /// What became of one attempt.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are done, and a box for those would cost each of them an allocation"
+)]
 pub(crate) enum Outcome {
     /// The record is done with here: processed, or on its way to another attempt, or a dead letter.
     Done(Effects),
@@ -77,6 +81,8 @@ pub(crate) enum Fate {
     Processed,
     /// It goes on under another key.
     KeyedAnew,
+    /// It has come before, and the store has what it changed.
+    Replayed,
     /// It waits for another attempt, on a retry topic or in the group's state.
     Retried,
     /// It waits behind one of its key.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     codec::WriterSchema,
+    delivered,
     emit::{Cause, Outbox},
     failure::{Failure, Kind},
     fault::Fault,
@@ -18,7 +19,7 @@ use crate::{
     metrics::Metric,
     owned::Owned,
     processor::ProcessError,
-    record::Outgoing,
+    record::{Outgoing, Position},
     spans::Message,
     steps::{self, Steps},
 };
@@ -63,6 +64,10 @@ impl Step {
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
         let arrived = step.processor.is_co_partitioned() || **origin == *ways.repartition;
+        let input = Self::input_of(job, ways, states);
+        if arrived && states.has(step.processor.store(), job.partition.partition, &input) {
+            return Outcome::Done(Effects { fate: Fate::Replayed, ..Effects::default() });
+        }
         if arrived && let Some(waits) = self.behind(job) {
             return waits;
         }
@@ -73,9 +78,9 @@ impl Step {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let _entered = seen.attempt.enter(&meta.trace);
             if arrived {
-                self.apply(job, (step, ways), states, &delivery, &seen)
+                self.apply(job, (step, ways, input), states, &delivery, &seen)
             } else {
-                self.key_anew(job, (step, ways), &delivery, &seen)
+                self.key_anew(job, (step, ways), states, &delivery, &seen)
             }
         }));
         self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
@@ -92,11 +97,20 @@ impl Step {
         }
     }
 
+    /// Where the partition of the record stands behind it: where inputs come again, the one that it was keyed anew from, so
+    /// that one that was keyed anew twice is the same input.
+    fn input_of(job: &Job, ways: &Ways, states: &States) -> Position {
+        let is_moved = || job.record.topic == ways.repartition;
+        let moved = (states.replays() && is_moved()).then(|| delivered::input(&job.record.headers)).flatten();
+        moved.unwrap_or_else(|| Position { partition: job.partition.clone(), next: job.record.offset + 1 })
+    }
+
     /// The record goes to where its key's partition is read, with what its place here says of it.
     fn key_anew(
         &self,
         job: &Job,
         (step, ways): (&steps::Step, &Ways),
+        states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,
     ) -> Result<Effects, NotKept> {
@@ -114,7 +128,10 @@ impl Step {
         };
         let sent = self.tracing.send(&seen.attempt, &meta.trace, message);
         let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
-        let headers = headers::moved(&job.record, meta, trace);
+        let mut headers = headers::moved(&job.record, meta, trace);
+        if states.replays() {
+            delivered::say_input(&job.record, &mut headers);
+        }
         let value = job.record.value.clone();
         let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
         let spans = sent.into_iter().map(|(_, span)| span).collect();
@@ -124,7 +141,7 @@ impl Step {
     fn apply(
         &self,
         job: &Job,
-        (step, ways): (&steps::Step, &Ways),
+        (step, ways, input): (&steps::Step, &Ways, Position),
         states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,
@@ -143,7 +160,7 @@ impl Step {
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();
-        let change = if changes { states.write(store, partition, key, kept) } else { None };
+        let change = if changes { states.write((store, partition), key, kept, input) } else { None };
         Ok(Effects { outgoing, spans, change, ..Effects::default() })
     }
 

@@ -215,6 +215,10 @@ fn waits(
                 return Err(WorkerError::Failed { group: group.id.clone(), why: why.to_owned() });
             }
             let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
+            if stores.replays() {
+                let why = "the order `key` is kept in transactions, and the group is at least once: write order = \"partition\"";
+                return Err(WorkerError::Failed { group: group.id.clone(), why: why.to_owned() });
+            }
             let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
             let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
             Waits::State(Arc::new(Waiting::new(&group.id, stores, limits, longest, Arc::clone(state))))

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     ports::{StoreError, Stores},
+    record::{Position, TopicPartition},
     unit::Change,
 };
 
@@ -20,7 +21,13 @@ pub(crate) struct States {
     names: Vec<Arc<str>>,
     /// Of each partition's number, of each store: what is not committed.
     open: Mutex<HashMap<i32, Vec<Uncommitted>>>,
+    /// Whether inputs may come again that have changed state.
+    replays: bool,
+    /// If so, of each partition's number, of each store: how far its inputs have come, what is not committed included.
+    inputs: Mutex<HashMap<i32, Vec<Option<Inputs>>>>,
 }
+
+type Inputs = HashMap<TopicPartition, i64>;
 
 type Uncommitted = HashMap<Arc<[u8]>, Open>;
 
@@ -34,7 +41,35 @@ struct Open {
 impl States {
     /// Over these stores, by these names.
     pub(crate) fn new(stores: Arc<dyn Stores>, names: impl IntoIterator<Item = &'static str>) -> Self {
-        Self { stores, names: names.into_iter().map(Arc::from).collect(), open: Mutex::default() }
+        Self {
+            replays: stores.replays(),
+            stores,
+            names: names.into_iter().map(Arc::from).collect(),
+            open: Mutex::default(),
+            inputs: Mutex::default(),
+        }
+    }
+
+    /// Whether inputs may come again that have changed state.
+    pub(crate) fn replays(&self) -> bool {
+        self.replays
+    }
+
+    /// Whether this input has come before and has changed the store, or a later one of its partition has.
+    pub(crate) fn has(&self, store: &str, partition: i32, input: &Position) -> bool {
+        let passed = |inputs: &mut Inputs| inputs.get(&input.partition).is_some_and(|next| *next >= input.next);
+        self.with_inputs(store, partition, passed).unwrap_or(false)
+    }
+
+    /// Does this with how far the inputs of a store have come; nothing where none comes again.
+    fn with_inputs<T>(&self, store: &str, partition: i32, act: impl FnOnce(&mut Inputs) -> T) -> Option<T> {
+        let at = self.at(store).filter(|_| self.replays)?;
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let stores = inputs.entry(partition).or_insert_with(|| self.names.iter().map(|_| None).collect());
+        let known = stores[at].get_or_insert_with(|| {
+            self.stores.inputs(store, partition).into_iter().map(|input| (input.partition, input.next)).collect()
+        });
+        Some(act(known))
     }
 
     /// What a key has.
@@ -49,8 +84,18 @@ impl States {
     }
 
     /// Gives a key another value, for the records that come; the change is for the unit of work.
-    pub(crate) fn write(&self, store: &str, partition: i32, key: &[u8], value: Option<Vec<u8>>) -> Option<Change> {
+    pub(crate) fn write(
+        &self,
+        (store, partition): (&str, i32),
+        key: &[u8],
+        value: Option<Vec<u8>>,
+        input: Position,
+    ) -> Option<Change> {
         let at = self.at(store)?;
+        self.with_inputs(store, partition, |inputs| {
+            let known = inputs.entry(input.partition.clone()).or_insert(input.next);
+            *known = (*known).max(input.next);
+        });
         let value: Option<Arc<[u8]>> = value.map(Arc::from);
         let mut open = self.open();
         let stores = open.entry(partition).or_insert_with(|| self.names.iter().map(|_| HashMap::new()).collect());
@@ -59,7 +104,7 @@ impl States {
             None => (Arc::from(key), 0),
         };
         stores[at].insert(Arc::clone(&key), Open { value: value.clone(), changes: changes + 1 });
-        Some(Change { store: Arc::clone(&self.names[at]), partition, key, value })
+        Some(Change { store: Arc::clone(&self.names[at]), partition, key, value, input })
     }
 
     /// This change is committed: who asks for its key finds it in the store.
@@ -78,6 +123,7 @@ impl States {
     /// Forgets what is not committed of a partition's number.
     pub(crate) fn forget(&self, partition: i32) {
         self.open().remove(&partition);
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
     }
 
     fn at(&self, store: &str) -> Option<usize> {

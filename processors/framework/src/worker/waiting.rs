@@ -20,7 +20,7 @@ use crate::{
     metrics::{GroupState, Metric},
     owned::{Owned, WAITING},
     ports::{Clock, Entry, StoreError, Stores},
-    record::{Headers, Outgoing, Record, TopicPartition},
+    record::{Headers, Outgoing, Position, Record, TopicPartition},
     state::{self, State},
     unit::Change,
 };
@@ -189,7 +189,7 @@ impl Waiting {
             queues.remove(of.offset);
         }
         self.state.set(Metric::Waiting, count(&numbers));
-        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value: None }
+        self.change(of, None)
     }
 
     /// The store has this change.
@@ -283,8 +283,12 @@ impl Waiting {
             timestamp_ms: record.timestamp_ms,
         };
         let value = state::save(&kept).ok()?;
-        let (store, partition, key) = (Arc::clone(&self.store), record.partition, name(record.offset));
-        Some(Change { store, partition, key, value: Some(value.into()) })
+        Some(self.change(record, Some(value.into())))
+    }
+
+    fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> Change {
+        let input = Position { partition: of.place(), next: of.offset + 1 };
+        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value, input }
     }
 
     fn read(&self, partition: i32, (key, value): Entry) -> Result<Record, StoreError> {

@@ -41,6 +41,11 @@ pub(super) fn redrive(number: i32) -> TopicPartition {
     TopicPartition::new("play.redrive", number)
 }
 
+/// The partition `number` of the topic of records that were keyed anew.
+pub(super) fn repartition(number: i32) -> TopicPartition {
+    TopicPartition::new("play.play.repartition", number)
+}
+
 /// What a processor does with the events that are named by key and offset, `a0`; the others succeed at once.
 #[derive(Clone, Default)]
 pub(super) struct Plan(Arc<Mutex<Acts>>);
@@ -142,6 +147,21 @@ impl Bench {
     /// A stateful step that counts the events of each key, and answers with key and count.
     pub(super) fn counting(settings: Settings) -> Self {
         Self::new(Pipeline::default().on("play", count.co_partitioned()), true, 1, settings)
+    }
+
+    /// The same, at least once: inputs may come again.
+    pub(super) fn counting_again(settings: Settings) -> Self {
+        Self::counting(settings).again()
+    }
+
+    /// The same of records that are keyed anew first.
+    pub(super) fn keying_anew(settings: Settings) -> Self {
+        Self::new(Pipeline::default().on("play", count.keyed_by(|ping| ping.id.clone())), true, 1, settings).again()
+    }
+
+    fn again(self) -> Self {
+        self.outside().inputs = Some(HashMap::new());
+        self
     }
 
     /// A sink.

@@ -1,14 +1,19 @@
 //! State that is not committed: seen by later records, and forgotten with what it rests on.
 
 use super::{
-    scripted::{Bench, at, redrive},
+    scripted::{Bench, at, record, redrive, repartition},
     *,
 };
-use crate::{CommitError, Committed, Kind, ports::Fetched};
+use crate::{CommitError, Committed, Headers, Kind, Order, TopicPartition, ports::Fetched};
 
 /// A linger that puts what several batches bring into one unit.
 fn together() -> Settings {
     Settings { linger: Duration::from_millis(10), ..Settings::default() }
+}
+
+/// The same where what fails is tried again in its place.
+fn in_place() -> Settings {
+    Settings { order: Order::Partition, ..together() }
 }
 
 /// A counting group with partition 0 of every topic that goes by number.
@@ -96,4 +101,65 @@ fn partitions_of_one_number_are_not_begun_apart() {
     // The next assignment mends it.
     bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
     assert_eq!(bench.state.troubles(), Vec::<String>::new());
+}
+
+/// Red when a record is processed again whose change the store has, or one is skipped that it has not; when what is skipped
+/// does not pass, or is not counted.
+#[test]
+fn what_comes_again_and_is_in_the_store_is_skipped() {
+    let mut bench = Bench::counting_again(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.records(0, 1, 0, "a b a").advance(10 * MS);
+    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 3, "a b").advance(10 * MS);
+    let log = bench.advance(SECOND).log();
+    bench.records(0, start(&log), 1, "b a a b").advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "b1", "a2", "a3", "b2"]);
+    assert_eq!((bench.state.get(Metric::Replayed), bench.state.get(Metric::Changes)), (2, 5));
+    assert!(bench.log().contains("unit 0:5"), "what is skipped passes");
+}
+
+/// Red when a group whose inputs come again keeps what waits: a crash between that and a change would count it twice.
+#[test]
+fn nothing_waits_in_state_where_inputs_come_again() {
+    let mut bench = Bench::counting_again(together());
+    bench.log();
+    let why = bench.ended.map(|ended| ended.unwrap_err().to_string()).expect("it does not begin");
+    assert!(why.contains("order = \"partition\""), "{why}");
+}
+
+/// Red when a record that comes again is taken for the same input because its offset is, and it stands elsewhere.
+#[test]
+fn inputs_are_told_apart_by_their_partitions() {
+    let mut bench = Bench::counting_again(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.records(0, 1, 5, "a").advance(10 * MS);
+    bench.batch(2, vec![record(&redrive(0), 3, "a", Headers::default())]).advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "a2"]);
+}
+
+/// Red when a record that was keyed anew does not say where it stood, so that another copy of it counts as another input;
+/// also while the first is not committed yet.
+#[test]
+fn a_record_that_was_keyed_anew_twice_is_one_input() {
+    let mut bench = Bench::keying_anew(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
+    bench.records(0, 1, 7, "a").advance(10 * MS);
+    let (moved, _) = bench.own().pop().expect("it is keyed anew");
+    assert_eq!(moved.headers.get("hw_input"), Some(Some(&b"events.net/0/7"[..])));
+    let copy = |place: &TopicPartition, offset| record(place, offset, "a", moved.headers.clone());
+    bench.batch(3, (0..2).map(|offset| copy(&repartition(0), offset)).collect()).advance(10 * MS);
+    bench.batch(3, vec![copy(&repartition(0), 2)]).advance(10 * MS);
+    assert_eq!(bench.taken(), ["play.repartition:a", "a1"]);
+    assert_eq!(bench.state.get(Metric::Replayed), 2);
+}
+
+/// Red when the header is believed of a record that the group has not keyed anew: anybody could have records skipped.
+#[test]
+fn a_foreign_record_does_not_say_where_it_stands() {
+    let mut bench = Bench::counting_again(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    let mut headers = Headers::default();
+    headers.push_text("hw_input", "events.net/0/7");
+    bench.batch(1, (0..2).map(|offset| record(&at(0), offset, "a", headers.clone())).collect()).advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "a2"]);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::super::Ping;
 use crate::{
-    Change, CommitError, Committed, Outgoing, Payload, Progress, Result, Row, TopicPartition, Unit,
+    Change, CommitError, Committed, Outgoing, Payload, Position, Progress, Result, Row, TopicPartition, Unit,
     ports::{
         BoxFuture, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source, StoreError,
         Stores,
@@ -30,6 +30,8 @@ pub(super) struct Outside {
     pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
     /// What was committed of each key's state.
     states: BTreeMap<KeyOf, Arc<[u8]>>,
+    /// Where inputs may come again: how far those have come that have changed it.
+    pub(super) inputs: Option<HashMap<TopicPartition, i64>>,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
     /// The stores that keep their answers to themselves.
@@ -164,12 +166,13 @@ impl Committer for Store {
                 );
             }
             outside.taken.extend(all);
-            for Change { store, partition, key, value } in &unit.changes {
+            for Change { store, partition, key, value, input } in &unit.changes {
                 let place = (store.clone(), *partition, key.clone());
                 match value {
                     Some(value) => drop(outside.states.insert(place, value.clone())),
                     None => drop(outside.states.remove(&place)),
                 }
+                outside.inputs.iter_mut().for_each(|all| _ = all.insert(input.partition.clone(), input.next));
             }
             let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
             let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
@@ -196,6 +199,16 @@ impl Stores for Kept {
         let outside = self.0.lock().unwrap();
         let ours = outside.states.iter().filter(|((of, number, _), _)| **of == *store && *number == partition);
         Ok(ours.map(|((.., key), value)| (key.to_vec(), value.to_vec())).collect())
+    }
+
+    fn replays(&self) -> bool {
+        self.0.lock().unwrap().inputs.is_some()
+    }
+
+    fn inputs(&self, _: &str, _: i32) -> Vec<Position> {
+        let outside = self.0.lock().unwrap();
+        let inputs = outside.inputs.iter().flatten();
+        inputs.map(|(partition, next)| Position { partition: partition.clone(), next: *next }).collect()
     }
 }
 

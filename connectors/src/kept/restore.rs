@@ -14,8 +14,9 @@ use headwater::{CommitError, GroupState, Metric, Owned, TopicPartition, ports::C
 
 use super::failed;
 use crate::{
-    kafka::{ChangelogError, ChangelogReader, Cluster, KafkaConfig, KafkaError, Progress, Reached},
-    state::{LocalError, LocalStore, Restore},
+    acknowledged::INPUTS,
+    kafka::{ChangelogError, ChangelogReader, Cluster, End, KafkaConfig, KafkaError, Progress, Reached},
+    state::{Inputs, LocalError, LocalStore, Restore},
 };
 
 /// A restore that takes longer than this is told about, and this often.
@@ -199,9 +200,9 @@ impl Work {
                 self.cancelled.store(true, Ordering::Relaxed);
             }
         };
-        let read = self
-            .reader
-            .read(&places, &self.cancelled, each, |progress| self.tell(progress, began.elapsed(), &mut told));
+        let read = self.reader.read_with_header(Some(INPUTS), &places, &self.cancelled, each, |p| {
+            self.tell(p, began.elapsed(), &mut told)
+        });
         if let Some(error) = broken {
             return Err(error.into());
         }
@@ -210,9 +211,12 @@ impl Work {
             ChangelogError::Kafka(error) => Failed::Kafka(error),
         })?;
         let mut again = Vec::new();
-        for ((id, reached), (store, _)) in reached.into_iter().zip(wanted) {
+        for (End { partition: id, reached, header }, (store, _)) in reached.into_iter().zip(wanted) {
             match (reached, restores.get_mut(&id)) {
-                (Reached::End(next), Some(restore)) => restore.finish(next, self.now_ms)?,
+                (Reached::End(next), Some(restore)) => {
+                    header.map(|text| self.inputs(&id, &text)).transpose()?.into_iter().for_each(|i| restore.pass(i));
+                    restore.finish(next, self.now_ms)?;
+                }
                 (Reached::End(_), None) => {}
                 (Reached::OutOfRange { low, high }, _) => {
                     tracing::warn!(
@@ -230,6 +234,18 @@ impl Work {
             }
         }
         Ok(again)
+    }
+
+    /// What the last record of a changelog says of the inputs.
+    fn inputs(&self, id: &TopicPartition, text: &[u8]) -> Result<Inputs, Failed> {
+        let inputs = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        inputs.ok_or_else(|| {
+            let why = format!(
+                "the last record of changelog {id} does not say in header {INPUTS:?} how far the inputs of group {} have come: something else has written there; write that record again without the header",
+                self.group
+            );
+            Failed::Kafka(KafkaError::Refused(why))
+        })
     }
 
     /// Says how far it is, and how long it will take, where that is long.

@@ -1,0 +1,114 @@
+//! State of groups that are at least once: what comes again is known, and counted once.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use headwater_schemas::CustomerFlagged;
+use headwater_tests::{eventually, full};
+use tokio::time::sleep;
+
+use super::{SOON, Shop};
+
+const AT_LEAST_ONCE: &str =
+    "[groups.flag-big-spender]\ndelivery = \"at-least-once\"\n[groups.customer-totals]\ndelivery = \"at-least-once\"\n";
+
+impl Shop {
+    async fn at_least_once(name: &str) -> Self {
+        Self::with(crate::space(name).await, AT_LEAST_ONCE).await
+    }
+
+    /// How many outputs there are, each of those that came more often once.
+    fn distinct(&self) -> usize {
+        self.totals().into_values().map(|seen| seen.into_iter().collect::<BTreeSet<_>>().len()).sum()
+    }
+
+    async fn all_through(&self) {
+        let sent = usize::try_from(self.sent).expect("it is positive");
+        eventually("everything has gone through", SOON * 2, async || self.distinct() >= sent).await;
+        eventually("the changelog has it", SOON, async || self.kept() == self.paid).await;
+    }
+
+    /// What must hold once everything has gone through: outputs may have come again, but none is missing or was made of an
+    /// input that counted twice.
+    fn check_repeated(&self) {
+        for (customer, seen) in self.totals() {
+            let (mut next, mut sums) = (1, HashMap::new());
+            for (number, sum) in &seen {
+                assert!(*number <= next, "{customer}: {number} comes before {next}: {seen:?}");
+                next = next.max(number + 1);
+                assert_eq!(*sums.entry(*number).or_insert(*sum), *sum, "{customer}: {number} has two sums: {seen:?}");
+            }
+            assert_eq!((next - 1, sums[&(next - 1)]), self.paid[&customer], "{customer}: {seen:?}");
+        }
+        let flagged: BTreeSet<String> =
+            self.announced::<CustomerFlagged>().into_iter().map(|f| f.customer_id).collect();
+        let spenders = self.paid.iter().filter(|(_, (_, cents))| *cents >= 100_000);
+        assert_eq!(flagged, spenders.map(|(customer, _)| customer.clone()).collect());
+        assert_eq!(self.kept(), self.paid, "the changelog");
+    }
+}
+
+/// Two instances are killed in turn at any moment: an output may come again, and state has each input once.
+/// Red when what a store has is not skipped; when changes are sent before outputs, whose input is skipped then; or when of
+/// a key only the last change of a unit is sent, before which a crash leaves the places of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_state_has_each_input_once() {
+    let (kills, each) = if full() { (30, 3_000) } else { (8, 1_000) };
+    let mut shop = Shop::at_least_once("replay_kills").await;
+    let mut running = [shop.start("one"), shop.start("two")];
+    for kill in 0..kills {
+        shop.pay(each, 40);
+        let before = shop.distinct();
+        eventually("outputs come", SOON, async || shop.distinct() > before).await;
+        sleep(Duration::from_millis(kill * 37 % 211)).await;
+        let (at, name) = if kill % 2 == 0 { (0, "one") } else { (1, "two") };
+        running[at].kill().await;
+        running[at] = shop.start(name);
+    }
+    shop.pay(100, 40);
+    shop.all_through().await;
+    shop.check_repeated();
+    for mut process in running {
+        assert!(process.stop().await.success(), "{}", process.log());
+    }
+    shop.check_repeated();
+}
+
+/// Offsets are not committed for as long as the process lives. It is killed, and everything comes again: both to where
+/// records are keyed anew and from there. Nothing is counted, or announced, twice; no more so when the disk is lost, and
+/// what stands in the changelog says how far the inputs had come. After a clean stop the same groups go on exactly once,
+/// and then at least once again.
+/// Red when what a store has is not skipped; when a record that was keyed anew twice is another input; or when a
+/// changelog's records do not say how far the inputs have come.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_again_is_not_counted_twice() {
+    let mut shop = Shop::at_least_once("replay_all").await;
+    let never = ("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "1h");
+    let mut process = shop.start_with("one", never);
+    shop.pay(2_000, 40);
+    shop.all_through().await;
+    for lost in [false, true] {
+        process.kill().await;
+        if lost {
+            std::fs::remove_dir_all(shop.space.dir.join("one")).expect("the state");
+        }
+        process = shop.start_with("one", never);
+        // They stand behind what comes again.
+        shop.pay(500, 40);
+        shop.all_through().await;
+        shop.check();
+    }
+    assert!(process.stop().await.success(), "{}", process.log());
+    let file = shop.space.dir.join("headwater.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    for text in [text.replace("at-least-once", "exactly-once"), text] {
+        std::fs::write(&file, text).expect("the configuration is written");
+        process = shop.start("one");
+        shop.pay(500, 40);
+        shop.all_through().await;
+        assert!(process.stop().await.success(), "{}", process.log());
+        shop.check();
+    }
+}
