@@ -73,7 +73,7 @@ async fn a_broker_that_freezes_amid_transactions_costs_nothing() {
     let at = SharedStack::at(stack.endpoints().clone(), shared().data.clone());
     let mut shop = Shop::of(Space::new(&at, "state_frozen").await).await;
     // It stays a member all the while: what is looked at are its transactions.
-    let mut process = shop.start_with("one", ("HEADWATER__KAFKA__CONSUMER__SESSION_TIMEOUT", "45s"));
+    let mut process = shop.start_with("one", &[("HEADWATER__KAFKA__CONSUMER__SESSION_TIMEOUT", "45s")]);
     for (round, seconds) in (0..).zip(frozen) {
         shop.pay(3_000, 40);
         shop.goes_on().await;
