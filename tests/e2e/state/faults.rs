@@ -123,11 +123,15 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
     let args: Vec<&str> = ["run"].into_iter().chain(STATEFUL.into_iter().flat_map(|g| ["--group", g])).collect();
     let (mut struck, mut patience) = (0, 0..40);
     while struck < strikes {
-        patience.next().expect("some kills strike in the middle");
-        let mut process = Process::start(PROGRAM, &shop.space, "one", &args, &slow);
+        let attempt = patience.next().expect("some kills strike in the middle");
+        // A log of its own, so that neither its address nor what it says is another's.
+        let mut process = Process::start(PROGRAM, &shop.space, &format!("restore-{attempt}"), &args, &slow);
         let (before, http) = (size(&dir), process.address().await);
-        // What is left may be less than that.
-        let written = async || size(&dir) > before + 500_000 || ready(&http).await.0 == 200;
+        // Files that are put together let the folder grow by less than what is written, and a restore may be over by now.
+        let written = async || {
+            let grown = size(&dir) > before + 500_000 || process.log().contains("restoring state: ");
+            grown || ready(&http).await.0 == 200
+        };
         eventually("it writes what it restores", SOON, written).await;
         process.kill().await;
         let disk = LocalStore::open(&dir, &StateConfig::default()).expect("a disk that opens");
