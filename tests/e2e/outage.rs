@@ -20,7 +20,7 @@ pub(crate) async fn own_stack(name: &str, change: impl FnOnce(&mut StackConfig))
     Stack::start(config, cancel).await.expect("it starts")
 }
 
-async fn ready(http: &str) -> (u16, String) {
+pub(crate) async fn ready(http: &str) -> (u16, String) {
     match reqwest::get(format!("{http}/readyz")).await {
         Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
         Err(_) => (0, String::new()),

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_tests::{Foreign, Held, PostgresProxy, Process, Side, Space};
+use headwater_tests::{Foreign, Held, Process, Proxy, Side, Space};
 
 use crate::PROGRAM;
 
@@ -80,23 +80,23 @@ fn is_through(foreign: &Foreign, group: &str, topic: &str) -> bool {
     foreign.passed(group, topic) == foreign.ends(topic)
 }
 
-/// The next statement that the proxy holds.
-async fn held(proxy: &mut PostgresProxy, process: &Process) -> Held {
+/// The next request that the proxy holds.
+pub(crate) async fn held(proxy: &mut Proxy, process: &Process) -> Held {
     match proxy.next(SOON).await {
         Some(held) => held,
-        None => panic!("no such statement was run; the log is {}", process.log_path().display()),
+        None => panic!("no such request was made; the log is {}", process.log_path().display()),
     }
 }
 
 /// Kills the process at this place of a sink's transaction: the third that it begins from now on.
-async fn strike(proxy: &mut PostgresProxy, process: &mut Process, side: Side, text: &str) {
-    proxy.watch(Side::Before, OFFSETS);
+async fn strike(proxy: &mut Proxy, process: &mut Process, side: Side, text: &str) {
+    proxy.watch(Side::Before, &[OFFSETS]);
     for _ in 0..2 {
         held(proxy, process).await.pass();
     }
     let mut last = held(proxy, process).await;
     if (side, text) != (Side::Before, OFFSETS) {
-        proxy.watch(side, text);
+        proxy.watch(side, &[text]);
         last.pass();
         last = held(proxy, process).await;
     }
@@ -104,7 +104,7 @@ async fn strike(proxy: &mut PostgresProxy, process: &mut Process, side: Side, te
 }
 
 /// Kills the process; only then the connection of what is held is cut.
-async fn kill(proxy: &mut PostgresProxy, process: &mut Process, held: Held) {
+pub(crate) async fn kill(proxy: &mut Proxy, process: &mut Process, held: Held) {
     process.kill().await;
     drop(held);
     proxy.unwatch();

@@ -1,6 +1,7 @@
 //! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
 mod faults;
+mod points;
 mod replays;
 
 use std::{
@@ -71,12 +72,12 @@ impl Shop {
     }
 
     fn start(&self, instance: &str) -> Process {
-        self.start_with(instance, ("HEADWATER__INSTANCE", instance))
+        self.start_with(instance, &[])
     }
 
-    fn start_with(&self, instance: &str, more: (&str, &str)) -> Process {
+    fn start_with(&self, instance: &str, more: &[(&str, &str)]) -> Process {
         let args: Vec<&str> = ["run"].into_iter().chain(STATEFUL.into_iter().flat_map(|g| ["--group", g])).collect();
-        Process::start(PROGRAM, &self.space, instance, &args, &[("HEADWATER__INSTANCE", instance), more])
+        Process::start(PROGRAM, &self.space, instance, &args, &[&[("HEADWATER__INSTANCE", instance)], more].concat())
     }
 
     pub(crate) fn group(&self, name: &str) -> String {

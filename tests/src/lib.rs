@@ -23,6 +23,6 @@ pub use foreign::{Foreign, Payments, Raw, Seen, register};
 pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use process::Process;
-pub use proxy::{Held, PostgresProxy, Side};
+pub use proxy::{Held, Proxy, Side};
 pub use space::Space;
 pub use stack::{SharedStack, apicurio, quiet_stack, stack};

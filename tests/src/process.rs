@@ -16,6 +16,8 @@ use crate::{eventually::eventually, space::Space};
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// Where its own part of the log begins: one of the same name may have written to it before.
+    begins: usize,
 }
 
 impl Process {
@@ -25,6 +27,7 @@ impl Process {
     /// When it cannot be started.
     pub fn start(program: &str, space: &Space, name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let log = space.dir.join(format!("{name}.log"));
+        let begins = std::fs::metadata(&log).map_or(0, |file| usize::try_from(file.len()).unwrap_or(0));
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(program)
             .args(args)
@@ -37,7 +40,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .expect("the program starts");
-        Self { child, log }
+        Self { child, log, begins }
     }
 
     /// Runs the program to its end with this input; gives exit code, standard output and standard error.
@@ -93,10 +96,11 @@ impl Process {
     /// # Panics
     /// When it has not within a minute.
     pub async fn address(&self) -> String {
-        self.logs("addr=", Duration::from_mins(1)).await;
-        let log = self.log();
-        let at = log.find("addr=").map(|at| at + 5).unwrap_or_default();
-        format!("http://{}", log[at..].split_whitespace().next().unwrap_or_default())
+        let own = || self.log().get(self.begins..).unwrap_or_default().to_owned();
+        let said = || own().split_once("addr=").map(|(_, rest)| rest.to_owned());
+        eventually("it logs its address", Duration::from_mins(1), async || said().is_some()).await;
+        let said = said().unwrap_or_default();
+        format!("http://{}", said.split_whitespace().next().unwrap_or_default())
     }
 
     /// A metric's value, by its name and its labels as they are written, 0 when there is none.

@@ -1,11 +1,12 @@
-//! A proxy before Postgres that holds a statement: a crash can then strike on either side of it.
+//! A proxy before a server that holds what is asked of it: a crash can then strike on either side of that.
 //!
-//! It reads what the client says as far as it must: which statement is run, also where that was prepared before and is run
-//! by its name. What is held reaches the other side when the test says so. A connection whose statement is let go unsaid
-//! is cut, as that of a client which was killed.
+//! It reads what the client says as far as it must. What is held reaches the other side when the test says so. A connection
+//! whose request is let go unsaid is cut, as that of a client which was killed.
+
+mod kafka;
+mod postgres;
 
 use std::{
-    collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,11 +23,11 @@ use tokio::{
     task::JoinSet,
 };
 
-const CHUNK: usize = 64 * 1024;
-/// What a server says last in every answer, but for the state of the transaction that follows.
-const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
+use self::{kafka::Kafka, postgres::Postgres};
 
-/// On which side of the server a statement is held.
+const CHUNK: usize = 64 * 1024;
+
+/// On which side of the server a request is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The server has not heard of it.
@@ -36,14 +37,14 @@ pub enum Side {
 }
 
 /// A proxy on a free port of the loopback; it ends with this value.
-pub struct PostgresProxy {
-    url: String,
+pub struct Proxy {
+    address: String,
     watch: Arc<Mutex<Option<Watch>>>,
     held: mpsc::Receiver<Held>,
     _serving: JoinSet<()>,
 }
 
-/// A statement that waits; dropping it cuts its connection.
+/// A request that waits; dropping it cuts its connection.
 pub struct Held {
     pass: oneshot::Sender<()>,
 }
@@ -51,7 +52,7 @@ pub struct Held {
 impl Held {
     /// Lets it go on.
     pub fn pass(self) {
-        // Whoever ran it may be gone.
+        // Whoever asked may be gone.
         let _ = self.pass.send(());
     }
 }
@@ -59,37 +60,69 @@ impl Held {
 #[derive(Clone, Debug)]
 struct Watch {
     side: Side,
-    text: String,
+    texts: Vec<String>,
 }
 
-impl PostgresProxy {
-    /// A proxy to the server and the database of this URL.
+/// What both sides of one connection say.
+trait Protocol: Send + Sync + 'static {
+    /// The client's next whole message, taken from what is unread, and what it asks for where that can be watched.
+    fn ask(&mut self, unread: &mut Vec<u8>) -> Option<(Vec<u8>, Option<String>)>;
+    /// The answer to what was asked last is to be withheld.
+    fn withhold(&mut self);
+    /// What of the server's answers can be passed on next, and whether that is what is withheld.
+    fn answer(&mut self, unread: &mut Vec<u8>) -> Option<(Vec<u8>, bool)>;
+}
+
+impl Proxy {
+    /// A proxy to the server and the database of this URL; it holds statements.
     ///
     /// # Panics
     /// When no port is free, or the URL names no server.
-    pub async fn start(database_url: &str) -> Self {
+    pub async fn postgres(database_url: &str) -> Self {
         let mut url = Url::parse(database_url).expect("a valid url");
         let server = format!("{}:{}", url.host_str().expect("a host"), url.port().unwrap_or(5432));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
+        let (listener, port) = listen().await;
         url.set_host(Some("127.0.0.1")).expect("a host");
         url.set_port(Some(port)).expect("a port");
         // What is encrypted cannot be read.
         url.query_pairs_mut().append_pair("sslmode", "disable");
+        Self::serving(url.into(), listener, server, Postgres::default)
+    }
+
+    /// A proxy to the one broker of a cluster, at this `host:port` of the loopback; it holds requests of transactions, which
+    /// are known by their names.
+    ///
+    /// # Panics
+    /// When no port is free, or this is no address.
+    pub async fn kafka(bootstrap: &str) -> Self {
+        let (host, broker) = bootstrap.split_once(':').expect("host:port");
+        let (host, broker) = (host.to_owned(), broker.parse().expect("a port"));
+        let (listener, port) = listen().await;
+        let address = format!("{host}:{port}");
+        Self::serving(address, listener, bootstrap.to_owned(), move || Kafka::new(&host, broker, port))
+    }
+
+    fn serving<P: Protocol>(
+        address: String,
+        listener: TcpListener,
+        server: String,
+        protocol: impl Fn() -> P + Send + Sync + 'static,
+    ) -> Self {
         let (watch, (hold, held)) = (Arc::default(), mpsc::channel(16));
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, server, Arc::clone(&watch), hold));
-        Self { url: url.into(), watch, held, _serving: serving }
+        serving.spawn(serve(listener, server, protocol, Arc::clone(&watch), hold));
+        Self { address, watch, held, _serving: serving }
     }
 
-    /// Where clients reach the database.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// Where clients reach the server, as the server's own address was given.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
-    /// From now on every statement with this text in it is held here.
-    pub fn watch(&self, side: Side, text: &str) {
-        *lock(&self.watch) = Some(Watch { side, text: text.to_owned() });
+    /// From now on every request with all these texts in it is held here.
+    pub fn watch(&self, side: Side, texts: &[&str]) {
+        let texts = texts.iter().copied().map(str::to_owned).collect();
+        *lock(&self.watch) = Some(Watch { side, texts });
     }
 
     /// Nothing is held any more, and what is held and was not asked for is cut.
@@ -98,22 +131,36 @@ impl PostgresProxy {
         while self.held.try_recv().is_ok() {}
     }
 
-    /// The next statement that is held; none after `limit`.
+    /// The next request that is held; none after `limit`.
     pub async fn next(&mut self, limit: Duration) -> Option<Held> {
         tokio::time::timeout(limit, self.held.recv()).await.ok().flatten()
     }
 }
 
-async fn serve(listener: TcpListener, server: String, watch: Arc<Mutex<Option<Watch>>>, hold: mpsc::Sender<Held>) {
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+async fn serve<P: Protocol>(
+    listener: TcpListener,
+    server: String,
+    protocol: impl Fn() -> P,
+    watch: Arc<Mutex<Option<Watch>>>,
+    hold: mpsc::Sender<Held>,
+) {
     let mut relays = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                let (server, watch, hold) = (server.clone(), Arc::clone(&watch), hold.clone());
+                let (server, protocol, watch, hold) = (server.clone(), protocol(), Arc::clone(&watch), hold.clone());
                 relays.spawn(async move {
                     let server = TcpStream::connect(server).await?;
-                    Relay::new(client, server, watch, hold).run().await
+                    client.set_nodelay(true)?;
+                    server.set_nodelay(true)?;
+                    Relay::new(client, server, protocol, watch, hold).run().await
                 });
             }
             Some(_) = relays.join_next() => {}
@@ -122,23 +169,29 @@ async fn serve(listener: TcpListener, server: String, watch: Arc<Mutex<Option<Wa
 }
 
 /// One connection.
-struct Relay {
+struct Relay<P> {
     from_client: OwnedReadHalf,
     to_client: OwnedWriteHalf,
     from_server: OwnedReadHalf,
     to_server: OwnedWriteHalf,
-    frames: Frames,
-    /// The server's answer to a statement that is held after it, as far as it has come.
-    withheld: Option<Vec<u8>>,
+    protocol: P,
+    /// What the client, and what the server, has said of a message that is not whole.
+    unread: (Vec<u8>, Vec<u8>),
     watch: Arc<Mutex<Option<Watch>>>,
     hold: mpsc::Sender<Held>,
 }
 
-impl Relay {
-    fn new(client: TcpStream, server: TcpStream, watch: Arc<Mutex<Option<Watch>>>, hold: mpsc::Sender<Held>) -> Self {
+impl<P: Protocol> Relay<P> {
+    fn new(
+        client: TcpStream,
+        server: TcpStream,
+        protocol: P,
+        watch: Arc<Mutex<Option<Watch>>>,
+        hold: mpsc::Sender<Held>,
+    ) -> Self {
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-        let (frames, withheld) = (Frames::default(), None);
-        Self { from_client, to_client, from_server, to_server, frames, withheld, watch, hold }
+        let unread = (Vec::new(), Vec::new());
+        Self { from_client, to_client, from_server, to_server, protocol, unread, watch, hold }
     }
 
     /// Passes on what each side says, until one of them ends or is cut.
@@ -159,35 +212,36 @@ impl Relay {
     }
 
     async fn ask(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.frames.unread.extend_from_slice(bytes);
-        while let Some((frame, statement)) = self.frames.next() {
-            if let Some(statement) = statement {
-                if self.watched(&statement) == Some(Side::Before) {
+        self.unread.0.extend_from_slice(bytes);
+        while let Some((message, request)) = self.protocol.ask(&mut self.unread.0) {
+            if let Some(request) = request {
+                if self.watched(&request) == Some(Side::Before) {
                     self.held().await?;
                 }
                 // The test may have asked for its answer meanwhile.
-                if self.watched(&statement) == Some(Side::After) {
-                    self.withheld = Some(Vec::new());
+                if self.watched(&request) == Some(Side::After) {
+                    self.protocol.withhold();
                 }
             }
-            self.to_server.write_all(&frame).await?;
+            self.to_server.write_all(&message).await?;
         }
         Ok(())
     }
 
     async fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(mut answer) = self.withheld.take() else { return self.to_client.write_all(bytes).await };
-        answer.extend_from_slice(bytes);
-        if answer.len() < 6 || !answer[..answer.len() - 1].ends_with(&READY) {
-            self.withheld = Some(answer);
-            return Ok(());
+        self.unread.1.extend_from_slice(bytes);
+        while let Some((answer, withheld)) = self.protocol.answer(&mut self.unread.1) {
+            if withheld {
+                self.held().await?;
+            }
+            self.to_client.write_all(&answer).await?;
         }
-        self.held().await?;
-        self.to_client.write_all(&answer).await
+        Ok(())
     }
 
-    fn watched(&self, statement: &str) -> Option<Side> {
-        lock(&self.watch).as_ref().filter(|watch| statement.contains(&watch.text)).map(|watch| watch.side)
+    fn watched(&self, request: &str) -> Option<Side> {
+        let all = |watch: &&Watch| watch.texts.iter().all(|text| request.contains(text));
+        lock(&self.watch).as_ref().filter(all).map(|watch| watch.side)
     }
 
     /// Waits for the test's word.
@@ -199,78 +253,7 @@ impl Relay {
     }
 }
 
-/// What a client has said, a message at a time.
-#[derive(Default)]
-struct Frames {
-    unread: Vec<u8>,
-    /// The first message has no type.
-    begun: bool,
-    prepared: HashMap<String, String>,
-}
-
-impl Frames {
-    /// The next whole message, and the statement that it runs, if it runs one.
-    fn next(&mut self) -> Option<(Vec<u8>, Option<String>)> {
-        let head = usize::from(self.begun);
-        let length: [u8; 4] = self.unread.get(head..head + 4)?.try_into().ok()?;
-        let end = head + usize::try_from(u32::from_be_bytes(length)).ok()?;
-        if self.unread.len() < end {
-            return None;
-        }
-        let frame: Vec<u8> = self.unread.drain(..end).collect();
-        if !std::mem::replace(&mut self.begun, true) {
-            return Some((frame, None));
-        }
-        let mut texts = frame[5..].split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
-        let mut text = || texts.next().unwrap_or_default();
-        let statement = match frame[0] {
-            b'Q' => Some(text()),
-            b'P' => {
-                let (name, statement) = (text(), text());
-                self.prepared.insert(name, statement);
-                None
-            }
-            b'B' => {
-                let (_portal, name) = (text(), text());
-                self.prepared.get(&name).cloned()
-            }
-            _ => None,
-        };
-        Some((frame, statement))
-    }
-}
-
 /// Nothing panics while it holds the lock.
 fn lock(watch: &Mutex<Option<Watch>>) -> MutexGuard<'_, Option<Watch>> {
     watch.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
-        [&[kind][..], &length, body].concat()
-    }
-
-    /// Red when a statement that was prepared is not known by its name, or a message in two pieces is read as two.
-    #[test]
-    fn a_statement_is_known_when_it_is_run_not_when_it_is_prepared() {
-        let mut said = frame(b'x', b"startup")[1..].to_vec();
-        said.extend(frame(b'P', b"s1\0insert into t\0\0\0"));
-        said.extend(frame(b'B', b"\0s1\0\0\0\0\0\0\0"));
-        said.extend(frame(b'Q', b"COMMIT\0"));
-        let mut frames = Frames::default();
-        let (mut passed, mut run) = (Vec::new(), Vec::new());
-        for piece in said.chunks(3) {
-            frames.unread.extend_from_slice(piece);
-            while let Some((frame, statement)) = frames.next() {
-                passed.extend(frame);
-                run.extend(statement);
-            }
-        }
-        assert_eq!(run, ["insert into t", "COMMIT"]);
-        assert!(passed == said, "every byte is passed on, in order");
-    }
 }

@@ -1,6 +1,6 @@
 //! Crash points of a sink that has a dead letter: the letter before the transaction, the news of its success after it.
 
-use headwater_tests::{Foreign, Payments, PostgresProxy, Process, Seen, Side, Space, eventually};
+use headwater_tests::{Foreign, Payments, Process, Proxy, Seen, Side, Space, eventually};
 
 use super::{SOON, apply, held, is_through, kill, once, repeated};
 use crate::{PROGRAM, space};
@@ -11,7 +11,7 @@ const REFUSED: i64 = 13;
 /// An insert sink with a table that refuses a row, and the proxy before its database.
 struct Till {
     space: Space,
-    proxy: PostgresProxy,
+    proxy: Proxy,
     foreign: Foreign,
     payments: Payments,
     topic: String,
@@ -28,7 +28,7 @@ impl Till {
         );
         std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
         apply(&space).await;
-        let proxy = PostgresProxy::start(&space.database_url).await;
+        let proxy = Proxy::postgres(&space.database_url).await;
         let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
         let till = Self { space, proxy, foreign, payments, topic };
         // The sink makes its table with its first row.
@@ -42,7 +42,7 @@ impl Till {
     }
 
     fn start(&self, group: &str) -> Process {
-        let env = [("HEADWATER__POSTGRES__URL", self.proxy.url())];
+        let env = [("HEADWATER__POSTGRES__URL", self.proxy.address())];
         Process::start(PROGRAM, &self.space, "run", &["run", "--group", group], &env)
     }
 
@@ -116,7 +116,7 @@ async fn a_letter_is_there_before_its_offset_and_only_ever_repeated_as_it_was() 
     let poison = 5;
 
     let mut process = till.start("log");
-    till.proxy.watch(Side::Before, "COMMIT");
+    till.proxy.watch(Side::Before, &["COMMIT"]);
     let mut last = held(&mut till.proxy, &process).await;
     while till.letters().is_empty() {
         last.pass();
@@ -128,7 +128,7 @@ async fn a_letter_is_there_before_its_offset_and_only_ever_repeated_as_it_was() 
     assert_eq!(once(0..next, till.places().await), Ok(()));
 
     let mut process = till.start("log");
-    till.proxy.watch(Side::After, "COMMIT");
+    till.proxy.watch(Side::After, &["COMMIT"]);
     let mut last = held(&mut till.proxy, &process).await;
     while till.next(&till.topic).await <= poison {
         last.pass();
@@ -168,17 +168,17 @@ async fn a_row_that_was_sent_back_is_there_once_when_its_news_is_lost() {
 
     let back = format!("{group}.redrive");
     let mut process = till.start("log");
-    till.proxy.watch(Side::Before, "COMMIT");
+    till.proxy.watch(Side::Before, &["COMMIT"]);
     let mut last = held(&mut till.proxy, &process).await;
     loop {
         assert_eq!(till.news(), 0, "there is no news of what may still fail");
-        till.proxy.watch(Side::After, "COMMIT");
+        till.proxy.watch(Side::After, &["COMMIT"]);
         last.pass();
         last = held(&mut till.proxy, &process).await;
         if till.next(&back).await > 0 {
             break;
         }
-        till.proxy.watch(Side::Before, "COMMIT");
+        till.proxy.watch(Side::Before, &["COMMIT"]);
         last.pass();
         last = held(&mut till.proxy, &process).await;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_tests::{Foreign, Payments, PostgresProxy, Process, Side, Space, eventually};
+use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually};
 use sqlx::{FromRow, postgres::PgRow};
 
 use super::{OFFSETS, SOON, apply, is_through, once, strike};
@@ -13,7 +13,7 @@ const PARTITIONS: i32 = 3;
 /// A sink on a topic that nobody else writes, and the proxy before its database.
 struct Till {
     space: Space,
-    proxy: PostgresProxy,
+    proxy: Proxy,
     foreign: Foreign,
     payments: Payments,
     /// What the sink reads.
@@ -37,13 +37,13 @@ impl Till {
         );
         std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
         apply(&space).await;
-        let proxy = PostgresProxy::start(&space.database_url).await;
+        let proxy = Proxy::postgres(&space.database_url).await;
         let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &bound).await);
         Self { space, proxy, foreign, payments, topic, name, table, sent: 0 }
     }
 
     fn start(&self) -> Process {
-        let env = [("HEADWATER__POSTGRES__URL", self.proxy.url()), ("HEADWATER__DEFAULTS__BATCH_RECORDS", "5")];
+        let env = [("HEADWATER__POSTGRES__URL", self.proxy.address()), ("HEADWATER__DEFAULTS__BATCH_RECORDS", "5")];
         Process::start(PROGRAM, &self.space, "run", &["run", "--group", self.name], &env)
     }
 

@@ -86,7 +86,7 @@ async fn killed_at_any_moment_state_has_each_input_once() {
 async fn what_comes_again_is_not_counted_twice() {
     let mut shop = Shop::at_least_once("replay_all").await;
     let never = ("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "1h");
-    let mut process = shop.start_with("one", never);
+    let mut process = shop.start_with("one", &[never]);
     shop.pay(2_000, 40);
     shop.all_through().await;
     for lost in [false, true] {
@@ -94,7 +94,7 @@ async fn what_comes_again_is_not_counted_twice() {
         if lost {
             std::fs::remove_dir_all(shop.space.dir.join("one")).expect("the state");
         }
-        process = shop.start_with("one", never);
+        process = shop.start_with("one", &[never]);
         // They stand behind what comes again.
         shop.pay(500, 40);
         shop.all_through().await;
