@@ -6,10 +6,11 @@ use std::{
 };
 
 use headwater_schemas::CustomerFlagged;
-use headwater_tests::{eventually, full};
+use headwater_tests::{Process, eventually, full};
 use tokio::time::sleep;
 
 use super::{SOON, Shop};
+use crate::PROGRAM;
 
 const AT_LEAST_ONCE: &str =
     "[groups.flag-big-spender]\ndelivery = \"at-least-once\"\n[groups.customer-totals]\ndelivery = \"at-least-once\"\n";
@@ -105,6 +106,9 @@ async fn what_comes_again_is_not_counted_twice() {
     let text = std::fs::read_to_string(&file).expect("the configuration");
     for text in [text.replace("at-least-once", "exactly-once"), text] {
         std::fs::write(&file, text).expect("the configuration is written");
+        // Exactly once has a changelog more: of what waits for another attempt.
+        let (code, out, err) = Process::run(PROGRAM, &shop.space, &["topology", "apply"], &[], "").await;
+        assert_eq!(code, 0, "topology apply: {out}\n{err}");
         process = shop.start("one");
         shop.pay(500, 40);
         shop.all_through().await;
