@@ -155,8 +155,10 @@ async fn prints(shop: &Shop, group: &str, listed: &[Json]) {
     assert!(code == 2 && err.contains("did you mean `customer-totals`?"), "{code} {err}");
     let (code, out, err) = run(&["state", "stats", "customer-totals", "--json"]).await;
     let lines: Vec<Json> = out.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
-    let numbers: Vec<i64> = lines.iter().filter_map(|line| line["partition"].as_i64()).collect();
-    assert_eq!((code, numbers), (0, (0..6).collect()), "{out}{err}");
+    let parts: Vec<_> = lines.iter().map(|line| (line["store"].as_str(), line["partition"].as_i64())).collect();
+    let all =
+        ["totals", "waiting"].iter().flat_map(|store| (0..6).map(|number| (Some(*store), Some(number)))).collect();
+    assert_eq!((code, parts), (0, all), "{out}{err}");
 }
 
 /// An instance that is killed: as long as Kafka counts it in, its keys are refused with the reason, and a list is refused as

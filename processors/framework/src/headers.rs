@@ -233,26 +233,54 @@ pub(crate) struct Emitted<'a> {
 impl Emitted<'_> {
     /// The headers that carry something.
     pub(crate) fn headers(&self) -> Headers {
-        let (kind, version) = self.aggregate.map(|(kind, version)| (kind.as_str(), version.to_string())).unzip();
-        let trace = self.trace.header();
-        let all = [
-            (SPEC_VERSION, Some("1.0")),
-            (ID, Some(self.id)),
-            (SOURCE, Some(self.source)),
-            (TYPE, Some(self.event_type)),
-            (TIME, Some(self.time)),
+        let (mut count, mut bytes) = (7, REQUIRED_BYTES);
+        for text in [self.id, self.source, self.event_type, self.time, self.correlation_id] {
+            bytes += text.len();
+        }
+        for (name, value) in [
             (SUBJECT, self.subject),
-            (AGGREGATE_TYPE, kind),
-            (AGGREGATE_VERSION, version.as_deref()),
-            (CORRELATION_ID, Some(self.correlation_id)),
             (CAUSATION_ID, self.causation_id),
             (USER_ID, self.user_id),
-            (TRACE_PARENT, std::str::from_utf8(&trace).ok()),
             (TRACE_STATE, self.trace.state.as_deref()),
-        ];
-        Headers::of(all.iter().filter_map(|(name, value)| Some((*name, Some(value.as_ref()?.as_bytes())))))
+        ] {
+            count += usize::from(value.is_some());
+            bytes += value.map_or(0, |value| name.len() + value.len());
+        }
+        let mut out = Headers::with_capacity(count, bytes);
+        let optional = |out: &mut Headers, name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                out.push_text(name, value);
+            }
+        };
+        out.push_text(SPEC_VERSION, "1.0");
+        out.push_text(ID, self.id);
+        out.push_text(SOURCE, self.source);
+        out.push_text(TYPE, self.event_type);
+        out.push_text(TIME, self.time);
+        optional(&mut out, SUBJECT, self.subject);
+        if let Some((kind, version)) = self.aggregate {
+            out.push_text(AGGREGATE_TYPE, kind);
+            out.push_text(AGGREGATE_VERSION, &version.to_string());
+        }
+        out.push_text(CORRELATION_ID, self.correlation_id);
+        optional(&mut out, CAUSATION_ID, self.causation_id);
+        optional(&mut out, USER_ID, self.user_id);
+        out.push(TRACE_PARENT, Some(&self.trace.header()));
+        optional(&mut out, TRACE_STATE, self.trace.state.as_deref());
+        out
     }
 }
+
+/// Bytes of the headers that every emitted event has, but for the values whose length differs.
+const REQUIRED_BYTES: usize = SPEC_VERSION.len()
+    + "1.0".len()
+    + ID.len()
+    + SOURCE.len()
+    + TYPE.len()
+    + TIME.len()
+    + CORRELATION_ID.len()
+    + TRACE_PARENT.len()
+    + 55;
 
 /// Reads an optional attribute: a null is absent, what cannot be read is counted and absent.
 fn optional<'a, T>(ignored: &mut u64, value: Option<&'a [u8]>, read: impl Fn(&'a [u8]) -> Option<T>) -> Option<T> {
