@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, ConsumerGroup, GroupState, Metric, Parts, Pipeline, SchemaCache, Settings, SystemClock,
-    TopicPartition, Tracing, Unit, Work, Worker,
+    CommitError, Committed, ConsumerGroup, GroupState, Metric, Order, Parts, Pipeline, SchemaCache, Settings,
+    SystemClock, TopicPartition, Tracing, Unit, Work, Worker,
     ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
 };
 use headwater_connectors::{
@@ -72,6 +72,7 @@ pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measured> {
         batch_bytes: TRANSACTION_BYTES,
         in_flight: 2 * TRANSACTION_RECORDS,
         in_flight_bytes: 2 * TRANSACTION_BYTES,
+        order: if exactly_once { Order::Key } else { Order::Partition },
         ..Settings::default()
     };
     run(place, &state::pipeline(), settings, How { exactly_once, ..How::default() })
