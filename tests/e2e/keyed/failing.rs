@@ -94,7 +94,7 @@ fn strict(taboo: &Taboo, state: &mut Sum, entry: Entry) -> Result<CustomerTotall
 
 /// SPEC B6 and C4, the half of state: an entry that a step rejects leaves no change, and is a letter as it stood: with its
 /// own key, which is not the state's. Sent back it changes the state of the right key, once, where that is kept.
-/// Red when a letter that is sent back is counted where it stands, or its key is the one that it came with.
+/// Red when a letter that is sent back is not told to be resolved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     let ledger = Ledger::new("keyed_letter", 3).await;
