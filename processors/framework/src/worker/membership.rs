@@ -65,7 +65,7 @@ impl Worker {
                 "partition {number} of {topic} is not assigned here together with those of its number: the topics {} must exist with one partition count (`headwater topology apply`), and every instance must read the same ones",
                 step.together.join(", ")
             );
-            tracing::error!(group = %step.group.id, number, error = why, "partitions of a stateful group are not begun");
+            tracing::error!(group = %step.group.id, number, error = why, "partitions of a group that keeps state are not begun");
             let apart = |id: &TopicPartition| is_together(id) && id.partition == number;
             let ids: Vec<TopicPartition> = self.partitions.keys().filter(|id| apart(id)).cloned().collect();
             for id in ids {
