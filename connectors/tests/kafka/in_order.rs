@@ -34,7 +34,7 @@ async fn values(broker: &Broker) -> (Vec<String>, Option<Vec<u8>>) {
     tokio::task::spawn_blocking(reading).await.unwrap()
 }
 
-/// Red when what stands behind a refused record is sent: its input would count as passed, and that of the refused as well.
+/// Red when what stands behind a record that is too large is sent: its input would count as passed, and that of the refused as well.
 /// Red as well when the producer is of no use afterwards.
 #[tokio::test]
 async fn nothing_stands_behind_a_refused_record() {

@@ -27,7 +27,8 @@ impl Shop {
 /// PITFALL 7, the half of state: one of two instances is frozen amid its transactions for longer than its session, the
 /// other takes all partitions, and the first thaws. Every output is there once, in order, and what is kept is a fold of the
 /// input.
-/// Red when a transaction does not carry its member's generation, or a partition that is lost is committed all the same.
+/// Red when offsets are not part of the transaction. No other single break is: the zombie's generation, its epoch and what its
+/// successor waits for each keep it out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_adds_nothing_to_outputs_or_state() {
     let rounds = if full() { 8 } else { 2 };
@@ -56,7 +57,7 @@ async fn a_zombie_adds_nothing_to_outputs_or_state() {
 /// PITFALLS 27 and 36: the broker, and with it the coordinator, freezes at any moment of a transaction, once for longer than
 /// the transaction may take, and once for longer than anybody waits for it. How the transaction ended nobody knows then;
 /// whatever it was, outputs are there once, and what is kept is a fold of the input.
-/// Red when a commit that is not confirmed counts as done, or as not done.
+/// Red when a commit that is not confirmed counts as done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_freezes_amid_transactions_costs_nothing() {
     let frozen: &[u64] = if full() { &[4, 11, 5, 12, 4, 11, 6, 10] } else { &[4, 10] };
