@@ -205,8 +205,12 @@ impl Foreign {
                     open.remove(&partition);
                     continue;
                 }
+                // A broker that a test has frozen is awake again soon.
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+                )))
+                | None => continue,
                 Some(message) => message.expect("a record"),
-                None => continue,
             };
             let record = see(&message);
             // What others write meanwhile must not stand in for what is still to come of another partition.
