@@ -66,7 +66,8 @@ impl Step {
         let arrived = step.processor.is_co_partitioned() || **origin == *ways.repartition;
         let input = Self::input_of(job, ways, states);
         if arrived && states.has(step.processor.store(), job.partition.partition, &input) {
-            return Outcome::Done(Effects { fate: Fate::Replayed, ..Effects::default() });
+            // The news of a letter that was sent back may have been lost.
+            return self.done(job, Effects { fate: Fate::Replayed, ..Effects::default() }, &Seen::default());
         }
         if arrived && let Some(waits) = self.behind(job) {
             return waits;

@@ -118,6 +118,27 @@ fn what_comes_again_and_is_in_the_store_is_skipped() {
     assert!(bench.log().contains("unit 0:5"), "what is skipped passes");
 }
 
+/// Red when the news that a letter which was sent back has succeeded is lost where its change was committed before: the letter
+/// would never be resolved.
+#[test]
+fn a_letter_that_comes_again_is_told_to_be_resolved_again() {
+    let mut bench = Bench::counting_again(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    let back = || {
+        let headers = [("hw_group", "play"), ("hw_redrive_count", "1")];
+        let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+        vec![record(&redrive(0), 3, "a", headers)]
+    };
+    bench.batch(2, back()).advance(10 * MS);
+    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 0, "b").advance(10 * MS);
+    let log = bench.advance(SECOND).log();
+    let (_, rest) = log.rsplit_once("begin redrive/0#").expect("it is begun");
+    let start = rest.split(',').next().and_then(|number| number.trim().parse().ok()).expect("a number");
+    bench.batch(start, back()).advance(10 * MS);
+    assert_eq!(bench.taken(), ["a1", "dlq:a!", "dlq:a!"]);
+    assert_eq!(bench.state.get(Metric::Replayed), 1);
+}
+
 /// Red when a group whose inputs come again keeps what waits: a crash between that and a change would count it twice.
 #[test]
 fn nothing_waits_in_state_where_inputs_come_again() {
