@@ -88,7 +88,7 @@ impl Member {
     }
 
     /// Ends the source because a topic is not the one that the offsets belong to.
-    pub(crate) fn fail_anew(&mut self, name: &TopicPartition, what: &str) {
-        self.fail(created_anew(&self.source.group, &name.topic, Some(name.partition), what));
+    pub(crate) fn halt_anew(&mut self, name: &TopicPartition, what: &str) {
+        self.halt(created_anew(&self.source.group, &name.topic, Some(name.partition), what));
     }
 }

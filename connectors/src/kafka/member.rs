@@ -60,6 +60,7 @@ pub(crate) struct Member {
 enum End {
     Closed,
     Failed(String),
+    Halted(String),
     Abandoned,
 }
 
@@ -81,8 +82,10 @@ pub(crate) fn run(consumer: Arc<GroupConsumer>, membership: &Membership) {
             taking::poll(&consumer, &context);
         }
     };
-    if let End::Failed(reason) = &end {
-        context.member().report(Fetched::Failed(reason.clone()));
+    match &end {
+        End::Failed(reason) => context.member().report(Fetched::Failed(reason.clone())),
+        End::Halted(reason) => context.member().report(Fetched::Halted(reason.clone())),
+        End::Closed | End::Abandoned => {}
     }
     membership.end();
     leave(consumer, &context, &end);
@@ -299,8 +302,13 @@ impl Member {
         let _ = self.outlets.events.blocking_send(event);
     }
 
-    /// Ends the source; the first reason counts.
+    /// Ends the source, which another may replace; the first reason counts.
     pub(crate) fn fail(&mut self, reason: String) {
         self.end.get_or_insert(End::Failed(reason));
+    }
+
+    /// Ends the source until a person has acted; the first reason counts.
+    pub(crate) fn halt(&mut self, reason: String) {
+        self.end.get_or_insert(End::Halted(reason));
     }
 }

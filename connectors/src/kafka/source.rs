@@ -134,7 +134,7 @@ impl KafkaSource {
 
     /// Notes what ends the source, so that an end without a reason is noticed.
     fn passed(&mut self, fetched: Fetched) -> Fetched {
-        self.ended |= matches!(fetched, Fetched::Failed(_) | Fetched::Closed);
+        self.ended |= matches!(fetched, Fetched::Failed(_) | Fetched::Halted(_) | Fetched::Closed);
         fetched
     }
 }

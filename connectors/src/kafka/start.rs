@@ -139,7 +139,7 @@ impl Member {
         let next = found.places.get(name).copied().unwrap_or(low);
         if next > high {
             let what = format!("its log ends at offset {high}, and the group would go on at {next}");
-            return self.fail_anew(name, &what);
+            return self.halt_anew(name, &what);
         }
         if next < low {
             self.warn_lost(&name.topic, name.partition, low - next);

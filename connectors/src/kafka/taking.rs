@@ -114,7 +114,7 @@ impl Member {
                     Verdict::Stale => {}
                     Verdict::Backwards { expected } => {
                         let text = format!("offset {} came where {expected} or a later one was due", message.offset());
-                        return self.fail_anew(&TopicPartition::new(topic, number), &text);
+                        return self.halt_anew(&TopicPartition::new(topic, number), &text);
                     }
                     Verdict::Take { lost: before, .. } => {
                         lost += before;

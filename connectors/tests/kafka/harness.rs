@@ -214,7 +214,7 @@ impl Reader {
             match self.next_within(Duration::from_millis(200)).await {
                 Some(Fetched::Assigned(names)) => self.begin(&names),
                 Some(Fetched::Records(batch)) => self.records.extend(batch.records),
-                Some(Fetched::Failed(reason)) => panic!("the source failed: {reason}"),
+                Some(Fetched::Failed(reason) | Fetched::Halted(reason)) => panic!("the source failed: {reason}"),
                 _ => {}
             }
         }
@@ -243,7 +243,7 @@ impl Reader {
         loop {
             match self.next().await {
                 Fetched::Closed => return,
-                Fetched::Failed(reason) => panic!("the source failed: {reason}"),
+                Fetched::Failed(reason) | Fetched::Halted(reason) => panic!("the source failed: {reason}"),
                 _ => {}
             }
         }
@@ -252,7 +252,7 @@ impl Reader {
     pub(crate) async fn failure(&mut self) -> String {
         loop {
             match self.next().await {
-                Fetched::Failed(reason) => return reason,
+                Fetched::Failed(reason) | Fetched::Halted(reason) => return reason,
                 Fetched::Assigned(names) => self.begin(&names),
                 _ => {}
             }

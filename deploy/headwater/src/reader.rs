@@ -93,7 +93,7 @@ impl Reader {
             Fetched::Connected(Err(why)) => {
                 tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
             }
-            Fetched::Failed(why) => bail!("{why}"),
+            Fetched::Failed(why) | Fetched::Halted(why) => bail!("{why}"),
             Fetched::Closed => bail!("reading ended unexpectedly"),
         }
         Ok(None)
@@ -102,7 +102,9 @@ impl Reader {
     /// Leaves, so that the broker need not wait for a member that has gone.
     pub(crate) async fn close(mut self) {
         self.source.control(Control::Close);
-        let closed = async { while !matches!(self.source.next(true).await, Fetched::Closed | Fetched::Failed(_)) {} };
+        let closed = async {
+            while !matches!(self.source.next(true).await, Fetched::Closed | Fetched::Failed(_) | Fetched::Halted(_)) {}
+        };
         if tokio::time::timeout(LEAVE, closed).await.is_err() {
             tracing::debug!("the reader's group was not left in time; the broker forgets it soon");
         }

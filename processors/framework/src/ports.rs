@@ -38,8 +38,10 @@ pub enum Fetched {
     Lost(Vec<TopicPartition>),
     /// The source reaches its broker again, or not; the reason is for people.
     Connected(Result<(), String>),
-    /// The source cannot go on; the reason says what to do. Nothing follows.
+    /// The source cannot go on, and another in its place may: the group is started anew. Nothing follows.
     Failed(String),
+    /// The source cannot go on until a person has acted; the reason says how. Nothing follows.
+    Halted(String),
     /// The source has closed after [`Control::Close`]. Nothing follows.
     Closed,
 }

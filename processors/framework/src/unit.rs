@@ -115,6 +115,9 @@ pub enum CommitError {
     /// Whether the unit is durable is not known: the partitions start anew, from what is.
     #[error("{0}")]
     Unsettled(String),
+    /// The store cannot go on, and another in its place may: the group is started anew.
+    #[error("{0}")]
+    Failed(String),
     /// The group must not go on until a person has acted; the message says how.
     #[error("{0}")]
     Fatal(String),

@@ -468,6 +468,11 @@ impl Worker {
         self.state.trouble("group", Some(&why));
         WorkerError::Failed { group: self.step.group.id.clone(), why }
     }
+
+    fn halted(&self, why: String) -> WorkerError {
+        self.state.trouble("group", Some(&why));
+        WorkerError::Halted { group: self.step.group.id.clone(), why }
+    }
 }
 
 #[cfg(test)]

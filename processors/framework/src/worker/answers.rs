@@ -79,7 +79,8 @@ impl Worker {
                 }
                 Ok(())
             }
-            CommitError::Fatal(why) | CommitError::Refused(why) => Err(self.failed(why)),
+            CommitError::Failed(why) => Err(self.failed(why)),
+            CommitError::Fatal(why) | CommitError::Refused(why) => Err(self.halted(why)),
         }
     }
 

@@ -42,6 +42,7 @@ impl Worker {
                 }
             }
             Fetched::Failed(why) => return Err(self.failed(why)),
+            Fetched::Halted(why) => return Err(self.halted(why)),
             Fetched::Closed if self.closing => return Ok(true),
             Fetched::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
         }

@@ -111,9 +111,17 @@ pub enum WorkerError {
         /// What is missing, and how to mend it.
         why: String,
     },
-    /// The source or the store cannot go on.
+    /// The source or the store cannot go on; the group started anew may.
     #[error("{group}: {why}")]
     Failed {
+        /// The group.
+        group: String,
+        /// What happened.
+        why: String,
+    },
+    /// The group must not go on until a person has acted.
+    #[error("{group}: {why}")]
+    Halted {
         /// The group.
         group: String,
         /// What happened, and how to mend it.
@@ -152,7 +160,7 @@ impl Worker {
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
-            .map_err(|why| WorkerError::Failed { group: group.id.clone(), why })?;
+            .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
         let waits = waits(&group, &settings, stores.as_ref(), &state)?;
         let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
         let owned = Owned::of(&group.id);
@@ -212,12 +220,12 @@ fn waits(
         Order::Partition => Waits::InPlace,
         Order::Key => {
             if let Some(why) = group.unfit_for_key() {
-                return Err(WorkerError::Failed { group: group.id.clone(), why: why.to_owned() });
+                return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }
             let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
             if stores.replays() {
                 let why = "the order `key` is kept in transactions, and the group is at least once: write order = \"partition\"";
-                return Err(WorkerError::Failed { group: group.id.clone(), why: why.to_owned() });
+                return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }
             let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
             let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
@@ -240,7 +248,7 @@ fn states(
 }
 
 fn without_stores(group: &ConsumerGroup) -> WorkerError {
-    WorkerError::Failed { group: group.id.clone(), why: "it keeps state and was given no stores".to_owned() }
+    WorkerError::Halted { group: group.id.clone(), why: "it keeps state and was given no stores".to_owned() }
 }
 
 /// The topics of a group that keeps state which go by number: those that it owns and reads, and those whose records keep
