@@ -211,6 +211,12 @@ impl Bench {
         self
     }
 
+    /// The source does not close at once.
+    pub(super) fn slow_to_close(self) -> Self {
+        self.outside().slow_to_close = true;
+        self
+    }
+
     /// A sink.
     pub(super) fn sink(settings: Settings) -> Self {
         Self::sinks(1, settings)

@@ -37,6 +37,8 @@ pub(super) struct Outside {
     pub(super) ids: HashMap<String, String>,
     /// Whether a commit is cancelled that outlives a partition of its unit.
     pub(super) cancels: bool,
+    /// Whether the source does not close at once.
+    pub(super) slow_to_close: bool,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
     /// The stores that keep their answers to themselves.
@@ -92,7 +94,7 @@ impl Source for Script {
         };
         let mut outside = self.0.lock().unwrap();
         outside.log.push(said);
-        if control == Control::Close {
+        if control == Control::Close && !outside.slow_to_close {
             outside.events.push_back(Fetched::Closed);
         }
     }
