@@ -206,15 +206,16 @@ pub(crate) fn say_input(record: &Record, topic_id: &str, out: &mut Headers) {
 /// Where the partition of a record that was keyed anew stood behind it, and the id of its topic, if its headers say so.
 pub(crate) fn input(headers: &Headers) -> Option<(Position, Option<&str>)> {
     let text = std::str::from_utf8(headers.get(INPUT)??).ok()?;
+    // An id is base64, and may have slashes.
     let mut parts = text.splitn(4, '/');
     let (topic, partition, offset) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
     // They go on into other headers, which are text of their own.
-    let is_name = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    let topic = Some(topic).filter(is_name)?;
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let topic = Some(topic).filter(is_word)?;
     let offset: i64 = offset.parse().ok().filter(|offset| (0..i64::MAX).contains(offset))?;
     Some((
         Position { partition: TopicPartition::new(topic, partition), next: offset + 1 },
-        parts.next().filter(is_name),
+        parts.next().filter(is_word),
     ))
 }
 
