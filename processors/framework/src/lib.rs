@@ -64,7 +64,7 @@ mod bench;
 
 pub use backoff::Backoff;
 pub use breaker::{
-    Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Verdict, Window as BreakerWindow,
+    Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
 };
 pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
 pub use clock::SystemClock;
