@@ -108,7 +108,7 @@ fn retries_open_the_circuit_once_no_first_call_succeeds_any_more() {
 /// Red when successful retries hide that first calls fail.
 #[test]
 fn first_calls_that_fail_open_the_circuit_whatever_retries_say() {
-    let breaker = breaker(settings());
+    let breaker = breaker(BreakerSettings { failure_rate: 0.6, ..settings() });
     retry(&breaker, SECOND, &[Success; 100]);
     call(&breaker, SECOND, &[Failure; 4]);
     assert_eq!(breaker.state(SECOND), Open);
