@@ -27,6 +27,7 @@ mod registry;
 mod retry;
 mod state;
 mod state_reading;
+mod supervised;
 mod traces;
 mod waiting;
 
