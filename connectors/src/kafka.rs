@@ -20,6 +20,7 @@ mod config;
 mod source;
 
 mod commits;
+mod fenced;
 mod flow;
 mod health;
 mod matching;

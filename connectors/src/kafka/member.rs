@@ -17,6 +17,7 @@ use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
+    fenced::Fenced,
     membership::Membership,
     native::{CommitQueue, fetch::FetchQueue},
     partition::Partitions,
@@ -52,6 +53,10 @@ pub(crate) struct Member {
     pub(crate) round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
+    /// When the group first gave us our part.
+    pub(crate) joined: Option<Instant>,
+    /// Another has our name in the group.
+    pub(crate) fenced: Option<Fenced>,
     end: Option<End>,
 }
 
@@ -159,6 +164,8 @@ impl Member {
             round: Round::default(),
             up: None,
             probe_at: now,
+            joined: None,
+            fenced: None,
             end: None,
         }
     }
@@ -179,6 +186,7 @@ impl Member {
         self.set_off_wanted(consumer);
         self.commit(consumer);
         self.probe(consumer);
+        self.judge(consumer);
         self.end.clone()
     }
 
