@@ -7,6 +7,7 @@
 mod orders;
 mod sinks;
 
+mod assigned;
 mod breaker;
 mod bus;
 mod causes;

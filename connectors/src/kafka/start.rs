@@ -1,7 +1,7 @@
 //! Where a partition begins: at an offset that the engine names, that the group has committed, or by the start policy.
 //!
-//! Whatever it is, it is held against what the log has: an offset beyond its end belongs to another topic of the same
-//! name and stops the source; one before its start means that records were deleted unread, which is said and counted.
+//! Whatever it is, it is held against what the log has: an offset that stays beyond its end belongs to another topic of the
+//! same name and stops the source (`doubts.rs`); one before its start means that records were deleted unread, which is said and counted.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,9 +24,9 @@ use super::{
 };
 
 /// How long one question to the brokers may take; the polling thread waits for it.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// Between two tries.
-const BACK_OFF: Duration = Duration::from_millis(500);
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(500);
 /// After so long without an answer it is said.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -138,8 +138,7 @@ impl Member {
         };
         let next = found.places.get(name).copied().unwrap_or(low);
         if next > high {
-            let what = format!("its log ends at offset {high}, and the group would go on at {next}");
-            return self.halt_anew(name, &what);
+            return self.falls_short(name, next, high);
         }
         if next < low {
             self.warn_lost(&name.topic, name.partition, low - next);
@@ -152,12 +151,11 @@ impl Member {
         }
         tracing::debug!(group, partition = %name, offset = next, ?from, "reading begins");
         if let Some(partition) = self.partitions.get_mut(name) {
-            partition.life = Life::Delivering { start, next };
-            partition.step(Instant::now());
+            partition.deliver(start, next, Instant::now());
         }
     }
 
-    fn begin_later(&mut self, name: &TopicPartition, error: &ClientError) {
+    pub(crate) fn begin_later(&mut self, name: &TopicPartition, error: &ClientError) {
         let Some(partition) = self.partitions.get_mut(name) else { return };
         let now = Instant::now();
         if partition.postpone(now, BACK_OFF, SILENCE) {

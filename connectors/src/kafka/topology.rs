@@ -181,7 +181,7 @@ impl Cluster {
     pub async fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking(move |client| {
-            native::topic_ids(client, &topics, IDS).map_err(|code| match code {
+            native::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
                 Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
                     "cannot read the ids of topics {}: {code}: grant the right to describe them",
                     topics.join(", ")

@@ -193,6 +193,23 @@ async fn the_start_policy_holds_when_the_store_has_no_offset() {
     reader.close().await;
 }
 
+/// What librdkafka resets without a reason is a false start: the topic is the same.
+/// Red when the source stops for it, goes on from the beginning, or loses what is under way.
+#[tokio::test]
+async fn a_false_start_is_begun_again_by_itself() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    broker.mock.request_errors(RDKafkaApiKey::Fetch, &[Error::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    reader.read_nothing(QUIET).await;
+    broker.fill("t", 10).await;
+    reader.read(20).await;
+    reader.read_nothing(QUIET).await;
+    assert_eq!(reader.offsets()[&0], (0..20).collect::<Vec<_>>());
+    reader.close().await;
+}
+
 /// Red when an offset beyond the log's end is begun all the same (librdkafka would go back to the beginning).
 #[tokio::test]
 async fn an_offset_beyond_the_end_stops_the_source_and_says_what_to_do() {
