@@ -16,6 +16,7 @@ mod delivery;
 mod dev;
 mod dlq;
 mod flood;
+mod idle;
 mod keyed;
 mod letters;
 mod load;

@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod fetch;
+pub(crate) mod groups;
 pub(crate) mod membership;
 pub(crate) mod produce;
 pub(crate) mod topic_ids;

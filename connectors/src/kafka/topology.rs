@@ -110,6 +110,7 @@ impl fmt::Display for Change {
 #[derive(Clone)]
 pub struct Cluster {
     pub(super) admin: Arc<AdminClient<Logs>>,
+    pub(super) config: Arc<KafkaConfig>,
 }
 
 impl fmt::Debug for Cluster {
@@ -138,7 +139,7 @@ impl Cluster {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
             .map_err(|error| KafkaError::Config(error.to_string()))?;
-        Ok(Self { admin: Arc::new(admin) })
+        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()) })
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
