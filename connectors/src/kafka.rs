@@ -19,7 +19,9 @@
 mod config;
 mod source;
 
+mod believed;
 mod commits;
+mod doubts;
 mod fenced;
 mod flow;
 mod health;
