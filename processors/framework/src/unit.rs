@@ -45,8 +45,40 @@ pub struct Change {
     pub key: Arc<[u8]>,
     /// What the key has from now on; `None` where it is forgotten.
     pub value: Option<Arc<[u8]>>,
-    /// Where the partition of its input stands behind that: a replay of the input has the same.
-    pub input: Position,
+    /// Where inputs may come again: how far those of its partition have come with it. A replay of its input has the same.
+    pub input: Option<InputPosition>,
+}
+
+/// How far the inputs of one partition have come on one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputPosition {
+    /// Which inputs.
+    pub of: InputPartition,
+    /// The offset in their partition that comes next.
+    pub next: i64,
+}
+
+/// The inputs of one partition on one way. They come in the order of their offsets, and those of a suffix may come again;
+/// between two ways, and between two topics of one name, there is no order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InputPartition {
+    /// Where they stand.
+    pub partition: TopicPartition,
+    /// The id of that topic, which another one of its name does not have; empty where it is not known.
+    pub topic_id: Arc<str>,
+    /// How they reach the step whose state they change.
+    pub way: Way,
+}
+
+/// How inputs reach a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// They are read where they stand.
+    Direct,
+    /// Over the repartition topic of this step.
+    Over(Arc<str>),
+    /// Any: they were noted by a version that did not tell ways apart.
+    Any,
 }
 
 impl Change {

@@ -68,6 +68,10 @@ impl Worker {
                 self.assemblies.of(at).keep(batch);
                 error
             }
+            Answer::Cancelled(batch) => {
+                self.assemblies.of(at).keep(batch);
+                return Ok(());
+            }
             Answer::Started(_, Err(error)) => error,
         };
         match error {
@@ -98,9 +102,14 @@ impl Worker {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
         if self.step.states.is_some() {
+            let id = covered.partition.clone();
+            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(Life::Leaving(_))) {
+                // Its next owner meets the record again.
+                return self.release(&id);
+            }
             // Later records have seen what it changed: they are processed again, without it.
-            self.refusals.insert((covered.partition.clone(), covered.offset), why.to_owned());
-            return self.restart(covered.partition.clone(), Duration::ZERO);
+            self.refusals.insert((id.clone(), covered.offset), why.to_owned());
+            return self.restart(id, Duration::ZERO);
         }
         let kind = if self.step.group.work.is_processor() { Kind::Rejected } else { Kind::Row };
         let job = Job {

@@ -56,6 +56,11 @@ impl Batch {
         self.records.iter().map(|covered| covered.bytes).sum()
     }
 
+    /// Every partition of it.
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.from.keys().cloned().collect()
+    }
+
     /// An empty one with room for so many records.
     pub(super) fn with_room(records: usize) -> Self {
         let mut batch = Self { records: Vec::with_capacity(records), ..Self::default() };

@@ -223,7 +223,7 @@ fn waits(
                 return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }
             let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
-            if stores.replays() {
+            if stores.replays().is_some() {
                 let why = "the order `key` is kept in transactions, and the group is at least once: write order = \"partition\"";
                 return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }

@@ -10,6 +10,7 @@ mod hops;
 mod letters;
 mod rebalance;
 mod redrive;
+mod replays;
 mod retries;
 mod several;
 mod spans;
