@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn heard(&mut self, event: Fetched) -> Result<bool, WorkerError> {
         match event {
             Fetched::Records(batch) => {
-                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.start == batch.start);
+                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
                     partition.receive(batch.records);
                 }
@@ -238,7 +238,7 @@ impl Worker {
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        partition.life = Life::Running;
+        (partition.life, partition.from) = (Life::Running, from);
         if let From::Offset(next) = from {
             partition.durable = next;
         }
