@@ -112,6 +112,22 @@ impl Table {
     }
 }
 
+/// Whether any table can take rows of this schema.
+///
+/// # Errors
+/// [`PostgresError::Refused`] for a schema that none can serve.
+pub(super) fn serves(sink: &Sink, layout: &Layout) -> Result<(), PostgresError> {
+    layout.fields.iter().try_for_each(check_field)?;
+    if sink.mode == Mode::Upsert && !layout.is_none() {
+        for key in &sink.key {
+            if layout.position(key).is_none() {
+                return Err(no_key_field(sink, key, layout));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The SQL that fits what is there to rows of this schema; empty where nothing is to do.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod lettered;
 mod letters;
 mod offsets;
 mod outage;
+mod refusals;
 mod stored;
 mod tables;
 mod topic_ids;

@@ -96,7 +96,7 @@ pub use steps::{Group, Step, Steps};
 pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
-pub use unit::{Change, CommitError, Committed, Marker, Progress, Row, RowData, Unit};
+pub use unit::{Change, CommitError, Committed, Marker, Progress, RefusedRow, Row, RowData, Unit};
 pub use worker::{Parts, Settings, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.
