@@ -32,6 +32,9 @@ mod topic_ids;
 
 mod rows;
 
+mod fit;
+mod note;
+
 mod batch;
 mod write;
 

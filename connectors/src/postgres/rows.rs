@@ -1,7 +1,7 @@
 //! A sink's table: what is known of it, and how a unit's rows go there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,10 +11,12 @@ use sqlx::PgConnection;
 use super::{
     batch::Batch,
     error::PostgresError,
+    fit::{self, New, Unfit},
     layout::Layout,
+    note::Note,
     refusal::WriteError,
     sql::{TableName, quote},
-    table::{self, OWN_COLUMNS, Table},
+    table::{Found, OWN_COLUMNS, Table},
     trial::{self, Streak},
     write::{self, Done},
 };
@@ -28,8 +30,10 @@ pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
     layouts: HashMap<u32, Arc<Layout>>,
-    /// Schemas that no table can serve, and why.
-    unfit: HashMap<u32, String>,
+    /// Of each schema that the table fits, the topics whose records have it.
+    known: HashMap<u32, HashSet<String>>,
+    /// What is remembered of a table that is not ours to comment on.
+    note: Note,
     /// The table, once it fits every schema in `layouts`.
     table: Option<Table>,
     /// Rows that were refused last, alike.
@@ -62,7 +66,8 @@ impl Rows {
             sink,
             name,
             layouts: HashMap::new(),
-            unfit: HashMap::new(),
+            known: HashMap::new(),
+            note: Note::default(),
             table: None,
             streak: Streak::default(),
             tried: false,
@@ -74,53 +79,86 @@ impl Rows {
         &self.sink.table
     }
 
-    /// Knows every schema of the unit, and sees to it that the table fits them. Tells the rows whose schemas no table can
-    /// serve.
+    /// Knows every schema of the unit, and sees to it that the table fits them. Tells the rows whose schemas are not ones for
+    /// it.
     pub(super) async fn prepare(
         &mut self,
         conn: &mut PgConnection,
         unit: &Unit,
     ) -> Result<Vec<RefusedRow>, PostgresError> {
-        if self.layouts.len() + self.unfit.len() > MAX_SCHEMAS {
-            self.layouts.clear();
-            self.unfit.clear();
-            self.table = None;
+        if self.known.len() > MAX_SCHEMAS {
+            self.look_again();
         }
-        let mut new: BTreeMap<u32, Arc<Layout>> = BTreeMap::new();
-        let mut refused = Vec::new();
-        for (row, data) in unit.rows.iter().enumerate().filter_map(|(row, one)| Some((row, one.data.as_ref()?))) {
-            let id = data.schema.id();
-            if !self.layouts.contains_key(&id) && !self.unfit.contains_key(&id) && !new.contains_key(&id) {
-                let layout = Layout::of(id, data.schema.schema());
-                match layout.and_then(|layout| table::serves(&self.sink, &layout).map(|()| layout)) {
-                    Ok(layout) => _ = new.insert(id, Arc::new(layout)),
-                    Err(PostgresError::Refused(why)) => _ = self.unfit.insert(id, why),
-                    Err(error) => return Err(error),
-                }
-            }
-            if let Some(why) = self.unfit.get(&id) {
-                refused.push(RefusedRow { row, kind: Kind::Row, why: self.refuses(why) });
-            }
+        let new = self.look(unit);
+        let mut unfit = Vec::new();
+        for row in &new {
+            unfit.extend(self.learn(conn, row).await?.map(|why| (schema_of(row), why)));
         }
-        if refused.is_empty() && (self.table.is_none() || !new.is_empty()) {
-            self.fit(conn, new).await?;
+        if !unfit.is_empty() {
+            return Ok(self.refused(unit, &unfit));
         }
-        Ok(refused)
+        if self.table.is_some() && new.is_empty() {
+            return Ok(Vec::new());
+        }
+        if new.is_empty() {
+            // Tombstones alone: a table that is there must still have the columns that guard its rows.
+            let new = New { layout: &Layout::default(), record: None };
+            _ = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await?;
+        }
+        self.table = Found::read(conn, &self.name, &self.sink.key).await?.table;
+        Ok(Vec::new())
     }
 
-    /// Fits the table to these schemas too.
-    async fn fit(&mut self, conn: &mut PgConnection, new: BTreeMap<u32, Arc<Layout>>) -> Result<(), PostgresError> {
-        let mut layouts: Vec<&Layout> = self.layouts.values().chain(new.values()).map(Arc::as_ref).collect();
-        layouts.sort_unstable_by_key(|layout| layout.id);
-        let none = Layout::default();
-        if layouts.is_empty() {
-            // Tombstones alone: a table that is there must still have the columns that guard its rows.
-            layouts.push(&none);
+    /// A row of each schema and topic that is not known, in the order in which they come.
+    fn look<'a>(&self, unit: &'a Unit) -> Vec<&'a Row> {
+        let mut new: Vec<&Row> = Vec::new();
+        let mut last = None;
+        for row in &unit.rows {
+            let Some((id, topic)) = schema_of(row) else { continue };
+            if last == Some((id, topic)) {
+                continue;
+            }
+            last = Some((id, topic));
+            let known = self.known.get(&id).is_some_and(|topics| topics.contains(topic));
+            if !known && !new.iter().any(|row| schema_of(row) == last) {
+                new.push(row);
+            }
         }
-        self.table = table::fit(conn, &self.sink, &self.name, &layouts).await.map_err(PostgresError::of_no_row)?;
-        // Only now: a schema that the table does not fit yet must not stand in the way of the others.
-        self.layouts.extend(new);
-        Ok(())
+        new
+    }
+
+    /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
+    /// made from may be known by then.
+    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
+        let (Some(data), Some((id, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
+        let layout = match Layout::of(id, data.schema.schema()) {
+            Ok(layout) => layout,
+            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
+            Err(error) => return Err(error),
+        };
+        let new = New { layout: &layout, record: Some((topic, &data.schema)) };
+        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await? {
+            return Ok(Some(unfit));
+        }
+        self.layouts.insert(id, Arc::new(layout));
+        self.known.entry(id).or_default().insert(topic.to_owned());
+        Ok(None)
+    }
+
+    /// The rows whose schemas are not ones for the table.
+    fn refused(&self, unit: &Unit, unfit: &[(Option<(u32, &str)>, Unfit)]) -> Vec<RefusedRow> {
+        let of = |row: &Row| {
+            let schema = schema_of(row)?;
+            unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
+        };
+        let refused = unit.rows.iter().enumerate().filter_map(|(place, row)| Some((place, of(row)?)));
+        refused.map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.refuses(why) }).collect()
+    }
+
+    fn look_again(&mut self) {
+        self.known.clear();
+        self.layouts.clear();
+        self.table = None;
     }
 
     /// Writes rows whose schemas were prepared, in the caller's transaction.
@@ -179,10 +217,15 @@ impl Rows {
     pub(super) fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
         outcome.map_err(|error| {
             if matches!(error, PostgresError::Outage(_)) {
-                // Perhaps somebody has changed the table: it is looked at again.
-                self.table = None;
+                // Perhaps somebody has changed the table.
+                self.look_again();
             }
             error.into()
         })
     }
+}
+
+/// The id of a row's schema, and the topic where its record first stood.
+fn schema_of(row: &Row) -> Option<(u32, &str)> {
+    Some((row.data.as_ref()?.schema.id(), &row.meta.origin.partition.topic))
 }

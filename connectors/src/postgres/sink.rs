@@ -18,7 +18,9 @@ use super::{
     config::Database,
     dead_letters::DeadLetters,
     error::PostgresError,
+    fit::{self, New},
     layout::Layout,
+    note::Note,
     offsets::{Fences, Offsets},
     refusal::WriteError,
     rows::{Rows, Written},
@@ -100,7 +102,7 @@ impl Database {
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
             let found = Found::read(conn, &rows.name, &sink.key).await?;
-            table::plan(sink, &rows.name, &layout, &found)
+            Ok(table::plan(sink, &rows.name, &layout, &found, found.note())?.sql)
         })
         .await
     }
@@ -115,9 +117,12 @@ impl Database {
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
             let before = Found::read(conn, &rows.name, &sink.key).await?;
-            let sql = table::plan(sink, &rows.name, &layout, &before)?;
-            table::fit(conn, sink, &rows.name, &[&layout]).await?;
-            Ok(sql)
+            let sql = table::plan(sink, &rows.name, &layout, &before, before.note())?.sql;
+            let new = New { layout: &layout, record: None };
+            match fit::fit(conn, sink, &rows.name, new, &mut Note::default()).await? {
+                Ok(()) => Ok(sql),
+                Err(unfit) => Err(PostgresError::Refused(unfit.why)),
+            }
         })
         .await
     }

@@ -12,6 +12,7 @@ mod letters;
 mod offsets;
 mod outage;
 mod refusals;
+mod schemas;
 mod stored;
 mod tables;
 mod topic_ids;

@@ -4,6 +4,7 @@ mod scripted;
 
 mod bounds;
 mod circuits;
+mod foreign;
 mod halves;
 mod hops;
 mod letters;
