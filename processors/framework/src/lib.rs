@@ -97,7 +97,8 @@ pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
 pub use unit::{
-    Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, Row, RowData, Unit, Way,
+    Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData, Unit,
+    Way,
 };
 pub use worker::{Parts, Settings, Worker, WorkerError};
 

@@ -168,6 +168,10 @@ impl Worker {
         let step = Step {
             ways: if let Work::Keep(steps) = &group.work { ways(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
+            schema: match &group.work {
+                Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
+                _ => None,
+            },
             together: together(&group, &settings, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,

@@ -5,6 +5,7 @@ mod scripted;
 mod bounds;
 mod circuits;
 mod crowds;
+mod foreign;
 mod halves;
 mod hops;
 mod letters;
