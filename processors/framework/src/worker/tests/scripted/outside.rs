@@ -24,6 +24,8 @@ pub(super) struct Outside {
     pub(super) answers: HashMap<usize, VecDeque<Result<Committed, CommitError>>>,
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
+    /// Bytes of a record that the store takes at most.
+    pub(super) largest: Option<usize>,
     /// Rows, and what was published, of the units that the store took.
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
@@ -153,6 +155,11 @@ impl Committer for Store {
             let mut outside = self.shared.lock().unwrap();
             if let Some(bad) = all.iter().find(|name| outside.poison.contains(name)) {
                 return Err(CommitError::Refused(format!("bad {bad}")));
+            }
+            if let Some(large) =
+                unit.outgoing.iter().find(|record| outside.largest.is_some_and(|most| record.size() > most))
+            {
+                return Err(CommitError::Refused(format!("{} is too large", named(large))));
             }
             if committed != Committed::Done {
                 return Ok(committed);
