@@ -40,6 +40,7 @@ mod trace;
 
 mod spans;
 
+mod cut;
 mod delivered;
 mod fault;
 mod ladder;
@@ -68,6 +69,7 @@ pub use breaker::{
 };
 pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
 pub use clock::SystemClock;
+pub use cut::{Cut, HEADER_ROOM, says_cut};
 pub use driver::Driver;
 pub use emit::{Emit, Outbox};
 pub use event::{Draft, Event, Meta, Origin};

@@ -53,8 +53,14 @@ impl Worker {
                 self.fenced(fenced);
                 return Ok(());
             }
-            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
+            Answer::Committed(mut batch, Err(CommitError::Refused(why))) => {
                 self.recovered(at);
+                // A letter always gets through: its topic may take less than it should.
+                if batch.cut() {
+                    tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
+                    self.assemblies.of(at).keep(batch);
+                    return Ok(());
+                }
                 if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
                     self.refused(at, &covered, record, from, &why);
                 }

@@ -10,6 +10,7 @@ use super::{
     partition::Partition,
 };
 use crate::{
+    cut,
     owned::Role,
     record::{Outgoing, Position, Record, TopicPartition},
     spans::Span,
@@ -189,6 +190,18 @@ impl Batch {
             }
         }
         rest.with_positions(atomic)
+    }
+
+    /// Cuts its letter to as much as goes anywhere, where it has one record, which is a letter; whether there was more.
+    pub(super) fn cut(&mut self) -> bool {
+        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Fate::Dead(_)));
+        match self.unit.outgoing.as_mut_slice() {
+            [letter] if is_letter && let Some(beginning) = cut::cut(letter) => {
+                *letter = beginning;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The record of a batch that has one, to be made something else of.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::{
     catalogue::{Catalogue, Typed, unknown_record},
     codec::{self, WriterSchema},
+    cut,
     delivered::Trust,
     event::Meta,
     failure::Kind,
@@ -63,9 +64,8 @@ impl Step {
                 Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
             });
         };
-        if value.len() > self.record_limit {
-            let limit = self.record_limit;
-            return Err(contract(format!("the value is {} bytes, over the limit of {limit}", value.len())));
+        if let Some(why) = cut::oversize(record, self.record_limit) {
+            return Err(contract(why));
         }
         let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error, None))?;
         Ok(Opened { attributes, schema_id, datum })

@@ -182,7 +182,7 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), waits, tracing.clone()),
+            failures: Failures::new(&group, &settings, waits, tracing.clone()),
             owned,
             tracing,
             source: ids::emitted_source(&group.name),

@@ -188,3 +188,29 @@ fn halves_keep_the_markers_of_their_records() {
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }
+
+/// PITFALLS 51. Red when a letter that its topic refuses stops its partition, or a record whose next attempt is as large; or
+/// the letter is cut that would have gone through whole, which is tried first.
+#[test]
+fn a_letter_that_is_too_large_for_its_topic_goes_with_its_beginning() {
+    let plan = Plan::default();
+    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    plan.fail("a0", Failure::retry("once"));
+    plan.fail("b1", Failure::reject("never"));
+    bench.largest(100_000);
+    let large = |offset, key: &str, bytes: usize| {
+        record(&at(0), offset, key, Headers::from_iter([("x-large", Some(&vec![7; bytes][..]))]))
+    };
+    bench.batch(1, vec![large(0, "a", 200_000), large(1, "b", 150_000), large(2, "c", 200_000)]);
+    bench.advance(SECOND);
+    assert_eq!(bench.taken(), ["dlq:a", "dlq:b", "c"], "{}", bench.log());
+    for (letter, kind) in bench.own().iter().zip(["rejected", "rejected"]) {
+        let headers = delivery(&letter.0.headers);
+        assert_eq!((headers["hw_error_kind"].as_str(), headers["hw_headers_cut"].as_str()), (kind, "1"));
+    }
+    assert_eq!((bench.state.get(Metric::Stopped), bench.state.troubles()), (0, Vec::new()));
+    // One that goes nowhere although little is left of it is for a person.
+    plan.fail("d3", Failure::reject("never"));
+    bench.largest(10).batch(1, vec![large(3, "d", 200_000)]);
+    assert_eq!(bench.state.troubles(), ["events.net/0: stopped: dlq:d is too large"]);
+}

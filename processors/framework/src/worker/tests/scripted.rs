@@ -289,6 +289,12 @@ impl Bench {
         self
     }
 
+    /// The store refuses every unit with a record in it that has more bytes than these.
+    pub(super) fn largest(&mut self, bytes: usize) -> &mut Self {
+        self.outside().largest = Some(bytes);
+        self
+    }
+
     /// Keys of rows, and what was published, that the store has taken.
     pub(super) fn taken(&self) -> Vec<String> {
         self.outside().taken.clone()

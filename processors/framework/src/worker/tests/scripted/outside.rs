@@ -27,6 +27,8 @@ pub(super) struct Outside {
     pub(super) poison: Vec<String>,
     /// The store refuses the rows of these keys, and says which, with this kind.
     pub(super) bad_rows: Vec<(String, Kind)>,
+    /// Bytes of a record that the store takes at most.
+    pub(super) largest: Option<usize>,
     /// Rows, and what was published, of the units that the store took.
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
@@ -193,6 +195,11 @@ impl Committer for Store {
             let refused: Vec<_> = refused.map(|(row, kind, why)| RefusedRow { row, kind, why }).collect();
             if !refused.is_empty() {
                 return Err(CommitError::RefusedRows(refused));
+            }
+            if let Some(large) =
+                unit.outgoing.iter().find(|record| outside.largest.is_some_and(|most| record.size() > most))
+            {
+                return Err(CommitError::Refused(format!("{} is too large", named(large))));
             }
             if committed != Committed::Done {
                 return Ok(committed);
