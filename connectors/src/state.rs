@@ -31,7 +31,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::AtomicUsize,
@@ -45,12 +45,16 @@ use headwater::{
     ports::{Entry, StoreError, Stores},
 };
 
-use self::{cache::Cache, disk::Disk, flush::Shared};
+use self::{
+    cache::Cache,
+    disk::{Disk, Most},
+    flush::Shared,
+};
 pub use self::{
     checkpoint::Checkpoint,
     config::StateConfig,
     disk::MAX_KEY,
-    error::LocalError,
+    error::{Damage, LocalError},
     inputs::{Inputs, NoInputs},
     restore::Restore,
 };
@@ -114,6 +118,21 @@ impl LocalStore {
             return Err(LocalError::Config(problems.join("; ")));
         }
         Self::start(dir, config)
+    }
+
+    /// Puts a folder whose files are damaged aside, where it can be looked at, so that a new one can be restored from the
+    /// changelog: as `.damaged-NAME` beside it, in the place of one that was put there before.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_aside(dir: &Path) -> Result<PathBuf, LocalError> {
+        folder::set_aside(dir)
+    }
+
+    /// Tells whether files turn out to be damaged while the store is open: what they hold cannot be read any more then, nor
+    /// be restored beside them.
+    pub fn damage(&self) -> Damage {
+        self.shared().disk.damage().clone()
     }
 
     fn start(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
@@ -327,18 +346,34 @@ impl LocalStore {
         Ok(found.map(|value| Arc::from(&*value)))
     }
 
-    fn list(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, LocalError> {
+    /// As [`Stores::scan`], and no more than this many bytes of keys and values: reading ends with the entry that brings it to
+    /// as many.
+    ///
+    /// # Errors
+    /// When the partition is not open, or the disk cannot be read.
+    pub fn scan_within(
+        &self,
+        store: &str,
+        partition: i32,
+        prefix: &[u8],
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes })?)
+    }
+
+    fn list(&self, store: &str, partition: i32, prefix: &[u8], most: Most) -> Result<Vec<Entry>, LocalError> {
         let shared = self.shared();
         let (name, overlay) = {
             let mut cache = lock(&shared.cache);
             let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
-            let overlay = cache.overlay(id, prefix, limit);
+            let overlay = cache.overlay(id, prefix, most.entries);
             (cache.part(id).ok_or_else(|| not_open(store, partition))?.name.clone(), overlay)
         };
-        if limit == 0 || prefix.len() > disk::MAX_KEY {
+        if most.entries == 0 || prefix.len() > disk::MAX_KEY {
             return Ok(Vec::new());
         }
-        shared.disk.scan(&name, prefix, overlay, limit)
+        shared.disk.scan(&name, prefix, overlay, most)
     }
 }
 
@@ -348,7 +383,7 @@ impl Stores for LocalStore {
     }
 
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.list(store, partition, prefix, limit)?)
+        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes: usize::MAX })?)
     }
 }
 

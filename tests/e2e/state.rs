@@ -239,3 +239,24 @@ async fn a_restart_goes_on_from_the_local_disk() {
     assert!(!process.log().contains("from the beginning"), "after {:?}: {}", since.elapsed(), process.log());
     assert!(process.stop().await.success());
 }
+
+/// The files of one group's state are damaged: they are put aside, its state is restored from the changelog, and the other group
+/// never noticed. Red when damage refuses the group or the process, or the folder is not begun anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_state_is_restored_and_takes_no_other_group_with_it() {
+    let mut shop = Shop::new("state_damaged").await;
+    let mut process = shop.start("one");
+    shop.pay(300, 20);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    assert!(process.stop().await.success());
+    let folder = shop.space.dir.join("one").join(shop.group("customer-totals"));
+    std::fs::write(folder.join("version"), "scribble").expect("damaged");
+    let mut process = shop.start("one");
+    shop.pay(300, 20);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    shop.check();
+    let aside = folder.with_file_name(format!(".damaged-{}", shop.group("customer-totals")));
+    assert_eq!(std::fs::read(aside.join("version")).expect("put aside"), b"scribble");
+    assert!(process.log().contains("damaged state was put aside"), "{}", process.log());
+    assert!(process.stop().await.success());
+}

@@ -3,6 +3,7 @@
 //! Each hop replaces them, so they never grow. Source: DESIGN, "The event on the wire".
 
 use crate::{
+    cut::says_cut,
     event::Origin,
     fault::Fault,
     headers::{TRACE_PARENT, TRACE_STATE},
@@ -97,6 +98,7 @@ impl Delivered {
                 ERROR_FINGERPRINT => read.fingerprint = text.map(str::to_owned),
                 REDRIVE_COUNT => read.redrives = number(text).unwrap_or(0),
                 RESOLVED => read.resolved = text == Some("1"),
+                name if says_cut(name) => {}
                 _ => unknown += 1,
             }
         }
@@ -222,6 +224,11 @@ pub(crate) fn input(headers: &Headers) -> Option<(Position, Option<&str>)> {
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.
 pub(crate) fn others(headers: &Headers, trace: Option<&TraceContext>) -> Headers {
     kept(headers, |name| !name.starts_with(PREFIX), trace)
+}
+
+/// Every header that a dead letter keeps: no delivery header but those that say what was cut off it.
+pub(crate) fn of_letter(headers: &Headers) -> Headers {
+    kept(headers, |name| !name.starts_with(PREFIX) || says_cut(name), None)
 }
 
 /// Every header, in order, with the trace replaced.

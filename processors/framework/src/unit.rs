@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::WriterSchema,
     event::Meta,
+    failure::Kind,
     record::{Outgoing, Position, Record, TopicPartition},
 };
 
@@ -126,6 +127,17 @@ pub struct RowData {
     pub value: apache_avro::types::Value,
 }
 
+/// A row that a store refuses, of a unit whose other rows it would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// Its place in [`Unit::rows`].
+    pub row: usize,
+    /// What kind of dead letter its record is.
+    pub kind: Kind,
+    /// Why, as a sentence without any value of it.
+    pub why: String,
+}
+
 /// What became of a unit that the store answered for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Committed {
@@ -144,6 +156,9 @@ pub enum CommitError {
     /// The store refuses the data itself: another try changes nothing. The rest of the unit was not committed either.
     #[error("{0}")]
     Refused(String),
+    /// The store refuses these of the unit's rows and would take all the others: another try changes nothing.
+    #[error("{} of the unit's rows are refused", .0.len())]
+    RefusedRows(Vec<RefusedRow>),
     /// Whether the unit is durable is not known: the partitions start anew, from what is.
     #[error("{0}")]
     Unsettled(String),

@@ -4,6 +4,8 @@ mod scripted;
 
 mod bounds;
 mod circuits;
+mod crowds;
+mod foreign;
 mod halves;
 mod hops;
 mod letters;

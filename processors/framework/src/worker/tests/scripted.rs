@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
-    CommitError, Committed, Failure, Group, GroupState, Headers, KeyedBy as _, Outgoing, Payload, Pipeline, Progress,
-    Record, Result, SchemaCache, Sink, State, TopicPartition, Tracing,
+    CommitError, Committed, Failure, Group, GroupState, Headers, KeyedBy as _, Kind, Outgoing, Payload, Pipeline,
+    Progress, Record, Result, SchemaCache, Sink, State, TopicPartition, Tracing,
     codec::Encoder,
     driver::clock::ManualClock,
     ports::{Batch, BoxFuture, Clock, Fetched},
@@ -277,9 +277,21 @@ impl Bench {
         self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records }))
     }
 
+    /// The store refuses the row of this key, and says so.
+    pub(super) fn bad_row(&mut self, key: &str, kind: Kind) -> &mut Self {
+        self.outside().bad_rows.push((key.to_owned(), kind));
+        self
+    }
+
     /// The store refuses every unit with this in it: the key of a row or event, or `dlq:` and the key of a letter.
     pub(super) fn poison(&mut self, name: &str) -> &mut Self {
         self.outside().poison.push(name.to_owned());
+        self
+    }
+
+    /// The store refuses every unit with a record in it that has more bytes than these.
+    pub(super) fn largest(&mut self, bytes: usize) -> &mut Self {
+        self.outside().largest = Some(bytes);
         self
     }
 

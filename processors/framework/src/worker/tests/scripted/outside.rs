@@ -9,8 +9,8 @@ use std::{
 
 use super::super::Ping;
 use crate::{
-    Change, CommitError, Committed, InputPartition, InputPosition, Outgoing, Payload, Progress, Result, Row,
-    TopicPartition, Unit,
+    Change, CommitError, Committed, InputPartition, InputPosition, Kind, Outgoing, Payload, Progress, RefusedRow,
+    Result, Row, TopicPartition, Unit,
     ports::{
         BoxFuture, Committer, Control, Entry, Fetched, From, Replays, SchemaError, SchemaText, Schemas, Source,
         StoreError, Stores,
@@ -25,6 +25,10 @@ pub(super) struct Outside {
     pub(super) answers: HashMap<usize, VecDeque<Result<Committed, CommitError>>>,
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
+    /// The store refuses the rows of these keys, and says which, with this kind.
+    pub(super) bad_rows: Vec<(String, Kind)>,
+    /// Bytes of a record that the store takes at most.
+    pub(super) largest: Option<usize>,
     /// Rows, and what was published, of the units that the store took.
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
@@ -184,6 +188,18 @@ impl Committer for Store {
             let mut outside = self.shared.lock().unwrap();
             if let Some(bad) = all.iter().find(|name| outside.poison.contains(name)) {
                 return Err(CommitError::Refused(format!("bad {bad}")));
+            }
+            let kind = |name: &String| outside.bad_rows.iter().find(|(bad, _)| bad == name).map(|(_, kind)| *kind);
+            let rows = all.iter().take(unit.rows.len()).enumerate();
+            let refused = rows.filter_map(|(row, name)| Some((row, kind(name)?, format!("bad {name}"))));
+            let refused: Vec<_> = refused.map(|(row, kind, why)| RefusedRow { row, kind, why }).collect();
+            if !refused.is_empty() {
+                return Err(CommitError::RefusedRows(refused));
+            }
+            if let Some(large) =
+                unit.outgoing.iter().find(|record| outside.largest.is_some_and(|most| record.size() > most))
+            {
+                return Err(CommitError::Refused(format!("{} is too large", named(large))));
             }
             if committed != Committed::Done {
                 return Ok(committed);
