@@ -22,6 +22,7 @@ mod source;
 mod believed;
 mod commits;
 mod doubts;
+mod fenced;
 mod flow;
 mod health;
 mod matching;
@@ -62,7 +63,7 @@ pub use membership::Membership;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::verdict;
-pub use source::{KafkaSource, SourceConfig, Start, Subscription};
+pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};
 pub use transactions::{Sent, TransactionError, Transactions};
 

@@ -29,6 +29,7 @@ mod registry;
 mod retry;
 mod state;
 mod state_reading;
+mod supervised;
 mod traces;
 mod waiting;
 

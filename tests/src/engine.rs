@@ -19,7 +19,7 @@ use headwater_connectors::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::space::Space;
+use crate::{eventually::patience, space::Space};
 
 /// How groups are run.
 #[derive(Clone)]
@@ -192,6 +192,6 @@ impl Engine {
     /// When they have not stopped after a minute.
     pub async fn stop(self) -> Vec<Result<(), WorkerError>> {
         self.stop.send_replace(true);
-        timeout(Duration::from_mins(1), self.workers.join_all()).await.expect("it stops")
+        timeout(patience(Duration::from_mins(1)), self.workers.join_all()).await.expect("it stops")
     }
 }

@@ -18,6 +18,7 @@ use super::{
     commits::Commits,
     config::ConsumerConfig,
     doubts::TopicIds,
+    fenced::Fenced,
     membership::Membership,
     native::{CommitQueue, fetch::FetchQueue},
     partition::Partitions,
@@ -54,6 +55,10 @@ pub(crate) struct Member {
     pub(crate) round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
+    /// When the group first gave us our part.
+    pub(crate) joined: Option<Instant>,
+    /// Another has our name in the group.
+    pub(crate) fenced: Option<Fenced>,
     end: Option<End>,
 }
 
@@ -163,6 +168,8 @@ impl Member {
             round: Round::default(),
             up: None,
             probe_at: now,
+            joined: None,
+            fenced: None,
             end: None,
         }
     }
@@ -184,6 +191,7 @@ impl Member {
         self.set_off_wanted(consumer);
         self.commit(consumer);
         self.probe(consumer);
+        self.judge(consumer);
         self.end.clone()
     }
 

@@ -92,6 +92,7 @@ impl Member {
         }
         tracing::info!(group = self.source.group, partitions = names.len(), "partitions were assigned");
         let now = Instant::now();
+        self.joined.get_or_insert(now);
         names.iter().for_each(|name| self.partitions.insert(name, now));
         if !self.leaving {
             self.reached();
@@ -128,6 +129,17 @@ impl Member {
         };
         if let Err(error) = unassigned {
             tracing::warn!(group = self.source.group, %error, "cannot give up partitions");
+        }
+    }
+
+    /// Gives up every partition: we have no place in the group any more, and librdkafka may say so later or never.
+    pub(crate) fn lose_all(&mut self) {
+        let names = self.partitions.select(|_| true);
+        self.commits.forget(&names);
+        self.drop_unsent(&names);
+        names.iter().for_each(|name| self.partitions.remove(name));
+        if !names.is_empty() && !self.leaving {
+            self.report(Fetched::Lost(names));
         }
     }
 

@@ -88,6 +88,11 @@ impl Database {
         PostgresSink::new(self.clone(), group.into(), Target::DeadLetters(DeadLetters::new(catalogue)))
     }
 
+    /// What is wrong with a sink whatever its events are: no key, or names that Postgres does not take.
+    pub fn problem_of(sink: &Sink) -> Option<String> {
+        Rows::new(sink.clone()).err().map(|error| error.to_string())
+    }
+
     /// The SQL that would make the sink's table fit rows of this schema; empty when it fits.
     ///
     /// # Errors

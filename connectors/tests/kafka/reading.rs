@@ -453,15 +453,24 @@ async fn says_once_that_the_broker_is_gone_and_once_that_it_is_back() {
     reader.close().await;
 }
 
-/// Red when a fatal error is only logged: a fenced member would poll for ever and read nothing.
+/// PITFALLS 46. Red when a fence is only logged: a fenced member would poll for ever and read nothing. Red as well when a person is
+/// to decide, though nobody else has the name, or when the partitions are kept meanwhile.
 #[tokio::test]
-async fn a_fenced_instance_stops_and_names_itself() {
+async fn a_fenced_instance_gives_up_its_partitions_and_may_ask_again() {
     let broker = broker(&[("t", 1)]);
     let mut reader = broker.join_with(&broker.config, "t", Start::Earliest, Some("host-0"));
     let names = reader.assigned().await;
     reader.begin(&names);
     broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
-    let reason = reader.failure().await;
+    let lost = reader.event().await;
+    assert!(matches!(&lost, Fetched::Lost(lost) if *lost == names), "{lost:?}");
+    let reason = loop {
+        match reader.event().await {
+            Fetched::Failed(reason) => break reason,
+            Fetched::Lost(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
     assert!(reason.contains("host-0") && reason.contains("group g"), "{reason}");
 }
 

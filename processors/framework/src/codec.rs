@@ -14,6 +14,7 @@ mod cursor;
 mod layout;
 mod read;
 
+mod promote;
 mod resolve;
 mod same;
 

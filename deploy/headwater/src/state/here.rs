@@ -59,6 +59,11 @@ impl Here {
         self.all().insert(group.to_owned(), kept);
     }
 
+    /// Lets go of a group's state, which has failed: nothing of it can be read until it is open again.
+    pub(crate) fn release(&self, group: &str) -> Option<impl Send + use<>> {
+        self.all().remove(group)
+    }
+
     /// Lets go of every store: the last one to do so writes what waits.
     pub(crate) fn close(&self) {
         self.all().clear();

@@ -2,6 +2,7 @@ mod agreement;
 mod evolution;
 mod hostile;
 mod json;
+mod promotion;
 mod random;
 
 use std::{collections::BTreeMap, sync::Arc};

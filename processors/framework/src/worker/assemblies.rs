@@ -34,6 +34,10 @@ impl Assemblies {
         (0..self.0.len()).min_by_key(load).unwrap_or(0)
     }
 
+    pub(crate) fn at(&self, number: usize) -> &Assembly {
+        &self.0[number]
+    }
+
     pub(crate) fn of(&mut self, number: usize) -> &mut Assembly {
         &mut self.0[number]
     }

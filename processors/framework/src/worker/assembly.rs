@@ -286,6 +286,11 @@ impl Assembly {
         self.failures > 0 && partitions.values().any(|p| p.assembly == self.number)
     }
 
+    /// Whether nothing can be committed now: the store did not answer when it was asked last, and is not being asked again.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.failures > 0 && matches!(self.store, Store::Idle(_))
+    }
+
     /// Drops what belongs to a partition that is no longer ours.
     pub(crate) fn forget(&mut self, partition: &TopicPartition) {
         self.forgotten.push(partition.clone());

@@ -230,7 +230,8 @@ impl Step {
         datum: &[u8],
     ) -> Next {
         let began = self.clock.elapsed();
-        let (processor, leave) = match (self.circuits.admit(began, &self.state), &self.group.fallback) {
+        let (processor, leave) = match (self.circuits.admit(began, job.which_try(), &self.state), &self.group.fallback)
+        {
             (Ok(leave), _) => (processor, Some(leave)),
             (Err(_), Some(fallback)) => {
                 self.state.add(Metric::Fallbacks, 1);

@@ -4,6 +4,7 @@ mod scripted;
 
 mod bounds;
 mod circuits;
+mod crowds;
 mod halves;
 mod hops;
 mod letters;
