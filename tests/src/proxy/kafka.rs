@@ -3,9 +3,10 @@
 use super::Protocol;
 
 /// The requests that can be watched.
-const REQUESTS: [(u16, &str); 6] = [
+const REQUESTS: [(u16, &str); 7] = [
     (0, "Produce"),
     (2, "ListOffsets"),
+    (8, "OffsetCommit"),
     (24, "AddPartitionsToTxn"),
     (25, "AddOffsetsToTxn"),
     (26, "EndTxn"),
