@@ -9,9 +9,10 @@ use super::{
     batch::Batch,
     error::PostgresError,
     layout::Layout,
+    offsets::Offsets,
     sql::{TableName, quote},
     table::{self, Table},
-    write::{self, Done},
+    write::{Done, Writer},
 };
 
 /// Schemas remembered at once; more than any topic has, and a bound.
@@ -74,9 +75,16 @@ impl Rows {
     }
 
     /// Writes rows whose schemas were prepared, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
-        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts)?;
-        write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
+    pub(super) async fn write(
+        &self,
+        conn: &mut PgConnection,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Done, PostgresError> {
+        let origins = offsets.origins(conn, rows).await?;
+        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
+        let Some(table) = &self.table else { return Ok(Done::default()) };
+        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
     }
 
     /// What the outcome of a unit means to whoever asked for it.

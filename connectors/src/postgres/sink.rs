@@ -220,7 +220,7 @@ async fn attempt(
     let fences = offsets.advance(&mut tx, &unit.positions).await?;
     let mut done = Done::default();
     if !fences.moved.is_empty() {
-        done = target.write(&mut tx, &ours(unit, &fences)?).await?;
+        done = target.write(&mut tx, &ours(unit, &fences)?, offsets).await?;
         tx.commit().await?;
     } else {
         tx.rollback().await?;
@@ -253,9 +253,9 @@ impl Target {
         }
     }
 
-    async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
+    async fn write(&self, conn: &mut PgConnection, rows: &[&Row], offsets: &Offsets) -> Result<Done, PostgresError> {
         match self {
-            Self::Table(table) => table.write(conn, rows).await,
+            Self::Table(table) => table.write(conn, rows, offsets).await,
             Self::DeadLetters(letters) => letters.write(conn, rows).await,
         }
     }
