@@ -26,6 +26,8 @@ pub(super) struct Rows {
     layouts: HashMap<u32, Arc<Layout>>,
     /// The table, once it fits every schema in `layouts`.
     table: Option<Table>,
+    /// Whether the unit in hand is written row by row: two of its keys are one to the database.
+    singly: bool,
 }
 
 impl Rows {
@@ -37,7 +39,7 @@ impl Rows {
         }
         sink.key.iter().try_for_each(|key| quote(key).map(drop))?;
         let name = TableName::parse(&sink.table)?;
-        Ok(Self { sink, name, layouts: HashMap::new(), table: None })
+        Ok(Self { sink, name, layouts: HashMap::new(), table: None, singly: false })
     }
 
     /// The table's name as it is configured.
@@ -74,21 +76,34 @@ impl Rows {
         Ok(())
     }
 
-    /// Writes rows whose schemas were prepared, in the caller's transaction.
+    /// Writes rows whose schemas were prepared, in the caller's transaction, which is to be repeated where two of their
+    /// keys are one to the database: then each row has statements of its own, in order.
     pub(super) async fn write(
-        &self,
+        &mut self,
         conn: &mut PgConnection,
         rows: &[&Row],
         offsets: &Offsets,
     ) -> Result<Done, PostgresError> {
         let origins = offsets.origins(conn, rows).await?;
-        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
-        let Some(table) = &self.table else { return Ok(Done::default()) };
-        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
+        let at_once = if self.singly { 1 } else { rows.len().max(1) };
+        let mut all = Done::default();
+        for rows in rows.chunks(at_once) {
+            let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
+            let Some(table) = &self.table else { continue };
+            let writer = Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() };
+            let Some(done) = writer.run(conn, &batch).await? else {
+                self.singly = true;
+                let why = format!("two keys of a batch are the same to `{}`", self.sink.table);
+                return Err(PostgresError::Repeat(why));
+            };
+            all.add(done);
+        }
+        Ok(all)
     }
 
     /// What the outcome of a unit means to whoever asked for it.
     pub(super) fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
+        self.singly = false;
         outcome.map_err(|error| match error {
             PostgresError::Refused(why) => {
                 CommitError::Refused(format!("a row cannot go into `{}`: {why}", self.sink.table))

@@ -253,7 +253,12 @@ impl Target {
         }
     }
 
-    async fn write(&self, conn: &mut PgConnection, rows: &[&Row], offsets: &Offsets) -> Result<Done, PostgresError> {
+    async fn write(
+        &mut self,
+        conn: &mut PgConnection,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Done, PostgresError> {
         match self {
             Self::Table(table) => table.write(conn, rows, offsets).await,
             Self::DeadLetters(letters) => letters.write(conn, rows).await,

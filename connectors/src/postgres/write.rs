@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater::{Meta, Mode, Sink};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, error::DatabaseError, postgres::PgArguments, query::Query};
 
 use super::{
     batch::{Batch, Delete, Round, Write},
@@ -23,6 +23,14 @@ pub(super) struct Done {
     pub(super) deleted: u64,
 }
 
+impl Done {
+    pub(super) fn add(&mut self, more: Self) {
+        self.written += more.written;
+        self.superseded += more.superseded;
+        self.deleted += more.deleted;
+    }
+}
+
 /// Where a group's rows go.
 #[derive(Clone, Copy)]
 pub(super) struct Writer<'a> {
@@ -33,16 +41,22 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Runs a batch's statements in the caller's transaction.
-    pub(super) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Done, PostgresError> {
+    /// Runs a batch's statements in the caller's transaction. `None` where two keys that differ to us are one to the
+    /// database, as where its index ignores case: no statement may then change both, and the transaction has failed.
+    pub(super) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Option<Done>, PostgresError> {
         let mut done = Done { superseded: batch.superseded, ..Done::default() };
         for round in &batch.rounds {
-            self.run_round(conn, round, &mut done).await?;
+            match self.run_round(conn, round, &mut done).await {
+                Err(Failure::Statement(error)) if round.writes.len() > 1 && is_twice(&error) => return Ok(None),
+                Err(Failure::Statement(error)) => return Err(error.into()),
+                Err(Failure::Known(error)) => return Err(error),
+                Ok(()) => {}
+            }
         }
-        Ok(done)
+        Ok(Some(done))
     }
 
-    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), PostgresError> {
+    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), Failure> {
         // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's
         // rows that were sent back come last: they must see the others.
         let mut groups: BTreeMap<(bool, Guard, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
@@ -113,6 +127,31 @@ impl Writer<'_> {
         array.text(self.group).map_err(|why| PostgresError::Config(format!("group `{}`: {why}", self.group)))?;
         Ok(array)
     }
+}
+
+/// Why a round was not run.
+enum Failure {
+    /// What the server said to a statement.
+    Statement(sqlx::Error),
+    /// Why there was none.
+    Known(PostgresError),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Statement(error)
+    }
+}
+
+impl From<PostgresError> for Failure {
+    fn from(error: PostgresError) -> Self {
+        Self::Known(error)
+    }
+}
+
+/// Whether a statement was to change one row twice: `cardinality_violation`.
+fn is_twice(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("21000")
 }
 
 /// The columns that a guard looks at.
