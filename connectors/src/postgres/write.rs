@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use headwater::{Meta, Mode, Sink};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, error::DatabaseError, postgres::PgArguments, query::Query};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::Query};
 
 use super::{
     batch::{Batch, Delete, Round, Write},
     encode::Array,
     error::PostgresError,
+    refusal::WriteError,
     sql::{TableName, quote},
     table::{OWN_COLUMNS, Table, key_columns},
     topic_ids::TopicId,
@@ -41,22 +42,16 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Runs a batch's statements in the caller's transaction. `None` where two keys that differ to us are one to the
-    /// database, as where its index ignores case: no statement may then change both, and the transaction has failed.
-    pub(super) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Option<Done>, PostgresError> {
+    /// Runs a batch's statements in the caller's transaction.
+    pub(super) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Done, WriteError> {
         let mut done = Done { superseded: batch.superseded, ..Done::default() };
         for round in &batch.rounds {
-            match self.run_round(conn, round, &mut done).await {
-                Err(Failure::Statement(error)) if round.writes.len() > 1 && is_twice(&error) => return Ok(None),
-                Err(Failure::Statement(error)) => return Err(error.into()),
-                Err(Failure::Known(error)) => return Err(error),
-                Ok(()) => {}
-            }
+            self.run_round(conn, round, &mut done).await?;
         }
-        Ok(Some(done))
+        Ok(done)
     }
 
-    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), Failure> {
+    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), WriteError> {
         // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's
         // rows that were sent back come last: they must see the others.
         let mut groups: BTreeMap<(bool, Guard, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
@@ -127,31 +122,6 @@ impl Writer<'_> {
         array.text(self.group).map_err(|why| PostgresError::Config(format!("group `{}`: {why}", self.group)))?;
         Ok(array)
     }
-}
-
-/// Why a round was not run.
-enum Failure {
-    /// What the server said to a statement.
-    Statement(sqlx::Error),
-    /// Why there was none.
-    Known(PostgresError),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Statement(error)
-    }
-}
-
-impl From<PostgresError> for Failure {
-    fn from(error: PostgresError) -> Self {
-        Self::Known(error)
-    }
-}
-
-/// Whether a statement was to change one row twice: `cardinality_violation`.
-fn is_twice(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("21000")
 }
 
 /// The columns that a guard looks at.
@@ -307,7 +277,7 @@ fn own_value(array: &mut Array, column: &str, meta: &Meta, topic: &TopicId) -> R
 pub(super) fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgArguments>, PostgresError> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for array in arrays {
-        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("a batch cannot be sent: {e}")))?;
+        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("it cannot be sent: {e}")))?;
     }
     Ok(query)
 }
