@@ -22,7 +22,7 @@ const MAX_SCHEMAS: usize = 1_000;
 pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
-    layouts: HashMap<u32, Arc<Layout>>,
+    layouts: HashMap<(u32, u32), Arc<Layout>>,
     /// The table, once it fits every schema in `layouts`.
     table: Option<Table>,
 }
@@ -52,9 +52,9 @@ impl Rows {
         }
         let mut new = HashMap::new();
         for data in unit.rows.iter().filter_map(|row| row.data.as_ref()) {
-            let id = data.schema.id();
-            if !self.layouts.contains_key(&id) && !new.contains_key(&id) {
-                new.insert(id, Arc::new(Layout::of(id, data.schema.schema())?));
+            let key = data.schema.key();
+            if !self.layouts.contains_key(&key) && !new.contains_key(&key) {
+                new.insert(key, Arc::new(Layout::of(data.schema.id(), data.schema.schema())?));
             }
         }
         if self.table.is_some() && new.is_empty() {

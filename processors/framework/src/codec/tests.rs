@@ -1,5 +1,6 @@
 mod agreement;
 mod evolution;
+mod foreign;
 mod hostile;
 mod json;
 mod promotion;
