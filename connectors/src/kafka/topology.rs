@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -109,7 +109,9 @@ impl fmt::Display for Change {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(super) admin: Arc<AdminClient<Logs>>,
+    pub(super) admin: Arc<AdminClient<Ears>>,
+    /// Where it was told to begin.
+    bootstrap: Arc<str>,
 }
 
 impl fmt::Debug for Cluster {
@@ -119,6 +121,40 @@ impl fmt::Debug for Cluster {
 }
 
 pub(super) struct Logs;
+
+/// What an admin client hears, and the latest trouble with a broker: an answer that does not come says only that.
+#[derive(Default)]
+pub(super) struct Ears {
+    trouble: Mutex<Option<String>>,
+}
+
+impl Ears {
+    /// The error, and whom it is about.
+    pub(super) fn outage(&self, error: &ClientError, bootstrap: &str) -> KafkaError {
+        match outage(error) {
+            KafkaError::Outage(why) => {
+                let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+                KafkaError::Outage(format!("{why} ({bootstrap}{trouble})"))
+            }
+            other => other,
+        }
+    }
+}
+
+impl ClientContext for Ears {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "the kafka admin client has trouble");
+        // That all are down says nothing of why.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
 
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -136,9 +172,9 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
+        let admin = AdminClient::from_config_and_context(&config.admin()?, Ears::default())
             .map_err(|error| KafkaError::Config(error.to_string()))?;
-        Ok(Self { admin: Arc::new(admin) })
+        Ok(Self { admin: Arc::new(admin), bootstrap: config.bootstrap.trim().into() })
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -167,7 +203,7 @@ impl Cluster {
                 Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                answer => return answer.map_err(|error| outage(&error)),
+                answer => return answer.map_err(|error| self.outage(&error)),
             }
         }
     }
@@ -256,7 +292,7 @@ impl Cluster {
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
         let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| new_topic(spec)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
+        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| self.outage(&error))?;
         let refused: Vec<String> = results
             .into_iter()
             .filter_map(|result| match result {
@@ -300,7 +336,8 @@ impl Cluster {
         let configured: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
-        let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
+        let described =
+            self.admin.describe_configs(&configured, &options).await.map_err(|error| self.outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
             let resource =
@@ -312,17 +349,25 @@ impl Cluster {
         Ok(settings)
     }
 
+    /// What an error of the admin client says, and whom it is about.
+    pub(super) fn outage(&self, error: &ClientError) -> KafkaError {
+        self.admin.inner().context().outage(error, &self.bootstrap)
+    }
+
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
+        question: impl FnOnce(&Client<Ears>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        self.blocking(|client| question(client).map_err(|error| outage(&error))).await
+        let bootstrap = Arc::clone(&self.bootstrap);
+        let ask =
+            move |client: &Client<Ears>| question(client).map_err(|error| client.context().outage(&error, &bootstrap));
+        self.blocking(ask).await
     }
 
     /// Asks on a thread where it may block.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
+        question: impl FnOnce(&Client<Ears>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let admin = Arc::clone(&self.admin);
         let answered = tokio::task::spawn_blocking(move || question(admin.inner())).await;
@@ -375,5 +420,19 @@ pub(super) fn outage(error: &ClientError) -> KafkaError {
             KafkaError::Refused("there is no such topic or partition".to_owned())
         }
         _ => KafkaError::Outage(format!("the kafka cluster does not answer: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when an error names neither where the cluster was looked for nor that there is no such host.
+    #[tokio::test]
+    async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
+        let config = KafkaConfig { bootstrap: "no-such-host.invalid:9092".to_owned(), ..KafkaConfig::default() };
+        let error = Cluster::new(&config).unwrap().topics().await.unwrap_err().to_string();
+        assert!(error.starts_with("the kafka cluster does not answer: "), "{error}");
+        assert!(error.contains("no-such-host.invalid:9092") && error.contains("Failed to resolve"), "{error}");
     }
 }
