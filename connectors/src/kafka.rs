@@ -19,7 +19,10 @@
 mod config;
 mod source;
 
+mod believed;
 mod commits;
+mod doubts;
+mod fenced;
 mod flow;
 mod health;
 mod matching;
@@ -63,7 +66,7 @@ pub use one::record_at;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::verdict;
-pub use source::{KafkaSource, SourceConfig, Start, Subscription};
+pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};
 pub use transactions::{Sent, TransactionError, Transactions};
 

@@ -11,7 +11,7 @@ use rdkafka::{
 
 use super::{
     KafkaError, partition,
-    topology::{ANSWER, Cluster},
+    topology::{ANSWER, Cluster, outage},
 };
 
 impl Cluster {
@@ -36,7 +36,7 @@ impl Cluster {
         }
         let list = partition::list_at(places.iter().map(|(name, before)| (name, *before)))?;
         let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let answer = self.admin.delete_records(&list, &options).await.map_err(|error| self.outage(&error))?;
+        let answer = self.admin.delete_records(&list, &options).await.map_err(|error| outage(&error))?;
         refusal(&answer).map_or(Ok(()), Err)
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,12 +18,14 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::{KafkaError, config::KafkaConfig, logs, native};
+use super::{KafkaError, believed::Repeated, config::KafkaConfig, logs, native};
 
 /// How long one question to the cluster may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
 /// How long the ids of topics may take; a sink's commits wait for it.
 const IDS: Duration = Duration::from_secs(5);
+/// Between two questions for a topic that is not there.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -109,9 +111,8 @@ impl fmt::Display for Change {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(super) admin: Arc<AdminClient<Ears>>,
-    /// Where it was told to begin.
-    bootstrap: Arc<str>,
+    pub(super) admin: Arc<AdminClient<Logs>>,
+    pub(super) config: Arc<KafkaConfig>,
 }
 
 impl fmt::Debug for Cluster {
@@ -121,40 +122,6 @@ impl fmt::Debug for Cluster {
 }
 
 pub(super) struct Logs;
-
-/// What an admin client hears, and the latest trouble with a broker: an answer that does not come says only that.
-#[derive(Default)]
-pub(super) struct Ears {
-    trouble: Mutex<Option<String>>,
-}
-
-impl Ears {
-    /// The error, and whom it is about.
-    pub(super) fn outage(&self, error: &ClientError, bootstrap: &str) -> KafkaError {
-        match outage(error) {
-            KafkaError::Outage(why) => {
-                let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
-                KafkaError::Outage(format!("{why} ({bootstrap}{trouble})"))
-            }
-            other => other,
-        }
-    }
-}
-
-impl ClientContext for Ears {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        logs::line(level, facility, text);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(%error, reason, "the kafka admin client has trouble");
-        // That all are down says nothing of why.
-        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
-    }
-}
 
 impl ClientContext for Logs {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -172,9 +139,9 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Ears::default())
+        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
             .map_err(|error| KafkaError::Config(error.to_string()))?;
-        Ok(Self { admin: Arc::new(admin), bootstrap: config.bootstrap.trim().into() })
+        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()) })
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -187,6 +154,30 @@ impl Cluster {
             listed.topics().iter().filter(|topic| topic.error().is_none()).map(topic).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
+    }
+
+    /// Whether there is no topic of this name, which is believed only once the cluster has said so for 10 s: a broker that has
+    /// just started may not know it yet.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn lacks(&self, topic: &str) -> Result<bool, KafkaError> {
+        let mut missing = Repeated::default();
+        loop {
+            let name = topic.to_owned();
+            let asked = self.ask(move |client| {
+                let metadata = client.fetch_metadata(Some(&name), ANSWER)?;
+                let listed = metadata.topics().iter().find(|listed| listed.name() == name);
+                Ok(listed.is_some_and(|listed| !listed.error().map(Code::from).is_some_and(is_unknown)))
+            });
+            if asked.await? {
+                return Ok(false);
+            }
+            if missing.again(Instant::now()) {
+                return Ok(true);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// The first offset that a partition still holds, and the one behind its last record.
@@ -203,7 +194,7 @@ impl Cluster {
                 Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                answer => return answer.map_err(|error| self.outage(&error)),
+                answer => return answer.map_err(|error| outage(&error)),
             }
         }
     }
@@ -217,7 +208,7 @@ impl Cluster {
     pub async fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking(move |client| {
-            native::topic_ids(client, &topics, IDS).map_err(|code| match code {
+            native::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
                 Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
                     "cannot read the ids of topics {}: {code}: grant the right to describe them",
                     topics.join(", ")
@@ -292,7 +283,7 @@ impl Cluster {
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
         let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| new_topic(spec)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| self.outage(&error))?;
+        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
         let refused: Vec<String> = results
             .into_iter()
             .filter_map(|result| match result {
@@ -336,8 +327,7 @@ impl Cluster {
         let configured: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
-        let described =
-            self.admin.describe_configs(&configured, &options).await.map_err(|error| self.outage(&error))?;
+        let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
             let resource =
@@ -349,25 +339,24 @@ impl Cluster {
         Ok(settings)
     }
 
-    /// What an error of the admin client says, and whom it is about.
-    pub(super) fn outage(&self, error: &ClientError) -> KafkaError {
-        self.admin.inner().context().outage(error, &self.bootstrap)
-    }
-
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client<Ears>) -> KafkaResult<T> + Send + 'static,
+        question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let bootstrap = Arc::clone(&self.bootstrap);
-        let ask =
-            move |client: &Client<Ears>| question(client).map_err(|error| client.context().outage(&error, &bootstrap));
+        let config = Arc::clone(&self.config);
+        let ask = move |client: &Client<Logs>| {
+            question(client).map_err(|error| match outage(&error) {
+                KafkaError::Outage(why) => KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))),
+                other => other,
+            })
+        };
         self.blocking(ask).await
     }
 
     /// Asks on a thread where it may block.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Client<Ears>) -> Result<T, KafkaError> + Send + 'static,
+        question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let admin = Arc::clone(&self.admin);
         let answered = tokio::task::spawn_blocking(move || question(admin.inner())).await;
@@ -410,29 +399,41 @@ fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) 
     changes
 }
 
+/// Whether this says that there is no such topic or partition.
+pub(super) fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
 fn is_leaderless(error: &ClientError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 pub(super) fn outage(error: &ClientError) -> KafkaError {
     match error.rdkafka_error_code() {
-        Some(Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic) => {
-            KafkaError::Refused("there is no such topic or partition".to_owned())
-        }
+        Some(code) if is_unknown(code) => KafkaError::Refused("there is no such topic or partition".to_owned()),
         _ => KafkaError::Outage(format!("the kafka cluster does not answer: {error}")),
     }
+}
+
+/// Where a cluster was looked for, and which of its hosts have no address: librdkafka's errors name neither. Asks the
+/// resolver, and so may block.
+fn looked_for(bootstrap: &str) -> String {
+    use std::net::ToSocketAddrs as _;
+    let server = |server: &str| match server.to_socket_addrs() {
+        Ok(_) => server.to_owned(),
+        Err(error) => format!("{server}: {error}"),
+    };
+    bootstrap.split(',').map(|name| server(name.trim())).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Red when an error names neither where the cluster was looked for nor that there is no such host.
-    #[tokio::test]
-    async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
-        let config = KafkaConfig { bootstrap: "no-such-host.invalid:9092".to_owned(), ..KafkaConfig::default() };
-        let error = Cluster::new(&config).unwrap().topics().await.unwrap_err().to_string();
-        assert!(error.starts_with("the kafka cluster does not answer: "), "{error}");
-        assert!(error.contains("no-such-host.invalid:9092") && error.contains("Failed to resolve"), "{error}");
+    /// Red when an error names neither where the cluster was looked for nor that a host has no address.
+    #[test]
+    fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
+        let said = looked_for("127.0.0.1:1, no-such-host.invalid:9092");
+        assert!(said.starts_with("127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
     }
 }

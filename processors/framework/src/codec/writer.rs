@@ -14,6 +14,7 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
 use super::{
+    compat::can_read,
     cursor::Cursor,
     error::{CodecError, Fault, clip, schema_cause, shape_fault},
     json,
@@ -39,6 +40,8 @@ pub struct WriterSchema {
     plans: OnceLock<Box<Plan>>,
     /// Of a union, in its order.
     branches: Vec<Arc<WriterSchema>>,
+    /// The schema of the event type that was asked about first, and why it cannot read what is written with this one.
+    read_by: OnceLock<(&'static str, Option<String>)>,
 }
 
 impl WriterSchema {
@@ -78,6 +81,7 @@ impl WriterSchema {
             reader,
             plans: OnceLock::new(),
             branches,
+            read_by: OnceLock::new(),
         })
     }
 
@@ -114,6 +118,17 @@ impl WriterSchema {
     /// The full name of a record, enum or fixed, `headwater.payment.PaymentCompleted`; `None` for any other type.
     pub fn full_name(&self) -> Option<&str> {
         self.full_name.as_deref()
+    }
+
+    /// Why the schema of an event type cannot read what is written with this one; `None` where it can.
+    pub(crate) fn unreadable_by(&self, event_type: &'static str) -> Option<String> {
+        let ask = || match Schema::parse_str(event_type) {
+            Ok(reader) => can_read(self.leaked.schema, &reader).err(),
+            Err(error) => Some(schema_cause(&error)),
+        };
+        // Of one schema it is always the same type's, but for records that are out of place.
+        let (asked, why) = self.read_by.get_or_init(|| (event_type, ask()));
+        if std::ptr::eq(*asked, event_type) { why.clone() } else { ask() }
     }
 
     pub(crate) fn leaked(&self) -> Leaked {

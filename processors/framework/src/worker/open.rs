@@ -81,6 +81,14 @@ impl Step {
         self.catalogue.type_of(topic, attributes.event_type.as_deref())
     }
 
+    /// Why a record on a topic of ours is of another schema than its type's, if it is: such a one changes no table. Of the
+    /// topics of others the catalogue says nothing.
+    pub(super) fn foreign(&self, job: &Job, attributes: &Attributes, schema: &WriterSchema) -> Option<String> {
+        let own = self.schema?;
+        let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        if Catalogue::is_own(topic) { schema.unreadable_by(own) } else { None }
+    }
+
     /// Whether the type may stand on this topic, and whether the group takes it.
     fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
         let origin = attributes.origin();

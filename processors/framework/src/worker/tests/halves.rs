@@ -40,6 +40,25 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
+/// The store says which rows. Red when another record becomes a letter or is left out, a letter is not of the told kind or place,
+/// or the rest is taken apart.
+#[test]
+fn rows_that_the_store_names_become_letters_in_their_unit() {
+    let mut bench = Bench::sink(together()).assigned(2);
+    bench.bad_row("b", Kind::Row).bad_row("d", Kind::Contract);
+    bench.records(0, 1, 0, "a b c").records(1, 2, 0, "d e").advance(10 * MS);
+    assert_eq!(bench.log(), "unit 0:3 1:2, unit 0:3 1:2 dlq:b dlq:d, commit 0:3 1:2");
+    assert_eq!(bench.taken(), ["a", "c", "e", "dlq:b", "dlq:d"]);
+    let told: Vec<_> = bench.own().iter().map(|(letter, _)| delivery(&letter.headers)).collect();
+    let of = |header: &str| told.iter().map(|headers| headers[header].clone()).collect::<Vec<_>>();
+    assert_eq!(of("hw_error_kind"), ["row", "contract"]);
+    assert_eq!(
+        (of("hw_origin_partition"), of("hw_origin_offset")),
+        (vec!["0".into(), "1".into()], vec!["1".into(), "0".into()])
+    );
+    assert_eq!((bench.state.letters(Kind::Row), bench.state.get(Metric::Rows)), (1, 3));
+}
+
 /// Red when a letter is published apart from the unit that passes its record, not in the records' order, or to another
 /// partition than the origin's.
 #[test]
