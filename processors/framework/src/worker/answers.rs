@@ -22,7 +22,6 @@ use crate::{
 impl Worker {
     /// Books what the store has answered to the assembly of this number.
     pub(super) fn stored(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
-        let now = self.clock.elapsed();
         let error = match done {
             Answer::Started(starts, Ok(froms)) => {
                 self.recovered(at);
@@ -76,6 +75,12 @@ impl Worker {
             }
             Answer::Started(_, Err(error)) => error,
         };
+        self.no_answer(at, error)
+    }
+
+    /// The store of this number has taken nothing.
+    fn no_answer(&mut self, at: usize, error: CommitError) -> Result<(), WorkerError> {
+        let now = self.clock.elapsed();
         match error {
             CommitError::Outage(why) | CommitError::Unsettled(why) => {
                 let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
