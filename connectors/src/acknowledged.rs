@@ -22,7 +22,7 @@ use headwater::{
 
 use crate::{
     kafka::{Cluster, InOrder, KafkaConfig, KafkaError, Sent, verdict},
-    kept::{Kept, failed},
+    kept::{Kept, StateTopics, failed},
     state::{End, Inputs, LocalStore},
     transactional::changes,
     trim::Trim,
@@ -38,6 +38,8 @@ pub struct Acknowledged {
     clock: Arc<dyn Clock>,
     trim: Trim,
     kept: Kept,
+    /// Topics of records that are keyed anew.
+    repartition: Vec<String>,
     /// The ids of the inputs' topics.
     ids: BTreeMap<String, String>,
 }
@@ -70,20 +72,22 @@ struct Changes {
 }
 
 impl Acknowledged {
-    /// Commits for a group that keeps these stores.
+    /// Commits for a group that keeps state, on these topics.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(
         (kafka, cluster): (&KafkaConfig, Cluster),
         group: &str,
-        (local, stores): (LocalStore, BTreeSet<&'static str>),
+        (local, topics): (LocalStore, StateTopics),
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
+        let owned = Owned::of(group);
         Ok(Self {
-            owned: Owned::of(group),
+            repartition: topics.repartition(&owned).collect(),
+            owned,
             producer: InOrder::new(kafka)?,
-            kept: Kept::new((kafka, &cluster), group, (local, stores), (state, Arc::clone(&clock)))?,
+            kept: Kept::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
             clock,
             trim: Trim::behind_offsets(cluster, kafka, group),
             ids: BTreeMap::new(),
@@ -93,7 +97,8 @@ impl Acknowledged {
     async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
         // What is still to come would stand behind what is read.
         self.producer.settle().await.map_err(|errors| verdict(&errors))?;
-        self.kept.restore(partitions).await?;
+        let count = self.kept.restore(partitions, &[]).await?;
+        self.producer.fix_counts(self.repartition.iter().cloned(), count);
         let stores = self.kept.local().stats().into_iter();
         let topics: BTreeSet<Arc<str>> =
             stores.flat_map(|open| open.checkpoint.inputs.topics().cloned().collect::<Vec<_>>()).collect();

@@ -2,12 +2,16 @@
 
 mod restore;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+mod offsets;
+mod topics;
+
+use std::{sync::Arc, time::Duration};
 
 use headwater::{Change, CommitError, GroupState, TopicPartition, ports::Clock};
 use tokio::task::JoinHandle;
 
 use self::restore::Restorer;
+pub use self::topics::StateTopics;
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError},
     state::{End, LocalStore},
@@ -31,10 +35,10 @@ impl Kept {
     pub(crate) fn new(
         (kafka, cluster): (&KafkaConfig, &Cluster),
         group: &str,
-        (local, stores): (LocalStore, BTreeSet<&'static str>),
+        (local, topics): (LocalStore, StateTopics),
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
-        let restorer = Restorer::new(kafka, cluster, group, stores, local.clone())?;
+        let restorer = Restorer::new(kafka, cluster, group, topics, local.clone())?;
         Ok(Self { group: group.to_owned(), local, restorer, state, clock, closing: Vec::new() })
     }
 
@@ -43,13 +47,20 @@ impl Kept {
         &self.local
     }
 
-    /// Brings the state of these partitions' numbers up to where its changelogs end.
-    pub(crate) async fn restore(&mut self, partitions: &[TopicPartition]) -> Result<(), CommitError> {
+    /// Brings the state of these partitions' numbers up to where its changelogs end, where the group is known to have these
+    /// offsets. Gives how many numbers it has.
+    pub(crate) async fn restore(
+        &mut self,
+        partitions: &[TopicPartition],
+        known: &[TopicPartition],
+    ) -> Result<i32, CommitError> {
         for closing in self.closing.drain(..) {
             closing.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
         }
-        let numbers = partitions.iter().map(|id| id.partition).collect();
-        self.restorer.restore(numbers, &self.state, self.clock.as_ref()).await
+        let restored = self.restorer.restore(partitions, &self.state, self.clock.as_ref()).await?;
+        self.restorer.require_offsets(&restored, known).await?;
+        self.restorer.require_inputs(&restored, known).await?;
+        Ok(restored.count)
     }
 
     /// Tells the local store what the changelogs have. It is durable there: while the disk does not take it everything waits.

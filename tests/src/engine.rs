@@ -7,7 +7,7 @@ use headwater::{
     ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Lettered, Transactional,
+    Lettered, StateTopics, Transactional,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
         Subscription, TopicSpec,
@@ -121,16 +121,17 @@ impl Engine {
             let (topics, patterns) = group.reads();
             let subscription = Subscription { topics, patterns };
             let settings = group.policy.over(how.settings.clone());
-            let kept = group.stores(settings.order);
+            let kept = StateTopics::of(&group, settings.order, &catalogue);
+            let keeps = !kept.stores.is_empty();
             let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
-            let transactional = exactly_once || !kept.is_empty();
+            let transactional = exactly_once || keeps;
             let source = SourceConfig {
                 group: group.id.clone(),
                 instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
                 subscription,
                 start: how.start,
                 commits: !transactional,
-                assignor: (!kept.is_empty()).then_some(Assignor::Range),
+                assignor: keeps.then_some(Assignor::Range),
                 client_id: None,
             };
             let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
@@ -145,7 +146,7 @@ impl Engine {
             };
             let parts = headwater::Parts {
                 committers: match &group.work {
-                    Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
+                    Work::Process(_) | Work::Keep(_) if keeps => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
                         vec![Box::new(exact().keeping(local, kept).expect("a valid committer"))]

@@ -40,6 +40,8 @@ struct Found {
     told: HashMap<TopicPartition, String>,
     /// Whose store of offsets is at another place than the one that is committed here: its owner died in between.
     behind: HashSet<TopicPartition>,
+    /// Those of which the group has committed nothing.
+    new: HashSet<TopicPartition>,
 }
 
 impl Member {
@@ -69,7 +71,7 @@ impl Member {
         let names: Vec<TopicPartition> = due.iter().map(|(name, ..)| name.clone()).collect();
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
         let Found { places: committed, told, .. } = committed(consumer, &names)?;
-        let (mut places, mut behind) = (Places::new(), HashSet::new());
+        let (mut places, mut behind, mut new) = (Places::new(), HashSet::new(), HashSet::new());
         let mut without = Vec::new();
         for (name, from, _) in due {
             let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
@@ -89,14 +91,20 @@ impl Member {
                 Some(place) => {
                     places.insert(name.clone(), place);
                 }
-                None if by_policy => without.push(name.clone()),
-                None => {}
+                None => {
+                    if *from == From::Committed {
+                        new.insert(name.clone());
+                    }
+                    if by_policy {
+                        without.push(name.clone());
+                    }
+                }
             }
         }
         if !without.is_empty() {
             places.extend(self.fresh(consumer, &without)?);
         }
-        Ok(Found { places, told, behind })
+        Ok(Found { places, told, behind, new })
     }
 
     /// By the start policy, for a group that has committed nothing of its inputs: for every partition of them, and
@@ -145,6 +153,13 @@ impl Member {
             self.warn_lost(&name.topic, name.partition, low - next);
         }
         let (group, next) = (&self.source.group, next.max(low));
+        // Before its first record is read: who has state and no offset has lost it.
+        if found.new.contains(name)
+            && self.source.commits
+            && let Err(error) = pin(consumer, name, next)
+        {
+            return self.begin_later(name, &error);
+        }
         self.commits.began(name, next, from, found.told.get(name).map_or("", String::as_str));
         if found.behind.contains(name) {
             // Or who looks at the lag would see some until the partition's next record.
@@ -174,6 +189,12 @@ fn committed(consumer: &GroupConsumer, names: &[TopicPartition]) -> Result<Found
     }
     let list = consumer.committed_offsets(partition::list(names), ANSWER)?;
     Ok(Found { places: places(&list)?, told: native::read_notes(&list), ..Found::default() })
+}
+
+/// Commits where a partition begins, and waits for that.
+fn pin(consumer: &GroupConsumer, name: &TopicPartition, next: i64) -> Result<(), ClientError> {
+    let Ok(list) = partition::list_at([(name, next)]) else { return Ok(()) };
+    consumer.commit(&list, CommitMode::Sync)
 }
 
 /// The first record of this time or later, where there is one.

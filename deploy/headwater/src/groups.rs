@@ -12,7 +12,7 @@ use headwater::{
     ports::{Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, Transactional,
+    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
     kafka::{Assignor, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
     state::LocalStore,
@@ -191,7 +191,8 @@ impl Shared<'_> {
     fn parts(&self, bounded: &Bounded) -> Result<Parts, Problems> {
         let member = self.member(bounded);
         let Bounded { group, settings, start, sink_connections, guarantee } = bounded.clone();
-        let (transactional, kept) = (guarantee == Guarantee::ExactlyOnce, bounded.stores());
+        let kept = StateTopics::of(&group, settings.order, &self.catalogue);
+        let (transactional, keeps) = (guarantee == Guarantee::ExactlyOnce, !kept.stores.is_empty());
         let state = self.states.of(&group.id);
         let wrong = |why: String| Problems::one(format!("group {}: {why}", group.id));
         let publisher = || KafkaPublisher::new(self.producer.clone());
@@ -206,9 +207,9 @@ impl Shared<'_> {
             start,
             commits: !transactional,
             // State belongs to a partition's number: who has one has it of every topic.
-            assignor: (!kept.is_empty()).then_some(Assignor::Range),
+            assignor: keeps.then_some(Assignor::Range),
             // Who wants to read its state finds the address there.
-            client_id: (!kept.is_empty()).then(|| self.here.client_id().to_owned()),
+            client_id: keeps.then(|| self.here.client_id().to_owned()),
         };
         let source = KafkaSource::join(&self.app.config.kafka, source).map_err(|error| wrong(error.to_string()))?;
         let transactional = || {
@@ -220,7 +221,7 @@ impl Shared<'_> {
         let database = &self.outside.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
-            Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
+            Work::Process(_) | Work::Keep(_) if keeps => {
                 let local = self.local(&group.id)?;
                 self.here.open(&group.id, member, local.clone());
                 if guarantee == Guarantee::ExactlyOnce {

@@ -16,7 +16,7 @@ const AT_LEAST_ONCE: &str =
     "[groups.flag-big-spender]\ndelivery = \"at-least-once\"\n[groups.customer-totals]\ndelivery = \"at-least-once\"\n";
 
 impl Shop {
-    async fn at_least_once(name: &str) -> Self {
+    pub(super) async fn at_least_once(name: &str) -> Self {
         Self::with(crate::space(name).await, AT_LEAST_ONCE).await
     }
 
