@@ -19,7 +19,10 @@
 mod config;
 mod source;
 
+mod believed;
 mod commits;
+mod doubts;
+mod fenced;
 mod flow;
 mod health;
 mod matching;
@@ -41,6 +44,7 @@ mod transactions;
 
 mod changelog;
 mod committed;
+mod one;
 
 mod compaction;
 mod groups;
@@ -53,14 +57,16 @@ pub use ack_producer::{AckProducer, Place, Taken};
 pub use batch::{BatchError, BatchErrors};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use committed::stable_offsets;
-pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
+pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
+pub use headwater::HEADER_ROOM;
 pub use in_order::InOrder;
 pub use membership::Membership;
+pub use one::record_at;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::verdict;
-pub use source::{KafkaSource, SourceConfig, Start, Subscription};
+pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};
 pub use transactions::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
 

@@ -17,7 +17,10 @@ use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer as _},
 };
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{
+    mpsc::{self, Receiver, Sender},
+    watch,
+};
 
 use super::{
     KafkaError,
@@ -41,8 +44,9 @@ pub struct SourceConfig {
     pub subscription: Subscription,
     /// Where a group without committed offsets starts.
     pub start: Start,
-    /// Whether the source itself tells the broker what is durable. Without that it commits nothing, ever, neither
-    /// positions nor notes nor where it starts: offsets then travel in transactions, and a plain commit could move them back.
+    /// Whether the source itself tells the broker what is durable. Without that it commits neither positions nor notes:
+    /// offsets then travel in transactions, and a plain commit could move them back. Where a new group starts it commits all
+    /// the same, before anybody has read a record.
     pub commits: bool,
     /// How this group deals out partitions, if not as `kafka.consumer.assignor` says.
     pub assignor: Option<Assignor>,
@@ -75,9 +79,9 @@ pub enum Start {
     /// At the oldest record.
     #[default]
     Earliest,
-    /// Behind the newest record; that place is committed at once, so that it is the same after a restart.
+    /// Behind the newest record; that place is committed before a record is read, so that it is the same after a restart.
     Latest,
-    /// At the first record with this timestamp or a later one; committed at once too.
+    /// At the first record with this timestamp or a later one; committed too.
     At(Time),
 }
 
@@ -92,7 +96,19 @@ pub struct KafkaSource {
     batches: Receiver<Batch>,
     mailbox: Arc<Mailbox>,
     membership: Membership,
+    closed: Closed,
     ended: bool,
+}
+
+/// Tells when a source's consumer is closed and its thread has ended, which may be a while after the source is dropped.
+#[derive(Clone, Debug)]
+pub struct Closed(watch::Receiver<()>);
+
+impl Closed {
+    /// Resolves then. While the brokers are away that takes as long as a session lasts.
+    pub async fn wait(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 impl KafkaSource {
@@ -112,7 +128,8 @@ impl KafkaSource {
         let mailbox = Arc::new(Mailbox::default());
         let (events_in, events) = mpsc::channel(EVENTS);
         let (batches_in, batches) = mpsc::channel(kafka.consumer.batches);
-        let outlets = Outlets { events: events_in, batches: batches_in };
+        let (open, closed) = watch::channel(());
+        let outlets = Outlets { events: events_in, batches: batches_in, _open: open };
         let consumer = consumer(&settings, &kafka.consumer, config, outlets, Arc::clone(&mailbox))?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|error| KafkaError::Config(format!("cannot subscribe: {error}")))?;
@@ -124,7 +141,12 @@ impl KafkaSource {
             .name("kafka-source".to_owned())
             .spawn(move || member::run(consumer, &told))
             .map_err(|error| KafkaError::Outage(format!("no thread for a kafka source: {error}")))?;
-        Ok(Self { events, batches, mailbox, membership, ended: false })
+        Ok(Self { events, batches, mailbox, membership, closed: Closed(closed), ended: false })
+    }
+
+    /// Tells when the member is gone: another one of its name must not join before.
+    pub fn closed(&self) -> Closed {
+        self.closed.clone()
     }
 
     /// The group's present membership, for other threads; it ends with the source.
@@ -199,6 +221,8 @@ impl Drop for KafkaSource {
 pub(crate) struct Outlets {
     pub(crate) events: Sender<Fetched>,
     pub(crate) batches: Sender<Batch>,
+    /// Goes with the consumer and the thread.
+    pub(crate) _open: watch::Sender<()>,
 }
 
 /// What the engine asks, in order, until the polling thread takes it, which it does many times a second.

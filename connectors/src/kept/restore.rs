@@ -87,13 +87,16 @@ impl Restorer {
             self.cluster.topics()
         )
         .map_err(failed)?;
-        if let Some(missing) = topics.iter().find(|topic| !kept.contains_key(**topic)) {
-            let text = format!(
-                "topic {missing} does not exist, and state cannot be kept without: run `headwater topology apply`"
-            );
-            return Err(CommitError::Fatal(text));
-        }
         let counts: BTreeMap<String, i32> = listed.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
+        if let Some(untold) = topics.iter().find(|topic| !kept.contains_key(**topic) || !counts.contains_key(**topic)) {
+            return Err(if self.cluster.lacks(untold).await.map_err(failed)? {
+                CommitError::Fatal(format!(
+                    "topic {untold} does not exist, and state cannot be kept without: run `headwater topology apply`"
+                ))
+            } else {
+                CommitError::Outage(format!("the kafka cluster does not tell of topic {untold} yet"))
+            });
+        }
         let count = self.topics.count(&self.group, &counts).map_err(CommitError::Fatal)?;
         let numbers = self.topics.numbers(partitions);
         let cancelled = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,7 @@ mod dev;
 mod run;
 
 mod groups;
+mod instances;
 mod offsets;
 mod standing;
 mod table;

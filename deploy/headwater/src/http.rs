@@ -1,4 +1,6 @@
-//! `/livez`, `/readyz`, `/metrics`, and `/v1/state` (in `state/routes.rs`).
+//! `/livez`, `/readyz`, `/metrics`, `/v1/groups`, and `/v1/state` (in `state/routes.rs`).
+
+mod groups;
 
 use std::{
     net::SocketAddr,
@@ -11,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{
-    Router,
+    Json, Router,
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
@@ -21,6 +23,7 @@ use headwater::States;
 use headwater_connectors::postgres::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
+pub(crate) use self::groups::{GroupHealth, InstanceGroups};
 use crate::state::{self, Reading};
 
 /// How long the database may take to show that it is there; a probe waits no longer.
@@ -33,14 +36,16 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What is told about the process.
 #[derive(Clone)]
 pub(crate) struct Health {
+    /// The name of the process.
+    instance: Arc<str>,
     states: States,
     database: Option<Database>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Health {
-    pub(crate) fn new(states: States, database: Option<Database>) -> Self {
-        Self { states, database, stopping: Arc::default() }
+    pub(crate) fn new(instance: &str, states: States, database: Option<Database>) -> Self {
+        Self { instance: instance.into(), states, database, stopping: Arc::default() }
     }
 
     /// Why the process is not ready, a sentence each; empty when it is.
@@ -91,6 +96,7 @@ impl Server {
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
+            .route("/v1/groups", get(standing))
             .with_state(health)
             .merge(state::routes(reading));
         let (stop, mut stopped) = watch::channel(false);
@@ -101,7 +107,7 @@ impl Server {
             };
             axum::serve(listener, routes).with_graceful_shutdown(stopped).await
         });
-        tracing::info!(%addr, "listening for /livez, /readyz, /metrics and /v1/state");
+        tracing::info!(%addr, "listening for /livez, /readyz, /metrics, /v1/groups and /v1/state");
         Ok(Self { addr, stop, task })
     }
 
@@ -129,4 +135,8 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS)], health.states.prometheus())
+}
+
+async fn standing(State(health): State<Health>) -> Json<InstanceGroups> {
+    Json(InstanceGroups::of(&health.instance, &health.states))
 }

@@ -36,6 +36,8 @@ mod command;
 
 mod counted;
 mod groups;
+mod supervisor;
+
 mod http;
 mod instance;
 mod lag;

@@ -9,6 +9,7 @@ use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
     otlp::Otlp,
+    postgres::Database,
 };
 use serde::de::DeserializeOwned;
 
@@ -135,6 +136,11 @@ impl Program {
         let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
         for group in all {
             let kind = Kind::of(&group.work);
+            if let Work::Sink(sink) = &group.work
+                && let Some(why) = Database::problem_of(sink)
+            {
+                problems.push(format!("sink {}: {why}", group.name));
+            }
             match config.bounds(&group.name, kind, &group.policy) {
                 Ok((settings, start)) => {
                     // Where records of events may begin is a choice; a dead letter is never passed over.

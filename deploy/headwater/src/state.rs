@@ -25,7 +25,7 @@ use headwater_connectors::kafka::GroupMember;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{
-    address::is_address,
+    address::{is_address, of as address_of},
     answer::{Entry, Found, InstanceStats, Listed, Refusal},
     here::Here,
     known::{Known, Store},

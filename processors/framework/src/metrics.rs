@@ -15,6 +15,7 @@ use crate::{failure::Kind, record::TopicPartition};
 mod health;
 mod histogram;
 
+pub use self::health::{Activity, Down, Next};
 use self::{health::Health, histogram::Histogram};
 
 /// Everything that is measured. The name is the Prometheus name; each has a label `group`, but for the spans of the process.
@@ -60,6 +61,10 @@ pub enum Metric {
     Partitions,
     /// Partitions that stand still until a person acts.
     Stopped,
+    /// Times that the group failed, each of which it was started anew after or halted.
+    GroupFailures,
+    /// 1 while the group as a whole stands still until a person acts.
+    Halted,
     /// Bytes that the group's state takes on this machine's disk.
     StateBytes,
     /// Records of changelogs that are still to be restored.
@@ -91,7 +96,7 @@ pub enum Metric {
 }
 
 /// The first of them have one number each, the next a histogram each.
-const METRICS: [Metric; 34] = [
+const METRICS: [Metric; 36] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -112,6 +117,8 @@ const METRICS: [Metric; 34] = [
     Metric::InFlight,
     Metric::Partitions,
     Metric::Stopped,
+    Metric::GroupFailures,
+    Metric::Halted,
     Metric::StateBytes,
     Metric::RestoreLeft,
     Metric::Waiting,
@@ -154,6 +161,8 @@ impl Metric {
             Self::InFlight => ("headwater_in_flight", "gauge", "records read and not yet durable"),
             Self::Partitions => ("headwater_partitions", "gauge", "partitions owned"),
             Self::Stopped => ("headwater_partitions_stopped", "gauge", "partitions that wait for a person"),
+            Self::GroupFailures => ("headwater_group_failures_total", "counter", "times that the whole group failed"),
+            Self::Halted => ("headwater_group_halted", "gauge", "1 while the whole group waits for a person"),
             Self::StateBytes => ("headwater_state_bytes", "gauge", "bytes of keyed state on this disk"),
             Self::RestoreLeft => ("headwater_restore_records_left", "gauge", "changelog records still to be restored"),
             Self::Waiting => {

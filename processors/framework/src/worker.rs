@@ -153,6 +153,8 @@ impl Worker {
         if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
             self.report_moves();
             self.closing = true;
+            // Whoever comes next may go on with what is ours any moment.
+            self.assemblies.close();
             self.stopping = Some(self.clock.elapsed() + self.settings.drain);
             self.source.control(Control::Close);
         }

@@ -86,8 +86,8 @@ async fn on(
         () = stop.requested() => return Ok(()),
     }
     let states = States::with_spans(app.spans.clone());
-    let health = Health::new(states.clone(), Some(outside.database.clone()));
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
+    let health = Health::new(instance.name(), states.clone(), Some(outside.database.clone()));
     let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
     let server = Server::start(listener, health.clone(), Reading::new(&app, &outside, Some(here.clone()))?)?;
     let lines = lines(endpoints, &overlay, &server);
@@ -96,11 +96,10 @@ async fn on(
         stop.requested().await;
         Ok(())
     } else {
-        let mut groups = Groups::start(&app, &outside, &here, &app.groups, &states)?;
+        let groups = Groups::start(&app, &outside, &here, &app.groups, &states)?;
         let worked = tokio::select! {
             worked = work(&app, &outside, &health, arguments, &lines) => worked,
             () = stop.requested() => Ok(()),
-            () = groups.all_ended() => Err(anyhow::anyhow!("every group has failed")),
         };
         health.stopping();
         let drained = groups.drain().await;

@@ -8,6 +8,7 @@ use headwater_connectors::kafka::GroupMember;
 use serde_json::{Value as Json, json};
 
 use super::{
+    instances::{self, Told},
     standing::{self, Purpose, Standing},
     table::Table,
 };
@@ -25,6 +26,10 @@ pub(crate) async fn run(program: &Program, arguments: &GroupsArguments) -> Resul
     }
     let all = if chosen.is_empty() { &app.groups } else { &chosen };
     let standings = standing::of(&outside, all, warn).await?;
+    // Any member of a process says where that answers, for all of its groups.
+    let ids: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
+    let all_members = outside.cluster.groups(&ids).await?;
+    let told = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
     let prefix = &app.config.prefix;
     // Without a prefix every group of the cluster would be one that is not ours.
     let strangers = if chosen.is_empty() && !prefix.is_empty() {
@@ -37,13 +42,13 @@ pub(crate) async fn run(program: &Program, arguments: &GroupsArguments) -> Resul
     let mut out = Output::new();
     if arguments.json {
         for standing in &standings {
-            out.line(as_json(standing))?;
+            out.line(as_json(standing, &told))?;
         }
         for name in strangers {
             out.line(json!({"group": name, "state": STRANGER}))?;
         }
     } else {
-        for line in table(&standings, &strangers, arguments.verbose).lines() {
+        for line in table(&standings, &told, &strangers, arguments.verbose).lines() {
             out.line(line)?;
         }
     }
@@ -59,14 +64,14 @@ pub(super) fn warn(text: String) {
     let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
 }
 
-fn table(standings: &[Standing], strangers: &[String], verbose: bool) -> Table {
+fn table(standings: &[Standing], told: &Told, strangers: &[String], verbose: bool) -> Table {
     let mut table = Table::new(&["GROUP", "STATE", ">MEMBERS", ">LAG", ">RETRIES", ">REDRIVES", ">STANDING STILL"]);
     for standing in standings {
         let number = |lag: Option<i64>| lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
         let still = standing.places.iter().filter(|place| place.remark().is_some()).count();
         table.row(vec![
             standing.bounded.group.id.clone(),
-            standing.activity().name().to_owned(),
+            state(standing, told).to_owned(),
             standing.status.members.len().to_string(),
             number(standing.behind()),
             number(standing.lag(Purpose::Retry)),
@@ -75,6 +80,9 @@ fn table(standings: &[Standing], strangers: &[String], verbose: bool) -> Table {
         ]);
         for topic in &standing.missing {
             table.below(&format!("topic {topic} does not exist: run `headwater topology apply`"));
+        }
+        for (instance, health) in told.of(&standing.bounded.group.id) {
+            health.troubles.iter().for_each(|trouble| table.below(&format!("instance {instance}: {trouble}")));
         }
         for (reason, partitions) in reasons(standing) {
             table.below(&format!("{}: {reason}", named(&partitions)));
@@ -89,6 +97,12 @@ fn table(standings: &[Standing], strangers: &[String], verbose: bool) -> Table {
         table.row(cells);
     }
     table
+}
+
+/// What a group is doing, in a word.
+fn state(standing: &Standing, told: &Told) -> &'static str {
+    let worse = told.worse(&standing.bounded.group.id, standing.status.members.len());
+    worse.unwrap_or_else(|| standing.activity().name())
 }
 
 /// Partitions by what is to be said of them.
@@ -143,7 +157,7 @@ fn ranges(numbers: &[i32]) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 
-fn as_json(standing: &Standing) -> Json {
+fn as_json(standing: &Standing, told: &Told) -> Json {
     let member = |member: &GroupMember| {
         json!({
             "id": member.id,
@@ -157,9 +171,13 @@ fn as_json(standing: &Standing) -> Json {
         let (topic, partition) = (&*place.partition.topic, place.partition.partition);
         place.remark().map(|reason| json!({"topic": topic, "partition": partition, "reason": reason}))
     });
+    let instances = told
+        .of(&standing.bounded.group.id)
+        .iter()
+        .map(|(instance, health)| json!({"instance": instance, "state": health.state, "troubles": health.troubles}));
     json!({
         "group": standing.bounded.group.id,
-        "state": standing.activity().name(),
+        "state": state(standing, told),
         "members": standing.status.members.iter().map(member).collect::<Vec<_>>(),
         "lag": standing.behind(),
         "retries": standing.lag(Purpose::Retry),
@@ -167,6 +185,7 @@ fn as_json(standing: &Standing) -> Json {
         "partitions": standing.places.len(),
         "standing_still": still.collect::<Vec<_>>(),
         "missing_topics": standing.missing,
+        "instances": instances.collect::<Vec<_>>(),
     })
 }
 

@@ -23,17 +23,16 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let outside = Outside::new(&app)?;
     let states = States::with_spans(app.spans.clone());
-    let health = Health::new(states.clone(), chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone()));
+    let database = chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone());
+    let health = Health::new(instance.name(), states.clone(), database);
     let listener = Server::listen(app.config.http.addr).await?;
     let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
     let reading = Reading::new(&app, &outside, Some(here.clone()))?;
     let server = Server::start(listener, health.clone(), reading)?;
-    let mut groups = Groups::start(&app, &outside, &here, &chosen, &states)?;
+    let groups = Groups::start(&app, &outside, &here, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
-    tokio::select! {
-        () = stop.requested() => {}
-        () = groups.all_ended() => {}
-    }
+    // However its groups fare: what fails is started anew.
+    stop.requested().await;
     health.stopping();
     let drained = groups.drain().await;
     server.stop().await;

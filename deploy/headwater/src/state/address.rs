@@ -19,7 +19,7 @@ pub(super) fn client_id(advertise: &str, bound: SocketAddr) -> String {
 }
 
 /// `host:port` of a member's server; `None` where its client id does not say.
-pub(super) fn of(member: &GroupMember) -> Option<String> {
+pub(crate) fn of(member: &GroupMember) -> Option<String> {
     let told = member.client.strip_prefix(CLIENT)?;
     let Some(port) = told.strip_prefix(':') else { return is_address(told).then(|| told.to_owned()) };
     let host = member.host.trim_start_matches('/');

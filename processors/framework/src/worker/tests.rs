@@ -4,11 +4,14 @@ mod scripted;
 
 mod bounds;
 mod circuits;
+mod crowds;
+mod foreign;
 mod halves;
 mod hops;
 mod letters;
 mod rebalance;
 mod redrive;
+mod replays;
 mod retries;
 mod several;
 mod spans;
