@@ -40,7 +40,6 @@ pub struct Acknowledged {
     kafka: KafkaConfig,
     owned: Owned,
     producer: InOrder,
-    clock: Arc<dyn Clock>,
     trim: Trim,
     kept: Kept,
     /// Topics of records that are keyed anew.
@@ -99,8 +98,7 @@ impl Acknowledged {
             owned,
             producer: InOrder::new(kafka)?,
             kept: Kept::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
-            clock,
-            trim: Trim::behind_offsets(cluster, kafka, group),
+            trim: Trim::behind_offsets(cluster, clock, kafka, group),
         })
     }
 
@@ -134,7 +132,7 @@ impl Acknowledged {
         // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
         self.send(&markers).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
-        self.trim.passed(&self.owned, &positions, self.clock.elapsed());
+        self.trim.passed(&self.owned, &positions);
         Ok(Committed::Done)
     }
 

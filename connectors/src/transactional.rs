@@ -57,9 +57,9 @@ impl Transactional {
             transactions: Transactions::new(kafka, &format!("{group}.{instance}.0"))?,
             membership,
             state,
-            clock,
             unsettled: false,
-            trim: Trim::new(cluster),
+            trim: Trim::new(cluster, Arc::clone(&clock)),
+            clock,
             kept: None,
             repartition: Vec::new(),
         })
@@ -109,7 +109,7 @@ impl Transactional {
                 if let Some(kept) = &mut self.kept {
                     kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
                 }
-                self.trim.passed(&self.owned, &offsets, self.clock.elapsed());
+                self.trim.passed(&self.owned, &offsets);
                 Ok(Committed::Done)
             }
             Err(TransactionError::Fenced(why)) => {
