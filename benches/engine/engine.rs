@@ -15,7 +15,7 @@ use headwater::{
     ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, Transactional,
+    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
         Subscription, TopicSpec,
@@ -171,7 +171,7 @@ async fn parts(
             let local =
                 LocalStore::open(&place.state, &StateConfig { cache_bytes: place.cache, ..StateConfig::default() })?;
             let seen = (Arc::default(), clock.clone() as Arc<dyn Clock>);
-            let kept = group.stores(settings.order);
+            let kept = StateTopics::of(&group, settings.order, pipeline.catalogue());
             if how.exactly_once {
                 stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
                 let member = (&*group.id, INSTANCE);

@@ -25,7 +25,7 @@ use headwater::{
 
 use crate::{
     kafka::{Cluster, Held, InOrder, KafkaConfig, KafkaError, Lease, Sent, verdict, withheld},
-    kept::{Kept, failed},
+    kept::{Kept, StateTopics, failed},
     state::{End, Inputs, LocalStore},
     transactional::changes,
     trim::Trim,
@@ -41,9 +41,10 @@ pub struct Acknowledged {
     owned: Owned,
     producer: InOrder,
     lease: Lease,
-    clock: Arc<dyn Clock>,
     trim: Trim,
     kept: Kept,
+    /// Topics of records that are keyed anew.
+    repartition: Vec<String>,
 }
 
 /// The state of such a group, as its steps read it.
@@ -80,25 +81,26 @@ struct Changes {
 }
 
 impl Acknowledged {
-    /// Commits for a group that keeps these stores.
+    /// Commits for a group that keeps state, on these topics.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(
         (kafka, cluster): (&KafkaConfig, Cluster),
         (group, lease): (&str, Lease),
-        (local, stores): (LocalStore, BTreeSet<&'static str>),
+        (local, topics): (LocalStore, StateTopics),
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
+        let owned = Owned::of(group);
         Ok(Self {
             group: group.to_owned(),
             kafka: kafka.clone(),
-            owned: Owned::of(group),
+            repartition: topics.repartition(&owned).collect(),
+            owned,
             producer: InOrder::new(kafka)?,
             lease,
-            kept: Kept::new((kafka, &cluster), group, (local, stores), (state, Arc::clone(&clock)))?,
-            clock,
-            trim: Trim::behind_offsets(cluster, kafka, group),
+            kept: Kept::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
+            trim: Trim::behind_offsets(cluster, clock, kafka, group),
         })
     }
 
@@ -108,7 +110,8 @@ impl Acknowledged {
         }
         // What is still to come would stand behind what is read.
         self.producer.settle().await.map_err(|errors| verdict(&errors))?;
-        self.kept.restore(partitions).await?;
+        let count = self.kept.restore(partitions, &[]).await?;
+        self.producer.fix_counts(self.repartition.iter().cloned(), count);
         let (local, cluster) = (self.kept.local(), self.trim.cluster());
         let known = local.all_inputs();
         let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
@@ -135,7 +138,7 @@ impl Acknowledged {
         // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
         self.send(&markers, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
-        self.trim.passed(&self.owned, &positions, self.clock.elapsed());
+        self.trim.passed(&self.owned, &positions);
         Ok(Committed::Done)
     }
 

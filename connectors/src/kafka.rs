@@ -71,7 +71,7 @@ pub use publisher::KafkaPublisher;
 pub(crate) use publisher::{verdict, withheld};
 pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
 pub use topology::{Change, Cluster, Topic, TopicSpec};
-pub use transactions::{Sent, TransactionError, Transactions};
+pub use transactions::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
 
 /// What goes wrong when a client is built or the cluster is asked something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,9 @@
 
 mod restore;
 
+mod offsets;
+mod topics;
+
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
@@ -12,6 +15,7 @@ use headwater::{Change, CommitError, GroupState, TopicPartition, ports::Clock};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use self::restore::Restorer;
+pub use self::topics::StateTopics;
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError},
     state::{End, LocalStore},
@@ -37,10 +41,10 @@ impl Kept {
     pub(crate) fn new(
         (kafka, cluster): (&KafkaConfig, &Cluster),
         group: &str,
-        (local, stores): (LocalStore, BTreeSet<&'static str>),
+        (local, topics): (LocalStore, StateTopics),
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
-        let restorer = Restorer::new(kafka, cluster, group, stores, local.clone())?;
+        let restorer = Restorer::new(kafka, cluster, group, topics, local.clone())?;
         let (taken, under_way) = (HashSet::new(), Vec::new());
         Ok(Self { group: group.to_owned(), local, restorer, state, clock, taken, under_way })
     }
@@ -50,12 +54,19 @@ impl Kept {
         &self.local
     }
 
-    /// Brings the state of these partitions' numbers up to where its changelogs end.
-    pub(crate) async fn restore(&mut self, partitions: &[TopicPartition]) -> Result<(), CommitError> {
+    /// Brings the state of these partitions' numbers up to where its changelogs end, where the group is known to have these
+    /// offsets. Gives how many numbers it has.
+    pub(crate) async fn restore(
+        &mut self,
+        partitions: &[TopicPartition],
+        known: &[TopicPartition],
+    ) -> Result<i32, CommitError> {
         self.taken.extend(partitions.iter().cloned());
         self.settle().await?;
-        let numbers = partitions.iter().map(|id| id.partition).collect();
-        self.restorer.restore(numbers, &self.state, self.clock.as_ref()).await
+        let restored = self.restorer.restore(partitions, &self.state, self.clock.as_ref()).await?;
+        self.restorer.require_offsets(&restored, known).await?;
+        self.restorer.require_inputs(&restored, known).await?;
+        Ok(restored.count)
     }
 
     /// Waits for what is under way on the disk.

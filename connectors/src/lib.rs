@@ -27,5 +27,6 @@ mod lettered;
 mod transactional;
 
 pub use acknowledged::{Acknowledged, Replayed};
+pub use kept::StateTopics;
 pub use lettered::Lettered;
 pub use transactional::Transactional;

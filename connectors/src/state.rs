@@ -321,6 +321,14 @@ impl LocalStore {
         lock(&self.shared().cache).id(store, partition).is_some()
     }
 
+    /// Whether an open partition has no key.
+    ///
+    /// # Errors
+    /// When it is not open, or the disk cannot be read.
+    pub fn is_empty(&self, store: &str, partition: i32) -> Result<bool, LocalError> {
+        Ok(self.list(store, partition, b"", Most { entries: 1, bytes: usize::MAX })?.is_empty())
+    }
+
     /// Why changes do not reach the disk now, if they do not.
     pub fn failure(&self) -> Option<LocalError> {
         lock(&self.shared().failure).as_ref().map(|(error, _)| error.clone())

@@ -8,12 +8,12 @@
 
 pub(crate) mod changes;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use self::changes::Changes;
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, Transactions, stable_offsets},
-    kept::{Kept, failed},
+    kept::{Kept, StateTopics, failed},
     state::LocalStore,
     trim::Trim,
 };
@@ -35,6 +35,8 @@ pub struct Transactional {
     unsettled: bool,
     trim: Trim,
     kept: Option<Kept>,
+    /// Topics of records that are keyed anew.
+    repartition: Vec<String>,
 }
 
 impl Transactional {
@@ -55,20 +57,22 @@ impl Transactional {
             transactions: Transactions::new(kafka, &format!("{group}.{instance}.0"))?,
             membership,
             state,
-            clock,
             unsettled: false,
-            trim: Trim::new(cluster),
+            trim: Trim::new(cluster, Arc::clone(&clock)),
+            clock,
             kept: None,
+            repartition: Vec::new(),
         })
     }
 
-    /// The same for a stateful group with these stores.
+    /// The same for a group that keeps state, on these topics.
     ///
     /// # Errors
     /// When the configuration cannot work.
-    pub fn keeping(mut self, local: LocalStore, stores: BTreeSet<&'static str>) -> Result<Self, KafkaError> {
+    pub fn keeping(mut self, local: LocalStore, topics: StateTopics) -> Result<Self, KafkaError> {
         let seen = (Arc::clone(&self.state), Arc::clone(&self.clock));
-        self.kept = Some(Kept::new((&self.kafka, self.trim.cluster()), &self.group, (local, stores), seen)?);
+        self.repartition = topics.repartition(&self.owned).collect();
+        self.kept = Some(Kept::new((&self.kafka, self.trim.cluster()), &self.group, (local, topics), seen)?);
         Ok(self)
     }
 
@@ -87,7 +91,10 @@ impl Transactional {
         // Before the ends of the changelogs: what these offsets cover stands before those.
         let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
         if let Some(kept) = &mut self.kept {
-            kept.restore(partitions).await?;
+            let there = |(id, offset): (&TopicPartition, &Option<i64>)| offset.map(|_| id.clone());
+            let known: Vec<TopicPartition> = partitions.iter().zip(&offsets).filter_map(there).collect();
+            let count = kept.restore(partitions, &known).await?;
+            self.transactions.fix_counts(self.repartition.iter().cloned(), count);
         }
         Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
     }
@@ -106,7 +113,7 @@ impl Transactional {
                 if let Some(kept) = &mut self.kept {
                     kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
                 }
-                self.trim.passed(&self.owned, &offsets, self.clock.elapsed());
+                self.trim.passed(&self.owned, &offsets);
                 Ok(Committed::Done)
             }
             Err(TransactionError::Fenced(why)) => {

@@ -1,9 +1,19 @@
 //! Records that were keyed anew and processed are deleted: their topics keep everything, for a group that stands still must
 //! lose nothing.
+//!
+//! Every half a minute, by a task of its own: what is not deleted then, since the broker is away or the offsets have not come
+//! so far, is tried again, also where the group has nothing to do meanwhile.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use headwater::{Owned, Position, TopicPartition};
+use headwater::{
+    Owned, Position, TopicPartition,
+    ports::{BoxFuture, Clock},
+};
 use tokio::task::JoinSet;
 
 use crate::kafka::{Cluster, KafkaConfig, KafkaError, stable_offsets};
@@ -11,28 +21,31 @@ use crate::kafka::{Cluster, KafkaConfig, KafkaError, stable_offsets};
 /// How often they are deleted.
 const EVERY: Duration = Duration::from_secs(30);
 
+/// Partitions, and up to where each may be deleted.
+type Places = Vec<(TopicPartition, i64)>;
+
 pub(crate) struct Trim {
     cluster: Cluster,
     /// Whose offsets are committed later than what has passed.
     behind: Option<(KafkaConfig, String)>,
-    /// How far each partition may be trimmed.
-    passed: HashMap<TopicPartition, i64>,
-    due: Duration,
-    /// Gives what is still to be trimmed.
-    under_way: JoinSet<Places>,
+    clock: Arc<dyn Clock>,
+    passed: Arc<Passed>,
+    /// Ends with this.
+    rounds: JoinSet<()>,
 }
 
-/// Partitions, and how far.
-type Places = Vec<(TopicPartition, i64)>;
+/// How far each partition may be trimmed and is not.
+#[derive(Default)]
+struct Passed(Mutex<HashMap<TopicPartition, i64>>);
 
 impl Trim {
-    pub(crate) fn new(cluster: Cluster) -> Self {
-        Self { cluster, behind: None, passed: HashMap::new(), due: EVERY, under_way: JoinSet::new() }
+    pub(crate) fn new(cluster: Cluster, clock: Arc<dyn Clock>) -> Self {
+        Self { cluster, behind: None, clock, passed: Arc::default(), rounds: JoinSet::new() }
     }
 
     /// The same for a group whose offsets follow what has passed: it goes on from them after a crash.
-    pub(crate) fn behind_offsets(cluster: Cluster, kafka: &KafkaConfig, group: &str) -> Self {
-        Self { behind: Some((kafka.clone(), group.to_owned())), ..Self::new(cluster) }
+    pub(crate) fn behind_offsets(cluster: Cluster, clock: Arc<dyn Clock>, kafka: &KafkaConfig, group: &str) -> Self {
+        Self { behind: Some((kafka.clone(), group.to_owned())), ..Self::new(cluster, clock) }
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -40,79 +53,135 @@ impl Trim {
     }
 
     /// These positions are passed.
-    pub(crate) fn passed(&mut self, owned: &Owned, positions: &[Position], now: Duration) {
+    pub(crate) fn passed(&mut self, owned: &Owned, positions: &[Position]) {
         let trimmed = positions.iter().filter(|position| owned.is_repartition(&position.partition.topic));
-        self.passed.extend(trimmed.map(|position| (position.partition.clone(), position.next)));
-        while let Some(ended) = self.under_way.try_join_next() {
-            self.put_back(ended.unwrap_or_default());
-        }
-        if now < self.due || self.passed.is_empty() || !self.under_way.is_empty() {
-            return;
-        }
-        self.due = now + EVERY;
-        let (cluster, behind) = (self.cluster.clone(), self.behind.clone());
-        let places: Places = self.passed.drain().collect();
-        self.under_way.spawn(async move {
-            let trimmed = async {
-                let now = match behind {
-                    Some((kafka, group)) => committed(&kafka, &group, &places).await?,
-                    None => places.clone(),
-                };
-                cluster.delete_records_before(&now).await?;
-                Ok::<_, KafkaError>(left(&places, &now))
-            };
-            trimmed.await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "records that were keyed anew and processed are not deleted; they are tried again");
-                places
-            })
-        });
-    }
-
-    /// What was not trimmed is still to be, unless its partition has come further since.
-    fn put_back(&mut self, places: Places) {
-        for (id, next) in places {
-            self.passed.entry(id).or_insert(next);
+        let any = self.passed.note(trimmed.map(|position| (position.partition.clone(), position.next)));
+        if any && self.rounds.is_empty() {
+            let (cluster, behind) = (self.cluster.clone(), self.behind.clone());
+            let delete =
+                move |places| -> BoxFuture<'static, _> { Box::pin(delete(cluster.clone(), behind.clone(), places)) };
+            self.rounds.spawn(rounds(Arc::clone(&self.clock), Arc::clone(&self.passed), delete));
         }
     }
 
     pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
-        partitions.iter().for_each(|id| _ = self.passed.remove(id));
+        partitions.iter().for_each(|id| _ = self.passed.all().remove(id));
     }
 }
 
-/// These places as far as the group has committed them.
-async fn committed(kafka: &KafkaConfig, group: &str, places: &[(TopicPartition, i64)]) -> Result<Places, KafkaError> {
-    let ids: Vec<_> = places.iter().map(|(id, _)| id.clone()).collect();
-    let offsets = stable_offsets(kafka, group, &ids).await?;
-    let known = places.iter().zip(offsets);
-    Ok(known.filter_map(|((id, next), offset)| Some((id.clone(), *next.min(&offset?)))).collect())
+impl Passed {
+    fn all(&self) -> MutexGuard<'_, HashMap<TopicPartition, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is anything.
+    fn note(&self, places: impl Iterator<Item = (TopicPartition, i64)>) -> bool {
+        let mut all = self.all();
+        all.extend(places);
+        !all.is_empty()
+    }
+
+    /// These are deleted up to there; what has passed since is still to be.
+    fn deleted(&self, places: Places) {
+        let mut all = self.all();
+        for (id, before) in places {
+            if all.get(&id).is_some_and(|passed| *passed <= before) {
+                all.remove(&id);
+            }
+        }
+    }
 }
 
-/// The places that these do not reach.
-fn left(places: &[(TopicPartition, i64)], reached: &[(TopicPartition, i64)]) -> Places {
-    let is_left = |place: &&(TopicPartition, i64)| !reached.contains(place);
-    places.iter().filter(is_left).cloned().collect()
+/// Deletes what has passed, again and again.
+async fn rounds(
+    clock: Arc<dyn Clock>,
+    passed: Arc<Passed>,
+    delete: impl Fn(Places) -> BoxFuture<'static, Result<Places, KafkaError>> + Send,
+) {
+    loop {
+        clock.sleep(EVERY).await;
+        let places: Places = passed.all().iter().map(|(id, next)| (id.clone(), *next)).collect();
+        if places.is_empty() {
+            continue;
+        }
+        match delete(places).await {
+            Ok(places) => passed.deleted(places),
+            Err(error) => {
+                tracing::warn!(%error, "records that were keyed anew and processed are not deleted; they are tried again");
+            }
+        }
+    }
+}
+
+/// Deletes these, as far as the group's offsets have come; gives how far that is.
+async fn delete(cluster: Cluster, behind: Option<(KafkaConfig, String)>, places: Places) -> Result<Places, KafkaError> {
+    let places = match behind {
+        Some((kafka, group)) => committed(&kafka, &group, places).await?,
+        None => places,
+    };
+    cluster.delete_records_before(&places).await?;
+    Ok(places)
+}
+
+/// These places as far as the group has committed them.
+async fn committed(kafka: &KafkaConfig, group: &str, places: Places) -> Result<Places, KafkaError> {
+    let ids: Vec<_> = places.iter().map(|(id, _)| id.clone()).collect();
+    let offsets = stable_offsets(kafka, group, &ids).await?;
+    let known = places.into_iter().zip(offsets).filter_map(|((id, next), offset)| Some((id, next.min(offset?))));
+    Ok(known.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use headwater::{SystemClock, Time};
+    use tokio::sync::mpsc;
+
     use super::*;
 
-    fn at(partition: i32, next: i64) -> (TopicPartition, i64) {
-        (TopicPartition::new("g.s.repartition", partition), next)
+    /// A clock by which every pause is over at once.
+    struct Hasty;
+
+    impl Clock for Hasty {
+        fn now(&self) -> Time {
+            SystemClock::default().now()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(tokio::task::yield_now())
+        }
     }
 
-    /// Issue 11, 23. Red when what could not be trimmed, or only as far as offsets were committed, is forgotten until its
-    /// partition moves again; or when it takes the place of what has passed since.
-    #[test]
-    fn what_was_not_trimmed_is_tried_again() {
-        let places = [at(0, 10), at(1, 5), at(2, 3)];
-        let left = left(&places, &[at(0, 7), at(1, 5)]);
-        assert_eq!(left, [at(0, 10), at(2, 3)]);
-        let cluster = Cluster::new(&KafkaConfig::default()).expect("a client that does not connect yet");
-        let mut trim = Trim::new(cluster);
-        trim.passed(&Owned::of("g"), &[Position { partition: at(2, 0).0, next: 8 }], Duration::ZERO);
-        trim.put_back(left);
-        assert_eq!(trim.passed, [at(0, 10), at(2, 8)].into());
+    /// Issue 11, 23. Red when what could not be deleted is forgotten, when so is what the offsets have not come to yet, or when
+    /// what is deleted is deleted again.
+    #[tokio::test]
+    async fn what_is_not_deleted_is_tried_again_while_the_group_rests() {
+        let at = |number| TopicPartition::new("g.s.repartition", number);
+        let (ask, mut asked) = mpsc::channel::<Places>(1);
+        let (answer, answers) = mpsc::channel::<Result<Places, KafkaError>>(1);
+        let answers = Arc::new(tokio::sync::Mutex::new(answers));
+        let delete = move |mut places: Places| -> BoxFuture<'static, Result<Places, KafkaError>> {
+            let (ask, answers) = (ask.clone(), Arc::clone(&answers));
+            places.sort_by_key(|(id, _)| id.partition);
+            Box::pin(async move {
+                ask.send(places).await.unwrap();
+                answers.lock().await.recv().await.unwrap()
+            })
+        };
+        let passed = Arc::new(Passed::default());
+        passed.note([(at(0), 10), (at(1), 20)].into_iter());
+        let _running = tokio::spawn(rounds(Arc::new(Hasty), Arc::clone(&passed), delete));
+        assert_eq!(asked.recv().await.unwrap(), [(at(0), 10), (at(1), 20)]);
+        answer.send(Err(KafkaError::Outage("away".to_owned()))).await.unwrap();
+        assert_eq!(asked.recv().await.unwrap(), [(at(0), 10), (at(1), 20)]);
+        passed.note([(at(0), 12)].into_iter());
+        answer.send(Ok(vec![(at(0), 10), (at(1), 15)])).await.unwrap();
+        assert_eq!(asked.recv().await.unwrap(), [(at(0), 12), (at(1), 20)]);
+        answer.send(Ok(vec![(at(0), 12), (at(1), 20)])).await.unwrap();
+        passed.note([(at(2), 1)].into_iter());
+        assert_eq!(asked.recv().await.unwrap(), [(at(2), 1)]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod comings;
 mod faults;
+mod offsets;
 mod points;
 mod replays;
 
@@ -158,9 +159,13 @@ impl Shop {
         let records = self.foreign.read(&format!("{}.totals.changelog", self.group("customer-totals")));
         let mut kept = BTreeMap::new();
         for Seen { key, value, .. } in records {
-            let (_, state) = headwater::show(&value.expect("no total is forgotten")).expect("a state");
-            let paid = (number(&state, "payments"), number(&state, "cents"));
-            kept.insert(String::from_utf8(key.expect("a key")).expect("text"), paid);
+            let key = String::from_utf8(key.expect("a key")).expect("text");
+            let Some(value) = value else {
+                kept.remove(&key);
+                continue;
+            };
+            let (_, state) = headwater::show(&value).expect("a state");
+            kept.insert(key, (number(&state, "payments"), number(&state, "cents")));
         }
         // Payments of other tests come in over `events.payment`.
         kept.retain(|customer, _| self.paid.contains_key(customer));

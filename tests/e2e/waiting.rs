@@ -37,7 +37,7 @@ async fn listed(space: &Space) -> String {
 /// PITFALL 4 under the order `key`, and SPEC C2 and D1 of what waits: of an order the first of three payments fails twice. The
 /// program is killed while all of them wait, its disk is lost, and it is killed again while the first waits anew: each is
 /// fulfilled once, in order, and nothing waits any more.
-/// Red when what waits is not restored, when it is overtaken, or when it is kept although it is done with.
+/// Red when what waits is not restored, when its number is looked for where a key of that name would be, when it is overtaken, or when it is kept although it is done with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_in_state_survives_kills_and_a_lost_disk() {
     let (stack, space) = own_warehouse_beside(quiet_stack(env!("CARGO_TARGET_TMPDIR")), "waiting_in_state").await;
@@ -60,6 +60,9 @@ async fn what_waits_in_state_survives_kills_and_a_lost_disk() {
     eventually("the position is told", SOON, async || foreign.passed(&group, &topic) == 3).await;
     let list = listed(&space).await;
     assert!(list.contains(ORDER) && list.contains("hw_error_message") && list.contains("500"), "{list}");
+    let args = ["state", "get", "fulfil-order", "waiting", "1", "--json"];
+    let (code, out, err) = Process::run(PROGRAM, &space, &args, &[], "").await;
+    assert!(code == 0 && out.contains(ORDER) && out.contains("00000000000000000001"), "{out}{err}");
     process.kill().await;
     std::fs::remove_dir_all(space.dir.join("one")).expect("the disk is lost");
 

@@ -7,7 +7,7 @@ use headwater::{
     ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, Transactional,
+    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
         Subscription, TopicSpec,
@@ -138,10 +138,11 @@ impl Engine {
         let prefix = format!("{}.", space.name);
         let worker = |group: headwater::ConsumerGroup| {
             let settings = group.policy.over(how.settings.clone());
-            let kept = group.stores(settings.order);
+            let kept = StateTopics::of(&group, settings.order, &catalogue);
+            let keeps = !kept.stores.is_empty();
             let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
-            let transactional = exactly_once || !kept.is_empty() && !how.at_least_once;
-            let source = how.join(&group, (!kept.is_empty()).then_some(Assignor::Range), !transactional);
+            let transactional = exactly_once || keeps && !how.at_least_once;
+            let source = how.join(&group, keeps.then_some(Assignor::Range), !transactional);
             let producer = || Producer::new(&how.kafka).expect("a producer");
             let publisher = || KafkaPublisher::new(producer()).under(source.lease());
             let local =
@@ -163,7 +164,7 @@ impl Engine {
                         let again = Acknowledged::new(kafka, (&group.id, source.lease()), (local, kept), seen);
                         vec![Box::new(again.expect("a valid committer"))]
                     }
-                    Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
+                    Work::Process(_) | Work::Keep(_) if keeps => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
                         vec![Box::new(exact().keeping(local, kept).expect("a valid committer"))]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use headwater::{Outgoing, partition_for};
 use rdkafka::{
     client::{Client, ClientContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
@@ -20,6 +21,24 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// that is valid, and the same for all records of a partition.
 #[derive(Default)]
 pub(crate) struct Counts(Mutex<HashMap<Arc<str>, i32>>);
+
+/// Topics whose records go to partitions by a count that was decided once, whatever the cluster says meanwhile: with another
+/// one a key would come to another partition, and get a second state there.
+#[derive(Default)]
+pub(crate) struct FixedCounts(Vec<(String, i32)>);
+
+impl FixedCounts {
+    /// From now on these topics have so many partitions, at least 1.
+    pub(crate) fn fix(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
+        self.0 = topics.into_iter().map(|topic| (topic, count)).collect();
+    }
+
+    /// Where a record goes that names no partition; -1 where the producer's own partitioner says it.
+    pub(crate) fn place(&self, record: &Outgoing) -> i32 {
+        let fixed = self.0.iter().find(|(topic, _)| **topic == *record.topic);
+        fixed.zip(record.key.as_deref()).map_or(-1, |((_, count), key)| partition_for(key, *count))
+    }
+}
 
 /// What the cluster says.
 pub(crate) enum Asked {
@@ -76,5 +95,31 @@ impl Counts {
             Some(Code::LeaderNotAvailable) => Asked::Nobody,
             Some(code) => refused(code),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a key goes by another count than the one that was fixed, or a record of another topic, or without a key, by any.
+    #[test]
+    fn a_key_goes_by_the_count_that_was_fixed() {
+        let mut fixed = FixedCounts::default();
+        let record = |topic: &str, key: Option<&str>| Outgoing {
+            topic: topic.into(),
+            partition: None,
+            key: key.map(|key| key.as_bytes().to_vec()),
+            value: None,
+            headers: headwater::Headers::default(),
+        };
+        assert_eq!(fixed.place(&record("g.a.repartition", Some("customer-7"))), -1);
+        fixed.fix(["g.a.repartition".to_owned(), "g.b.repartition".to_owned()], 6);
+        for n in 0..50 {
+            let key = format!("customer-{n}");
+            assert_eq!(fixed.place(&record("g.b.repartition", Some(&key))), partition_for(key.as_bytes(), 6));
+        }
+        assert_eq!(fixed.place(&record("g.a.repartition", None)), -1);
+        assert_eq!(fixed.place(&record("events.a", Some("customer-7"))), -1);
     }
 }

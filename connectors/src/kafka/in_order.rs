@@ -20,7 +20,7 @@ use super::{
     KafkaError,
     batch::{BatchError, BatchErrors, Fault},
     config::KafkaConfig,
-    counts::{Asked, Counts},
+    counts::{Asked, Counts, FixedCounts},
     lease::Held,
     narrow::BatchBytes,
     native,
@@ -44,6 +44,7 @@ pub struct InOrder {
     patience: Duration,
     max_bytes: u32,
     counts: Counts,
+    fixed: FixedCounts,
     client: Option<Arc<Client>>,
 }
 
@@ -59,8 +60,14 @@ impl InOrder {
             patience: config.producer.delivery_timeout,
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
+            fixed: FixedCounts::default(),
             client: None,
         })
+    }
+
+    /// From now on records for these topics which name no partition go where their key has one of so many.
+    pub fn fix_counts(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
+        self.fixed.fix(topics, count);
     }
 
     /// Publishes these records in this order, at once, and waits for every acknowledgement, at most
@@ -145,7 +152,10 @@ impl InOrder {
                 held.stands().await.map_err(|why| refused(Fault::Closed(why)))?;
             }
             let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
-            let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
+            let partition = match record.partition {
+                Some(number) => self.counts.place(&record.topic, number),
+                None => self.fixed.place(record),
+            };
             let number = Reports::numbered(attempt, index);
             while let Err(code) = native::produce::produce_numbered(client.client(), topic, record, partition, number) {
                 match code {

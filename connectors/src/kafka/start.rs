@@ -50,6 +50,8 @@ struct Found {
     behind: HashSet<TopicPartition>,
     /// Those for which another member decides, as far as is known.
     waiting: HashSet<TopicPartition>,
+    /// Those of which the group has committed nothing.
+    new: HashSet<TopicPartition>,
 }
 
 /// What the start policy says of a group.
@@ -89,7 +91,7 @@ impl Member {
         let names: Vec<TopicPartition> = due.iter().map(|(name, ..)| name.clone()).collect();
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
         let Found { places: committed, told, .. } = committed(consumer, &names)?;
-        let (mut places, mut behind) = (Places::new(), HashSet::new());
+        let (mut places, mut behind, mut new) = (Places::new(), HashSet::new(), HashSet::new());
         let mut without = Vec::new();
         for (name, from, _) in due {
             let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
@@ -109,8 +111,14 @@ impl Member {
                 Some(place) => {
                     places.insert(name.clone(), place);
                 }
-                None if by_policy => without.push(name.clone()),
-                None => {}
+                None => {
+                    if *from == From::Committed {
+                        new.insert(name.clone());
+                    }
+                    if by_policy {
+                        without.push(name.clone());
+                    }
+                }
             }
         }
         let mut waiting = HashSet::new();
@@ -121,7 +129,7 @@ impl Member {
                 Fresh::NotOurTurn => waiting.extend(without),
             }
         }
-        Ok(Found { places, told, behind, waiting })
+        Ok(Found { places, told, behind, waiting, new })
     }
 
     /// By the start policy, for a group that has committed nothing of its inputs: for every partition of them, and
@@ -187,7 +195,15 @@ impl Member {
         if next < low {
             self.warn_lost(&name.topic, name.partition, low - next);
         }
-        let (group, next) = (&self.source.group, next.max(low));
+        let next = next.max(low);
+        // Before its first record is read: who has state and no offset has lost it.
+        if found.new.contains(name)
+            && self.source.commits
+            && let Err(error) = self.pin(consumer, &Places::from([(name.clone(), next)]))
+        {
+            return self.begin_later(name, &error);
+        }
+        let group = &self.source.group;
         self.commits.began(name, next, from, found.told.get(name).map_or("", String::as_str));
         if found.behind.contains(name) {
             // Or who looks at the lag would see some until the partition's next record.

@@ -14,6 +14,8 @@ mod error;
 mod life;
 pub(super) mod reports;
 
+mod wipe;
+
 use std::{
     borrow::Borrow,
     fmt,
@@ -33,13 +35,17 @@ use super::{
     KafkaError,
     batch::Fault,
     config::KafkaConfig,
-    counts::{Asked, Counts},
+    counts::{Asked, Counts, FixedCounts},
     membership::Membership,
     narrow::BatchBytes,
     native::{self, transactions::TransactionFault},
 };
 
-pub use self::{error::TransactionError, reports::Sent};
+pub use self::{
+    error::TransactionError,
+    reports::Sent,
+    wipe::{kept_keys, wipe_state},
+};
 
 /// How long beyond a transaction's own time its outcome is asked for.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -62,6 +68,7 @@ pub struct Transactions {
     timeout: Duration,
     max_bytes: u32,
     counts: Counts,
+    fixed: FixedCounts,
     life: Option<Life>,
     /// The producer has no epoch yet.
     newborn: bool,
@@ -102,12 +109,18 @@ impl Transactions {
             timeout: config.producer.transaction_timeout,
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
+            fixed: FixedCounts::default(),
             life: None,
             newborn: true,
             stage: Stage::Fresh,
             alive: Arc::default(),
             haunted: false,
         })
+    }
+
+    /// From now on records for these topics which name no partition go where their key has one of so many.
+    pub fn fix_counts(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
+        self.fixed.fix(topics, count);
     }
 
     /// Ends whatever an earlier process with this id has left open, and shuts that process out. What was committed may
@@ -183,7 +196,7 @@ impl Transactions {
         let begun =
             life.call(MARGIN, |client| native::transactions::begin(client.client()).map_err(Setback::Call)).await;
         begun.unwrap_or(Err(Setback::Stuck))?;
-        Batch { life, counts: &self.counts, records, deadline }.hand_over(attempt).await?;
+        Batch { life, counts: &self.counts, fixed: &self.fixed, records, deadline }.hand_over(attempt).await?;
         let within = attempt::left(deadline) + MARGIN + SLACK;
         let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
         done.unwrap_or(Err(Setback::Stuck))?;

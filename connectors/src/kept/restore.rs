@@ -12,11 +12,11 @@ use std::{
 
 use headwater::{CommitError, GroupState, Metric, Owned, TopicPartition, ports::Clock};
 
-use super::failed;
+use super::{failed, topics::StateTopics};
 use crate::{
     acknowledged::INPUTS,
     kafka::{ChangelogError, ChangelogReader, Cluster, End, KafkaConfig, KafkaError, Progress, Reached},
-    state::{Inputs, LocalError, LocalStore, Restore},
+    state::{Checkpoint, Inputs, LocalError, LocalStore, Restore},
 };
 
 /// A restore that takes longer than this is told about, and this often.
@@ -24,16 +24,28 @@ const TELL: Duration = Duration::from_secs(2);
 
 /// Restores the stores of one group.
 pub(super) struct Restorer {
+    pub(super) kafka: KafkaConfig,
     cluster: Cluster,
-    group: String,
-    reader: ChangelogReader,
+    pub(super) group: String,
+    pub(super) reader: ChangelogReader,
     /// Each store with its changelog.
-    stores: Vec<(&'static str, String)>,
+    pub(super) stores: Vec<(&'static str, String)>,
+    pub(super) topics: StateTopics,
     local: LocalStore,
 }
 
+/// What was found while state was restored.
+pub(super) struct Restored {
+    /// How many numbers the group has.
+    pub(super) count: i32,
+    /// How many partitions every topic has.
+    pub(super) counts: BTreeMap<String, i32>,
+    /// The numbers that have state.
+    pub(super) full: BTreeSet<i32>,
+}
+
 /// Stops the thread that restores when nobody waits for it any more.
-struct CancelOnDrop(Arc<AtomicBool>);
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -46,26 +58,28 @@ impl Restorer {
         kafka: &KafkaConfig,
         cluster: &Cluster,
         group: &str,
-        stores: BTreeSet<&'static str>,
+        topics: StateTopics,
         local: LocalStore,
     ) -> Result<Self, KafkaError> {
         let owned = Owned::of(group);
         Ok(Self {
+            kafka: kafka.clone(),
             cluster: cluster.clone(),
             group: group.to_owned(),
             reader: ChangelogReader::new(kafka, group)?,
-            stores: stores.into_iter().map(|store| (store, owned.changelog(store))).collect(),
+            stores: topics.stores.iter().map(|store| (*store, owned.changelog(store))).collect(),
+            topics,
             local,
         })
     }
 
-    /// Brings the state of these partitions' numbers up to date, and opens it.
+    /// Brings the state up to date that comes with these partitions, and opens it.
     pub(super) async fn restore(
         &self,
-        numbers: BTreeSet<i32>,
+        partitions: &[TopicPartition],
         state: &Arc<GroupState>,
         clock: &dyn Clock,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Restored, CommitError> {
         let topics: Vec<&str> = self.stores.iter().map(|(_, topic)| topic.as_str()).collect();
         let (ids, kept, listed) = tokio::try_join!(
             self.cluster.topic_ids(&topics),
@@ -83,6 +97,8 @@ impl Restorer {
                 CommitError::Outage(format!("the kafka cluster does not tell of topic {untold} yet"))
             });
         }
+        let count = self.topics.count(&self.group, &counts).map_err(CommitError::Fatal)?;
+        let numbers = self.topics.numbers(partitions);
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
         let work = Work {
@@ -93,24 +109,24 @@ impl Restorer {
             numbers,
             ids,
             kept,
-            counts,
             now_ms: clock.now().millis(),
             state: Arc::clone(state),
             cancelled,
         };
         let restored = tokio::task::spawn_blocking(move || {
-            let restored = work.run();
+            let restored = work.run().and_then(|()| work.full());
             work.state.set(Metric::RestoreLeft, 0);
             work.state.trouble("restore", None);
             restored
         });
         let restored = restored.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
-        restored.map_err(|error| match error {
+        let full = restored.map_err(|error| match error {
             Failed::Kafka(error) => failed(error),
             Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
             Failed::Local(error) => CommitError::Fatal(error.to_string()),
             Failed::Cancelled => CommitError::Outage("restoring state was cancelled".to_owned()),
-        })
+        })?;
+        Ok(Restored { count, counts, full })
     }
 }
 
@@ -126,6 +142,19 @@ impl From<LocalError> for Failed {
     }
 }
 
+/// Why a local store with this checkpoint cannot be brought up to date with its changelog.
+fn stale(checkpoint: &Checkpoint, topic_id: &str, kept: Duration, now_ms: i64) -> Option<&'static str> {
+    let is_another = !checkpoint.topic_id.is_empty() && !topic_id.is_empty() && checkpoint.topic_id != topic_id;
+    // `None` where it comes from the future.
+    let age = u64::try_from(now_ms.saturating_sub(checkpoint.at_ms)).ok().map(Duration::from_millis);
+    match age {
+        _ if is_another => Some("its changelog was created anew"),
+        None => Some("the clock was ahead when it was written, or is behind now, and how old it is nobody knows"),
+        Some(age) if age >= kept => Some("it is older than its changelog keeps what was deleted"),
+        Some(_) => None,
+    }
+}
+
 /// One restore, on a thread that may block.
 struct Work {
     group: String,
@@ -137,8 +166,6 @@ struct Work {
     ids: BTreeMap<String, String>,
     /// How long the changelogs keep what was deleted.
     kept: BTreeMap<String, Duration>,
-    /// How many partitions every topic has.
-    counts: BTreeMap<String, i32>,
     now_ms: i64,
     state: Arc<GroupState>,
     cancelled: Arc<AtomicBool>,
@@ -148,10 +175,7 @@ impl Work {
     fn run(&self) -> Result<(), Failed> {
         let mut wanted: Vec<(&'static str, TopicPartition)> = Vec::new();
         for (store, topic) in &self.stores {
-            // Of a topic whose records are keyed anew there may be more partitions than of ours: they have no state.
-            let count = self.counts.get(topic).copied().unwrap_or(i32::MAX);
-            let numbers = self.numbers.iter().filter(|number| **number < count);
-            wanted.extend(numbers.map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
+            wanted.extend(self.numbers.iter().map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
         }
         for (store, id) in &wanted {
             self.wipe_stale(store, id)?;
@@ -163,19 +187,25 @@ impl Work {
         Ok(())
     }
 
+    /// The numbers that have state.
+    fn full(&self) -> Result<BTreeSet<i32>, Failed> {
+        let mut full = BTreeSet::new();
+        for number in &self.numbers {
+            for (store, _) in &self.stores {
+                if !self.local.is_empty(store, *number)? {
+                    full.insert(*number);
+                }
+            }
+        }
+        Ok(full)
+    }
+
     /// Deletes what cannot be brought up to date: its changelog is another one now, or has let tombstones go that it lacks.
     fn wipe_stale(&self, store: &str, id: &TopicPartition) -> Result<(), LocalError> {
         let Some(checkpoint) = self.local.checkpoint(store, id.partition)? else { return Ok(()) };
         let topic_id = self.ids.get(&*id.topic).map_or("", String::as_str);
         let kept = self.kept.get(&*id.topic).copied().unwrap_or(Duration::MAX);
-        let age = Duration::from_millis(u64::try_from(self.now_ms - checkpoint.at_ms).unwrap_or(0));
-        let why = if !checkpoint.topic_id.is_empty() && !topic_id.is_empty() && checkpoint.topic_id != topic_id {
-            "its changelog was created anew"
-        } else if age >= kept {
-            "it is older than its changelog keeps what was deleted"
-        } else {
-            return Ok(());
-        };
+        let Some(why) = stale(&checkpoint, topic_id, kept, self.now_ms) else { return Ok(()) };
         tracing::info!(
             group = self.group,
             store,
@@ -271,5 +301,29 @@ impl Work {
         let text = format!("restoring state: {:.0} % of {} records, {remaining}", 100.0 * done / total, progress.total);
         self.state.trouble("restore", Some(&text));
         tracing::info!(group = self.group, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Issue 11, 8. Red when a checkpoint from the future counts as young: by a clock that was ahead a store looks young whose
+    /// tombstones are gone, and deleted keys rise again.
+    #[test]
+    fn a_store_is_stale_that_is_too_old_from_the_future_or_of_another_topic() {
+        let kept = Duration::from_secs(100);
+        let at = |at_ms, topic_id: &str| {
+            let checkpoint = Checkpoint { at_ms, topic_id: topic_id.to_owned(), ..Checkpoint::default() };
+            stale(&checkpoint, "a", kept, 1_000_000).map(|why| why.split(' ').next_back().unwrap_or_default())
+        };
+        assert_eq!(at(1_000_000, "a"), None);
+        assert_eq!(at(900_001, "a"), None);
+        assert_eq!(at(900_000, "a"), Some("deleted"));
+        assert_eq!(at(1_000_001, "a"), Some("knows"));
+        assert_eq!(at(i64::MAX, "a"), Some("knows"));
+        assert_eq!(at(i64::MIN, "a"), Some("deleted"));
+        assert_eq!(at(1_000_000, "b"), Some("anew"));
+        assert_eq!(at(1_000_000, ""), None);
     }
 }

@@ -142,13 +142,13 @@ async fn reading_can_be_cancelled_while_the_broker_is_down() {
 /// Red when the offsets are not in the order of the question, or none is zero.
 #[tokio::test]
 async fn committed_offsets_are_read_in_order() {
-    let broker = broker(&[("t", 2)]);
+    let broker = broker(&[("t", 1), ("other", 1)]);
     broker.fill("t", 10).await;
     let mut reader = broker.join("t");
     reader.read(10).await;
     reader.commit("t", 0, 7);
     broker.commits("t", 7, "").await;
-    let offsets = stable_offsets(&broker.config, "g", &[partition("t", 1), partition("t", 0)]).await.unwrap();
+    let offsets = stable_offsets(&broker.config, "g", &[partition("other", 0), partition("t", 0)]).await.unwrap();
     assert_eq!(offsets, [None, Some(7)]);
     reader.close().await;
 }

@@ -233,8 +233,10 @@ pub(crate) enum OffsetsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too.
+    /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too; of a group that keeps
+    /// state what becomes of that has to be said.
     #[command(after_help = examples!(
+        "headwater offsets reset customer-totals --to earliest --with-state",
         "headwater offsets reset orders-sink --to 2026-01-01T00:00:00Z --dry-run",
         "headwater offsets reset fulfil-order --to 42 --topic events.payment --partition 0"
     ))]
@@ -255,6 +257,12 @@ pub(crate) struct ResetArguments {
     /// Only this partition of the topic.
     #[arg(long, value_name = "N", requires = "topic")]
     pub(crate) partition: Option<i32>,
+    /// Of a group that keeps state: wipe all of it, so that what is read again is counted from nothing.
+    #[arg(long, conflicts_with_all = ["keep_state", "topic"])]
+    pub(crate) with_state: bool,
+    /// Of a group that keeps state: leave it as it is. What is read again is counted onto it, or skipped at least once.
+    #[arg(long)]
+    pub(crate) keep_state: bool,
     /// Only print what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -13,7 +13,7 @@ use headwater::{
     ports::{BoxFuture, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, Transactional,
+    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
     kafka::{Assignor, Closed, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
     state::{Damage, LocalError, LocalStore},
@@ -303,13 +303,13 @@ impl Shared {
     fn parts(&self, bounded: &Bounded, left: &mut Left) -> Result<Parts, Ended> {
         let member = self.member(bounded);
         let Bounded { group, settings, sink_connections, guarantee, .. } = bounded.clone();
-        let kept = bounded.stores();
+        let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
         let counted = |sink: PostgresSink| {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
-        let local = if kept.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
+        let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
         let source = self.source(bounded, &member)?;
         left.closed = Some(source.closed());

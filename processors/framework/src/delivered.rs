@@ -153,6 +153,20 @@ impl Delivered {
         }
     }
 
+    /// Says on a record that was sent back, and is keyed anew, which letter it was: whoever processes it tells of that.
+    pub(crate) fn keyed_anew(&self, record: &Record, group: &str, out: &mut Headers) {
+        if self.redrives == 0 {
+            return;
+        }
+        let letter = Self {
+            group: Some(group.to_owned()),
+            processor: self.processor.clone(),
+            redrives: self.redrives,
+            ..Self::default()
+        };
+        letter.write(Some(&self.origin_of(record)), out);
+    }
+
     /// The news for the dead letters that this record, which was sent back, has succeeded.
     pub(crate) fn marker(&self, record: &Record, owned: &Owned, group: &str, processor: &str) -> Outgoing {
         let origin = self.origin_of(record);

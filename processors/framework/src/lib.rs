@@ -82,7 +82,7 @@ pub use ladder::{Delay, Ladder};
 pub use letter::Letter;
 pub use metrics::{Activity, Down, GroupState, Lag, Metric, Next, Place, SpanCounts, States};
 pub use murmur2::partition_for;
-pub use owned::Owned;
+pub use owned::{Owned, WAITING};
 pub use pattern::{Pattern, PatternError};
 pub use payload::{Category, EventType, Payload, Priority};
 pub use pipeline::{ConsumerGroup, DEAD_LETTERS, Pipeline, Work};

@@ -9,7 +9,7 @@ const REDRIVE: &str = "redrive";
 const REPARTITION: &str = "repartition";
 const CHANGELOG: &str = "changelog";
 /// The store of records that wait under the order `key`.
-pub(crate) const WAITING: &str = "waiting";
+pub const WAITING: &str = "waiting";
 /// What the name of a topic of dead letters ends with, after a dot.
 pub(crate) const DLQ: &str = "dlq";
 /// Every topic of events, as a pattern (POSIX extended).

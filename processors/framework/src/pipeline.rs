@@ -120,6 +120,22 @@ impl ConsumerGroup {
         own.into_iter().chain((self.order(decided) == Order::Key).then_some(WAITING)).collect()
     }
 
+    /// The topics of a group that keeps state which go by number: those that it owns and reads, and those whose records
+    /// keep their places. One member has all partitions of a number.
+    pub fn co_partitioned(&self, decided: Order, catalogue: &Catalogue) -> Vec<String> {
+        if self.stores(decided).is_empty() {
+            return Vec::new();
+        }
+        let inputs: BTreeSet<String> = match &self.work {
+            Work::Keep(steps) => {
+                let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
+                as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect()
+            }
+            _ => self.subscription.topics.iter().cloned().collect(),
+        };
+        self.own_topics.iter().cloned().chain(inputs).collect()
+    }
+
     /// Every topic that it reads by name, and every pattern of topics.
     pub fn reads(&self) -> (Vec<String>, Vec<String>) {
         let topics = self.subscription.topics.iter().chain(&self.own_topics).cloned().collect();

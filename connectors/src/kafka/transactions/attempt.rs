@@ -9,7 +9,7 @@ use super::{
     super::{
         KafkaError,
         batch::Fault,
-        counts::Counts,
+        counts::{Counts, FixedCounts},
         membership::Membership,
         native::{self, transactions::TransactionFault},
         partition,
@@ -72,6 +72,7 @@ impl Offsets {
 pub(super) struct Batch<'a> {
     pub(super) life: &'a Life,
     pub(super) counts: &'a Counts,
+    pub(super) fixed: &'a FixedCounts,
     pub(super) records: &'a [&'a Outgoing],
     pub(super) deadline: Instant,
 }
@@ -84,7 +85,10 @@ impl Batch<'_> {
         for (index, record) in self.records.iter().enumerate() {
             let refused = |fault| Setback::Records(vec![(index, fault)]);
             let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
-            let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
+            let partition = match record.partition {
+                Some(number) => self.counts.place(&record.topic, number),
+                None => self.fixed.place(record),
+            };
             let number = Reports::numbered(attempt, index);
             while let Err(code) = native::produce::produce_numbered(client.client(), topic, record, partition, number) {
                 match code {

@@ -1,11 +1,15 @@
 //! `offsets show` and `offsets reset`: how far a group has read, and letting one that is stopped go on from elsewhere.
 
+mod state;
+
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use headwater::TopicPartition;
+use headwater_connectors::kafka::wipe_state;
 use serde_json::{Value as Json, json};
 
+use self::state::State;
 use super::{
     groups::{warn, who},
     standing::{self, Place, Purpose, Standing},
@@ -82,14 +86,16 @@ async fn reset(app: &App, outside: &Outside, arguments: &ResetArguments) -> Resu
     if let Some(why) = silent {
         anyhow::bail!("nothing was changed: {why}");
     }
-    let moves = plan(outside, &standing, arguments).await?;
+    let state = State::find(outside, &standing.bounded, arguments).await?;
+    let mut moves = plan(outside, &standing, arguments).await?;
+    moves.extend(state.moves(&standing, arguments));
     let active = active(&standing);
     let done = active.is_none() && !arguments.dry_run;
     if done {
-        carry_out(outside, &standing, &moves).await?;
+        carry_out(outside, &standing, &moves, &state).await?;
     }
     if done || arguments.dry_run {
-        print(&standing, &moves, arguments)?;
+        print(&standing, &moves, &state, arguments)?;
     }
     active.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }
@@ -202,9 +208,13 @@ fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<
 }
 
 /// Moves the group: in Postgres where its offsets live there, and in Kafka, which then has the copy.
-async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move]) -> Result<()> {
+async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move], state: &State) -> Result<()> {
     let group = &standing.bounded.group.id;
     let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
+    if let State::Wiped(changelogs) = state {
+        let changelogs: Vec<TopicPartition> = changelogs.keys().cloned().collect();
+        return Ok(wipe_state(&outside.kafka, group, &changelogs, &places).await?);
+    }
     if !standing.bounded.is_stored() {
         return Ok(outside.cluster.commit(group, &places).await?);
     }
@@ -218,12 +228,12 @@ async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move]) -> Re
     })
 }
 
-fn print(standing: &Standing, moves: &[Move], arguments: &ResetArguments) -> Result<()> {
+fn print(standing: &Standing, moves: &[Move], state: &State, arguments: &ResetArguments) -> Result<()> {
     let group = &standing.bounded.group.id;
     let mut out = Output::new();
     if arguments.json {
         for m in moves {
-            out.line(as_json(group, m, arguments.dry_run))?;
+            out.line(as_json(group, m, state, arguments.dry_run))?;
         }
     } else {
         let mut table = Table::new(&["TOPIC", ">PARTITION", ">FROM", ">TO", "EFFECT"]);
@@ -235,13 +245,13 @@ fn print(standing: &Standing, moves: &[Move], arguments: &ResetArguments) -> Res
         let (again, skipped) =
             moves.iter().fold((0, 0), |(again, skipped), m| (again + m.again(), skipped + m.skipped()));
         let will = if arguments.dry_run { "dry run, nothing was changed" } else { "done" };
-        out.line(format_args!("{will}: group {group} reads {again} again and skips {skipped}"))?;
+        out.line(format_args!("{will}: group {group} reads {again} again and skips {skipped}{state}"))?;
     }
     out.flush()?;
     Ok(())
 }
 
-fn as_json(group: &str, m: &Move, dry_run: bool) -> Json {
+fn as_json(group: &str, m: &Move, state: &State, dry_run: bool) -> Json {
     json!({
         "group": group,
         "topic": &*m.partition.topic,
@@ -251,6 +261,7 @@ fn as_json(group: &str, m: &Move, dry_run: bool) -> Json {
         "again": m.again(),
         "skipped": m.skipped(),
         "asked": m.asked,
+        "state": state.name(),
         "dry_run": dry_run,
     })
 }

@@ -37,15 +37,17 @@ fn usage(refusal: Refusal) -> Problems {
 
 async fn get(reading: &Reading, arguments: &StateGetArguments) -> Result<()> {
     let store = reading.known().store(&arguments.group, &arguments.store).map_err(usage)?;
-    let entry = reading.get(store, &arguments.key, Hop::First).await?;
+    let entries = reading.find(store, &arguments.key, Hop::First).await?;
     let mut out = Output::new();
     if arguments.json {
-        out.line(as_json(store, entry)?)?;
+        entries.into_iter().try_for_each(|entry| out.line(as_json(store, entry)?).map(drop))?;
     } else {
         let mut table = Table::new(&["KEY", ">PARTITION", "OWNER", ">VERSION", "VALUE"]);
-        let version = entry.version.to_string();
-        let [key, partition, owner, value] = cells(&entry, usize::MAX);
-        table.row(vec![key, partition, owner, version, value]);
+        for entry in entries {
+            let version = entry.version.to_string();
+            let [key, partition, owner, value] = cells(&entry, usize::MAX);
+            table.row(vec![key, partition, owner, version, value]);
+        }
         table.lines().try_for_each(|line| out.line(line).map(drop))?;
     }
     out.flush()?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, stream};
+use headwater::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{Entry, Fresh, Hop, LIST, Reading, Refusal, Store, View, answer::Why};
@@ -43,7 +44,30 @@ impl Asked {
     }
 }
 
+/// What a record that waits is kept under, where only its number is said.
+fn waiting_name(key: &str) -> String {
+    key.parse::<u64>().map_or_else(|_| key.to_owned(), |number| format!("{number:020}"))
+}
+
 impl Reading {
+    /// What a key has; of records that wait, which are numbered in each partition from 0 on, what each partition has.
+    ///
+    /// # Errors
+    /// When it has nothing, or cannot be read now.
+    pub(crate) async fn find(&self, store: &Store, key: &str, hop: Hop) -> Result<Vec<Entry>, Refusal> {
+        if store.name != WAITING {
+            return Ok(vec![self.get(store, key, hop).await?]);
+        }
+        let name = waiting_name(key);
+        let mut entries = self.list(store, &Asked::new(Some(name.clone()), Some(MOST))?, hop).await?;
+        entries.retain(|entry| entry.key == name);
+        if entries.is_empty() {
+            let text = format!("{store} has no record `{}` in any partition", key.escape_debug());
+            return Err(Why::Unknown.because(text));
+        }
+        Ok(entries)
+    }
+
     /// The first keys that begin with the prefix, in order over all partitions.
     ///
     /// # Errors
@@ -127,6 +151,14 @@ mod tests {
         let first = merged(Vec::new(), vec![entry("b", 0), entry("d", 0)], 3);
         let both = merged(first, vec![entry("a", 1), entry("c", 1)], 3);
         assert_eq!(both, [entry("a", 1), entry("b", 0), entry("c", 1)]);
+    }
+
+    /// Red when a number finds nothing: records that wait are kept under 20 digits.
+    #[test]
+    fn a_record_that_waits_is_found_by_its_number() {
+        assert_eq!(waiting_name("7"), "00000000000000000007");
+        assert_eq!(waiting_name("00000000000000000007"), "00000000000000000007");
+        assert_eq!(waiting_name("o-7"), "o-7");
     }
 
     /// Red when a list has no bound, or what is no number is passed over.

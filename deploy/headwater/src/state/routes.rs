@@ -95,7 +95,14 @@ async fn ask(
 
 async fn found(reading: &Reading, group: &str, store: &str, key: &str, hop: Hop) -> Answer<Found> {
     let store = reading.known().store(group, store)?;
-    let entry = reading.get(store, key, hop).await?;
+    let mut entries = reading.find(store, key, hop).await?;
+    if entries.len() > 1 {
+        let partitions: Vec<String> = entries.iter().map(|entry| entry.partition.to_string()).collect();
+        let text =
+            format!("partitions {} each have one: say which with `?prefix={key}&partitions=N`", partitions.join(", "));
+        return Err(Why::Wrong.because(text));
+    }
+    let Some(entry) = entries.pop() else { return Err(Why::Unknown.because("there is none")) };
     Ok(Json(Found { group: store.group.clone(), store: store.name.to_owned(), entry }))
 }
 

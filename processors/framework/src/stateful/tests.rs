@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Driver, Event, Failure, Group, Headers, Kind, Metric, OrRetry, Outgoing, Payload, Pipeline, Result, State,
+    Driver, Event, Failure, Group, Headers, Kind, Letter, Metric, OrRetry, Outgoing, Payload, Pipeline, Result, State,
     foreign_id, stateful::KeyedBy, with,
 };
 
@@ -144,6 +144,30 @@ fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     driver.send_record(letter.redriven());
     assert_eq!(driver.state_of::<Spend>("mend", "ann"), Some(Spend { cents: 0, payments: 2 }));
     assert_eq!(driver.records("mend.dlq").iter().filter(|record| record.value.is_none()).count(), 1, "a marker");
+}
+
+/// Issue 11, 23: a letter of a record that failed before it was keyed anew, such as one whose schema nobody knew.
+/// Red when it is settled by the keying, before its step has run; when the step's failure is another letter; or when its
+/// record is keyed anew for ever.
+#[test]
+fn a_letter_that_is_keyed_anew_is_settled_once_its_step_has_run() {
+    fn mend(spend: &mut Spend, paid: Paid) -> Result<()> {
+        if spend.payments == 0 && paid.cents == 0 {
+            return Err(Failure::reject("not yet"));
+        }
+        spend.payments += 1;
+        Ok(())
+    }
+    let mut driver = Driver::new(Pipeline::default().on("mend", mend.keyed_by(|paid: &Paid| paid.customer.clone())));
+    let mut letter = driver.send(paid("o1", "ann", 0)).letters("mend").remove(0);
+    letter.origin = driver.records("events.shop")[0].origin();
+    let of = |letters: Vec<Letter>, redrives| letters.into_iter().find(|letter| letter.redrives == redrives).unwrap();
+    let second = of(driver.send_record(letter.redriven()).letters("mend"), 1);
+    assert_eq!((second.resolved, &second.origin, driver.letters("mend").len()), (false, &letter.origin, 2));
+    let news = of(driver.send(paid("o2", "ann", 1)).send_record(second.redriven()).letters("mend"), 2);
+    assert_eq!((news.resolved, &news.origin, driver.letters("mend").len()), (true, &letter.origin, 3));
+    assert_eq!(driver.state_of::<Spend>("mend", "ann"), Some(Spend { cents: 0, payments: 2 }));
+    assert_eq!(driver.records("mend.mend.repartition").len(), 4);
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

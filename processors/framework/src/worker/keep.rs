@@ -17,7 +17,7 @@ use crate::{
     headers, ids,
     input::Delivery,
     metrics::Metric,
-    owned::Owned,
+    owned::{Owned, Role},
     processor::ProcessError,
     record::{Outgoing, Position},
     spans::Message,
@@ -64,7 +64,9 @@ impl Step {
         };
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
-        let arrived = step.processor.is_co_partitioned() || **origin == *ways.repartition;
+        // One that was sent back keeps the origin of its letter, which may lie before the way to the step.
+        let is_there = matches!(job.role, Role::Repartition | Role::Waiting) || **origin == *ways.repartition;
+        let arrived = step.processor.is_co_partitioned() || is_there;
         let input = if arrived { Self::input_of(job, (step, ways), states) } else { None };
         if input.as_ref().is_some_and(|input| states.has(step.processor.store(), job.partition.partition, input)) {
             // The news of a letter that was sent back may have been lost.
@@ -141,6 +143,10 @@ impl Step {
         let mut headers = headers::moved(&job.record, meta, trace);
         if let Some(replays) = states.replays() {
             delivered::say_input(&job.record, &replays.topic_id(&job.record.topic), &mut headers);
+        }
+        if job.role == Role::Redrive {
+            // Its letter is settled, or comes back, once the step has run.
+            self.delivered(job).keyed_anew(&job.record, &self.group.id, &mut headers);
         }
         let value = job.record.value.clone();
         let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };

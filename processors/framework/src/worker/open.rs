@@ -72,7 +72,7 @@ impl Step {
     }
 
     pub(super) fn trust(&self, role: Role) -> Trust<'_> {
-        if matches!(role, Role::Input | Role::Repartition) { Trust::Nobody } else { Trust::Group(&self.group.id) }
+        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
     }
 
     /// By the topic where the record first stood.

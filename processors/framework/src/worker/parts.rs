@@ -1,7 +1,7 @@
 //! What a worker is made of, and how it is put together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -47,7 +47,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// Records read ahead of those, at most, but for the last batch.
     pub prefetch: usize,
-    /// Bytes of all those and of what they publish: nothing more is read or begun while there are as many.
+    /// Bytes of all those and of what they publish: nothing more is read or begun while there are as many. Partitions that
+    /// stand still have half of them at most; what is more they let go of, and read it again later.
     pub in_flight_bytes: usize,
     /// How long one attempt may take.
     pub time_limit: Duration,
@@ -176,7 +177,7 @@ impl Worker {
                 Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
                 _ => None,
             },
-            together: together(&group, &settings, &catalogue),
+            together: group.co_partitioned(settings.order, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,
             catalogue,
@@ -257,22 +258,6 @@ fn states(
 
 fn without_stores(group: &ConsumerGroup) -> WorkerError {
     WorkerError::Halted { group: group.id.clone(), why: "it keeps state and was given no stores".to_owned() }
-}
-
-/// The topics of a group that keeps state which go by number: those that it owns and reads, and those whose records keep
-/// their places.
-fn together(group: &ConsumerGroup, settings: &Settings, catalogue: &Catalogue) -> Vec<String> {
-    if group.stores(settings.order).is_empty() {
-        return Vec::new();
-    }
-    let inputs: BTreeSet<String> = match &group.work {
-        Work::Keep(steps) => {
-            let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
-            as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect()
-        }
-        _ => group.subscription.topics.iter().cloned().collect(),
-    };
-    group.own_topics.iter().cloned().chain(inputs).collect()
 }
 
 /// Waits until every store answers.

@@ -37,7 +37,7 @@ use crate::{
 use super::{
     circuits::{Circuits, Ended, Leave},
     failures::Failures,
-    job::{Effects, Job, Outcome, Seen},
+    job::{Effects, Fate, Job, Outcome, Seen},
     keep::Ways,
     open::{Opened, no_row},
     states::States,
@@ -352,6 +352,7 @@ impl Step {
     pub(super) fn done(&self, job: &Job, mut effects: Effects, seen: &Seen) -> Outcome {
         effects.event_time = seen.meta.as_ref().map(|meta| meta.time);
         if job.role != Role::Input
+            && !matches!(effects.fate, Fate::KeyedAnew)
             && let Some((marker, span)) = self.failures.marker(&job.record, &self.delivered(job), seen)
         {
             effects.marker = Some(Box::new(marker));
