@@ -43,6 +43,7 @@ mod changelog;
 mod committed;
 
 mod compaction;
+mod counting;
 mod groups;
 mod topology;
 
@@ -54,7 +55,8 @@ pub use batch::{BatchError, BatchErrors};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use committed::stable_offsets;
 pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
-pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
+pub use counting::{Stretch, count_records};
+pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
 pub use in_order::InOrder;
 pub use membership::Membership;
 pub use producer::{Producer, Undelivered};

@@ -16,6 +16,7 @@ mod dev;
 mod dlq;
 mod flood;
 mod keyed;
+mod lag;
 mod letters;
 mod load;
 mod offsets;

@@ -41,6 +41,9 @@ pub(crate) struct Partition {
     /// How long the present step has been tried.
     pub(crate) since: Instant,
     open: Vec<Record>,
+    /// Where the log was seen to end, and how far the engine knows it; -1 before.
+    end: i64,
+    told: i64,
 }
 
 /// Whether a record may be handed on.
@@ -56,14 +59,35 @@ pub(crate) enum Verdict {
 
 impl Partition {
     fn new(now: Instant) -> Self {
-        Self { life: Life::Waiting, paused: false, flowing: false, not_before: now, since: now, open: Vec::new() }
+        let (life, open) = (Life::Waiting, Vec::new());
+        Self { life, paused: false, flowing: false, not_before: now, since: now, open, end: -1, told: -1 }
     }
 
     /// Starts over; what was read and not handed on is dropped.
     pub(crate) fn begin(&mut self, from: From, start: u64, now: Instant) {
         self.life = Life::Beginning { from, start };
         self.open.clear();
+        (self.end, self.told) = (-1, -1);
         self.step(now);
+    }
+
+    /// Everything before this offset has come, be it records or markers of transactions.
+    pub(crate) fn ends(&mut self, offset: i64) {
+        self.end = offset;
+    }
+
+    /// What was kept since the last time, and how far the log has been read with it; `None` where neither is news.
+    fn seal(&mut self) -> Option<(u64, Vec<Record>, i64)> {
+        let Life::Delivering { start, next } = self.life else {
+            self.open.clear();
+            return None;
+        };
+        let ended = self.end > self.told && self.end >= next;
+        if self.open.is_empty() && !ended {
+            return None;
+        }
+        self.told = next.max(self.end);
+        Some((start, std::mem::take(&mut self.open), self.told))
     }
 
     /// Whether the engine wants records of it now.
@@ -149,11 +173,9 @@ impl Partitions {
         self.0
             .iter_mut()
             .flat_map(|(topic, partitions)| partitions.iter_mut().map(move |(number, p)| (topic, *number, p)))
-            .filter(|(_, _, partition)| !partition.open.is_empty())
             .filter_map(|(topic, number, partition)| {
-                let records = std::mem::take(&mut partition.open);
-                let Life::Delivering { start, .. } = partition.life else { return None };
-                Some(Batch { partition: TopicPartition::new(Arc::clone(topic), number), start, records })
+                let (start, records, next) = partition.seal()?;
+                Some(Batch { partition: TopicPartition::new(Arc::clone(topic), number), start, records, next })
             })
             .collect()
     }
@@ -223,6 +245,24 @@ mod tests {
     #[test]
     fn an_offset_that_goes_back_is_another_topic() {
         assert_eq!(delivering(10).accept(3, || None), Verdict::Backwards { expected: 10 });
+    }
+
+    /// Red when the engine is not told of an end that no record shows, is told it twice, or of one that lies before a record.
+    #[test]
+    fn how_far_the_log_was_read_is_told_once() {
+        let mut partition = delivering(10);
+        assert_eq!(partition.seal(), None);
+        partition.ends(10);
+        assert_eq!(partition.seal(), Some((7, Vec::new(), 10)), "nothing has come yet");
+        partition.ends(10);
+        assert_eq!(partition.seal(), None);
+        partition.ends(13);
+        assert_eq!(partition.seal(), Some((7, Vec::new(), 13)), "markers alone");
+        assert_eq!(partition.accept(20, || None), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.seal(), None, "the end of before");
+        partition.begin(From::Offset(13), 8, Instant::now());
+        partition.ends(13);
+        assert_eq!(partition.seal(), None, "it has not begun");
     }
 
     /// Red when a partition delivers before the engine said where to begin, or keeps what an earlier start left.

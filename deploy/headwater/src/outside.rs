@@ -16,7 +16,7 @@ use crate::{config::Problems, program::App};
 /// start.
 #[derive(Clone)]
 pub(crate) struct Outside {
-    kafka: KafkaConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) cluster: Cluster,
     pub(crate) registry: Arc<Registry>,
     pub(crate) schemas: Arc<SchemaCache>,

@@ -7,6 +7,7 @@ mod circuits;
 mod halves;
 mod hops;
 mod letters;
+mod places;
 mod rebalance;
 mod redrive;
 mod retries;
