@@ -19,7 +19,10 @@
 mod config;
 mod source;
 
+mod believed;
 mod commits;
+mod doubts;
+mod fenced;
 mod flow;
 mod health;
 mod matching;
@@ -41,6 +44,7 @@ mod transactions;
 
 mod changelog;
 mod committed;
+mod one;
 
 mod compaction;
 mod counting;
@@ -54,11 +58,13 @@ pub use ack_producer::{AckProducer, Place, Taken};
 pub use batch::{BatchError, BatchErrors};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use committed::stable_offsets;
-pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
+pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
 pub use counting::{Stretch, count_records};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
+pub use headwater::HEADER_ROOM;
 pub use in_order::InOrder;
 pub use membership::Membership;
+pub use one::record_at;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::verdict;

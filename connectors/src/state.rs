@@ -30,7 +30,7 @@ mod folder;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -65,6 +65,8 @@ pub struct LocalStore(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
+    /// The ids of topics whose records come.
+    topics: RwLock<HashMap<String, Arc<str>>>,
     /// The thread ends when this is gone.
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -148,7 +150,7 @@ impl LocalStore {
             .name("state-flush".to_owned())
             .spawn(move || flush::run(&flushed, &stopped))
             .map_err(|error| LocalError::disk("open", dir, format!("no thread can be started: {error}")))?;
-        Ok(Self(Arc::new(Handle { shared, stop: Some(stop), thread: Some(thread) })))
+        Ok(Self(Arc::new(Handle { shared, topics: RwLock::default(), stop: Some(stop), thread: Some(thread) })))
     }
 
     fn shared(&self) -> &Shared {
@@ -207,17 +209,30 @@ impl LocalStore {
         part.map_or_else(Inputs::default, |part| part.checkpoint.inputs.clone())
     }
 
-    /// Forgets inputs of topics that were created anew, of every open partition: their offsets have begun again.
-    pub fn retain_inputs(&self, ids: &BTreeMap<String, String>) {
+    /// The same of every open partition, by store and number.
+    pub fn all_inputs(&self) -> Vec<(Arc<str>, i32, Inputs)> {
+        let cache = lock(&self.shared().cache);
+        let of = |id| cache.part(id).map(|p| (Arc::clone(&p.store), p.partition, p.checkpoint.inputs.clone()));
+        cache.open_ids().into_iter().filter_map(of).collect()
+    }
+
+    /// Notes how far inputs have come, where the changelog says so in other words.
+    pub fn note_inputs(&self, store: &str, partition: i32, inputs: Inputs) {
         let mut cache = lock(&self.shared().cache);
-        for id in cache.open_ids() {
-            let Some(part) = cache.part_mut(id) else { continue };
-            let mut inputs = part.checkpoint.inputs.clone();
-            inputs.retain(ids);
-            if inputs != part.checkpoint.inputs {
-                part.pass(inputs);
-            }
+        let id = cache.id(store, partition);
+        if let Some(part) = id.and_then(|id| cache.part_mut(id)).filter(|part| part.checkpoint.inputs != inputs) {
+            part.pass(inputs);
         }
+    }
+
+    /// Notes the ids of topics whose partitions are taken.
+    pub fn note_topics(&self, ids: &BTreeMap<String, String>) {
+        write(&self.0.topics).extend(ids.iter().map(|(topic, id)| (topic.clone(), Arc::from(id.as_str()))));
+    }
+
+    /// The id of a topic, as it was noted last; empty where it was not.
+    pub fn topic_id(&self, topic: &str) -> Arc<str> {
+        read(&self.0.topics).get(topic).cloned().unwrap_or_default()
     }
 
     /// Begins to restore a partition from its changelog, or to catch up with it: read that from

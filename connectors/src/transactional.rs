@@ -75,7 +75,8 @@ impl Transactional {
     async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
         let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
         settled.map_err(|error| match error {
-            TransactionError::Taken(why) | TransactionError::Fatal(why) => CommitError::Fatal(why),
+            TransactionError::Fatal(why) => CommitError::Fatal(why),
+            TransactionError::Taken(why) => CommitError::Failed(why),
             other => CommitError::Outage(other.to_string()),
         })?;
         self.unsettled = false;
@@ -98,7 +99,7 @@ impl Transactional {
         let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         match self.transactions.commit(&records, &offsets, &self.membership).await {
             Ok(sent) => {
-                if let Some(kept) = &self.kept {
+                if let Some(kept) = &mut self.kept {
                     kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
                 }
                 self.trim.passed(&self.owned, &offsets, self.clock.elapsed());
@@ -114,7 +115,9 @@ impl Transactional {
                 self.unsettled = true;
                 Err(CommitError::Unsettled(why))
             }
-            Err(TransactionError::Taken(why) | TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
+            // Of two processes with one name the group itself finds out which came later.
+            Err(TransactionError::Taken(why)) => Err(CommitError::Failed(why)),
+            Err(TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
         }
     }
 }

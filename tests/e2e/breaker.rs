@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use headwater_tests::{Foreign, Gate, Payments, Process, Space, eventually, full};
+use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -162,12 +163,48 @@ async fn outage(name: &str, order: &str) -> String {
     seen
 }
 
+/// A warehouse that fails the first two calls of every twentieth order and is otherwise well, and a worker that is away for
+/// eight seconds (fifteen with `HEADWATER_TESTS=full`): what failed before and meanwhile is due together and fails together,
+/// and the circuit stays closed; a real outage then opens it at once. Red when retries are weighed with first calls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_that_are_due_together_after_a_pause_do_not_open_the_circuit() {
+    let (away, after) = if full() { (15, 60) } else { (8, 12) };
+    let (stack, space) = own_warehouse("crowd").await;
+    let ladder = "[groups.fulfil-order]\nretry = [\"1s\", \"2s\", \"4s\", \"8s\"]\n";
+    let mut scene = Scene::start(&space, &format!("{LOG}{ladder}"), &["fulfil-order", "orders-log"], &[]).await;
+    faults(&space, Some(json!({ "status": 503, "first": 2, "ratio": 0.05 }))).await;
+    let mut sent = 0;
+    flow_of(u32::MAX, &scene, &mut sent, 3, async || ()).await;
+    scene.process.signal(Signal::STOP);
+    flow_of(u32::MAX, &scene, &mut sent, away, async || ()).await;
+    scene.process.signal(Signal::CONT);
+    flow_of(u32::MAX, &scene, &mut sent, after, async || ()).await;
+    eventually("all are fulfilled", SOON, async || scene.fulfilled().await == i64::from(sent)).await;
+    assert!(!scene.process.log().contains("the circuit is open"), "{}", scene.process.log());
+    let calls = scene.reservations().await.1;
+    assert!(calls > u64::from(sent), "{calls} calls: some orders failed at first");
+    faults(&space, Some(json!({ "status": 503 }))).await;
+    flow_of(u32::MAX, &scene, &mut sent, 1, async || ()).await;
+    eventually("an outage opens it", SOON, async || scene.circuit().await == OPEN).await;
+    faults(&space, None).await;
+    eventually("all are fulfilled", SOON, async || scene.fulfilled().await == i64::from(sent)).await;
+    eventually("the circuit is closed", SOON, async || scene.circuit().await == CLOSED).await;
+    assert_eq!((scene.reservations().await.0, scene.dead("fulfil-order")), (sent as usize, 0));
+    assert!(scene.process.stop().await.success(), "{}", scene.process.log());
+    stack.stop().await.expect("stopped");
+}
+
 /// Sends payments of twenty orders at the rate for so many seconds; their cents count up. Looks on each second.
-async fn flow(scene: &Scene, sent: &mut u32, seconds: u32, mut look: impl AsyncFnMut()) {
+async fn flow(scene: &Scene, sent: &mut u32, seconds: u32, look: impl AsyncFnMut()) {
+    flow_of(20, scene, sent, seconds, look).await;
+}
+
+/// The same of so many orders.
+async fn flow_of(orders: u32, scene: &Scene, sent: &mut u32, seconds: u32, mut look: impl AsyncFnMut()) {
     let begin = Instant::now();
     for second in 1..=seconds {
         for _ in 0..RATE {
-            scene.pay(&format!("{}-{}", scene.space.name, *sent % 20), i64::from(*sent));
+            scene.pay(&format!("{}-{}", scene.space.name, *sent % orders), i64::from(*sent));
             *sent += 1;
         }
         scene.foreign.flush();

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_tests::{Foreign, Process, Seen, Space, eventually, full};
+use headwater_tests::{Foreign, Process, Seen, Space, eventually, full, patience};
 use serde_json::json;
 
 use crate::{
@@ -45,7 +45,7 @@ async fn grows(what: &str, target: i64, mut count: impl AsyncFnMut() -> i64) {
         if now > most {
             (most, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < STUCK, "stuck at {now} of {target}: {what}");
+        assert!(since.elapsed() < patience(STUCK), "stuck at {now} of {target}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use headwater_tests::eventually;
+use headwater_tests::{eventually, patience};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -43,7 +43,8 @@ fn left_over(folder: &Path) -> Vec<String> {
 async fn the_demo_prints_what_became_of_its_events_and_ends() {
     let folder = folder("demo");
     let demo = dev(&folder, &["--demo"]).wait_with_output();
-    let output = tokio::time::timeout(Duration::from_mins(3), demo).await.expect("the demo ends").expect("output");
+    let output =
+        tokio::time::timeout(patience(Duration::from_mins(3)), demo).await.expect("the demo ends").expect("output");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     for part in ["KAFKA_BOOTSTRAP", "payment.completed", "order.fulfilled", "receipt.requested", "orders", "receipts"] {
@@ -87,8 +88,10 @@ async fn a_signal_in_the_middle_of_starting_leaves_nothing_behind() {
         }
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it runs");
         kill_process(pid, signal).expect("sent");
-        let status =
-            tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("it ends").expect("status");
+        let status = tokio::time::timeout(patience(Duration::from_secs(30)), child.wait())
+            .await
+            .expect("it ends")
+            .expect("status");
         assert!(status.success(), "after {delay} ms: {status}");
         // The broker's folder is made ready by another program first, which takes a second.
         assert!(delay > 300 || !broker(), "the broker was started after the signal");

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_tests::{Process, eventually};
+use headwater_tests::{Process, eventually, patience};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -47,7 +47,7 @@ async fn all_of(shop: &Shop, at: &str, instances: usize) -> Vec<Json> {
             return entries;
         }
         assert!(status == 200 || (status == 503 && body["error"].is_string()), "{status} {body}");
-        assert!(began.elapsed() < SOON, "not all totals are listed: {status} {body}");
+        assert!(began.elapsed() < patience(SOON), "not all totals are listed: {status} {body}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -187,7 +187,7 @@ async fn a_lost_owner_leaves_no_gap() {
         if status == 200 {
             break body["entries"].as_array().expect("entries").clone();
         }
-        assert!(status == 503 && body["error"].is_string() && began.elapsed() < SOON, "{status} {body}");
+        assert!(status == 503 && body["error"].is_string() && began.elapsed() < patience(SOON), "{status} {body}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let values = |entries: &[Json]| entries.iter().map(|e| (e["key"].clone(), e["value"].clone())).collect::<Vec<_>>();

@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::space::Space;
+use crate::{eventually::patience, space::Space};
 
 /// A foreign producer and consumer.
 pub struct Foreign {
@@ -199,7 +199,7 @@ impl Foreign {
         consumer.assign(&list).expect("assigned");
         let (mut seen, begin) = (Vec::new(), Instant::now());
         while !open.is_empty() {
-            assert!(begin.elapsed() < Duration::from_mins(2), "{topic} cannot be read to its end");
+            assert!(begin.elapsed() < patience(Duration::from_mins(2)), "{topic} cannot be read to its end");
             let message = match consumer.poll(Duration::from_millis(100)) {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);

@@ -18,7 +18,7 @@ mod proxy;
 mod eventually;
 
 pub use engine::{Engine, Group};
-pub use eventually::{eventually, full};
+pub use eventually::{eventually, full, patience};
 pub use foreign::{Foreign, Payments, Raw, Seen, register};
 pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};

@@ -15,6 +15,8 @@ use prost::Message as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{Request, Response, Status};
 
+use crate::eventually::patience;
+
 mod span;
 mod trace;
 
@@ -123,7 +125,7 @@ impl Otlp {
             if holds(&trace) {
                 return trace;
             }
-            assert!(begin.elapsed() < limit, "after {limit:?} this does not hold: {what}\n{trace}");
+            assert!(begin.elapsed() < patience(limit), "after {limit:?} this does not hold: {what}\n{trace}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

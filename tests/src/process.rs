@@ -10,7 +10,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{eventually::eventually, space::Space};
+use crate::{
+    eventually::{eventually, patience},
+    space::Space,
+};
 
 /// A running `headwater`.
 pub struct Process {
@@ -70,7 +73,7 @@ impl Process {
         // A program that ends early closes its input.
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = tokio::time::timeout(Duration::from_mins(2), child.wait_with_output()).await;
+        let output = tokio::time::timeout(patience(Duration::from_mins(2)), child.wait_with_output()).await;
         let output = output.expect("the program ends").expect("its output");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
@@ -125,13 +128,21 @@ impl Process {
         kill_process(pid, signal).expect("the signal is sent");
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Panics
+    /// When nobody knows.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
+    }
+
     /// Asks it to stop and waits for that.
     ///
     /// # Panics
     /// When it has not stopped after a minute.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(Duration::from_mins(1), self.child.wait()).await;
+        let ended = tokio::time::timeout(patience(Duration::from_mins(1)), self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("did not stop; its log is {}", self.log.display())).expect("its status")
     }
 }

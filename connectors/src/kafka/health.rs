@@ -19,7 +19,10 @@ impl Member {
     /// The client reports an error; most pass by themselves.
     pub(crate) fn trouble(&mut self, consumer: &GroupConsumer, error: &ClientError, reason: &str) {
         if let Some((code, fatal)) = consumer.client().fatal_error() {
-            return self.fail(self.fatal(code, &fatal));
+            return match code {
+                Code::FencedInstanceId => self.fenced(),
+                _ => self.fail(format!("the kafka consumer of group {} failed for good: {fatal}", self.source.group)),
+            };
         }
         let group = &self.source.group;
         match error.rdkafka_error_code() {
@@ -33,17 +36,6 @@ impl Member {
                 tracing::warn!(group, reason, "a subscribed topic does not exist: run `headwater topology apply`");
             }
             _ => tracing::warn!(group, %error, reason, "the kafka consumer has trouble"),
-        }
-    }
-
-    fn fatal(&self, code: Code, reason: &str) -> String {
-        let group = &self.source.group;
-        let instance = self.source.instance.as_deref().unwrap_or_default();
-        match code {
-            Code::FencedInstanceId => format!(
-                "another process runs group {group} as instance {instance}: stop it, or give this one an `instance` of its own"
-            ),
-            _ => format!("the kafka consumer of group {group} failed for good: {reason}: restart the program"),
         }
     }
 

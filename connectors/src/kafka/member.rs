@@ -17,6 +17,8 @@ use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
+    doubts::TopicIds,
+    fenced::Fenced,
     membership::Membership,
     native::{CommitQueue, fetch::FetchQueue},
     partition::Partitions,
@@ -38,6 +40,7 @@ pub(crate) struct Member {
     pub(crate) source: SourceConfig,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) partitions: Partitions,
+    pub(crate) ids: TopicIds,
     pub(crate) commits: Commits,
     /// The consumer is being closed: rebalances are nobody's business any more.
     pub(crate) leaving: bool,
@@ -52,6 +55,10 @@ pub(crate) struct Member {
     pub(crate) round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
+    /// When the group first gave us our part.
+    pub(crate) joined: Option<Instant>,
+    /// Another has our name in the group.
+    pub(crate) fenced: Option<Fenced>,
     end: Option<End>,
 }
 
@@ -120,6 +127,7 @@ fn leave(consumer: Arc<GroupConsumer>, context: &GroupContext, end: &End) {
     }
     // They may not outlive the consumer.
     (context.member().fetches, context.member().answers) = (None, None);
+    context.member().ids.end();
     let group = context.member().source.group.clone();
     close(consumer, &group);
 }
@@ -150,6 +158,7 @@ impl Member {
             source,
             mailbox,
             partitions: Partitions::default(),
+            ids: TopicIds::default(),
             leaving: false,
             outlets,
             fetches: None,
@@ -159,6 +168,8 @@ impl Member {
             round: Round::default(),
             up: None,
             probe_at: now,
+            joined: None,
+            fenced: None,
             end: None,
         }
     }
@@ -176,9 +187,11 @@ impl Member {
         // Before places are looked up: what librdkafka holds of an earlier start is outdated by it.
         self.halt_unwanted(consumer);
         self.begin_all(consumer);
+        self.settle_doubts(consumer);
         self.set_off_wanted(consumer);
         self.commit(consumer);
         self.probe(consumer);
+        self.judge(consumer);
         self.end.clone()
     }
 

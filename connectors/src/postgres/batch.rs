@@ -1,7 +1,11 @@
-//! What a unit's rows come down to: of each key one change, the last, in the keys' order.
+//! What a unit's rows come down to: of each key the last change, in the keys' order.
+//!
+//! Which change is the last, only the stored row tells: "may replace" is no order. A row that is stored may yield to the
+//! first of two changes and not to the second, which yet replaces the first. So a change is left out only where a later
+//! one has its effect whatever is stored, as almost always where a key's changes come from one partition. The others of a
+//! key are written one after the other, in rounds, as if each had come alone.
 
 use std::{
-    cmp::Ordering,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -24,12 +28,19 @@ const MAX_KEY_BYTES: usize = 2_600;
 /// The changes of a unit.
 #[derive(Debug, Default)]
 pub(super) struct Batch<'a> {
+    /// To be written one after the other; most often there is one.
+    pub(super) rounds: Vec<Round<'a>>,
+    /// Changes that a later one of the same key makes void, whatever is stored.
+    pub(super) superseded: u64,
+}
+
+/// Changes of different keys, in the keys' order.
+#[derive(Debug, Default)]
+pub(super) struct Round<'a> {
     /// Rows to write.
     pub(super) writes: Vec<Write<'a>>,
     /// Rows to delete, by key.
     pub(super) deletes: Vec<Delete<'a>>,
-    /// Changes that a later one of the same key makes void.
-    pub(super) superseded: u64,
 }
 
 /// One row to write.
@@ -71,39 +82,60 @@ impl<'a> Batch<'a> {
                 false => Ok(batch),
             };
         };
-        let mut returned: HashSet<(&TopicPartition, i64)> = HashSet::new();
-        let mut last: HashMap<Vec<u8>, Change<'a>> = HashMap::new();
-        for &row in rows {
-            let change = Change::of(row, layouts)?;
-            if sink.mode == Mode::Insert {
-                match change {
-                    Change::Write(write) if write.returned && !returned.insert(write.origin()) => {
-                        batch.superseded += 1;
-                    }
-                    Change::Write(write) => batch.writes.push(write),
-                    Change::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
-                }
-                continue;
-            }
-            let key = change.key(sink, table)?;
-            if let Some(earlier) = last.get(&key) {
-                batch.superseded += 1;
-                if !applies_over(change.meta(), earlier.meta()) {
-                    continue;
-                }
-            }
-            last.insert(key, change);
-        }
-        let mut changes: Vec<_> = last.into_iter().collect();
-        // Everybody locks rows in the same order.
-        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (_, change) in changes {
-            match change {
-                Change::Write(write) => batch.writes.push(write),
-                Change::Delete(delete) => batch.deletes.push(delete),
-            }
+        let changes = rows.iter().map(|row| Change::of(row, layouts));
+        match sink.mode {
+            Mode::Insert => batch.insert(changes)?,
+            Mode::Upsert => batch.upsert(changes, sink, table)?,
         }
         Ok(batch)
+    }
+
+    /// Every row; of those that were sent back and first stood at one place, one.
+    fn insert(
+        &mut self,
+        changes: impl Iterator<Item = Result<Change<'a>, PostgresError>>,
+    ) -> Result<(), PostgresError> {
+        let mut returned: HashSet<(&TopicPartition, i64)> = HashSet::new();
+        for change in changes {
+            match change? {
+                Change::Write(write) if write.returned && !returned.insert(write.origin()) => self.superseded += 1,
+                write @ Change::Write(_) => self.add(0, write),
+                Change::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Of each key what makes a difference.
+    fn upsert(
+        &mut self,
+        changes: impl Iterator<Item = Result<Change<'a>, PostgresError>>,
+        sink: &Sink,
+        table: &Table,
+    ) -> Result<(), PostgresError> {
+        let keyed = changes.map(|change| change.and_then(|change| Ok((change.key(sink, table)?, change))));
+        let mut keyed = keyed.collect::<Result<Vec<_>, _>>()?;
+        // Everybody locks rows in the same order; those of one key stay in the order in which they came.
+        keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut keyed = keyed.into_iter().peekable();
+        let mut of_key = Vec::new();
+        while let Some((key, change)) = keyed.next() {
+            self.superseded += change.follow(&mut of_key);
+            if keyed.peek().is_none_or(|(next, _)| *next != key) {
+                of_key.drain(..).enumerate().for_each(|(round, change)| self.add(round, change));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, round: usize, change: Change<'a>) {
+        if self.rounds.len() <= round {
+            self.rounds.resize_with(round + 1, Round::default);
+        }
+        match change {
+            Change::Write(write) => self.rounds[round].writes.push(write),
+            Change::Delete(delete) => self.rounds[round].deletes.push(delete),
+        }
     }
 }
 
@@ -122,6 +154,42 @@ impl<'a> Change<'a> {
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
         let returned = meta.origin.partition != row.record.place();
         Ok(Self::Write(Write { meta, returned, layout, fields }))
+    }
+
+    /// Appends the change to those of its key, leaves out what it makes void, and says how many those are.
+    ///
+    /// One is void when this one replaces whatever that one would replace, that one itself, and all in between: then
+    /// this one is what is left, be the other written or not.
+    fn follow(self, earlier: &mut Vec<Self>) -> u64 {
+        let mut void = 0;
+        for i in (0..earlier.len()).rev() {
+            if !self.covers(&earlier[i]) {
+                break;
+            }
+            if self.outdoes(&earlier[i]) {
+                earlier.remove(i);
+                void += 1;
+            }
+        }
+        earlier.push(self);
+        void
+    }
+
+    /// Whether nothing is left of `earlier` once this one is written over it.
+    fn covers(&self, earlier: &Self) -> bool {
+        let all_columns = match (self, earlier) {
+            (Self::Delete(_), _) => true,
+            (Self::Write(new), Self::Write(old)) => new.has_columns_of(old),
+            // The columns that this one does not have are null only in a row that is new.
+            (Self::Write(_), Self::Delete(_)) => false,
+        };
+        all_columns && applies_over(self.meta(), earlier.meta())
+    }
+
+    /// Whether this one applies over any stored row that `earlier` applies over.
+    fn outdoes(&self, earlier: &Self) -> bool {
+        let (new, old) = (self.meta(), earlier.meta());
+        new.origin.partition == old.origin.partition && new.origin.offset > old.origin.offset && new.time >= old.time
     }
 
     fn meta(&self) -> &'a Meta {
@@ -168,6 +236,11 @@ impl<'a> Write<'a> {
         (&self.meta.origin.partition, self.meta.origin.offset)
     }
 
+    fn has_columns_of(&self, other: &Self) -> bool {
+        let (own, others) = (&self.layout.column_set, &other.layout.column_set);
+        self.layout.id == other.layout.id || others.iter().all(|column| own.binary_search(column).is_ok())
+    }
+
     /// The value of the field at `position` of the row's own layout.
     pub(super) fn value(&self, position: usize) -> Result<&'a Value, &'static str> {
         let name = &self.layout.fields[position].name;
@@ -187,7 +260,7 @@ impl<'a> Write<'a> {
 /// Whether `new` may replace `old`, wherever each stands: DESIGN's guard, the same as in the statements.
 fn applies_over(new: &Meta, old: &Meta) -> bool {
     if new.origin.partition == old.origin.partition {
-        new.origin.offset.cmp(&old.origin.offset) == Ordering::Greater
+        old.origin.offset < new.origin.offset
     } else {
         old.time <= new.time
     }

@@ -6,9 +6,10 @@ use headwater::{Meta, Mode, Sink};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::Query};
 
 use super::{
-    batch::{Batch, Delete, Write},
+    batch::{Batch, Delete, Round, Write},
     encode::Array,
     error::PostgresError,
+    refusal::WriteError,
     sql::{TableName, quote},
     table::{OWN_COLUMNS, Table, key_columns},
 };
@@ -21,6 +22,14 @@ pub(super) struct Done {
     pub(super) deleted: u64,
 }
 
+impl Done {
+    pub(super) fn add(&mut self, more: Self) {
+        self.written += more.written;
+        self.superseded += more.superseded;
+        self.deleted += more.deleted;
+    }
+}
+
 /// Runs a batch's statements in the caller's transaction.
 pub(super) async fn run(
     conn: &mut PgConnection,
@@ -28,13 +37,27 @@ pub(super) async fn run(
     name: &TableName,
     table: Option<&Table>,
     batch: &Batch<'_>,
-) -> Result<Done, PostgresError> {
+) -> Result<Done, WriteError> {
     let mut done = Done { superseded: batch.superseded, ..Done::default() };
     let Some(table) = table else { return Ok(done) };
+    for round in &batch.rounds {
+        run_round(conn, sink, name, table, round, &mut done).await?;
+    }
+    Ok(done)
+}
+
+async fn run_round(
+    conn: &mut PgConnection,
+    sink: &Sink,
+    name: &TableName,
+    table: &Table,
+    round: &Round<'_>,
+    done: &mut Done,
+) -> Result<(), PostgresError> {
     // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's rows
     // that were sent back come last: they must see the others.
     let mut groups: BTreeMap<(bool, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
-    for write in &batch.writes {
+    for write in &round.writes {
         let once = sink.mode == Mode::Insert && write.returned;
         groups.entry((once, &write.layout.column_set)).or_default().push(write);
     }
@@ -45,14 +68,14 @@ pub(super) async fn run(
         done.written += written;
         done.superseded += (rows.len() as u64).saturating_sub(written);
     }
-    if !batch.deletes.is_empty() {
-        let (sql, arrays) = delete(sink, name, table, &batch.deletes)?;
+    if !round.deletes.is_empty() {
+        let (sql, arrays) = delete(sink, name, table, &round.deletes)?;
         let found: (i64, i64) = take_row(bind(sql, arrays)?.fetch_one(conn).await?)?;
         let (there, deleted) = (u64::try_from(found.0).unwrap_or(0), u64::try_from(found.1).unwrap_or(0));
         done.deleted += deleted;
         done.superseded += there.saturating_sub(deleted);
     }
-    Ok(done)
+    Ok(())
 }
 
 /// One insert: rows with the same columns.
@@ -208,7 +231,7 @@ fn own_value(array: &mut Array, column: &str, meta: &Meta) -> Result<(), &'stati
 pub(super) fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgArguments>, PostgresError> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for array in arrays {
-        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("a batch cannot be sent: {e}")))?;
+        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("it cannot be sent: {e}")))?;
     }
     Ok(query)
 }

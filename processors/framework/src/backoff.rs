@@ -10,6 +10,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// The first pause where nobody says otherwise.
+    pub const FIRST: Duration = Duration::from_millis(500);
+    /// The longest pause where nobody says otherwise: whoever was waited for is noticed so soon after it is back.
+    pub const LONGEST: Duration = Duration::from_secs(5);
+
     /// From `first`, above zero, doubling up to `max`, not below `first`.
     pub fn try_new(first: Duration, max: Duration) -> Result<Self, String> {
         if first.is_zero() || max < first {
@@ -28,9 +33,9 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// From half a second to half a minute.
+    /// From [`Backoff::FIRST`] to [`Backoff::LONGEST`].
     fn default() -> Self {
-        Self { first: Duration::from_millis(500), max: Duration::from_secs(30) }
+        Self { first: Self::FIRST, max: Self::LONGEST }
     }
 }
 

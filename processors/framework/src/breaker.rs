@@ -1,7 +1,13 @@
 //! The circuit breaker: whether a dependency may be called, judged by how its latest calls ended.
 //!
 //! The core is a plain state machine: it reads no clock, waits for nothing and holds no lock. [`Breaker`] shares it
-//! between the calls of one dependency. Three promises hold whatever the calls do:
+//! between the calls of one dependency.
+//!
+//! First calls and retries are weighed apart. What has failed before mostly fails again, whoever is well, and retries come
+//! in crowds: after a pause, an outage or a redrive all that were due meanwhile come at once. So first calls alone open
+//! a circuit, as long as there are any; retries open it only once no first call has succeeded for half a second.
+//!
+//! Three promises hold whatever the calls do:
 //!
 //! - A closed circuit refuses nobody.
 //! - At most [`BreakerSettings::probes`] probes are under way at once, a probe that an earlier half-open time let
@@ -26,6 +32,8 @@ use window::{Outcome, Results, Tally};
 
 /// How soon a call that found every probe taken may ask again.
 const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// So long after a first call has succeeded, or the circuit has closed, retries that fail are their own fault.
+const VOUCHED: Duration = Duration::from_millis(500);
 /// Transitions that nobody has taken yet; older ones are dropped.
 const TRANSITIONS_KEPT: usize = 16;
 
@@ -39,6 +47,15 @@ pub struct Breaker(Arc<Shared>);
 struct Shared {
     name: String,
     core: Mutex<Core>,
+}
+
+/// Whether a call is made for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Try {
+    /// The first call of a record: a fair sample of how the dependency is.
+    First,
+    /// A call that has failed before.
+    Again,
 }
 
 /// The answer to a call that wants through.
@@ -137,8 +154,8 @@ impl Breaker {
     }
 
     /// Asks whether a call may go now.
-    pub fn admit(&self, now: Duration) -> Admission {
-        let answer = self.core().admit(now);
+    pub fn admit(&self, now: Duration, which: Try) -> Admission {
+        let answer = self.core().admit(now, which);
         match answer {
             Ok(ticket) => Admission::Granted(Permit { breaker: self.clone(), ticket, finished: false }),
             Err(retry_in) => Admission::Refused { retry_in },
@@ -191,6 +208,7 @@ struct Ticket {
     /// The stretch between two transitions that it was granted in: its result counts only there.
     generation: u64,
     admitted: Duration,
+    which: Try,
     probe: bool,
 }
 
@@ -213,8 +231,12 @@ impl State {
 
 struct Core {
     settings: BreakerSettings,
-    /// The results of the closed time; beside the state, so that closing again allocates nothing.
+    /// The results of first calls in the closed time; beside the state, so that closing again allocates nothing.
     results: Results,
+    /// Those of retries since the last first call that succeeded.
+    retries: Results,
+    /// When a first call succeeded last, or the circuit closed.
+    vouched: Option<Duration>,
     state: State,
     generation: u64,
     /// Probes under way, those of earlier half-open times included: a dependency that swallows its probes must not be
@@ -229,6 +251,8 @@ impl Core {
     fn new(settings: BreakerSettings) -> Self {
         Self {
             results: Results::new(settings.window),
+            retries: Results::new(settings.window),
+            vouched: None,
             settings,
             state: State::Closed,
             generation: 0,
@@ -239,7 +263,7 @@ impl Core {
     }
 
     /// Lets a call through, or says how long to wait.
-    fn admit(&mut self, now: Duration) -> Result<Ticket, Duration> {
+    fn admit(&mut self, now: Duration, which: Try) -> Result<Ticket, Duration> {
         self.settle(now);
         if let State::Open { until } = self.state {
             if self.now < until {
@@ -250,13 +274,13 @@ impl Core {
             self.turn(State::HalfOpen { until, tally }, self.now, "the time to stay open is over", tally);
         }
         let State::HalfOpen { until, .. } = self.state else {
-            return Ok(Ticket { generation: self.generation, admitted: now, probe: false });
+            return Ok(Ticket { generation: self.generation, admitted: now, which, probe: false });
         };
         if self.probing >= self.settings.probes {
             return Err(PROBE_WAIT.min(until.saturating_sub(self.now)));
         }
         self.probing += 1;
-        Ok(Ticket { generation: self.generation, admitted: now, probe: true })
+        Ok(Ticket { generation: self.generation, admitted: now, which, probe: true })
     }
 
     /// Takes in how a call ended.
@@ -267,7 +291,7 @@ impl Core {
             return;
         }
         let slow = now.saturating_sub(ticket.admitted) > self.settings.slow_call;
-        self.judge(Outcome { failed: verdict == Verdict::Failure, slow });
+        self.judge(ticket.which, Outcome { failed: verdict == Verdict::Failure, slow });
     }
 
     /// Gives a probe's place back.
@@ -278,10 +302,10 @@ impl Core {
     }
 
     /// Counts a result of this generation and draws the conclusion.
-    fn judge(&mut self, outcome: Outcome) {
+    fn judge(&mut self, which: Try, outcome: Outcome) {
         match &mut self.state {
             State::Closed => {
-                let tally = self.results.record(self.now, outcome);
+                let Some(tally) = self.weigh(which, outcome) else { return };
                 if tally.calls < u64::from(self.settings.minimum_calls) {
                     return;
                 }
@@ -297,12 +321,34 @@ impl Core {
                     self.open(self.now, why, tally);
                 } else if tally.calls >= needed {
                     self.results.clear();
+                    self.vouch();
                     self.turn(State::Closed, self.now, "the probes went well", tally);
                 }
             }
             // No call is let through in an open generation.
             State::Open { .. } => {}
         }
+    }
+
+    /// Adds a result of the closed time to those of its kind; nothing for a retry while a first call vouches for the
+    /// dependency.
+    fn weigh(&mut self, which: Try, outcome: Outcome) -> Option<Tally> {
+        match which {
+            Try::First => {
+                if !outcome.failed && !outcome.slow {
+                    self.vouch();
+                }
+                Some(self.results.record(self.now, outcome))
+            }
+            Try::Again if self.vouched.is_some_and(|at| self.now < at.saturating_add(VOUCHED)) => None,
+            Try::Again => Some(self.retries.record(self.now, outcome)),
+        }
+    }
+
+    /// The dependency is well now, whatever retries have said.
+    fn vouch(&mut self) {
+        self.vouched = Some(self.now);
+        self.retries.clear();
     }
 
     /// Brings the time forward, and leaves a half-open state whose limit has passed.

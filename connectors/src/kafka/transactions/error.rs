@@ -24,7 +24,8 @@ pub enum TransactionError {
     /// Nobody knows whether it is durable: [`settle`](super::Transactions::settle), then read what is committed.
     #[error("{0}")]
     Unsettled(String),
-    /// Another process has taken the place of this one; nothing can be committed here any more.
+    /// The id was given to another producer, and nothing can be committed by this one any more: the coordinator does so for
+    /// another process of the same name, and by itself when it has ended a transaction whose process stood still.
     #[error("{0}")]
     Taken(String),
     /// No try can succeed until somebody changes something.
@@ -84,6 +85,6 @@ pub(super) fn forbidden(id: &str, fault: &TransactionFault) -> String {
 /// What to do about [`Cause::Epoch`].
 pub(super) fn taken(id: &str) -> String {
     format!(
-        "another process writes transactions as `{id}`: two processes share one instance name: give each an `instance` of its own"
+        "the coordinator has given the transactional id `{id}` to another producer: this process stood still for longer than kafka.producer.transaction_timeout, or two processes share one instance name, and each needs an `instance` of its own"
     )
 }

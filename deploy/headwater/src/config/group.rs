@@ -322,8 +322,8 @@ impl Config {
         let standard = Settings::default();
         let place = if self.groups.contains_key(name) { format!("groups.{name}") } else { "defaults".to_owned() };
         let mut problems = Vec::new();
-        let first = own.backoff_first.or(all.backoff_first).unwrap_or(Duration::from_millis(500));
-        let longest = own.backoff_max.or(all.backoff_max).unwrap_or(Duration::from_secs(30));
+        let first = own.backoff_first.or(all.backoff_first).unwrap_or(Backoff::FIRST);
+        let longest = own.backoff_max.or(all.backoff_max).unwrap_or(Backoff::LONGEST);
         let backoff = Backoff::try_new(first, longest).unwrap_or_else(|why| {
             problems.push(format!("{place}: {why}"));
             standard.backoff

@@ -22,14 +22,14 @@ fn breaker(settings: BreakerSettings) -> Breaker {
 }
 
 fn granted(breaker: &Breaker, now: Duration) -> Permit {
-    match breaker.admit(now) {
+    match breaker.admit(now, Try::First) {
         Admission::Granted(permit) => permit,
         Admission::Refused { retry_in } => panic!("refused for {retry_in:?} at {now:?}"),
     }
 }
 
 fn refused(breaker: &Breaker, now: Duration) -> Duration {
-    match breaker.admit(now) {
+    match breaker.admit(now, Try::First) {
         Admission::Granted(_) => panic!("granted at {now:?}"),
         Admission::Refused { retry_in } => retry_in,
     }
@@ -38,6 +38,14 @@ fn refused(breaker: &Breaker, now: Duration) -> Duration {
 /// Calls that end at once.
 fn call(breaker: &Breaker, now: Duration, verdicts: &[Verdict]) {
     verdicts.iter().for_each(|verdict| granted(breaker, now).finish(now, *verdict));
+}
+
+/// Retries that end at once.
+fn retry(breaker: &Breaker, now: Duration, verdicts: &[Verdict]) {
+    for verdict in verdicts {
+        let Admission::Granted(permit) = breaker.admit(now, Try::Again) else { panic!("refused at {now:?}") };
+        permit.finish(now, *verdict);
+    }
 }
 
 /// A breaker that opened at 0 s.
@@ -68,6 +76,53 @@ fn stays_closed_below_the_failure_rate_of_the_window() {
     assert_eq!(breaker.state(SECOND), Closed);
     call(&breaker, SECOND, &[Failure]);
     assert_eq!(breaker.state(SECOND), Open, "5 of the latest 8");
+}
+
+/// Everything that failed while nobody called comes at once, and fails again. Red when retries are weighed with first calls,
+/// or what they said is not forgotten once a first call has succeeded.
+#[test]
+fn retries_that_are_due_together_open_nothing_while_first_calls_succeed() {
+    let breaker = breaker(settings());
+    for round in 1..=50 {
+        call(&breaker, ms(400) * round, &[Success]);
+        retry(&breaker, ms(400) * round, &[Failure; 100]);
+    }
+    assert_eq!(breaker.state(20 * SECOND), Closed);
+    retry(&breaker, 20 * SECOND + ms(501), &[Failure; 3]);
+    call(&breaker, 21 * SECOND, &[Success]);
+    retry(&breaker, 22 * SECOND, &[Failure; 3]);
+    assert_eq!(breaker.state(22 * SECOND), Closed, "three since then, of four");
+}
+
+/// Red when retries weigh nothing, in their place in a partition for example, where nothing else calls.
+#[test]
+fn retries_open_the_circuit_once_no_first_call_succeeds_any_more() {
+    let breaker = breaker(settings());
+    call(&breaker, SECOND, &[Success, Failure, Failure]);
+    retry(&breaker, SECOND + ms(499), &[Failure; 9]);
+    assert_eq!(breaker.state(2 * SECOND), Closed, "the success of before vouches for half a second");
+    retry(&breaker, SECOND + ms(500), &[Failure; 4]);
+    assert_eq!(breaker.state(2 * SECOND), Open);
+}
+
+/// Red when successful retries hide that first calls fail.
+#[test]
+fn first_calls_that_fail_open_the_circuit_whatever_retries_say() {
+    let breaker = breaker(BreakerSettings { failure_rate: 0.6, ..settings() });
+    retry(&breaker, SECOND, &[Success; 100]);
+    call(&breaker, SECOND, &[Failure; 4]);
+    assert_eq!(breaker.state(SECOND), Open);
+}
+
+/// Red when the probes' good news vouches for nothing: what waited behind the circuit, all of it retries, opens it again.
+#[test]
+fn a_circuit_that_has_closed_lets_retries_fail_for_half_a_second() {
+    let breaker = opened(settings());
+    retry(&breaker, 5 * SECOND, &[Success; 3]);
+    retry(&breaker, 5 * SECOND + ms(499), &[Failure; 100]);
+    assert_eq!(breaker.state(6 * SECOND), Closed);
+    retry(&breaker, 5 * SECOND + ms(500), &[Failure; 4]);
+    assert_eq!(breaker.state(6 * SECOND), Open);
 }
 
 /// Red when the share is multiplied out (0.07 times 100 is above 7), or a rate of 0 opens without a failure.

@@ -1,11 +1,14 @@
 //! Schema resolution: a value as it was written becomes the value that a reader's schema asks for.
 //!
-//! The rules are the Avro specification's ("Schema Resolution"). apache-avro's own `Value::resolve` knows the reader's
-//! schema only, and so finds a union's branch by trying: twice the work at each level, which a nested value makes
-//! exponential. It also refuses small decimals. With the writer's schema at hand each branch follows from the types.
+//! The rules are the Avro specification's ("Schema Resolution"), but that a record, enum or fixed need not be called as the
+//! reader calls it: a foreign producer names its types in its own way, and names count only to tell a union's branches
+//! apart. apache-avro's own `Value::resolve` knows the reader's schema only. So it finds a union's branch by trying, twice
+//! the work at each level, which a nested value makes exponential; and it takes what the value allows instead of the types:
+//! a fixed for a string, a double for a float, a long for an int where it fits. With the writer's schema at hand all follows
+//! from the types.
 
 use apache_avro::{
-    Decimal, Schema,
+    Schema,
     schema::{EnumSchema, NamesRef, RecordSchema, UnionSchema},
     types::Value,
 };
@@ -13,6 +16,7 @@ use apache_avro::{
 use super::{
     error::Fault,
     json,
+    promote::{Called, base, called, promote, takes},
     schema::{follow, type_name},
 };
 
@@ -47,7 +51,10 @@ impl Resolve<'_> {
                 Ok(Value::Map(items.into_iter().map(item).collect::<Result<_, Box<Fault>>>()?))
             }
             (Value::Enum(_, symbol), Schema::Enum(_), Schema::Enum(reader)) => symbol_of(symbol, reader),
-            (value, writer, reader) => leaf(value, writer, reader, self.reader),
+            (value, writer, reader) => {
+                takes(writer, reader)?;
+                promote(value, writer, reader)
+            }
         }
     }
 
@@ -72,13 +79,21 @@ impl Resolve<'_> {
         Ok(Value::Record(fields))
     }
 
-    /// The reader's branch for a value: of the same type and name, else of the same type, else one it is promoted to.
+    /// The reader's branch for a value: of the same type and name, else of the same type, else the first one that it is
+    /// promoted to. Among several of the same type only a name can tell.
     fn branch(&self, value: Value, writer: &Schema, union: &UnionSchema) -> Resolved {
-        let variants = || union.variants().iter().map(|variant| follow(variant, self.reader));
-        let found = variants()
-            .position(|reader| same_kind(writer, reader) && simple_name(writer) == simple_name(reader))
-            .or_else(|| variants().position(|reader| same_kind(writer, reader)))
-            .or_else(|| variants().position(|reader| leaf(value.clone(), writer, reader, self.reader).is_ok()));
+        let variants = || union.variants().iter().map(|variant| follow(variant, self.reader)).enumerate();
+        let takers = || variants().filter(|(_, reader)| takes(writer, reader).is_ok());
+        let alike = |by: Called| {
+            let same = |reader: &Schema| std::mem::discriminant(writer) == std::mem::discriminant(reader);
+            takers().find(|(_, reader)| same(reader) && called(writer, reader) == by)
+        };
+        let kin = || variants().filter(|(_, reader)| base(writer) == base(reader));
+        let found = alike(Called::Alike)
+            .or_else(|| alike(Called::Simply))
+            .or_else(|| takers().find(|(_, reader)| base(writer) == base(reader) && kin().nth(1).is_none()))
+            .or_else(|| takers().find(|(_, reader)| base(writer) != base(reader)))
+            .map(|(place, _)| place);
         let Some(place) = found else {
             return Err(Fault::new(format!("the reader's union has no branch for {}", type_name(writer))));
         };
@@ -97,106 +112,4 @@ fn symbol_of(symbol: String, reader: &EnumSchema) -> Resolved {
         Some((place, symbol)) => Ok(Value::Enum(u32::try_from(place).unwrap_or(u32::MAX), symbol)),
         None => Err(Fault::new("the reader's enum has neither the written symbol nor a default")),
     }
-}
-
-/// What holds no other value: the same type, or a promotion.
-fn leaf(value: Value, writer: &Schema, reader: &Schema, names: &NamesRef<'_>) -> Resolved {
-    let mismatch =
-        || Fault::new(format!("expected {}, the writer's schema has {}", type_name(reader), type_name(writer)));
-    if let (Schema::Decimal(w), Schema::Decimal(r)) = (writer, reader)
-        && w.scale != r.scale
-    {
-        // The same bytes would be another amount.
-        return Err(Fault::new(format!(
-            "expected a decimal of scale {}, the writer's schema has {}",
-            r.scale, w.scale
-        )));
-    }
-    match (value, reader) {
-        (_, Schema::Record(_) | Schema::Array(_) | Schema::Map(_) | Schema::Ref { .. }) => Err(mismatch()),
-        (value @ Value::Decimal(_), Schema::Decimal(_)) => Ok(value),
-        (Value::Bytes(bytes) | Value::Fixed(_, bytes), Schema::Decimal(_)) => Ok(Value::Decimal(Decimal::from(bytes))),
-        (value, _) => plain(value, reader).resolve_with_names(reader, names).map_err(|_| mismatch()),
-    }
-}
-
-/// Takes the logical type off a value whose reader has none: the specification resolves the types below.
-fn plain(value: Value, reader: &Schema) -> Value {
-    match (value, base(reader)) {
-        (
-            Value::TimeMicros(n)
-            | Value::TimestampMillis(n)
-            | Value::TimestampMicros(n)
-            | Value::TimestampNanos(n)
-            | Value::LocalTimestampMillis(n)
-            | Value::LocalTimestampMicros(n)
-            | Value::LocalTimestampNanos(n),
-            _,
-        ) if is_number(reader) => Value::Long(n),
-        (Value::Date(n) | Value::TimeMillis(n), _) if is_number(reader) => Value::Int(n),
-        (Value::Uuid(uuid), Base::Text) => Value::String(uuid.to_string()),
-        (value, _) => value,
-    }
-}
-
-fn is_number(schema: &Schema) -> bool {
-    matches!(schema, Schema::Int | Schema::Long | Schema::Float | Schema::Double)
-}
-
-/// A type without its logical type.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Base {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    Text,
-    Array,
-    Map,
-    Record,
-    Enum,
-    Fixed,
-    Other,
-}
-
-fn base(schema: &Schema) -> Base {
-    use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
-    match schema {
-        Schema::Null => Base::Null,
-        Schema::Boolean => Base::Boolean,
-        Schema::Int | Schema::Date | Schema::TimeMillis => Base::Int,
-        Schema::Long
-        | Schema::TimeMicros
-        | Schema::TimestampMillis
-        | Schema::TimestampMicros
-        | Schema::TimestampNanos
-        | Schema::LocalTimestampMillis
-        | Schema::LocalTimestampMicros
-        | Schema::LocalTimestampNanos => Base::Long,
-        Schema::Float => Base::Float,
-        Schema::Double => Base::Double,
-        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Base::Bytes,
-        Schema::String | Schema::Uuid(UuidSchema::String) => Base::Text,
-        Schema::Array(_) => Base::Array,
-        Schema::Map(_) => Base::Map,
-        Schema::Record(_) => Base::Record,
-        Schema::Enum(_) => Base::Enum,
-        Schema::Fixed(_) | Schema::Duration(_) | Schema::Uuid(UuidSchema::Fixed(_)) => Base::Fixed,
-        Schema::Decimal(decimal) => match decimal.inner {
-            InnerDecimalSchema::Bytes => Base::Bytes,
-            InnerDecimalSchema::Fixed(_) => Base::Fixed,
-        },
-        Schema::Union(_) | Schema::Ref { .. } => Base::Other,
-    }
-}
-
-fn same_kind(writer: &Schema, reader: &Schema) -> bool {
-    base(writer) == base(reader)
-}
-
-fn simple_name(schema: &Schema) -> Option<&str> {
-    schema.name().map(apache_avro::schema::Name::name)
 }

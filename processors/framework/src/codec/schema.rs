@@ -28,6 +28,8 @@ impl Leaked {
             inline.walk(&mut schema)?;
             schema
         };
+        let mut schema = schema;
+        by_name(&mut schema)?;
         // Checked before the leak, so that a wrong schema leaks nothing.
         ResolvedSchema::new(&schema).map_err(|e| schema_cause(&e))?;
         let schema: &'static Schema = Box::leak(Box::new(schema));
@@ -93,6 +95,26 @@ impl Inline {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Has each record find its fields by their names alone. apache-avro also finds them by their aliases, which is for readers
+/// to say of what others wrote: a writer's own would stand for a field that it does not have.
+fn by_name(schema: &mut Schema) -> Result<(), String> {
+    match schema {
+        Schema::Record(record) => {
+            record.lookup = record.fields.iter().enumerate().map(|(n, field)| (field.name.clone(), n)).collect();
+            record.fields.iter_mut().try_for_each(|field| by_name(&mut field.schema))
+        }
+        Schema::Array(array) => by_name(&mut array.items),
+        Schema::Map(map) => by_name(&mut map.types),
+        Schema::Union(union) => {
+            let mut variants = union.variants().to_vec();
+            variants.iter_mut().try_for_each(by_name)?;
+            *union = UnionSchema::new(variants).map_err(|e| schema_cause(&e))?;
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 mod agreement;
+mod compat;
 mod evolution;
 mod hostile;
 mod json;
+mod promotion;
 mod random;
 
 use std::{collections::BTreeMap, sync::Arc};

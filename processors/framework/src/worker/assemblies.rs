@@ -34,8 +34,17 @@ impl Assemblies {
         (0..self.0.len()).min_by_key(load).unwrap_or(0)
     }
 
+    pub(crate) fn at(&self, number: usize) -> &Assembly {
+        &self.0[number]
+    }
+
     pub(crate) fn of(&mut self, number: usize) -> &mut Assembly {
         &mut self.0[number]
+    }
+
+    /// Commits nothing more.
+    pub(crate) fn close(&mut self) {
+        self.0.iter_mut().for_each(Assembly::close);
     }
 
     /// Takes a finished record in.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    breaker::{Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Verdict},
+    breaker::{Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict},
     failure::Failure,
     fault::cut,
     metrics::GroupState,
@@ -52,10 +52,10 @@ impl Circuits {
     }
 
     /// The leave of every breaker, or of none.
-    pub(crate) fn admit(&self, now: Duration, state: &GroupState) -> Result<Leave, Refusal> {
+    pub(crate) fn admit(&self, now: Duration, which: Try, state: &GroupState) -> Result<Leave, Refusal> {
         let mut leave = Leave::default();
         for breaker in &self.breakers {
-            let admission = breaker.admit(now);
+            let admission = breaker.admit(now, which);
             self.report(breaker, state);
             match admission {
                 Admission::Granted(permit) => leave.0.push((breaker.clone(), permit)),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    breaker::Try,
     event::Meta,
     failure::Kind,
     lanes::Lane,
@@ -33,6 +34,15 @@ pub(crate) struct Job {
     /// Whether it holds its partition up, for a failure or a pause.
     pub(crate) blocks: bool,
     pub(crate) record: Record,
+}
+
+impl Job {
+    /// Whether a dependency is called for the first time for this record, as far as can be told without its headers: what is
+    /// read from a topic of the group's own has failed before, or stands behind what has.
+    pub(crate) fn which_try(&self) -> Try {
+        let first = self.role == Role::Input && self.failed == 0 && self.probed == 0;
+        if first { Try::First } else { Try::Again }
+    }
 }
 
 /// What became of one attempt.

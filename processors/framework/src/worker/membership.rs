@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn heard(&mut self, event: Fetched) -> Result<bool, WorkerError> {
         match event {
             Fetched::Records(batch) => {
-                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.start == batch.start);
+                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
                     partition.receive(batch.records, batch.next);
                     self.places_changed = true;
@@ -160,13 +160,15 @@ impl Worker {
         true
     }
 
-    /// Gives back the partitions of which nothing is under way any more, or whose time is up: those of a number once its
-    /// records that waited are done with too, since whoever comes next reads those.
+    /// Gives back the partitions of which nothing is under way any more, or whose time is up, and those that have only a store
+    /// to wait for which does not answer, or the whole group would wait with us: those of a number once its records that
+    /// waited are done with too, since whoever comes next reads those.
     pub(super) fn let_leavers_go(&mut self) {
         let now = self.clock.elapsed();
         let waiting = self.step.failures.waiting();
         let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
-        let quiet = |id: &TopicPartition, p: &Partition| p.is_quiet() && of_number(id).is_none_or(Partition::is_quiet);
+        let done = |p: &Partition| p.is_quiet() || p.begun == 0 && self.assemblies.at(p.assembly).is_at_rest();
+        let quiet = |id: &TopicPartition, p: &Partition| done(p) && of_number(id).is_none_or(done);
         let gone =
             |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, Life::Leaving(by) if by <= now || quiet(id, p));
         let gone: Vec<_> = self.partitions.iter().filter(gone).map(|(id, _)| id.clone()).collect();
@@ -178,15 +180,19 @@ impl Worker {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
+        let step = Arc::clone(&self.step);
         for id in partitions {
             self.forget_one(id);
-            let Some(waiting) = self.step.failures.waiting() else { continue };
+            // State, and the records that wait, are the number's: they go with the last partition of it.
             let of_number =
                 |(other, p): (&TopicPartition, &Partition)| other.partition == id.partition && p.role != Role::Waiting;
-            if !self.partitions.iter().any(of_number) {
+            if step.states.is_none() || self.partitions.iter().any(of_number) {
+                continue;
+            }
+            step.states.iter().for_each(|states| states.forget(id.partition));
+            if let Some(waiting) = step.failures.waiting() {
                 waiting.forget(id.partition);
-                let place = waiting.place(id.partition);
-                self.forget_one(&place);
+                self.forget_one(&waiting.place(id.partition));
             }
         }
         self.count_partitions();
@@ -200,14 +206,25 @@ impl Worker {
         }
         self.moved.remove(id);
         self.refusals.retain(|(place, _), _| place != id);
-        self.step.states.iter().for_each(|states| states.forget(id.partition));
         self.state.trouble(&id.to_string(), None);
     }
 
-    /// Gives a partition back at once, whatever of it is under way.
+    /// Gives a partition that leaves back at once, whatever of it is under way: in a group that keeps state with all of its
+    /// number that leave, since what is under way of those may rest on that.
     pub(super) fn release(&mut self, id: &TopicPartition) {
-        self.forget(std::slice::from_ref(id));
-        self.source.control(Control::Released(vec![id.clone()]));
+        let keeps = self.step.states.is_some();
+        let leaves = |(other, p): &(&TopicPartition, &Partition)| {
+            *other == id
+                || keeps
+                    && other.partition == id.partition
+                    && p.role != Role::Waiting
+                    && matches!(p.life, Life::Leaving(_))
+        };
+        let all: Vec<_> = self.partitions.iter().filter(leaves).map(|(other, _)| other.clone()).collect();
+        if !all.is_empty() {
+            self.forget(&all);
+            self.source.control(Control::Released(all));
+        }
     }
 
     pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
@@ -222,7 +239,7 @@ impl Worker {
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        partition.life = Life::Running;
+        (partition.life, partition.from) = (Life::Running, from);
         if let From::Offset(next) = from {
             partition.durable = next;
         }

@@ -4,12 +4,15 @@ mod scripted;
 
 mod bounds;
 mod circuits;
+mod crowds;
+mod foreign;
 mod halves;
 mod hops;
 mod letters;
 mod places;
 mod rebalance;
 mod redrive;
+mod replays;
 mod retries;
 mod several;
 mod spans;

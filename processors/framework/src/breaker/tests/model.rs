@@ -6,7 +6,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Admit,
+    Admit(Try),
     Finish(prop::sample::Index, Verdict),
     Drop(prop::sample::Index),
     Wait(u64),
@@ -16,10 +16,12 @@ fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     let verdict = prop_oneof![Just(Success), Just(Failure), Just(Failure), Just(Ignored)];
     prop_oneof![
-        5 => Just(Step::Admit),
+        3 => Just(Step::Admit(Try::First)),
+        2 => Just(Step::Admit(Try::Again)),
         4 => (index(), verdict).prop_map(|(which, verdict)| Step::Finish(which, verdict)),
         1 => index().prop_map(Step::Drop),
         3 => (0..40u64).prop_map(Step::Wait),
+        1 => (300..700u64).prop_map(Step::Wait),
     ]
 }
 
@@ -50,8 +52,10 @@ struct Model {
     since: Duration,
     /// How often the state has changed.
     generation: usize,
-    /// The results of this generation: failed, slow.
-    results: Vec<(bool, bool)>,
+    /// The results of this generation, of retries since a first call succeeded: failed, slow.
+    results: Vec<(Try, bool, bool)>,
+    /// When that was, or when the circuit closed.
+    vouched: Option<Duration>,
 }
 
 impl Model {
@@ -86,12 +90,21 @@ impl Model {
         if call.generation != self.generation || verdict == Ignored {
             return;
         }
-        self.results.push((verdict == Failure, now - call.since > self.settings.slow_call));
         let (half_open, needed) = (self.state == HalfOpen, self.settings.probes as usize);
+        let (failed, slow) = (verdict == Failure, now - call.since > self.settings.slow_call);
+        if call.which == Try::Again && !half_open && self.vouched.is_some_and(|at| now < at + VOUCHED) {
+            return;
+        }
+        if call.which == Try::First && !half_open && !failed && !slow {
+            self.vouched = Some(now);
+            self.results.retain(|result| result.0 == Try::First);
+        }
+        self.results.push((call.which, failed, slow));
         let Window::Calls(size) = self.settings.window else { unreachable!("only windows by calls are made") };
-        let latest = self.results.iter().rev().take(if half_open { needed } else { size as usize });
+        let alike = self.results.iter().rev().filter(|result| half_open || result.0 == call.which);
+        let latest = alike.take(if half_open { needed } else { size as usize });
         let (failed, slow) =
-            latest.clone().fold((0u32, 0u32), |sum, r| (sum.0 + u32::from(r.0), sum.1 + u32::from(r.1)));
+            latest.clone().fold((0u32, 0u32), |sum, r| (sum.0 + u32::from(r.1), sum.1 + u32::from(r.2)));
         let calls = latest.count();
         let of = if half_open { needed } else { calls };
         let reaches = |count, rate| count > 0 && f64::from(count) / of as f64 >= rate;
@@ -100,12 +113,14 @@ impl Model {
             self.enter(Open, now);
         } else if half_open && calls == needed {
             self.enter(Closed, now);
+            self.vouched = Some(now);
         }
     }
 }
 
 struct Call {
     permit: Permit,
+    which: Try,
     generation: usize,
     since: Duration,
     probe: bool,
@@ -121,7 +136,8 @@ struct World {
 
 impl World {
     fn new(settings: BreakerSettings) -> Self {
-        let model = Model { settings, state: Closed, since: Duration::ZERO, generation: 0, results: Vec::new() };
+        let model =
+            Model { settings, state: Closed, since: Duration::ZERO, generation: 0, results: Vec::new(), vouched: None };
         Self { breaker: breaker(settings), model, calls: Vec::new(), now: Duration::ZERO }
     }
 
@@ -130,15 +146,15 @@ impl World {
     }
 
     /// How long to wait before asking again, when it was refused.
-    fn admit(&mut self) -> Result<Option<Duration>, TestCaseError> {
+    fn admit(&mut self, which: Try) -> Result<Option<Duration>, TestCaseError> {
         // Not asked of the breaker: that alone would bring it forward.
         let (was, probing) = (self.model.state, self.probing());
         let expected = self.model.admits(self.now, probing);
-        match self.breaker.admit(self.now) {
+        match self.breaker.admit(self.now, which) {
             Admission::Granted(permit) => {
                 prop_assert!(expected, "granted while {:?} with {} probes under way", was, probing);
                 let probe = self.model.state == HalfOpen;
-                self.calls.push(Call { permit, generation: self.model.generation, since: self.now, probe });
+                self.calls.push(Call { permit, which, generation: self.model.generation, since: self.now, probe });
                 prop_assert!(self.probing() <= self.model.settings.probes as usize, "too many probes");
                 Ok(None)
             }
@@ -163,7 +179,7 @@ impl World {
 
     fn run(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Admit => drop(self.admit()?),
+            Step::Admit(which) => drop(self.admit(which)?),
             Step::Finish(which, verdict) => {
                 if let Some(call) = self.take(which) {
                     self.finish(call, verdict);
@@ -193,7 +209,7 @@ impl World {
     fn recover(&mut self) -> Result<(), TestCaseError> {
         self.calls.clear();
         for _ in 0..40 {
-            match self.admit()? {
+            match self.admit(Try::First)? {
                 Some(retry_in) => self.now += retry_in,
                 None => {
                     let call = self.calls.pop().expect("it was just granted");

@@ -113,6 +113,24 @@ fn a_fence_does_not_bring_back_a_partition_that_leaves() {
     assert_eq!(bench.silent(false).advance(SECOND).log(), "unit 0:1, forget 0");
 }
 
+/// A rebalance waits for everybody: red when a partition leaves only at the drain deadline although its store does not answer, or
+/// leaves while it is being asked, or while a record is still processed.
+#[test]
+fn a_partition_does_not_wait_on_its_way_out_for_a_store_that_does_not_answer() {
+    let plan = Plan::default();
+    let b1 = plan.gate("b1");
+    let mut bench = Bench::atomic(&plan, Settings::default()).assigned(3);
+    bench.answer(outage()).records(0, 1, 0, "a").log();
+    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    bench.records(1, 2, 0, "a b").log();
+    assert_eq!(bench.tell(Fetched::Revoked(vec![at(1)])).log(), "", "one of it is processed");
+    b1.send(Ok(())).unwrap();
+    assert_eq!(bench.advance(Duration::from_millis(1)).log(), "released 1, forget 1");
+    bench.silent(true).answer(outage()).records(2, 3, 0, "a").advance(SECOND / 2);
+    assert_eq!(bench.tell(Fetched::Revoked(vec![at(2)])).log(), "unit 2:1 a", "the store is asked");
+    assert_eq!(bench.silent(false).advance(Duration::from_millis(1)).log(), "released 2, forget 2");
+}
+
 /// Red when an outage drops the unit, changes it, is not reported, is retried at once, or outlives its end.
 #[test]
 fn an_outage_of_the_store_pauses_and_the_same_unit_is_tried_again() {
