@@ -4,13 +4,13 @@ use std::{error::Error, time::Duration};
 
 use headwater::ports::{BoxFuture, Http, HttpError, Request, Response};
 use reqwest::{
-    Client, Method,
+    Client, ClientBuilder, Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::Deserialize;
 
-use crate::units::duration;
+use crate::{proxies::Proxies, units::duration};
 
 /// Limits of the HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -36,6 +36,7 @@ impl Default for HttpConfig {
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: Client,
+    proxies: Proxies,
     max_body_bytes: usize,
 }
 
@@ -43,15 +44,19 @@ impl HttpClient {
     /// A client with these limits.
     ///
     /// # Errors
-    /// When the system's network configuration cannot be read.
+    /// When the system's network configuration cannot be read, or a variable that names a proxy.
     pub fn new(config: &HttpConfig) -> Result<Self, HttpError> {
-        let client = Client::builder()
+        Self::with(config, Proxies::of_environment()?)
+    }
+
+    fn with(config: &HttpConfig, (builder, proxies): (ClientBuilder, Proxies)) -> Result<Self, HttpError> {
+        let client = builder
             .timeout(config.timeout)
             .connect_timeout(config.connect_timeout)
             .redirect(Policy::none())
             .build()
             .map_err(describe)?;
-        Ok(Self { client, max_body_bytes: config.max_body_bytes })
+        Ok(Self { client, proxies, max_body_bytes: config.max_body_bytes })
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, HttpError> {
@@ -64,7 +69,7 @@ impl HttpClient {
             .body(request.body)
             .send()
             .await
-            .map_err(describe)?;
+            .map_err(|error| HttpError(format!("{}{}", describe(error).0, self.proxies.over(&request.url))))?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(describe)? {
             if body.len() + chunk.len() > self.max_body_bytes {
@@ -116,4 +121,36 @@ pub(crate) fn describe(error: reqwest::Error) -> HttpError {
         source = cause.source();
     }
     HttpError(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    fn get(url: &str) -> Request {
+        Request { method: "GET".into(), url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// Red when this machine is asked for over a proxy, an address outside is not, or the error does not say so.
+    #[tokio::test]
+    async fn loopback_goes_past_a_proxy_and_an_error_names_it() {
+        let nobody = "user:secret@127.0.0.1:1";
+        let env = |name: &str| (name == "HTTP_PROXY").then(|| nobody.to_owned());
+        let client = HttpClient::with(&HttpConfig::default(), Proxies::builder(env).unwrap()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = format!("http://{}/", listener.local_addr().unwrap());
+        let answers = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1_024]).unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        });
+        assert_eq!(client.send(get(&here)).await.unwrap().status, 204);
+        answers.join().unwrap();
+        let HttpError(why) = client.send(get("http://warehouse.invalid/")).await.unwrap_err();
+        assert!(why.contains("over the proxy 127.0.0.1:1 of HTTP_PROXY") && !why.contains("secret"), "{why}");
+        let HttpError(why) = Proxies::builder(|name| (name == "ALL_PROXY").then(|| "://".to_owned())).unwrap_err();
+        assert!(why.starts_with("ALL_PROXY holds no proxy's address"), "{why}");
+    }
 }

@@ -13,6 +13,7 @@ pub mod registry;
 
 pub mod http;
 pub mod postgres;
+mod proxies;
 
 pub mod state;
 

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::{
     http::describe,
+    proxies::Proxies,
     units::{Secret, duration},
 };
 
@@ -46,6 +47,7 @@ impl Default for RegistryConfig {
 pub struct Registry {
     settings: SrSettings,
     client: Client,
+    proxies: Proxies,
     /// Without user and password.
     url: Url,
     user: Option<(String, Option<Secret>)>,
@@ -80,9 +82,11 @@ impl Registry {
         if let Some(user) = &user {
             builder.set_basic_authorization(user, password.as_ref().map(Secret::expose));
         }
-        let settings = builder.build().map_err(|error| error.error)?;
-        let client = Client::builder().timeout(config.timeout).build().map_err(|error| describe(error).0)?;
-        Ok(Self { settings, client, url, user: user.map(|user| (user, password)) })
+        let (way, proxies) = Proxies::of_environment().map_err(|error| error.0)?;
+        let settings = builder.build_with(way).map_err(|error| error.error)?;
+        let (way, _) = Proxies::of_environment().map_err(|error| error.0)?;
+        let client = way.timeout(config.timeout).build().map_err(|error| describe(error).0)?;
+        Ok(Self { settings, client, proxies, url, user: user.map(|user| (user, password)) })
     }
 
     /// Registers a schema, if the subject does not hold it yet, and gives its id.
@@ -204,7 +208,7 @@ impl Registry {
     }
 
     fn trouble(&self, text: String) -> SchemaError {
-        SchemaError::Outage(format!("schema registry {}: {text}", self.url))
+        SchemaError::Outage(format!("schema registry {}: {text}{}", self.url, self.proxies.over(self.url.as_str())))
     }
 
     fn id_in(&self, id: Option<u32>, what: &str) -> Result<u32, SchemaError> {

@@ -343,7 +343,14 @@ impl Cluster {
         &self,
         question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        self.blocking(|client| question(client).map_err(|error| outage(&error))).await
+        let config = Arc::clone(&self.config);
+        let ask = move |client: &Client<Logs>| {
+            question(client).map_err(|error| match outage(&error) {
+                KafkaError::Outage(why) => KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))),
+                other => other,
+            })
+        };
+        self.blocking(ask).await
     }
 
     /// Asks on a thread where it may block.
@@ -405,5 +412,28 @@ pub(super) fn outage(error: &ClientError) -> KafkaError {
     match error.rdkafka_error_code() {
         Some(code) if is_unknown(code) => KafkaError::Refused("there is no such topic or partition".to_owned()),
         _ => KafkaError::Outage(format!("the kafka cluster does not answer: {error}")),
+    }
+}
+
+/// Where a cluster was looked for, and which of its hosts have no address: librdkafka's errors name neither. Asks the
+/// resolver, and so may block.
+fn looked_for(bootstrap: &str) -> String {
+    use std::net::ToSocketAddrs as _;
+    let server = |server: &str| match server.to_socket_addrs() {
+        Ok(_) => server.to_owned(),
+        Err(error) => format!("{server}: {error}"),
+    };
+    bootstrap.split(',').map(|name| server(name.trim())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when an error names neither where the cluster was looked for nor that a host has no address.
+    #[test]
+    fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
+        let said = looked_for("127.0.0.1:1, no-such-host.invalid:9092");
+        assert!(said.starts_with("127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
     }
 }

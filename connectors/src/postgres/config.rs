@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use sqlx::{
     ConnectOptions, Connection, PgPool,
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode, Postgres},
 };
 
 use super::error::PostgresError;
@@ -52,13 +52,14 @@ impl Config {
             ));
         }
         let statement_ms = self.statement_timeout.as_millis().to_string();
-        let options = PgConnectOptions::from_str(&self.url)
-            .map_err(|e| PostgresError::Config(format!("the database url cannot be read: {e}")))?
+        let options = options(&self.url)?
             .application_name(&self.application_name)
             .options([
                 ("statement_timeout", statement_ms.as_str()),
                 // A stopped owner must not hold its offset rows against the next one for ever.
                 ("idle_in_transaction_session_timeout", statement_ms.as_str()),
+                // A schema that is called as the user is would come before the one where tables without a schema are.
+                ("search_path", "public"),
                 // The guard of an upsert relies on seeing what others have committed.
                 ("default_transaction_isolation", "read committed"),
             ])
@@ -79,6 +80,30 @@ impl Config {
         database.ping().await?;
         Ok(database)
     }
+}
+
+/// What an address says, and nothing else: sqlx fills in from `PGSSLMODE` and its like what the address leaves out, and those
+/// are set for other programs. It also looks for a host in brackets where an IPv6 address stands in them.
+fn options(url: &str) -> Result<PgConnectOptions, PostgresError> {
+    let unread = |e: &dyn fmt::Display| PostgresError::Config(format!("the database url cannot be read: {e}"));
+    let mut options = PgConnectOptions::from_str(url).map_err(|e| unread(&e))?;
+    let said = reqwest::Url::parse(url).map_err(|e| unread(&e))?;
+    let says = |names: &[&str]| said.query_pairs().any(|(name, _)| names.contains(&name.as_ref()));
+    if !says(&["sslmode", "ssl-mode"]) {
+        options = options.ssl_mode(PgSslMode::Prefer);
+    }
+    if !says(&["port"]) {
+        options = options.port(said.port().unwrap_or(5432));
+    }
+    match said.host_str().filter(|host| !host.is_empty()) {
+        // A socket's folder, its slashes escaped, or an address in brackets.
+        Some(host) if !says(&["host", "hostaddr"]) && !host.contains('%') => {
+            options = options.host(host.trim_start_matches('[').trim_end_matches(']'));
+        }
+        None if !says(&["host", "hostaddr"]) => options = options.host("localhost"),
+        _ => {}
+    }
+    Ok(options)
 }
 
 impl fmt::Debug for Config {
@@ -122,20 +147,25 @@ impl Database {
     }
 
     /// Runs `work` on one connection within the time limit. After a failure that says nothing about the data the
-    /// connection is dropped, since its state is in doubt.
+    /// connection is closed, since its state is in doubt; so it is where the caller is gone before the work is done: sqlx
+    /// does not know of a transaction whose beginning it has not heard of, and the next one's work would be part of it.
     pub(super) async fn with<T>(
         &self,
         work: impl AsyncFnOnce(&mut PoolConnection<Postgres>) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {
-        let mut conn = match self.pool.acquire().await {
+        let conn = match self.pool.acquire().await {
             Err(sqlx::Error::PoolTimedOut) => return Err(self.why_none().await),
             acquired => acquired?,
         };
-        let outcome = tokio::time::timeout(self.limit, work(&mut conn)).await.unwrap_or_else(|_| {
+        let mut lent = Lent(Some(conn));
+        let Lent(Some(conn)) = &mut lent else {
+            return Err(PostgresError::Outage("no connection was lent".to_owned()));
+        };
+        let outcome = tokio::time::timeout(self.limit, work(conn)).await.unwrap_or_else(|_| {
             Err(PostgresError::Outage(format!("postgres gave no answer within {} s", self.limit.as_secs())))
         });
-        if matches!(outcome, Err(PostgresError::Outage(_))) {
-            drop(conn.detach());
+        if !matches!(outcome, Err(PostgresError::Outage(_))) {
+            lent.give_back();
         }
         outcome
     }
@@ -153,5 +183,43 @@ impl Database {
                 PostgresError::Outage(format!("{server} answers, but every connection of the pool is in use"))
             }
         }
+    }
+}
+
+/// A connection of the pool that is closed unless it is given back.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            drop(conn.detach());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when an IPv6 address keeps its brackets, which no resolver knows, or what an address leaves out comes from
+    /// elsewhere than what it says here.
+    #[test]
+    fn an_address_says_all_that_counts() {
+        let of = |url: &str| {
+            let options = options(url).expect("an address");
+            (options.get_host().to_owned(), options.get_port(), format!("{:?}", options.get_ssl_mode()))
+        };
+        let plain = |host: &str, port: u16, mode: &str| (host.to_owned(), port, mode.to_owned());
+        assert_eq!(of("postgres://me:pw@[::1]:5433/shop"), plain("::1", 5433, "Prefer"));
+        assert_eq!(of("postgres://me@db/shop?sslmode=require"), plain("db", 5432, "Require"));
+        assert_eq!(of("postgres://me@db:7/shop?ssl-mode=disable"), plain("db", 7, "Disable"));
+        assert_eq!(of("postgres:///shop"), plain("localhost", 5432, "Prefer"));
+        assert!(options("postgres//x").is_err());
     }
 }

@@ -14,11 +14,12 @@ use super::{
     fit::{self, New, Unfit},
     layout::Layout,
     note::Note,
+    offsets::Offsets,
     refusal::WriteError,
     sql::{TableName, quote},
     table::{Found, OWN_COLUMNS, Table},
     trial::{self, Streak},
-    write::{self, Done},
+    write::{Done, Writer},
 };
 
 /// Schemas remembered at once; more than any topic has, and a bound.
@@ -29,9 +30,9 @@ const MAX_SCHEMAS: usize = 1_000;
 pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
-    layouts: HashMap<u32, Arc<Layout>>,
+    layouts: HashMap<(u32, u32), Arc<Layout>>,
     /// Of each schema that the table fits, the topics whose records have it.
-    known: HashMap<u32, HashSet<String>>,
+    known: HashMap<(u32, u32), HashSet<String>>,
     /// What is remembered of a table that is not ours to comment on.
     note: Note,
     /// The table, once it fits every schema in `layouts`.
@@ -131,7 +132,7 @@ impl Rows {
     /// made from may be known by then.
     async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
         let (Some(data), Some((id, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
-        let layout = match Layout::of(id, data.schema.schema()) {
+        let layout = match Layout::of(data.schema.id(), data.schema.schema()) {
             Ok(layout) => layout,
             Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
             Err(error) => return Err(error),
@@ -146,7 +147,7 @@ impl Rows {
     }
 
     /// The rows whose schemas are not ones for the table.
-    fn refused(&self, unit: &Unit, unfit: &[(Option<(u32, &str)>, Unfit)]) -> Vec<RefusedRow> {
+    fn refused(&self, unit: &Unit, unfit: &[(Option<Known<'_>>, Unfit)]) -> Vec<RefusedRow> {
         let of = |row: &Row| {
             let schema = schema_of(row)?;
             unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
@@ -162,9 +163,16 @@ impl Rows {
     }
 
     /// Writes rows whose schemas were prepared, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, WriteError> {
-        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts)?;
-        write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
+    pub(super) async fn write(
+        &self,
+        conn: &mut PgConnection,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Done, WriteError> {
+        let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
+        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
+        let Some(table) = &self.table else { return Ok(Done::default()) };
+        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
     }
 
     /// The same where a row is refused, or all: finds out which.
@@ -173,8 +181,9 @@ impl Rows {
         conn: &mut PgConnection,
         unit: &Unit,
         rows: &[&Row],
+        offsets: &Offsets,
     ) -> Result<Written, PostgresError> {
-        let found = trial::run(conn, self, rows, self.streak.clone()).await?;
+        let found = trial::run(conn, (self, offsets), rows, self.streak.clone()).await?;
         if found.refused.is_empty() {
             return Ok(Written::All(found.done));
         }
@@ -200,7 +209,7 @@ impl Rows {
     /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
     pub(super) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
         let Some(data) = &row.data else { return Ok(()) };
-        let layout = self.layouts.get(&data.schema.id());
+        let layout = self.layouts.get(&data.schema.key());
         let has = layout.is_none_or(|layout| layout.position(column).is_some());
         if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
             return Ok(());
@@ -225,7 +234,9 @@ impl Rows {
     }
 }
 
-/// The id of a row's schema, and the topic where its record first stood.
-fn schema_of(row: &Row) -> Option<(u32, &str)> {
-    Some((row.data.as_ref()?.schema.id(), &row.meta.origin.partition.topic))
+/// A row's schema, by its key, and the topic where its record first stood.
+type Known<'a> = ((u32, u32), &'a str);
+
+fn schema_of(row: &Row) -> Option<Known<'_>> {
+    Some((row.data.as_ref()?.schema.key(), &row.meta.origin.partition.topic))
 }

@@ -263,7 +263,7 @@ async fn attempt(
         return Ok(Attempt::Settled(fences, Done::default()));
     }
     let rows = ours(unit, &fences)?;
-    let done = match target.write(&mut tx, unit, &rows, apart).await? {
+    let done = match target.write(&mut tx, unit, (&rows, offsets), apart).await? {
         Written::All(done) => done,
         Written::Refused => {
             tx.rollback().await?;
@@ -315,12 +315,12 @@ impl Target {
         &mut self,
         conn: &mut PgConnection,
         unit: &Unit,
-        rows: &[&Row],
+        (rows, offsets): (&[&Row], &Offsets),
         apart: bool,
     ) -> Result<Written, PostgresError> {
         match self {
-            Self::Table(table) if apart => table.write_apart(conn, unit, rows).await,
-            Self::Table(table) => match table.write(conn, rows).await {
+            Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,
+            Self::Table(table) => match table.write(conn, rows, offsets).await {
                 Ok(done) => Ok(Written::All(done)),
                 Err(WriteError::Refused(_)) => Ok(Written::Refused),
                 Err(WriteError::Other(error)) => Err(error),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use headwater::{CommitError, TopicPartition, ports::BoxFuture};
@@ -22,12 +23,38 @@ impl TopicIds for Cluster {
     }
 }
 
+/// No topic's id: rows of the one that is there are newer.
+const UNKNOWN: &str = "unknown";
+
+/// Which of the topics that have had its name a record first stood on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TopicId {
+    /// Nobody tells the ids of topics: it counts as the one that is there.
+    Untold,
+    /// The one that is there, which has this id.
+    Now(Arc<str>),
+    /// One that had the name before; nobody knows its id any more.
+    Before,
+}
+
+impl TopicId {
+    /// What a row says of it.
+    pub(super) fn shown(&self) -> Option<&str> {
+        match self {
+            Self::Now(id) => Some(id),
+            Self::Untold => None,
+            Self::Before => Some(UNKNOWN),
+        }
+    }
+}
+
 /// The ids of the topics of these partitions; `None` where nobody tells them.
 pub(super) async fn of(
     from: Option<&dyn TopicIds>,
     partitions: &[TopicPartition],
 ) -> Result<Option<BTreeMap<String, String>>, CommitError> {
-    let Some(from) = from else { return Ok(None) };
+    // Where only the database is asked for.
+    let Some(from) = from.filter(|_| !partitions.is_empty()) else { return Ok(None) };
     let topics: BTreeSet<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
     from.ids(&Vec::from_iter(topics)).await.map(Some).map_err(CommitError::Outage)
 }

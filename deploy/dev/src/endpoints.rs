@@ -34,7 +34,8 @@ impl Endpoints {
     }
 }
 
-/// Writes `endpoints.env` into `data`, one plain `KEY=value` line a pair, by rename: a reader sees all of it or nothing.
+/// Writes `endpoints.env` into `data`, one plain `KEY=value` line a pair, by rename: a reader sees all of it or nothing. Only
+/// a value that a shell would take apart stands in single quotes.
 ///
 /// # Errors
 /// When a key is not `[A-Za-z0-9_]+` or a value holds a line break (`InvalidInput`), or the file cannot be written.
@@ -45,9 +46,16 @@ pub fn write_endpoints(data: &Path, pairs: &[(String, String)]) -> Result<()> {
         if !plain || value.contains(['\n', '\r']) {
             return Err(Error::new(ErrorKind::InvalidInput, format!("{key} cannot stand on one line of {FILE}")));
         }
-        text.push_str(&format!("{key}={value}\n"));
+        text.push_str(&format!("{key}={}\n", quoted(value)));
     }
     replace(&data.join(FILE), text.as_bytes())
+}
+
+/// A word as a shell reads it: plain where that is the same.
+#[must_use]
+pub fn quoted(word: &str) -> std::borrow::Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:@%+=,?".contains(c);
+    if word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")).into() }
 }
 
 /// Removes an `endpoints.env` that an earlier stack left in `data`, so that nobody reads addresses that are gone.
@@ -83,13 +91,20 @@ mod tests {
         (key.to_owned(), value.to_owned())
     }
 
-    /// Red when the values are quoted, or a line break is let through.
+    /// Red when a plain value is quoted, a shell reads another value than was written, or a line break is let through.
     #[test]
-    fn writes_plain_lines_and_refuses_what_would_break_one() {
+    fn writes_lines_that_a_shell_reads_and_refuses_what_would_break_one() {
         let data = tempfile::tempdir().unwrap();
-        write_endpoints(data.path(), &[pair("A_B", "x=1 y"), pair("C", "")]).unwrap();
-        let text = std::fs::read_to_string(data.path().join("endpoints.env")).unwrap();
-        assert_eq!(text, "A_B=x=1 y\nC=\n");
+        let odd = "/tmp/my data/it's $HOME & `x`; (y) ~ #";
+        let url = "postgres://u:p%20w@127.0.0.1:5432/db?sslmode=disable,x";
+        write_endpoints(data.path(), &[pair("A_B", url), pair("C", ""), pair("D", odd), pair("E", "/tmp/Größe")])
+            .unwrap();
+        let file = data.path().join("endpoints.env");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(&format!("A_B={url}\nC=\nD='")) && text.ends_with("\nE=/tmp/Größe\n"), "{text}");
+        let print = "set -a; . \"$0\"; printf '%s|' \"$A_B\" \"$C\" \"$D\" \"$E\"";
+        let read = std::process::Command::new("sh").args(["-c", print]).arg(&file).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&read.stdout), format!("{url}||{odd}|/tmp/Größe|"));
         assert!(write_endpoints(data.path(), &[pair("A", "x\nB=y")]).is_err());
         assert!(write_endpoints(data.path(), &[pair("A B", "x")]).is_err());
     }

@@ -23,7 +23,7 @@ mod serve;
 mod user;
 
 pub use apicurio::Apicurio;
-pub use endpoints::{Endpoints, remove_endpoints, write_endpoints};
+pub use endpoints::{Endpoints, quoted, remove_endpoints, write_endpoints};
 pub use kafka::Kafka;
 pub use postgres::Postgres;
 pub use registry::Registry;

@@ -99,6 +99,13 @@ impl Program {
         command.arg("-c").arg(SUPERVISOR).arg("headwater-dev").arg(self.farewell.name());
         command.arg(&self.executable).args(&self.args).current_dir(&self.folder);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        // What is set for a database elsewhere is not meant for ours.
+        let meant = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("PG");
+        std::env::vars_os().filter(|(name, _)| meant(name)).for_each(|(name, _)| _ = command.env_remove(name));
+        if self.name.contains("kafka") {
+            // In any other locale Java finds no file whose path is not ASCII.
+            command.env("LC_ALL", "C.UTF-8");
+        }
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }

@@ -9,6 +9,7 @@ mod api;
 mod compat;
 mod schema;
 mod store;
+mod strict;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -200,3 +200,54 @@ fn a_damaged_file_is_not_begun_anew() {
     std::fs::write(&file, "{").unwrap();
     assert!(Store::open(&file).unwrap_err().to_string().contains("is damaged"));
 }
+
+/// Red when `order` is any text, aliases need be no list, or a type may be defined twice with another size; or one of those
+/// is refused that Java takes; or clients that write `null` for no references are refused.
+#[tokio::test]
+async fn a_schema_that_nobody_takes_is_refused_with_its_place() {
+    let data = tempfile::tempdir().unwrap();
+    let api = Api::on(data.path()).await;
+    let twice = |size: u32| {
+        format!(
+            r#"{{"name":"x","type":{{"type":"fixed","name":"F","size":2}}}},{{"name":"y","type":{{"type":"fixed","name":"F","size":{size}}}}}"#
+        )
+    };
+    for (schema, why) in [
+        (record(&[r#"{"name":"x","type":"long","order":"sideways"}"#]), "field a.R.x: order \"sideways\""),
+        (record(&[r#"{"name":"x","type":"long","aliases":"B"}"#]), "a.R.x: aliases \"B\""),
+        (r#"{"type":"enum","name":"E","symbols":["A"],"aliases":"B"}"#.to_owned(), "E: aliases \"B\""),
+        (record(&["7"]), "a field of a.R is no object"),
+        (record(&[&twice(3)]), "type a.F is defined twice"),
+    ] {
+        let (status, body) = api.register("s", &schema).await;
+        assert_eq!((status, &body["error_code"]), (422, &json!(42201)), "{schema}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(why), "{body}");
+    }
+    for fine in [r#"{"name":"x","type":"long","order":"ignore","aliases":["B"]}"#, X] {
+        assert_eq!(api.register("t", &record(&[fine])).await.0, 200, "{fine}");
+    }
+    let none = json!({ "schema": record(&[X]), "references": null, "schemaType": null });
+    assert_eq!(api.call(Method::POST, "/subjects/u/versions", none).await.0, 200);
+}
+
+/// Confluent's API. Red when there is no such route, a subject without versions is unknown to it, or it compares with the
+/// last version alone where the level says all.
+#[tokio::test]
+async fn a_schema_can_be_compared_with_all_that_its_level_asks_for() {
+    let data = tempfile::tempdir().unwrap();
+    let api = Api::on(data.path()).await;
+    let ask = async |fields: &[&str], verbose: &str| {
+        let path = format!("/compatibility/subjects/s/versions{verbose}");
+        api.call(Method::POST, &path, json!({ "schema": record(fields) })).await
+    };
+    assert_eq!(ask(&[X], "").await, (200, json!({ "is_compatible": true })));
+    for fields in [&[X][..], &[X, Y]] {
+        assert_eq!(api.register("s", &record(fields)).await.0, 200);
+    }
+    api.level("s", "FULL").await;
+    assert_eq!(ask(&[X, Y_BARE], "").await, (200, json!({ "is_compatible": true })));
+    api.level("s", "FULL_TRANSITIVE").await;
+    let (status, body) = ask(&[X, Y_BARE], "?verbose=true").await;
+    assert_eq!((status, &body["is_compatible"]), (200, &json!(false)));
+    assert!(body["messages"][0].as_str().unwrap().contains("field `y`"), "{body}");
+}

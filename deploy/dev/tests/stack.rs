@@ -196,3 +196,17 @@ async fn nothing_outlives_an_owner_that_was_killed() {
     stack.stop().await.unwrap();
     eventually_gone(path);
 }
+
+/// Red when the broker is told of its folder in letters that Java reads as others, or runs where it finds no such folder.
+#[tokio::test]
+async fn a_stack_starts_below_a_folder_of_any_name() {
+    let data = Data::new();
+    let folder = data.0.path().join("Größe my data");
+    let stack = start(StackConfig { for_tests: true, ..StackConfig::new(&folder) }).await.unwrap();
+    let endpoints = stack.endpoints().clone();
+    create_topic(&endpoints.kafka_bootstrap, "kept").await;
+    assert!(folder.join("kafka/data").read_dir().unwrap().any(|entry| entry.unwrap().file_name() == "kept-0"));
+    assert_eq!(sql(&endpoints.database_url, "select 1::int8").await, 1);
+    stack.stop().await.unwrap();
+    remove_data(&folder).unwrap();
+}

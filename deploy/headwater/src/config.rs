@@ -81,10 +81,23 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// An address to listen on; where it is none, with the form that is wanted.
+fn listened<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let port = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()).unwrap_or("8080");
+        serde::de::Error::custom(format!(
+            "`{text}` is no address to listen on: write an IP address and a port, 0.0.0.0:{port} for every interface or \
+             127.0.0.1:{port} for this machine alone"
+        ))
+    })
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerConfig {
     /// Where health, metrics and state are answered.
+    #[serde(deserialize_with = "listened")]
     pub(crate) addr: SocketAddr,
     /// `host:port` that other instances reach this one at; empty where `addr` says it.
     pub(crate) advertise: String,

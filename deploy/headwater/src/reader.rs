@@ -164,7 +164,7 @@ impl Lens {
             }
         };
         let schema = self.schema(id).await;
-        let meta = self.catalogue.describe(record, schema.as_deref().ok());
+        let meta = self.catalogue.describe(record, schema.as_ref().ok());
         let data = schema
             .and_then(|schema| schema.value(datum).map(|value| schema.json(&value)).map_err(|error| error.to_string()));
         Seen { meta, schema_id: Some(id), data }

@@ -1,16 +1,19 @@
 //! Which event types there are, on which topics, and what an untyped record is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    codec::WriterSchema,
+    codec::{self, WriterSchema},
     delivered::Trust,
     event::Meta,
     headers::Attributes,
     owned::DLQ,
-    pattern::{Pattern, is_event_type},
+    pattern::{Pattern, is_event_type, is_foreign_type},
     payload::EventType,
     record::Record,
 };
@@ -96,8 +99,12 @@ impl Catalogue {
 
     /// Binds an existing topic to a type; the error says what is wrong with it.
     pub(crate) fn bind(&mut self, topic: &str, binding: Binding) -> Result<(), String> {
-        if !is_event_type(&binding.event_type) {
-            return Err(format!("topic `{topic}` is bound to `{}`, which is not an event type", binding.event_type));
+        if !is_foreign_type(&binding.event_type) {
+            return Err(format!(
+                "topic `{topic}` is bound to `{}`, which is not an event type: write 1 to 256 characters without blanks, `*` \
+                 and `#`",
+                binding.event_type
+            ));
         }
         if topic.starts_with(EVENTS) {
             return Err(format!("topic `{topic}` is Headwater's own and cannot be bound"));
@@ -144,7 +151,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// A broken contract, as a sentence: a malformed required attribute, or no event type.
-    pub fn describe(&self, record: &Record, schema: Option<&WriterSchema>) -> Result<Meta, String> {
+    pub fn describe(&self, record: &Record, schema: Option<&Arc<WriterSchema>>) -> Result<Meta, String> {
         let attributes = Attributes::read(&record.headers, Trust::Nobody);
         if let Some(why) = attributes.broken {
             return Err(why);
@@ -152,7 +159,13 @@ impl Catalogue {
         let event_type = match self.type_of(&record.topic, attributes.event_type.as_deref()) {
             Typed::Is(event_type) => event_type.to_owned(),
             Typed::AskSchema => {
-                let name = schema.and_then(WriterSchema::full_name).unwrap_or_default();
+                let datum = record
+                    .value
+                    .as_deref()
+                    .and_then(|value| codec::split(value).ok())
+                    .map_or(&[][..], |(_, datum)| datum);
+                let schema = schema.and_then(|schema| Some(schema.of_datum(datum).ok()?.0));
+                let name = schema.and_then(|schema| schema.full_name()).unwrap_or_default();
                 self.by_record(name).ok_or_else(|| unknown_record(name))?.to_owned()
             }
         };
@@ -262,6 +275,23 @@ mod tests {
         let everything = catalogue.sources_matching(&"*".parse().expect("valid"));
         assert!(everything.all_events && everything.topics == ["payments", "shipments"]);
         assert!(catalogue.bind("events.order", bound("order.x")).is_err());
+    }
+
+    /// Red when a type that CloudEvents producers write cannot be bound, or one that no header can hold, or that a pattern is.
+    #[test]
+    fn a_topic_is_bound_to_any_type_that_a_producer_may_write() {
+        let mut catalogue = Catalogue::default();
+        for fine in ["com.acme.OrderPlaced", "urn:acme:order", "Order", "größe.geändert", "https://acme.org/v1/Order"]
+        {
+            catalogue.bind("orders", bound(fine)).expect(fine);
+            assert_eq!(catalogue.type_of("orders", None), Typed::Is(fine));
+            assert_eq!(catalogue.sources_of(fine).topics, ["orders"], "and no topic of ours");
+            assert!(catalogue.sources_matching(&"*".parse().expect("valid")).topics == ["orders"]);
+        }
+        let long = "x".repeat(257);
+        for wrong in ["", "a b", "a.*", "a.#", "a\n", &long] {
+            assert!(catalogue.bind("orders", bound(wrong)).is_err(), "{wrong:?}");
+        }
     }
 
     /// Red when two event types may share an Avro record, two schemas an event type, or one segment is an event type.

@@ -8,6 +8,7 @@ mod error;
 mod encoder;
 mod writer;
 
+mod lenient;
 mod schema;
 
 mod cursor;

@@ -40,8 +40,9 @@ pub(crate) enum Trust<'a> {
     Nobody,
     /// This group's: the record comes from a topic that it owns.
     Group(&'a str),
-    /// Any group's: the record is a dead letter.
-    Anyone,
+    /// Whatever they say, but for another group than this one: the record stands on its topic of dead letters, where no
+    /// other's letters are.
+    Letter(&'a str),
 }
 
 /// A record's way so far.
@@ -105,10 +106,13 @@ impl Delivered {
         let believed = match trust {
             Trust::Nobody => false,
             Trust::Group(group) => read.group.as_deref() == Some(group),
-            Trust::Anyone => true,
+            Trust::Letter(_) => true,
         };
         if !believed {
             return (Self::default(), found);
+        }
+        if let Trust::Letter(group) = trust {
+            unknown += u64::from(read.group.as_deref().is_some_and(|said| said != group));
         }
         let place = topic.zip(partition).map(|(topic, partition)| TopicPartition::new(topic, partition));
         read.origin = place.zip(offset.zip(timestamp)).map(|(partition, (offset, timestamp_ms))| Origin {
@@ -208,15 +212,16 @@ pub(crate) fn say_input(record: &Record, topic_id: &str, out: &mut Headers) {
 /// Where the partition of a record that was keyed anew stood behind it, and the id of its topic, if its headers say so.
 pub(crate) fn input(headers: &Headers) -> Option<(Position, Option<&str>)> {
     let text = std::str::from_utf8(headers.get(INPUT)??).ok()?;
+    // An id is base64, and may have slashes.
     let mut parts = text.splitn(4, '/');
     let (topic, partition, offset) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
     // They go on into other headers, which are text of their own.
-    let is_name = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    let topic = Some(topic).filter(is_name)?;
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let topic = Some(topic).filter(is_word)?;
     let offset: i64 = offset.parse().ok().filter(|offset| (0..i64::MAX).contains(offset))?;
     Some((
         Position { partition: TopicPartition::new(topic, partition), next: offset + 1 },
-        parts.next().filter(is_name),
+        parts.next().filter(is_word),
     ))
 }
 

@@ -200,12 +200,13 @@ impl Driver {
             assert_eq!(attributes.broken, None, "valid headers");
             let (id, datum) = codec::split(record.value.as_deref()?).expect("a Confluent value");
             let schema = self.registry.schema(id)?;
+            let (schema, datum) = schema.of_datum(datum).expect("a branch of the schema");
             let by_schema = || self.catalogue.by_record(schema.full_name()?);
             if attributes.event_type.as_deref().or_else(by_schema) != Some(T::TYPE) {
                 return None;
             }
             let meta = Arc::new(attributes.complete(&record, T::TYPE.to_owned(), facts.category, facts.priority));
-            Some(Event::<T>::read(&Delivery { meta: &meta, schema: &schema, datum }).expect("readable"))
+            Some(Event::<T>::read(&Delivery { meta: &meta, schema, datum }).expect("readable"))
         };
         self.broker.records(&topic_of(T::TYPE)).into_iter().filter_map(read).collect()
     }

@@ -56,6 +56,13 @@ pub(crate) fn is_event_type(text: &str) -> bool {
     is_pattern(text) && !text.contains(['*', '#']) && text.contains('.')
 }
 
+/// Whether a text is a type as any CloudEvents producer may write it, `com.acme.Order:Placed`: what a `ce_type` header can
+/// hold, but for blanks and wildcards. A topic of ours is named after none of these.
+pub(crate) fn is_foreign_type(text: &str) -> bool {
+    let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '*' | '#');
+    !text.is_empty() && text.chars().count() <= 256 && !text.contains(odd)
+}
+
 /// Whether `#[on_event(text)]` fits a function whose argument has this label; `None` takes any pattern.
 pub const fn label_matches(label: Option<&str>, text: &str) -> bool {
     let Some(label) = label else { return is_pattern(text) };

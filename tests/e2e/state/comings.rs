@@ -1,6 +1,6 @@
 //! Instances that come and go amid work: each time partitions move, and with them who keeps their state.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_tests::{Process, eventually, full};
 use tokio::time::sleep;
@@ -24,8 +24,13 @@ async fn come_and_go(mut shop: Shop) {
         let taken = |process: &Process| process.log().matches(TAKEN).count();
         let before = taken(&running[0]);
         running.push(shop.start(&round.to_string()));
-        eventually("partitions move", SOON, async || taken(&running[0]) > before).await;
-        shop.pay(500, 40);
+        // All the while there is work under way.
+        let patience = Instant::now() + SOON;
+        while taken(&running[0]) == before {
+            assert!(Instant::now() < patience, "no partitions move: {}", running[0].log());
+            shop.pay(50, 40);
+            sleep(Duration::from_millis(50)).await;
+        }
         shop.goes_on().await;
         let mut oldest = running.remove(0);
         if round % 2 == 0 {
@@ -48,7 +53,7 @@ async fn come_and_go(mut shop: Shop) {
 /// their own inputs alone, and the next owner counts again what it reads again.
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_that_come_and_go_count_each_input_once() {
-    come_and_go(Shop::at_least_once("state_come_again").await).await;
+    come_and_go(Shop::at_least_once_in_small_units("state_come_again").await).await;
 }
 
 /// The same exactly once.

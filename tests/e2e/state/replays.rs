@@ -18,6 +18,12 @@ impl Shop {
         Self { at_least_once: true, ..Self::with(crate::space(name).await, AT_LEAST_ONCE).await }
     }
 
+    /// The same where one unit of work follows the other even when all partitions are being given up.
+    pub(super) async fn at_least_once_in_small_units(name: &str) -> Self {
+        let config = format!("{AT_LEAST_ONCE}batch_records = 20\n");
+        Self { at_least_once: true, ..Self::with(crate::space(name).await, &config).await }
+    }
+
     async fn all_through(&self) {
         eventually("everything has gone through", SOON * 2, async || self.is_through()).await;
     }

@@ -113,9 +113,17 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// In a properties file a backslash begins an escape.
+/// In a properties file a backslash begins an escape, and what is not ASCII must be one: Java reads the file as Latin-1.
 fn escape(path: &Path) -> String {
-    path.display().to_string().replace('\\', "\\\\")
+    let mut out = String::new();
+    for unit in path.display().to_string().encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(b'\\') => out.push_str("\\\\"),
+            Ok(byte @ b' '..=b'~') => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -127,6 +135,12 @@ mod tests {
     fn sixteen_bytes_are_twenty_two_characters_of_base64url() {
         assert_eq!(base64url(&[0xff; 16]), "_____________________w");
         assert_eq!(base64url(b"0123456789abcdef"), "MDEyMzQ1Njc4OWFiY2RlZg");
+    }
+
+    /// Red when Java, which reads Latin-1, would find another folder.
+    #[test]
+    fn a_folder_of_any_name_can_be_written_down() {
+        assert_eq!(escape(Path::new("/tmp/Größe 漢😀\\a")), "/tmp/Gr\\u00f6\\u00dfe \\u6f22\\ud83d\\ude00\\\\a");
     }
 
     /// Red when the id is made anew each time.

@@ -34,6 +34,7 @@ pub(crate) fn routes(store: Arc<Store>, faults: Arc<RwLock<Faults>>) -> Router {
         .route("/subjects/{subject}/versions/{version}", get(version))
         .route("/config", get(level).put(set_level))
         .route("/config/{subject}", get(subject_level).put(set_subject_level))
+        .route("/compatibility/subjects/{subject}/versions", post(compatibility_of_subject))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(compatibility))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, 404, "no such route") })
         .layer(from_fn_with_state(faults, fail_on_request))
@@ -59,10 +60,15 @@ struct Submitted {
     #[serde(default, rename = "schemaType")]
     schema_type: Option<String>,
     #[serde(default)]
-    references: Vec<Reference>,
+    references: Option<Vec<Reference>>,
 }
 
 impl Submitted {
+    /// Clients also write that there are none as `null`.
+    fn references(&self) -> &[Reference] {
+        self.references.as_deref().unwrap_or_default()
+    }
+
     fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let submitted: Self = serde_json::from_slice(body).map_err(|error| Refusal::BadSchema(error.to_string()))?;
         match submitted.schema_type.as_deref() {
@@ -92,15 +98,15 @@ async fn lookup(State(store): Registry, Path(subject): Path<String>, body: Bytes
     let submitted = Submitted::parse(&body)?;
     let catalog = store.read();
     catalog.versions(&subject)?;
-    let parsed = catalog.parse(&submitted.schema, &submitted.references)?;
-    let identity = parsed.identity(&submitted.references).map_err(Refusal::BadSchema)?;
+    let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
+    let identity = parsed.identity(submitted.references()).map_err(Refusal::BadSchema)?;
     let (version, id) = catalog.lookup(&subject, &identity)?;
     described(&store, &subject, version, id)
 }
 
 async fn register(State(store): Registry, Path(subject): Path<String>, body: Bytes) -> Outcome {
     let submitted = Submitted::parse(&body)?;
-    let id = on_disk(move || store.register(&subject, &submitted.schema, &submitted.references)).await?;
+    let id = on_disk(move || store.register(&subject, &submitted.schema, submitted.references())).await?;
     Ok(Answer(json!({ "id": id })))
 }
 
@@ -170,13 +176,30 @@ async fn compatibility(
     let submitted = Submitted::parse(&body)?;
     let catalog = store.read();
     let (_, id) = catalog.version(&subject, &version)?;
-    let parsed = catalog.parse(&submitted.schema, &submitted.references)?;
-    let why = catalog.incompatibility(&subject, &parsed, &[id])?;
+    let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
+    Ok(compatible(catalog.incompatibility(&subject, &parsed, &[id])?, options.verbose))
+}
+
+/// Against the versions that the subject's level compares a new one with; a subject without any refuses nothing.
+async fn compatibility_of_subject(
+    State(store): Registry,
+    Path(subject): Path<String>,
+    Query(options): Query<Options>,
+    body: Bytes,
+) -> Outcome {
+    let submitted = Submitted::parse(&body)?;
+    let catalog = store.read();
+    let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
+    let why = catalog.incompatibility(&subject, &parsed, catalog.compared(&subject))?;
+    Ok(compatible(why, options.verbose))
+}
+
+fn compatible(why: Option<String>, verbose: bool) -> Answer {
     let mut answer = json!({ "is_compatible": why.is_none() });
-    if options.verbose {
+    if verbose {
         answer["messages"] = json!(why.into_iter().collect::<Vec<_>>());
     }
-    Ok(Answer(answer))
+    Answer(answer)
 }
 
 fn described(store: &Store, subject: &str, version: u32, id: u32) -> Outcome {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compat::Level;
 use super::schema::{Parsed, Reference, Source};
+use super::strict;
 
 /// The file is written whole at each change, so there is an end to it.
 const SCHEMAS: usize = 10_000;
@@ -98,6 +99,21 @@ impl Catalog {
         Parsed::parse(schema, &others).map_err(Refusal::BadSchema)
     }
 
+    /// The same of a schema that is offered: what no implementation of Avro takes is refused, also where ours would.
+    pub(crate) fn parse_new(&self, schema: &str, references: &[Reference]) -> Result<Parsed, Refusal> {
+        strict::check(schema).map_err(Refusal::BadSchema)?;
+        self.parse(schema, references)
+    }
+
+    /// The versions that the subject's level compares a new one with.
+    pub(crate) fn compared(&self, subject: &str) -> &[u32] {
+        let Some(own) = self.subjects.get(subject) else { return &[] };
+        match own.versions.as_slice() {
+            all if own.compatibility.unwrap_or(self.compatibility).is_transitive() => all,
+            all => &all[all.len().saturating_sub(1)..],
+        }
+    }
+
     /// The version and id under which a subject has this very schema.
     pub(crate) fn lookup(&self, subject: &str, identity: &str) -> Result<(u32, u32), Refusal> {
         let ids = self.versions(subject)?;
@@ -143,17 +159,13 @@ impl Catalog {
         if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.chars().any(char::is_control) {
             return Err(Refusal::BadSubject);
         }
-        let parsed = self.parse(schema, references)?;
+        let parsed = self.parse_new(schema, references)?;
         let identity = parsed.identity(references).map_err(Refusal::BadSchema)?;
         if let Ok((_, id)) = self.lookup(subject, &identity) {
             return Ok(id);
         }
         let own = self.subjects.get(subject).cloned().unwrap_or_default();
-        let against = match own.versions.as_slice() {
-            all if own.compatibility.unwrap_or(self.compatibility).is_transitive() => all,
-            all => &all[all.len().saturating_sub(1)..],
-        };
-        if let Some(why) = self.incompatibility(subject, &parsed, against)? {
+        if let Some(why) = self.incompatibility(subject, &parsed, self.compared(subject))? {
             return Err(Refusal::Incompatible(why));
         }
         let known = self.schemas.iter().find(|(_, source)| source.identity == identity).map(|(id, _)| *id);

@@ -10,7 +10,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use headwater::States;
-use headwater_dev::{Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, write_endpoints};
+use headwater_dev::{
+    Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, quoted, write_endpoints,
+};
 
 use tokio::net::TcpListener;
 
@@ -197,7 +199,7 @@ fn announce(arguments: &DevArguments, lines: &[(String, String)]) -> Result<()> 
         out.line(format_args!("{name}={value}"))?;
     }
     let file = arguments.data.join("endpoints.env");
-    out.line(format_args!("ready; in another shell: set -a; . {}; set +a", file.display()))?;
+    out.line(format_args!("ready; in another shell: set -a; . {}; set +a", quoted(&file.display().to_string())))?;
     out.flush()?;
     Ok(())
 }

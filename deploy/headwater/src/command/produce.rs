@@ -20,6 +20,7 @@ const LINE_LIMIT: u64 = 16 << 20;
 /// Lines that are sent together at most.
 const BATCH: usize = 500;
 const SOURCE: &str = "headwater/produce";
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(crate) async fn run(program: &Program, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = program.load(&[])?;
@@ -136,8 +137,10 @@ fn read_lines(lines: &mpsc::Sender<Line>) {
                 let why = format!("longer than {LINE_LIMIT} bytes");
                 Err(skipped.err().map_or(why, |error| error.to_string()))
             }
-            Ok(_) if line.trim_ascii().is_empty() => continue,
-            Ok(_) => Ok(line),
+            Ok(_) => match unmarked(number, line) {
+                line if line.trim_ascii().is_empty() => continue,
+                line => Ok(line),
+            },
             Err(error) => {
                 let _ = lines.blocking_send((number, Err(format!("cannot read standard input: {error}"))));
                 return;
@@ -146,5 +149,27 @@ fn read_lines(lines: &mpsc::Sender<Line>) {
         if lines.blocking_send((number, line)).is_err() {
             return;
         }
+    }
+}
+
+/// A line without the byte order mark that some editors begin a file with.
+fn unmarked(number: u64, mut line: Vec<u8>) -> Vec<u8> {
+    if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+        line.drain(..BYTE_ORDER_MARK.len());
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a file's mark is taken for the beginning of its first line, or another line's is dropped.
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let line = |text: &str| text.as_bytes().to_vec();
+        assert_eq!(unmarked(1, line("\u{feff}{}\n")), b"{}\n");
+        assert_eq!(unmarked(1, line("{}\n")), b"{}\n");
+        assert_eq!(unmarked(2, line("\u{feff}{}")), line("\u{feff}{}"));
     }
 }

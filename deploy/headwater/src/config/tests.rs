@@ -122,7 +122,7 @@ fn names_of_the_users_own_can_come_from_variables() {
 /// Red when the first problem hides the others, or a message names neither the key nor its place.
 #[test]
 fn every_problem_is_named_at_once() {
-    let text = "prefix = \"events.shop.\"\ninstnce = \"x\"\n[kafak]\nx = 1\n[kafka.consumer]\ndrain = \"soon\"\n[kafka.properties]\nacks = 1\n[topics.p]\nkey = \"text\"";
+    let text = "prefix = \"events.shop.\"\ninstnce = \"x\"\n[kafak]\nx = 1\n[kafka.consumer]\ndrain = \"soon\"\n[http]\naddr = \":8080\"\n[kafka.properties]\nacks = 1\n[topics.p]\nkey = \"text\"";
     let resolved = resolve(text, &[("HEADWATER__HTTP__ADR", "127.0.0.1:1"), ("HEADWATER__TOPOLOGY__REPLICATION", "0")]);
     let problems = resolved.problems.join("\n");
     for part in [
@@ -133,6 +133,7 @@ fn every_problem_is_named_at_once() {
         "`acks` cannot be set",
         "missing field `type`",
         "http.adr (HEADWATER__HTTP__ADR): there is no setting `adr`; did you mean `addr`?",
+        "`:8080` is no address to listen on: write an IP address and a port, 0.0.0.0:8080 for every interface",
         "topology.partitions, replication and min_insync_replicas must be at least 1",
     ] {
         assert!(problems.contains(part), "{part} is missing in:\n{problems}");

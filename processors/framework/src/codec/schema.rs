@@ -7,7 +7,10 @@ use apache_avro::{
     schema::{Name, NamesRef, ResolvedSchema, UnionSchema},
 };
 
-use super::error::schema_cause;
+use super::{
+    error::schema_cause,
+    lenient::{self, Rewritten},
+};
 
 /// A schema and the named types in it. Readers borrow both, so they are leaked: schema ids and payload types are bounded.
 #[derive(Clone, Copy, Debug)]
@@ -19,17 +22,33 @@ pub(crate) struct Leaked {
 impl Leaked {
     /// Parses a schema; `references` are the schemas that it refers to by name, dependencies first.
     pub(crate) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
-        let schema = if references.is_empty() {
-            Schema::parse_str(text).map_err(|e| schema_cause(&e))?
-        } else {
-            let (mut schema, others) = Schema::parse_str_with_list(text, references).map_err(|e| schema_cause(&e))?;
-            let mut inline = Inline::default();
-            others.iter().for_each(|other| inline.define(other));
-            inline.walk(&mut schema)?;
-            schema
+        Self::of(parsed(text, references)?, &HashMap::new())
+    }
+
+    /// The same of a schema that somebody else has written with, who may be less strict; and what had to be renamed for it,
+    /// by its new name.
+    pub(crate) fn parse_leniently(
+        text: &str,
+        references: &[String],
+    ) -> Result<(Self, HashMap<String, String>), String> {
+        let why = match Self::parse(text, references) {
+            Ok(leaked) => return Ok((leaked, HashMap::new())),
+            Err(why) => why,
         };
-        let mut schema = schema;
-        by_name(&mut schema)?;
+        for defaults in [true, false] {
+            if let Some(Rewritten { text, references, names }) = lenient::rewrite(text, references, defaults)
+                && let Ok(schema) = parsed(&text, &references)
+                && let Ok(leaked) = Self::of(schema, &names)
+            {
+                return Ok((leaked, names));
+            }
+        }
+        Err(why)
+    }
+
+    /// Keeps a schema that defines every type it names.
+    pub(crate) fn of(mut schema: Schema, names: &HashMap<String, String>) -> Result<Self, String> {
+        tidy(&mut schema, names)?;
         // Checked before the leak, so that a wrong schema leaks nothing.
         ResolvedSchema::new(&schema).map_err(|e| schema_cause(&e))?;
         let schema: &'static Schema = Box::leak(Box::new(schema));
@@ -37,9 +56,32 @@ impl Leaked {
         Ok(Self { schema, resolved: Box::leak(Box::new(resolved)) })
     }
 
+    /// The branches of a union, each with all that it refers to; none of any other schema.
+    pub(crate) fn branches(&self) -> Result<Vec<Schema>, String> {
+        let Schema::Union(union) = self.schema else { return Ok(Vec::new()) };
+        let whole = |branch: &Schema| {
+            let (mut branch, mut inline) = (branch.clone(), Inline::default());
+            inline.define(self.schema);
+            inline.walk(&mut branch)?;
+            Ok(branch)
+        };
+        union.variants().iter().map(whole).collect()
+    }
+
     pub(crate) fn names(&self) -> &'static NamesRef<'static> {
         self.resolved.get_names()
     }
+}
+
+fn parsed(text: &str, references: &[String]) -> Result<Schema, String> {
+    if references.is_empty() {
+        return Schema::parse_str(text).map_err(|e| schema_cause(&e));
+    }
+    let (mut schema, others) = Schema::parse_str_with_list(text, references).map_err(|e| schema_cause(&e))?;
+    let mut inline = Inline::default();
+    others.iter().for_each(|other| inline.define(other));
+    inline.walk(&mut schema)?;
+    Ok(schema)
 }
 
 /// Follows a reference to the type it names; a name that is nowhere stays a reference, which nothing matches.
@@ -98,19 +140,20 @@ impl Inline {
     }
 }
 
-/// Has each record find its fields by their names alone. apache-avro also finds them by their aliases, which is for readers
+/// Gives fields their own names back, and has each record find them by those alone. apache-avro also finds them by their aliases, which is for readers
 /// to say of what others wrote: a writer's own would stand for a field that it does not have.
-fn by_name(schema: &mut Schema) -> Result<(), String> {
+fn tidy(schema: &mut Schema, names: &HashMap<String, String>) -> Result<(), String> {
+    lenient::restore(schema, names);
     match schema {
         Schema::Record(record) => {
             record.lookup = record.fields.iter().enumerate().map(|(n, field)| (field.name.clone(), n)).collect();
-            record.fields.iter_mut().try_for_each(|field| by_name(&mut field.schema))
+            record.fields.iter_mut().try_for_each(|field| tidy(&mut field.schema, names))
         }
-        Schema::Array(array) => by_name(&mut array.items),
-        Schema::Map(map) => by_name(&mut map.types),
+        Schema::Array(array) => tidy(&mut array.items, names),
+        Schema::Map(map) => tidy(&mut map.types, names),
         Schema::Union(union) => {
             let mut variants = union.variants().to_vec();
-            variants.iter_mut().try_for_each(by_name)?;
+            variants.iter_mut().try_for_each(|variant| tidy(variant, names))?;
             *union = UnionSchema::new(variants).map_err(|e| schema_cause(&e))?;
             Ok(())
         }

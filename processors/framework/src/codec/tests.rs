@@ -1,6 +1,7 @@
 mod agreement;
 mod compat;
 mod evolution;
+mod foreign;
 mod hostile;
 mod json;
 mod promotion;

@@ -2,7 +2,7 @@
 
 use std::{
     any::{TypeId, type_name},
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, OnceLock,
@@ -32,12 +32,14 @@ use crate::payload::Payload;
 /// straight from the bytes where every field of the type's own schema is there with the same type; else over a
 /// [`Value`] that is resolved against that schema.
 pub struct WriterSchema {
-    id: u32,
+    key: (u32, u32),
     leaked: Leaked,
     full_name: Option<String>,
     layout: Layout,
     reader: GenericDatumReader<'static>,
     plans: OnceLock<Box<Plan>>,
+    /// Of a union, in its order.
+    branches: Vec<Arc<WriterSchema>>,
     /// The schema of the event type that was asked about first, and why it cannot read what is written with this one.
     read_by: OnceLock<(&'static str, Option<String>)>,
 }
@@ -49,25 +51,63 @@ impl WriterSchema {
     /// [`CodecError::Schema`] when the text is no Avro schema, or names a type that is nowhere defined.
     pub fn parse(id: u32, schema: &str, references: &[String]) -> Result<Arc<Self>, CodecError> {
         let unusable = |cause| CodecError::Schema { id, cause };
-        let leaked = Leaked::parse(schema, references).map_err(unusable)?;
+        let (leaked, names) = Leaked::parse_leniently(schema, references).map_err(unusable)?;
+        let branch = |(number, schema): (u32, Schema)| {
+            let branch = Leaked::of(schema, &HashMap::new()).map_err(unusable)?;
+            Ok(Arc::new(Self::of((id, number), branch, Vec::new(), &names)?))
+        };
+        let branches = (1..).zip(leaked.branches().map_err(unusable)?).map(branch);
+        let branches = branches.collect::<Result<_, CodecError>>()?;
+        Ok(Arc::new(Self::of((id, 0), leaked, branches, &names)?))
+    }
+
+    fn of(
+        key: (u32, u32),
+        leaked: Leaked,
+        branches: Vec<Arc<Self>>,
+        names: &HashMap<String, String>,
+    ) -> Result<Self, CodecError> {
+        let unusable = |cause| CodecError::Schema { id: key.0, cause };
         let reader = GenericDatumReader::builder(leaked.schema)
             .resolved_writer_schemata(leaked.resolved.clone())
             .build()
             .map_err(|e| unusable(schema_cause(&e)))?;
-        Ok(Arc::new(Self {
-            id,
-            full_name: leaked.schema.name().map(|name| name.fullname(None)),
+        let full_name = leaked.schema.name().map(|name| name.fullname(None));
+        Ok(Self {
+            key,
+            full_name: full_name.map(|name| names.get(&name).cloned().unwrap_or(name)),
             layout: Layout::new(leaked.schema).map_err(unusable)?,
             leaked,
             reader,
             plans: OnceLock::new(),
+            branches,
             read_by: OnceLock::new(),
-        }))
+        })
+    }
+
+    /// What a datum was written with, and the rest of the datum: of a union its branch, as where several types share a
+    /// topic; of any other schema itself.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] when the union has no such branch.
+    pub fn of_datum<'s, 'd>(self: &'s Arc<Self>, datum: &'d [u8]) -> Result<(&'s Arc<Self>, &'d [u8]), CodecError> {
+        if self.branches.is_empty() {
+            return Ok((self, datum));
+        }
+        let mut datum = Cursor(datum);
+        let place = datum.index(self.branches.len(), "branches of the union");
+        let place = place.map_err(|fault| CodecError::Malformed(*fault))?;
+        Ok((&self.branches[place], datum.0))
     }
 
     /// The id in the registry.
     pub fn id(&self) -> u32 {
-        self.id
+        self.key.0
+    }
+
+    /// What tells it from any other: the id, and of a union's branch its number, from 1 on.
+    pub fn key(&self) -> (u32, u32) {
+        self.key
     }
 
     /// The schema, whole: what it refers to is defined in it.
@@ -154,7 +194,7 @@ impl WriterSchema {
         if plan.direct.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 payload = type_name::<T>(),
-                schema_id = self.id,
+                schema_id = self.id(),
                 reason = %shape_fault::<T>(error),
                 "the type decodes five times slower than it could: match its field types and serde names to its schema"
             );
@@ -184,7 +224,10 @@ impl WriterSchema {
 
 impl fmt::Debug for WriterSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriterSchema").field("id", &self.id).field("full_name", &self.full_name).finish_non_exhaustive()
+        f.debug_struct("WriterSchema")
+            .field("id", &self.id())
+            .field("full_name", &self.full_name)
+            .finish_non_exhaustive()
     }
 }
 

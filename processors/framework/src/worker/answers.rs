@@ -53,17 +53,8 @@ impl Worker {
                 self.fenced(fenced);
                 return Ok(());
             }
-            Answer::Committed(mut batch, Err(CommitError::Refused(why))) => {
-                self.recovered(at);
-                // A letter always gets through: its topic may take less than it should.
-                if batch.cut() {
-                    tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
-                    self.assemblies.of(at).keep(batch);
-                    return Ok(());
-                }
-                if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
-                    self.refused(at, &covered, record, from, &why);
-                }
+            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
+                self.refused_batch(at, batch, &why);
                 return Ok(());
             }
             Answer::Committed(batch, Err(CommitError::RefusedRows(rows))) => {
@@ -98,6 +89,18 @@ impl Worker {
             CommitError::Failed(why) => Err(self.failed(why)),
             CommitError::Fatal(why) | CommitError::Refused(why) => Err(self.halted(why)),
             error @ CommitError::RefusedRows(_) => Err(self.halted(error.to_string())),
+        }
+    }
+
+    /// Something in a batch is refused: a letter is cut where that helps, else the batch is tried in halves.
+    fn refused_batch(&mut self, at: usize, mut batch: Batch, why: &str) {
+        self.recovered(at);
+        // A letter always gets through: its topic may take less than it should.
+        if batch.cut() {
+            tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
+            self.assemblies.of(at).keep(batch);
+        } else if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
+            self.refused(at, &covered, record, from, why);
         }
     }
 

@@ -330,7 +330,7 @@ impl Assembly {
 
     /// When something is due that no event announces.
     pub(crate) fn next_wake(&self, partitions: &BTreeMap<TopicPartition, Partition>) -> Option<Duration> {
-        if !matches!(self.store, Store::Idle(_)) {
+        if self.closed || !matches!(self.store, Store::Idle(_)) {
             return None;
         }
         let again = (!self.again.is_empty()).then_some(self.paused_until);

@@ -16,7 +16,7 @@ use crate::{
     fault::Fault,
     headers::Attributes,
     metrics::Metric,
-    owned::Role,
+    owned::{Role, group_of_dlq},
     pipeline::Work,
     record::Record,
     sink::Sink,
@@ -118,7 +118,10 @@ impl Step {
 
     /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
     fn keep_letter(&self, job: &Job) -> Outcome {
-        let attributes = Attributes::read(&job.record.headers, Trust::Anyone);
+        let attributes = Attributes::read(&job.record.headers, Trust::Letter(group_of_dlq(&job.record)));
+        if !job.begun {
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
         let event_type = attributes.event_type.clone().unwrap_or_default();
         let seen = self.see(job, attributes, event_type);
         self.store(job, seen, None)
@@ -164,8 +167,11 @@ impl Step {
     }
 }
 
-/// A key column that a record of this schema does not have: no row can be made of it.
-pub(super) fn missing_key<'a>(sink: &'a Sink, schema: &WriterSchema) -> Option<&'a str> {
-    let apache_avro::Schema::Record(record) = schema.schema() else { return None };
-    sink.key.iter().map(String::as_str).find(|key| !record.lookup.contains_key(*key))
+/// Why no row can be made of a value of this schema: it is no record, or lacks a key column.
+pub(super) fn no_row(sink: &Sink, schema: &WriterSchema) -> Option<String> {
+    let apache_avro::Schema::Record(record) = schema.schema() else {
+        return Some(format!("what schema {} writes is no record, and a row needs fields", schema.id()));
+    };
+    let missing = sink.key.iter().find(|key| !record.lookup.contains_key(key.as_str()))?;
+    Some(format!("{missing}: missing in schema {}, and the row's key", schema.id()))
 }

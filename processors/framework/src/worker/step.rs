@@ -39,7 +39,7 @@ use super::{
     failures::Failures,
     job::{Effects, Job, Outcome, Seen},
     keep::Ways,
-    open::{Opened, missing_key},
+    open::{Opened, no_row},
     states::States,
 };
 
@@ -193,7 +193,14 @@ impl Step {
     }
 
     /// Goes on with the schema at hand.
-    fn work(&self, job: &Job, opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
+    fn work(&self, job: &Job, mut opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
+        let schema = match schema.of_datum(opened.datum) {
+            Ok((schema, datum)) => {
+                opened.datum = datum;
+                schema
+            }
+            Err(error) => return Next::Over(self.unreadable(job, &error, None)),
+        };
         let event_type = match self.type_of(&job.record, &opened.attributes) {
             Typed::Is(event_type) => event_type.to_owned(),
             Typed::AskSchema => match self.type_by_schema(job, &opened.attributes, schema) {
@@ -212,8 +219,7 @@ impl Step {
                 let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event);
                 Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
             }
-            Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
-                let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
+            Work::Sink(sink) if let Some(why) = no_row(sink, schema) => {
                 Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
             }
             Work::Sink(_) | Work::Keep(_) | Work::DeadLetters => {

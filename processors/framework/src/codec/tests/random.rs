@@ -169,7 +169,9 @@ pub(super) fn evolve(rng: &mut Rng, reader: &Json) -> Json {
         // Some of these apache-avro takes for their value; `promotion.rs` holds that we do not.
         let by_value = matches!(
             (type_of(reader), broken.as_str()),
-            (("float", _), Some("double")) | (("enum" | "fixed", _) | (_, Some("decimal")), Some("string"))
+            (("float", _), Some("double"))
+                | (("enum" | "fixed", _) | (_, Some("decimal")), Some("string"))
+                | (("union", _), Some("string" | "double"))
         );
         return if by_value { json!("boolean") } else { broken };
     }
