@@ -49,6 +49,7 @@ mod committed;
 mod one;
 
 mod compaction;
+mod counting;
 mod groups;
 mod topology;
 
@@ -60,7 +61,8 @@ pub use batch::{BatchError, BatchErrors};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use committed::stable_offsets;
 pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
-pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
+pub use counting::{Stretch, count_records};
+pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
 pub use headwater::HEADER_ROOM;
 pub use in_order::InOrder;
 pub use lease::{Held, Lease};

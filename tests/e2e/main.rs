@@ -19,6 +19,7 @@ mod dlq;
 mod flood;
 mod idle;
 mod keyed;
+mod lag;
 mod letters;
 mod load;
 mod offsets;

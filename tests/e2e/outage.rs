@@ -6,7 +6,7 @@ use headwater_dev::{KafkaChoice, PostgresChoice, Stack, StackConfig};
 use headwater_tests::{Foreign, Payments, Process, SharedStack, Space, eventually, register};
 use tokio::sync::watch;
 
-use crate::{PROGRAM, shared, space};
+use crate::{PROGRAM, shared, space, supervised};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -33,7 +33,8 @@ pub(crate) async fn address(process: &Process) -> String {
 }
 
 /// The database and then the broker are killed and come back while payments flow: `/readyz` says which, `/livez` stays 200, and
-/// in the end every payment is an order. Red when an outage ends a group, or a unit of work that failed is dropped.
+/// in the end every payment is an order. What waits for the database is lag, and says so. Red when an outage ends a group, a unit
+/// of work that failed is dropped, or what a unit holds is not counted with its age (`Partition::place`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     let mut stack = own_stack("outage", |_| {}).await;
@@ -63,6 +64,14 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     })
     .await;
     assert_eq!(reqwest::get(format!("{http}/livez")).await.expect("alive").status(), 200);
+    let waited = format!("headwater_lag_seconds{{group=\"{}.orders-sink\",topic=\"events.order\"}}", space.name);
+    eventually("the oldest row that waits gets older", SOON, async || process.metric(&waited).await > 1.0).await;
+    eventually("`groups` names the database", SOON, async || {
+        let said = supervised::group(&space, "orders-sink", &http).await;
+        let reasons = [&said["instances"][0]["troubles"], &said["standing_still"]].map(ToString::to_string);
+        reasons.iter().all(|reason| reason.contains("postgres cannot be reached"))
+    })
+    .await;
     stack.postgres().expect("its own").start().await.expect("started");
     let orders = async || space.count("select count(*) from orders").await;
     eventually("200 orders", SOON, async || orders().await == 200).await;

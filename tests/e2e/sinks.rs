@@ -115,3 +115,16 @@ async fn dead_letters_are_grouped_by_make_and_counted() {
     assert_eq!(makes, [(20.into(), "decode".into()), (30.into(), "rejected".into())], "{out}");
     assert!(process.stop().await.success(), "{}", process.log());
 }
+
+/// A sink's misspelt key is found by `config check`, and `run` refuses it: nothing becomes a dead letter. Red when the key is not
+/// looked up in the catalogue's schema (`Database::problem_of`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_misspelt_key_is_refused_before_the_first_record() {
+    let space = space("misspelt").await;
+    let config = "[sinks.audit]\nevent = \"order.fulfilled\"\ntable = \"audit\"\nkey = \"ordr_id\"\n";
+    std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
+    for arguments in [&["config", "check"][..], &["run", "--group", "audit"], &["topology", "apply", "--dry-run"]] {
+        let (code, out, err) = Process::run(PROGRAM, &space, arguments, &[], "").await;
+        assert!(code == 2 && err.contains("sink audit: its key `ordr_id` is no field"), "{arguments:?}: {out}{err}");
+    }
+}

@@ -105,7 +105,8 @@ impl Memory {
         let (partition, records) =
             self.batches.pop_front_if(|(partition, _)| records && self.starts.contains_key(partition))?;
         let start = self.starts[&partition];
-        Some(Fetched::Records(Batch { partition, start, records }))
+        let next = records.last().map_or(0, |record| record.offset + 1);
+        Some(Fetched::Records(Batch { partition, start, records, next }))
     }
 }
 

@@ -202,7 +202,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("auto.commit.interval.ms", "offsets are committed after their effects"),
     ("enable.auto.offset.store", "offsets are committed after their effects"),
     ("auto.offset.reset", "set the processor's start"),
-    ("enable.partition.eof", "the engine does not expect it"),
+    ("enable.partition.eof", "how far a log was read rests on it"),
     ("isolation.level", "aborted records must not be read"),
     ("enable.idempotence", "order and single delivery rest on it"),
     ("acks", "an effect must be durable before its offset is committed"),

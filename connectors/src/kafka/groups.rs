@@ -15,7 +15,10 @@ use rdkafka::{
 
 use super::{
     Cluster, KafkaError, Start, committed,
-    native::{self, CommitQueue, admin},
+    native::{
+        self, CommitQueue,
+        admin::{self, Isolation},
+    },
     partition,
 };
 
@@ -63,6 +66,15 @@ pub struct GroupMember {
     pub host: String,
     /// The partitions that it has.
     pub partitions: Vec<TopicPartition>,
+}
+
+/// Where the log of a partition ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Behind the last record that can be read: where the oldest open transaction begins, or the high watermark.
+    pub stable: i64,
+    /// Behind the last record: the high watermark.
+    pub high: i64,
 }
 
 /// How far a group has read a partition.
@@ -192,26 +204,42 @@ impl Cluster {
             // librdkafka takes a time in the place of an offset; a negative one means something else there.
             Start::At(time) => Offset::Offset(time.millis().max(0)),
         };
-        let mut found = self.list_offsets(partitions, spot).await?;
+        let mut found = self.list_offsets(partitions, spot, Isolation::Committed).await?;
         let behind: Vec<TopicPartition> =
             found.iter().filter(|(_, next)| **next < 0).map(|(name, _)| name.clone()).collect();
         if !behind.is_empty() {
-            found.extend(self.list_offsets(&behind, Offset::End).await?);
+            found.extend(self.list_offsets(&behind, Offset::End, Isolation::Committed).await?);
         }
         Ok(found)
+    }
+
+    /// Where each of these partitions ends.
+    ///
+    /// # Errors
+    /// As [`Cluster::offsets`].
+    pub async fn ends(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, LogEnd>, KafkaError> {
+        // In this order: what is stable is never beyond the end.
+        let stable = self.list_offsets(partitions, Offset::End, Isolation::Committed).await?;
+        let mut highs = self.list_offsets(partitions, Offset::End, Isolation::Uncommitted).await?;
+        let end = |(partition, stable): (TopicPartition, i64)| {
+            let high = highs.remove(&partition).unwrap_or(stable).max(stable);
+            (partition, LogEnd { stable, high })
+        };
+        Ok(stable.into_iter().map(end).collect())
     }
 
     async fn list_offsets(
         &self,
         partitions: &[TopicPartition],
         spot: Offset,
+        isolation: Isolation,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
         let list = list(partitions.iter().map(|name| (name, spot)))?;
         let asked = move |client: &_| {
-            patiently(|time| coordinated(admin::list_offsets(client, &list, time)?))
+            patiently(|time| coordinated(admin::list_offsets(client, &list, isolation, time)?))
                 .map_err(|code| trouble("offsets of the log cannot be read", code))
         };
         settled("offsets of the log cannot be read", self.blocking(asked).await?)

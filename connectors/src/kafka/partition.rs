@@ -46,6 +46,9 @@ pub(crate) struct Partition {
     /// That the log ends before the place where this goes on.
     short: Repeated,
     open: Vec<Record>,
+    /// Where the log was seen to end, and how far the engine knows it; -1 before.
+    end: i64,
+    told: i64,
 }
 
 /// Whether a record may be handed on.
@@ -61,7 +64,6 @@ pub(crate) enum Verdict {
 
 impl Partition {
     fn new(now: Instant) -> Self {
-        let open = Vec::new();
         Self {
             life: Life::Waiting,
             paused: false,
@@ -69,7 +71,9 @@ impl Partition {
             not_before: now,
             since: now,
             short: Repeated::default(),
-            open,
+            open: Vec::new(),
+            end: -1,
+            told: -1,
         }
     }
 
@@ -78,7 +82,27 @@ impl Partition {
         self.life = Life::Beginning { from, start };
         self.short.clear();
         self.open.clear();
+        (self.end, self.told) = (-1, -1);
         self.step(now);
+    }
+
+    /// Everything before this offset has come, be it records or markers of transactions.
+    pub(crate) fn ends(&mut self, offset: i64) {
+        self.end = offset;
+    }
+
+    /// What was kept since the last time, and how far the log has been read with it; `None` where neither is news.
+    fn seal(&mut self) -> Option<(u64, Vec<Record>, i64)> {
+        let Life::Delivering { start, next } = self.life else {
+            self.open.clear();
+            return None;
+        };
+        let ended = self.end > self.told && self.end >= next;
+        if self.open.is_empty() && !ended {
+            return None;
+        }
+        self.told = next.max(self.end);
+        Some((start, std::mem::take(&mut self.open), self.told))
     }
 
     /// Delivers from `next` on.
@@ -183,11 +207,9 @@ impl Partitions {
         self.0
             .iter_mut()
             .flat_map(|(topic, partitions)| partitions.iter_mut().map(move |(number, p)| (topic, *number, p)))
-            .filter(|(_, _, partition)| !partition.open.is_empty())
             .filter_map(|(topic, number, partition)| {
-                let records = std::mem::take(&mut partition.open);
-                let Life::Delivering { start, .. } = partition.life else { return None };
-                Some(Batch { partition: TopicPartition::new(Arc::clone(topic), number), start, records })
+                let (start, records, next) = partition.seal()?;
+                Some(Batch { partition: TopicPartition::new(Arc::clone(topic), number), start, records, next })
             })
             .collect()
     }
@@ -262,6 +284,24 @@ mod tests {
         assert!(!partition.wants_records());
         assert_eq!(partition.accept(10, || None), Verdict::Stale);
         assert!(matches!(partition.life, Life::Doubted { start: 7, next: 10 }));
+    }
+
+    /// Red when the engine is not told of an end that no record shows, is told it twice, or of one that lies before a record.
+    #[test]
+    fn how_far_the_log_was_read_is_told_once() {
+        let mut partition = delivering(10);
+        assert_eq!(partition.seal(), None);
+        partition.ends(10);
+        assert_eq!(partition.seal(), Some((7, Vec::new(), 10)), "nothing has come yet");
+        partition.ends(10);
+        assert_eq!(partition.seal(), None);
+        partition.ends(13);
+        assert_eq!(partition.seal(), Some((7, Vec::new(), 13)), "markers alone");
+        assert_eq!(partition.accept(20, || None), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.seal(), None, "the end of before");
+        partition.begin(From::Offset(13), 8, Instant::now());
+        partition.ends(13);
+        assert_eq!(partition.seal(), None, "it has not begun");
     }
 
     /// Red when a partition delivers before the engine said where to begin, or keeps what an earlier start left.

@@ -125,6 +125,8 @@ impl KafkaSource {
         if let Some(client_id) = &config.client_id {
             settings.set("client.id", client_id);
         }
+        // Behind the last record there may be markers, which no record shows to have been read.
+        settings.set("enable.partition.eof", "true");
         let names = subscribed(&config.subscription)?;
         let mailbox = Arc::new(Mailbox::default());
         let (events_in, events) = mpsc::channel(EVENTS);

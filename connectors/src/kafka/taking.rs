@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use headwater::{Record, TopicPartition};
-use rdkafka::{Message as _, consumer::Consumer as _, error::KafkaError as ClientError};
+use rdkafka::{
+    Message as _,
+    consumer::Consumer as _,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+};
 
 use super::{
     config::ConsumerConfig,
@@ -94,11 +98,19 @@ impl Member {
         let sealed = self.outbox.len();
         for run in messages.chunk_by(Message::is_beside) {
             match run[0].error() {
+                Some((Code::PartitionEOF, _)) => self.ends(&run[0]),
                 Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
                 None => self.take_run(consumer, run),
             }
         }
         self.outbox.len() > sealed
+    }
+
+    /// A partition has nothing more for now, as far as it can be read.
+    fn ends(&mut self, end: &Message<'_>) {
+        if let Some((_, partition)) = self.partitions.find(&end.topic(), end.partition()) {
+            partition.ends(end.offset());
+        }
     }
 
     /// Takes over records of one partition, and seals each time that there is enough for a batch.

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use headwater::{
-    Catalogue, CommitError, Committed, RefusedRow, Row, Sink, TopicPartition, Unit,
+    Catalogue, CommitError, Committed, EventType, RefusedRow, Row, Sink, TopicPartition, Unit,
     codec::WriterSchema,
     ports::{BoxFuture, Committer, From as Start},
 };
@@ -91,9 +91,16 @@ impl Database {
         PostgresSink::new(self.clone(), group.into(), Target::DeadLetters(DeadLetters::new(catalogue)))
     }
 
-    /// What is wrong with a sink whatever its events are: no key, or names that Postgres does not take.
-    pub fn problem_of(sink: &Sink) -> Option<String> {
-        Rows::new(sink.clone()).err().map(|error| error.to_string())
+    /// What can be seen to be wrong with a sink before its first record: names that Postgres does not take, and, where the
+    /// type of its events is known, a key that no row can have.
+    pub fn problem_of(sink: &Sink, event: Option<&EventType>) -> Option<String> {
+        let problem = |event: &EventType| {
+            let schema = WriterSchema::parse(0, event.schema, &[]).map_err(|error| error.to_string())?;
+            let layout = Layout::of(0, schema.schema()).map_err(|error| error.to_string())?;
+            table::key_problem(sink, &layout, event.key_field().as_deref()).map_or(Ok(()), Err)
+        };
+        let known = |event| problem(event).err().map(|why| format!("{why} (event `{}`)", event.name));
+        Rows::new(sink.clone()).err().map(|error| error.to_string()).or_else(|| event.and_then(known))
     }
 
     /// The SQL that would make the sink's table fit rows of this schema; empty when it fits.
@@ -350,5 +357,56 @@ impl Target {
             }
             Self::DeadLetters(letters) => letters.settle(outcome),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater::{Payload, Time};
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Placed {
+        order: String,
+        shop: String,
+        tags: Vec<String>,
+        at: Time,
+    }
+
+    impl Payload for Placed {
+        const TYPE: &'static str = "order.placed";
+        const SCHEMA: &'static str = r#"{"type":"record","name":"Placed","fields":[{"name":"order","type":"string"},
+            {"name":"shop","type":"string"},{"name":"tags","type":{"type":"array","items":"string"}},
+            {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}}]}"#;
+
+        fn key(&self) -> &str {
+            &self.order
+        }
+    }
+
+    /// Red when a key that no row can have is not found where the type is known, or one is found where there is none.
+    #[test]
+    fn a_key_that_no_row_can_have_is_found_before_the_first_record() {
+        let sink = |key: &str| Sink::of::<Placed>("placed").key(key);
+        let event = EventType::of::<Placed>();
+        let why = |sink: &Sink| Database::problem_of(sink, Some(&event)).unwrap_or_default();
+        for fine in
+            [sink("order"), sink("shop"), sink("shop").key("order"), sink("order").delete(), sink("tags").insert()]
+        {
+            assert_eq!(why(&fine), "");
+        }
+        for (wrong, part) in [
+            (sink("ordr"), "key `ordr` is no field of its events: they have order, shop, tags, at"),
+            (sink("ordr").insert(), "key `ordr` is no field"),
+            (sink("order").key("shp"), "key `shp` is no field"),
+            (sink("tags"), "column `tags` of `placed` has a type that cannot be a key"),
+            (sink("shop").delete(), "the record's key, which is `order`: write key = \"order\""),
+        ] {
+            assert!(why(&wrong).contains(part), "{}", why(&wrong));
+        }
+        assert_eq!(Database::problem_of(&sink("ordr"), None), None, "nobody knows its type");
+        assert!(Database::problem_of(&Sink { table: "x".repeat(64), ..sink("order") }, None).is_some());
     }
 }

@@ -328,6 +328,28 @@ fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) 
     Ok(sql)
 }
 
+/// Why no row of records with this layout can have the sink's key; `record_key` is the field that is the record's key, where
+/// that is known.
+pub(super) fn key_problem(sink: &Sink, layout: &Layout, record_key: Option<&str>) -> Option<String> {
+    for key in &sink.key {
+        let Some(at) = layout.position(key) else {
+            let fields: Vec<&str> = layout.fields.iter().map(|field| field.name.as_str()).collect();
+            return Some(format!("its key `{key}` is no field of its events: they have {}", fields.join(", ")));
+        };
+        let kind = ColumnType::Sql(layout.fields[at].sql);
+        if sink.mode == Mode::Upsert
+            && let Err(error) = check_key(sink, key, &kind)
+        {
+            return Some(error.to_string());
+        }
+    }
+    // Of one that deletes the key is one column.
+    let record_key = record_key.filter(|field| sink.delete && sink.key.first().is_some_and(|key| key != field))?;
+    Some(format!(
+        "a tombstone names its row by the record's key, which is `{record_key}`: write key = \"{record_key}\", or leave `delete` out"
+    ))
+}
+
 fn no_key_field(sink: &Sink, key: &str, layout: &Layout) -> PostgresError {
     // A record without its key is a bad record, not a bad configuration: others of its type may have it.
     PostgresError::Refused(format!("the key column `{key}` is no field of schema {} of `{}`", layout.id, sink.event))

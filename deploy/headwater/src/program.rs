@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use headwater::{
-    ConsumerGroup, DEAD_LETTERS, Delay, Order, Pipeline, Settings, SpanCounts, Tracing, Work, ports::Http,
+    ConsumerGroup, DEAD_LETTERS, Delay, EventType, Order, Pipeline, Settings, Sink, SpanCounts, Tracing, Work,
+    ports::Http,
 };
 use headwater_connectors::{
     http::HttpClient,
@@ -137,7 +138,7 @@ impl Program {
         for group in all {
             let kind = Kind::of(&group.work);
             if let Work::Sink(sink) = &group.work
-                && let Some(why) = Database::problem_of(sink)
+                && let Some(why) = Database::problem_of(sink, known(&pipeline, sink).as_ref())
             {
                 problems.push(format!("sink {}: {why}", group.name));
             }
@@ -196,6 +197,15 @@ impl App {
         let wanted = |bounded: &&Bounded| names.is_empty() || names.contains(&bounded.group.name);
         Ok(self.groups.iter().filter(wanted).cloned().collect())
     }
+}
+
+/// The type of a sink's events, where the catalogue has it. What keys the records of a bound topic have is their producer's
+/// choice.
+fn known(pipeline: &Pipeline, sink: &Sink) -> Option<EventType> {
+    let catalogue = pipeline.catalogue();
+    let bound = catalogue.bindings().any(|(_, binding)| binding.event_type == sink.event);
+    let keyless = |event: EventType| EventType { key_of: |_, _| Ok(String::new()), ..event };
+    catalogue.get(&sink.event).map(|event| if bound { keyless(*event) } else { *event })
 }
 
 fn unknown_groups(config: &Config, groups: &[ConsumerGroup]) -> Vec<String> {

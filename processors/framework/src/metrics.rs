@@ -89,6 +89,8 @@ pub enum Metric {
     LagRecords,
     /// How long the oldest of those has waited, by topic, seconds.
     LagSeconds,
+    /// Those of them that lie behind a transaction which somebody has open, by topic.
+    LagBehindTransactions,
     /// Spans handed to the OpenTelemetry back end.
     SpansExported,
     /// Spans that were lost: the queue was full, or the back end did not take them.
@@ -96,7 +98,7 @@ pub enum Metric {
 }
 
 /// The first of them have one number each, the next a histogram each.
-const METRICS: [Metric; 36] = [
+const METRICS: [Metric; 37] = [
     Metric::Records,
     Metric::Skipped,
     Metric::Failures,
@@ -131,6 +133,7 @@ const METRICS: [Metric; 36] = [
     Metric::CircuitState,
     Metric::LagRecords,
     Metric::LagSeconds,
+    Metric::LagBehindTransactions,
     Metric::SpansExported,
     Metric::SpansDropped,
 ];
@@ -179,6 +182,9 @@ impl Metric {
             Self::CircuitState => ("headwater_circuit_state", "gauge", "0 closed, 1 open, 2 half-open"),
             Self::LagRecords => ("headwater_lag_records", "gauge", "records of owned partitions not yet durable"),
             Self::LagSeconds => ("headwater_lag_seconds", "gauge", "how long the oldest of those has waited"),
+            Self::LagBehindTransactions => {
+                ("headwater_lag_behind_transactions_records", "gauge", "those behind an open transaction of somebody")
+            }
             Self::SpansExported => ("headwater_spans_exported_total", "counter", "spans sent to the back end"),
             Self::SpansDropped => {
                 ("headwater_spans_dropped_total", "counter", "spans lost before the back end had them")
@@ -217,6 +223,8 @@ pub struct Lag {
     pub records: u64,
     /// How long the oldest of those has waited since its timestamp.
     pub time: Duration,
+    /// Those of them that cannot be read: they lie behind a transaction that somebody has open.
+    pub behind_transactions: u64,
 }
 
 impl GroupState {
@@ -411,6 +419,9 @@ impl GroupState {
             }),
             Metric::LagSeconds => self.lags().iter().try_for_each(|(topic, lag)| {
                 writeln!(out, "{name}{{group=\"{group}\",topic=\"{topic}\"}} {:.3}", lag.time.as_secs_f64())
+            }),
+            Metric::LagBehindTransactions => self.lags().iter().try_for_each(|(topic, lag)| {
+                writeln!(out, "{name}{{group=\"{group}\",topic=\"{topic}\"}} {}", lag.behind_transactions)
             }),
             _ => match self.histogram(metric) {
                 Some(histogram) => histogram.write(name, group, metric == Metric::BatchRecords, out),

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codec::{CodecError, WriterSchema};
 
+mod sample;
+
 /// A business record that travels as the value of an event.
 ///
 /// The Rust type's serde name is the Avro record's simple name, and each serde default equals the schema's default.

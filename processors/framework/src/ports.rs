@@ -53,8 +53,10 @@ pub struct Batch {
     pub partition: TopicPartition,
     /// The number that [`Control::Begin`] gave; a batch of an earlier start is stale.
     pub start: u64,
-    /// The records, by offset; holes are normal.
+    /// The records, by offset; holes are normal. None where the log only turned out to go on without any.
     pub records: Vec<Record>,
+    /// How far the log has been read: before this offset there is no record but those that were delivered.
+    pub next: i64,
 }
 
 /// What the engine asks of a source.

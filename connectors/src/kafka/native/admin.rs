@@ -31,14 +31,24 @@ use super::code;
 /// What is said of each partition, or why nothing is.
 pub(crate) type Answers<T> = Vec<(TopicPartition, Result<T, Code>)>;
 
+/// What counts as the end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Where the oldest open transaction begins: the last stable offset.
+    Committed,
+    /// Behind everything: the high watermark.
+    Uncommitted,
+}
+
 /// The offset of each partition of the list, which is not empty, that its own offset asks for: -2 the first, -1 the one
-/// behind the last that `read_committed` shows, else the first with this timestamp (ms) or a later one, -1 where there is none.
+/// behind the last (that `read_committed` shows, or the log has, as `isolation` says), else the first with this timestamp (ms) or a later one, -1 where there is none.
 ///
 /// # Errors
 /// [`Code`] when a broker does not answer.
 pub(crate) fn list_offsets<C: ClientContext>(
     client: &Client<C>,
     list: &TopicPartitionList,
+    isolation: Isolation,
     timeout: Duration,
 ) -> Result<Answers<i64>, Code> {
     // SAFETY: the list is copied by the call; the result is read while the event is alive.
@@ -48,8 +58,11 @@ pub(crate) fn list_offsets<C: ClientContext>(
             rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
             timeout,
             |client, options, queue| {
-                let committed = rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
-                rd_kafka_AdminOptions_set_isolation_level(options, committed);
+                let level = match isolation {
+                    Isolation::Committed => rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+                    Isolation::Uncommitted => rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+                };
+                rd_kafka_AdminOptions_set_isolation_level(options, level);
                 rd_kafka_ListOffsets(client, list.ptr(), options, queue);
             },
             |event| {

@@ -5,13 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use headwater::{DEAD_LETTERS, TopicPartition};
-use headwater_connectors::kafka::{Cluster, CommittedOffset, GroupState, GroupStatus, Start, Topic};
+use headwater_connectors::kafka::{
+    Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, Start, Stretch, Topic, count_records,
+};
 
 use crate::{
     config::{Problems, nearest},
     outside::Outside,
     program::{App, Bounded},
 };
+
+/// Offsets of one partition, and of all of a group, that are read at most to tell records from markers.
+const COUNTED: i64 = 1_000;
+const COUNTED_ALL: i64 = 20_000;
 
 type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
@@ -38,8 +44,12 @@ pub(crate) struct Place {
     pub(crate) next: i64,
     /// The first offset that the log still has.
     pub(crate) first: i64,
+    /// The offset behind the last record that can be read: where somebody's open transaction begins, or the end.
+    pub(crate) stable: i64,
     /// The offset behind the last record.
     pub(crate) end: i64,
+    /// Offsets before `stable` that hold no record: markers of transactions, and what was aborted.
+    pub(crate) void: i64,
 }
 
 /// What a group reads a topic for.
@@ -97,9 +107,24 @@ impl Standing {
 }
 
 impl Place {
-    /// Records that are still to be read; a hole in the offsets counts as some.
+    /// Records that are still to be processed. Where there are many, an offset without a record counts as one.
     pub(crate) fn lag(&self) -> i64 {
-        (self.end - self.next.max(self.first)).max(0)
+        (self.end - self.begin() - self.void).max(0)
+    }
+
+    /// Where the records begin that are still to be processed.
+    fn begin(&self) -> i64 {
+        self.next.max(self.first)
+    }
+
+    /// Offsets that may hold records which can be read.
+    fn readable(&self) -> i64 {
+        (self.stable - self.begin()).max(0)
+    }
+
+    /// Those that lie behind an open transaction, where nothing else is left to do.
+    fn behind_transaction(&self) -> i64 {
+        if self.readable() <= self.void { (self.end - self.begin().max(self.stable)).max(0) } else { 0 }
     }
 
     /// What is to be said of it beside the numbers.
@@ -109,7 +134,13 @@ impl Place {
                 Some("committed beyond the log's end: the topic was created anew or truncated".to_owned())
             }
             Some(next) if next < self.first => Some(format!("{} deleted unread by retention", self.first - next)),
-            _ => (!self.note.is_empty()).then(|| self.note.clone()),
+            _ if !self.note.is_empty() => Some(self.note.clone()),
+            _ => match self.behind_transaction() {
+                0 => None,
+                waiting => Some(format!(
+                    "{waiting} wait behind a transaction that another client has open: they can be read once that is over"
+                )),
+            },
         }
     }
 }
@@ -145,8 +176,7 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
     let mut all_stored = stored(outside, groups).await.map_err(warn).ok();
     let all: BTreeSet<&TopicPartition> = reads.iter().flat_map(|reads| reads.partitions.keys()).collect();
     let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
-    let (firsts, ends) =
-        tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.offsets(&all, Start::Latest))?;
+    let (firsts, ends) = tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.ends(&all))?;
     let logs = Logs { firsts, ends };
     let mut standings = Vec::new();
     for ((bounded, told), reads) in groups.iter().zip(told).zip(reads) {
@@ -154,7 +184,7 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
         let stored = all_stored.as_mut().filter(|_| bounded.is_stored()).map(|all| all.remove(id).unwrap_or_default());
         let committed = Committed { told, stored };
         standings.push(Standing {
-            places: places(cluster, bounded, &reads, &committed, &logs).await?,
+            places: counted(outside, places(cluster, bounded, &reads, &committed, &logs).await?).await?,
             status: statuses.remove(id).unwrap_or_default(),
             bounded: bounded.clone(),
             missing: reads.missing,
@@ -228,7 +258,27 @@ impl Committed {
 /// Where logs begin and end.
 struct Logs {
     firsts: BTreeMap<TopicPartition, i64>,
-    ends: BTreeMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, LogEnd>,
+}
+
+/// Finds how many offsets hold no record, where so few are left that they can be read for it: a group that has done
+/// everything has its place before the markers of the last transaction.
+async fn counted(outside: &Outside, mut places: Vec<Place>) -> Result<Vec<Place>> {
+    let mut left = COUNTED_ALL;
+    let mut stretches = Vec::new();
+    for place in places.iter().filter(|place| (1..=COUNTED).contains(&place.readable())) {
+        left -= place.readable();
+        if left >= 0 {
+            stretches.push(Stretch { partition: place.partition.clone(), from: place.begin(), to: place.stable });
+        }
+    }
+    let records = count_records(&outside.kafka, &stretches).await?;
+    for place in &mut places {
+        if let Some(records) = records.get(&place.partition) {
+            place.void = place.readable() - records;
+        }
+    }
+    Ok(places)
 }
 
 async fn places(
@@ -262,7 +312,9 @@ async fn places(
             note: committed.told.get(partition).map(|told| told.note.clone()).unwrap_or_default(),
             next: next.unwrap_or(begin),
             first,
-            end,
+            stable: end.stable,
+            end: end.high,
+            void: 0,
         })
     };
     let mut places: Vec<Place> = reads.partitions.iter().filter_map(place).collect();
@@ -283,7 +335,9 @@ pub(super) mod tests {
             note: String::new(),
             next: committed.unwrap_or(10),
             first: 10,
+            stable: 20,
             end: 20,
+            void: 0,
         }
     }
 
@@ -296,5 +350,19 @@ pub(super) mod tests {
         assert_eq!(of(Some(7)), (10, "3 deleted unread by retention".to_owned()));
         let (lag, remark) = of(Some(99));
         assert!(lag == 0 && remark.contains("created anew"), "{lag} {remark}");
+    }
+
+    /// Red when markers count as waiting, what lies behind an open transaction does not or has no reason, or that is the reason
+    /// while there are records that can be read.
+    #[test]
+    fn markers_are_no_lag_and_an_open_transaction_is() {
+        let of = |void, stable, committed| {
+            let place = Place { void, stable, ..place(Some(committed)) };
+            (place.lag(), place.remark().is_some_and(|remark| remark.contains("transaction")))
+        };
+        assert_eq!(of(2, 20, 18), (0, false), "markers at the end");
+        assert_eq!(of(0, 15, 15), (5, true));
+        assert_eq!(of(1, 15, 14), (5, true), "a marker before the transaction");
+        assert_eq!(of(1, 15, 13), (6, false), "one record can be read");
     }
 }

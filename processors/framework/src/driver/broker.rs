@@ -161,7 +161,13 @@ impl MemorySource {
             if !rest.is_empty() {
                 let records: Vec<Record> = rest.iter().take(BATCH).cloned().collect();
                 reading.next += records.len();
-                return Poll::Ready(Fetched::Records(Batch { partition: id.clone(), start: reading.start, records }));
+                let next = i64::try_from(reading.next).unwrap_or(i64::MAX);
+                return Poll::Ready(Fetched::Records(Batch {
+                    partition: id.clone(),
+                    start: reading.start,
+                    records,
+                    next,
+                }));
             }
         }
         contents.waiting.push(waker.clone());

@@ -7,7 +7,7 @@ use super::{
     assembly::Answer,
     batch::{Batch, Covered, Finished},
     job::{Effects, Fate, Job, Outcome},
-    partition::Life,
+    partition::{Life, Partition},
 };
 use crate::{
     failure::Kind,
@@ -86,6 +86,7 @@ impl Worker {
                 let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
                 self.state.add(Metric::CommitFailures, 1);
                 if self.state.trouble("store", Some(&why)) {
+                    self.note_all(at, Some(&why));
                     tracing::warn!(group = %self.step.group.id, error = %why, retry_in = ?pause, "nothing can be committed; the group waits");
                 }
                 Ok(())
@@ -109,10 +110,20 @@ impl Worker {
     }
 
     fn recovered(&mut self, at: usize) {
-        self.assemblies.of(at).recovered();
+        if self.assemblies.of(at).recovered() {
+            self.note_all(at, None);
+        }
         if !self.assemblies.any_out(&self.partitions) && self.state.trouble("store", None) {
             tracing::info!(group = %self.step.group.id, "the store answers again");
         }
+    }
+
+    /// Has the source tell outside why the partitions of a store stand still; those that are held say so themselves.
+    fn note_all(&mut self, at: usize, why: Option<&str>) {
+        let stands = |p: &Partition| p.assembly == at && p.blocks == 0 && p.life != Life::Stopped;
+        let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != Role::Waiting);
+        let notes: Vec<_> = theirs.map(|(id, _)| (id.clone(), why.map(str::to_owned))).collect();
+        self.source.control(Control::Note(notes));
     }
 
     /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.

@@ -254,7 +254,7 @@ impl Assembly {
                 std::iter::from_fn(|| partition.watermark.pass()).last().map(|(offset, _)| offset)
             };
             if let Some(offset) = durable {
-                partition.durable = offset + 1;
+                partition.advance(offset + 1);
                 moved.insert(id.clone(), offset + 1);
             }
         }
@@ -294,9 +294,9 @@ impl Assembly {
         pause
     }
 
-    /// The store answers again.
-    pub(crate) fn recovered(&mut self) {
-        self.failures = 0;
+    /// The store answers; whether it did not before.
+    pub(crate) fn recovered(&mut self) -> bool {
+        std::mem::take(&mut self.failures) > 0
     }
 
     /// Whether the store did not answer when it was asked last, and has something of these partitions to do.

@@ -22,7 +22,8 @@ impl Worker {
             Fetched::Records(batch) => {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
-                    partition.receive(batch.records);
+                    partition.receive(batch.records, batch.next);
+                    self.places_changed = true;
                 }
             }
             Fetched::Assigned(partitions) => {

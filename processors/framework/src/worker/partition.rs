@@ -40,6 +40,12 @@ pub(crate) struct Partition {
     pub(crate) assembly: usize,
     /// Where the store's position stands; -1 while it has none.
     pub(crate) durable: i64,
+    /// How far the log has been read; -1 before anything of it was.
+    reached: i64,
+    /// Offset and timestamp of a record that is not durable: the oldest one, or one that came not long after it.
+    mark: Option<(i64, i64)>,
+    /// The same of the record that came last.
+    newest: Option<(i64, i64)>,
     /// Where effects and offsets are one transaction, it holds what finished ahead.
     pub(crate) watermark: Watermark<Option<Finished>>,
     /// Read, and not yet begun.
@@ -91,6 +97,9 @@ impl Partition {
             from: From::Committed,
             life: Life::Starting(at),
             durable: -1,
+            reached: -1,
+            mark: None,
+            newest: None,
             watermark: Watermark::new(),
             pending: VecDeque::new(),
             lanes: Lanes::new(),
@@ -102,8 +111,12 @@ impl Partition {
         }
     }
 
-    /// Takes records in; repeats are dropped.
-    pub(crate) fn receive(&mut self, records: Vec<Record>) {
+    /// Takes records in, before whose end there are no others; repeats are dropped.
+    pub(crate) fn receive(&mut self, records: Vec<Record>, reached: i64) {
+        self.reached = self.reached.max(reached);
+        let place = |record: &Record| (record.offset, record.timestamp_ms);
+        self.mark = self.mark.or(records.first().map(place));
+        self.newest = records.last().map(place).or(self.newest);
         for record in records {
             if self.watermark.receive(record.offset, record.size(), record.timestamp_ms) {
                 self.pending.push_back(record);
@@ -169,9 +182,24 @@ impl Partition {
 
     /// Where it stands, for who looks from outside.
     pub(crate) fn place(&self) -> Place {
-        let oldest = self.watermark.oldest();
-        let known = (self.durable >= 0).then_some(self.durable);
-        Place { next: known.or(oldest.map(|(offset, _)| offset)), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
+        let open = self.watermark.oldest();
+        // What was passed on in a unit that is not durable yet has left the watermark behind.
+        let saving = self.mark.filter(|_| self.unsaved > 0);
+        let oldest = saving.into_iter().chain(open).min();
+        let next = match oldest {
+            Some((offset, _)) if saving.is_none() || self.durable < 0 => offset,
+            Some(_) => self.durable,
+            // Behind the last record there may be markers of transactions, for which nobody waits.
+            None => self.durable.max(self.reached),
+        };
+        Place { next: (next >= 0).then_some(next), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
+    }
+
+    /// Everything before this offset is durable.
+    pub(crate) fn advance(&mut self, next: i64) {
+        self.durable = next;
+        let waits = |(offset, _): &(i64, i64)| *offset >= next;
+        self.mark = self.mark.filter(waits).or(self.newest.filter(waits));
     }
 
     /// Whether a new record may begin.

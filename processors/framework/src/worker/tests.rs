@@ -9,6 +9,7 @@ mod foreign;
 mod halves;
 mod hops;
 mod letters;
+mod places;
 mod rebalance;
 mod redrive;
 mod replays;

@@ -274,7 +274,13 @@ impl Bench {
 
     /// The source delivers these records of one partition.
     pub(super) fn batch(&mut self, start: u64, records: Vec<Record>) -> &mut Self {
-        self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records }))
+        let next = records.last().unwrap().offset + 1;
+        self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records, next }))
+    }
+
+    /// The source has found no record of a partition before this offset.
+    pub(super) fn nothing_before(&mut self, partition: i32, start: u64, next: i64) -> &mut Self {
+        self.tell(Fetched::Records(Batch { partition: at(partition), start, records: Vec::new(), next }))
     }
 
     /// The store refuses the row of this key, and says so.
