@@ -72,7 +72,7 @@ impl<'a> Batch<'a> {
         rows: &[&'a Row],
         sink: &Sink,
         table: Option<&Table>,
-        layouts: &HashMap<u32, Arc<Layout>>,
+        layouts: &HashMap<usize, Arc<Layout>>,
     ) -> Result<Self, PostgresError> {
         let mut batch = Self::default();
         let Some(table) = table else {
@@ -140,7 +140,7 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(row: &'a Row, layouts: &HashMap<u32, Arc<Layout>>) -> Result<Self, PostgresError> {
+    fn of(row: &'a Row, layouts: &HashMap<usize, Arc<Layout>>) -> Result<Self, PostgresError> {
         let meta = row.meta.as_ref();
         let Some(data) = &row.data else {
             let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
@@ -149,7 +149,7 @@ impl<'a> Change<'a> {
         let Value::Record(fields) = &data.value else {
             return Err(refused("its value is no record, and a row needs fields"));
         };
-        let layout = layouts.get(&data.schema.id()).cloned();
+        let layout = layouts.get(&Layout::key(&data.schema)).cloned();
         let layout =
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
         let returned = meta.origin.partition != row.record.place();
@@ -238,7 +238,7 @@ impl<'a> Write<'a> {
 
     fn has_columns_of(&self, other: &Self) -> bool {
         let (own, others) = (&self.layout.column_set, &other.layout.column_set);
-        self.layout.id == other.layout.id || others.iter().all(|column| own.binary_search(column).is_ok())
+        self.layout.key == other.layout.key || others.iter().all(|column| own.binary_search(column).is_ok())
     }
 
     /// The value of the field at `position` of the row's own layout.

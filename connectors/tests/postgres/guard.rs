@@ -79,7 +79,7 @@ impl Dice {
 /// (an offset, a time or a partition is not looked at), that one in between is not covered by, or that lacks its columns.
 #[tokio::test]
 async fn a_batch_comes_to_what_its_changes_come_to_one_by_one() {
-    let (mut together, mut alone) = (Db::new("together").await, Db::new("one_by_one").await);
+    let (mut together, mut alone) = (Db::new("batch_together").await, Db::new("batch_alone").await);
     for db in [&mut together, &mut alone] {
         db.sql("create table things (id text primary key, name text, other text)").await;
     }
