@@ -8,10 +8,11 @@
 //! With each offset stands the id of the topic that it belongs to: a topic that was deleted and created again under its
 //! name has another one, and stops the group before anything of it is read, however many records it has by then.
 //!
-//! An upsert and a delete apply only over what is older: a lower offset of the same partition, or an event time that
-//! is not later from another one. So a record that comes late (a redrive, a restart) does no harm. A column that a
-//! record's schema does not have is left as it is, whatever else is in the batch. An insert sink has no key to go by:
-//! of a record that was sent back it writes one row, however often it comes.
+//! An upsert and a delete apply only over what is older: a lower offset of the same partition, an event time that is not
+//! later from another one, or whatever a topic left that had the name before; each row says the id of its topic. So a
+//! record that comes late (a redrive, a restart) does no harm. A column that a record's schema does not have is left as it
+//! is, whatever else is in the batch. An insert sink has no key to go by: of a record that was sent back it writes one row,
+//! however often it comes.
 //!
 //! Dead letters are kept by the same committer, each as it is. There is nowhere else to put one, so nothing of them is
 //! refused: what Postgres does not take of them stops the group until somebody has helped.

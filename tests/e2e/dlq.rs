@@ -399,7 +399,8 @@ async fn an_edited_letter_is_a_linked_copy_with_the_new_value() {
 /// A payment fails in a sink and in a processor, each for a reason of its own; what is wrong is mended, in the table and in
 /// the record, and both come back.
 /// Red when a marker is not sent or not stored, a letter that fails again stays `redriven`, a redrive reaches the other
-/// group, the value is not the one that was produced, or correlation or trace change on the way.
+/// group, the value is not the one that was produced, or correlation or trace change on the way; also when a letter's own
+/// word for its group counts, or is not counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_is_mended_sent_back_and_resolved() {
     // On a topic of its own: what is wrong on `events.payment` is a letter of every other test too.
@@ -465,5 +466,17 @@ async fn what_failed_is_mended_sent_back_and_resolved() {
     let receipt = receipts().next().expect("a receipt");
     assert_eq!((receipts().count(), &receipt.headers["ce_causationid"]), (1, &Letter::edited_id(&mail)));
     assert!(receipt.headers["traceparent"].contains("0af7651916cd43dd8448eb211c80319c"), "{:?}", receipt.headers);
+
+    // Who may write to one group's letters says that one is another's.
+    let (topic, named) = (post.group("send-receipt.dlq"), post.group("paid"));
+    post.foreign.send(&topic, Some("planted"), Some(b"x"), &[("hw_group", &named), ("hw_processor", "paid")]);
+    post.foreign.flush();
+    let planted = async |group: &str| {
+        post.count(&format!("convert_from(key, 'UTF8') = 'planted' and consumer_group = '{}'", post.group(group))).await
+    };
+    eventually("it is the topic's", SOON, async || planted("send-receipt").await == 1).await;
+    assert_eq!(planted("paid").await, 0);
+    let forged = format!("headwater_headers_forged_total{{group=\"{}\"}}", post.group("dead-letters"));
+    assert_eq!(running.metric(&forged).await, 1.0);
     assert!(running.stop().await.success(), "{}", running.log());
 }

@@ -143,23 +143,33 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
     }
 }
 
-/// What a group says that finds its topic created anew is what helps. Red when a reset keeps the old topic's id.
+/// What a group says that finds its topic created anew is what helps, and then the table follows the new topic: its offsets
+/// begin again below those that the rows have. Red when a reset keeps the old topic's id, or an upsert goes by offsets alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_names() {
     let space = space("offsets_anew").await;
     let (topic, foreign, payments) = ready(&space).await;
-    let send = |foreign: &Foreign, count: usize| {
+    let config = std::fs::read_to_string(space.dir.join("headwater.toml")).expect("the configuration is read");
+    let latest =
+        "[sinks.latest]\nevent = \"payment.completed\"\ntable = \"latest\"\nkey = \"order_id\"\nmode = \"upsert\"\n";
+    std::fs::write(space.dir.join("headwater.toml"), config + latest).expect("the configuration is written");
+    let (code, out, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &[], "").await;
+    assert_eq!(code, 0, "topology apply: {out}\n{err}");
+    // Of both topics each order has its cents; of the first one each order is there twice, so that its offsets are higher.
+    let send = |foreign: &Foreign, count: usize, cents: i64| {
         for n in 0..count {
-            let order = format!("oa-{n}");
-            foreign.send(&topic, Some(&order), Some(&payments.value(&order, 1, None)), &[]);
+            let order = format!("oa-{}", n % 10);
+            foreign.send(&topic, Some(&order), Some(&payments.value(&order, cents, None)), &[]);
         }
         foreign.flush();
     };
-    let start = |name: &str| Process::start(PROGRAM, &space, name, &["run", "--group", "paid"], &[]);
+    let groups = ["run", "--group", "paid", "--group", "latest"];
+    let start = |name: &str| Process::start(PROGRAM, &space, name, &groups, &[]);
     let paid = async || space.count("select count(*) from paid where order_id like 'oa-%'").await;
+    let latest = async |cents| space.count(&format!("select count(*) from latest where amount_cents = {cents}")).await;
     let mut first = start("first");
-    send(&foreign, 10);
-    eventually("all are stored", SOON, async || paid().await == 10).await;
+    send(&foreign, 50, 1);
+    eventually("all are stored", SOON, async || paid().await == 50 && latest(1).await == 10).await;
     assert!(first.stop().await.success(), "{}", first.log());
     drop(foreign);
     let admin: AdminClient<DefaultClientContext> =
@@ -167,14 +177,19 @@ async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_nam
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
     tokio::time::sleep(Duration::from_secs(1)).await;
     space.create_topics(&[&topic], 2).await;
-    send(&Foreign::new(&space), 30);
-    let second = start("second");
-    let command = format!("offsets reset {}.paid --topic {topic} --to earliest", space.name);
-    second.logs(&command, SOON).await;
-    eventually("it has left", SOON, async || state(&space, "paid").await["state"] == "stopped").await;
-    prints(&space, &command.split(' ').collect::<Vec<_>>()).await;
+    send(&Foreign::new(&space), 10, 2);
+    let mut second = start("second");
+    let command = |group: &str| format!("offsets reset {}.{group} --topic {topic} --to earliest", space.name);
+    for group in ["paid", "latest"] {
+        second.logs(&command(group), SOON).await;
+    }
+    second.stop().await;
+    for group in ["paid", "latest"] {
+        eventually("it has left", SOON, async || state(&space, group).await["state"] == "stopped").await;
+        prints(&space, &command(group).split(' ').collect::<Vec<_>>()).await;
+    }
     let mut third = start("third");
-    eventually("the new topic is stored", SOON, async || paid().await == 40).await;
+    eventually("the new topic is stored", SOON, async || paid().await == 60 && latest(2).await == 10).await;
     assert!(third.stop().await.success(), "{}", third.log());
 }
 

@@ -18,7 +18,9 @@ use super::{
     error::PostgresError,
     layout::Layout,
     number,
+    offsets::{Origins, is_returned},
     table::Table,
+    topic_ids::TopicId,
     types::SqlType,
 };
 
@@ -47,6 +49,7 @@ pub(super) struct Round<'a> {
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) meta: &'a Meta,
+    pub(super) topic: TopicId,
     /// Whether it was read from elsewhere than where it first stood: it was sent back, perhaps more than once.
     pub(super) returned: bool,
     pub(super) layout: Arc<Layout>,
@@ -57,6 +60,7 @@ pub(super) struct Write<'a> {
 #[derive(Debug)]
 pub(super) struct Delete<'a> {
     pub(super) meta: &'a Meta,
+    pub(super) topic: TopicId,
     pub(super) key: &'a [u8],
 }
 
@@ -73,6 +77,7 @@ impl<'a> Batch<'a> {
         sink: &Sink,
         table: Option<&Table>,
         layouts: &HashMap<usize, Arc<Layout>>,
+        origins: &Origins<'_>,
     ) -> Result<Self, PostgresError> {
         let mut batch = Self::default();
         let Some(table) = table else {
@@ -82,7 +87,7 @@ impl<'a> Batch<'a> {
                 false => Ok(batch),
             };
         };
-        let changes = rows.iter().map(|row| Change::of(row, layouts));
+        let changes = rows.iter().map(|row| Change::of(row, layouts, origins));
         match sink.mode {
             Mode::Insert => batch.insert(changes)?,
             Mode::Upsert => batch.upsert(changes, sink, table)?,
@@ -95,7 +100,7 @@ impl<'a> Batch<'a> {
         &mut self,
         changes: impl Iterator<Item = Result<Change<'a>, PostgresError>>,
     ) -> Result<(), PostgresError> {
-        let mut returned: HashSet<(&TopicPartition, i64)> = HashSet::new();
+        let mut returned: HashSet<(&TopicPartition, i64, &str)> = HashSet::new();
         for change in changes {
             match change? {
                 Change::Write(write) if write.returned && !returned.insert(write.origin()) => self.superseded += 1,
@@ -140,11 +145,11 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(row: &'a Row, layouts: &HashMap<usize, Arc<Layout>>) -> Result<Self, PostgresError> {
-        let meta = row.meta.as_ref();
+    fn of(row: &'a Row, layouts: &HashMap<usize, Arc<Layout>>, origins: &Origins<'_>) -> Result<Self, PostgresError> {
+        let (meta, topic) = (row.meta.as_ref(), origins.topic(row));
         let Some(data) = &row.data else {
             let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
-            return Ok(Self::Delete(Delete { meta, key }));
+            return Ok(Self::Delete(Delete { meta, topic, key }));
         };
         let Value::Record(fields) = &data.value else {
             return Err(refused("its value is no record, and a row needs fields"));
@@ -152,8 +157,7 @@ impl<'a> Change<'a> {
         let layout = layouts.get(&Layout::key(&data.schema)).cloned();
         let layout =
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
-        let returned = meta.origin.partition != row.record.place();
-        Ok(Self::Write(Write { meta, returned, layout, fields }))
+        Ok(Self::Write(Write { meta, topic, returned: is_returned(row), layout, fields }))
     }
 
     /// Appends the change to those of its key, leaves out what it makes void, and says how many those are.
@@ -183,13 +187,22 @@ impl<'a> Change<'a> {
             // The columns that this one does not have are null only in a row that is new.
             (Self::Write(_), Self::Delete(_)) => false,
         };
-        all_columns && applies_over(self.meta(), earlier.meta())
+        // A record of a topic that had the name before is too rare to be thought about.
+        all_columns && *self.topic() != TopicId::Before && applies_over(self.meta(), earlier.meta())
     }
 
     /// Whether this one applies over any stored row that `earlier` applies over.
     fn outdoes(&self, earlier: &Self) -> bool {
         let (new, old) = (self.meta(), earlier.meta());
-        new.origin.partition == old.origin.partition && new.origin.offset > old.origin.offset && new.time >= old.time
+        let one_partition = new.origin.partition == old.origin.partition && self.topic() == earlier.topic();
+        one_partition && new.origin.offset > old.origin.offset && new.time >= old.time
+    }
+
+    fn topic(&self) -> &TopicId {
+        match self {
+            Self::Write(write) => &write.topic,
+            Self::Delete(delete) => &delete.topic,
+        }
     }
 
     fn meta(&self) -> &'a Meta {
@@ -231,9 +244,9 @@ impl<'a> Change<'a> {
 }
 
 impl<'a> Write<'a> {
-    /// Where the record first stood.
-    fn origin(&self) -> (&'a TopicPartition, i64) {
-        (&self.meta.origin.partition, self.meta.origin.offset)
+    /// Where the record first stood, and its id, which another one has where the topic was created anew.
+    fn origin(&self) -> (&'a TopicPartition, i64, &'a str) {
+        (&self.meta.origin.partition, self.meta.origin.offset, &self.meta.id)
     }
 
     fn has_columns_of(&self, other: &Self) -> bool {
@@ -257,7 +270,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// Whether `new` may replace `old`, wherever each stands: DESIGN's guard, the same as in the statements.
+/// Whether `new` may replace `old`: DESIGN's guard, the same as in the statements, of records of the topic that is there.
 fn applies_over(new: &Meta, old: &Meta) -> bool {
     if new.origin.partition == old.origin.partition {
         old.origin.offset < new.origin.offset

@@ -1,11 +1,14 @@
 //! Offsets that live beside the rows, and who may move them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use headwater::{Progress, TopicPartition, ports::From as Start};
+use headwater::{Progress, Row, TopicPartition, ports::From as Start};
 use sqlx::{Connection as _, PgConnection};
 
-use super::error::{PostgresError, is_undefined};
+use super::{
+    error::{PostgresError, is_undefined},
+    topic_ids::TopicId,
+};
 use crate::anew::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
@@ -18,9 +21,11 @@ pub(super) struct Offsets {
     owned: HashMap<TopicPartition, Owned>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Owned {
     epoch: i64,
+    /// Which topic the offset belongs to; the partition's records stand on it.
+    topic: TopicId,
     /// Whether the store holds no offset yet; the first commit then expects [`NOT_STARTED`].
     fresh: bool,
 }
@@ -39,6 +44,11 @@ pub(super) struct Fences {
 impl Offsets {
     pub(super) fn new(group: String) -> Self {
         Self { group, owned: HashMap::new() }
+    }
+
+    /// The group whose offsets these are.
+    pub(super) fn group(&self) -> &str {
+        &self.group
     }
 
     /// Takes each partition's next epoch and reads its offset, in one statement; `ids` are those of the topics, where
@@ -75,9 +85,10 @@ impl Offsets {
         }
         tx.commit().await?;
         let mut starts = HashMap::new();
-        for (topic, partition, next, epoch, _) in rows {
+        for (topic, partition, next, epoch, id) in rows {
             let partition = TopicPartition::new(topic, partition);
-            self.owned.insert(partition.clone(), Owned { epoch, fresh: next == NOT_STARTED });
+            let topic = id.map_or(TopicId::Untold, |id| TopicId::Now(id.into()));
+            self.owned.insert(partition.clone(), Owned { epoch, topic, fresh: next == NOT_STARTED });
             starts.insert(partition, if next == NOT_STARTED { Start::Policy } else { Start::Offset(next) });
         }
         let start_of =
@@ -99,6 +110,37 @@ impl Offsets {
                 self.group
             ))),
         }
+    }
+
+    /// Which topics these rows' records first stood on.
+    ///
+    /// A record that was sent back says its place, and not whether the topic has been created anew since. The group had
+    /// read it before it could be sent back: where it has not come as far on the topic that is there, it read it on
+    /// another one.
+    pub(super) async fn origins(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Origins<'_>, PostgresError> {
+        let mut origins = Origins { offsets: self, read: HashMap::new() };
+        let returned: BTreeSet<_> =
+            rows.iter().filter(|row| is_returned(row)).map(|row| &row.meta.origin.partition).collect();
+        if returned.is_empty() {
+            return Ok(origins);
+        }
+        let (topics, numbers) = columns(returned.into_iter());
+        let found: Vec<(String, i32, i64, Option<String>)> = sqlx::query_as(
+            "select o.topic, o.partition, o.next_offset, o.topic_id from headwater.consumer_offsets o \
+             join unnest($2::text[], $3::int4[]) as u (t, p) on o.topic = u.t and o.partition = u.p \
+             where o.consumer_group = $1",
+        )
+        .bind(&self.group)
+        .bind(topics)
+        .bind(numbers)
+        .fetch_all(conn)
+        .await
+        .map_err(explain)?;
+        for (topic, partition, next, id) in found {
+            let id = id.map_or(TopicId::Untold, |id| TopicId::Now(id.into()));
+            origins.read.insert(TopicPartition::new(topic, partition), (next, id));
+        }
+        Ok(origins)
     }
 
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
@@ -180,10 +222,10 @@ impl Offsets {
         positions: &[Progress],
         fences: &Fences,
     ) -> Result<(), PostgresError> {
-        let moving: Vec<(&Progress, Owned)> = positions
+        let moving: Vec<(&Progress, &Owned)> = positions
             .iter()
             .filter(|p| fences.moved.contains(&p.to.partition))
-            .filter_map(|p| self.owned.get(&p.to.partition).map(|owned| (p, *owned)))
+            .filter_map(|p| self.owned.get(&p.to.partition).map(|owned| (p, owned)))
             .collect();
         if moving.is_empty() {
             return Ok(());
@@ -214,8 +256,35 @@ impl Offsets {
     }
 }
 
+/// Which topics the records of a unit's rows first stood on.
+#[derive(Debug)]
+pub(super) struct Origins<'a> {
+    offsets: &'a Offsets,
+    /// How far the group has read where records first stood that were sent back, and on which topic.
+    read: HashMap<TopicPartition, (i64, TopicId)>,
+}
+
+impl Origins<'_> {
+    /// The topic that this row's record first stood on.
+    pub(super) fn topic(&self, row: &Row) -> TopicId {
+        let origin = &row.meta.origin;
+        if is_returned(row) {
+            return match self.read.get(&origin.partition) {
+                Some((next, TopicId::Now(_))) if origin.offset >= *next => TopicId::Before,
+                read => read.map_or(TopicId::Untold, |(_, id)| id.clone()),
+            };
+        }
+        self.offsets.owned.get(&origin.partition).map_or(TopicId::Untold, |owned| owned.topic.clone())
+    }
+}
+
+/// Whether the record was read from elsewhere than where it first stood: it was sent back, perhaps more than once.
+pub(super) fn is_returned(row: &Row) -> bool {
+    row.meta.origin.partition.partition != row.record.partition || row.meta.origin.partition.topic != row.record.topic
+}
+
 impl Owned {
-    fn expects(self, progress: &Progress) -> i64 {
+    fn expects(&self, progress: &Progress) -> i64 {
         if self.fresh { NOT_STARTED } else { progress.from }
     }
 }

@@ -14,11 +14,12 @@ use super::{
     fit::{self, New, Unfit},
     layout::Layout,
     note::Note,
+    offsets::Offsets,
     refusal::WriteError,
     sql::{TableName, quote},
     table::{Found, OWN_COLUMNS, Table},
     trial::{self, Streak},
-    write::{self, Done},
+    write::{Done, Writer},
 };
 
 /// Schemas remembered at once; more than any topic has, and a bound.
@@ -162,9 +163,16 @@ impl Rows {
     }
 
     /// Writes rows whose schemas were prepared, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, WriteError> {
-        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts)?;
-        write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
+    pub(super) async fn write(
+        &self,
+        conn: &mut PgConnection,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Done, WriteError> {
+        let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
+        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
+        let Some(table) = &self.table else { return Ok(Done::default()) };
+        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
     }
 
     /// The same where a row is refused, or all: finds out which.
@@ -173,8 +181,9 @@ impl Rows {
         conn: &mut PgConnection,
         unit: &Unit,
         rows: &[&Row],
+        offsets: &Offsets,
     ) -> Result<Written, PostgresError> {
-        let found = trial::run(conn, self, rows, self.streak.clone()).await?;
+        let found = trial::run(conn, (self, offsets), rows, self.streak.clone()).await?;
         if found.refused.is_empty() {
             return Ok(Written::All(found.done));
         }

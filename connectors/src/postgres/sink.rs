@@ -256,7 +256,7 @@ async fn attempt(
         return Ok(Attempt::Settled(fences, Done::default()));
     }
     let rows = ours(unit, &fences)?;
-    let done = match target.write(&mut tx, unit, &rows, apart).await? {
+    let done = match target.write(&mut tx, unit, &rows, (offsets, apart)).await? {
         Written::All(done) => done,
         Written::Refused => {
             tx.rollback().await?;
@@ -304,16 +304,17 @@ impl Target {
         }
     }
 
+    /// `apart` finds out which rows are refused.
     async fn write(
         &mut self,
         conn: &mut PgConnection,
         unit: &Unit,
         rows: &[&Row],
-        apart: bool,
+        (offsets, apart): (&Offsets, bool),
     ) -> Result<Written, PostgresError> {
         match self {
-            Self::Table(table) if apart => table.write_apart(conn, unit, rows).await,
-            Self::Table(table) => match table.write(conn, rows).await {
+            Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,
+            Self::Table(table) => match table.write(conn, rows, offsets).await {
                 Ok(done) => Ok(Written::All(done)),
                 Err(WriteError::Refused(_)) => Ok(Written::Refused),
                 Err(WriteError::Other(error)) => Err(error),

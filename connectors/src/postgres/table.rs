@@ -14,11 +14,12 @@ use super::{
 };
 
 /// The columns that every sink's table has beside the schema's: name, type, whether each row has a value.
-pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 7] = [
+pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 8] = [
     ("hw_event_id", SqlType::Text, true),
     ("hw_correlation_id", SqlType::Text, true),
     ("hw_causation_id", SqlType::Text, false),
     ("hw_topic", SqlType::Text, true),
+    ("hw_topic_id", SqlType::Text, false),
     ("hw_event_time", SqlType::TimestampTz, true),
     ("hw_partition", SqlType::Int4, true),
     ("hw_offset", SqlType::Int8, true),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use headwater::{CommitError, TopicPartition, ports::BoxFuture};
@@ -19,6 +20,31 @@ pub trait TopicIds: fmt::Debug + Send + Sync {
 impl TopicIds for Cluster {
     fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
         Box::pin(async move { self.topic_ids(topics).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// No topic's id: rows of the one that is there are newer.
+const UNKNOWN: &str = "unknown";
+
+/// Which of the topics that have had its name a record first stood on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TopicId {
+    /// Nobody tells the ids of topics: it counts as the one that is there.
+    Untold,
+    /// The one that is there, which has this id.
+    Now(Arc<str>),
+    /// One that had the name before; nobody knows its id any more.
+    Before,
+}
+
+impl TopicId {
+    /// What a row says of it.
+    pub(super) fn shown(&self) -> Option<&str> {
+        match self {
+            Self::Now(id) => Some(id),
+            Self::Untold => None,
+            Self::Before => Some(UNKNOWN),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{
     error::PostgresError,
+    offsets::Offsets,
     refusal::{Cause, Refusal, WriteError},
     rows::Rows,
     write::Done,
@@ -66,7 +67,7 @@ pub(super) struct Found<'a> {
 /// [`PostgresError::Outage`] where the table is at fault, with what to mend.
 pub(super) async fn run<'a>(
     conn: &mut PgConnection,
-    table: &Rows,
+    to: (&Rows, &Offsets),
     rows: &[&'a Row],
     streak: Streak,
 ) -> Result<Found<'a>, PostgresError> {
@@ -76,7 +77,7 @@ pub(super) async fn run<'a>(
     let mut stored = false;
     let mut parts = vec![rows];
     while let Some(part) = parts.pop() {
-        match (store(conn, table, part).await?, part) {
+        match (store(conn, to, part).await?, part) {
             (Ok(done), _) => {
                 found.done.add(done);
                 found.streak = Streak::default();
@@ -84,7 +85,7 @@ pub(super) async fn run<'a>(
             }
             (Err(refusal), [row]) => {
                 if let Some(column) = &refusal.required {
-                    table.check_required(row, column)?;
+                    to.0.check_required(row, column)?;
                 }
                 found.streak.refused(&refusal)?;
                 found.refused.push((row, refusal.why));
@@ -99,15 +100,15 @@ pub(super) async fn run<'a>(
         }
     }
     if stored {
-        again(conn, table, &mut found).await?;
+        again(conn, to, &mut found).await?;
     }
     Ok(found)
 }
 
 /// Tries the refused rows again, now that all others are there.
-async fn again(conn: &mut PgConnection, table: &Rows, found: &mut Found<'_>) -> Result<(), PostgresError> {
+async fn again(conn: &mut PgConnection, to: (&Rows, &Offsets), found: &mut Found<'_>) -> Result<(), PostgresError> {
     for (row, why) in std::mem::take(&mut found.refused) {
-        match store(conn, table, &[row]).await? {
+        match store(conn, to, &[row]).await? {
             Ok(done) => found.done.add(done),
             Err(_) => found.refused.push((row, why)),
         }
@@ -116,9 +117,13 @@ async fn again(conn: &mut PgConnection, table: &Rows, found: &mut Found<'_>) -> 
 }
 
 /// Stores a part, or leaves everything as it was.
-async fn store(conn: &mut PgConnection, table: &Rows, part: &[&Row]) -> Result<Result<Done, Refusal>, PostgresError> {
+async fn store(
+    conn: &mut PgConnection,
+    (table, offsets): (&Rows, &Offsets),
+    part: &[&Row],
+) -> Result<Result<Done, Refusal>, PostgresError> {
     let mut savepoint = conn.begin().await?;
-    match table.write(&mut savepoint, part).await {
+    match table.write(&mut savepoint, part, offsets).await {
         Ok(done) => {
             savepoint.commit().await?;
             Ok(Ok(done))

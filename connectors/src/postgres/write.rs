@@ -12,6 +12,8 @@ use super::{
     refusal::WriteError,
     sql::{TableName, quote},
     table::{OWN_COLUMNS, Table, key_columns},
+    topic_ids::TopicId,
+    types::SqlType,
 };
 
 /// What a batch did.
@@ -30,62 +32,145 @@ impl Done {
     }
 }
 
-/// Runs a batch's statements in the caller's transaction.
-pub(super) async fn run(
-    conn: &mut PgConnection,
-    sink: &Sink,
-    name: &TableName,
-    table: Option<&Table>,
-    batch: &Batch<'_>,
-) -> Result<Done, WriteError> {
-    let mut done = Done { superseded: batch.superseded, ..Done::default() };
-    let Some(table) = table else { return Ok(done) };
-    for round in &batch.rounds {
-        run_round(conn, sink, name, table, round, &mut done).await?;
-    }
-    Ok(done)
+/// Where a group's rows go.
+#[derive(Clone, Copy)]
+pub(super) struct Writer<'a> {
+    pub(super) sink: &'a Sink,
+    pub(super) name: &'a TableName,
+    pub(super) table: &'a Table,
+    pub(super) group: &'a str,
 }
 
-async fn run_round(
-    conn: &mut PgConnection,
-    sink: &Sink,
-    name: &TableName,
-    table: &Table,
-    round: &Round<'_>,
-    done: &mut Done,
-) -> Result<(), WriteError> {
-    // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's rows
-    // that were sent back come last: they must see the others.
-    let mut groups: BTreeMap<(bool, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
-    for write in &round.writes {
-        let once = sink.mode == Mode::Insert && write.returned;
-        groups.entry((once, &write.layout.column_set)).or_default().push(write);
+impl Writer<'_> {
+    /// Runs a batch's statements in the caller's transaction.
+    pub(super) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Done, WriteError> {
+        let mut done = Done { superseded: batch.superseded, ..Done::default() };
+        for round in &batch.rounds {
+            self.run_round(conn, round, &mut done).await?;
+        }
+        Ok(done)
     }
-    for ((once, columns), rows) in groups {
-        let statement = Statement { sink, name, table, columns, once };
-        let sql = statement.insert()?;
-        let written = bind(sql, statement.arrays(&rows)?)?.execute(&mut *conn).await?.rows_affected();
-        done.written += written;
-        done.superseded += (rows.len() as u64).saturating_sub(written);
+
+    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), WriteError> {
+        // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's
+        // rows that were sent back come last: they must see the others.
+        let mut groups: BTreeMap<(bool, Guard, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
+        for write in &round.writes {
+            let once = self.sink.mode == Mode::Insert && write.returned;
+            groups.entry((once, Guard::of(&write.topic), &write.layout.column_set)).or_default().push(write);
+        }
+        for ((once, guard, columns), rows) in groups {
+            let statement = Statement { to: self, columns, once, guard };
+            let sql = statement.insert()?;
+            let written = bind(sql, statement.arrays(&rows)?)?.execute(&mut *conn).await?.rows_affected();
+            done.written += written;
+            done.superseded += (rows.len() as u64).saturating_sub(written);
+        }
+        let mut groups: BTreeMap<Guard, Vec<&Delete<'_>>> = BTreeMap::new();
+        round.deletes.iter().for_each(|delete| groups.entry(Guard::of(&delete.topic)).or_default().push(delete));
+        for (guard, rows) in groups {
+            let (sql, arrays) = self.delete(guard, &rows)?;
+            let found: (i64, i64) = take_row(bind(sql, arrays)?.fetch_one(&mut *conn).await?)?;
+            let (there, deleted) = (u64::try_from(found.0).unwrap_or(0), u64::try_from(found.1).unwrap_or(0));
+            done.deleted += deleted;
+            done.superseded += there.saturating_sub(deleted);
+        }
+        Ok(())
     }
-    if !round.deletes.is_empty() {
-        let (sql, arrays) = delete(sink, name, table, &round.deletes)?;
-        let found: (i64, i64) = take_row(bind(sql, arrays)?.fetch_one(conn).await?)?;
-        let (there, deleted) = (u64::try_from(found.0).unwrap_or(0), u64::try_from(found.1).unwrap_or(0));
-        done.deleted += deleted;
-        done.superseded += there.saturating_sub(deleted);
+
+    /// Counts the rows that are there, and deletes those that the guard lets go.
+    fn delete(self, guard: Guard, deletes: &[&Delete<'_>]) -> Result<(String, Vec<Array>), PostgresError> {
+        let [column] = self.sink.key.as_slice() else {
+            return Err(PostgresError::Config(format!(
+                "`delete` on `{}` needs exactly one key column",
+                self.sink.table
+            )));
+        };
+        let kind = self.table.kind(column)?;
+        let key = quote(column)?;
+        let mut keys = Array::new(kind.wire(), deletes.len());
+        deletes.iter().try_for_each(|d| keys.record_key(d.key)).map_err(|why| refused(column, why))?;
+        let mut arrays = vec![keys];
+        let mut parameters = vec![format!("$1::{}[]", kind.wire().wire())];
+        for (i, own) in GUARDING.into_iter().enumerate() {
+            let sql = own_type(own);
+            let mut array = Array::new(sql, deletes.len());
+            let mut fill = deletes.iter().map(|d| own_value(&mut array, own, d.meta, &d.topic));
+            fill.try_for_each(|filled| filled).map_err(|why| refused(own, why))?;
+            arrays.push(array);
+            parameters.push(format!("${}::{}[]", i + 2, sql.wire()));
+        }
+        if guard == Guard::Before {
+            arrays.push(self.group_array()?);
+        }
+        let sql = format!(
+            "with u as (select k{} as k, {own} from unnest({}) as u (k, {own})), \
+             gone as (delete from {table} t using u where t.{key} = u.k and {guard} returning 1) \
+             select (select count(*) from {table} t join u on t.{key} = u.k), (select count(*) from gone)",
+            kind.cast(),
+            parameters.join(", "),
+            own = GUARDING.join(", "),
+            table = self.name.sql(),
+            guard = guard.sql("u", arrays.len()),
+        );
+        Ok((sql, arrays))
     }
-    Ok(())
+
+    /// The group's name, as the parameter that a guard looks for.
+    fn group_array(self) -> Result<Array, PostgresError> {
+        let mut array = Array::new(SqlType::Text, 1);
+        array.text(self.group).map_err(|why| PostgresError::Config(format!("group `{}`: {why}", self.group)))?;
+        Ok(array)
+    }
+}
+
+/// The columns that a guard looks at.
+const GUARDING: [&str; 5] = ["hw_topic", "hw_topic_id", "hw_partition", "hw_offset", "hw_event_time"];
+
+/// When a change may apply over the stored row `t`: DESIGN section 5. A row that no sink wrote yields to any, and one that
+/// does not say its topic's id counts as of the topic that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Guard {
+    /// The record is of the topic that is there: it goes over all of one that had the name before.
+    Now,
+    /// It is of one that had the name before: it goes over nothing of the one that is there.
+    Before,
+}
+
+impl Guard {
+    fn of(topic: &TopicId) -> Self {
+        match topic {
+            TopicId::Untold | TopicId::Now(_) => Self::Now,
+            TopicId::Before => Self::Before,
+        }
+    }
+
+    /// As a condition on the row `new`; the parameter of this number holds the group's name.
+    fn sql(self, new: &str, group: usize) -> String {
+        let by_time = format!("coalesce(t.hw_event_time <= {new}.hw_event_time, true)");
+        match self {
+            Self::Now => format!(
+                "case when t.hw_topic = {new}.hw_topic and t.hw_topic_id <> {new}.hw_topic_id then true \
+                 when t.hw_topic = {new}.hw_topic and t.hw_partition = {new}.hw_partition \
+                 then t.hw_offset < {new}.hw_offset else {by_time} end"
+            ),
+            Self::Before => format!(
+                "case when t.hw_topic = {new}.hw_topic and (t.hw_topic_id is null or exists ( \
+                    select from headwater.consumer_offsets o where o.consumer_group = any(${group}::text[]) \
+                    and o.topic = t.hw_topic and o.partition = t.hw_partition and o.topic_id = t.hw_topic_id)) \
+                 then false else {by_time} end"
+            ),
+        }
+    }
 }
 
 /// One insert: rows with the same columns.
 struct Statement<'a> {
-    sink: &'a Sink,
-    name: &'a TableName,
-    table: &'a Table,
+    to: Writer<'a>,
     columns: &'a [String],
     /// Whether a row is left out where one of the same origin stands.
     once: bool,
+    guard: Guard,
 }
 
 impl Statement<'_> {
@@ -94,7 +179,7 @@ impl Statement<'_> {
         let (mut arrays, mut aliases, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let own = OWN_COLUMNS.iter().map(|(own, ..)| *own);
         for (i, column) in self.columns.iter().map(String::as_str).chain(own).enumerate() {
-            let kind = self.table.kind(column)?;
+            let kind = self.to.table.kind(column)?;
             names.push(quote(column)?);
             arrays.push(format!("${}::{}[]", i + 1, kind.wire().wire()));
             aliases.push(format!("c{i}"));
@@ -102,32 +187,33 @@ impl Statement<'_> {
         }
         let mut sql = format!(
             "insert into {} as t ({}) select {} from unnest({}) as u ({})",
-            self.name.sql(),
+            self.to.name.sql(),
             names.join(", "),
             values.join(", "),
             arrays.join(", "),
             aliases.join(", ")
         );
         if self.once {
-            sql += &format!(" where not exists (select from {} as s where {})", self.name.sql(), self.same_origin());
+            sql += &format!(" where not exists (select from {} as s where {})", self.to.name.sql(), self.same_origin());
         }
-        if self.sink.mode == Mode::Upsert {
-            let key: Vec<String> = self.sink.key.iter().map(|k| quote(k)).collect::<Result<_, _>>()?;
+        if self.to.sink.mode == Mode::Upsert {
+            let key: Vec<String> = self.to.sink.key.iter().map(|k| quote(k)).collect::<Result<_, _>>()?;
             let changes: Vec<String> =
                 names.iter().filter(|n| !key.contains(n)).map(|n| format!("{n} = excluded.{n}")).collect();
             sql += &format!(
                 " on conflict ({}) do update set {} where {}",
-                key_columns(self.sink)?,
+                key_columns(self.to.sink)?,
                 changes.join(", "),
-                guard("excluded")
+                self.guard.sql("excluded", names.len() + 1)
             );
         }
         Ok(sql)
     }
 
-    /// Whether the stored row `s` and the new one come from the same place.
+    /// Whether the stored row `s` and the new one are of one record: from the same place and, since the topic may have been
+    /// created anew, with the same id.
     fn same_origin(&self) -> String {
-        let place = |own: &str| matches!(own, "hw_topic" | "hw_partition" | "hw_offset");
+        let place = |own: &str| matches!(own, "hw_topic" | "hw_partition" | "hw_offset" | "hw_event_id");
         let own = (self.columns.len()..).zip(OWN_COLUMNS).filter(|(_, (own, ..))| place(own));
         own.map(|(i, (own, ..))| format!("s.{own} = u.c{i}")).collect::<Vec<_>>().join(" and ")
     }
@@ -135,7 +221,7 @@ impl Statement<'_> {
     fn arrays(&self, rows: &[&Write<'_>]) -> Result<Vec<Array>, PostgresError> {
         let mut arrays = Vec::with_capacity(self.columns.len() + OWN_COLUMNS.len());
         for column in self.columns {
-            let kind = self.table.kind(column)?;
+            let kind = self.to.table.kind(column)?;
             let mut array = Array::new(kind.wire(), rows.len());
             // Rows of one group may have been written with different schemas; most follow one of their own.
             let mut found: Option<(usize, usize)> = None;
@@ -150,78 +236,38 @@ impl Statement<'_> {
             }
             arrays.push(array);
         }
-        let metas: Vec<&Meta> = rows.iter().map(|row| row.meta).collect();
         for (column, ..) in OWN_COLUMNS {
-            let mut array = Array::new(self.table.kind(column)?.wire(), rows.len());
-            metas
-                .iter()
-                .try_for_each(|meta| own_value(&mut array, column, meta))
+            let mut array = Array::new(self.to.table.kind(column)?.wire(), rows.len());
+            rows.iter()
+                .try_for_each(|row| own_value(&mut array, column, row.meta, &row.topic))
                 .map_err(|why| refused(column, why))?;
             arrays.push(array);
+        }
+        if self.guard == Guard::Before && self.to.sink.mode == Mode::Upsert {
+            arrays.push(self.to.group_array()?);
         }
         Ok(arrays)
     }
 }
 
-/// Counts the rows that are there, and deletes those that the guard lets go.
-fn delete(
-    sink: &Sink,
-    name: &TableName,
-    table: &Table,
-    deletes: &[Delete<'_>],
-) -> Result<(String, Vec<Array>), PostgresError> {
-    let [column] = sink.key.as_slice() else {
-        return Err(PostgresError::Config(format!("`delete` on `{}` needs exactly one key column", sink.table)));
+fn own_type(column: &str) -> SqlType {
+    OWN_COLUMNS.iter().find(|(own, ..)| *own == column).map_or(SqlType::Text, |(_, sql, _)| *sql)
+}
+
+fn own_value(array: &mut Array, column: &str, meta: &Meta, topic: &TopicId) -> Result<(), &'static str> {
+    let optional = |array: &mut Array, text: Option<&str>| match text {
+        Some(text) => array.text(text),
+        None => {
+            array.null();
+            Ok(())
+        }
     };
-    let kind = table.kind(column)?;
-    let key = quote(column)?;
-    let sql = format!(
-        "with u as (select k{} as k, hw_topic, hw_partition, hw_offset, hw_event_time \
-            from unnest($1::{}[], $2::text[], $3::int4[], $4::int8[], $5::timestamptz[]) \
-            as u (k, hw_topic, hw_partition, hw_offset, hw_event_time)), \
-         gone as (delete from {table} t using u where t.{key} = u.k and {guard} returning 1) \
-         select (select count(*) from {table} t join u on t.{key} = u.k), (select count(*) from gone)",
-        kind.cast(),
-        kind.wire().wire(),
-        table = name.sql(),
-        guard = guard("u"),
-    );
-    let mut keys = Array::new(kind.wire(), deletes.len());
-    deletes.iter().try_for_each(|d| keys.record_key(d.key)).map_err(|why| refused(column, why))?;
-    let mut arrays = vec![keys];
-    for own in ["hw_topic", "hw_partition", "hw_offset", "hw_event_time"] {
-        let mut array = Array::new(own_type(own), deletes.len());
-        deletes.iter().try_for_each(|d| own_value(&mut array, own, d.meta)).map_err(|why| refused(own, why))?;
-        arrays.push(array);
-    }
-    Ok((sql, arrays))
-}
-
-/// When a change may apply over the stored row `t`: DESIGN section 5. A row that no sink wrote yields to any.
-fn guard(new: &str) -> String {
-    format!(
-        "case when t.hw_topic = {new}.hw_topic and t.hw_partition = {new}.hw_partition \
-         then t.hw_offset < {new}.hw_offset \
-         else coalesce(t.hw_event_time <= {new}.hw_event_time, true) end"
-    )
-}
-
-fn own_type(column: &str) -> super::types::SqlType {
-    OWN_COLUMNS.iter().find(|(own, ..)| *own == column).map_or(super::types::SqlType::Text, |(_, sql, _)| *sql)
-}
-
-fn own_value(array: &mut Array, column: &str, meta: &Meta) -> Result<(), &'static str> {
     match column {
         "hw_event_id" => array.text(&meta.id),
         "hw_correlation_id" => array.text(&meta.correlation_id),
-        "hw_causation_id" => match &meta.causation_id {
-            Some(id) => array.text(id),
-            None => {
-                array.null();
-                Ok(())
-            }
-        },
+        "hw_causation_id" => optional(array, meta.causation_id.as_deref()),
         "hw_topic" => array.text(&meta.origin.partition.topic),
+        "hw_topic_id" => optional(array, topic.shown()),
         "hw_event_time" => array.timestamp(meta.time.micros()),
         "hw_partition" => array.int4(meta.origin.partition.partition),
         _ => array.int8(meta.origin.offset),

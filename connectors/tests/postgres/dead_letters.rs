@@ -217,6 +217,32 @@ async fn what_a_person_has_closed_stays_closed() {
     }
 }
 
+/// Who may write to one group's letters reaches those alone. Red when a letter's or marker's group is the one that it names.
+#[tokio::test]
+async fn a_letter_on_another_groups_topic_does_not_reach_the_group_that_it_names() {
+    let mut db = Db::new("letters_planted").await;
+    let mut keeper = Keeper::new(&db).await;
+    let mut sink = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
+    let others = TopicPartition::new("others.dlq", 0);
+    sink.start(std::slice::from_ref(&others)).await.unwrap();
+    keeper.keep(vec![letter(0, "true"), at(18, letter(0, "true"))]).await;
+    // Of the group `fulfil`, as their headers say: news of the one, another failure of the other, and one of nobody.
+    let planted = [marker(1), at(18, letter(5, "planted")), at(19, letter(0, "planted"))];
+    let planted = planted.map(|record| Record { topic: others.topic.clone(), ..record }).to_vec();
+    sink.commit(&unit(rows(planted), vec![moves_of(others, 0, 1)])).await.unwrap();
+    let query = "select consumer_group, origin_offset, status, message from headwater.dead_letters order by 1, 2";
+    let row = |group: &str, offset: i64, status: &str, message: &str| {
+        format!(r#"{{"consumer_group":"{group}","origin_offset":{offset},"status":"{status}","message":"{message}"}}"#)
+    };
+    let expected = [
+        row("fulfil", 17, "open", "true"),
+        row("fulfil", 18, "open", "true"),
+        row("others", 18, "parked", "planted"),
+        row("others", 19, "open", "planted"),
+    ];
+    assert_eq!(db.texts(query).await, expected);
+}
+
 /// Red when NUL is passed on, a time or a count leaves its column's range, a name outgrows the index, or two places that
 /// become one in the table are written as two.
 #[tokio::test]
@@ -248,7 +274,7 @@ async fn what_no_column_holds_is_brought_within_it() {
     let almost = (i64::MAX - 1).to_string();
     keeper.keep(vec![odd(&far, &far), odd(&far, &almost), odd(&min, &min)]).await;
     assert_eq!(keeper.counts(), (2, 1));
-    let query = "select consumer_group = processor and consumer_group = origin_topic same, octet_length(processor) l, kind, \
+    let query = "select consumer_group = 'fulfil' and processor = origin_topic same, octet_length(processor) l, kind, \
                  message, fingerprint, attempts, headers->0->>'name' n, origin_timestamp > now() later, \
                  dead_lettered_at < now() d from headwater.dead_letters order by origin_offset desc";
     let row = |later: bool| {

@@ -1,6 +1,7 @@
 //! A server, databases, and units of work in few words.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, OnceLock, mpsc},
     thread,
@@ -11,9 +12,9 @@ use headwater::{
     Category, CommitError, Committed, Headers, Meta, Origin, Position, Priority, Progress, Record, Row, RowData, Sink,
     Time, TopicPartition, TraceContext, Unit,
     codec::WriterSchema,
-    ports::{Committer, From as Start},
+    ports::{BoxFuture, Committer, From as Start},
 };
-use headwater_connectors::postgres::{Config, Database, PostgresSink};
+use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds};
 use headwater_dev::{KafkaChoice, Stack, StackConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::watch;
@@ -250,10 +251,21 @@ pub(crate) fn unit(rows: Vec<Row>, positions: Vec<Progress>) -> Unit {
     Unit { rows, positions, ..Unit::default() }
 }
 
+/// A cluster whose topics all have this id.
+#[derive(Debug)]
+pub(crate) struct AllHave(pub(crate) &'static str);
+
+impl TopicIds for AllHave {
+    fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
+        let ids = topics.iter().map(|topic| ((*topic).to_owned(), self.0.to_owned()));
+        Box::pin(std::future::ready(Ok(ids.collect())))
+    }
+}
+
 /// A sink whose units the test does not number: each goes on where the one before ended.
 pub(crate) struct Writer {
     pub(crate) sink: PostgresSink,
-    next: i64,
+    pub(crate) next: i64,
 }
 
 impl Writer {
@@ -263,7 +275,26 @@ impl Writer {
 
     /// With connections of its own.
     pub(crate) async fn on(database: &Database, sink: Sink) -> Self {
-        let mut sink = database.sink("things", sink).unwrap();
+        Self::started(database.sink("things", sink).unwrap()).await
+    }
+
+    /// Whose topics have this id.
+    pub(crate) async fn told(db: &Db, sink: Sink, id: &'static str) -> Self {
+        Self::started(db.database.sink("things", sink).unwrap().with_topic_ids(Arc::new(AllHave(id)))).await
+    }
+
+    /// After its topic was created anew, with this id, and the group was reset to read it from the beginning.
+    pub(crate) async fn anew(db: &Db, sink: Sink, id: &'static str) -> Self {
+        let places = [partition(0), partition(1)].into_iter().map(|place| (place, 0)).collect();
+        let ids = BTreeMap::from([(TOPIC.to_owned(), id.to_owned())]);
+        db.database.reset_offsets("things", &places, &ids).await.unwrap();
+        let places = BTreeMap::from([(redrive(), 0)]);
+        let ids = BTreeMap::from([(redrive().topic.to_string(), id.to_owned())]);
+        db.database.reset_offsets("things", &places, &ids).await.unwrap();
+        Self::told(db, sink, id).await
+    }
+
+    async fn started(mut sink: PostgresSink) -> Self {
         let next = match sink.start(&[partition(0), partition(1), redrive()]).await.unwrap()[0] {
             Start::Offset(next) => next,
             _ => 0,

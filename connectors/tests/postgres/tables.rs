@@ -185,7 +185,7 @@ async fn a_plan_is_what_will_be_done() {
     assert_eq!(
         plan,
         [
-            r#"create table "public"."things" ("id" text not null, "name" text not null, "email" text, "hw_event_id" text not null, "hw_correlation_id" text not null, "hw_causation_id" text, "hw_topic" text not null, "hw_event_time" timestamptz not null, "hw_partition" int4 not null, "hw_offset" int8 not null, primary key ("id"))"#
+            r#"create table "public"."things" ("id" text not null, "name" text not null, "email" text, "hw_event_id" text not null, "hw_correlation_id" text not null, "hw_causation_id" text, "hw_topic" text not null, "hw_topic_id" text, "hw_event_time" timestamptz not null, "hw_partition" int4 not null, "hw_offset" int8 not null, primary key ("id"))"#
         ]
     );
     assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);

@@ -40,8 +40,9 @@ pub(crate) enum Trust<'a> {
     Nobody,
     /// This group's: the record comes from a topic that it owns.
     Group(&'a str),
-    /// Any group's: the record is a dead letter.
-    Anyone,
+    /// Whatever they say, but for another group than this one: the record stands on its topic of dead letters, where no
+    /// other's letters are.
+    Letter(&'a str),
 }
 
 /// A record's way so far.
@@ -105,10 +106,13 @@ impl Delivered {
         let believed = match trust {
             Trust::Nobody => false,
             Trust::Group(group) => read.group.as_deref() == Some(group),
-            Trust::Anyone => true,
+            Trust::Letter(_) => true,
         };
         if !believed {
             return (Self::default(), found);
+        }
+        if let Trust::Letter(group) = trust {
+            unknown += u64::from(read.group.as_deref().is_some_and(|said| said != group));
         }
         let place = topic.zip(partition).map(|(topic, partition)| TopicPartition::new(topic, partition));
         read.origin = place.zip(offset.zip(timestamp)).map(|(partition, (offset, timestamp_ms))| Origin {

@@ -61,18 +61,20 @@ pub struct Letter {
 
 impl Letter {
     /// Reads a record of a `<group>.dlq` topic. Never fails: what is missing or broken is filled in from the record.
+    ///
+    /// Its group is the topic's, whatever its headers say: who may write to a group's letters can change those alone.
     pub fn read(record: &Record, catalogue: &Catalogue) -> Self {
-        let attributes = Attributes::read(&record.headers, Trust::Anyone);
+        let group = group_of_dlq(record);
+        let attributes = Attributes::read(&record.headers, Trust::Letter(group));
         let delivered = attributes.delivered.as_deref().cloned().unwrap_or_default();
         let known = attributes.event_type.clone();
         let origin = delivered.origin_of(record);
         let event_type = known.or_else(|| catalogue.bound_type(&origin.partition.topic).map(str::to_owned));
         let meta = attributes.complete(record, event_type.clone().unwrap_or_default(), <_>::default(), <_>::default());
-        let group = delivered.group.unwrap_or_else(|| group_of_dlq(record).to_owned());
         let text = |text: Option<String>, limit: usize| cut(&text.unwrap_or_default(), limit);
         Self {
-            processor: delivered.processor.unwrap_or_else(|| group.clone()),
-            group,
+            processor: delivered.processor.unwrap_or_else(|| group.to_owned()),
+            group: group.to_owned(),
             event_id: meta.id,
             event_type,
             correlation_id: meta.correlation_id,
@@ -208,5 +210,36 @@ impl Letter {
             value,
             headers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planted(topic: &str, group: &[u8]) -> Record {
+        Record {
+            topic: topic.into(),
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: Headers::from_iter([("hw_group", Some(group)), ("hw_attempt", Some(b"5"))]),
+        }
+    }
+
+    /// Red when a letter's group is the one that its headers name, on the way back too, or that goes uncounted.
+    #[test]
+    fn a_letter_is_of_the_group_on_whose_topic_it_stands() {
+        let record = planted("shop.a.dlq", b"shop.b");
+        let letter = Letter::read(&record, &Catalogue::default());
+        assert_eq!((letter.group.as_str(), letter.processor.as_str(), letter.attempts), ("shop.a", "shop.a", 5));
+        for back in [letter.redriven(), letter.edited("row", Vec::new())] {
+            assert_eq!(&*back.topic, "shop.a.redrive");
+            assert_eq!(back.headers.get("hw_group"), Some(Some(&b"shop.a"[..])));
+        }
+        let spoofed = |record: &Record| Attributes::read(&record.headers, Trust::Letter(group_of_dlq(record))).spoofed;
+        assert_eq!((spoofed(&record), spoofed(&planted("shop.b.dlq", b"shop.b"))), (1, 0));
     }
 }

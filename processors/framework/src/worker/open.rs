@@ -16,7 +16,7 @@ use crate::{
     fault::Fault,
     headers::Attributes,
     metrics::Metric,
-    owned::Role,
+    owned::{Role, group_of_dlq},
     pipeline::Work,
     record::Record,
     sink::Sink,
@@ -118,7 +118,10 @@ impl Step {
 
     /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
     fn keep_letter(&self, job: &Job) -> Outcome {
-        let attributes = Attributes::read(&job.record.headers, Trust::Anyone);
+        let attributes = Attributes::read(&job.record.headers, Trust::Letter(group_of_dlq(&job.record)));
+        if !job.begun {
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
         let event_type = attributes.event_type.clone().unwrap_or_default();
         let seen = self.see(job, attributes, event_type);
         self.store(job, seen, None)
