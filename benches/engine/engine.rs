@@ -142,7 +142,6 @@ async fn parts(
     let cluster = Cluster::new(&kafka)?;
     make_topics(&cluster, &group, &settings).await?;
     let producer = Producer::new(&kafka)?;
-    let publisher = || KafkaPublisher::new(producer.clone());
     let watched =
         |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
     let (topics, patterns) = group.reads();
@@ -157,6 +156,7 @@ async fn parts(
         client_id: None,
     };
     let source = KafkaSource::join(&kafka, source)?;
+    let publisher = || KafkaPublisher::new(producer.clone()).under(source.lease());
     let (clock, mut stores) = (Arc::new(SystemClock::default()), None);
     let committers = match &group.work {
         Work::Sink(sink) => {
@@ -179,7 +179,7 @@ async fn parts(
                 vec![watched(Box::new(committer.keeping(local, kept)?))]
             } else {
                 stores = Some(Arc::new(Replayed(local.clone())) as Arc<dyn Stores>);
-                let committer = Acknowledged::new((&kafka, cluster), &group.id, (local, kept), seen)?;
+                let committer = Acknowledged::new((&kafka, cluster), (&group.id, source.lease()), (local, kept), seen)?;
                 vec![watched(Box::new(committer))]
             }
         }

@@ -7,8 +7,8 @@
 //! of what was sent.
 //! Where the process dies between the two, outputs are published and their input is processed again: they come again.
 //! A commit ends where a partition of it is given up, at the drain deadline too, and what has not left the producer goes with
-//! it. Nothing shuts out a member that does not know that the group has given it up: what it changes then overwrites what
-//! its successor has. Transactions do.
+//! it. No broker shuts out a member that does not know that the group has given it up, as it does in transactions: it asks first
+//! ([`Lease`]). What its producer had taken before it was frozen, and not sent yet, is all that still goes out then.
 
 mod retired;
 
@@ -24,7 +24,7 @@ use headwater::{
 };
 
 use crate::{
-    kafka::{Cluster, InOrder, KafkaConfig, KafkaError, Sent, verdict},
+    kafka::{Cluster, Held, InOrder, KafkaConfig, KafkaError, Lease, Sent, verdict, withheld},
     kept::{Kept, failed},
     state::{End, Inputs, LocalStore},
     transactional::changes,
@@ -40,6 +40,7 @@ pub struct Acknowledged {
     kafka: KafkaConfig,
     owned: Owned,
     producer: InOrder,
+    lease: Lease,
     clock: Arc<dyn Clock>,
     trim: Trim,
     kept: Kept,
@@ -85,7 +86,7 @@ impl Acknowledged {
     /// When the configuration cannot work.
     pub fn new(
         (kafka, cluster): (&KafkaConfig, Cluster),
-        group: &str,
+        (group, lease): (&str, Lease),
         (local, stores): (LocalStore, BTreeSet<&'static str>),
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
@@ -94,6 +95,7 @@ impl Acknowledged {
             kafka: kafka.clone(),
             owned: Owned::of(group),
             producer: InOrder::new(kafka)?,
+            lease,
             kept: Kept::new((kafka, &cluster), group, (local, stores), (state, Arc::clone(&clock)))?,
             clock,
             trim: Trim::behind_offsets(cluster, kafka, group),
@@ -101,6 +103,9 @@ impl Acknowledged {
     }
 
     async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         // What is still to come would stand behind what is read.
         self.producer.settle().await.map_err(|errors| verdict(&errors))?;
         self.kept.restore(partitions).await?;
@@ -120,21 +125,22 @@ impl Acknowledged {
             let text = "a unit with rows for a table reached a stateful group: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        self.send(&unit.outgoing.iter().collect::<Vec<_>>()).await?;
+        let held = self.lease.hold().map_err(withheld)?;
+        self.send(&unit.outgoing.iter().collect::<Vec<_>>(), &held).await?;
         let Changes { records, inputs } = self.changes(unit);
-        let sent = self.send(&records.iter().collect::<Vec<_>>()).await?;
+        let sent = self.send(&records.iter().collect::<Vec<_>>(), &held).await?;
         let ends = self.ends(&sent, inputs);
         self.kept.apply(changes::last(unit), ends).await?;
         let markers: Vec<&Outgoing> = unit.markers.iter().map(|marker| &marker.record).collect();
         // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
-        self.send(&markers).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        self.send(&markers, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         self.trim.passed(&self.owned, &positions, self.clock.elapsed());
         Ok(Committed::Done)
     }
 
-    async fn send(&mut self, records: &[&Outgoing]) -> Result<Sent, CommitError> {
-        self.producer.send(records).await.map_err(|errors| verdict(&errors))
+    async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, CommitError> {
+        self.producer.send(records, held).await.map_err(|errors| verdict(&errors))
     }
 
     /// All of them, in their order: were one left out for a later one of its key, those in between would say that its input

@@ -12,7 +12,7 @@ use headwater::{
     ports::{BoxFuture, Committer, From},
 };
 
-use crate::kafka::KafkaPublisher;
+use crate::kafka::{Held, KafkaPublisher};
 
 /// A committer of rows that can also publish.
 pub struct Lettered<C> {
@@ -29,15 +29,16 @@ impl<C: Committer> Lettered<C> {
     }
 
     /// Sends the letters that are not acknowledged yet: a database that is down must not fill their topic.
-    async fn send_letters(&mut self, letters: &[Outgoing]) -> Result<(), CommitError> {
+    async fn send_letters(&mut self, letters: &[Outgoing], held: &Held) -> Result<(), CommitError> {
         let new: Vec<Outgoing> = letters.iter().filter(|letter| !self.sent.contains(letter)).cloned().collect();
-        self.publisher.send(&new).await?;
+        self.publisher.send(&new, held).await?;
         self.sent.extend(new);
         Ok(())
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
-        self.send_letters(&unit.outgoing).await?;
+        let held = self.publisher.hold()?;
+        self.send_letters(&unit.outgoing, &held).await?;
         let committed = self.rows.commit(unit).await?;
         unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
         let durable = |place: &TopicPartition| match &committed {
@@ -47,7 +48,7 @@ impl<C: Committer> Lettered<C> {
         let news = unit.markers.iter().filter(|marker| durable(&marker.place)).map(|marker| marker.record.clone());
         let news: Vec<Outgoing> = news.collect();
         // The rows are durable: the same unit again writes none of them twice, and must not be refused any more.
-        self.publisher.send(&news).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        self.publisher.send(&news, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         Ok(committed)
     }
 }

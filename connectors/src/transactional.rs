@@ -73,6 +73,10 @@ impl Transactional {
     }
 
     async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+        // The group's own servers are asked by joining it.
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
         let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
         settled.map_err(|error| match error {
             TransactionError::Fatal(why) => CommitError::Fatal(why),

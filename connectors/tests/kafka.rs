@@ -9,6 +9,8 @@ mod changelogs;
 mod harness;
 #[path = "kafka/in_order.rs"]
 mod in_order;
+#[path = "kafka/lease.rs"]
+mod lease;
 #[path = "kafka/publishing.rs"]
 mod publishing;
 #[path = "kafka/reading.rs"]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use headwater_dev::PostgresChoice;
-use headwater_tests::{Process, SharedStack, Space, full};
+use headwater_tests::{Process, SharedStack, Space, eventually, full};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
@@ -57,7 +57,7 @@ async fn a_broker_that_goes_and_comes_back_ends_no_idle_process() {
         processes.push((process.address().await, process));
     }
     for (http, _) in &processes {
-        headwater_tests::eventually("it is ready", Duration::from_mins(1), async || ready(http).await.0 == 200).await;
+        eventually("it is ready", Duration::from_mins(1), async || ready(http).await.0 == 200).await;
     }
     for seconds in frozen {
         let broker = stack.kafka().and_then(|kafka| kafka.pid()).and_then(|pid| Pid::from_raw(pid.cast_signed()));
@@ -71,6 +71,9 @@ async fn a_broker_that_goes_and_comes_back_ends_no_idle_process() {
     live(&mut processes, Duration::from_secs(1)).await;
     stack.kafka().expect("its own").start().await.expect("started");
     live(&mut processes, AFTER).await;
+    for (http, _) in &processes {
+        eventually("it is ready again", Duration::from_mins(1), async || ready(http).await.0 == 200).await;
+    }
     drop(processes);
     space.pool.close().await;
     stack.stop().await.expect("stopped");

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock in a test is a failed test")]
 
+mod member;
 mod orders;
 mod sinks;
 

@@ -202,6 +202,55 @@ async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
     assert!(second.stop().await.success(), "{}", second.log());
 }
 
+/// PITFALLS 47. The owner of a group that publishes at least once is frozen past the session time-out with a unit that waits to be
+/// published, and so is that of a sink with letters; another takes over, and it thaws: nothing that it held appears behind
+/// what its successor has published. Red when the publisher does not ask whether the partitions are still its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_owner_publishes_nothing_after_another_has_taken_over() {
+    let space = space("thawed").await;
+    let config = "[groups.send-receipt]\nlinger = \"6s\"\n[sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\n\
+                  mode = \"insert\"\n[groups.paid]\nlinger = \"6s\"\n";
+    let (topic, foreign, payments) = ready(&space, 2, config).await;
+    let groups = ["run", "--group", "send-receipt", "--group", "paid"];
+    let start = |name: &str| Process::start(PROGRAM, &space, name, &groups, &[]);
+    let send = |from: usize, to: usize| {
+        for n in from..to {
+            let order = format!("th-{n}");
+            // One in ten is a letter of both groups.
+            let value = payments.value(&order, 1, Some("a@example.org"));
+            foreign.send(&topic, Some(&order), Some(if n % 10 == 3 { b"unreadable" } else { &value }), &[]);
+        }
+        foreign.flush();
+    };
+    let topics =
+        ["events.receipt".to_owned(), format!("{}.paid.dlq", space.name), format!("{}.send-receipt.dlq", space.name)];
+    let published = |topic: &str| {
+        let ours = |seen: &headwater_tests::Seen| seen.key.as_ref().is_some_and(|key| key.starts_with(b"th-"));
+        foreign.read(topic).into_iter().filter(ours).count()
+    };
+    let all = |count: usize| [count - count / 10, count / 10, count / 10];
+    let counts = async || [0, 1, 2].map(|n: usize| published(&topics[n]));
+    let mut first = start("first");
+    send(0, 100);
+    eventually("the first works", SOON, async || counts().await == all(100)).await;
+    send(100, 200);
+    // Read by now, and not due yet.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    first.signal(Signal::STOP);
+    assert_eq!(counts().await, all(100));
+    let mut second = start("second");
+    eventually("the second has done all", Duration::from_mins(1), async || counts().await == all(200)).await;
+    first.signal(Signal::CONT);
+    first.logs("partitions were lost to other members", SOON).await;
+    send(200, 300);
+    eventually("all are published", SOON, async || counts().await >= all(300)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(counts().await, all(300), "nothing is there twice");
+    for process in [&mut first, &mut second] {
+        assert!(process.stop().await.success(), "{}", process.log());
+    }
+}
+
 /// PITFALLS 42. Red when two processes take the same slot, or a restart takes another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_runs_on_one_host_keep_their_own_instance() {

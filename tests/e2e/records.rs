@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use headwater::{Headers, Outgoing};
-use headwater_connectors::kafka::{Cluster, Compression, HEADER_ROOM, Producer, TopicSpec};
+use headwater_connectors::kafka::{
+    Cluster, Compression, HEADER_ROOM, Held, InOrder, KafkaSource, Producer, SourceConfig, Start, Subscription,
+    TopicSpec, TransactionError, Transactions,
+};
 use headwater_tests::{Foreign, Space, eventually};
 use rdkafka::{
     ClientConfig,
@@ -121,4 +124,63 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
     eventually("the record is sent", SOON, sent).await;
     let places: Vec<_> = Foreign::new(&space).read(&topic).into_iter().map(|seen| seen.place).collect();
     assert_eq!(places, [(1, 0)]);
+}
+
+/// A topic takes less than a batch, and one record is too large for it: that one is named, and all others arrive, in order, within
+/// a transaction and without one. Red when a refused batch is tried the same way again and again, or never in smaller ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_passes_a_topic_that_takes_less_than_a_batch() {
+    const LARGE: usize = 777;
+    let space = space("narrow").await;
+    let mut kafka = space.kafka();
+    kafka.producer.compression = Compression::None;
+    let value = |n: usize| [format!("{n:04}").into_bytes(), noise(if n == LARGE { 9_000 } else { 200 })].concat();
+    let arrived = |topic: &str| -> Vec<usize> {
+        let seen = Foreign::new(&space).read(topic).into_iter();
+        seen.filter_map(|seen| std::str::from_utf8(&seen.value?[..4]).ok()?.parse().ok()).collect()
+    };
+    let expected: Vec<usize> = (0..2_000).filter(|n| *n != LARGE).collect();
+    for name in ["plain", "ordered", "atomic"] {
+        limited(&space, &space.topic(name), 4_000, 1).await;
+    }
+    let all =
+        |name: &str| -> Vec<Outgoing> { (0..2_000).map(|n| record(&space.topic(name), 0, value(n), 0)).collect() };
+
+    let plain = all("plain");
+    let errors = Producer::new(&kafka).expect("a producer").send(&plain).await.expect_err("one is too large").0;
+    assert!(errors.len() == 1 && errors[0].index == LARGE && errors[0].permanent, "{errors:?}");
+    let mut last = arrived(&space.topic("plain"));
+    assert!(last.ends_with(&expected[expected.len() - 1_000..]), "what stands last is in order");
+    last.sort_unstable();
+    last.dedup();
+    assert_eq!(last, expected);
+
+    let mut ordered = InOrder::new(&kafka).expect("a producer");
+    let records = all("ordered");
+    let mut refs: Vec<&Outgoing> = records.iter().collect();
+    let errors = ordered.send(&refs, &Held::free()).await.expect_err("one is too large").0;
+    assert!(errors.iter().any(|error| error.index == LARGE && error.permanent), "{errors:?}");
+    refs.remove(LARGE);
+    ordered.send(&refs, &Held::free()).await.expect("the others fit");
+    assert!(arrived(&space.topic("ordered")).ends_with(&expected));
+
+    let group = SourceConfig {
+        group: space.topic("group"),
+        instance: None,
+        subscription: Subscription { topics: vec![space.topic("atomic")], patterns: Vec::new() },
+        start: Start::Earliest,
+        commits: false,
+        assignor: None,
+        client_id: None,
+    };
+    let membership = KafkaSource::join(&kafka, group).expect("a member").membership();
+    let mut transactions = Transactions::new(&kafka, &space.topic("id")).expect("a producer");
+    let mut records = all("atomic");
+    match transactions.commit(&records, &[], &membership).await {
+        Err(TransactionError::Refused { index: LARGE, why }) => assert!(why.contains("max.message.bytes"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    records.remove(LARGE);
+    transactions.commit(&records, &[], &membership).await.expect("the others fit");
+    assert_eq!(arrived(&space.topic("atomic")), expected);
 }

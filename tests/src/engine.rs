@@ -136,13 +136,14 @@ impl Engine {
         let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
-        let publisher = || KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"));
         let worker = |group: headwater::ConsumerGroup| {
             let settings = group.policy.over(how.settings.clone());
             let kept = group.stores(settings.order);
             let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
             let transactional = exactly_once || !kept.is_empty() && !how.at_least_once;
             let source = how.join(&group, (!kept.is_empty()).then_some(Assignor::Range), !transactional);
+            let producer = || Producer::new(&how.kafka).expect("a producer");
+            let publisher = || KafkaPublisher::new(producer()).under(source.lease());
             let local =
                 |group: &str| LocalStore::open(&how.dir(space, group), &StateConfig::default()).expect("a local store");
             let mut stores: Option<Arc<dyn Stores>> = None;
@@ -159,7 +160,7 @@ impl Engine {
                         stores = Some(Arc::new(Replayed(local.clone())));
                         let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
                         let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
-                        let again = Acknowledged::new(kafka, &group.id, (local, kept), seen);
+                        let again = Acknowledged::new(kafka, (&group.id, source.lease()), (local, kept), seen);
                         vec![Box::new(again.expect("a valid committer"))]
                     }
                     Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {

@@ -176,25 +176,31 @@ impl ChangelogReader {
             header: None,
         };
         for (name, from) in wants {
-            let (low, high) = self.watermarks(&uncommitted, name, cancelled)?;
+            let (low, high) = self.watermarks(&uncommitted, name, *from, cancelled)?;
             tasks.add(name, *from, low, high);
         }
         Ok(tasks)
     }
 
+    /// Where a partition begins and ends. An end before the place where it is to be read from is believed only after a while:
+    /// what it is read for would be thrown away.
     fn watermarks(
         &self,
         consumer: &Reader,
         name: &TopicPartition,
+        from: Option<i64>,
         cancelled: &AtomicBool,
     ) -> Result<(i64, i64), ChangelogError> {
         let deadline = Instant::now() + self.patience;
-        let mut missing = Repeated::default();
+        let (mut missing, mut short) = (Repeated::default(), Repeated::default());
         loop {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(ChangelogError::Cancelled);
             }
             match consumer.fetch_watermarks(&name.topic, name.partition, ANSWER) {
+                Ok((_, high)) if from.is_some_and(|from| from > high) && !short.again(Instant::now()) => {
+                    std::thread::sleep(ROUND);
+                }
                 Ok(watermarks) => return Ok(watermarks),
                 Err(error) => {
                     refused(name, error.rdkafka_error_code().unwrap_or(Code::Fail)).map_or(Ok(()), Err)?;

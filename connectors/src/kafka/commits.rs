@@ -59,6 +59,13 @@ impl Commits {
         }
     }
 
+    /// Has one position committed again where none is to be committed anyway: the answer says whether we are still in the group.
+    pub(crate) fn affirm(&mut self) {
+        if !self.silent && self.pending.is_empty() && self.under_way.is_empty() {
+            self.pending.extend(self.notes.standing());
+        }
+    }
+
     /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
     pub(crate) fn due(&mut self, now: Instant) -> Option<&HashMap<TopicPartition, i64>> {
         if !self.under_way.is_empty() && now.duration_since(self.sent) > ANSWER {

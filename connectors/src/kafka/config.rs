@@ -131,7 +131,8 @@ pub struct ProducerConfig {
     /// Bytes that travel together at most, beside one record. A broker refuses such a batch as a whole when it is larger
     /// than its topic's `max.message.bytes`, so keep this below the smallest of those; Kafka's default is 1048588.
     pub batch_bytes: u32,
-    /// An outage shorter than this is ridden out; a record that is not acknowledged by then is an error.
+    /// An outage shorter than this is ridden out; a record that is not acknowledged by then is an error. What a group publishes
+    /// without transactions waits for three quarters of `kafka.consumer.session_timeout` at most.
     #[serde(with = "duration")]
     pub delivery_timeout: Duration,
     /// Records that wait to be acknowledged at most; who sends more waits.
@@ -337,6 +338,23 @@ impl KafkaConfig {
             // Default 30 s: so long would a record for a topic that does not exist wait to be refused.
             .set("topic.metadata.propagation.max.ms", "5000");
         self.overridden(client)
+    }
+
+    /// Settings for the producer of groups' members: what is handed to it is given up before a group that has not heard of its
+    /// member since may have given its partitions away.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn producer_of_members(&self) -> Result<ClientConfig, KafkaError> {
+        let mut client = self.producer()?;
+        client.set("message.timeout.ms", millis(self.delivery_of_members()));
+        Ok(client)
+    }
+
+    /// How long a record of a group's member may wait to be acknowledged: see [`Lease`](super::Lease).
+    fn delivery_of_members(&self) -> Duration {
+        let (producer, session) = (&self.producer, self.consumer.session_timeout);
+        producer.delivery_timeout.min(session * 3 / 4).max(producer.linger + Duration::from_millis(1))
     }
 
     /// Settings for a producer that leaves no gaps.

@@ -21,6 +21,8 @@ use super::{
     batch::{BatchError, BatchErrors, Fault},
     config::KafkaConfig,
     counts::{Asked, Counts},
+    lease::Held,
+    narrow::BatchBytes,
     native,
     producer::Names,
     transactions::{Sent, reports::Reports},
@@ -30,12 +32,15 @@ use super::{
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
+/// After so many records it is asked again whether the rest may be published.
+const STRETCH: usize = 16;
 
 type Client = ThreadedProducer<Reports>;
 
 /// A producer of one call at a time, without gaps.
 pub struct InOrder {
     settings: ClientConfig,
+    batches: BatchBytes,
     patience: Duration,
     max_bytes: u32,
     counts: Counts,
@@ -50,6 +55,7 @@ impl InOrder {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         Ok(Self {
             settings: config.producer_in_order()?,
+            batches: BatchBytes::new(config.producer.batch_bytes),
             patience: config.producer.delivery_timeout,
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
@@ -62,9 +68,9 @@ impl InOrder {
     /// was handed over: records of the next call stand behind it.
     ///
     /// # Errors
-    /// Records that are refused, or any one where the broker does not answer. Of each partition those up to some record
+    /// Records that are refused, or may not be published any more, or any one where the broker does not answer. Of each partition those up to some record
     /// stand there, or may yet; none behind it.
-    pub async fn send(&mut self, records: &[&Outgoing]) -> Result<Sent, BatchErrors> {
+    pub async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, BatchErrors> {
         if records.is_empty() {
             return Ok(Sent::default());
         }
@@ -76,11 +82,16 @@ impl InOrder {
         }
         self.count(&client, records, deadline).await?;
         let attempt = client.context().begin(records.len());
-        let stopped = self.hand_over(&client, records, attempt, deadline).await;
+        let stopped = self.hand_over((&client, held), records, attempt, deadline).await;
         let is_flushed = flushed(&client, deadline).await;
         let faults = client.context().faults();
         let mut faults: Vec<_> = faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect();
         faults.extend(stopped.err());
+        if is_flushed && self.batches.narrow(&faults, |index| records[index]) {
+            // Nothing of it is under way any more: all of it again, from the first on.
+            self.let_go();
+            return Box::pin(self.send(records, held)).await;
+        }
         if !faults.is_empty() {
             return Err(self.refused(&client, faults, records));
         }
@@ -111,14 +122,18 @@ impl InOrder {
         if let Some(client) = &self.client {
             return Ok(Arc::clone(client));
         }
-        let client = self.settings.create_with_context(Reports::default()).map_err(|error| error.to_string())?;
+        let client = self
+            .batches
+            .applied(&self.settings)
+            .create_with_context(Reports::default())
+            .map_err(|error| error.to_string())?;
         Ok(Arc::clone(self.client.insert(Arc::new(client))))
     }
 
     /// Hands records over up to the first that is not taken.
     async fn hand_over(
         &self,
-        client: &Client,
+        (client, held): (&Client, &Held),
         records: &[&Outgoing],
         attempt: usize,
         deadline: Instant,
@@ -126,6 +141,9 @@ impl InOrder {
         let mut names = Names::default();
         for (index, record) in records.iter().enumerate() {
             let refused = |fault| (index, fault);
+            if index % STRETCH == 0 {
+                held.stands().await.map_err(|why| refused(Fault::Closed(why)))?;
+            }
             let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
             let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
             let number = Reports::numbered(attempt, index);
@@ -165,14 +183,18 @@ impl InOrder {
     /// Records have failed; a producer that can do nothing any more is let go.
     fn refused(&mut self, client: &Client, faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> BatchErrors {
         if client.client().fatal_error().is_some() {
-            // Closing one blocks.
-            let client = self.client.take();
-            tokio::task::spawn_blocking(move || drop(client));
+            self.let_go();
         }
         let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
         another.for_each(|(index, _)| self.counts.forget(&records[*index].topic));
         let describe = |(index, fault): (usize, Fault)| fault.describe(index, records[index], self.max_bytes);
         BatchErrors(faults.into_iter().map(describe).collect())
+    }
+
+    fn let_go(&mut self) {
+        let client = self.client.take();
+        // Closing one blocks.
+        tokio::task::spawn_blocking(move || drop(client));
     }
 
     fn away(&self, index: usize) -> BatchErrors {

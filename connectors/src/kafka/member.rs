@@ -20,7 +20,7 @@ use super::{
     doubts::TopicIds,
     fenced::Fenced,
     membership::Membership,
-    native::{CommitQueue, fetch::FetchQueue},
+    native::{CommitQueue, fetch::FetchQueue, membership::GroupMetadata},
     partition::Partitions,
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
@@ -44,11 +44,13 @@ pub(crate) struct Member {
     pub(crate) commits: Commits,
     /// The consumer is being closed: rebalances are nobody's business any more.
     pub(crate) leaving: bool,
-    outlets: Outlets,
+    pub(crate) outlets: Outlets,
     /// Until the consumer is closed.
     pub(crate) fetches: Option<FetchQueue>,
     /// Made with the first commit.
     answers: Option<CommitQueue>,
+    /// When the oldest commit without an answer was sent, and in which generation.
+    asked: Option<(Instant, i32)>,
     /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
     pub(crate) outbox: VecDeque<Batch>,
     blocked_since: Option<Instant>,
@@ -72,16 +74,24 @@ enum End {
 }
 
 /// Polls until the engine closes the source, nobody listens any more, or it cannot go on.
-pub(crate) fn run(consumer: Arc<GroupConsumer>, membership: &Membership) {
+pub(crate) fn run(consumer: Arc<GroupConsumer>, topics: &[String], membership: &Membership) {
     let context = Arc::clone(consumer.context());
     context.member().equip(&consumer);
+    let mailbox = Arc::clone(&context.member().mailbox);
+    mailbox.opened();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    // One that nobody listens to any more joins nothing.
+    if !mailbox.is_abandoned()
+        && let Err(error) = consumer.subscribe(&topics)
+    {
+        context.member().fail(format!("cannot subscribe: {error}"));
+    }
     let end = loop {
         let mut member = context.member();
         if let Some(end) = member.tick(&consumer) {
             break end;
         }
         if member.must_wait() {
-            let mailbox = Arc::clone(&member.mailbox);
             drop(member);
             mailbox.wait(ROUND);
         } else {
@@ -163,6 +173,7 @@ impl Member {
             outlets,
             fetches: None,
             answers: None,
+            asked: None,
             outbox: VecDeque::new(),
             blocked_since: None,
             round: Round::default(),
@@ -234,7 +245,10 @@ impl Member {
     fn ship(&mut self) {
         while let Some(batch) = self.outbox.pop_front() {
             match self.outlets.batches.try_send(batch) {
-                Ok(()) => self.blocked_since = None,
+                Ok(()) => {
+                    self.blocked_since = None;
+                    self.outlets.lease.expect();
+                }
                 Err(TrySendError::Full(batch)) => {
                     self.outbox.push_front(batch);
                     self.blocked_since.get_or_insert_with(Instant::now);
@@ -263,9 +277,12 @@ impl Member {
     }
 
     /// Takes the broker's answers, and commits what is due.
-    fn commit(&mut self, consumer: &GroupConsumer) {
-        self.take_answers(Duration::ZERO);
+    pub(crate) fn commit(&mut self, consumer: &GroupConsumer) {
+        self.take_answers(consumer, Duration::ZERO);
         let now = Instant::now();
+        if self.outlets.lease.is_wanted() && !self.leaving {
+            self.commits.affirm();
+        }
         if self.commits.due(now).is_none() {
             return;
         }
@@ -286,11 +303,18 @@ impl Member {
             self.answers = CommitQueue::new(consumer.client());
         }
         let Some(queue) = &mut self.answers else { return Err(KafkaError::Outage("no memory".to_owned())) };
+        // One that is in no generation would be taken for an administrator's, and move others' offsets in an empty group.
+        let Some(generation) = generation(consumer) else {
+            return Err(KafkaError::Outage("the consumer is not in its group at the moment".to_owned()));
+        };
+        if queue.unanswered() == 0 {
+            self.asked = Some((Instant::now(), generation));
+        }
         queue.send(consumer.client(), list).map_err(|code| KafkaError::Outage(code.to_string()))
     }
 
     /// Takes the answers to commits, waiting at most this long for all that are outstanding; the error of the last.
-    pub(crate) fn take_answers(&mut self, wait: Duration) -> Option<Code> {
+    pub(crate) fn take_answers(&mut self, consumer: &GroupConsumer, wait: Duration) -> Option<Code> {
         let deadline = Instant::now() + wait;
         let mut last = None;
         let Some(queue) = &mut self.answers else { return last };
@@ -303,10 +327,20 @@ impl Member {
             if let Some(error) = last {
                 // Expected while the group rebalances: kept, and committed later or when the partition leaves.
                 tracing::debug!(group = self.source.group, %error, "positions were not committed");
+            } else if let Some((at, asked)) = self.asked
+                && generation(consumer) == Some(asked)
+            {
+                self.outlets.lease.prove(at);
             }
             self.commits.answered(now, &answer);
         }
         last
+    }
+
+    /// Reports that these partitions are not ours any more: nothing of theirs may be published from now on.
+    pub(crate) fn report_lost(&self, names: Vec<TopicPartition>) {
+        self.outlets.lease.lost();
+        self.report(Fetched::Lost(names));
     }
 
     /// Reports to the engine, which takes control events before records. Waits only when a thousand were not taken.
@@ -324,4 +358,10 @@ impl Member {
     pub(crate) fn halt(&mut self, reason: String) {
         self.end.get_or_insert(End::Halted(reason));
     }
+}
+
+/// The generation of the group that the consumer is in, if it is in one.
+fn generation(consumer: &GroupConsumer) -> Option<i32> {
+    let metadata = GroupMetadata::of(consumer.client()).filter(GroupMetadata::is_member);
+    metadata.map(|metadata| metadata.generation())
 }

@@ -74,6 +74,11 @@ impl Notes {
         due
     }
 
+    /// A partition and the position at which the broker has it, or was last told to have it.
+    pub(crate) fn standing(&self) -> Option<(TopicPartition, i64)> {
+        self.standing.iter().find_map(|(name, standing)| Some((name.clone(), standing.next?)))
+    }
+
     /// The note goes out with this position.
     pub(crate) fn sent(&mut self, partition: &TopicPartition, next: i64) {
         let standing = self.of(partition);

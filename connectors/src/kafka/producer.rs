@@ -26,13 +26,18 @@ use super::{
     batch::{BatchError, BatchErrors, BatchState, Delivery, Fault},
     config::KafkaConfig,
     counts::{Asked, Counts},
-    logs, native,
+    lease::Held,
+    logs,
+    narrow::BatchBytes,
+    native,
 };
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
+/// After so many records it is asked again whether the rest may be published.
+const STRETCH: usize = 16;
 
 /// A producer; clones share one connection.
 #[derive(Clone)]
@@ -51,10 +56,12 @@ impl Producer {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let settings = config.producer()?;
+        let settings = config.producer_of_members()?;
+        let batches = BatchBytes::new(config.producer.batch_bytes);
         let client = connect(&settings).map_err(|error| KafkaError::Config(error.to_string()))?;
         let shared = Shared {
             settings,
+            batches,
             max_bytes: config.max_record_bytes,
             patience: config.producer.delivery_timeout,
             counts: Counts::default(),
@@ -66,23 +73,28 @@ impl Producer {
     /// Publishes a batch in this order and waits until every record of it is acknowledged or has failed.
     /// While the queue is full it waits for room. Dropping the future does not take back what was handed over.
     ///
-    /// A batch that the broker refuses as too large is sent again record by record, so that one record fails alone; the
-    /// others may then come after later ones of this call, which `batch_bytes` below the topic's limit avoids.
+    /// A batch that the broker refuses as too large is sent again in smaller ones, until a record fails alone, and so is all that
+    /// stands behind it in this call: of what had passed a suffix is there again. `batch_bytes` below the topic's limit avoids it.
     ///
     /// # Errors
     /// Each record that is not on its topic, by index; all others are.
     pub async fn send(&self, records: &[Outgoing]) -> Result<(), BatchErrors> {
+        self.send_under(records, &Held::free()).await
+    }
+
+    /// The same for what a member of a group has read, as long as its right to it stands; the rest is an error that passes.
+    pub(crate) async fn send_under(&self, records: &[Outgoing], held: &Held) -> Result<(), BatchErrors> {
         if records.is_empty() {
             return Ok(());
         }
         let all: Vec<usize> = (0..records.len()).collect();
-        let mut faults = self.publish(records, &all).await;
-        let refused: Vec<usize> = faults.iter().filter(|(_, f)| f.is_too_large()).map(|(index, _)| *index).collect();
-        if refused.len() > 1 {
-            // A broker refuses a batch as a whole, and does not say for which record.
-            faults.retain(|(_, fault)| !fault.is_too_large());
-            faults.extend(self.publish_alone(records, &refused).await);
-            faults.sort_unstable_by_key(|(index, _)| *index);
+        let mut faults = self.publish(records, &all, held).await;
+        while self.shared.batches.narrow(&faults, |index| &records[index]) {
+            let first = faults.iter().find(|(_, fault)| fault.is_too_large()).map_or(0, |(index, _)| *index);
+            self.shared.replace();
+            faults.retain(|(index, _)| *index < first);
+            let rest: Vec<usize> = (first..records.len()).collect();
+            faults.extend(self.publish(records, &rest, held).await);
         }
         if faults.is_empty() {
             return Ok(());
@@ -98,7 +110,7 @@ impl Producer {
     /// Why it is not on its topic.
     pub async fn place(&self, record: &Outgoing) -> Result<Origin, BatchError> {
         let batch = Arc::new(BatchState::new(1));
-        let faults = self.publish_as(&batch, std::slice::from_ref(record), &[0]).await;
+        let faults = self.publish_as(&batch, std::slice::from_ref(record), &[0], &Held::free()).await;
         match (faults.into_iter().next(), batch.place()) {
             (Some((index, fault)), _) => Err(fault.describe(index, record, self.shared.max_bytes)),
             (None, Some(origin)) => Ok(origin),
@@ -110,8 +122,8 @@ impl Producer {
     }
 
     /// Publishes these records in this order, and gives back those that failed.
-    async fn publish(&self, records: &[Outgoing], indices: &[usize]) -> Vec<(usize, Fault)> {
-        self.publish_as(&Arc::new(BatchState::new(indices.len())), records, indices).await
+    async fn publish(&self, records: &[Outgoing], indices: &[usize], held: &Held) -> Vec<(usize, Fault)> {
+        self.publish_as(&Arc::new(BatchState::new(indices.len())), records, indices, held).await
     }
 
     async fn publish_as(
@@ -119,14 +131,23 @@ impl Producer {
         batch: &Arc<BatchState>,
         records: &[Outgoing],
         indices: &[usize],
+        held: &Held,
     ) -> Vec<(usize, Fault)> {
         match self.shared.current() {
             Ok(client) => {
                 // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
                 let uncounted = self.shared.count(&client, records, indices).await;
                 let mut names = Names::default();
-                for index in indices {
+                let mut stands = Ok(());
+                for (nth, index) in indices.iter().enumerate() {
                     let record = &records[*index];
+                    if nth % STRETCH == 0 && stands.is_ok() {
+                        stands = held.stands().await;
+                    }
+                    if let Err(why) = &stands {
+                        batch.settle(*index, Err(Fault::Closed(why.clone())));
+                        continue;
+                    }
                     match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
                         Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
                         None => match names.of(&record.topic) {
@@ -146,16 +167,6 @@ impl Producer {
             .filter(|(_, fault)| fault.is_of_another_topic())
             .for_each(|(index, _)| self.shared.counts.forget(&records[*index].topic));
         self.shared.replace_if_fatal(&faults);
-        faults
-    }
-
-    async fn publish_alone(&self, records: &[Outgoing], indices: &[usize]) -> Vec<(usize, Fault)> {
-        let topic = &records[indices[0]].topic;
-        tracing::warn!(%topic, records = indices.len(), "a batch was too large for its topic and is sent record by record: lower kafka.producer.batch_bytes below the topic's max.message.bytes");
-        let mut faults = Vec::new();
-        for index in indices {
-            faults.extend(self.publish(records, std::slice::from_ref(index)).await);
-        }
         faults
     }
 
@@ -198,6 +209,7 @@ impl Names {
 
 struct Shared {
     settings: ClientConfig,
+    batches: BatchBytes,
     max_bytes: u32,
     /// How long an outage is ridden out.
     patience: Duration,
@@ -302,7 +314,19 @@ impl Shared {
         let mut current = self.client();
         let Some(fatal) = current.as_ref().and_then(|client| client.client().fatal_error()) else { return };
         tracing::warn!(code = ?fatal.0, reason = fatal.1, "the kafka producer failed for good and is built anew");
-        match connect(&self.settings) {
+        self.replace_in(&mut current);
+    }
+
+    /// A new one takes over, unless the producer is closed; who has handed records to the old one still waits for those.
+    fn replace(&self) {
+        let mut current = self.client();
+        if current.is_some() {
+            self.replace_in(&mut current);
+        }
+    }
+
+    fn replace_in(&self, current: &mut Option<Arc<Client>>) {
+        match connect(&self.batches.applied(&self.settings)) {
             Ok(client) => *current = Some(Arc::new(client)),
             Err(error) => tracing::error!(%error, "the kafka producer could not be built anew: records wait"),
         }

@@ -8,22 +8,41 @@ use headwater::{
     ports::{BoxFuture, Committer, From},
 };
 
-use super::{batch::BatchErrors, producer::Producer};
+use super::{
+    batch::BatchErrors,
+    lease::{Held, Lease},
+    producer::Producer,
+};
 
 /// Publishes units of work to Kafka.
 pub struct KafkaPublisher {
     producer: Producer,
+    lease: Option<Lease>,
 }
 
 impl KafkaPublisher {
     /// Publishes with this producer, which other groups may share.
     pub fn new(producer: Producer) -> Self {
-        Self { producer }
+        Self { producer, lease: None }
+    }
+
+    /// Publishes nothing of what this member has read before it is known that its partitions are still its own.
+    #[must_use]
+    pub fn under(self, lease: Lease) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    /// What a unit that is begun now is published under.
+    ///
+    /// # Errors
+    /// When it may be of partitions that are lost.
+    pub(crate) fn hold(&self) -> Result<Held, CommitError> {
+        self.lease.as_ref().map_or(Ok(Held::free()), |lease| lease.hold().map_err(withheld))
     }
 
     /// Publishes these records in this order, and waits for every acknowledgement.
-    pub(crate) async fn send(&self, records: &[Outgoing]) -> Result<(), CommitError> {
-        self.producer.send(records).await.map_err(|errors| verdict(&errors))
+    pub(crate) async fn send(&self, records: &[Outgoing], held: &Held) -> Result<(), CommitError> {
+        self.producer.send_under(records, held).await.map_err(|errors| verdict(&errors))
     }
 
     async fn publish(&self, unit: &Unit) -> Result<Committed, CommitError> {
@@ -31,11 +50,17 @@ impl KafkaPublisher {
             let text = "a unit with rows for a table reached the kafka publisher: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        self.send(&unit.outgoing).await?;
+        let held = self.hold()?;
+        self.send(&unit.outgoing, &held).await?;
         let markers: Vec<Outgoing> = unit.markers.iter().map(|marker| marker.record.clone()).collect();
-        self.send(&markers).await?;
+        self.send(&markers, &held).await?;
         Ok(Committed::Done)
     }
+}
+
+/// What may not be published now is kept, as long as its partitions are.
+pub(crate) fn withheld(why: String) -> CommitError {
+    CommitError::Outage(why)
 }
 
 /// A record that can never be published is the news; an outage passes.

@@ -106,7 +106,7 @@ impl Member {
             tracing::info!(group = self.source.group, partitions = names.len(), "partitions are taken away");
             self.drop_unsent(&names);
             self.report(Fetched::Revoked(names.clone()));
-            self.await_release(&names);
+            self.await_release(consumer, &names);
         }
         if consumer.assignment_lost() {
             tracing::warn!(
@@ -116,7 +116,7 @@ impl Member {
             );
             self.commits.forget(&names);
             if !self.leaving {
-                self.report(Fetched::Lost(names.clone()));
+                self.report_lost(names.clone());
             }
         } else {
             self.commit_last(consumer, &names);
@@ -139,12 +139,12 @@ impl Member {
         self.drop_unsent(&names);
         names.iter().for_each(|name| self.partitions.remove(name));
         if !names.is_empty() && !self.leaving {
-            self.report(Fetched::Lost(names));
+            self.report_lost(names);
         }
     }
 
     /// Serves the engine until it has let go of these partitions, at most for the drain deadline.
-    fn await_release(&mut self, names: &[TopicPartition]) {
+    fn await_release(&mut self, consumer: &GroupConsumer, names: &[TopicPartition]) {
         let mut waiting: HashSet<TopicPartition> = names.iter().cloned().collect();
         let deadline = Instant::now() + self.config.drain;
         let mailbox = std::sync::Arc::clone(&self.mailbox);
@@ -153,14 +153,20 @@ impl Member {
             if left.is_zero() {
                 let still = waiting.len();
                 tracing::warn!(group = self.source.group, still, "revoked partitions leave before they were drained");
-                return;
+                return self.report_lost(waiting.into_iter().collect());
             }
             match mailbox.take() {
                 Some(Control::Released(released)) => released.iter().for_each(|name| {
                     waiting.remove(name);
                 }),
                 Some(control) => self.control(control),
-                None => mailbox.wait(left.min(Duration::from_millis(100))),
+                None => {
+                    // What is drained is published, for which our place may have to be proven.
+                    if self.outlets.lease.is_wanted() {
+                        self.commit(consumer);
+                    }
+                    mailbox.wait(left.min(Duration::from_millis(100)));
+                }
             }
         }
     }
@@ -174,7 +180,8 @@ impl Member {
         }
         let list = partition::list_at(positions.iter().map(|(name, next)| (name, *next)));
         let outcome = list.and_then(|list| self.send_commit(consumer, &list)).map_err(|error| error.to_string());
-        let outcome = outcome.and_then(|()| self.take_answers(ANSWER).map_or(Ok(()), |code| Err(code.to_string())));
+        let outcome =
+            outcome.and_then(|()| self.take_answers(consumer, ANSWER).map_or(Ok(()), |code| Err(code.to_string())));
         if let Err(error) = outcome {
             tracing::warn!(
                 group = self.source.group,

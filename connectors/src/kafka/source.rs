@@ -13,10 +13,7 @@ use headwater::{
     Time,
     ports::{Batch, BoxFuture, Control, Fetched, Source},
 };
-use rdkafka::{
-    ClientConfig,
-    consumer::{BaseConsumer, Consumer as _},
-};
+use rdkafka::{ClientConfig, consumer::BaseConsumer};
 use tokio::sync::{
     mpsc::{self, Receiver, Sender},
     watch,
@@ -25,6 +22,7 @@ use tokio::sync::{
 use super::{
     KafkaError,
     config::{Assignor, ConsumerConfig, KafkaConfig},
+    lease::Lease,
     member::{self, Member},
     membership::Membership,
     rebalance::GroupContext,
@@ -96,7 +94,9 @@ pub struct KafkaSource {
     batches: Receiver<Batch>,
     mailbox: Arc<Mailbox>,
     membership: Membership,
+    lease: Lease,
     closed: Closed,
+    joins: bool,
     ended: bool,
 }
 
@@ -112,7 +112,8 @@ impl Closed {
 }
 
 impl KafkaSource {
-    /// Joins the group; the outcome comes through [`Source::next`].
+    /// A member that joins once it is asked for the first time what there is ([`Source::next`]): from then on partitions are
+    /// given to it, so whatever it needs to work on them has to be there.
     ///
     /// # Errors
     /// When the configuration cannot work.
@@ -128,20 +129,19 @@ impl KafkaSource {
         let mailbox = Arc::new(Mailbox::default());
         let (events_in, events) = mpsc::channel(EVENTS);
         let (batches_in, batches) = mpsc::channel(kafka.consumer.batches);
+        let lease = Lease::of(kafka.consumer.session_timeout);
         let (open, closed) = watch::channel(());
-        let outlets = Outlets { events: events_in, batches: batches_in, _open: open };
+        let outlets = Outlets { events: events_in, batches: batches_in, lease: lease.clone(), _open: open };
         let consumer = consumer(&settings, &kafka.consumer, config, outlets, Arc::clone(&mailbox))?;
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| KafkaError::Config(format!("cannot subscribe: {error}")))?;
         let consumer = Arc::new(consumer);
         let membership = Membership::of(&consumer);
         let told = membership.clone();
         // Not joined when the source is dropped: closing may take as long as the broker takes to answer.
         std::thread::Builder::new()
             .name("kafka-source".to_owned())
-            .spawn(move || member::run(consumer, &told))
+            .spawn(move || member::run(consumer, &names, &told))
             .map_err(|error| KafkaError::Outage(format!("no thread for a kafka source: {error}")))?;
-        Ok(Self { events, batches, mailbox, membership, closed: Closed(closed), ended: false })
+        Ok(Self { events, batches, mailbox, membership, lease, closed: Closed(closed), joins: false, ended: false })
     }
 
     /// Tells when the member is gone: another one of its name must not join before.
@@ -154,8 +154,16 @@ impl KafkaSource {
         self.membership.clone()
     }
 
+    /// The right to publish what was read here, for who publishes without transactions.
+    pub fn lease(&self) -> Lease {
+        self.lease.lend()
+    }
+
     /// Notes what ends the source, so that an end without a reason is noticed.
     fn passed(&mut self, fetched: Fetched) -> Fetched {
+        if matches!(fetched, Fetched::Lost(_)) {
+            self.lease.heard();
+        }
         self.ended |= matches!(fetched, Fetched::Failed(_) | Fetched::Halted(_) | Fetched::Closed);
         fetched
     }
@@ -192,6 +200,10 @@ impl Source for KafkaSource {
             if self.ended {
                 return std::future::pending().await;
             }
+            if !self.joins {
+                self.joins = true;
+                self.mailbox.open();
+            }
             let fetched = tokio::select! {
                 biased;
                 event = self.events.recv() => event.unwrap_or_else(|| Fetched::Failed(
@@ -221,6 +233,7 @@ impl Drop for KafkaSource {
 pub(crate) struct Outlets {
     pub(crate) events: Sender<Fetched>,
     pub(crate) batches: Sender<Batch>,
+    pub(crate) lease: Lease,
     /// Goes with the consumer and the thread.
     pub(crate) _open: watch::Sender<()>,
 }
@@ -236,6 +249,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Letters {
     asked: VecDeque<Control>,
+    opened: bool,
     abandoned: bool,
     woken: bool,
 }
@@ -252,6 +266,18 @@ impl Mailbox {
             (_, control) => letters.asked.push_back(control),
         }
         self.changed.notify_one();
+    }
+
+    /// Somebody listens from now on.
+    fn open(&self) {
+        self.letters().opened = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until somebody listens, or nobody ever will.
+    pub(crate) fn opened(&self) {
+        let waits = |letters: &mut Letters| !letters.opened && !letters.abandoned;
+        drop(self.changed.wait_while(self.letters(), waits).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn wake(&self) {

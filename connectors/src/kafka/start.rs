@@ -167,7 +167,7 @@ impl Member {
         let Ok(list) = partition::list_at(places.iter().map(|(name, next)| (name, *next))) else { return Ok(()) };
         let failed = ClientError::ConsumerCommit;
         self.send_commit(consumer, &list).map_err(|_| failed(Code::Fail))?;
-        self.take_answers(ANSWER).map_or(Ok(()), |code| Err(failed(code)))
+        self.take_answers(consumer, ANSWER).map_or(Ok(()), |code| Err(failed(code)))
     }
 
     /// Lets a partition begin at its place, if the log has it.

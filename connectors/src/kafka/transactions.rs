@@ -16,7 +16,6 @@ pub(super) mod reports;
 
 use std::{
     borrow::Borrow,
-    collections::BTreeSet,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,6 +35,7 @@ use super::{
     config::KafkaConfig,
     counts::{Asked, Counts},
     membership::Membership,
+    narrow::BatchBytes,
     native::{self, transactions::TransactionFault},
 };
 
@@ -58,6 +58,7 @@ const GHOST_WAIT: Duration = Duration::from_millis(50);
 pub struct Transactions {
     id: String,
     settings: ClientConfig,
+    batches: BatchBytes,
     timeout: Duration,
     max_bytes: u32,
     counts: Counts,
@@ -97,6 +98,7 @@ impl Transactions {
         Ok(Self {
             id: transactional_id.to_owned(),
             settings: config.transactional(transactional_id)?,
+            batches: BatchBytes::new(config.producer.batch_bytes),
             timeout: config.producer.transaction_timeout,
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
@@ -156,32 +158,22 @@ impl Transactions {
             return Ok(Sent::default());
         }
         self.count(records).await?;
-        let mut alone = BTreeSet::new();
         loop {
             let offsets = Offsets::new(offsets, membership).map_err(|e| TransactionError::Fatal(e.to_string()))?;
             let since = Instant::now();
-            let setback = match self.attempt(records, offsets, &alone).await {
+            let setback = match self.attempt(records, offsets).await {
                 Ok(sent) => return Ok(sent),
                 Err(setback) => setback,
             };
-            match setback.suspects() {
-                Some(suspects) if alone.is_empty() => {
-                    self.abort(since).await?;
-                    self.begin().await?;
-                    tracing::warn!(topic = %records[suspects.first().copied().unwrap_or(0)].topic, records = suspects.len(), "a batch was refused and its records are sent one by one: lower kafka.producer.batch_bytes below the topic's max.message.bytes");
-                    alone = suspects;
-                }
-                _ => return Err(self.undo(setback, records, since).await),
+            if !self.batches.narrow(setback.faults(), |index| records[index]) {
+                return Err(self.undo(setback, records, since).await);
             }
+            self.abort(since).await?;
+            self.begin().await?;
         }
     }
 
-    async fn attempt(
-        &mut self,
-        records: &[&Outgoing],
-        offsets: Option<Offsets>,
-        alone: &BTreeSet<usize>,
-    ) -> Result<Sent, Setback> {
+    async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, Setback> {
         let Some(life) = &self.life else { return Err(Setback::Stuck) };
         let Some(client) = life.client() else { return Err(Setback::Stuck) };
         let deadline = Instant::now() + self.timeout;
@@ -191,7 +183,7 @@ impl Transactions {
         let begun =
             life.call(MARGIN, |client| native::transactions::begin(client.client()).map_err(Setback::Call)).await;
         begun.unwrap_or(Err(Setback::Stuck))?;
-        Batch { life, counts: &self.counts, records, alone, deadline }.hand_over(attempt).await?;
+        Batch { life, counts: &self.counts, records, deadline }.hand_over(attempt).await?;
         let within = attempt::left(deadline) + MARGIN + SLACK;
         let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
         done.unwrap_or(Err(Setback::Stuck))?;
@@ -236,8 +228,11 @@ impl Transactions {
 
     /// What records failed of, as an error of the unit.
     fn refused(&self, mut faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> TransactionError {
-        // What was purged along with another is not the reason.
-        faults.sort_by_key(|(_, fault)| matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight)));
+        // What was purged along with another is not the reason, and of those that are too large it is one that stood alone.
+        faults.sort_by_key(|(index, fault)| {
+            let purged = matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+            (purged, fault.is_too_large() && !self.batches.is_alone(records[*index]))
+        });
         let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
         another.for_each(|(index, _)| self.counts.forget(&records[*index].topic));
         let described: Vec<_> =
@@ -321,7 +316,8 @@ impl Transactions {
     async fn init(&mut self) -> Result<(), TransactionError> {
         if self.life.is_none() {
             self.few_ghosts().await?;
-            let life = Life::begin(&self.settings, Arc::clone(&self.alive)).map_err(TransactionError::Fatal)?;
+            let life = Life::begin(&self.batches.applied(&self.settings), Arc::clone(&self.alive))
+                .map_err(TransactionError::Fatal)?;
             (self.life, self.newborn) = (Some(life), true);
         }
         let (since, timeout) = (Instant::now(), self.timeout);

@@ -53,7 +53,8 @@ pub(super) async fn of(
     from: Option<&dyn TopicIds>,
     partitions: &[TopicPartition],
 ) -> Result<Option<BTreeMap<String, String>>, CommitError> {
-    let Some(from) = from else { return Ok(None) };
+    // Where only the database is asked for.
+    let Some(from) = from.filter(|_| !partitions.is_empty()) else { return Ok(None) };
     let topics: BTreeSet<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
     from.ids(&Vec::from_iter(topics)).await.map(Some).map_err(CommitError::Outage)
 }

@@ -84,6 +84,20 @@ async fn a_place_beyond_the_end_is_out_of_range() {
     assert_eq!(records.len(), 5);
 }
 
+/// A broker that has just become the leader may tell an end that is old.
+/// Red when an end before the place is believed at once: what was kept would be thrown away.
+#[tokio::test]
+async fn an_end_before_the_place_is_looked_at_again() {
+    let broker = broker(&[("log", 1)]);
+    fill(&broker, 0, 10).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        fill(&broker, 0, 5).await;
+    };
+    let ((outcome, records, _), ()) = tokio::join!(read(&broker.config, vec![(partition("log", 0), Some(12))]), later);
+    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), Reached::End(15))], 3));
+}
+
 /// Red when a topic that stays missing is waited for as a broker that is down is.
 #[tokio::test]
 async fn a_missing_changelog_is_refused() {

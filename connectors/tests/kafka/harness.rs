@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use headwater::{
     Headers, Outgoing, Position, Record, TopicPartition,
     ports::{Control, Fetched, From, Source},
@@ -123,13 +124,16 @@ impl Broker {
         Self::join_as(&self.config, source)
     }
 
+    /// A member that nobody asks yet what there is.
+    pub(crate) fn idle(&self, topic: &str) -> KafkaSource {
+        KafkaSource::join(&self.config, source(subscription(&[topic], &[]), Start::Earliest, None)).unwrap()
+    }
+
     fn join_as(config: &KafkaConfig, source: SourceConfig) -> Reader {
-        Reader {
-            source: KafkaSource::join(config, source).unwrap(),
-            from: From::Committed,
-            start: 0,
-            records: Vec::new(),
-        }
+        let mut source = KafkaSource::join(config, source).unwrap();
+        // It joins once it is asked.
+        assert!(source.next(false).now_or_never().is_none());
+        Reader { source, from: From::Committed, start: 0, records: Vec::new() }
     }
 }
 

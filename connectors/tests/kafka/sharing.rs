@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use headwater::ports::{Control, Fetched, Source};
 use headwater_connectors::kafka::{Assignor, ConsumerConfig, KafkaConfig};
 
@@ -151,4 +152,22 @@ async fn a_dropped_source_leaves_the_group() {
     assert_eq!(names, [partition("t", 0), partition("t", 1)]);
     assert!(since.elapsed() < PATIENCE);
     second.close().await;
+}
+
+/// Red when a member joins before it is asked what there is, since its group cannot work yet: it would be given partitions, and
+/// hold them. Red as well when it does not join then, or one that is never asked keeps its thread.
+#[tokio::test]
+async fn a_member_joins_once_it_is_asked() {
+    let broker = broker(&[("t", 2)]);
+    let mut second = broker.idle("t");
+    let dropped = broker.idle("t");
+    let closed = dropped.closed();
+    let mut first = broker.join("t");
+    assert_eq!(first.assigned().await.len(), 2);
+    let quiet = tokio::time::timeout(Duration::from_secs(2), first.event()).await;
+    assert!(quiet.is_err(), "somebody else has joined: {quiet:?}");
+    assert!(second.next(false).now_or_never().is_none());
+    assert_eq!(revoked(&mut first).await.len(), 1);
+    drop(dropped);
+    tokio::time::timeout(PATIENCE, closed.wait()).await.unwrap();
 }

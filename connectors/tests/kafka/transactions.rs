@@ -71,9 +71,9 @@ async fn after_a_refused_record_the_next_commit_works() {
     reader.close().await;
 }
 
-/// Red when records of a batch that the broker refuses as a whole are not tried one by one, or all of them are refused.
+/// Red when a batch that the broker refuses as a whole is not tried in smaller ones, or all of its records are refused.
 #[tokio::test]
-async fn of_a_refused_batch_the_records_are_tried_one_by_one() {
+async fn a_refused_batch_is_tried_in_smaller_ones() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (reader, membership, offsets) = member(&broker).await;
     let mut transactions = transactions(&broker, "a");

@@ -305,7 +305,6 @@ impl Shared {
         let Bounded { group, settings, sink_connections, guarantee, .. } = bounded.clone();
         let kept = bounded.stores();
         let state = self.states.of(&group.id);
-        let publisher = || KafkaPublisher::new(self.producer.clone());
         let counted = |sink: PostgresSink| {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
@@ -314,6 +313,7 @@ impl Shared {
         left.damage = local.as_ref().map(LocalStore::damage);
         let source = self.source(bounded, &member)?;
         left.closed = Some(source.closed());
+        let publisher = || KafkaPublisher::new(self.producer.clone()).under(source.lease());
         let transactional = || {
             let kafka = (&self.config.kafka, self.outside.cluster.clone());
             let seen = (state.clone(), self.outside.clock.clone());
@@ -333,7 +333,7 @@ impl Shared {
                     stores = Some(Arc::new(Replayed(local.clone())));
                     let kafka = (&self.config.kafka, self.outside.cluster.clone());
                     let seen = (state.clone(), self.outside.clock.clone());
-                    let committer = Acknowledged::new(kafka, &group.id, (local, kept), seen);
+                    let committer = Acknowledged::new(kafka, (&group.id, source.lease()), (local, kept), seen);
                     vec![Box::new(committer.map_err(failed)?)]
                 }
             }

@@ -100,7 +100,8 @@ pub trait Committer: Send {
     /// if not, effects may be published ahead of them.
     fn atomic(&self) -> bool;
 
-    /// Takes possession of partitions and says where each starts, in the same order.
+    /// Takes possession of partitions and says where each starts, in the same order. It is asked for none before the group is
+    /// joined: then it answers once what it needs beside the source's own servers can be reached.
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>>;
 
     /// Commits a unit. Cancelling it leaves the outcome unknown; the unit is then tried again or its partitions are started anew.

@@ -1,9 +1,6 @@
 //! One attempt at a transaction: what its records and offsets go through, and what can go wrong on the way.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use headwater::{Outgoing, Position, TopicPartition};
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
@@ -46,18 +43,10 @@ pub(super) enum Setback {
 }
 
 impl Setback {
-    /// Several records that were refused, maybe because of one of them: a broker refuses a batch as a whole.
-    pub(super) fn suspects(&self) -> Option<BTreeSet<usize>> {
-        let Self::Records(faults) = self else { return None };
-        let refused = faults.iter().filter(|(_, fault)| is_refusal(fault));
-        let refused: BTreeSet<usize> = refused.map(|(index, _)| *index).collect();
-        (refused.len() > 1).then_some(refused)
+    /// The records that failed.
+    pub(super) fn faults(&self) -> &[(usize, Fault)] {
+        if let Self::Records(faults) = self { faults } else { &[] }
     }
-}
-
-fn is_refusal(fault: &Fault) -> bool {
-    use Code::{InvalidMessageSize, InvalidRecord, InvalidTimestamp, MessageSizeTooLarge};
-    matches!(fault.code(), Some(MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidTimestamp))
 }
 
 /// Offsets that belong to the transaction, and whose they are.
@@ -84,8 +73,6 @@ pub(super) struct Batch<'a> {
     pub(super) life: &'a Life,
     pub(super) counts: &'a Counts,
     pub(super) records: &'a [&'a Outgoing],
-    /// Those that travel in batches of their own, so that what is refused is refused alone.
-    pub(super) alone: &'a BTreeSet<usize>,
     pub(super) deadline: Instant,
 }
 
@@ -95,10 +82,6 @@ impl Batch<'_> {
         let Some(client) = self.life.client() else { return Err(Setback::Stuck) };
         let mut names = Names::default();
         for (index, record) in self.records.iter().enumerate() {
-            let apart = self.alone.contains(&index);
-            if apart {
-                self.flush().await?;
-            }
             let refused = |fault| Setback::Records(vec![(index, fault)]);
             let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
             let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
@@ -109,9 +92,6 @@ impl Batch<'_> {
                     Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
                     code => return Err(refused(Fault::of(code))),
                 }
-            }
-            if apart {
-                self.flush().await?;
             }
         }
         Ok(())
@@ -124,12 +104,6 @@ impl Batch<'_> {
         }
         tokio::time::sleep(QUEUE_FULL_WAIT).await;
         Ok(())
-    }
-
-    async fn flush(&self) -> Result<(), Setback> {
-        let deadline = self.deadline;
-        let flushed = self.life.call(left(deadline) + super::SLACK, move |client| flushed(client, deadline)).await;
-        flushed.unwrap_or(Err(Setback::Stuck))
     }
 }
 

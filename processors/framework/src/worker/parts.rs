@@ -35,6 +35,7 @@ use crate::{
     schemas::SchemaCache,
     spans::Tracing,
     steps::Steps,
+    unit::CommitError,
 };
 
 /// The bounds of one group.
@@ -154,10 +155,13 @@ pub struct Parts {
 }
 
 impl Worker {
-    /// Looks up what the group emits in the registry and waits through its outages.
+    /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
+    /// waits through their outages. A member that joined before would hold partitions that others could work on.
     pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
-        let Parts { group, catalogue, settings, source, committers, stores, schemas, clock, state, tracing } = parts;
+        let Parts { group, catalogue, settings, source, mut committers, stores, schemas, clock, state, tracing } =
+            parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
+        reach(&group, &settings, &mut committers, clock.as_ref(), &state).await?;
         let interest = group.work.interest();
         let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
             .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
@@ -269,6 +273,40 @@ fn together(group: &ConsumerGroup, settings: &Settings, catalogue: &Catalogue) -
         _ => group.subscription.topics.iter().cloned().collect(),
     };
     group.own_topics.iter().cloned().chain(inputs).collect()
+}
+
+/// Waits until every store answers.
+async fn reach(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    committers: &mut [Box<dyn Committer>],
+    clock: &dyn Clock,
+    state: &GroupState,
+) -> Result<(), WorkerError> {
+    let mut attempt = 0;
+    for committer in committers {
+        loop {
+            let why = match committer.start(&[]).await {
+                Ok(_) => break,
+                Err(CommitError::Outage(why) | CommitError::Unsettled(why)) => why,
+                Err(error) => {
+                    let (group, why) = (group.id.clone(), error.to_string());
+                    state.trouble("group", Some(&why));
+                    return Err(match error {
+                        CommitError::Failed(_) => WorkerError::Failed { group, why },
+                        _ => WorkerError::Halted { group, why },
+                    });
+                }
+            };
+            attempt += 1;
+            if state.trouble("store", Some(&why)) {
+                tracing::warn!(group = %group.id, error = %why, "the store does not answer; the group does not join before");
+            }
+            clock.sleep(settings.backoff.after(attempt)).await;
+        }
+    }
+    state.trouble("store", None);
+    Ok(())
 }
 
 async fn encoders(

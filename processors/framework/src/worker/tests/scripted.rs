@@ -338,6 +338,17 @@ impl Bench {
         self
     }
 
+    /// The store does not answer before the group has joined, or does now.
+    pub(super) fn store_down(&mut self, down: bool) -> &mut Self {
+        self.outside().store_down = down;
+        self
+    }
+
+    /// Whether the source was asked what there is since something happened.
+    pub(super) fn has_joined(&self) -> bool {
+        self.outside().looks > 0
+    }
+
     /// What was asked of source and store since the last time.
     pub(super) fn log(&mut self) -> String {
         self.run();

@@ -1,7 +1,7 @@
 //! Retry topics: a record waits until it is due, and holds up nobody else meanwhile.
 
 use super::{
-    scripted::{Bench, Plan, record, retry},
+    scripted::{Bench, Plan, at, record, retry},
     *,
 };
 use crate::{Record, ports::Fetched};
@@ -142,6 +142,19 @@ fn a_hold_that_ends_does_not_end_the_wait_for_the_head() {
     assert_eq!(bench.advance(SECOND / 10).log(), "pause retry.1s/0, unit a, commit retry.1s/0:2");
     assert_eq!(bench.advance(SECOND).log(), "resume retry.1s/0, unit b, commit retry.1s/0:3");
     assert_eq!(bench.records(0, 1, 0, "x").log(), "unit x, commit 0:1");
+}
+
+/// Red when a group joins before its store answers: it would hold partitions that others could work on. Red as well when it
+/// does not join then, or it is not said what it waits for.
+#[test]
+fn a_group_joins_once_its_store_answers() {
+    let mut bench = Bench::sink(Settings::default());
+    bench.store_down(true).tell(Fetched::Assigned(vec![at(0)])).advance(60 * SECOND);
+    assert!(!bench.has_joined());
+    assert_eq!(bench.state.troubles(), ["joining its consumer group", "store: no database"]);
+    bench.store_down(false).advance(60 * SECOND);
+    assert_eq!(bench.log(), "start 0, begin 0#1, resume 0");
+    assert!(bench.has_joined() && bench.state.troubles().is_empty());
 }
 
 /// Issue 11, 20. Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the

@@ -49,6 +49,8 @@ pub(super) struct Outside {
     pub(super) silent: BTreeSet<usize>,
     /// Whether the registry answers.
     pub(super) registry_down: bool,
+    /// Whether the store answers before the group has joined.
+    pub(super) store_down: bool,
     /// The stores that have not answered yet.
     asked: BTreeSet<usize>,
     /// Whether the group takes records.
@@ -165,6 +167,11 @@ impl Committer for Store {
     }
 
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        if partitions.is_empty() {
+            let down = self.shared.lock().unwrap().store_down;
+            let answer = if down { Err(CommitError::Outage("no database".to_owned())) } else { Ok(Vec::new()) };
+            return Box::pin(std::future::ready(answer));
+        }
         let names = names(partitions);
         Box::pin(async move {
             self.ask(format!("start {names}")).await?;

@@ -1,0 +1,82 @@
+//! Who publishes at least once, and whether it may: on the mock cluster, whose coordinator answers what a test wants.
+
+use std::time::Duration;
+
+use headwater::{
+    CommitError, Committed, Unit,
+    ports::{Committer, Fetched},
+};
+use headwater_connectors::kafka::KafkaPublisher;
+use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
+
+use crate::harness::{Broker, Reader, broker, record};
+
+/// A member that has read a record, and who publishes for it.
+async fn member(broker: &Broker) -> (Reader, KafkaPublisher) {
+    broker.fill("in", 1).await;
+    let mut reader = broker.join("in");
+    reader.read(1).await;
+    let publisher = KafkaPublisher::new(broker.producer()).under(reader.source.lease());
+    (reader, publisher)
+}
+
+fn unit(value: &str) -> Unit {
+    Unit { outgoing: vec![record("out", Some(0), value)], ..Unit::default() }
+}
+
+/// What is published, in the end.
+async fn published(broker: &Broker) -> Vec<String> {
+    let mut last = KafkaPublisher::new(broker.producer());
+    assert_eq!(last.commit(&unit("end")).await.unwrap(), Committed::Done);
+    let mut reader = broker.join("out");
+    while reader.values().last().is_none_or(|value| value != "end") {
+        reader.read(reader.records.len() + 1).await;
+    }
+    let mut values = reader.values();
+    values.pop();
+    reader.close().await;
+    values
+}
+
+/// Red when nobody asks the coordinator for a proof, or one counts that it refuses.
+#[tokio::test]
+async fn nothing_is_published_before_the_coordinator_knows_the_member() {
+    let broker = broker(&[("in", 1), ("out", 1)]);
+    let (reader, mut publisher) = member(&broker).await;
+    let refusals = [Error::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 4];
+    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), Committed::Done);
+    // So that the last proof is too old.
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
+    let (one, early) = (unit("1"), async { tokio::time::sleep(Duration::from_millis(1_200)).await });
+    tokio::select! {
+        early = publisher.commit(&one) => panic!("published without a proof: {early:?}"),
+        () = early => {}
+    }
+    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), Committed::Done, "once the coordinator agrees");
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["0", "2"]);
+}
+
+/// PITFALLS 47. Red when a unit that was begun before its partitions were lost is published after all, although the group has
+/// given some back; or one that is begun before the engine knows of it. Red as well when nothing is published afterwards.
+#[tokio::test]
+async fn what_a_member_held_when_it_lost_its_place_is_dropped() {
+    let broker = broker(&[("in", 1), ("out", 1)]);
+    let (mut reader, mut publisher) = member(&broker).await;
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &[Error::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 20]);
+    broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    let held = publisher.commit(&unit("held")).await;
+    assert!(matches!(&held, Err(CommitError::Outage(why)) if why.contains("other members")), "{held:?}");
+    broker.mock.clear_request_errors(RDKafkaApiKey::OffsetCommit);
+    let unheard = publisher.commit(&unit("unheard")).await;
+    assert!(matches!(&unheard, Err(CommitError::Outage(_))), "{unheard:?}");
+    let lost = reader.event().await;
+    assert!(matches!(&lost, Fetched::Lost(_)), "{lost:?}");
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    assert_eq!(publisher.commit(&unit("anew")).await.unwrap(), Committed::Done);
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["anew"]);
+}
