@@ -221,6 +221,9 @@ impl<'a> Change<'a> {
             match self {
                 Self::Delete(delete) => one.record_key(delete.key),
                 Self::Write(write) => write.key_value(column).and_then(|(value, position)| {
+                    if is_cut(value) {
+                        return Err("the key is a time of nanoseconds, of which postgres keeps microseconds");
+                    }
                     one.value(value, &write.layout.fields[position], &write.layout, kind)
                 }),
             }
@@ -267,6 +270,15 @@ impl<'a> Write<'a> {
         let position = self.layout.position(column).ok_or("a record has no such field, which is the key")?;
         let value = self.value(position)?;
         if is_null(value) { Err("the key is null") } else { Ok((value, position)) }
+    }
+}
+
+/// Whether nanoseconds are left out of what is stored.
+fn is_cut(value: &Value) -> bool {
+    match value {
+        Value::Union(_, inner) => is_cut(inner),
+        Value::TimestampNanos(n) | Value::LocalTimestampNanos(n) => n % 1_000 != 0,
+        _ => false,
     }
 }
 

@@ -59,6 +59,8 @@ impl Config {
                 ("statement_timeout", statement_ms.as_str()),
                 // A stopped owner must not hold its offset rows against the next one for ever.
                 ("idle_in_transaction_session_timeout", statement_ms.as_str()),
+                // A schema that is called as the user is would come before the one where tables without a schema are.
+                ("search_path", "public"),
                 // The guard of an upsert relies on seeing what others have committed.
                 ("default_transaction_isolation", "read committed"),
             ])
@@ -122,20 +124,25 @@ impl Database {
     }
 
     /// Runs `work` on one connection within the time limit. After a failure that says nothing about the data the
-    /// connection is dropped, since its state is in doubt.
+    /// connection is closed, since its state is in doubt; so it is where the caller is gone before the work is done: sqlx
+    /// does not know of a transaction whose beginning it has not heard of, and the next one's work would be part of it.
     pub(super) async fn with<T>(
         &self,
         work: impl AsyncFnOnce(&mut PoolConnection<Postgres>) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {
-        let mut conn = match self.pool.acquire().await {
+        let conn = match self.pool.acquire().await {
             Err(sqlx::Error::PoolTimedOut) => return Err(self.why_none().await),
             acquired => acquired?,
         };
-        let outcome = tokio::time::timeout(self.limit, work(&mut conn)).await.unwrap_or_else(|_| {
+        let mut lent = Lent(Some(conn));
+        let Lent(Some(conn)) = &mut lent else {
+            return Err(PostgresError::Outage("no connection was lent".to_owned()));
+        };
+        let outcome = tokio::time::timeout(self.limit, work(conn)).await.unwrap_or_else(|_| {
             Err(PostgresError::Outage(format!("postgres gave no answer within {} s", self.limit.as_secs())))
         });
-        if matches!(outcome, Err(PostgresError::Outage(_))) {
-            drop(conn.detach());
+        if !matches!(outcome, Err(PostgresError::Outage(_))) {
+            lent.give_back();
         }
         outcome
     }
@@ -152,6 +159,23 @@ impl Database {
                 drop(connection.close().await);
                 PostgresError::Outage(format!("{server} answers, but every connection of the pool is in use"))
             }
+        }
+    }
+}
+
+/// A connection of the pool that is closed unless it is given back.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            drop(conn.detach());
         }
     }
 }

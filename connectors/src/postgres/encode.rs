@@ -135,7 +135,7 @@ impl Array {
                 })?;
             }
             SqlType::Date | SqlType::Time | SqlType::TimestampTz | SqlType::Timestamp | SqlType::Interval => {
-                self.moment(value)?;
+                self.moment(value, column)?;
             }
             _ => self.scalar(value, column)?,
         }
@@ -151,7 +151,12 @@ impl Array {
             (SqlType::Float4, Value::Float(n)) => self.bytes(&n.to_be_bytes()),
             (SqlType::Float8, Value::Float(n)) => self.bytes(&f64::from(*n).to_be_bytes()),
             (SqlType::Float8, Value::Double(n)) => self.bytes(&n.to_be_bytes()),
-            (SqlType::Text, Value::String(text) | Value::Enum(_, text)) => self.text(text),
+            (SqlType::Text, Value::String(text) | Value::Enum(_, text)) => match column {
+                ColumnType::ShortText(_, most) if is_cut(text, *most) => {
+                    Err("text ends with blanks that its column cuts off")
+                }
+                _ => self.text(text),
+            },
             (SqlType::Text, Value::Uuid(id)) if *column == ColumnType::Sql(SqlType::Text) => self.text(&id.to_string()),
             (SqlType::Bytea, Value::Bytes(bytes) | Value::Fixed(_, bytes)) => self.bytes(bytes),
             (SqlType::Uuid, Value::Uuid(id)) => self.bytes(id.as_bytes()),
@@ -162,28 +167,34 @@ impl Array {
         }
     }
 
-    fn moment(&mut self, value: &Value) -> Result<(), Why> {
+    fn moment(&mut self, value: &Value, column: &ColumnType) -> Result<(), Why> {
+        let kept = |micros: i64| match column {
+            ColumnType::Coarse(_, digits) if micros % 10_i64.pow(6_u32.saturating_sub(*digits)) != 0 => {
+                Err("a time is finer than its column, which would round it")
+            }
+            _ => Ok(micros),
+        };
         match (self.sql, value) {
             (SqlType::Date, Value::Date(days)) => {
                 let days = days.checked_sub(EPOCH_DAYS).filter(|d| DATES.contains(d)).ok_or(OUT_OF_RANGE)?;
                 self.int4(days)
             }
-            (SqlType::Time, Value::TimeMillis(n)) => self.time(i64::from(*n).checked_mul(1_000)),
-            (SqlType::Time, Value::TimeMicros(n)) => self.time(Some(*n)),
+            (SqlType::Time, Value::TimeMillis(n)) => self.time(kept(i64::from(*n) * 1_000)?),
+            (SqlType::Time, Value::TimeMicros(n)) => self.time(kept(*n)?),
             (SqlType::TimestampTz, Value::TimestampMillis(n))
             | (SqlType::Timestamp, Value::LocalTimestampMillis(n)) => {
-                self.timestamp(n.checked_mul(1_000).ok_or(OUT_OF_RANGE)?)
+                self.timestamp(kept(n.checked_mul(1_000).ok_or(OUT_OF_RANGE)?)?)
             }
             (SqlType::TimestampTz, Value::TimestampMicros(n))
-            | (SqlType::Timestamp, Value::LocalTimestampMicros(n)) => self.timestamp(*n),
+            | (SqlType::Timestamp, Value::LocalTimestampMicros(n)) => self.timestamp(kept(*n)?),
             (SqlType::TimestampTz, Value::TimestampNanos(n)) | (SqlType::Timestamp, Value::LocalTimestampNanos(n)) => {
-                self.timestamp(n.div_euclid(1_000))
+                self.timestamp(kept(n.div_euclid(1_000))?)
             }
             (SqlType::Interval, Value::Duration(duration)) => {
                 let part = |n: u32| i32::try_from(n).map_err(|_| OUT_OF_RANGE);
                 let days = part(duration.days().into())?;
                 let months = part(duration.months().into())?;
-                let micros = i64::from(u32::from(duration.millis())) * 1_000;
+                let micros = kept(i64::from(u32::from(duration.millis())) * 1_000)?;
                 self.with(|out| {
                     out.extend_from_slice(&micros.to_be_bytes());
                     out.extend_from_slice(&days.to_be_bytes());
@@ -195,8 +206,8 @@ impl Array {
         }
     }
 
-    fn time(&mut self, micros: Option<i64>) -> Result<(), Why> {
-        self.int8(micros.filter(|m| (0..=DAY_MICROS).contains(m)).ok_or(OUT_OF_RANGE)?)
+    fn time(&mut self, micros: i64) -> Result<(), Why> {
+        if (0..=DAY_MICROS).contains(&micros) { self.int8(micros) } else { Err(OUT_OF_RANGE) }
     }
 
     /// Appends the key column's value that a record's key, as text, stands for.
@@ -248,6 +259,11 @@ impl Encode<'_, Postgres> for Array {
     fn size_hint(&self) -> usize {
         self.items.len() + 20
     }
+}
+
+/// Whether blanks alone go beyond so many characters. What else does, Postgres refuses.
+fn is_cut(text: &str, most: usize) -> bool {
+    text.ends_with(' ') && text.chars().count() > most && text.trim_end_matches(' ').chars().count() <= most
 }
 
 /// Whether the value is null, be it a branch of a union.

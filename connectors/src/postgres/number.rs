@@ -46,9 +46,11 @@ pub(super) fn integer_digits(number: &str) -> usize {
 }
 
 /// The one text of all that mean the same number: what a key is compared by.
-pub(super) fn canonical(number: &str) -> &str {
-    let text = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
-    if text == "-0" { "0" } else { text }
+pub(super) fn canonical(number: &str) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if whole.is_empty() && fraction.is_empty() { "0".to_owned() } else { format!("{sign}{whole}.{fraction}") }
 }
 
 /// Whether the text is a plain decimal number, and one that `numeric` can hold.
@@ -127,9 +129,12 @@ mod tests {
         assert!(decimal(&vec![0x7f; 70_000], 0).is_err());
         assert_eq!(integer_digits("-00120.5"), 3);
         assert_eq!(integer_digits("0.5"), 0);
-        assert_eq!(canonical("1.500"), "1.5");
-        assert_eq!(canonical("100"), "100");
-        assert_eq!(canonical("-0.00"), "0");
+        for same in [["1.500", "1.5"], ["100", "0100.0"], ["-0.00", "0"], ["-0.5", "-00.50"]] {
+            assert_eq!(canonical(same[0]), canonical(same[1]), "{same:?}");
+        }
+        for other in [["1", "10"], ["1.5", "-1.5"], ["0.1", "1"], ["1.05", "1.5"]] {
+            assert_ne!(canonical(other[0]), canonical(other[1]), "{other:?}");
+        }
         assert!(is_plain("-12.5") && is_plain("0") && !is_plain("") && !is_plain("1e5") && !is_plain("."));
     }
 

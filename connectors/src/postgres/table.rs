@@ -25,6 +25,9 @@ pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 8] = [
     ("hw_offset", SqlType::Int8, true),
 ];
 
+/// The columns that every table of postgres has already (`catalog/heap.c`).
+const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
+
 /// What there is under a table's name.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -191,6 +194,10 @@ pub(super) fn plan(
 /// A field that cannot be a column makes bad records, not a bad configuration: others of the type may do without it.
 fn check_field(field: &Field) -> Result<(), PostgresError> {
     quote(&field.name).map_err(|error| PostgresError::Refused(error.to_string()))?;
+    if SYSTEM_COLUMNS.contains(&field.name.as_str()) {
+        let why = "has the name of a system column, which postgres lets no table have: rename it in the schema";
+        return Err(PostgresError::Refused(format!("field `{}` {why}", field.name)));
+    }
     if OWN_COLUMNS.iter().any(|(own, ..)| *own == field.name) {
         let why = "has the name of a column that the sink fills itself: rename it in the schema";
         return Err(PostgresError::Refused(format!("field `{}` {why}", field.name)));

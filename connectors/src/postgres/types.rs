@@ -96,6 +96,10 @@ pub(super) enum ColumnType {
     Sql(SqlType),
     /// One that takes text by a cast: `varchar`, an enum, `citext`. The name is SQL text, as the server quotes it.
     FromText(String),
+    /// The same with room for so many characters: `varchar(10)`. Postgres cuts blanks off that go beyond it.
+    ShortText(String, usize),
+    /// A time or an interval that keeps so many digits of a second, fewer than six. Postgres rounds to them.
+    Coarse(SqlType, u32),
     /// `json`.
     Json,
     /// One that no Avro type goes into.
@@ -122,15 +126,23 @@ impl ColumnType {
             "float8" => SqlType::Float8,
             "text" => SqlType::Text,
             "bytea" => SqlType::Bytea,
+            // One with a scale below 0 rounds whole digits away.
+            "numeric" if modifier >= 4 && (modifier - 4) & 0x400 != 0 => return Self::Other,
             "numeric" => SqlType::Numeric(numeric_modifier(modifier)),
             "uuid" => SqlType::Uuid,
             "date" => SqlType::Date,
-            "time" => SqlType::Time,
-            "timestamptz" => SqlType::TimestampTz,
-            "timestamp" => SqlType::Timestamp,
+            "time" => return Self::moment(SqlType::Time, modifier),
+            "timestamptz" => return Self::moment(SqlType::TimestampTz, modifier),
+            "timestamp" => return Self::moment(SqlType::Timestamp, modifier),
+            // Precision and fields, 16 bits each (`utils/timestamp.h`): one of some fields loses the others.
+            "interval" if modifier >= 0 && modifier >> 16 != 0x7fff => return Self::Other,
+            "interval" if modifier >= 0 => return Self::moment(SqlType::Interval, modifier & 0xffff),
             "interval" => SqlType::Interval,
             "jsonb" => SqlType::Jsonb,
             "json" => return Self::Json,
+            "varchar" | "bpchar" if modifier > 4 => {
+                return Self::ShortText(formatted.to_owned(), usize::try_from(modifier - 4).unwrap_or_default());
+            }
             "varchar" | "bpchar" | "citext" => return Self::FromText(formatted.to_owned()),
             _ if kind == "e" => return Self::FromText(formatted.to_owned()),
             _ => return Self::Other,
@@ -138,11 +150,20 @@ impl ColumnType {
         Self::Sql(sql)
     }
 
+    fn moment(sql: SqlType, digits: i32) -> Self {
+        match u32::try_from(digits) {
+            Ok(digits) if digits < 6 => Self::Coarse(sql, digits),
+            _ => Self::Sql(sql),
+        }
+    }
+
     /// Whether a field of type `field` can be stored here without losing anything.
     pub(super) fn takes(&self, field: SqlType) -> bool {
         use SqlType::{Float4, Float8, Int4, Int8, Jsonb, Numeric, Text, Uuid};
         match (field, self) {
-            (Jsonb, Self::Json) | (Text, Self::FromText(_)) => true,
+            (Jsonb, Self::Json) | (Text, Self::FromText(_) | Self::ShortText(..)) => true,
+            // What it would round is refused value by value.
+            (field, Self::Coarse(sql, _)) => field == *sql,
             (Numeric(Some((p, s))), Self::Sql(Numeric(Some((column_p, column_s))))) => {
                 s <= *column_s && p - s <= column_p.saturating_sub(*column_s)
             }
@@ -180,9 +201,9 @@ impl ColumnType {
     /// The type in which values travel to this column.
     pub(super) fn wire(&self) -> SqlType {
         match self {
-            Self::Sql(sql) => *sql,
+            Self::Sql(sql) | Self::Coarse(sql, _) => *sql,
             Self::Json => SqlType::Jsonb,
-            Self::FromText(_) | Self::Other => SqlType::Text,
+            Self::FromText(_) | Self::ShortText(..) | Self::Other => SqlType::Text,
         }
     }
 
@@ -190,9 +211,9 @@ impl ColumnType {
     pub(super) fn cast(&self) -> String {
         match self {
             Self::Sql(SqlType::Numeric(_)) => "::numeric".to_owned(),
-            Self::FromText(name) => format!("::{name}"),
+            Self::FromText(name) | Self::ShortText(name, _) => format!("::{name}"),
             Self::Json => "::json".to_owned(),
-            Self::Sql(_) | Self::Other => String::new(),
+            Self::Sql(_) | Self::Coarse(..) | Self::Other => String::new(),
         }
     }
 
@@ -200,8 +221,10 @@ impl ColumnType {
     /// Postgres sees it.
     pub(super) fn can_be_key(&self) -> bool {
         match self {
-            Self::Sql(sql) => !matches!(sql, SqlType::Float4 | SqlType::Float8 | SqlType::Interval | SqlType::Jsonb),
-            Self::FromText(name) => name == "character varying",
+            Self::Sql(sql) | Self::Coarse(sql, _) => {
+                !matches!(sql, SqlType::Float4 | SqlType::Float8 | SqlType::Interval | SqlType::Jsonb)
+            }
+            Self::FromText(name) | Self::ShortText(name, _) => name == "character varying",
             Self::Json | Self::Other => false,
         }
     }
@@ -255,5 +278,10 @@ mod tests {
         assert!(ColumnType::of("varchar", "character varying", 14, "b").takes(SqlType::Text));
         assert!(!ColumnType::Sql(SqlType::Jsonb).takes(SqlType::Text));
         assert!(!ColumnType::of("money", "money", -1, "b").takes(SqlType::Int8));
+        // numeric(2,-3), interval year to month, and interval(0), which takes what it does not round.
+        assert!(!ColumnType::of("numeric", "numeric", (2 << 16 | 0x7fd) + 4, "b").takes(SqlType::decimal(1, 0)));
+        assert!(!ColumnType::of("interval", "interval", 6 << 16 | 0xffff, "b").takes(SqlType::Interval));
+        let whole = ColumnType::of("interval", "interval", 0x7fff << 16, "b");
+        assert_eq!((whole.takes(SqlType::Interval), whole), (true, ColumnType::Coarse(SqlType::Interval, 0)));
     }
 }

@@ -267,6 +267,101 @@ async fn what_no_column_can_hold_is_refused_by_name() {
     }
 }
 
+/// Red when a column's digits or length are not looked at: Postgres rounds a time and cuts blanks off without a word. As a key,
+/// two of them would be one.
+#[tokio::test]
+async fn what_its_column_would_change_is_refused_by_name() {
+    let mut db = Db::new("changed_by_column").await;
+    let logical = |of: &str, logical: &str| format!(r#"{{"type":"{of}","logicalType":"{logical}"}}"#);
+    let duration = r#"{"type":"fixed","name":"P","size":12,"logicalType":"duration"}"#.to_owned();
+    let tenths = |millis| Value::Duration(Duration::new(Months::new(0), Days::new(0), Millis::new(millis)));
+    let cases = [
+        // 23:59:59.6 of a year's last day.
+        (
+            "timestamptz(0)",
+            logical("long", "timestamp-micros"),
+            Value::TimestampMicros(1_767_225_599_000_000),
+            Value::TimestampMicros(1_767_225_599_600_000),
+        ),
+        (
+            "timestamptz(3)",
+            logical("long", "timestamp-micros"),
+            Value::TimestampMicros(1_000),
+            Value::TimestampMicros(1_001),
+        ),
+        (
+            "timestamp(2)",
+            logical("long", "local-timestamp-millis"),
+            Value::LocalTimestampMillis(-10),
+            Value::LocalTimestampMillis(-1),
+        ),
+        (
+            "timestamptz(3)",
+            logical("long", "timestamp-nanos"),
+            Value::TimestampNanos(1_000_000),
+            Value::TimestampNanos(1_001_000),
+        ),
+        ("time(0)", logical("int", "time-millis"), Value::TimeMillis(86_399_000), Value::TimeMillis(86_399_600)),
+        ("time(5)", logical("long", "time-micros"), Value::TimeMicros(10), Value::TimeMicros(11)),
+        ("interval(1)", duration, tenths(100), tenths(150)),
+        ("varchar(3)", r#""string""#.to_owned(), text("a  "), text("a   ")),
+        ("char(3)", r#""string""#.to_owned(), text("abc"), text("abc ")),
+    ];
+    for (i, (column, avro, kept, changed)) in (0..).zip(cases) {
+        let nullable = schema(
+            i,
+            &format!(r#"{{"name":"id","type":"string"}},{{"name":"odd","type":{avro}}},{{"name":"n","type":"int"}}"#),
+        );
+        db.sql(&format!("create table things{i} (id text primary key, odd {column}, n int)")).await;
+        let mut writer = Writer::new(&db, headwater::Sink { table: format!("things{i}"), ..things() }).await;
+        let with = |id: &str, value| record([("id", text(id)), ("odd", value), ("n", Value::Int(1))]);
+        writer.commit(vec![row(&nullable, 0, 1, with("a", kept.clone()))]).await.unwrap();
+        let why = refusal(writer.commit(vec![row(&nullable, 0, 2, with("b", changed.clone()))]).await);
+        assert!(why.contains("column `odd`"), "{column}: {why}");
+        // As a key.
+        if column.starts_with("char") || column.starts_with("interval") {
+            continue;
+        }
+        db.sql(&format!("create table keys{i} (odd {column} primary key, n int)")).await;
+        let key = schema(100 + i, &format!(r#"{{"name":"odd","type":{avro}}},{{"name":"n","type":"int"}}"#));
+        let sink = headwater::Sink { table: format!("keys{i}"), key: vec!["odd".to_owned()], ..things() };
+        let mut writer = Writer::new(&db, sink).await;
+        let with = |value, n| record([("odd", value), ("n", Value::Int(n))]);
+        let both = vec![row(&key, 0, 1, with(kept, 1)), row(&key, 0, 2, with(changed, 2))];
+        let why = refusal(writer.commit(both.clone()).await);
+        assert!(why.contains("column `odd`"), "{column}: {why}");
+        writer.commit(both[..1].to_vec()).await.unwrap();
+        assert_eq!(db.texts(&format!("select n from keys{i}")).await, [r#"{"n":1}"#], "{column}");
+    }
+}
+
+/// Red when nanoseconds of a key are cut off as those of another column are: two keys would be one.
+#[tokio::test]
+async fn a_key_of_nanoseconds_is_refused_by_name() {
+    let db = Db::new("nanos_key").await;
+    let key = schema(1, r#"{"name":"id","type":{"type":"long","logicalType":"timestamp-nanos"}}"#);
+    let mut writer = Writer::new(&db, things()).await;
+    writer.commit(vec![row(&key, 0, 1, record([("id", Value::TimestampNanos(2_000))]))]).await.unwrap();
+    let why = refusal(writer.commit(vec![row(&key, 0, 2, record([("id", Value::TimestampNanos(2_001))]))]).await);
+    assert!(why.contains("column `id`") && why.contains("nanoseconds"), "{why}");
+}
+
+/// Red when the table is tried to be altered: the sink would say for ever that it keeps changing.
+#[tokio::test]
+async fn a_field_that_is_called_as_a_system_column_is_refused_by_name() {
+    let mut db = Db::new("system_column").await;
+    let mut writer = Writer::new(&db, things()).await;
+    for (id, name) in (0..).zip(["xmin", "xmax", "cmin", "cmax", "ctid", "tableoid"]) {
+        let schema = schema(id, &format!(r#"{{"name":"id","type":"string"}},{{"name":"{name}","type":"string"}}"#));
+        let why =
+            refusal(writer.commit(vec![row(&schema, 0, 1, record([("id", text("a")), (name, text("x"))]))]).await);
+        assert!(why.contains(&format!("`{name}`")), "{why}");
+    }
+    assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);
+    // The others of the group go on.
+    writer.commit(vec![row(&crate::harness::plain(), 0, 2, crate::harness::thing("a", "x"))]).await.unwrap();
+}
+
 /// Red when the bounds are one too narrow.
 #[tokio::test]
 async fn the_ends_of_the_ranges_are_stored() {

@@ -301,6 +301,38 @@ async fn a_number_is_one_key_however_it_is_written() {
     assert_eq!(db.number("select count(*) from things").await, 1);
 }
 
+/// Red when keys that only the database takes for one are refused, wait for ever, or come in another order than theirs. Red
+/// too when the rows are written one by one for ever after.
+#[tokio::test]
+async fn keys_that_are_one_to_the_database_alone_are_written_one_after_the_other() {
+    let mut db = Db::new("one_to_the_database").await;
+    db.sql(
+        "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+         create table things (id text collate ci primary key, name text)",
+    )
+    .await;
+    let mut writer = Writer::new(&db, things().delete()).await;
+    let schema = plain();
+    let rows = ["b", "A", "a", "B", "c"].into_iter().zip(0..);
+    let rows: Vec<_> = rows.map(|(id, offset)| row(&schema, 0, offset, thing(id, &offset.to_string()))).collect();
+    writer.commit(rows).await.unwrap();
+    let stored = db.texts("select id, name from things order by id").await;
+    let expected = [r#"{"id":"A","name":"2"}"#, r#"{"id":"b","name":"3"}"#, r#"{"id":"c","name":"4"}"#];
+    assert_eq!(stored, expected);
+    assert_eq!(writer.counts(), (5, 0, 0));
+    // Between partitions of the same time the last one stays, also where it is another spelling.
+    let both = vec![at(9, row(&schema, 1, 5, thing("C", "first"))), at(9, row(&schema, 0, 9, thing("c", "last")))];
+    writer.commit(both).await.unwrap();
+    assert_eq!(db.texts("select name from things where id = 'c'").await, [r#"{"name":"last"}"#]);
+    // A batch without such keys is one statement again.
+    writer.commit((10..13).map(|i| row(&schema, 0, i, thing(&format!("d{i}"), "x"))).collect()).await.unwrap();
+    assert_eq!(
+        db.number("select count(distinct (xmin::text, cmin::text)) from things where id like 'd1%' collate \"C\"")
+            .await,
+        1
+    );
+}
+
 /// Red when a key that is longer than a B-tree's page takes is left for Postgres to choke on, or a null one, which a
 /// unique index lets in any number of times.
 #[tokio::test]

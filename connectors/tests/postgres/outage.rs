@@ -1,6 +1,6 @@
 //! What is no row's fault: PITFALLS 40, and servers that go away.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use crate::harness::{Db, Writer, outage, partition, plain, row, stack, thing, things};
 use headwater::{CommitError, Committed, ports::Committer};
@@ -88,6 +88,61 @@ async fn a_changed_table_or_a_missing_right_is_no_poison() {
     let db = Config::new(&db.url).connect().await.unwrap();
     let mut sink = db.sink("things", things()).unwrap();
     assert!(matches!(sink.start(&[partition(0)]).await, Err(CommitError::Outage(why)) if why.contains("primary")));
+}
+
+/// A unit is given up wherever it waits for the server's answer. Red when its connection goes back to the pool: sqlx does not
+/// know of a transaction whose beginning it has not heard of, and it stays open.
+#[tokio::test]
+async fn a_unit_that_is_given_up_leaves_no_transaction_open() {
+    let mut db = Db::new("given_up").await;
+    let database = Config { max_connections: 1, ..Config::new(&db.url) }.connect().await.unwrap();
+    let mut writer = Writer::on(&database, things()).await;
+    let schema = plain();
+    writer.commit(vec![row(&schema, 0, 0, thing("a", "x"))]).await.unwrap();
+    let open =
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in trans%'";
+    for answers in 0.. {
+        let mut left = answers;
+        let mut commit = Box::pin(writer.commit(vec![row(&schema, 0, 1, thing("b", "x"))]));
+        let done = std::future::poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            commit.as_mut().poll(context).map(|outcome| outcome.unwrap() == Committed::Done)
+        });
+        let done = done.await;
+        drop(commit);
+        let ended = async {
+            while db.number(open).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap_or_else(|_| panic!("open after {answers}"));
+        if done {
+            assert!(answers > 3, "{answers}");
+            break;
+        }
+    }
+    assert_eq!(db.number("select count(*) from things").await, 2);
+}
+
+/// A trigger of the user's writes to a table without a schema. Red when the search path is the server's: the schema that is
+/// called as the user would come first.
+#[tokio::test]
+async fn a_table_without_a_schema_is_in_public() {
+    let mut db = Db::new("search_path").await;
+    db.database.apply_table(&things(), &plain()).await.unwrap();
+    db.sql(
+        "create table headwater.audit (id text); create table public.audit (id text); \
+         create function audit() returns trigger language plpgsql as $$ begin \
+         insert into audit values (new.id); return new; end $$; \
+         create trigger audit after insert on things for each row execute function audit()",
+    )
+    .await;
+    let mut writer = Writer::new(&db, things()).await;
+    writer.commit(vec![row(&plain(), 0, 0, thing("a", "x"))]).await.unwrap();
+    assert_eq!(db.number("select count(*) from public.audit").await, 1);
 }
 
 /// Red when class 40 is an outage at once, or the row's fault.
