@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
         rows: &[&'a Row],
         sink: &Sink,
         table: Option<&Table>,
-        layouts: &HashMap<(u32, u32), Arc<Layout>>,
+        layouts: &HashMap<usize, Arc<Layout>>,
         origins: &Origins<'_>,
     ) -> Result<Self, PostgresError> {
         let mut batch = Self::default();
@@ -145,11 +145,7 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(
-        row: &'a Row,
-        layouts: &HashMap<(u32, u32), Arc<Layout>>,
-        origins: &Origins<'_>,
-    ) -> Result<Self, PostgresError> {
+    fn of(row: &'a Row, layouts: &HashMap<usize, Arc<Layout>>, origins: &Origins<'_>) -> Result<Self, PostgresError> {
         let (meta, topic) = (row.meta.as_ref(), origins.topic(row));
         let Some(data) = &row.data else {
             let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
@@ -158,7 +154,7 @@ impl<'a> Change<'a> {
         let Value::Record(fields) = &data.value else {
             return Err(refused("its value is no record, and a row needs fields"));
         };
-        let layout = layouts.get(&data.schema.key()).cloned();
+        let layout = layouts.get(&Layout::key(&data.schema)).cloned();
         let layout =
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
         Ok(Self::Write(Write { meta, topic, returned: is_returned(row), layout, fields }))
@@ -258,7 +254,7 @@ impl<'a> Write<'a> {
 
     fn has_columns_of(&self, other: &Self) -> bool {
         let (own, others) = (&self.layout.column_set, &other.layout.column_set);
-        self.layout.id == other.layout.id || others.iter().all(|column| own.binary_search(column).is_ok())
+        self.layout.key == other.layout.key || others.iter().all(|column| own.binary_search(column).is_ok())
     }
 
     /// The value of the field at `position` of the row's own layout.

@@ -7,13 +7,17 @@ use apache_avro::{
     schema::{InnerDecimalSchema, NamespaceRef, UuidSchema},
 };
 
+use headwater::codec::WriterSchema;
+
 use super::{error::PostgresError, types::SqlType};
 
 /// A writer schema's fields as columns.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    /// The schema's id in the registry.
+    /// The schema's id in the registry. Under one id a union of records has a layout for each of them.
     pub(super) id: u32,
+    /// What it is known by.
+    pub(super) key: usize,
     pub(super) fields: Vec<Field>,
     /// The columns' names, sorted: rows whose sets are equal share a statement.
     pub(super) column_set: Vec<String>,
@@ -67,7 +71,12 @@ impl Layout {
         }
         let mut column_set: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
         column_set.sort_unstable();
-        Ok(Self { id, fields, column_set, shapes: names.shapes })
+        Ok(Self { id, key: std::ptr::from_ref(schema).addr(), fields, column_set, shapes: names.shapes })
+    }
+
+    /// By what the layout of a schema is known: schemas stay where they are.
+    pub(super) fn key(schema: &WriterSchema) -> usize {
+        std::ptr::from_ref(schema.schema()).addr()
     }
 
     /// Whether it stands for no schema at all, as where nothing but tombstones was read.

@@ -30,9 +30,9 @@ const MAX_SCHEMAS: usize = 1_000;
 pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
-    layouts: HashMap<(u32, u32), Arc<Layout>>,
+    layouts: HashMap<usize, Arc<Layout>>,
     /// Of each schema that the table fits, the topics whose records have it.
-    known: HashMap<(u32, u32), HashSet<String>>,
+    known: HashMap<usize, HashSet<String>>,
     /// What is remembered of a table that is not ours to comment on.
     note: Note,
     /// The table, once it fits every schema in `layouts`.
@@ -115,12 +115,12 @@ impl Rows {
         let mut new: Vec<&Row> = Vec::new();
         let mut last = None;
         for row in &unit.rows {
-            let Some((id, topic)) = schema_of(row) else { continue };
-            if last == Some((id, topic)) {
+            let Some((key, topic)) = schema_of(row) else { continue };
+            if last == Some((key, topic)) {
                 continue;
             }
-            last = Some((id, topic));
-            let known = self.known.get(&id).is_some_and(|topics| topics.contains(topic));
+            last = Some((key, topic));
+            let known = self.known.get(&key).is_some_and(|topics| topics.contains(topic));
             if !known && !new.iter().any(|row| schema_of(row) == last) {
                 new.push(row);
             }
@@ -131,7 +131,7 @@ impl Rows {
     /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
     /// made from may be known by then.
     async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
-        let (Some(data), Some((id, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
+        let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
         let layout = match Layout::of(data.schema.id(), data.schema.schema()) {
             Ok(layout) => layout,
             Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
@@ -141,13 +141,13 @@ impl Rows {
         if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await? {
             return Ok(Some(unfit));
         }
-        self.layouts.insert(id, Arc::new(layout));
-        self.known.entry(id).or_default().insert(topic.to_owned());
+        self.layouts.insert(layout.key, Arc::new(layout));
+        self.known.entry(key).or_default().insert(topic.to_owned());
         Ok(None)
     }
 
     /// The rows whose schemas are not ones for the table.
-    fn refused(&self, unit: &Unit, unfit: &[(Option<Known<'_>>, Unfit)]) -> Vec<RefusedRow> {
+    fn refused(&self, unit: &Unit, unfit: &[(Option<(usize, &str)>, Unfit)]) -> Vec<RefusedRow> {
         let of = |row: &Row| {
             let schema = schema_of(row)?;
             unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
@@ -209,7 +209,7 @@ impl Rows {
     /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
     pub(super) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
         let Some(data) = &row.data else { return Ok(()) };
-        let layout = self.layouts.get(&data.schema.key());
+        let layout = self.layouts.get(&Layout::key(&data.schema));
         let has = layout.is_none_or(|layout| layout.position(column).is_some());
         if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
             return Ok(());
@@ -234,9 +234,7 @@ impl Rows {
     }
 }
 
-/// A row's schema, by its key, and the topic where its record first stood.
-type Known<'a> = ((u32, u32), &'a str);
-
-fn schema_of(row: &Row) -> Option<Known<'_>> {
-    Some((row.data.as_ref()?.schema.key(), &row.meta.origin.partition.topic))
+/// What a row's schema is known by, and the topic where its record first stood.
+fn schema_of(row: &Row) -> Option<(usize, &str)> {
+    Some((Layout::key(&row.data.as_ref()?.schema), &row.meta.origin.partition.topic))
 }

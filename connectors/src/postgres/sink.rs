@@ -263,7 +263,7 @@ async fn attempt(
         return Ok(Attempt::Settled(fences, Done::default()));
     }
     let rows = ours(unit, &fences)?;
-    let done = match target.write(&mut tx, unit, (&rows, offsets), apart).await? {
+    let done = match target.write(&mut tx, unit, &rows, (offsets, apart)).await? {
         Written::All(done) => done,
         Written::Refused => {
             tx.rollback().await?;
@@ -311,12 +311,13 @@ impl Target {
         }
     }
 
+    /// `apart` finds out which rows are refused.
     async fn write(
         &mut self,
         conn: &mut PgConnection,
         unit: &Unit,
-        (rows, offsets): (&[&Row], &Offsets),
-        apart: bool,
+        rows: &[&Row],
+        (offsets, apart): (&Offsets, bool),
     ) -> Result<Written, PostgresError> {
         match self {
             Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,

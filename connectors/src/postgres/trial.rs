@@ -67,7 +67,7 @@ pub(super) struct Found<'a> {
 /// [`PostgresError::Outage`] where the table is at fault, with what to mend.
 pub(super) async fn run<'a>(
     conn: &mut PgConnection,
-    (table, offsets): (&Rows, &Offsets),
+    to: (&Rows, &Offsets),
     rows: &[&'a Row],
     streak: Streak,
 ) -> Result<Found<'a>, PostgresError> {
@@ -77,7 +77,7 @@ pub(super) async fn run<'a>(
     let mut stored = false;
     let mut parts = vec![rows];
     while let Some(part) = parts.pop() {
-        match (store(conn, (table, offsets), part).await?, part) {
+        match (store(conn, to, part).await?, part) {
             (Ok(done), _) => {
                 found.done.add(done);
                 found.streak = Streak::default();
@@ -85,7 +85,7 @@ pub(super) async fn run<'a>(
             }
             (Err(refusal), [row]) => {
                 if let Some(column) = &refusal.required {
-                    table.check_required(row, column)?;
+                    to.0.check_required(row, column)?;
                 }
                 found.streak.refused(&refusal)?;
                 found.refused.push((row, refusal.why));
@@ -100,7 +100,7 @@ pub(super) async fn run<'a>(
         }
     }
     if stored {
-        again(conn, (table, offsets), &mut found).await?;
+        again(conn, to, &mut found).await?;
     }
     Ok(found)
 }

@@ -224,11 +224,11 @@ impl Statement<'_> {
             let kind = self.to.table.kind(column)?;
             let mut array = Array::new(kind.wire(), rows.len());
             // Rows of one group may have been written with different schemas; most follow one of their own.
-            let mut found: Option<(u32, usize)> = None;
+            let mut found: Option<(usize, usize)> = None;
             for row in rows {
-                let known = found.filter(|(schema, _)| *schema == row.layout.id).map(|(_, position)| position);
+                let known = found.filter(|(schema, _)| *schema == row.layout.key).map(|(_, position)| position);
                 let position = known.or_else(|| row.layout.position(column));
-                found = position.map(|position| (row.layout.id, position));
+                found = position.map(|position| (row.layout.key, position));
                 let pushed = position.ok_or("a record lacks a field of its schema").and_then(|position| {
                     array.value(row.value(position)?, &row.layout.fields[position], &row.layout, kind)
                 });

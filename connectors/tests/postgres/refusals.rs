@@ -178,7 +178,7 @@ async fn a_missing_partition_is_not_the_rows_fault() {
 /// was stored is counted with those before it.
 #[tokio::test]
 async fn twenty_rows_in_a_row_that_are_refused_alike_make_the_group_wait() {
-    let mut db = Db::new("one_by_one").await;
+    let mut db = Db::new("twenty_rows").await;
     db.sql("create table things (id text primary key, name text constraint odd check (name <> 'bad'))").await;
     let mut writer = Writer::new(&db, things()).await;
     let bad = |offset: i64| named(offset, &["bad"]);

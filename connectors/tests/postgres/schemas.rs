@@ -56,6 +56,8 @@ async fn columns(db: &mut Db) -> String {
 async fn a_record_of_another_schema_is_put_aside_and_alters_nothing() {
     let mut db = Db::new("foreign_schema").await;
     let id = r#"{"name":"id","type":"string"}"#;
+    let elsewhere = r#"{"type":"record","name":"Thing","namespace":"elsewhere","fields":[FIELDS]}"#
+        .replace("FIELDS", &format!(r#"{id},{{"name":"planet","type":"string","default":""}}"#));
     let strangers = [
         (named(21, "Planet", &format!(r#"{id},{{"name":"planet","type":"string"}}"#)), "`test.Planet`", text("x")),
         (named(22, "Thing", &format!(r#"{id},{{"name":"planet","type":"string"}}"#)), "not compatible", text("x")),
@@ -64,6 +66,8 @@ async fn a_record_of_another_schema_is_put_aside_and_alters_nothing() {
             "`id`",
             Value::Long(1),
         ),
+        // It could be a version of the same, but for its namespace.
+        (WriterSchema::parse(24, &elsewhere, &[]).unwrap(), "`elsewhere.Thing`", text("x")),
     ];
     let mut writer = Writer::new(&db, things()).await;
     writer.commit(vec![shop(row(&plain(), 0, 0, thing("first", "x")))]).await.unwrap();
@@ -108,11 +112,16 @@ async fn the_versions_of_a_topics_schema_are_all_its_own() {
         let mut writer = Writer::new(&db, things()).await;
         assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
     }
+    // Only the older reads what this one writes.
+    let four = version(4, &[key(), field("b", false), field("c", false)]);
+    let of_bc = record([("id", text("4")), ("b", text("b")), ("c", text("c"))]);
+    let mut writer = Writer::new(&db, things()).await;
+    assert_eq!(writer.commit(vec![shop(row(&four, 0, 5, of_bc))]).await.unwrap(), Committed::Done);
     let other = named(9, "Ware", &format!("{},{}", key(), field("b", false)));
     let ware =
         |topic: &str, offset, id: &str| of(topic, row(&other, 0, offset, record([("id", text(id)), ("b", text("b"))])));
     let mut writer = Writer::new(&db, things()).await;
-    assert_eq!(foreign(writer.commit(vec![ware("shop", 5, "6"), ware("things.redrive", 6, "7")]).await).len(), 2);
+    assert_eq!(foreign(writer.commit(vec![ware("shop", 6, "6"), ware("things.redrive", 6, "7")]).await).len(), 2);
     writer.commit(vec![ware("depot", 7, "8"), of_b(8, "9")]).await.unwrap();
     writer.commit(vec![ware("things.redrive", 9, "10")]).await.unwrap();
     assert_eq!(foreign(writer.commit(vec![ware("shop", 10, "11")]).await).len(), 1);
@@ -205,6 +214,14 @@ async fn what_we_made_not_null_is_so_no_longer_where_the_records_need_not_have_i
     assert_eq!(columns(&mut db).await, "a text, b text!, c text!, d text!, id text!");
     db.sql("alter table things alter b set default '?'").await;
     writer.commit(vec![second(3, some("d"))]).await.unwrap();
+    // The same where he has dropped it himself.
+    db.sql("alter table things alter c drop not null").await;
+    Writer::new(&db, things()).await.commit(vec![second(4, some("d"))]).await.unwrap();
+    db.sql("alter table things alter c set not null").await;
+    let three = schema(3, &[string("id"), optional("d")].join(","));
+    let third = shop(row(&three, 0, 5, record([("id", text("3")), ("d", some("d"))])));
+    let why = outage(Writer::new(&db, things()).await.commit(vec![third]).await);
+    assert!(why.contains("`c` of public.things must not be null"), "{why}");
     assert_eq!(
         db.texts("select id, a, b, d from things where id = '2'").await,
         [r#"{"id":"2","a":null,"b":"b","d":"d"}"#]

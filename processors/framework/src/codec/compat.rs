@@ -1,33 +1,52 @@
-//! Whether one schema can read what another wrote, as Avro's schema resolution and the registries decide it.
+//! Whether one schema can read what another wrote: as a registry decides it, or as this codec reads.
 //!
-//! A logical type counts as what it is written as: two that are written alike are told apart by whoever has to store them.
+//! To a registry a logical type is what it is written as. The codec tells two of them apart, and decimals by their scale.
 
 use std::collections::HashSet;
 
 use apache_avro::{
     Schema,
-    schema::{InnerDecimalSchema, Name, NamesRef, RecordField, RecordSchema, ResolvedSchema, UuidSchema},
+    schema::{Name, NamesRef, RecordField, RecordSchema, ResolvedSchema},
 };
 
-use super::schema::{follow, type_name};
+use super::{
+    error::schema_cause,
+    promote::{base, promotes, takes},
+    schema::{follow, type_name},
+};
 
-/// Whether `reader` can read everything that `writer` writes.
+/// Whether a registry lets `reader` read everything that `writer` writes.
 ///
 /// # Errors
 /// What it cannot read, with the field that is to blame.
 pub fn can_read(writer: &Schema, reader: &Schema) -> Result<(), String> {
-    let unusable = |error: apache_avro::Error| super::error::schema_cause(&error);
-    let (writes, reads) =
-        (ResolvedSchema::new(writer).map_err(unusable)?, ResolvedSchema::new(reader).map_err(unusable)?);
-    let mut walk = Walk { writer: writes.get_names(), reader: reads.get_names(), open: HashSet::new() };
-    walk.types(writer, reader)
-        .map_err(|(path, why)| if path.is_empty() { why } else { format!("field `{path}`: {why}") })
+    walk(writer, reader, |writer, reader| {
+        let (from, to) = (base(writer), base(reader));
+        if from == to || promotes(from, to) { Ok(()) } else { Err(cannot(writer, reader)) }
+    })
+}
+
+/// Whether this codec reads everything that `writer` writes as `reader`.
+pub(super) fn reads(writer: &Schema, reader: &Schema) -> Result<(), String> {
+    walk(writer, reader, |writer, reader| takes(writer, reader).map_err(|fault| fault.to_string()))
+}
+
+type Leaf = fn(&Schema, &Schema) -> Result<(), String>;
+
+fn walk(writer: &Schema, reader: &Schema, leaf: Leaf) -> Result<(), String> {
+    let names = |schema| ResolvedSchema::new(schema).map_err(|error| schema_cause(&error));
+    let (writes, reads) = (names(writer)?, names(reader)?);
+    let mut walk = Walk { writer: writes.get_names(), reader: reads.get_names(), leaf, open: HashSet::new() };
+    let verdict = walk.types(writer, reader);
+    verdict.map_err(|(path, why)| if path.is_empty() { why } else { format!("field `{path}`: {why}") })
 }
 
 /// Two schemas under comparison.
 struct Walk<'a> {
     writer: &'a NamesRef<'a>,
     reader: &'a NamesRef<'a>,
+    /// What says whether a type without parts can be read as another.
+    leaf: Leaf,
     /// Pairs of records under comparison: a recursive type can be read if the rest of it can.
     open: HashSet<(Name, Name)>,
 }
@@ -48,7 +67,9 @@ impl Walk<'_> {
                         Err(why) => _ = first.get_or_insert(why),
                     }
                 }
-                Err(first.filter(|_| union.variants().len() == 1).unwrap_or_else(|| cannot(writer, reader)))
+                Err(first
+                    .filter(|_| union.variants().len() == 1)
+                    .unwrap_or_else(|| (String::new(), cannot(writer, reader))))
             }
             (Schema::Array(w), Schema::Array(r)) => self.types(&w.items, &r.items),
             (Schema::Map(w), Schema::Map(r)) => self.types(&w.types, &r.types),
@@ -63,8 +84,7 @@ impl Walk<'_> {
                     _ => Ok(()),
                 }
             }
-            _ if promotes(written_as(writer), written_as(reader)) => Ok(()),
-            _ => Err(cannot(writer, reader)),
+            _ => (self.leaf)(writer, reader).map_err(|why| (String::new(), why)),
         }
     }
 
@@ -104,64 +124,8 @@ fn same_name(writer: &Name, reader: &Name, aliases: Option<&[apache_avro::schema
     writer.name() == reader.name() || aliases.into_iter().flatten().any(|alias| alias.name() == writer.name())
 }
 
-/// What a type without parts is on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wire {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    String,
-    Fixed(usize),
-    Other,
-}
-
-fn written_as(schema: &Schema) -> Wire {
-    match schema {
-        Schema::Null => Wire::Null,
-        Schema::Boolean => Wire::Boolean,
-        Schema::Int | Schema::Date | Schema::TimeMillis => Wire::Int,
-        Schema::Long
-        | Schema::TimeMicros
-        | Schema::TimestampMillis
-        | Schema::TimestampMicros
-        | Schema::TimestampNanos
-        | Schema::LocalTimestampMillis
-        | Schema::LocalTimestampMicros
-        | Schema::LocalTimestampNanos => Wire::Long,
-        Schema::Float => Wire::Float,
-        Schema::Double => Wire::Double,
-        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Wire::Bytes,
-        Schema::String | Schema::Uuid(UuidSchema::String) => Wire::String,
-        Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-            Wire::Fixed(fixed.size)
-        }
-        Schema::Decimal(decimal) => match &decimal.inner {
-            InnerDecimalSchema::Bytes => Wire::Bytes,
-            InnerDecimalSchema::Fixed(fixed) => Wire::Fixed(fixed.size),
-        },
-        _ => Wire::Other,
-    }
-}
-
-/// The promotions of the specification.
-fn promotes(writer: Wire, reader: Wire) -> bool {
-    match (writer, reader) {
-        (Wire::Other, _) => false,
-        (Wire::Int, Wire::Long | Wire::Float | Wire::Double)
-        | (Wire::Long, Wire::Float | Wire::Double)
-        | (Wire::Float, Wire::Double)
-        | (Wire::Bytes, Wire::String)
-        | (Wire::String, Wire::Bytes) => true,
-        (writer, reader) => writer == reader,
-    }
-}
-
-fn cannot(writer: &Schema, reader: &Schema) -> (String, String) {
-    (String::new(), format!("{} cannot be read as {}", type_name(writer), type_name(reader)))
+fn cannot(writer: &Schema, reader: &Schema) -> String {
+    format!("{} cannot be read as {}", type_name(writer), type_name(reader))
 }
 
 fn cannot_name(writer: &Name, reader: &Name) -> (String, String) {

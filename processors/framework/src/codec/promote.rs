@@ -99,7 +99,8 @@ fn mismatch(writer: &Schema, reader: &Schema) -> Box<Fault> {
     Fault::new(format!("expected {}, the writer's schema has {}", type_name(reader), type_name(writer)))
 }
 
-fn promotes(from: Base, to: Base) -> bool {
+/// The promotions of the specification.
+pub(super) fn promotes(from: Base, to: Base) -> bool {
     use Base::{Bytes, Double, Float, Int, Long, Text};
     matches!(
         (from, to),

@@ -14,7 +14,7 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
 use super::{
-    compat::can_read,
+    compat::reads,
     cursor::Cursor,
     error::{CodecError, Fault, clip, schema_cause, shape_fault},
     json,
@@ -123,7 +123,7 @@ impl WriterSchema {
     /// Why the schema of an event type cannot read what is written with this one; `None` where it can.
     pub(crate) fn unreadable_by(&self, event_type: &'static str) -> Option<String> {
         let ask = || match Schema::parse_str(event_type) {
-            Ok(reader) => can_read(self.leaked.schema, &reader).err(),
+            Ok(reader) => reads(self.leaked.schema, &reader).err(),
             Err(error) => Some(schema_cause(&error)),
         };
         // Of one schema it is always the same type's, but for records that are out of place.

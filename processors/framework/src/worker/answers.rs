@@ -29,27 +29,7 @@ impl Worker {
                 return Ok(());
             }
             Answer::Committed(batch, Ok(committed)) => {
-                self.recovered(at);
-                let mut fenced = match committed {
-                    Committed::Done => Vec::new(),
-                    Committed::Fenced(partitions) => partitions,
-                };
-                let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
-                // One that has been taken anew since, perhaps by another assembly, is not fenced.
-                fenced.retain(|id| {
-                    let start = self.partitions.get(id).map(|p| p.start);
-                    batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
-                });
-                let waited: Vec<_> = batch.records.iter().filter(|c| c.role == Role::Waiting).collect();
-                // Those are fenced with their number, since they have no position of their own.
-                let theirs = waited.iter().filter(|c| numbers.contains(&c.partition.partition));
-                fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
-                waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
-                let (partitions, moved) = (&mut self.partitions, &mut self.moved);
-                self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
-                self.places_changed = true;
-                self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
-                self.fenced(fenced);
+                self.committed(at, batch, committed);
                 return Ok(());
             }
             Answer::Committed(batch, Err(CommitError::Refused(why))) => {
@@ -107,6 +87,31 @@ impl Worker {
         } else if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
             self.refused(at, &covered, record, from, why);
         }
+    }
+
+    /// The store has taken a batch, but for what is another owner's.
+    fn committed(&mut self, at: usize, batch: Batch, committed: Committed) {
+        self.recovered(at);
+        let mut fenced = match committed {
+            Committed::Done => Vec::new(),
+            Committed::Fenced(partitions) => partitions,
+        };
+        let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
+        // One that has been taken anew since, perhaps by another assembly, is not fenced.
+        fenced.retain(|id| {
+            let start = self.partitions.get(id).map(|p| p.start);
+            batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
+        });
+        let waited: Vec<_> = batch.records.iter().filter(|c| c.role == Role::Waiting).collect();
+        // Those are fenced with their number, since they have no position of their own.
+        let theirs = waited.iter().filter(|c| numbers.contains(&c.partition.partition));
+        fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
+        waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
+        let (partitions, moved) = (&mut self.partitions, &mut self.moved);
+        self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
+        self.places_changed = true;
+        self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
+        self.fenced(fenced);
     }
 
     fn recovered(&mut self, at: usize) {

@@ -2,7 +2,7 @@
 
 use apache_avro::Schema;
 
-use crate::codec::can_read;
+use crate::codec::compat::{can_read, reads};
 
 fn record(name: &str, fields: &str) -> Schema {
     Schema::parse_str(&format!(r#"{{"type":"record","name":"{name}","namespace":"n","fields":[{fields}]}}"#)).unwrap()
@@ -51,6 +51,19 @@ fn types_are_read_as_the_specification_promotes_them() {
         assert_eq!(can_read(&writer, &reader).is_ok(), there, "{one} as {other}");
         assert_eq!(can_read(&reader, &writer).is_ok(), back, "{other} as {one}");
     }
+}
+
+/// Red when a promotion of a logical type, or a decimal of another scale, is what the codec reads although it does not.
+#[test]
+fn the_codec_reads_less_than_a_registry_lets_through() {
+    let decimal =
+        |scale| field(&format!(r#"{{"type":"bytes","logicalType":"decimal","precision":6,"scale":{scale}}}"#));
+    let time = |unit: &str| field(&format!(r#"{{"type":"long","logicalType":"timestamp-{unit}"}}"#));
+    for (writer, reader) in [(decimal(2), decimal(3)), (time("millis"), time("micros"))] {
+        assert_eq!(can_read(&writer, &reader), Ok(()));
+        assert!(reads(&writer, &reader).unwrap_err().contains("field `f`: expected"));
+    }
+    assert_eq!(reads(&field(r#""int""#), &field(r#""long""#)), Ok(()));
 }
 
 /// Red when a default is not enough or not needed, a name or an alias is not asked for, a type that one schema defines in place and the
