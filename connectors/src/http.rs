@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn get(url: &str) -> Request {
-        Request { method: "GET".into(), url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
+        Request { method: "GET", url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
     /// Red when this machine is asked for over a proxy, an address outside is not, or the error does not say so.

@@ -173,7 +173,8 @@ mod tests {
         };
         let passed = Arc::new(Passed::default());
         passed.note([(at(0), 10), (at(1), 20)].into_iter());
-        let _running = tokio::spawn(rounds(Arc::new(Hasty), Arc::clone(&passed), delete));
+        let mut running = JoinSet::new();
+        running.spawn(rounds(Arc::new(Hasty), Arc::clone(&passed), delete));
         assert_eq!(asked.recv().await.unwrap(), [(at(0), 10), (at(1), 20)]);
         answer.send(Err(KafkaError::Outage("away".to_owned()))).await.unwrap();
         assert_eq!(asked.recv().await.unwrap(), [(at(0), 10), (at(1), 20)]);

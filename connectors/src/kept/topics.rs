@@ -22,7 +22,7 @@ impl StateTopics {
         Self {
             stores: group.stores(decided),
             co_partitioned: group.co_partitioned(decided, catalogue),
-            inputs: group.subscription.topics.iter().cloned().collect(),
+            inputs: group.subscription.topics.clone(),
         }
     }
 

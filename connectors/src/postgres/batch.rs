@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
         rows: &[&'a Row],
         sink: &Sink,
         table: Option<&Table>,
-        layouts: &HashMap<usize, Arc<Layout>>,
+        layouts: &HashMap<(u32, u32), Arc<Layout>>,
         origins: &Origins<'_>,
     ) -> Result<Self, PostgresError> {
         let mut batch = Self::default();
@@ -145,7 +145,11 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(row: &'a Row, layouts: &HashMap<usize, Arc<Layout>>, origins: &Origins<'_>) -> Result<Self, PostgresError> {
+    fn of(
+        row: &'a Row,
+        layouts: &HashMap<(u32, u32), Arc<Layout>>,
+        origins: &Origins<'_>,
+    ) -> Result<Self, PostgresError> {
         let (meta, topic) = (row.meta.as_ref(), origins.topic(row));
         let Some(data) = &row.data else {
             let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
@@ -154,7 +158,7 @@ impl<'a> Change<'a> {
         let Value::Record(fields) = &data.value else {
             return Err(refused("its value is no record, and a row needs fields"));
         };
-        let layout = layouts.get(&Layout::key(&data.schema)).cloned();
+        let layout = layouts.get(&data.schema.key()).cloned();
         let layout =
             layout.ok_or_else(|| PostgresError::Outage("a schema was not looked at yet: try again".to_owned()))?;
         Ok(Self::Write(Write { meta, topic, returned: is_returned(row), layout, fields }))

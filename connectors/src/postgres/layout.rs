@@ -16,8 +16,8 @@ use super::{error::PostgresError, types::SqlType};
 pub(super) struct Layout {
     /// The schema's id in the registry. Under one id a union of records has a layout for each of them.
     pub(super) id: u32,
-    /// What it is known by.
-    pub(super) key: usize,
+    /// What tells the schema from any other, the id in the registry with it.
+    pub(super) key: (u32, u32),
     pub(super) fields: Vec<Field>,
     /// The columns' names, sorted: rows whose sets are equal share a statement.
     pub(super) column_set: Vec<String>,
@@ -52,7 +52,8 @@ pub(super) enum Shape {
 impl Layout {
     /// # Errors
     /// [`PostgresError::Refused`] for a schema that is no record, has no fields, or names a type that it does not define.
-    pub(super) fn of(id: u32, schema: &Schema) -> Result<Self, PostgresError> {
+    pub(super) fn of(schema: &WriterSchema) -> Result<Self, PostgresError> {
+        let (id, key, schema) = (schema.id(), schema.key(), schema.schema());
         let mut names = Names { id, types: HashMap::new(), shapes: HashMap::new() };
         let Schema::Record(record) = schema else {
             return Err(PostgresError::Refused(format!("schema {id} is no record, and a row needs fields")));
@@ -71,12 +72,7 @@ impl Layout {
         }
         let mut column_set: Vec<String> = fields.iter().map(|f| f.name.clone()).collect();
         column_set.sort_unstable();
-        Ok(Self { id, key: std::ptr::from_ref(schema).addr(), fields, column_set, shapes: names.shapes })
-    }
-
-    /// By what the layout of a schema is known: schemas stay where they are.
-    pub(super) fn key(schema: &WriterSchema) -> usize {
-        std::ptr::from_ref(schema.schema()).addr()
+        Ok(Self { id, key, fields, column_set, shapes: names.shapes })
     }
 
     /// Whether it stands for no schema at all, as where nothing but tombstones was read.

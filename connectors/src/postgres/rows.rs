@@ -30,9 +30,9 @@ const MAX_SCHEMAS: usize = 1_000;
 pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
-    layouts: HashMap<usize, Arc<Layout>>,
+    layouts: HashMap<(u32, u32), Arc<Layout>>,
     /// Of each schema that the table fits, the topics whose records have it.
-    known: HashMap<usize, HashSet<String>>,
+    known: HashMap<(u32, u32), HashSet<String>>,
     /// What is remembered of a table that is not ours to comment on.
     note: Note,
     /// The table, once it fits every schema in `layouts`.
@@ -132,7 +132,7 @@ impl Rows {
     /// made from may be known by then.
     async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
         let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
-        let layout = match Layout::of(data.schema.id(), data.schema.schema()) {
+        let layout = match Layout::of(&data.schema) {
             Ok(layout) => layout,
             Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
             Err(error) => return Err(error),
@@ -147,7 +147,7 @@ impl Rows {
     }
 
     /// The rows whose schemas are not ones for the table.
-    fn refused(&self, unit: &Unit, unfit: &[(Option<(usize, &str)>, Unfit)]) -> Vec<RefusedRow> {
+    fn refused(&self, unit: &Unit, unfit: &[(Option<Known<'_>>, Unfit)]) -> Vec<RefusedRow> {
         let of = |row: &Row| {
             let schema = schema_of(row)?;
             unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
@@ -209,7 +209,7 @@ impl Rows {
     /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
     pub(super) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
         let Some(data) = &row.data else { return Ok(()) };
-        let layout = self.layouts.get(&Layout::key(&data.schema));
+        let layout = self.layouts.get(&data.schema.key());
         let has = layout.is_none_or(|layout| layout.position(column).is_some());
         if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
             return Ok(());
@@ -234,7 +234,9 @@ impl Rows {
     }
 }
 
-/// What a row's schema is known by, and the topic where its record first stood.
-fn schema_of(row: &Row) -> Option<(usize, &str)> {
-    Some((Layout::key(&row.data.as_ref()?.schema), &row.meta.origin.partition.topic))
+/// What tells a row's schema from any other, and the topic where its record first stood.
+type Known<'a> = ((u32, u32), &'a str);
+
+fn schema_of(row: &Row) -> Option<Known<'_>> {
+    Some((row.data.as_ref()?.schema.key(), &row.meta.origin.partition.topic))
 }

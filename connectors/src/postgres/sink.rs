@@ -96,7 +96,7 @@ impl Database {
     pub fn problem_of(sink: &Sink, event: Option<&EventType>) -> Option<String> {
         let problem = |event: &EventType| {
             let schema = WriterSchema::parse(0, event.schema, &[]).map_err(|error| error.to_string())?;
-            let layout = Layout::of(0, schema.schema()).map_err(|error| error.to_string())?;
+            let layout = Layout::of(&schema).map_err(|error| error.to_string())?;
             table::key_problem(sink, &layout, event.key_field().as_deref()).map_or(Ok(()), Err)
         };
         let known = |event| problem(event).err().map(|why| format!("{why} (event `{}`)", event.name));
@@ -111,7 +111,7 @@ impl Database {
     /// server does not answer.
     pub async fn plan_table(&self, sink: &Sink, schema: &WriterSchema) -> Result<Vec<String>, PostgresError> {
         let rows = Rows::new(sink.clone())?;
-        let layout = Layout::of(schema.id(), schema.schema())?;
+        let layout = Layout::of(schema)?;
         self.with(async |conn| {
             let found = Found::read(conn, &rows.name, &sink.key).await?;
             Ok(table::plan(sink, &rows.name, &layout, &found, found.note())?.sql)
@@ -126,7 +126,7 @@ impl Database {
     /// As [`Database::plan_table`].
     pub async fn apply_table(&self, sink: &Sink, schema: &WriterSchema) -> Result<Vec<String>, PostgresError> {
         let rows = Rows::new(sink.clone())?;
-        let layout = Layout::of(schema.id(), schema.schema())?;
+        let layout = Layout::of(schema)?;
         self.with(async |conn| {
             let before = Found::read(conn, &rows.name, &sink.key).await?;
             let sql = table::plan(sink, &rows.name, &layout, &before, before.note())?.sql;

@@ -224,7 +224,7 @@ impl Statement<'_> {
             let kind = self.to.table.kind(column)?;
             let mut array = Array::new(kind.wire(), rows.len());
             // Rows of one group may have been written with different schemas; most follow one of their own.
-            let mut found: Option<(usize, usize)> = None;
+            let mut found: Option<((u32, u32), usize)> = None;
             for row in rows {
                 let known = found.filter(|(schema, _)| *schema == row.layout.key).map(|(_, position)| position);
                 let position = known.or_else(|| row.layout.position(column));

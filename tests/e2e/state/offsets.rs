@@ -30,6 +30,7 @@ impl Shop {
     }
 
     /// Every offset of the group is gone, as after seven days at rest.
+    #[expect(clippy::disallowed_methods, reason = "this process's broker stays where it is")]
     async fn lose_offsets(&self) {
         let (admin, group) = (self.admin(), self.group(TOTALS));
         eventually("nobody is in the group, and it is deleted", SOON, async || {
