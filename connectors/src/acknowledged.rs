@@ -2,22 +2,25 @@
 //! changelogs, those before its offsets are committed, and each by itself.
 //!
 //! Delivery: what is published may come twice, and state has each input once. A change travels with the place of its input,
-//! so that a changelog says how far the inputs have come with it; what is replayed behind a crash is known by that, and
-//! skipped. That holds since neither outputs nor changes are sent with gaps: of each partition what stands there is a prefix
+//! so that a changelog says how far the inputs have come with it, on each way by which they reach a step; what is replayed
+//! behind a crash is known by that, and skipped. That holds since neither outputs nor changes are sent with gaps: of each partition what stands there is a prefix
 //! of what was sent.
 //! Where the process dies between the two, outputs are published and their input is processed again: they come again.
-//! Nothing shuts out a member that the group has given up and that still sends: what it changes then overwrites what its
-//! successor has. Transactions do.
+//! A commit ends where a partition of it is given up, at the drain deadline too, and what has not left the producer goes with
+//! it. Nothing shuts out a member that does not know that the group has given it up: what it changes then overwrites what
+//! its successor has. Transactions do.
+
+mod retired;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     ffi::CStr,
     sync::Arc,
 };
 
 use headwater::{
-    CommitError, Committed, GroupState, Headers, Outgoing, Owned, Position, TopicPartition, Unit,
-    ports::{BoxFuture, Clock, Committer, Entry, From, StoreError, Stores},
+    CommitError, Committed, GroupState, Headers, InputPosition, Outgoing, Owned, Position, TopicPartition, Unit,
+    ports::{BoxFuture, Clock, Committer, Entry, From, Replays, StoreError, Stores},
 };
 
 use crate::{
@@ -33,13 +36,13 @@ pub(crate) const INPUTS: &CStr = c"hw_inputs";
 
 /// Commits units of work by one acknowledgement after another.
 pub struct Acknowledged {
+    group: String,
+    kafka: KafkaConfig,
     owned: Owned,
     producer: InOrder,
     clock: Arc<dyn Clock>,
     trim: Trim,
     kept: Kept,
-    /// The ids of the inputs' topics.
-    ids: BTreeMap<String, String>,
 }
 
 /// The state of such a group, as its steps read it.
@@ -54,12 +57,18 @@ impl Stores for Replayed {
         self.0.scan(store, partition, prefix, limit)
     }
 
-    fn replays(&self) -> bool {
-        true
+    fn replays(&self) -> Option<&dyn Replays> {
+        Some(self)
+    }
+}
+
+impl Replays for Replayed {
+    fn inputs(&self, store: &str, partition: i32) -> Vec<InputPosition> {
+        self.0.inputs(store, partition).positions().collect()
     }
 
-    fn inputs(&self, store: &str, partition: i32) -> Vec<Position> {
-        self.0.inputs(store, partition).positions().collect()
+    fn topic_id(&self, topic: &str) -> Arc<str> {
+        self.0.topic_id(topic)
     }
 }
 
@@ -81,12 +90,13 @@ impl Acknowledged {
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
         Ok(Self {
+            group: group.to_owned(),
+            kafka: kafka.clone(),
             owned: Owned::of(group),
             producer: InOrder::new(kafka)?,
             kept: Kept::new((kafka, &cluster), group, (local, stores), (state, Arc::clone(&clock)))?,
             clock,
             trim: Trim::behind_offsets(cluster, kafka, group),
-            ids: BTreeMap::new(),
         })
     }
 
@@ -94,26 +104,15 @@ impl Acknowledged {
         // What is still to come would stand behind what is read.
         self.producer.settle().await.map_err(|errors| verdict(&errors))?;
         self.kept.restore(partitions).await?;
-        let stores = self.kept.local().stats().into_iter();
-        let topics: BTreeSet<Arc<str>> =
-            stores.flat_map(|open| open.checkpoint.inputs.topics().cloned().collect::<Vec<_>>()).collect();
-        self.ids.clear();
-        self.learn(topics.iter().map(|topic| &**topic)).await?;
-        self.kept.local().retain_inputs(&self.ids);
+        let (local, cluster) = (self.kept.local(), self.trim.cluster());
+        let known = local.all_inputs();
+        let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
+        let topics: BTreeSet<&str> = partitions.iter().map(|id| &*id.topic).chain(noted).collect();
+        let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(failed)?;
+        // From now on: what is keyed anew says which topic it stood on, whatever comes of that before it is processed.
+        local.note_topics(&ids);
+        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids).await.map_err(failed)?;
         Ok(vec![From::Committed; partitions.len()])
-    }
-
-    /// Asks for the ids of topics that are not known yet.
-    async fn learn(&mut self, topics: impl Iterator<Item = &str>) -> Result<(), CommitError> {
-        let new: BTreeSet<&str> = topics.filter(|topic| !self.ids.contains_key(*topic)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let new: Vec<&str> = new.into_iter().collect();
-        let mut ids = self.trim.cluster().topic_ids(&new).await.map_err(failed)?;
-        // One that is gone is not asked for again.
-        self.ids.extend(new.into_iter().map(|topic| (topic.to_owned(), ids.remove(topic).unwrap_or_default())));
-        Ok(())
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
@@ -121,7 +120,6 @@ impl Acknowledged {
             let text = "a unit with rows for a table reached a stateful group: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        self.learn(unit.changes.iter().map(|change| &*change.input.partition.topic)).await?;
         self.send(&unit.outgoing.iter().collect::<Vec<_>>()).await?;
         let Changes { records, inputs } = self.changes(unit);
         let sent = self.send(&records.iter().collect::<Vec<_>>()).await?;
@@ -149,8 +147,7 @@ impl Acknowledged {
             let place = (Arc::clone(&change.store), change.partition);
             let known =
                 inputs.entry(place).or_insert_with(|| self.kept.local().inputs(&change.store, change.partition));
-            let id = self.ids.get(&*change.input.partition.topic);
-            known.pass(&change.input, id.map_or("", String::as_str));
+            change.input.iter().for_each(|input| known.pass(input));
             let mut headers = Headers::default();
             headers.push_text(&INPUTS.to_string_lossy(), &known.to_string());
             let topic = topics.entry(&change.store).or_insert_with(|| self.owned.changelog(&change.store).into());
@@ -184,9 +181,15 @@ impl Committer for Acknowledged {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        // Another member may go on with their state any moment.
-        self.producer.abandon();
         self.trim.forget(partitions);
-        self.kept.forget(partitions);
+        // Another member may go on with their state any moment. What is sent for those that stay must not be sent anew
+        // beside what is on its way.
+        if self.kept.forget(partitions) {
+            self.producer.abandon();
+        }
+    }
+
+    fn cancels(&self) -> bool {
+        true
     }
 }

@@ -19,7 +19,9 @@
 mod config;
 mod source;
 
+mod believed;
 mod commits;
+mod doubts;
 mod fenced;
 mod flow;
 mod health;
@@ -42,6 +44,7 @@ mod transactions;
 
 mod changelog;
 mod committed;
+mod one;
 
 mod compaction;
 mod groups;
@@ -54,10 +57,12 @@ pub use ack_producer::{AckProducer, Place, Taken};
 pub use batch::{BatchError, BatchErrors};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use committed::stable_offsets;
-pub use config::{Assignor, Compression, ConsumerConfig, HEADER_ROOM, KafkaConfig, ProducerConfig};
+pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
 pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus};
+pub use headwater::HEADER_ROOM;
 pub use in_order::InOrder;
 pub use membership::Membership;
+pub use one::record_at;
 pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::verdict;

@@ -2,10 +2,14 @@
 
 mod restore;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use headwater::{Change, CommitError, GroupState, TopicPartition, ports::Clock};
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use self::restore::Restorer;
 use crate::{
@@ -23,8 +27,10 @@ pub(crate) struct Kept {
     restorer: Restorer,
     state: Arc<GroupState>,
     clock: Arc<dyn Clock>,
-    /// Partitions that are being closed.
-    closing: Vec<JoinHandle<()>>,
+    /// Partitions that are ours. The state of a number is open until the last one of it has left.
+    taken: HashSet<TopicPartition>,
+    /// What is under way on the disk: changes whose committer did not wait for them, numbers that are being closed.
+    under_way: Vec<JoinHandle<()>>,
 }
 
 impl Kept {
@@ -35,7 +41,8 @@ impl Kept {
         (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
         let restorer = Restorer::new(kafka, cluster, group, stores, local.clone())?;
-        Ok(Self { group: group.to_owned(), local, restorer, state, clock, closing: Vec::new() })
+        let (taken, under_way) = (HashSet::new(), Vec::new());
+        Ok(Self { group: group.to_owned(), local, restorer, state, clock, taken, under_way })
     }
 
     /// The stores on the disk.
@@ -45,22 +52,35 @@ impl Kept {
 
     /// Brings the state of these partitions' numbers up to where its changelogs end.
     pub(crate) async fn restore(&mut self, partitions: &[TopicPartition]) -> Result<(), CommitError> {
-        for closing in self.closing.drain(..) {
-            closing.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
-        }
+        self.taken.extend(partitions.iter().cloned());
+        self.settle().await?;
         let numbers = partitions.iter().map(|id| id.partition).collect();
         self.restorer.restore(numbers, &self.state, self.clock.as_ref()).await
     }
 
+    /// Waits for what is under way on the disk.
+    async fn settle(&mut self) -> Result<(), CommitError> {
+        while let Some(last) = self.under_way.last_mut() {
+            let ended = last.await;
+            self.under_way.pop();
+            ended.map_err(|error| CommitError::Fatal(error.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// Tells the local store what the changelogs have. It is durable there: while the disk does not take it everything waits.
-    pub(crate) async fn apply(&self, changes: Vec<Change>, ends: Vec<End>) -> Result<(), CommitError> {
+    pub(crate) async fn apply(&mut self, changes: Vec<Change>, ends: Vec<End>) -> Result<(), CommitError> {
         let (changes, ends) = (Arc::new(changes), Arc::new(ends));
         let now_ms = self.clock.now().millis();
         loop {
             let (local, changes, ends) = (self.local.clone(), Arc::clone(&changes), Arc::clone(&ends));
-            let applied = tokio::task::spawn_blocking(move || local.apply(&changes, &ends, now_ms)).await;
-            let applied = applied.map_err(|error| CommitError::Fatal(error.to_string()))?;
-            match applied {
+            let (tell, told) = oneshot::channel();
+            // Whoever does not wait for it any more finds it here: nothing may come before it.
+            self.under_way.push(tokio::task::spawn_blocking(move || {
+                let _ = tell.send(local.apply(&changes, &ends, now_ms));
+            }));
+            self.settle().await?;
+            match told.await.map_err(|error| CommitError::Fatal(error.to_string()))? {
                 Ok(()) => {
                     self.state.trouble("state", None);
                     return Ok(());
@@ -75,11 +95,29 @@ impl Kept {
         }
     }
 
-    pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
-        let (local, numbers) = (self.local.clone(), partitions.iter().map(|id| id.partition).collect::<Vec<_>>());
-        // What waits is written to the disk: on a thread where that may take its time.
-        self.closing.push(tokio::task::spawn_blocking(move || local.forget(&numbers)));
+    /// Lets partitions go, and with the last one of a number its state; whether nothing is ours any more.
+    pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) -> bool {
+        let numbers = left(&mut self.taken, partitions);
+        if !numbers.is_empty() {
+            let (local, before) = (self.local.clone(), std::mem::take(&mut self.under_way));
+            let runtime = Handle::current();
+            // What waits is written to the disk: on a thread where that may take its time.
+            self.under_way.push(tokio::task::spawn_blocking(move || {
+                // One that has failed is told about where it did.
+                before.into_iter().for_each(|before| _ = runtime.block_on(before));
+                local.forget(&numbers);
+            }));
+        }
+        self.taken.is_empty()
     }
+}
+
+/// Takes partitions that leave out of those that are ours; gives the numbers of which none is left.
+fn left(taken: &mut HashSet<TopicPartition>, partitions: &[TopicPartition]) -> Vec<i32> {
+    partitions.iter().for_each(|id| _ = taken.remove(id));
+    let stays = |number: i32| taken.iter().any(|id| id.partition == number);
+    let numbers: BTreeSet<i32> = partitions.iter().map(|id| id.partition).collect();
+    numbers.into_iter().filter(|number| !stays(*number)).collect()
 }
 
 /// What a failed question to the cluster is to the engine.
@@ -87,5 +125,22 @@ pub(crate) fn failed(error: KafkaError) -> CommitError {
     match error {
         KafkaError::Outage(why) => CommitError::Outage(why),
         other => CommitError::Fatal(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Issue 11, 2. Red when a number's state is closed with the first of its partitions that leaves: what is committed of
+    /// the others would not know how far its inputs have come.
+    #[test]
+    fn the_state_of_a_number_stays_open_until_its_last_partition_leaves() {
+        let at = |topic, number| TopicPartition::new(topic, number);
+        let mut taken: HashSet<_> = [at("redrive", 0), at("count", 0), at("redrive", 1), at("count", 1)].into();
+        assert_eq!(left(&mut taken, &[at("redrive", 0)]), Vec::<i32>::new());
+        assert_eq!(left(&mut taken, &[at("redrive", 0)]), Vec::<i32>::new(), "it has left already");
+        assert_eq!(left(&mut taken, &[at("count", 0), at("count", 1)]), [0]);
+        assert_eq!(left(&mut taken, &[at("redrive", 1), at("never", 7)]), [1, 7]);
     }
 }

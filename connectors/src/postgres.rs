@@ -16,8 +16,8 @@
 //! Dead letters are kept by the same committer, each as it is. There is nowhere else to put one, so nothing of them is
 //! refused: what Postgres does not take of them stops the group until somebody has helped.
 //!
-//! Data that Postgres refuses (SQLSTATE classes 22 and 23), or would refuse, is told apart from everything else:
-//! only the former is the record's own fault. No message holds a value of a row.
+//! Whose fault it is that Postgres refuses a row is found out by trying it alone: see `trial.rs`. What refuses every row is
+//! the table's fault or an outage, and makes no dead letter. No message holds a value of a row.
 //!
 //! At shutdown there is nothing to do: a unit of work is committed, or it is not and will be read again.
 
@@ -32,8 +32,14 @@ mod topic_ids;
 
 mod rows;
 
+mod fit;
+mod note;
+
 mod batch;
 mod write;
+
+mod refusal;
+mod trial;
 
 mod dead_letters;
 

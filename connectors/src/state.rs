@@ -30,8 +30,8 @@ mod folder;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
-    path::Path,
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::AtomicUsize,
@@ -45,12 +45,16 @@ use headwater::{
     ports::{Entry, StoreError, Stores},
 };
 
-use self::{cache::Cache, disk::Disk, flush::Shared};
+use self::{
+    cache::Cache,
+    disk::{Disk, Most},
+    flush::Shared,
+};
 pub use self::{
     checkpoint::Checkpoint,
     config::StateConfig,
     disk::MAX_KEY,
-    error::LocalError,
+    error::{Damage, LocalError},
     inputs::{Inputs, NoInputs},
     restore::Restore,
 };
@@ -61,6 +65,8 @@ pub struct LocalStore(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
+    /// The ids of topics whose records come.
+    topics: RwLock<HashMap<String, Arc<str>>>,
     /// The thread ends when this is gone.
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -114,6 +120,21 @@ impl LocalStore {
         Self::start(dir, config)
     }
 
+    /// Puts a folder whose files are damaged aside, where it can be looked at, so that a new one can be restored from the
+    /// changelog: as `.damaged-NAME` beside it, in the place of one that was put there before.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_aside(dir: &Path) -> Result<PathBuf, LocalError> {
+        folder::set_aside(dir)
+    }
+
+    /// Tells whether files turn out to be damaged while the store is open: what they hold cannot be read any more then, nor
+    /// be restored beside them.
+    pub fn damage(&self) -> Damage {
+        self.shared().disk.damage().clone()
+    }
+
     fn start(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
         let shared = Arc::new(Shared {
             disk: Disk::open(dir, config)?,
@@ -129,7 +150,7 @@ impl LocalStore {
             .name("state-flush".to_owned())
             .spawn(move || flush::run(&flushed, &stopped))
             .map_err(|error| LocalError::disk("open", dir, format!("no thread can be started: {error}")))?;
-        Ok(Self(Arc::new(Handle { shared, stop: Some(stop), thread: Some(thread) })))
+        Ok(Self(Arc::new(Handle { shared, topics: RwLock::default(), stop: Some(stop), thread: Some(thread) })))
     }
 
     fn shared(&self) -> &Shared {
@@ -188,17 +209,30 @@ impl LocalStore {
         part.map_or_else(Inputs::default, |part| part.checkpoint.inputs.clone())
     }
 
-    /// Forgets inputs of topics that were created anew, of every open partition: their offsets have begun again.
-    pub fn retain_inputs(&self, ids: &BTreeMap<String, String>) {
+    /// The same of every open partition, by store and number.
+    pub fn all_inputs(&self) -> Vec<(Arc<str>, i32, Inputs)> {
+        let cache = lock(&self.shared().cache);
+        let of = |id| cache.part(id).map(|p| (Arc::clone(&p.store), p.partition, p.checkpoint.inputs.clone()));
+        cache.open_ids().into_iter().filter_map(of).collect()
+    }
+
+    /// Notes how far inputs have come, where the changelog says so in other words.
+    pub fn note_inputs(&self, store: &str, partition: i32, inputs: Inputs) {
         let mut cache = lock(&self.shared().cache);
-        for id in cache.open_ids() {
-            let Some(part) = cache.part_mut(id) else { continue };
-            let mut inputs = part.checkpoint.inputs.clone();
-            inputs.retain(ids);
-            if inputs != part.checkpoint.inputs {
-                part.pass(inputs);
-            }
+        let id = cache.id(store, partition);
+        if let Some(part) = id.and_then(|id| cache.part_mut(id)).filter(|part| part.checkpoint.inputs != inputs) {
+            part.pass(inputs);
         }
+    }
+
+    /// Notes the ids of topics whose partitions are taken.
+    pub fn note_topics(&self, ids: &BTreeMap<String, String>) {
+        write(&self.0.topics).extend(ids.iter().map(|(topic, id)| (topic.clone(), Arc::from(id.as_str()))));
+    }
+
+    /// The id of a topic, as it was noted last; empty where it was not.
+    pub fn topic_id(&self, topic: &str) -> Arc<str> {
+        read(&self.0.topics).get(topic).cloned().unwrap_or_default()
     }
 
     /// Begins to restore a partition from its changelog, or to catch up with it: read that from
@@ -312,18 +346,34 @@ impl LocalStore {
         Ok(found.map(|value| Arc::from(&*value)))
     }
 
-    fn list(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, LocalError> {
+    /// As [`Stores::scan`], and no more than this many bytes of keys and values: reading ends with the entry that brings it to
+    /// as many.
+    ///
+    /// # Errors
+    /// When the partition is not open, or the disk cannot be read.
+    pub fn scan_within(
+        &self,
+        store: &str,
+        partition: i32,
+        prefix: &[u8],
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes })?)
+    }
+
+    fn list(&self, store: &str, partition: i32, prefix: &[u8], most: Most) -> Result<Vec<Entry>, LocalError> {
         let shared = self.shared();
         let (name, overlay) = {
             let mut cache = lock(&shared.cache);
             let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
-            let overlay = cache.overlay(id, prefix, limit);
+            let overlay = cache.overlay(id, prefix, most.entries);
             (cache.part(id).ok_or_else(|| not_open(store, partition))?.name.clone(), overlay)
         };
-        if limit == 0 || prefix.len() > disk::MAX_KEY {
+        if most.entries == 0 || prefix.len() > disk::MAX_KEY {
             return Ok(Vec::new());
         }
-        shared.disk.scan(&name, prefix, overlay, limit)
+        shared.disk.scan(&name, prefix, overlay, most)
     }
 }
 
@@ -333,7 +383,7 @@ impl Stores for LocalStore {
     }
 
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.list(store, partition, prefix, limit)?)
+        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes: usize::MAX })?)
     }
 }
 

@@ -99,7 +99,7 @@ impl Transactional {
         let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         match self.transactions.commit(&records, &offsets, &self.membership).await {
             Ok(sent) => {
-                if let Some(kept) = &self.kept {
+                if let Some(kept) = &mut self.kept {
                     kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
                 }
                 self.trim.passed(&self.owned, &offsets, self.clock.elapsed());

@@ -4,6 +4,7 @@
 mod ahead;
 mod failing;
 mod restore;
+mod sharing;
 
 use std::{
     collections::{BTreeMap, HashMap},

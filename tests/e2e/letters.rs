@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use headwater::{Headers, Outgoing};
+use headwater::{Headers, Outgoing, TopicPartition};
 use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec};
 use headwater_tests::{Foreign, Process, Raw, Seen, Space, eventually};
 use rdkafka::{
@@ -266,4 +266,104 @@ async fn rows(space: &Space, order: &str, (id, correlation, ids): (&str, &str, &
     assert_eq!((row.get::<&str, _>(0), row.get::<&str, _>(1)), (id, correlation));
     assert_eq!((row.get::<&str, _>(2), row.get::<&str, _>(3)), ("exhausted", "resolved"));
     assert_eq!((row.get::<i32, _>(4), row.get::<i32, _>(5), row.get::<bool, _>(6)), (2, 1, true));
+}
+
+/// Random hex digits, which pack to half.
+fn hex(count: usize) -> Vec<u8> {
+    noise(count).bytes().map(|byte| b"0123456789abcdef"[usize::from(byte % 16)]).collect()
+}
+
+/// PITFALLS 51. What a broker takes since it is packed, and what is packed no smaller than that by us: a healthy payment of
+/// 1.5 MB is retried whole, its like that is poison is a letter byte for byte, 64 MiB of one byte are a letter with their
+/// first 64 KiB, and 17 MiB of headers one with those that say which event it is; the payment behind them is fulfilled. A
+/// redrive fetches what was cut from its origin; where that is over the limit, or there no more, it says so.
+/// Red when any of them holds up the partition, is cut that need not be, or is sent back as its beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_unpacks_larger_than_it_travels_gets_through() {
+    let (stack, space) = own_warehouse("unpacked").await;
+    let source = space.topic("payments");
+    // With the broker's limit, 1 MiB.
+    topic(&space, &source, &[]).await;
+    let (_, foreign, payments) = applied(&space, 1, &config("500ms")).await;
+    let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
+    let mut packing = space.kafka();
+    (packing.max_record_bytes, packing.producer.queue_bytes) = (80 << 20, 200 << 20);
+    packing.producer.compression = Compression::Zstd;
+    let producer = Producer::new(&packing).expect("a producer");
+    let email = String::from_utf8(hex(1_500_000)).expect("digits");
+    let (poison, flat) = (hex(1_500_000), vec![b'7'; 64 << 20]);
+    let record = |key: &str, value: Vec<u8>, headers: Headers| Outgoing {
+        topic: source.as_str().into(),
+        partition: Some(0),
+        key: Some(key.into()),
+        value: Some(value),
+        headers,
+    };
+    let wide = Headers::from_iter([("x-wide", Some(&vec![b'h'; 17 << 20][..])), ("ce_id", Some(b"wide"))]);
+    let payment = |order: &str, email| payments.value(order, 1, email);
+    for one in [
+        record("healthy", payment("healthy", Some(&email)), Headers::default()),
+        record("poison", poison.clone(), Headers::default()),
+        record("flat", flat.clone(), Headers::default()),
+        record("wide", payment("wide", None), wide),
+        record("behind", payment("behind", None), Headers::default()),
+    ] {
+        producer.send(&[one]).await.expect("the broker takes it");
+    }
+    faults(&space, Some(json!({ "status": 500, "first": 1, "order_id": "healthy" }))).await;
+    let mut process = run(&space, &["fulfil-order", "orders-sink", "dead-letters"]);
+    let stored = "select count(*) from orders where order_id in ('healthy', 'behind')";
+    eventually("both are fulfilled", SOON, async || space.count(stored).await == 2).await;
+    eventually("the others are letters", SOON, async || letters(&space, "status = 'open'").await.len() == 3).await;
+    let retried = foreign.read(&own("retry.500ms")).into_iter().map(|seen| seen.value).collect::<Vec<_>>();
+    assert!(retried == [Some(payment("healthy", Some(&email)))], "whole");
+
+    let there: Vec<Seen> = foreign.read(&own("dlq"));
+    let of = |key: &str| there.iter().find(|seen| seen.key.as_deref() == Some(key.as_bytes())).expect("a letter");
+    assert!(of("poison").value.as_ref() == Some(&poison) && of("poison").headers["hw_error_kind"] == "decode");
+    let (cut, wide) = (of("flat"), of("wide"));
+    assert!(cut.value.as_deref() == Some(&flat[..65_536]), "its first 64 KiB");
+    assert_eq!(
+        (cut.headers["hw_error_kind"].as_str(), cut.headers["hw_value_bytes"].as_str()),
+        ("contract", "67108864")
+    );
+    assert_eq!(cut.headers["hw_value_sha256"].len(), 64);
+    assert!(wide.value == Some(payment("wide", None)), "the value is whole");
+    assert_eq!((wide.headers["ce_id"].as_str(), wide.headers["hw_headers_cut"].as_str()), ("wide", "1"));
+    assert!(!wide.headers.contains_key("x-wide"));
+    let sizes = "select count(*) from headwater.dead_letters where octet_length(value) = 65536 and headers::text like \
+        '%hw_value_bytes%67108864%'";
+    assert_eq!(space.count(sizes).await, 1, "its row says the same");
+
+    what_was_cut_is_fetched(&space, &foreign, &flat).await;
+    producer.close(Duration::from_secs(10)).await.expect("nothing is left");
+    assert!(process.stop().await.success(), "{}", process.log());
+    stack.stop().await.expect("stopped");
+}
+
+async fn what_was_cut_is_fetched(space: &Space, foreign: &Foreign, flat: &Vec<u8>) {
+    let redrive = format!("{}.fulfil-order.redrive", space.name);
+    // Whole, it is over the limit of who sends it, until that is raised.
+    let [flat_id, wide_id] = ["flat", "wide"].map(|key| format!("convert_from(key, 'UTF8') = '{key}'"));
+    let (flat_id, wide_id) = (letters(space, &flat_id).await.remove(0), letters(space, &wide_id).await.remove(0));
+    let sent = async |id: &str, env: &[(&str, &str)]| {
+        Process::run(PROGRAM, space, &["dlq", "redrive", "fulfil-order", "--id", id], env, "").await
+    };
+    let (code, _, said) = sent(&flat_id, &[]).await;
+    assert!(code == 1 && said.contains("raise kafka.max_record_bytes"), "{said}");
+    let larger =
+        [("HEADWATER__KAFKA__MAX_RECORD_BYTES", "80MiB"), ("HEADWATER__KAFKA__PRODUCER__QUEUE_BYTES", "200MiB")];
+    let (code, _, said) = sent(&flat_id, &larger).await;
+    assert_eq!(code, 0, "{said}");
+    let back = foreign.read(&redrive);
+    assert!(back.len() == 1 && back[0].value.as_ref() == Some(flat), "whole, from its origin");
+    assert!(!back[0].headers.contains_key("hw_value_bytes"), "{:?}", back[0].headers.keys());
+    let again = async || letters(space, "status = 'open' and redrive_count = 1").await.len() == 1;
+    eventually("it is a letter again", SOON, again).await;
+
+    let cluster = Cluster::new(&space.kafka()).expect("valid");
+    cluster.delete_records_before(&[(TopicPartition::new(space.topic("payments"), 0), 5)]).await.expect("deleted");
+    let (code, _, said) = sent(&wide_id, &larger).await;
+    assert!(code == 1 && said.contains("the record is not there any more"), "{said}");
+    assert!(said.contains("all but 1 of the headers"), "{said}");
 }

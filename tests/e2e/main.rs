@@ -7,6 +7,7 @@
 mod orders;
 mod sinks;
 
+mod assigned;
 mod breaker;
 mod bus;
 mod causes;
@@ -15,6 +16,7 @@ mod delivery;
 mod dev;
 mod dlq;
 mod flood;
+mod idle;
 mod keyed;
 mod letters;
 mod load;

@@ -1,11 +1,14 @@
 //! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
+mod comings;
 mod faults;
 mod points;
 mod replays;
 
+pub(crate) use replays::only_rise;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,8 @@ pub(crate) struct Shop {
     /// What each customer has paid: number and sum.
     pub(crate) paid: BTreeMap<String, (i64, i64)>,
     sent: i64,
+    /// Whether outputs may come again.
+    at_least_once: bool,
 }
 
 impl Shop {
@@ -50,7 +55,7 @@ impl Shop {
     async fn with(space: Space, config: &str) -> Self {
         let (topic, foreign, payments) = applied(&space, 6, &format!("{CONFIG}{config}")).await;
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
-        Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0 }
+        Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0, at_least_once: false }
     }
 
     /// So many more payments, of `customers` customers in turn; every order is another one.
@@ -107,13 +112,30 @@ impl Shop {
         self.foreign.read_since("events.customer", &self.since).into_iter().filter(ours).map(read).collect()
     }
 
-    /// Whether every payment has been announced.
+    /// How many outputs there are, each of those that came more often once.
+    fn distinct(&self) -> usize {
+        self.totals().into_values().map(|seen| seen.into_iter().collect::<BTreeSet<_>>().len()).sum()
+    }
+
+    /// Whether every payment has been announced; at least once, and is kept.
     pub(crate) fn is_through(&self) -> bool {
-        self.totals().values().map(Vec::len).sum::<usize>() >= usize::try_from(self.sent).unwrap()
+        let sent = usize::try_from(self.sent).unwrap();
+        if self.at_least_once {
+            return self.distinct() >= sent && self.kept() == self.paid;
+        }
+        self.totals().values().map(Vec::len).sum::<usize>() >= sent
     }
 
     /// What must hold once everything has gone through: the outputs, and the changelog, are a fold of the payments.
     fn check(&self) {
+        if self.at_least_once {
+            return self.check_repeated();
+        }
+        self.check_once();
+    }
+
+    /// The same, and no output has come again.
+    fn check_once(&self) {
         let totals = self.totals();
         for (customer, (payments, cents)) in &self.paid {
             let seen = &totals[customer];
@@ -156,14 +178,19 @@ fn number(json: &Json, field: &str) -> i64 {
 /// is written before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_outputs_and_state_are_exact() {
-    let (kills, each) = if full() { (20, 3_000) } else { (5, 1_000) };
-    let mut shop = Shop::new("state_kills").await;
+    let kills = if full() { 20 } else { 5 };
+    killed_at_any_moment(Shop::new("state_kills").await, kills).await;
+}
+
+/// Two instances are killed in turn, so often.
+async fn killed_at_any_moment(mut shop: Shop, kills: u64) {
+    let each = if full() { 3_000 } else { 1_000 };
     let mut running = [shop.start("one"), shop.start("two")];
     for kill in 0..kills {
         shop.pay(each, 40);
-        let before = shop.totals().values().map(Vec::len).sum::<usize>();
+        let before = shop.distinct();
         // Not before something is under way, and then after a time that is another one each time.
-        eventually("outputs come", SOON, async || shop.totals().values().map(Vec::len).sum::<usize>() > before).await;
+        eventually("outputs come", SOON, async || shop.distinct() > before).await;
         tokio::time::sleep(Duration::from_millis(kill * 37 % 211)).await;
         let (at, name) = if kill % 2 == 0 { (0, "one") } else { (1, "two") };
         running[at].kill().await;
@@ -173,7 +200,7 @@ async fn killed_at_any_moment_outputs_and_state_are_exact() {
     eventually("everything has gone through", SOON * 2, async || shop.is_through()).await;
     shop.check();
     for mut process in running {
-        assert!(process.stop().await.success());
+        assert!(process.stop().await.success(), "{}", process.log());
     }
     shop.check();
 }
@@ -210,5 +237,26 @@ async fn a_restart_goes_on_from_the_local_disk() {
     eventually("all have been totalled", SOON, async || shop.is_through()).await;
     shop.check();
     assert!(!process.log().contains("from the beginning"), "after {:?}: {}", since.elapsed(), process.log());
+    assert!(process.stop().await.success());
+}
+
+/// The files of one group's state are damaged: they are put aside, its state is restored from the changelog, and the other group
+/// never noticed. Red when damage refuses the group or the process, or the folder is not begun anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_state_is_restored_and_takes_no_other_group_with_it() {
+    let mut shop = Shop::new("state_damaged").await;
+    let mut process = shop.start("one");
+    shop.pay(300, 20);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    assert!(process.stop().await.success());
+    let folder = shop.space.dir.join("one").join(shop.group("customer-totals"));
+    std::fs::write(folder.join("version"), "scribble").expect("damaged");
+    let mut process = shop.start("one");
+    shop.pay(300, 20);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    shop.check();
+    let aside = folder.with_file_name(format!(".damaged-{}", shop.group("customer-totals")));
+    assert_eq!(std::fs::read(aside.join("version")).expect("put aside"), b"scribble");
+    assert!(process.log().contains("damaged state was put aside"), "{}", process.log());
     assert!(process.stop().await.success());
 }

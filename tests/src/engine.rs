@@ -7,7 +7,7 @@ use headwater::{
     ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Lettered, Transactional,
+    Acknowledged, Lettered, Replayed, Transactional,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
         Subscription, TopicSpec,
@@ -38,6 +38,8 @@ pub struct Group {
     pub sink_connections: usize,
     /// Whether processors without state commit Kafka transactions too.
     pub exactly_once: bool,
+    /// Whether stateful groups are at least once.
+    pub at_least_once: bool,
 }
 
 impl Group {
@@ -51,6 +53,7 @@ impl Group {
             tracing: Tracing::default(),
             sink_connections: 1,
             exactly_once: false,
+            at_least_once: false,
         }
     }
 
@@ -90,6 +93,23 @@ impl Group {
     }
 }
 
+impl Group {
+    /// A member of this group.
+    fn join(&self, group: &headwater::ConsumerGroup, assignor: Option<Assignor>, commits: bool) -> KafkaSource {
+        let (topics, patterns) = group.reads();
+        let source = SourceConfig {
+            group: group.id.clone(),
+            instance: self.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
+            subscription: Subscription { topics, patterns },
+            start: self.start,
+            commits,
+            assignor,
+            client_id: None,
+        };
+        KafkaSource::join(&self.kafka, source).expect("a valid source")
+    }
+}
+
 /// Running groups; dropping them is a crash: nothing is committed any more.
 pub struct Engine {
     states: States,
@@ -118,22 +138,11 @@ impl Engine {
         let prefix = format!("{}.", space.name);
         let publisher = || KafkaPublisher::new(Producer::new(&how.kafka).expect("a producer"));
         let worker = |group: headwater::ConsumerGroup| {
-            let (topics, patterns) = group.reads();
-            let subscription = Subscription { topics, patterns };
             let settings = group.policy.over(how.settings.clone());
             let kept = group.stores(settings.order);
             let exactly_once = how.exactly_once && matches!(group.work, Work::Process(_));
-            let transactional = exactly_once || !kept.is_empty();
-            let source = SourceConfig {
-                group: group.id.clone(),
-                instance: how.instance.as_ref().map(|name| format!("{}.{name}", group.id)),
-                subscription,
-                start: how.start,
-                commits: !transactional,
-                assignor: (!kept.is_empty()).then_some(Assignor::Range),
-                client_id: None,
-            };
-            let source = KafkaSource::join(&how.kafka, source).expect("a valid source");
+            let transactional = exactly_once || !kept.is_empty() && !how.at_least_once;
+            let source = how.join(&group, (!kept.is_empty()).then_some(Assignor::Range), !transactional);
             let local =
                 |group: &str| LocalStore::open(&how.dir(space, group), &StateConfig::default()).expect("a local store");
             let mut stores: Option<Arc<dyn Stores>> = None;
@@ -145,6 +154,14 @@ impl Engine {
             };
             let parts = headwater::Parts {
                 committers: match &group.work {
+                    Work::Keep(_) if how.at_least_once => {
+                        let local = local(&group.id);
+                        stores = Some(Arc::new(Replayed(local.clone())));
+                        let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
+                        let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
+                        let again = Acknowledged::new(kafka, &group.id, (local, kept), seen);
+                        vec![Box::new(again.expect("a valid committer"))]
+                    }
                     Work::Process(_) | Work::Keep(_) if !kept.is_empty() => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));

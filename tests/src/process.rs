@@ -128,6 +128,14 @@ impl Process {
         kill_process(pid, signal).expect("the signal is sent");
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Panics
+    /// When nobody knows.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
+    }
+
     /// Asks it to stop and waits for that.
     ///
     /// # Panics

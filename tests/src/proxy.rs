@@ -89,8 +89,8 @@ impl Proxy {
         Self::serving(url.into(), listener, server, Postgres::default)
     }
 
-    /// A proxy to the one broker of a cluster, at this `host:port` of the loopback; it holds requests of transactions, which
-    /// are known by their names.
+    /// A proxy to the one broker of a cluster, at this `host:port` of the loopback; it holds what is produced, commits of
+    /// offsets and transactions, and requests for offsets of logs, which are known by their names.
     ///
     /// # Panics
     /// When no port is free, or this is no address.

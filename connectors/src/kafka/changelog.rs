@@ -20,11 +20,12 @@ use rdkafka::{
 
 use super::{
     KafkaError,
+    believed::Repeated,
     committed::SWEEP,
     config::KafkaConfig,
     native::fetch::{FetchQueue, Message},
     partition,
-    topology::Logs,
+    topology::{Logs, is_unknown},
 };
 
 /// How long one question to the brokers may take.
@@ -188,6 +189,7 @@ impl ChangelogReader {
         cancelled: &AtomicBool,
     ) -> Result<(i64, i64), ChangelogError> {
         let deadline = Instant::now() + self.patience;
+        let mut missing = Repeated::default();
         loop {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(ChangelogError::Cancelled);
@@ -195,8 +197,13 @@ impl ChangelogReader {
             match consumer.fetch_watermarks(&name.topic, name.partition, ANSWER) {
                 Ok(watermarks) => return Ok(watermarks),
                 Err(error) => {
-                    let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                    refused(name, code).map_or(Ok(()), Err)?;
+                    refused(name, error.rdkafka_error_code().unwrap_or(Code::Fail)).map_or(Ok(()), Err)?;
+                    // The same error stands for a partition without a leader.
+                    match is_missing(consumer, name) {
+                        Some(true) if missing.again(Instant::now()) => return Err(absent(name).into()),
+                        Some(true) | None => {}
+                        Some(false) => missing.clear(),
+                    }
                     if Instant::now() > deadline {
                         return Err(outage(&error).into());
                     }
@@ -379,11 +386,22 @@ fn serve(consumer: &Reader, queue: &FetchQueue) {
     }
 }
 
+/// Whether the cluster's metadata lacks a partition; `None` when nobody tells it.
+fn is_missing(consumer: &Reader, name: &TopicPartition) -> Option<bool> {
+    let metadata = consumer.fetch_metadata(Some(&name.topic), ANSWER).ok()?;
+    let topic = metadata.topics().iter().find(|topic| *topic.name() == *name.topic);
+    Some(topic.is_none_or(|topic| match topic.error().map(Code::from) {
+        None => topic.partitions().iter().all(|partition| partition.id() != name.partition),
+        Some(code) => is_unknown(code),
+    }))
+}
+
+fn absent(name: &TopicPartition) -> KafkaError {
+    KafkaError::Refused(format!("there is no partition {name}: run `headwater topology apply`"))
+}
+
 fn refused(name: &TopicPartition, code: Code) -> Option<KafkaError> {
     match code {
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-            Some(KafkaError::Refused(format!("there is no partition {name}: run `headwater topology apply`")))
-        }
         Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             Some(KafkaError::Refused(format!("changelog {name} cannot be read: {code}: grant the right to it")))
         }

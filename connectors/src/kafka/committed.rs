@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use headwater::TopicPartition;
 use rdkafka::{
-    Offset, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
@@ -36,14 +36,18 @@ pub async fn stable_offsets(
     let patience = config.producer.transaction_timeout + SWEEP;
     let (group, names) = (group.to_owned(), partitions.to_vec());
     let ask = move || {
-        // In no group: it neither subscribes nor assigns. `isolation.level=read_committed`, which every consumer of ours
-        // has, makes librdkafka ask for stable offsets.
-        let consumer: BaseConsumer<Logs> = settings
-            .create_with_context(Logs)
-            .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
+        // `isolation.level=read_committed`, which every consumer of ours has, makes librdkafka ask for stable offsets.
+        let consumer = outsider(&settings)?;
         patiently(&group, patience, || read(&consumer.committed_offsets(partition::list(&names), ANSWER)?, &names))
     };
     tokio::task::spawn_blocking(ask).await.map_err(|error| KafkaError::Outage(error.to_string()))?
+}
+
+/// A consumer that only asks, and is in no group: it neither subscribes nor assigns. An admin request, which could ask the
+/// same, may abort the process (`native/admin.rs`).
+pub(super) fn outsider(settings: &ClientConfig) -> Result<BaseConsumer<Logs>, KafkaError> {
+    let built = settings.create_with_context(Logs);
+    built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
 }
 
 fn read(list: &TopicPartitionList, names: &[TopicPartition]) -> KafkaResult<Vec<Option<i64>>> {

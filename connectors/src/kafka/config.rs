@@ -7,16 +7,16 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use serde::Deserialize;
 
+use headwater::HEADER_ROOM;
+
 use super::KafkaError;
 use crate::units::duration;
 
-/// Bytes by which a record may grow when it is passed on: the delivery headers. Retry, redrive and dead-letter topics
-/// allow as much more than their inputs.
-pub const HEADER_ROOM: u32 = 64 << 10;
 /// Bytes of one fetch at most: librdkafka's default.
 const FETCH: u32 = 50 << 20;
-/// Bytes of one answer at most: librdkafka's default.
-const RECEIVE: u32 = 100_000_000;
+/// Bytes of one answer at most, and of a batch that was packed with zstd once it is unpacked, which librdkafka holds to the
+/// same bound: a broker gives a batch that is larger than any other limit, and whoever cannot read it stands still before it.
+const RECEIVE: u32 = 512 << 20;
 /// Bytes of an answer beside its records.
 const FRAME: u32 = 1 << 20;
 
@@ -27,7 +27,7 @@ pub struct KafkaConfig {
     /// `host:port` of one or more brokers, separated by commas.
     pub bootstrap: String,
     /// Bytes of the largest record that is read and passed on, to retry topics and dead letters too, from 1000 to 999000000.
-    /// What is passed on may have [`HEADER_ROOM`](super::HEADER_ROOM) more. A larger record is refused before it is sent.
+    /// What is passed on may have [`HEADER_ROOM`] more. A larger record is refused before it is sent.
     pub max_record_bytes: u32,
     /// What consumers do.
     pub consumer: ConsumerConfig,

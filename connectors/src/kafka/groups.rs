@@ -7,9 +7,17 @@ use std::{
 };
 
 use headwater::TopicPartition;
-use rdkafka::{Offset, TopicPartitionList, error::RDKafkaErrorCode as Code};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::Consumer as _,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+};
 
-use super::{Cluster, KafkaError, Start, native::admin};
+use super::{
+    Cluster, KafkaError, Start, committed,
+    native::{self, CommitQueue, admin},
+    partition,
+};
 
 /// How long one question to the cluster may take.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -73,15 +81,16 @@ impl Cluster {
     /// [`KafkaError::Outage`] when a coordinator does not answer within 15 s; [`KafkaError::Refused`] when we may not
     /// describe one of them.
     pub async fn groups(&self, groups: &[&str]) -> Result<BTreeMap<String, GroupStatus>, KafkaError> {
-        let mut names = groups.iter().map(|group| name(group)).collect::<Result<Vec<_>, _>>()?;
-        names.sort_unstable();
-        names.dedup();
-        if names.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let asked = move |client: &_| patiently(|time| admin::describe_groups(client, &names, time));
-        self.blocking(move |client| asked(client).map_err(|code| trouble("who is in the groups cannot be read", code)))
-            .await
+        let names = groups.iter().map(|group| Ok(((*group).to_owned(), name(group)?)));
+        let names = names.collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
+        self.blocking(move |client| {
+            let asked = names.into_iter().map(|(group, name)| {
+                let status = patiently(|time| native::groups::describe(client, &name, time));
+                Ok((group, status.map_err(|code| trouble("who is in the groups cannot be read", code))?))
+            });
+            asked.collect()
+        })
+        .await
     }
 
     /// The name of every group of the cluster.
@@ -98,18 +107,37 @@ impl Cluster {
         Ok(names)
     }
 
-    /// What a group has committed, of every topic; nothing for one that does not exist.
+    /// What a group has committed of these; those without an offset are left out. What a transaction that is under way may
+    /// change is not waited for.
     ///
     /// # Errors
     /// As [`Cluster::groups`].
-    pub async fn committed(&self, group: &str) -> Result<BTreeMap<TopicPartition, CommittedOffset>, KafkaError> {
-        let group = name(group)?;
-        let asked = move |client: &_| {
-            patiently(|time| coordinated(admin::group_offsets(client, &group, time)?))
-                .map_err(|code| trouble("the group's offsets cannot be read", code))
-        };
-        let places = settled("the group's offsets cannot be read", self.blocking(asked).await?)?;
-        Ok(places.into_iter().filter(|(_, place)| place.next >= 0).collect())
+    pub async fn committed(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (settings, names) = (self.reader(group)?, partitions.to_vec());
+        self.blocking(move |_| {
+            let consumer = committed::outsider(&settings)?;
+            let asked = patiently(|time| {
+                let list = consumer.committed_offsets(partition::list(&names), time).map_err(|error| code(&error))?;
+                let mut notes = native::read_notes(&list);
+                list.elements().iter().try_for_each(|element| element.error().map_err(|error| code(&error)))?;
+                let found = list.elements().into_iter().filter_map(|element| {
+                    let Offset::Offset(next) = element.offset() else { return None };
+                    let name = TopicPartition::new(element.topic(), element.partition());
+                    let note = notes.remove(&name).unwrap_or_default();
+                    Some((name, CommittedOffset { next, note }))
+                });
+                Ok(found.collect())
+            });
+            asked.map_err(|code| trouble("the group's offsets cannot be read", code))
+        })
+        .await
     }
 
     /// Sets the offsets of a group that nobody is in, without a note.
@@ -122,12 +150,29 @@ impl Cluster {
             return Ok(());
         }
         let list = list(places.iter().map(|(name, next)| (name, Offset::Offset(*next))))?;
-        let group = name(group)?;
-        let set = move |client: &_| {
-            patiently(|time| coordinated(admin::set_group_offsets(client, &group, &list, time)?))
-                .map_err(|code| trouble("the group's offsets cannot be set", code))
+        let settings = self.reader(group)?;
+        let set = move |_: &_| {
+            let consumer = committed::outsider(&settings)?;
+            patiently(|time| {
+                let mut queue = CommitQueue::new(consumer.client()).ok_or(Code::Fail)?;
+                queue.send(consumer.client(), &list)?;
+                let answer = queue.answer(time).ok_or(Code::OperationTimedOut)?;
+                answer.error.map_or(Ok(()), Err)?;
+                coordinated(
+                    answer.places.into_iter().map(|(name, _, error)| (name, error.map_or(Ok(()), Err))).collect(),
+                )
+            })
+            .map_err(|code| trouble("the group's offsets cannot be set", code))
         };
         settled("the group's offsets cannot be set", self.blocking(set).await?).map(drop)
+    }
+
+    /// Settings for asking what a group has committed, as nobody's member.
+    fn reader(&self, group: &str) -> Result<ClientConfig, KafkaError> {
+        let mut settings = self.config.consumer(group, None)?;
+        // What a transaction may change would be waited for.
+        settings.set("isolation.level", "read_uncommitted");
+        Ok(settings)
     }
 
     /// The offset of each of these partitions that `at` stands for; the end is the one that `read_committed` shows, and also
@@ -171,6 +216,10 @@ impl Cluster {
         };
         settled("offsets of the log cannot be read", self.blocking(asked).await?)
     }
+}
+
+fn code(error: &ClientError) -> Code {
+    error.rdkafka_error_code().unwrap_or(Code::Fail)
 }
 
 fn name(group: &str) -> Result<CString, KafkaError> {

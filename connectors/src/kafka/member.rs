@@ -17,6 +17,7 @@ use super::{
     KafkaError,
     commits::Commits,
     config::ConsumerConfig,
+    doubts::TopicIds,
     fenced::Fenced,
     membership::Membership,
     native::{CommitQueue, fetch::FetchQueue},
@@ -39,6 +40,7 @@ pub(crate) struct Member {
     pub(crate) source: SourceConfig,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) partitions: Partitions,
+    pub(crate) ids: TopicIds,
     pub(crate) commits: Commits,
     /// The consumer is being closed: rebalances are nobody's business any more.
     pub(crate) leaving: bool,
@@ -125,6 +127,7 @@ fn leave(consumer: Arc<GroupConsumer>, context: &GroupContext, end: &End) {
     }
     // They may not outlive the consumer.
     (context.member().fetches, context.member().answers) = (None, None);
+    context.member().ids.end();
     let group = context.member().source.group.clone();
     close(consumer, &group);
 }
@@ -155,6 +158,7 @@ impl Member {
             source,
             mailbox,
             partitions: Partitions::default(),
+            ids: TopicIds::default(),
             leaving: false,
             outlets,
             fetches: None,
@@ -183,6 +187,7 @@ impl Member {
         // Before places are looked up: what librdkafka holds of an earlier start is outdated by it.
         self.halt_unwanted(consumer);
         self.begin_all(consumer);
+        self.settle_doubts(consumer);
         self.set_off_wanted(consumer);
         self.commit(consumer);
         self.probe(consumer);

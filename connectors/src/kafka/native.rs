@@ -3,13 +3,15 @@
 
 pub(crate) mod admin;
 pub(crate) mod fetch;
+pub(crate) mod groups;
 pub(crate) mod membership;
 pub(crate) mod produce;
+pub(crate) mod topic_ids;
 pub(crate) mod transactions;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    ffi::{CStr, CString, c_char, c_int},
+    collections::HashMap,
+    ffi::{CStr, CString, c_int},
     ptr::{self, NonNull},
     slice,
     time::Duration,
@@ -19,14 +21,9 @@ use headwater::TopicPartition;
 use rdkafka::{
     TopicPartitionList,
     bindings::{
-        rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_request_timeout,
-        rd_kafka_DescribeTopics, rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy,
-        rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_name,
-        rd_kafka_TopicDescription_t, rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_base64str, rd_kafka_admin_op_t,
-        rd_kafka_commit_queue, rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_event_t, rd_kafka_event_topic_partition_list, rd_kafka_get_watermark_offsets,
-        rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
-        rd_kafka_topic_partition_list_t,
+        rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_t,
+        rd_kafka_event_topic_partition_list, rd_kafka_get_watermark_offsets, rd_kafka_queue_destroy,
+        rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_topic_partition_list_t,
     },
     client::{Client, ClientContext},
     error::RDKafkaErrorCode as Code,
@@ -43,91 +40,6 @@ pub(crate) fn log_start<C: ClientContext>(client: &Client<C>, topic: &str, parti
         rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high)
     };
     (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && low >= 0).then_some(low)
-}
-
-/// What librdkafka writes for the id that a cluster without topic ids gives every topic: 16 zero bytes.
-const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-
-/// The id of each of these topics, in base64, within the time; blocks. A topic that does not exist is left out, and every
-/// topic of a cluster that gives none.
-///
-/// # Errors
-/// [`Code`] when the cluster does not answer, or refuses to describe one of them.
-pub(crate) fn topic_ids<C: ClientContext>(
-    client: &Client<C>,
-    topics: &[String],
-    timeout: Duration,
-) -> Result<BTreeMap<String, String>, Code> {
-    let mut unique: Vec<&String> = topics.iter().collect();
-    unique.sort_unstable();
-    // librdkafka refuses to describe a topic twice.
-    unique.dedup();
-    let owned: Vec<CString> = unique
-        .into_iter()
-        .map(|t| CString::new(t.as_str()))
-        .collect::<Result<_, _>>()
-        .map_err(|_| Code::InvalidTopic)?;
-    let mut names: Vec<*const c_char> = owned.iter().map(|name| name.as_ptr()).collect();
-    let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    let native = client.native_ptr();
-    // SAFETY: the client outlives the call, and the question with it: the answer is awaited for longer than librdkafka
-    // works on it. Names and options are copied by the call; everything made here is destroyed here, once.
-    unsafe {
-        let queue = rd_kafka_queue_new(native);
-        let collection = rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let options = rd_kafka_AdminOptions_new(native, rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
-        rd_kafka_DescribeTopics(native, collection, options, queue);
-        rd_kafka_AdminOptions_destroy(options);
-        rd_kafka_TopicCollection_destroy(collection);
-        let event = NonNull::new(rd_kafka_queue_poll(queue, timeout_ms.saturating_add(1_000)));
-        let ids = event.map_or(Err(Code::OperationTimedOut), read_ids);
-        if let Some(event) = event {
-            rd_kafka_event_destroy(event.as_ptr());
-        }
-        rd_kafka_queue_destroy(queue);
-        ids
-    }
-}
-
-fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, String>, Code> {
-    let mut count = 0_usize;
-    // SAFETY: the event is alive, and so is what it holds; it answers the one question that its queue was made for.
-    let topics = unsafe {
-        code(rd_kafka_event_error(event.as_ptr())).map_or(Ok(()), Err)?;
-        let result = rd_kafka_event_DescribeTopics_result(event.as_ptr());
-        if result.is_null() {
-            return Err(Code::BadMessage);
-        }
-        rd_kafka_DescribeTopics_result_topics(result, &raw mut count)
-    };
-    if topics.is_null() || count == 0 {
-        return Ok(BTreeMap::new());
-    }
-    // SAFETY: librdkafka keeps `count` descriptions there.
-    let topics = unsafe { slice::from_raw_parts(topics, count) };
-    topics.iter().filter_map(|topic| read_id(*topic).transpose()).collect()
-}
-
-/// A topic's name and id; `None` where there is no such topic, or no id.
-fn read_id(topic: *const rd_kafka_TopicDescription_t) -> Result<Option<(String, String)>, Code> {
-    // SAFETY: the description belongs to an event that is alive; names and ids end with a NUL. An absent error has the
-    // code of no error.
-    unsafe {
-        match code(rd_kafka_error_code(rd_kafka_TopicDescription_error(topic))) {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
-            Some(code) => return Err(code),
-            None => {}
-        }
-        let uuid = rd_kafka_TopicDescription_topic_id(topic);
-        let id = if uuid.is_null() { ptr::null() } else { rd_kafka_Uuid_base64str(uuid) };
-        if id.is_null() {
-            return Ok(None);
-        }
-        let id = CStr::from_ptr(id).to_string_lossy().into_owned();
-        let name = CStr::from_ptr(rd_kafka_TopicDescription_name(topic)).to_string_lossy().into_owned();
-        Ok((id != NO_ID).then_some((name, id)))
-    }
 }
 
 /// Commits whose answers come back on a queue of their own.

@@ -1,6 +1,7 @@
 //! A partition's life: `Waiting` → `Beginning` → `Delivering`, and back to `Beginning` when the engine starts it again.
+//! From `Delivering` it goes to `Doubted` and back when a record comes that may not.
 //!
-//! In `Waiting` and `Beginning` nothing of it reaches the engine. `Delivering` keeps the offset that comes next itself:
+//! Only in `Delivering` does anything of it reach the engine. `Delivering` keeps the offset that comes next itself:
 //! wherever librdkafka resumes, it is told that place anew, because its own stored position is not to be trusted.
 
 use std::{
@@ -15,7 +16,7 @@ use headwater::{
 };
 use rdkafka::{Offset, TopicPartitionList, topic_partition_list::TopicPartitionListElem};
 
-use super::KafkaError;
+use super::{KafkaError, believed::Repeated};
 
 /// Where a partition stands.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) enum Life {
     Beginning { from: From, start: u64 },
     /// Records flow, `next` being the lowest offset that may come.
     Delivering { start: u64, next: i64 },
+    /// One came from before `next`, and it is looked into whether the topic is still the same.
+    Doubted { start: u64, next: i64 },
 }
 
 /// A partition that is assigned to us.
@@ -40,6 +43,8 @@ pub(crate) struct Partition {
     pub(crate) not_before: Instant,
     /// How long the present step has been tried.
     pub(crate) since: Instant,
+    /// That the log ends before the place where this goes on.
+    short: Repeated,
     open: Vec<Record>,
 }
 
@@ -50,20 +55,49 @@ pub(crate) enum Verdict {
     Take { start: u64, lost: i64 },
     /// It belongs to no start that the engine gave.
     Stale,
-    /// It lies before what was already read: the topic is another one now.
+    /// It lies before the place where the partition goes on: a false start, or the topic is another one now.
     Backwards { expected: i64 },
 }
 
 impl Partition {
     fn new(now: Instant) -> Self {
-        Self { life: Life::Waiting, paused: false, flowing: false, not_before: now, since: now, open: Vec::new() }
+        let open = Vec::new();
+        Self {
+            life: Life::Waiting,
+            paused: false,
+            flowing: false,
+            not_before: now,
+            since: now,
+            short: Repeated::default(),
+            open,
+        }
     }
 
     /// Starts over; what was read and not handed on is dropped.
     pub(crate) fn begin(&mut self, from: From, start: u64, now: Instant) {
         self.life = Life::Beginning { from, start };
+        self.short.clear();
         self.open.clear();
         self.step(now);
+    }
+
+    /// Delivers from `next` on.
+    pub(crate) fn deliver(&mut self, start: u64, next: i64, now: Instant) {
+        self.life = Life::Delivering { start, next };
+        self.short.clear();
+        self.step(now);
+    }
+
+    /// Delivers no more until it is known why a record came that may not. What was kept has to be sealed before.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        let Life::Delivering { start, next } = self.life else { return };
+        self.life = Life::Doubted { start, next };
+        self.step(now);
+    }
+
+    /// The log was said to end before the place where this goes on; whether that is to be believed.
+    pub(crate) fn falls_short(&mut self, now: Instant) -> bool {
+        self.short.again(now)
     }
 
     /// Whether the engine wants records of it now.
@@ -219,10 +253,15 @@ mod tests {
         assert_eq!(partition.accept(25, || None), Verdict::Take { start: 7, lost: 0 });
     }
 
-    /// Red when an offset below the next one is taken: the topic would be read as if it were the old one.
+    /// Red when an offset below the next one is taken, or the one that was due is forgotten while it is looked into.
     #[test]
-    fn an_offset_that_goes_back_is_another_topic() {
-        assert_eq!(delivering(10).accept(3, || None), Verdict::Backwards { expected: 10 });
+    fn an_offset_that_goes_back_is_looked_into() {
+        let (mut partition, now) = (delivering(10), Instant::now());
+        assert_eq!(partition.accept(3, || None), Verdict::Backwards { expected: 10 });
+        partition.doubt(now);
+        assert!(!partition.wants_records());
+        assert_eq!(partition.accept(10, || None), Verdict::Stale);
+        assert!(matches!(partition.life, Life::Doubted { start: 7, next: 10 }));
     }
 
     /// Red when a partition delivers before the engine said where to begin, or keeps what an earlier start left.

@@ -77,14 +77,17 @@ impl Member {
     fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let names = partition::names(list);
         self.attach(consumer, names.iter());
-        // A place that costs no look-up of offsets, and nothing is read there: the partitions are paused at once, what
-        // might have been fetched before is outdated by that, and `Begin` seeks.
-        let placed = list.set_all_offsets(Offset::Beginning);
+        self.ids.begin(consumer, names.iter());
+        // Nothing is fetched there, since the partitions are paused before they have any place, and `Begin` names the real
+        // one. It is absolute: for `Beginning` librdkafka asks the broker, and when something else is said of the partition
+        // meanwhile, it asks again half a second later and then goes there, over whatever place it was told.
+        let paused = if names.is_empty() { Ok(()) } else { consumer.pause(list) };
+        let placed = paused.and_then(|()| list.set_all_offsets(Offset::Offset(0)));
         let assigned = placed.and_then(|()| match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
             _ => consumer.assign(list),
         });
-        if let Err(error) = assigned.and_then(|()| if names.is_empty() { Ok(()) } else { consumer.pause(list) }) {
+        if let Err(error) = assigned {
             return self.fail(format!("cannot take over assigned partitions: {error}: restart the program"));
         }
         tracing::info!(group = self.source.group, partitions = names.len(), "partitions were assigned");

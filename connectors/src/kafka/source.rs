@@ -44,8 +44,9 @@ pub struct SourceConfig {
     pub subscription: Subscription,
     /// Where a group without committed offsets starts.
     pub start: Start,
-    /// Whether the source itself tells the broker what is durable. Without that it commits nothing, ever, neither
-    /// positions nor notes nor where it starts: offsets then travel in transactions, and a plain commit could move them back.
+    /// Whether the source itself tells the broker what is durable. Without that it commits neither positions nor notes:
+    /// offsets then travel in transactions, and a plain commit could move them back. Where a new group starts it commits all
+    /// the same, before anybody has read a record.
     pub commits: bool,
     /// How this group deals out partitions, if not as `kafka.consumer.assignor` says.
     pub assignor: Option<Assignor>,
@@ -78,9 +79,9 @@ pub enum Start {
     /// At the oldest record.
     #[default]
     Earliest,
-    /// Behind the newest record; that place is committed at once, so that it is the same after a restart.
+    /// Behind the newest record; that place is committed before a record is read, so that it is the same after a restart.
     Latest,
-    /// At the first record with this timestamp or a later one; committed at once too.
+    /// At the first record with this timestamp or a later one; committed too.
     At(Time),
 }
 

@@ -113,8 +113,9 @@ impl Member {
                 match partition.accept(message.offset(), || native::log_start(consumer.client(), &name, number)) {
                     Verdict::Stale => {}
                     Verdict::Backwards { expected } => {
-                        let text = format!("offset {} came where {expected} or a later one was due", message.offset());
-                        return self.halt_anew(&TopicPartition::new(topic, number), &text);
+                        // What came before it counts.
+                        self.seal();
+                        return self.doubt(consumer, &TopicPartition::new(topic, number), message.offset(), expected);
                     }
                     Verdict::Take { lost: before, .. } => {
                         lost += before;

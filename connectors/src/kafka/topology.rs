@@ -18,12 +18,14 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::{KafkaError, config::KafkaConfig, logs, native};
+use super::{KafkaError, believed::Repeated, config::KafkaConfig, logs, native};
 
 /// How long one question to the cluster may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
 /// How long the ids of topics may take; a sink's commits wait for it.
 const IDS: Duration = Duration::from_secs(5);
+/// Between two questions for a topic that is not there.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -110,6 +112,7 @@ impl fmt::Display for Change {
 #[derive(Clone)]
 pub struct Cluster {
     pub(super) admin: Arc<AdminClient<Logs>>,
+    pub(super) config: Arc<KafkaConfig>,
 }
 
 impl fmt::Debug for Cluster {
@@ -138,7 +141,7 @@ impl Cluster {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
             .map_err(|error| KafkaError::Config(error.to_string()))?;
-        Ok(Self { admin: Arc::new(admin) })
+        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()) })
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -151,6 +154,30 @@ impl Cluster {
             listed.topics().iter().filter(|topic| topic.error().is_none()).map(topic).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
+    }
+
+    /// Whether there is no topic of this name, which is believed only once the cluster has said so for 10 s: a broker that has
+    /// just started may not know it yet.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn lacks(&self, topic: &str) -> Result<bool, KafkaError> {
+        let mut missing = Repeated::default();
+        loop {
+            let name = topic.to_owned();
+            let asked = self.ask(move |client| {
+                let metadata = client.fetch_metadata(Some(&name), ANSWER)?;
+                let listed = metadata.topics().iter().find(|listed| listed.name() == name);
+                Ok(listed.is_some_and(|listed| !listed.error().map(Code::from).is_some_and(is_unknown)))
+            });
+            if asked.await? {
+                return Ok(false);
+            }
+            if missing.again(Instant::now()) {
+                return Ok(true);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// The first offset that a partition still holds, and the one behind its last record.
@@ -181,7 +208,7 @@ impl Cluster {
     pub async fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking(move |client| {
-            native::topic_ids(client, &topics, IDS).map_err(|code| match code {
+            native::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
                 Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
                     "cannot read the ids of topics {}: {code}: grant the right to describe them",
                     topics.join(", ")
@@ -365,15 +392,18 @@ fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) 
     changes
 }
 
+/// Whether this says that there is no such topic or partition.
+pub(super) fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
 fn is_leaderless(error: &ClientError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 pub(super) fn outage(error: &ClientError) -> KafkaError {
     match error.rdkafka_error_code() {
-        Some(Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic) => {
-            KafkaError::Refused("there is no such topic or partition".to_owned())
-        }
+        Some(code) if is_unknown(code) => KafkaError::Refused("there is no such topic or partition".to_owned()),
         _ => KafkaError::Outage(format!("the kafka cluster does not answer: {error}")),
     }
 }

@@ -73,11 +73,15 @@ impl Restorer {
             self.cluster.topics()
         )
         .map_err(failed)?;
-        if let Some(missing) = topics.iter().find(|topic| !kept.contains_key(**topic)) {
-            let text = format!(
-                "topic {missing} does not exist, and state cannot be kept without: run `headwater topology apply`"
-            );
-            return Err(CommitError::Fatal(text));
+        let counts: BTreeMap<String, i32> = listed.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
+        if let Some(untold) = topics.iter().find(|topic| !kept.contains_key(**topic) || !counts.contains_key(**topic)) {
+            return Err(if self.cluster.lacks(untold).await.map_err(failed)? {
+                CommitError::Fatal(format!(
+                    "topic {untold} does not exist, and state cannot be kept without: run `headwater topology apply`"
+                ))
+            } else {
+                CommitError::Outage(format!("the kafka cluster does not tell of topic {untold} yet"))
+            });
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
@@ -89,7 +93,7 @@ impl Restorer {
             numbers,
             ids,
             kept,
-            counts: listed.into_iter().map(|topic| (topic.name, topic.partitions)).collect(),
+            counts,
             now_ms: clock.now().millis(),
             state: Arc::clone(state),
             cancelled,

@@ -1,7 +1,9 @@
 //! What goes wrong with Postgres, told apart by what helps: a person, time, or another row.
 
 use headwater::CommitError;
-use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
+use sqlx::error::DatabaseError;
+
+use super::refusal::{condition, place};
 
 /// Why the database did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +20,16 @@ pub enum PostgresError {
     /// The server chose this transaction as the one to be repeated: a deadlock or a serialization failure.
     #[error("{0}")]
     Repeat(String),
+}
+
+impl PostgresError {
+    /// Of a statement that writes no row: what is refused there is no row's fault.
+    pub(super) fn of_no_row(self) -> Self {
+        match self {
+            Self::Refused(why) => Self::Outage(why),
+            other => other,
+        }
+    }
 }
 
 impl From<PostgresError> for CommitError {
@@ -41,46 +53,17 @@ impl From<sqlx::Error> for PostgresError {
     }
 }
 
-/// By SQLSTATE class. Messages of classes 22 and 23 quote the value, so they are not passed on.
+/// By SQLSTATE class, of what is about no sink's row: see [`super::refusal`] for those. Messages of classes 22 and 23 quote the value, so they are not passed on.
 fn from_database(error: &dyn DatabaseError) -> PostgresError {
     let code = error.code().unwrap_or_default().into_owned();
     let message = error.message();
     match code.get(..2) {
         Some("22" | "23") => {
-            PostgresError::Refused(format!("postgres refuses it{}: {} ({code})", place(error), condition(&code)))
+            let place = error.try_downcast_ref().map(place).unwrap_or_default();
+            PostgresError::Refused(format!("postgres refuses it{place}: {} ({code})", condition(&code)))
         }
         Some("40") => PostgresError::Repeat(format!("postgres asks to repeat the transaction: {message} ({code})")),
         _ => PostgresError::Outage(format!("postgres: {message} ({code}){}", remedy(&code))),
-    }
-}
-
-/// ", column `c`, constraint `k`, table `t`", as far as the server says.
-fn place(error: &dyn DatabaseError) -> String {
-    let error = error.try_downcast_ref::<PgDatabaseError>();
-    let parts = [
-        (", column", error.and_then(PgDatabaseError::column)),
-        (", constraint", error.and_then(PgDatabaseError::constraint)),
-        (", table", error.and_then(PgDatabaseError::table)),
-    ];
-    parts.into_iter().filter_map(|(what, name)| name.map(|n| format!("{what} `{n}`"))).collect()
-}
-
-/// The condition's name, from appendix A of the PostgreSQL manual.
-fn condition(code: &str) -> &'static str {
-    match code {
-        "22001" => "text too long for its column",
-        "22003" => "number out of range",
-        "22007" | "22008" => "date or time out of range",
-        "22021" => "character that the database's encoding does not have",
-        "22P02" => "text that is not of the column's type",
-        "22P05" => "character that text cannot hold",
-        "23502" => "null in a column that must not be null",
-        "23503" => "foreign key violation",
-        "23505" => "unique violation",
-        "23514" => "check violation",
-        "23P01" => "exclusion violation",
-        _ if code.starts_with("22") => "data exception",
-        _ => "integrity constraint violation",
     }
 }
 
@@ -88,7 +71,6 @@ fn remedy(code: &str) -> &'static str {
     match code {
         "25006" => "; the server is a read-only replica: point the url at the primary",
         "42501" => "; grant the right to the user of the url",
-        "42P10" => "; an upsert needs a primary key or unique index on exactly the sink's key columns",
         "53100" => "; free disk space on the server",
         "53300" => "; lower max_connections of the sinks or raise the server's",
         _ => "",

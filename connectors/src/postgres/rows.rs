@@ -1,16 +1,23 @@
 //! A sink's table: what is known of it, and how a unit's rows go there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use headwater::{CommitError, Row, Sink, Unit};
+use headwater::{CommitError, Kind, RefusedRow, Row, Sink, Unit};
 use sqlx::PgConnection;
 
 use super::{
     batch::Batch,
     error::PostgresError,
+    fit::{self, New, Unfit},
     layout::Layout,
+    note::Note,
+    refusal::WriteError,
     sql::{TableName, quote},
-    table::{self, Table},
+    table::{Found, OWN_COLUMNS, Table},
+    trial::{self, Streak},
     write::{self, Done},
 };
 
@@ -23,8 +30,27 @@ pub(super) struct Rows {
     sink: Sink,
     pub(super) name: TableName,
     layouts: HashMap<u32, Arc<Layout>>,
+    /// Of each schema that the table fits, the topics whose records have it.
+    known: HashMap<u32, HashSet<String>>,
+    /// What is remembered of a table that is not ours to comment on.
+    note: Note,
     /// The table, once it fits every schema in `layouts`.
     table: Option<Table>,
+    /// Rows that were refused last, alike.
+    streak: Streak,
+    /// Whether the unit under way was tried row by row.
+    tried: bool,
+}
+
+/// What came of a unit's rows.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// They are stored.
+    All(Done),
+    /// One is refused, or all are.
+    Refused,
+    /// These are refused.
+    Rows(Vec<RefusedRow>),
 }
 
 impl Rows {
@@ -36,7 +62,16 @@ impl Rows {
         }
         sink.key.iter().try_for_each(|key| quote(key).map(drop))?;
         let name = TableName::parse(&sink.table)?;
-        Ok(Self { sink, name, layouts: HashMap::new(), table: None })
+        Ok(Self {
+            sink,
+            name,
+            layouts: HashMap::new(),
+            known: HashMap::new(),
+            note: Note::default(),
+            table: None,
+            streak: Streak::default(),
+            tried: false,
+        })
     }
 
     /// The table's name as it is configured.
@@ -44,54 +79,153 @@ impl Rows {
         &self.sink.table
     }
 
-    /// Knows every schema of the unit, and sees to it that the table fits them.
-    pub(super) async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<(), PostgresError> {
-        if self.layouts.len() > MAX_SCHEMAS {
-            self.layouts.clear();
-            self.table = None;
+    /// Knows every schema of the unit, and sees to it that the table fits them. Tells the rows whose schemas are not ones for
+    /// it.
+    pub(super) async fn prepare(
+        &mut self,
+        conn: &mut PgConnection,
+        unit: &Unit,
+    ) -> Result<Vec<RefusedRow>, PostgresError> {
+        if self.known.len() > MAX_SCHEMAS {
+            self.look_again();
         }
-        let mut new = HashMap::new();
-        for data in unit.rows.iter().filter_map(|row| row.data.as_ref()) {
-            let id = data.schema.id();
-            if !self.layouts.contains_key(&id) && !new.contains_key(&id) {
-                new.insert(id, Arc::new(Layout::of(id, data.schema.schema())?));
-            }
+        let new = self.look(unit);
+        let mut unfit = Vec::new();
+        for row in &new {
+            unfit.extend(self.learn(conn, row).await?.map(|why| (schema_of(row), why)));
+        }
+        if !unfit.is_empty() {
+            return Ok(self.refused(unit, &unfit));
         }
         if self.table.is_some() && new.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let mut layouts: Vec<&Layout> = self.layouts.values().chain(new.values()).map(Arc::as_ref).collect();
-        layouts.sort_unstable_by_key(|layout| layout.id);
-        let none = Layout::default();
-        if layouts.is_empty() {
+        if new.is_empty() {
             // Tombstones alone: a table that is there must still have the columns that guard its rows.
-            layouts.push(&none);
+            let new = New { layout: &Layout::default(), record: None };
+            _ = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await?;
         }
-        self.table = table::fit(conn, &self.sink, &self.name, &layouts).await?;
-        // Only now: a schema that the table cannot serve must not stand in the way of the others.
-        self.layouts.extend(new);
-        Ok(())
+        self.table = Found::read(conn, &self.name, &self.sink.key).await?.table;
+        Ok(Vec::new())
+    }
+
+    /// A row of each schema and topic that is not known, in the order in which they come.
+    fn look<'a>(&self, unit: &'a Unit) -> Vec<&'a Row> {
+        let mut new: Vec<&Row> = Vec::new();
+        let mut last = None;
+        for row in &unit.rows {
+            let Some((id, topic)) = schema_of(row) else { continue };
+            if last == Some((id, topic)) {
+                continue;
+            }
+            last = Some((id, topic));
+            let known = self.known.get(&id).is_some_and(|topics| topics.contains(topic));
+            if !known && !new.iter().any(|row| schema_of(row) == last) {
+                new.push(row);
+            }
+        }
+        new
+    }
+
+    /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
+    /// made from may be known by then.
+    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
+        let (Some(data), Some((id, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
+        let layout = match Layout::of(id, data.schema.schema()) {
+            Ok(layout) => layout,
+            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
+            Err(error) => return Err(error),
+        };
+        let new = New { layout: &layout, record: Some((topic, &data.schema)) };
+        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await? {
+            return Ok(Some(unfit));
+        }
+        self.layouts.insert(id, Arc::new(layout));
+        self.known.entry(id).or_default().insert(topic.to_owned());
+        Ok(None)
+    }
+
+    /// The rows whose schemas are not ones for the table.
+    fn refused(&self, unit: &Unit, unfit: &[(Option<(u32, &str)>, Unfit)]) -> Vec<RefusedRow> {
+        let of = |row: &Row| {
+            let schema = schema_of(row)?;
+            unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
+        };
+        let refused = unit.rows.iter().enumerate().filter_map(|(place, row)| Some((place, of(row)?)));
+        refused.map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.refuses(why) }).collect()
+    }
+
+    fn look_again(&mut self) {
+        self.known.clear();
+        self.layouts.clear();
+        self.table = None;
     }
 
     /// Writes rows whose schemas were prepared, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
+    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, WriteError> {
         let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts)?;
         write::run(conn, &self.sink, &self.name, self.table.as_ref(), &batch).await
     }
 
+    /// The same where a row is refused, or all: finds out which.
+    pub(super) async fn write_apart(
+        &mut self,
+        conn: &mut PgConnection,
+        unit: &Unit,
+        rows: &[&Row],
+    ) -> Result<Written, PostgresError> {
+        let found = trial::run(conn, self, rows, self.streak.clone()).await?;
+        if found.refused.is_empty() {
+            return Ok(Written::All(found.done));
+        }
+        let place = |row: &Row| unit.rows.iter().position(|one| std::ptr::eq(one, row));
+        let refused = found.refused.into_iter().filter_map(|(row, why)| Some((place(row)?, why)));
+        let refused = refused.map(|(row, why)| RefusedRow { row, kind: Kind::Row, why: self.refuses(&why) }).collect();
+        (self.streak, self.tried) = (found.streak, true);
+        Ok(Written::Rows(refused))
+    }
+
+    /// A unit is durable.
+    pub(super) fn stored(&mut self, done: Done) {
+        // The rest of a unit that was tried row by row has been counted with it.
+        if !std::mem::take(&mut self.tried) && done.written + done.deleted > 0 {
+            self.streak = Streak::default();
+        }
+    }
+
+    fn refuses(&self, why: &str) -> String {
+        format!("a row cannot go into `{}`: {why}", self.sink.table)
+    }
+
+    /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
+    pub(super) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
+        let Some(data) = &row.data else { return Ok(()) };
+        let layout = self.layouts.get(&data.schema.id());
+        let has = layout.is_none_or(|layout| layout.position(column).is_some());
+        if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
+            return Ok(());
+        }
+        let (id, table, quoted) = (data.schema.id(), self.name.sql(), quote(column)?);
+        Err(PostgresError::Outage(format!(
+            "column `{column}` of {} must not be null, and schema {id} of `{}` has no such field: give it a default, or run \
+             alter table {table} alter column {quoted} drop not null",
+            self.name, self.sink.event
+        )))
+    }
+
     /// What the outcome of a unit means to whoever asked for it.
     pub(super) fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
-        outcome.map_err(|error| match error {
-            PostgresError::Refused(why) => {
-                CommitError::Refused(format!("a row cannot go into `{}`: {why}", self.sink.table))
+        outcome.map_err(|error| {
+            if matches!(error, PostgresError::Outage(_)) {
+                // Perhaps somebody has changed the table.
+                self.look_again();
             }
-            error => {
-                if matches!(error, PostgresError::Outage(_)) {
-                    // Perhaps somebody has changed the table: it is looked at again.
-                    self.table = None;
-                }
-                error.into()
-            }
+            error.into()
         })
     }
+}
+
+/// The id of a row's schema, and the topic where its record first stood.
+fn schema_of(row: &Row) -> Option<(u32, &str)> {
+    Some((row.data.as_ref()?.schema.id(), &row.meta.origin.partition.topic))
 }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use headwater::{
-    Catalogue, CommitError, Committed, Row, Sink, TopicPartition, Unit,
+    Catalogue, CommitError, Committed, RefusedRow, Row, Sink, TopicPartition, Unit,
     codec::WriterSchema,
     ports::{BoxFuture, Committer, From as Start},
 };
@@ -18,9 +18,12 @@ use super::{
     config::Database,
     dead_letters::DeadLetters,
     error::PostgresError,
+    fit::{self, New},
     layout::Layout,
+    note::Note,
     offsets::{Fences, Offsets},
-    rows::Rows,
+    refusal::WriteError,
+    rows::{Rows, Written},
     table::{self, Found},
     topic_ids::{self, TopicIds},
     write::Done,
@@ -104,7 +107,7 @@ impl Database {
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
             let found = Found::read(conn, &rows.name, &sink.key).await?;
-            table::plan(sink, &rows.name, &layout, &found)
+            Ok(table::plan(sink, &rows.name, &layout, &found, found.note())?.sql)
         })
         .await
     }
@@ -119,9 +122,12 @@ impl Database {
         let layout = Layout::of(schema.id(), schema.schema())?;
         self.with(async |conn| {
             let before = Found::read(conn, &rows.name, &sink.key).await?;
-            let sql = table::plan(sink, &rows.name, &layout, &before)?;
-            table::fit(conn, sink, &rows.name, &[&layout]).await?;
-            Ok(sql)
+            let sql = table::plan(sink, &rows.name, &layout, &before, before.note())?.sql;
+            let new = New { layout: &layout, record: None };
+            match fit::fit(conn, sink, &rows.name, new, &mut Note::default()).await? {
+                Ok(()) => Ok(sql),
+                Err(unfit) => Err(PostgresError::Refused(unfit.why)),
+            }
         })
         .await
     }
@@ -172,19 +178,26 @@ impl PostgresSink {
     }
 
     async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
-        let mut tries = 0;
+        let (mut tries, mut apart) = (0, false);
         let outcome = loop {
             tries += 1;
             let (offsets, target) = (&mut self.offsets, &mut self.target);
-            match self.database.with(async |conn| attempt(conn, offsets, target, unit).await).await {
+            match self.database.with(async |conn| attempt(conn, offsets, target, unit, apart).await).await {
                 Err(PostgresError::Repeat(why)) if tries < TRIES => tracing::debug!(why, "transaction repeated"),
                 Err(PostgresError::Refused(why)) if tries < TRIES && self.target.narrow() => {
                     tracing::debug!(why, "transaction repeated row by row");
                 }
+                Ok(Attempt::Refused) => apart = true,
                 outcome => break outcome,
             }
         };
-        let (fences, done) = self.target.settle(outcome)?;
+        let (fences, done) = match self.target.settle(outcome)? {
+            Attempt::Settled(fences, done) => (fences, done),
+            Attempt::Rows(rows) => return Err(CommitError::RefusedRows(rows)),
+            Attempt::Refused => {
+                return Err(CommitError::Outage("postgres refuses a row and does not say which".to_owned()));
+            }
+        };
         self.offsets.settle(&fences, &unit.positions);
         self.counts.add(done);
         let fenced: Vec<TopicPartition> =
@@ -212,25 +225,58 @@ impl Committer for PostgresSink {
     }
 }
 
-/// One try at a unit: all of it, or nothing.
+/// What one try at a unit came to.
+#[derive(Debug)]
+enum Attempt {
+    /// It is durable, but for the rows of fenced partitions.
+    Settled(Fences, Done),
+    /// A row is refused, or all are: it is to be found out which.
+    Refused,
+    /// These rows are refused, and all others would be taken.
+    Rows(Vec<RefusedRow>),
+}
+
+/// One try at a unit: all of it, or nothing. `apart` finds out which rows are refused.
 async fn attempt(
     conn: &mut PgConnection,
     offsets: &Offsets,
     target: &mut Target,
     unit: &Unit,
-) -> Result<(Fences, Done), PostgresError> {
+    apart: bool,
+) -> Result<Attempt, PostgresError> {
     // Changing a table takes a lock that a transaction which holds rows must not wait for.
-    target.prepare(conn, unit).await?;
-    let mut tx = conn.begin().await?;
-    let fences = offsets.advance(&mut tx, &unit.positions).await?;
-    let mut done = Done::default();
-    if !fences.moved.is_empty() {
-        done = target.write(&mut tx, &ours(unit, &fences)?).await?;
-        tx.commit().await?;
-    } else {
-        tx.rollback().await?;
+    let refused = target.prepare(conn, unit).await?;
+    if !refused.is_empty() {
+        return Ok(Attempt::Rows(refused));
     }
-    Ok((fences, done))
+    let mut tx = conn.begin().await?;
+    let fences = offsets.advance(&mut tx, &unit.positions).await.map_err(PostgresError::of_no_row)?;
+    if fences.moved.is_empty() {
+        tx.rollback().await?;
+        return Ok(Attempt::Settled(fences, Done::default()));
+    }
+    let rows = ours(unit, &fences)?;
+    let done = match target.write(&mut tx, unit, &rows, apart).await? {
+        Written::All(done) => done,
+        Written::Refused => {
+            tx.rollback().await?;
+            return Ok(Attempt::Refused);
+        }
+        Written::Rows(refused) => {
+            tx.rollback().await?;
+            return Ok(Attempt::Rows(refused));
+        }
+    };
+    match (tx.commit().await, target) {
+        (Ok(()), _) => Ok(Attempt::Settled(fences, done)),
+        (Err(error), Target::DeadLetters(_)) => Err(error.into()),
+        (Err(error), Target::Table(_)) => match WriteError::from(error) {
+            // A constraint that is checked at the end.
+            WriteError::Refused(_) if !apart => Ok(Attempt::Refused),
+            WriteError::Refused(refusal) => Err(PostgresError::Outage(refusal.why)),
+            WriteError::Other(error) => Err(error),
+        },
+    }
 }
 
 /// The unit's rows but for those of fenced partitions.
@@ -250,18 +296,29 @@ enum Target {
 }
 
 impl Target {
-    /// What must be seen to outside of the unit's transaction.
-    async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<(), PostgresError> {
+    /// What must be seen to outside of the unit's transaction. Tells the rows that the table cannot take at all.
+    async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<Vec<RefusedRow>, PostgresError> {
         match self {
             Self::Table(rows) => rows.prepare(conn, unit).await,
-            Self::DeadLetters(_) => Ok(()),
+            Self::DeadLetters(_) => Ok(Vec::new()),
         }
     }
 
-    async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
+    async fn write(
+        &mut self,
+        conn: &mut PgConnection,
+        unit: &Unit,
+        rows: &[&Row],
+        apart: bool,
+    ) -> Result<Written, PostgresError> {
         match self {
-            Self::Table(table) => table.write(conn, rows).await,
-            Self::DeadLetters(letters) => letters.write(conn, rows).await,
+            Self::Table(table) if apart => table.write_apart(conn, unit, rows).await,
+            Self::Table(table) => match table.write(conn, rows).await {
+                Ok(done) => Ok(Written::All(done)),
+                Err(WriteError::Refused(_)) => Ok(Written::Refused),
+                Err(WriteError::Other(error)) => Err(error),
+            },
+            Self::DeadLetters(letters) => letters.write(conn, rows).await.map(Written::All),
         }
     }
 
@@ -276,16 +333,21 @@ impl Target {
     /// After a refusal: whether another try would say which row it is about.
     fn narrow(&mut self) -> bool {
         match self {
-            // The engine halves the unit until the row stands alone.
+            // Its refusals are told otherwise.
             Self::Table(_) => false,
             Self::DeadLetters(letters) => letters.narrow(),
         }
     }
 
     /// What the outcome of a unit means to whoever asked for it.
-    fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
+    fn settle(&mut self, outcome: Result<Attempt, PostgresError>) -> Result<Attempt, CommitError> {
         match self {
-            Self::Table(rows) => rows.settle(outcome),
+            Self::Table(rows) => {
+                if let Ok(Attempt::Settled(_, done)) = &outcome {
+                    rows.stored(*done);
+                }
+                rows.settle(outcome)
+            }
             Self::DeadLetters(letters) => letters.settle(outcome),
         }
     }

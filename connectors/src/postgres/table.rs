@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use headwater::{Mode, Sink};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::PgConnection;
 
 use super::{
-    error::{PostgresError, is_duplicate},
+    error::PostgresError,
     layout::{Field, Layout},
+    note::Note,
     sql::{TableName, quote},
-    types::{ColumnType, SqlType},
+    types::{ColumnType, SqlType, Widened},
 };
 
 /// The columns that every sink's table has beside the schema's: name, type, whether each row has a value.
@@ -23,16 +24,13 @@ pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 7] = [
     ("hw_offset", SqlType::Int8, true),
 ];
 
-/// How often somebody else's change of the same table is waited out.
-const TRIES: usize = 3;
-
 /// What there is under a table's name.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Whether there is a schema to put a table in. Asked first, since `create schema if not exists` needs a right that
     /// few users have, even where the schema exists.
     schema: bool,
-    table: Option<Table>,
+    pub(super) table: Option<Table>,
 }
 
 /// A table as it is.
@@ -41,6 +39,9 @@ pub(super) struct Table {
     columns: HashMap<String, Column>,
     /// Whether a unique index covers exactly the sink's key.
     keyed: bool,
+    /// Whether it is ours to alter, and to comment on.
+    pub(super) owned: bool,
+    pub(super) comment: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ struct Column {
     kind: ColumnType,
     /// The type as the server writes it.
     shown: String,
+    /// Whether it is `not null`.
+    required: bool,
 }
 
 impl Found {
@@ -61,11 +64,19 @@ impl Found {
     }
 }
 
+impl Found {
+    /// What is remembered of the table, as far as its comment says.
+    pub(super) fn note(&self) -> Note {
+        let table = self.table.as_ref().filter(|table| table.owned);
+        table.map(|table| Note::read(table.comment.as_deref())).unwrap_or_default()
+    }
+}
+
 impl Table {
     async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Option<Self>, PostgresError> {
-        let rows: Vec<(String, String, String, i32, String, String)> = sqlx::query_as(
+        let rows: Vec<(String, String, String, i32, String, String, bool)> = sqlx::query_as(
             "select a.attname::text, t.typname::text, format_type(a.atttypid, -1), a.atttypmod, t.typtype::text, \
-                    format_type(a.atttypid, a.atttypmod) \
+                    format_type(a.atttypid, a.atttypmod), a.attnotnull \
              from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
              join pg_type t on t.oid = a.atttypid \
              where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped",
@@ -77,12 +88,20 @@ impl Table {
         if rows.is_empty() {
             return Ok(None);
         }
-        let column =
-            |(column, plain, formatted, modifier, kind, shown): (String, String, String, i32, String, String)| {
-                (column, Column { kind: ColumnType::of(&plain, &formatted, modifier, &kind), shown })
-            };
-        let columns = rows.into_iter().map(column).collect();
-        Ok(Some(Self { columns, keyed: Self::is_keyed(conn, name, key).await? }))
+        let columns = rows.into_iter().map(|(column, plain, formatted, modifier, kind, shown, required)| {
+            (column, Column { kind: ColumnType::of(&plain, &formatted, modifier, &kind), shown, required })
+        });
+        let columns = columns.collect();
+        let keyed = Self::is_keyed(conn, name, key).await?;
+        let (owned, comment): (bool, Option<String>) = sqlx::query_as(
+            "select pg_has_role(c.relowner, 'USAGE') and c.relkind in ('r', 'p'), obj_description(c.oid, 'pg_class') \
+             from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2",
+        )
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_one(conn)
+        .await?;
+        Ok(Some(Self { columns, keyed, owned, comment }))
     }
 
     async fn is_keyed(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<bool, PostgresError> {
@@ -112,7 +131,32 @@ impl Table {
     }
 }
 
-/// The SQL that fits what is there to rows of this schema; empty where nothing is to do.
+/// Whether any table can take rows of this schema.
+///
+/// # Errors
+/// [`PostgresError::Refused`] for a schema that none can serve.
+fn serves(sink: &Sink, layout: &Layout) -> Result<(), PostgresError> {
+    layout.fields.iter().try_for_each(check_field)?;
+    if sink.mode == Mode::Upsert && !layout.is_none() {
+        for key in &sink.key {
+            if layout.position(key).is_none() {
+                return Err(no_key_field(sink, key, layout));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What fits a table to a schema.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Empty where it fits.
+    pub(super) sql: Vec<String>,
+    /// What is to be remembered of the table then.
+    pub(super) note: Note,
+}
+
+/// The SQL that fits what is there to rows of this schema; `note` is what is remembered of it.
 ///
 /// # Errors
 /// [`PostgresError::Refused`] for a schema that no table can serve, [`PostgresError::Config`] for such a sink;
@@ -122,20 +166,25 @@ pub(super) fn plan(
     name: &TableName,
     layout: &Layout,
     found: &Found,
-) -> Result<Vec<String>, PostgresError> {
-    layout.fields.iter().try_for_each(check_field)?;
-    let (sql, allowed, setting) = match &found.table {
-        None => (create(sink, name, layout, found.schema)?, sink.create, "create"),
+    mut note: Note,
+) -> Result<Plan, PostgresError> {
+    serves(sink, layout)?;
+    let (sql, allowed) = match &found.table {
+        None => (create(sink, name, layout, found.schema, &mut note)?, sink.create),
         Some(table) => {
-            check_columns(sink, name, layout, table)?;
-            (evolve(name, layout, table)?, sink.evolve, "evolve")
+            let mut sql = check_columns(sink, name, layout, table)?;
+            sql.extend(evolve(sink, name, layout, table, &mut note)?);
+            (sql, sink.evolve)
         }
     };
     if sql.is_empty() || allowed {
-        return Ok(sql);
+        return Ok(Plan { sql, note });
     }
-    let what = if found.table.is_none() { "there is no table" } else { "columns are missing in" };
-    Err(PostgresError::Outage(format!("{what} {name} and the sink has {setting} = false: run {}", sql.join("; "))))
+    let what = match &found.table {
+        None => format!("there is no table {name} and the sink has create = false"),
+        Some(_) => format!("{name} does not fit schema {} and the sink has evolve = false", layout.id),
+    };
+    Err(PostgresError::Outage(format!("{what}: run {}", sql.join("; "))))
 }
 
 /// A field that cannot be a column makes bad records, not a bad configuration: others of the type may do without it.
@@ -148,7 +197,13 @@ fn check_field(field: &Field) -> Result<(), PostgresError> {
     Ok(())
 }
 
-fn create(sink: &Sink, name: &TableName, layout: &Layout, schema: bool) -> Result<Vec<String>, PostgresError> {
+fn create(
+    sink: &Sink,
+    name: &TableName,
+    layout: &Layout,
+    schema: bool,
+    note: &mut Note,
+) -> Result<Vec<String>, PostgresError> {
     if layout.is_none() {
         return Ok(Vec::new());
     }
@@ -156,6 +211,9 @@ fn create(sink: &Sink, name: &TableName, layout: &Layout, schema: bool) -> Resul
     for field in &layout.fields {
         // A later schema may leave a field with a default out, and its rows must still go in.
         let required = !field.nullable && !field.has_default;
+        if required && !is_key(sink, &field.name) {
+            note.not_null.insert(field.name.clone());
+        }
         columns.push(format!("{} {}{}", quote(&field.name)?, field.sql, if required { " not null" } else { "" }));
     }
     for (own, sql, required) in OWN_COLUMNS {
@@ -176,43 +234,78 @@ fn create(sink: &Sink, name: &TableName, layout: &Layout, schema: bool) -> Resul
     Ok(sql)
 }
 
-fn evolve(name: &TableName, layout: &Layout, table: &Table) -> Result<Vec<String>, PostgresError> {
+/// What is missing is added, and what we have made `not null` is so no longer where the records need not have it. What a
+/// person has made so is his: his rows may rely on it.
+fn evolve(
+    sink: &Sink,
+    name: &TableName,
+    layout: &Layout,
+    table: &Table,
+    note: &mut Note,
+) -> Result<Vec<String>, PostgresError> {
     let own = OWN_COLUMNS.iter().map(|(own, sql, _)| (*own, *sql));
     let wanted = layout.fields.iter().map(|f| (f.name.as_str(), f.sql)).chain(own);
-    wanted
-        .filter(|(column, _)| !table.columns.contains_key(*column))
-        .map(|(column, sql)| Ok(format!("alter table {} add column {} {sql}", name.sql(), quote(column)?)))
-        .collect()
+    let missing = wanted.filter(|(column, _)| !table.columns.contains_key(*column));
+    let add = |(column, sql)| Ok(format!("alter table {} add column {} {sql}", name.sql(), quote(column)?));
+    let mut sql: Vec<String> = missing.map(add).collect::<Result<_, PostgresError>>()?;
+    // Where a person has dropped it and sets it again, it is no longer ours.
+    note.not_null.retain(|column| table.columns.get(column).is_some_and(|there| there.required));
+    if layout.is_none() {
+        return Ok(sql);
+    }
+    let needed = |column: &str| {
+        let field = layout.fields.iter().find(|field| field.name == column);
+        is_key(sink, column) || field.is_some_and(|field| !field.nullable)
+    };
+    let optional: Vec<String> = note.not_null.iter().filter(|column| !needed(column)).cloned().collect();
+    for column in optional {
+        sql.push(format!("alter table {} alter column {} drop not null", name.sql(), quote(&column)?));
+        note.not_null.remove(&column);
+    }
+    Ok(sql)
 }
 
-/// What a table that is there must be for this sink and schema, but for missing columns.
-fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) -> Result<(), PostgresError> {
-    let misfit = |column: &str, sql: SqlType, there: &Column| {
+fn is_key(sink: &Sink, column: &str) -> bool {
+    sink.mode == Mode::Upsert && sink.key.iter().any(|key| key == column)
+}
+
+/// What a table that is there must be for this sink and schema, but for missing columns. Tells how columns become wider that
+/// the server can widen at once.
+fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) -> Result<Vec<String>, PostgresError> {
+    let misfit = |column: &str, sql: SqlType, there: &Column, also: &str| {
         let quoted = quote(column)?;
         Err(PostgresError::Outage(format!(
             "column `{column}` of {name} is {}, which cannot take {sql}: change its type (alter table {} alter column \
-             {quoted} type {sql}) or sink into another table",
+             {quoted} type {sql}{also}) or sink into another table",
             there.shown,
             name.sql()
         )))
     };
+    let mut sql = Vec::new();
     for field in &layout.fields {
-        if let Some(there) = table.columns.get(&field.name).filter(|there| !there.kind.takes(field.sql)) {
-            return misfit(&field.name, field.sql, there);
+        let Some(there) = table.columns.get(&field.name).filter(|there| !there.kind.takes(field.sql)) else { continue };
+        match there.kind.widened(field.sql) {
+            Some(Widened::InPlace(wide)) => {
+                let (table, column) = (name.sql(), quote(&field.name)?);
+                sql.push(format!("alter table {table} alter column {column} type {wide}"));
+            }
+            Some(Widened::Rewritten(wide)) => {
+                let also =
+                    "; the server then writes the whole table anew and locks it meanwhile, so that it is left to you";
+                return misfit(&field.name, wide, there, also);
+            }
+            None => return misfit(&field.name, field.sql, there, ""),
         }
     }
     for (own, sql, _) in OWN_COLUMNS {
         if let Some(there) = table.columns.get(own).filter(|there| there.kind != ColumnType::Sql(sql)) {
-            return misfit(own, sql, there);
+            return misfit(own, sql, there, "");
         }
     }
     if sink.mode == Mode::Insert {
-        return Ok(());
+        return Ok(sql);
     }
     for key in &sink.key {
-        if layout.position(key).is_none() && !layout.is_none() {
-            return Err(no_key_field(sink, key, layout));
-        }
         if let Some(column) = table.columns.get(key) {
             check_key(sink, key, &column.kind)?;
         }
@@ -224,7 +317,7 @@ fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) 
             key_columns(sink)?
         )));
     }
-    Ok(())
+    Ok(sql)
 }
 
 fn no_key_field(sink: &Sink, key: &str, layout: &Layout) -> PostgresError {
@@ -251,67 +344,4 @@ fn check_key(sink: &Sink, key: &str, kind: &ColumnType) -> Result<(), PostgresEr
 /// The key columns as SQL, separated by commas.
 pub(super) fn key_columns(sink: &Sink) -> Result<String, PostgresError> {
     Ok(sink.key.iter().map(|k| quote(k)).collect::<Result<Vec<_>, _>>()?.join(", "))
-}
-
-/// Makes the table fit, and says what it then is. Several processes at once agree by an advisory lock.
-pub(super) async fn fit(
-    conn: &mut PgConnection,
-    sink: &Sink,
-    name: &TableName,
-    layouts: &[&Layout],
-) -> Result<Option<Table>, PostgresError> {
-    for _ in 0..TRIES {
-        let found = Found::read(conn, name, &sink.key).await?;
-        let mut changed = false;
-        for layout in layouts {
-            if changed || !plan(sink, name, layout, &found)?.is_empty() {
-                changed = true;
-                match change(conn, sink, name, layout).await {
-                    Ok(sql) => sql.iter().for_each(|sql| tracing::info!(table = %name, sql, "table changed")),
-                    // Somebody who does not take our lock was quicker: look again.
-                    Err(PostgresError::Repeat(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        if !changed {
-            return Ok(found.table);
-        }
-    }
-    Err(PostgresError::Outage(format!("the table {name} keeps changing: is another program altering it?")))
-}
-
-/// Who may not change the table learns what somebody else can run for him.
-fn by_hand(error: PostgresError, sql: &str) -> PostgresError {
-    match error {
-        PostgresError::Outage(why) => PostgresError::Outage(format!("{why}; needed for {sql}")),
-        error => error,
-    }
-}
-
-/// Runs what is still to do under the lock, in one transaction.
-async fn change(
-    conn: &mut PgConnection,
-    sink: &Sink,
-    name: &TableName,
-    layout: &Layout,
-) -> Result<Vec<String>, PostgresError> {
-    let mut tx = conn.begin().await?;
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(format!("headwater table {name}"))
-        .execute(&mut *tx)
-        .await?;
-    let found = Found::read(&mut tx, name, &sink.key).await?;
-    let sql = plan(sink, name, layout, &found)?;
-    for statement in &sql {
-        sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *tx).await.map_err(|error| {
-            if is_duplicate(&error) {
-                PostgresError::Repeat(format!("{name} has just been changed"))
-            } else {
-                by_hand(error.into(), statement)
-            }
-        })?;
-    }
-    tx.commit().await?;
-    Ok(sql)
 }

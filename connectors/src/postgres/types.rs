@@ -102,6 +102,15 @@ pub(super) enum ColumnType {
     Other,
 }
 
+/// What a column that is too narrow can become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Widened {
+    /// The server changes its catalogue alone (`numeric_support` in numeric.c).
+    InPlace(SqlType),
+    /// The server writes every row anew, and nobody reads the table meanwhile.
+    Rewritten(SqlType),
+}
+
 impl ColumnType {
     /// From the catalogue: the type's plain name, `format_type` without a modifier, the modifier, and `typtype`.
     pub(super) fn of(name: &str, formatted: &str, modifier: i32, kind: &str) -> Self {
@@ -144,6 +153,27 @@ impl ColumnType {
             | (Uuid, Self::Sql(Text)) => true,
             (field, Self::Sql(column)) => field == *column,
             _ => false,
+        }
+    }
+
+    /// What this column must become to take a field that it is too narrow for.
+    pub(super) fn widened(&self, field: SqlType) -> Option<Widened> {
+        use SqlType::{Float4, Float8, Int4, Int8, Numeric};
+        match (self, field) {
+            (Self::Sql(Int4), Int8) | (Self::Sql(Float4), Float8) => Some(Widened::Rewritten(field)),
+            (Self::Sql(Numeric(Some(_))), Numeric(None)) => Some(Widened::InPlace(field)),
+            (Self::Sql(Numeric(Some((precision, scale)))), Numeric(Some((field_precision, field_scale)))) => {
+                let before = precision.saturating_sub(*scale).max(field_precision.saturating_sub(field_scale));
+                let after = field_scale.max(*scale);
+                let wide = match before + after {
+                    digits if digits <= MAX_DECLARED_PRECISION => Numeric(Some((digits, after))),
+                    _ => Numeric(None),
+                };
+                // With other digits after the point each number is written anew.
+                let in_place = after == *scale || wide == Numeric(None);
+                Some(if in_place { Widened::InPlace(wide) } else { Widened::Rewritten(wide) })
+            }
+            _ => None,
         }
     }
 
@@ -200,6 +230,21 @@ mod tests {
         assert_eq!(SqlType::decimal(2_000, 2), SqlType::Numeric(None));
         assert_eq!(numeric_modifier((10 << 16 | 2) + 4), Some((10, 2)));
         assert_eq!(numeric_modifier(-1), None);
+    }
+
+    /// Red when a column is narrowed on one side of the point to be widened on the other, or what is written anew is not told
+    /// from what is not.
+    #[test]
+    fn a_column_that_is_too_narrow_becomes_as_wide_as_both() {
+        let column = |p, s| ColumnType::Sql(SqlType::Numeric(Some((p, s))));
+        let in_place = |p, s| Some(Widened::InPlace(SqlType::decimal(p, s)));
+        assert_eq!(column(10, 2).widened(SqlType::decimal(12, 2)), in_place(12, 2));
+        assert_eq!(column(10, 4).widened(SqlType::decimal(12, 2)), in_place(14, 4));
+        assert_eq!(column(10, 2).widened(SqlType::Numeric(None)), Some(Widened::InPlace(SqlType::Numeric(None))));
+        assert_eq!(column(10, 2).widened(SqlType::decimal(8, 4)), Some(Widened::Rewritten(SqlType::decimal(12, 4))));
+        assert_eq!(ColumnType::Sql(SqlType::Int4).widened(SqlType::Int8), Some(Widened::Rewritten(SqlType::Int8)));
+        assert_eq!(ColumnType::Sql(SqlType::Int8).widened(SqlType::Int4), None);
+        assert_eq!(ColumnType::Sql(SqlType::Text).widened(SqlType::Int8), None);
     }
 
     /// Red when an int8 is let into an int4 column, or text into one that would have to guess.

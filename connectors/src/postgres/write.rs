@@ -9,6 +9,7 @@ use super::{
     batch::{Batch, Delete, Round, Write},
     encode::Array,
     error::PostgresError,
+    refusal::WriteError,
     sql::{TableName, quote},
     table::{OWN_COLUMNS, Table, key_columns},
 };
@@ -21,6 +22,14 @@ pub(super) struct Done {
     pub(super) deleted: u64,
 }
 
+impl Done {
+    pub(super) fn add(&mut self, more: Self) {
+        self.written += more.written;
+        self.superseded += more.superseded;
+        self.deleted += more.deleted;
+    }
+}
+
 /// Runs a batch's statements in the caller's transaction.
 pub(super) async fn run(
     conn: &mut PgConnection,
@@ -28,7 +37,7 @@ pub(super) async fn run(
     name: &TableName,
     table: Option<&Table>,
     batch: &Batch<'_>,
-) -> Result<Done, PostgresError> {
+) -> Result<Done, WriteError> {
     let mut done = Done { superseded: batch.superseded, ..Done::default() };
     let Some(table) = table else { return Ok(done) };
     for round in &batch.rounds {
@@ -222,7 +231,7 @@ fn own_value(array: &mut Array, column: &str, meta: &Meta) -> Result<(), &'stati
 pub(super) fn bind(sql: String, arrays: Vec<Array>) -> Result<Query<'static, Postgres, PgArguments>, PostgresError> {
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for array in arrays {
-        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("a batch cannot be sent: {e}")))?;
+        query.try_bind(array).map_err(|e| PostgresError::Refused(format!("it cannot be sent: {e}")))?;
     }
     Ok(query)
 }

@@ -21,7 +21,7 @@ use headwater::ports::Entry;
 use super::{
     checkpoint::Checkpoint,
     config::StateConfig,
-    error::LocalError,
+    error::{Damage, LocalError},
     folder, lock, read,
     slot::{Bytes, Pair},
     write,
@@ -54,6 +54,7 @@ pub(super) struct Disk {
     dir: PathBuf,
     config: StateConfig,
     open: RwLock<Option<Open>>,
+    damage: Damage,
     /// Given back last.
     _lock: fs::File,
 }
@@ -99,7 +100,8 @@ fn stored(key: &[u8]) -> Vec<u8> {
 impl Disk {
     pub(super) fn open(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
         let lock = folder::take(dir)?;
-        let disk = Self { dir: dir.to_owned(), config: config.clone(), open: RwLock::new(None), _lock: lock };
+        let (dir, config) = (dir.to_owned(), config.clone());
+        let disk = Self { dir, config, open: RwLock::new(None), damage: Damage::default(), _lock: lock };
         *write(&disk.open) = Some(disk.start()?);
         Ok(disk)
     }
@@ -146,7 +148,17 @@ impl Disk {
             let reason = "the disk failed and its files are closed: mend it, it goes on by itself".to_owned();
             return Err(LocalError::disk(action, &self.dir, reason));
         };
-        run(open).map_err(|error| LocalError::fjall(action, &self.dir, &error))
+        run(open).map_err(|error| self.noted(LocalError::fjall(action, &self.dir, &error)))
+    }
+
+    /// Whether files turned out to be damaged.
+    pub(super) fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
+    fn noted(&self, error: LocalError) -> LocalError {
+        self.damage.note(&error);
+        error
     }
 
     /// What the disk has of a key.
@@ -157,18 +169,18 @@ impl Disk {
         })
     }
 
-    /// Keys that begin with `prefix`, in their order, where `overlay`, in order too, wins.
+    /// Keys that begin with `prefix`, in their order, where `overlay`, in order too, wins; no more than `most`.
     pub(super) fn scan(
         &self,
         name: &Arc<str>,
         prefix: &[u8],
         overlay: Vec<Pair>,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Entry>, LocalError> {
         self.with("read", |open| {
-            let Some(keyspace) = open.existing(name)? else { return merge(std::iter::empty(), overlay, limit) };
+            let Some(keyspace) = open.existing(name)? else { return merge(std::iter::empty(), overlay, most) };
             let found = keyspace.prefix(stored(prefix)).map(fjall::Guard::into_inner);
-            merge(found, overlay, limit)
+            merge(found, overlay, most)
         })
     }
 
@@ -179,7 +191,8 @@ impl Disk {
         })?;
         let Some(bytes) = bytes else { return Ok(None) };
         let checkpoint = Checkpoint::decode(&bytes);
-        checkpoint.map(Some).ok_or_else(|| LocalError::corrupt(&self.dir, &"a checkpoint cannot be read"))
+        let unreadable = || self.noted(LocalError::corrupt(&self.dir, &"a checkpoint cannot be read"));
+        checkpoint.map(Some).ok_or_else(unreadable)
     }
 
     /// Writes pairs and, in the same batch, the checkpoint that stands with them.
@@ -351,27 +364,54 @@ pub(super) fn stamp_format(db: &Database, format: u32) -> Result<(), fjall::Erro
     db.persist(PersistMode::SyncAll)
 }
 
+/// How much is read at most: reading ends with the entry that brings it to so many bytes of keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+/// Entries in the order in which they are added, as long as there is room.
+struct Read {
+    entries: Vec<Entry>,
+    bytes: usize,
+    most: Most,
+}
+
+impl Read {
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.most.entries || self.bytes >= self.most.bytes
+    }
+
+    /// Adds an entry that has a value.
+    fn add(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(value) = value.filter(|_| !self.is_full()) {
+            self.bytes += key.len() + value.len();
+            self.entries.push((key.to_vec(), value.to_vec()));
+        }
+    }
+}
+
 fn merge(
     found: impl Iterator<Item = Result<fjall::KvPair, fjall::Error>>,
     overlay: Vec<Pair>,
-    limit: usize,
+    most: Most,
 ) -> Result<Vec<Entry>, fjall::Error> {
-    let (mut entries, mut overlay) = (Vec::new(), overlay.into_iter().peekable());
+    let (mut read, mut overlay) = (Read { entries: Vec::new(), bytes: 0, most }, overlay.into_iter().peekable());
     for pair in found {
         let (key, value) = pair?;
         let key = key.get(1..).unwrap_or_default();
         while let Some((newer, waiting)) = overlay.next_if(|(newer, _)| **newer < *key) {
-            entries.extend(waiting.map(|value| (newer.to_vec(), value.to_vec())));
+            read.add(&newer, waiting.as_deref());
         }
-        if entries.len() >= limit {
+        if read.is_full() {
             break;
         }
         match overlay.next_if(|(newer, _)| **newer == *key) {
-            Some((_, waiting)) => entries.extend(waiting.map(|value| (key.to_vec(), value.to_vec()))),
-            None => entries.push((key.to_vec(), value.to_vec())),
+            Some((_, waiting)) => read.add(key, waiting.as_deref()),
+            None => read.add(key, Some(&value)),
         }
     }
-    entries.extend(overlay.filter_map(|(key, value)| Some((key.to_vec(), value?.to_vec()))));
-    entries.truncate(limit);
-    Ok(entries)
+    overlay.for_each(|(key, value)| read.add(&key, value.as_deref()));
+    Ok(read.entries)
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 /// Why the local store cannot do something. Nothing in it is needed to get state back: the changelog has it all.
@@ -63,6 +64,24 @@ pub enum LocalError {
     /// A key, a value or a name that cannot be stored.
     #[error("{0}")]
     TooLarge(String),
+}
+
+/// Whether files of a store turned out to be damaged since it was opened. It outlives the store.
+#[derive(Clone, Debug, Default)]
+pub struct Damage(Arc<OnceLock<LocalError>>);
+
+impl Damage {
+    /// What was found first, if anything.
+    pub fn found(&self) -> Option<&LocalError> {
+        self.0.get()
+    }
+
+    /// Notes it where an error says so.
+    pub(super) fn note(&self, error: &LocalError) {
+        if matches!(error, LocalError::Corrupt { .. }) {
+            let _ = self.0.set(error.clone());
+        }
+    }
 }
 
 impl LocalError {

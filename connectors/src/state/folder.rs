@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::error::LocalError;
@@ -44,4 +44,17 @@ fn clear_unfinished(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a folder aside, in the place of one that was put aside before.
+pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, LocalError> {
+    let failed = |error: io::Error| LocalError::disk("put aside", dir, format!("{error}: delete the folder by hand"));
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let aside = dir.with_file_name(format!(".damaged-{name}"));
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    fs::rename(dir, &aside).map_err(failed)?;
+    Ok(aside)
 }

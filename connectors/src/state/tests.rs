@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Position, TopicPartition};
+use headwater::{InputPartition, InputPosition, TopicPartition, Way};
 use tempfile::TempDir;
 
 use super::*;
@@ -40,11 +40,12 @@ fn open_part(store: &LocalStore, partition: i32, next: i64) {
 }
 
 fn change(key: &[u8], value: Option<&[u8]>) -> Change {
-    Change { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into), input: input(1) }
+    Change { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into), input: None }
 }
 
-fn input(next: i64) -> Position {
-    Position { partition: TopicPartition::new("in", 0), next }
+fn input(next: i64) -> InputPosition {
+    let of = InputPartition { partition: TopicPartition::new("in", 0), topic_id: "id".into(), way: Way::Direct };
+    InputPosition { of, next }
 }
 
 fn set(key: &str, value: &str) -> Change {
@@ -233,7 +234,7 @@ fn what_cannot_be_stored_is_refused_with_the_limit() {
 fn how_far_the_inputs_have_come_is_kept_with_what_they_changed() {
     let (dir, store) = opened(&small());
     let mut inputs = Inputs::default();
-    inputs.pass(&input(7), "id");
+    inputs.pass(&input(7));
     store.apply(&[set("a", "1")], &[End { inputs: Some(inputs.clone()), ..end(2) }], 1).unwrap();
     store.flush().unwrap();
     store.apply(&[set("a", "2")], &[end(3)], 1).unwrap();
@@ -244,11 +245,15 @@ fn how_far_the_inputs_have_come_is_kept_with_what_they_changed() {
     tail.push(2, b"a", Some(b"2")).unwrap();
     tail.finish(3, 3).unwrap();
     assert_eq!(after.inputs("s", 0), inputs);
-    inputs.pass(&input(9), "id");
+    inputs.pass(&input(9));
     let mut tail = after.restore("s", 0, TOPIC, 3).unwrap();
     tail.pass(inputs.clone());
     tail.finish(3, 3).unwrap();
     assert_eq!(after.inputs("s", 0), inputs);
-    after.retain_inputs(&[("in".to_owned(), "another".to_owned())].into());
-    assert_eq!(after.inputs("s", 0), Inputs::default());
+    assert_eq!(after.all_inputs(), [("s".into(), 0, inputs)]);
+    after.note_inputs("s", 0, Inputs::default());
+    after.flush().unwrap();
+    let copy = crashed(copy.path());
+    let after = LocalStore::start(copy.path(), &small()).unwrap();
+    assert_eq!(after.checkpoint("s", 0).unwrap().map(|checkpoint| checkpoint.inputs), Some(Inputs::default()));
 }

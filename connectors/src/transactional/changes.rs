@@ -61,14 +61,11 @@ pub(crate) fn ends(sent: &Sent, owned: &Owned) -> Vec<End> {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{Position, TopicPartition};
-
     use super::*;
 
     fn change(key: &str, value: Option<&str>) -> Change {
         let bytes = |text: &str| Arc::<[u8]>::from(text.as_bytes());
-        let input = Position { partition: TopicPartition::new("in", 3), next: 1 };
-        Change { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes), input }
+        Change { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes), input: None }
     }
 
     /// Red when an older change of a key is sent too, or the newest is not where it was: a changelog is read in order.

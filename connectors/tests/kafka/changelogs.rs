@@ -84,13 +84,27 @@ async fn a_place_beyond_the_end_is_out_of_range() {
     assert_eq!(records.len(), 5);
 }
 
-/// Red when a topic that is missing is waited for.
+/// Red when a topic that stays missing is waited for as a broker that is down is.
 #[tokio::test]
 async fn a_missing_changelog_is_refused() {
     let broker = broker(&[("log", 1)]);
     let (outcome, ..) = read(&broker.config, vec![(partition("missing", 0), None)]).await;
     let error = outcome.unwrap_err();
     assert!(matches!(&error, ChangelogError::Kafka(KafkaError::Refused(why)) if why.contains("missing/0")), "{error}");
+}
+
+/// Red when a partition without a leader is taken for a missing one, at once or after as long as a missing one is asked for.
+#[tokio::test]
+async fn a_changelog_without_a_leader_is_waited_for() {
+    let broker = broker(&[("log", 1)]);
+    fill(&broker, 0, 10).await;
+    broker.mock.partition_leader("log", 0, None).unwrap();
+    let mut reading = Box::pin(read(&broker.config, vec![(partition("log", 0), None)]));
+    let early = tokio::time::timeout(Duration::from_secs(14), &mut reading).await;
+    assert!(early.is_err(), "{:?}", early.map(|(outcome, ..)| outcome));
+    broker.mock.partition_leader("log", 0, Some(1)).unwrap();
+    let (outcome, records, _) = reading.await;
+    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), Reached::End(10))], 10));
 }
 
 /// Red when reading does not end once it is cancelled, be it while the broker is down.

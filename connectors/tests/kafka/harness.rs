@@ -114,9 +114,12 @@ impl Broker {
 
     /// Joins as a group whose offsets travel in transactions.
     pub(crate) fn join_silently(&self, topics: &[&str]) -> Reader {
+        self.join_silently_from(topics, Start::Earliest)
+    }
+
+    pub(crate) fn join_silently_from(&self, topics: &[&str], start: Start) -> Reader {
         let assignor = Some(Assignor::Range);
-        let source =
-            SourceConfig { commits: false, assignor, ..source(subscription(topics, &[]), Start::Earliest, None) };
+        let source = SourceConfig { commits: false, assignor, ..source(subscription(topics, &[]), start, None) };
         Self::join_as(&self.config, source)
     }
 

@@ -103,6 +103,66 @@ async fn latest_is_decided_once_for_a_fresh_group() {
     reader.close().await;
 }
 
+/// The same for a group whose offsets travel in transactions, before and after its first.
+/// Red when such a source does not commit where it starts: what came while nobody read is skipped; or, once a transaction has
+/// committed an offset, the other partitions are read from the beginning of their logs.
+#[tokio::test]
+async fn latest_is_decided_once_for_a_group_whose_offsets_travel_in_transactions() {
+    let broker = broker(&[("t", 2)]);
+    broker.fill("t", 5).await;
+    broker.producer().send(&[record("t", Some(1), "old")]).await.unwrap();
+    let join = || broker.join_silently_from(&["t"], Start::Latest);
+    let mut reader = join();
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    broker.commits("t", 5, "").await;
+    reader.read_nothing(QUIET).await;
+    reader.close().await;
+    broker.producer().send(&[record("t", Some(0), "new")]).await.unwrap();
+    let mut reader = join();
+    reader.read(1).await;
+    reader.read_nothing(QUIET).await;
+    assert_eq!(reader.values(), ["new"]);
+    reader.close().await;
+    // What a transaction would.
+    let mut reader = broker.join("t");
+    reader.read(1).await;
+    reader.commit("t", 0, 6);
+    reader.close().await;
+    broker.producer().send(&[record("t", Some(1), "too")]).await.unwrap();
+    let mut reader = join();
+    reader.read(1).await;
+    reader.read_nothing(QUIET).await;
+    assert_eq!(reader.values(), ["too"]);
+    reader.close().await;
+}
+
+/// Of two members that start a group together the one without the lowest partition is ready first. What it decides in the
+/// end holds for the other too, which begins later.
+/// Red when a member does not take over from one that does not decide, or decides for its own partitions alone: the other
+/// would read from the beginning.
+#[tokio::test]
+async fn a_new_group_starts_at_one_place_whichever_member_begins_first() {
+    let broker = broker(&[("t", 2)]);
+    broker.fill("t", 5).await;
+    let join = || broker.join_silently_from(&["t"], Start::Latest);
+    let (mut one, mut other) = (join(), join());
+    let (names, others) = tokio::join!(one.assigned(), other.assigned());
+    if names == [partition("t", 0)] {
+        std::mem::swap(&mut one, &mut other);
+    }
+    let (first, late) = (partition("t", 1), partition("t", 0));
+    assert_eq!(others.len(), 1);
+    one.begin(&[first]);
+    broker.commits("t", 5, "").await;
+    broker.producer().send(&[record("t", Some(0), "new")]).await.unwrap();
+    other.begin(&[late]);
+    other.read(1).await;
+    assert_eq!(other.values(), ["new"]);
+    other.close().await;
+    one.close().await;
+}
+
 /// Red when a partition without an offset of a group that has others is begun by the policy: its first records are lost.
 #[tokio::test]
 async fn what_appears_later_is_read_from_its_beginning() {
@@ -190,6 +250,23 @@ async fn the_start_policy_holds_when_the_store_has_no_offset() {
     let mut reader = broker.join("t").from(From::Policy);
     reader.read(4).await;
     assert_eq!(reader.values(), ["0", "1", "2", "3"]);
+    reader.close().await;
+}
+
+/// What librdkafka resets without a reason is a false start: the topic is the same.
+/// Red when the source stops for it, goes on from the beginning, or loses what is under way.
+#[tokio::test]
+async fn a_false_start_is_begun_again_by_itself() {
+    let broker = broker(&[("t", 1)]);
+    broker.fill("t", 10).await;
+    let mut reader = broker.join("t");
+    reader.read(10).await;
+    broker.mock.request_errors(RDKafkaApiKey::Fetch, &[Error::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    reader.read_nothing(QUIET).await;
+    broker.fill("t", 10).await;
+    reader.read(20).await;
+    reader.read_nothing(QUIET).await;
+    assert_eq!(reader.offsets()[&0], (0..20).collect::<Vec<_>>());
     reader.close().await;
 }
 

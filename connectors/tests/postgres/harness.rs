@@ -289,10 +289,19 @@ impl Writer {
     }
 }
 
-/// The message of a refusal.
+/// The message of a refusal: of the unit, or of one row of it.
 pub(crate) fn refusal(outcome: Result<Committed, CommitError>) -> String {
     match outcome {
         Err(CommitError::Refused(why)) => why,
+        Err(CommitError::RefusedRows(rows)) if rows.len() == 1 => rows[0].why.clone(),
+        other => panic!("not refused, or more than one row: {other:?}"),
+    }
+}
+
+/// The places of the rows that are refused.
+pub(crate) fn refused(outcome: Result<Committed, CommitError>) -> Vec<usize> {
+    match outcome {
+        Err(CommitError::RefusedRows(rows)) => rows.iter().map(|one| one.row).collect(),
         other => panic!("not refused: {other:?}"),
     }
 }

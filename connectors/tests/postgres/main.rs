@@ -11,6 +11,8 @@ mod lettered;
 mod letters;
 mod offsets;
 mod outage;
+mod refusals;
+mod schemas;
 mod stored;
 mod tables;
 mod topic_ids;

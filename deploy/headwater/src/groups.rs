@@ -16,7 +16,7 @@ use headwater_connectors::{
     Acknowledged, Lettered, Replayed, Transactional,
     kafka::{Assignor, Closed, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
     postgres::{Letters, PostgresSink},
-    state::{LocalError, LocalStore},
+    state::{Damage, LocalError, LocalStore},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -34,6 +34,8 @@ use crate::{
 const CLOSE: Duration = Duration::from_secs(5);
 /// How long the consumer of a group that failed may take to close before another one takes its place.
 const LEAVE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the state on the disk is damaged.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often the dead letters that wait are counted.
 const LETTERS: Duration = Duration::from_secs(5);
 /// What every topic of events is called.
@@ -85,7 +87,7 @@ impl Groups {
                 backoff: bounded.settings.backoff,
                 group: group.clone(),
             };
-            let attempts = Attempt { shared: shared.clone(), bounded: bounded.clone(), closed: None };
+            let attempts = Attempt { shared: shared.clone(), bounded: bounded.clone(), last: Left::default() };
             let supervised = supervisor.run(attempts, stopped.clone());
             supervisors.spawn(async move { (group, supervised.await) });
         }
@@ -145,8 +147,33 @@ async fn watch_letters(letters: Letters, states: States) {
 struct Attempt {
     shared: Arc<Shared>,
     bounded: Bounded,
-    /// Of the last attempt's member.
+    last: Left,
+}
+
+/// What an attempt leaves to the next one.
+#[derive(Default)]
+struct Left {
+    /// When its member is gone.
     closed: Option<Closed>,
+    /// What became of its state.
+    damage: Option<Damage>,
+}
+
+impl Left {
+    /// Resolves once files of the state turn out to be damaged: as long as they are open nothing can be mended.
+    async fn damaged(&self) -> String {
+        let mut every = tokio::time::interval(LOOK);
+        loop {
+            every.tick().await;
+            if let Some(error) = self.damage() {
+                return error.to_string();
+            }
+        }
+    }
+
+    fn damage(&self) -> Option<&LocalError> {
+        self.damage.as_ref().and_then(Damage::found)
+    }
 }
 
 impl Attempts for Attempt {
@@ -154,10 +181,8 @@ impl Attempts for Attempt {
         Box::pin(async move {
             let (shared, bounded) = (self.shared.clone(), self.bounded.clone());
             // Opening the state on the disk takes its time.
-            let building = tokio::task::spawn_blocking(move || {
-                let mut closed = None;
-                (shared.parts(&bounded, &mut closed), closed)
-            });
+            let mut left = std::mem::take(&mut self.last);
+            let building = tokio::task::spawn_blocking(move || (shared.parts(&bounded, &mut left), left));
             let mut early = stop.clone();
             let built = tokio::select! {
                 built = building => built,
@@ -165,8 +190,8 @@ impl Attempts for Attempt {
                 _ = early.wait_for(|stopped| *stopped) => return Ok(()),
             };
             let parts = match built {
-                Ok((parts, closed)) => {
-                    self.closed = closed;
+                Ok((parts, left)) => {
+                    self.last = left;
                     parts?
                 }
                 Err(error) => {
@@ -182,7 +207,10 @@ impl Attempts for Attempt {
             let stopped = async move {
                 let _ = stop.wait_for(|stopped| *stopped).await;
             };
-            Ok(worker.run(stopped).await?)
+            tokio::select! {
+                ended = worker.run(stopped) => Ok(ended?),
+                why = self.last.damaged() => Err(Ended::Failed(why)),
+            }
         })
     }
 
@@ -192,7 +220,7 @@ impl Attempts for Attempt {
             let kept = self.shared.here.release(group);
             // The last one that lets go of the state writes what waits. A fault there leaves nothing held.
             let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
-            let Some(closed) = self.closed.take() else { return };
+            let Some(closed) = self.last.closed.take() else { return };
             if tokio::time::timeout(LEAVE, closed.wait()).await.is_err() {
                 tracing::warn!(
                     group,
@@ -232,13 +260,24 @@ impl Shared {
         format!("{}-{:08x}", self.here.instance(), mark.finish() >> 32)
     }
 
-    /// The group's state on this machine's disk.
-    fn local(&self, group: &str) -> Result<LocalStore, Ended> {
+    /// The group's state on this machine's disk. Where its files are damaged, as opening them shows or as the last attempt
+    /// found, they are put aside: the changelog is the truth, and the state is restored from there as if the disk were new.
+    fn local(&self, group: &str, damage: Option<&LocalError>) -> Result<LocalStore, Ended> {
         let dir = self.config.dir.join(self.here.instance()).join(group);
-        LocalStore::open(&dir, &self.config.state).map_err(|error| match error {
-            LocalError::Newer { .. } => Ended::Halted(error.to_string()),
-            error => Ended::Failed(error.to_string()),
-        })
+        let renew = |damage: &LocalError| {
+            let aside = LocalStore::set_aside(&dir).map_err(failed)?;
+            tracing::error!(group, error = %damage, aside = %aside.display(), "damaged state was put aside and is restored from the changelog: look after the disk");
+            LocalStore::open(&dir, &self.config.state).map_err(failed)
+        };
+        if let Some(damage) = damage {
+            return renew(damage);
+        }
+        match LocalStore::open(&dir, &self.config.state) {
+            Ok(local) => Ok(local),
+            Err(error @ LocalError::Corrupt { .. }) => renew(&error),
+            Err(error @ LocalError::Newer { .. }) => Err(Ended::Halted(error.to_string())),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
@@ -260,8 +299,8 @@ impl Shared {
         KafkaSource::join(&self.config.kafka, source).map_err(failed)
     }
 
-    /// Builds a group; `closed` tells when its member is gone, also where building fails after it has joined.
-    fn parts(&self, bounded: &Bounded, closed: &mut Option<Closed>) -> Result<Parts, Ended> {
+    /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
+    fn parts(&self, bounded: &Bounded, left: &mut Left) -> Result<Parts, Ended> {
         let member = self.member(bounded);
         let Bounded { group, settings, sink_connections, guarantee, .. } = bounded.clone();
         let kept = bounded.stores();
@@ -271,9 +310,10 @@ impl Shared {
             Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
-        let local = if kept.is_empty() { None } else { Some(self.local(&group.id)?) };
+        let local = if kept.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
+        left.damage = local.as_ref().map(LocalStore::damage);
         let source = self.source(bounded, &member)?;
-        *closed = Some(source.closed());
+        left.closed = Some(source.closed());
         let transactional = || {
             let kafka = (&self.config.kafka, self.outside.cluster.clone());
             let seen = (state.clone(), self.outside.clock.clone());

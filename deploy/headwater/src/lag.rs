@@ -34,11 +34,10 @@ async fn look(cluster: &Cluster, states: &States) -> Result<(), KafkaError> {
     let all: BTreeSet<TopicPartition> = groups.iter().flat_map(|(.., places)| places.keys().cloned()).collect();
     let ends = cluster.offsets(&all.into_iter().collect::<Vec<_>>(), Start::Latest).await?;
     for (id, state, places) in groups {
-        let committed = if places.values().any(|place| place.next.is_none()) {
-            cluster.committed(&id).await?.into_iter().map(|(partition, offset)| (partition, offset.next)).collect()
-        } else {
-            Offsets::new()
-        };
+        let unplaced: Vec<TopicPartition> =
+            places.iter().filter(|(_, place)| place.next.is_none()).map(|(partition, _)| partition.clone()).collect();
+        let committed = cluster.committed(&id, &unplaced).await?;
+        let committed = committed.into_iter().map(|(partition, offset)| (partition, offset.next)).collect();
         state.set_lags(lags(&places, &committed, &ends, Time::now()));
     }
     Ok(())

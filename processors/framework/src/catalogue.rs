@@ -170,6 +170,11 @@ impl Catalogue {
         meta
     }
 
+    /// Whether this is a topic of our own events, so that the catalogue says what their schemas are.
+    pub(crate) fn is_own(topic: &str) -> bool {
+        topic.starts_with(EVENTS)
+    }
+
     /// Whether an event type may stand on a topic: on `events.<domain>` only that domain's.
     pub(crate) fn belongs(topic: &str, event_type: &str) -> bool {
         let domain = topic.strip_prefix(EVENTS);

@@ -14,6 +14,7 @@ mod cursor;
 mod layout;
 mod read;
 
+mod compat;
 mod promote;
 mod resolve;
 mod same;
@@ -23,6 +24,7 @@ mod json;
 #[cfg(test)]
 mod tests;
 
+pub use compat::can_read;
 pub use encoder::Encoder;
 pub use error::{CodecError, Fault};
 pub use writer::WriterSchema;

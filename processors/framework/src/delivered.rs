@@ -3,6 +3,7 @@
 //! Each hop replaces them, so they never grow. Source: DESIGN, "The event on the wire".
 
 use crate::{
+    cut::says_cut,
     event::Origin,
     fault::Fault,
     headers::{TRACE_PARENT, TRACE_STATE},
@@ -29,7 +30,7 @@ const ERROR_DETAIL: &str = "hw_error_detail";
 const ERROR_FINGERPRINT: &str = "hw_error_fingerprint";
 const REDRIVE_COUNT: &str = "hw_redrive_count";
 const RESOLVED: &str = "hw_resolved";
-/// Where a record stood that was keyed anew: `topic/partition/offset`. No hop keeps it.
+/// Where a record stood that was keyed anew: `topic/partition/offset/id of the topic`, or without the id. No hop keeps it.
 pub(crate) const INPUT: &str = "hw_input";
 
 /// Whose delivery headers are believed on a record.
@@ -97,6 +98,7 @@ impl Delivered {
                 ERROR_FINGERPRINT => read.fingerprint = text.map(str::to_owned),
                 REDRIVE_COUNT => read.redrives = number(text).unwrap_or(0),
                 RESOLVED => read.resolved = text == Some("1"),
+                name if says_cut(name) => {}
                 _ => unknown += 1,
             }
         }
@@ -197,23 +199,35 @@ pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
     number(text(DUE).filter(|_| text(GROUP) == Some(group)))
 }
 
-/// Says where a record stands that is keyed anew.
-pub(crate) fn say_input(record: &Record, out: &mut Headers) {
-    out.push_text(INPUT, &format!("{}/{}/{}", record.topic, record.partition, record.offset));
+/// Says where a record stands that is keyed anew, and the id of its topic: empty where it is not known.
+pub(crate) fn say_input(record: &Record, topic_id: &str, out: &mut Headers) {
+    let id = if topic_id.is_empty() { "" } else { "/" };
+    out.push_text(INPUT, &format!("{}/{}/{}{id}{topic_id}", record.topic, record.partition, record.offset));
 }
 
-/// Where the partition of a record that was keyed anew stood behind it, if its headers say so.
-pub(crate) fn input(headers: &Headers) -> Option<Position> {
+/// Where the partition of a record that was keyed anew stood behind it, and the id of its topic, if its headers say so.
+pub(crate) fn input(headers: &Headers) -> Option<(Position, Option<&str>)> {
     let text = std::str::from_utf8(headers.get(INPUT)??).ok()?;
-    let (place, offset) = text.rsplit_once('/')?;
-    let (topic, partition) = place.rsplit_once('/')?;
+    let mut parts = text.splitn(4, '/');
+    let (topic, partition, offset) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+    // They go on into other headers, which are text of their own.
+    let is_name = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let topic = Some(topic).filter(is_name)?;
     let offset: i64 = offset.parse().ok().filter(|offset| (0..i64::MAX).contains(offset))?;
-    Some(Position { partition: TopicPartition::new(topic, partition.parse().ok()?), next: offset + 1 })
+    Some((
+        Position { partition: TopicPartition::new(topic, partition), next: offset + 1 },
+        parts.next().filter(is_name),
+    ))
 }
 
 /// Every header that is no delivery header, in order, with the trace replaced where it is known.
 pub(crate) fn others(headers: &Headers, trace: Option<&TraceContext>) -> Headers {
     kept(headers, |name| !name.starts_with(PREFIX), trace)
+}
+
+/// Every header that a dead letter keeps: no delivery header but those that say what was cut off it.
+pub(crate) fn of_letter(headers: &Headers) -> Headers {
+    kept(headers, |name| !name.starts_with(PREFIX) || says_cut(name), None)
 }
 
 /// Every header, in order, with the trace replaced.

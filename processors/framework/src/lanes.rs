@@ -75,9 +75,9 @@ impl<J> Lanes<J> {
         next
     }
 
-    /// Drops the waiting jobs, and says how many; the running ones stay.
-    pub(crate) fn drop_waiting(&mut self) -> usize {
-        self.busy.values_mut().map(|queue| queue.drain(..).count()).sum()
+    /// Takes the waiting jobs out; the running ones stay.
+    pub(crate) fn take_waiting(&mut self) -> impl Iterator<Item = J> {
+        self.busy.values_mut().flat_map(|queue| queue.drain(..))
     }
 }
 
@@ -133,12 +133,12 @@ mod tests {
         assert_eq!(lanes.leave(Lane::of(None)), None);
     }
 
-    /// Red when a running job is dropped with the waiting ones, or its lane with it.
+    /// Red when a running job is taken with the waiting ones, or its lane with it.
     #[test]
-    fn only_waiting_jobs_are_dropped() {
+    fn only_waiting_jobs_are_taken() {
         let (mut lanes, lane) = (Lanes::new(), Lane::of(Some(b"a")));
         assert_eq!((1..=4).filter_map(|job| lanes.enter(lane, job)).collect::<Vec<_>>(), [1]);
-        assert_eq!(lanes.drop_waiting(), 3);
+        assert_eq!(lanes.take_waiting().collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!(lanes.enter(lane, 5), None, "the first still runs");
         assert_eq!((lanes.leave(lane), lanes.leave(lane)), (Some(5), None));
     }

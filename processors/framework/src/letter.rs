@@ -2,6 +2,7 @@
 
 use crate::{
     catalogue::Catalogue,
+    cut::{Cut, says_cut},
     delivered::{self, Delivered, Trust},
     event::Origin,
     fault::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
@@ -87,8 +88,29 @@ impl Letter {
             origin,
             key: record.key.clone(),
             value: record.value.clone(),
-            headers: delivered::others(&record.headers, None),
+            headers: delivered::of_letter(&record.headers),
         }
+    }
+
+    /// What it lacks, where it was too large to be kept whole.
+    pub fn cut(&self) -> Option<Cut> {
+        Cut::of(&self.headers)
+    }
+
+    /// The letter with what was cut off it: `record` stands where it first stood.
+    ///
+    /// # Errors
+    /// When that is another record, as a sentence.
+    pub fn whole(&self, record: &Record) -> Result<Self, String> {
+        let place = record.origin();
+        if place != self.origin {
+            return Err("the record that stands there is another".to_owned());
+        }
+        if let Some(cut) = self.cut() {
+            cut.fits(record)?;
+        }
+        let headers = delivered::others(&record.headers, self.trace().as_ref());
+        Ok(Self { key: record.key.clone(), value: record.value.clone(), headers, ..self.clone() })
     }
 
     /// The record on its way back to its group alone: the same bytes, no attempt made yet, sent back once more.
@@ -107,7 +129,7 @@ impl Letter {
             redrives: self.redrives.saturating_add(1),
             resolved: false,
         };
-        let mut headers = self.headers.clone();
+        let mut headers = delivered::others(&self.headers, None);
         delivered.write(Some(&self.origin), &mut headers);
         self.outgoing(self.value.clone(), headers)
     }
@@ -122,6 +144,7 @@ impl Letter {
         let kept = |name: &str| match name {
             ID | SOURCE | CORRELATION_ID | CAUSATION_ID | SPEC_VERSION | CONTENT_TYPE => false,
             TYPE => typed,
+            name if says_cut(name) => false,
             _ => true,
         };
         let mut headers: Headers = self.headers.iter().filter(|(name, _)| kept(name)).collect();

@@ -40,6 +40,7 @@ mod trace;
 
 mod spans;
 
+mod cut;
 mod delivered;
 mod fault;
 mod ladder;
@@ -68,6 +69,7 @@ pub use breaker::{
 };
 pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
 pub use clock::SystemClock;
+pub use cut::{Cut, HEADER_ROOM, says_cut};
 pub use driver::Driver;
 pub use emit::{Emit, Outbox};
 pub use event::{Draft, Event, Meta, Origin};
@@ -96,7 +98,10 @@ pub use steps::{Group, Step, Steps};
 pub use time::Time;
 pub use topology::{Subject, Topology};
 pub use trace::TraceContext;
-pub use unit::{Change, CommitError, Committed, Marker, Progress, Row, RowData, Unit};
+pub use unit::{
+    Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData, Unit,
+    Way,
+};
 pub use worker::{Parts, Settings, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use crate::{
     record::{Position, Record, TopicPartition},
     time::Time,
-    unit::{CommitError, Committed, Unit},
+    unit::{CommitError, Committed, InputPosition, Unit},
 };
 
 /// A boxed future, as trait objects return it.
@@ -108,6 +108,12 @@ pub trait Committer: Send {
 
     /// Forgets partitions that are no longer ours.
     fn forget(&mut self, partitions: &[TopicPartition]);
+
+    /// Whether a commit that outlives a partition of its unit is cancelled: that is for stores which take what a former
+    /// owner commits. What of the unit is still ours is then tried again.
+    fn cancels(&self) -> bool {
+        false
+    }
 }
 
 /// The keyed state of one group's partitions, as it was committed last. A partition's state can be read once
@@ -121,15 +127,20 @@ pub trait Stores: Send + Sync {
     /// Keys that begin with `prefix`, in their order, and what they have; `limit` of them at most.
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Whether an input may come again whose change is there: the offsets are committed after the changes, not with them.
-    fn replays(&self) -> bool {
-        false
+    /// What is known of inputs, where one may come again whose change is there: the offsets are committed after the
+    /// changes, not with them.
+    fn replays(&self) -> Option<&dyn Replays> {
+        None
     }
+}
 
-    /// How far each partition of the inputs has come whose changes are there.
-    fn inputs(&self, _store: &str, _partition: i32) -> Vec<Position> {
-        Vec::new()
-    }
+/// Which inputs have changed the keyed state of one group.
+pub trait Replays {
+    /// How far those have come whose changes are in this partition of a store.
+    fn inputs(&self, store: &str, partition: i32) -> Vec<InputPosition>;
+
+    /// The id of a topic that is read, as it was when partitions of it were taken; empty where it is not known.
+    fn topic_id(&self, topic: &str) -> Arc<str>;
 }
 
 /// A key and what it has.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::WriterSchema,
     event::Meta,
+    failure::Kind,
     record::{Outgoing, Position, Record, TopicPartition},
 };
 
@@ -45,8 +46,40 @@ pub struct Change {
     pub key: Arc<[u8]>,
     /// What the key has from now on; `None` where it is forgotten.
     pub value: Option<Arc<[u8]>>,
-    /// Where the partition of its input stands behind that: a replay of the input has the same.
-    pub input: Position,
+    /// Where inputs may come again: how far those of its partition have come with it. A replay of its input has the same.
+    pub input: Option<InputPosition>,
+}
+
+/// How far the inputs of one partition have come on one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputPosition {
+    /// Which inputs.
+    pub of: InputPartition,
+    /// The offset in their partition that comes next.
+    pub next: i64,
+}
+
+/// The inputs of one partition on one way. They come in the order of their offsets, and those of a suffix may come again;
+/// between two ways, and between two topics of one name, there is no order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InputPartition {
+    /// Where they stand.
+    pub partition: TopicPartition,
+    /// The id of that topic, which another one of its name does not have; empty where it is not known.
+    pub topic_id: Arc<str>,
+    /// How they reach the step whose state they change.
+    pub way: Way,
+}
+
+/// How inputs reach a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// They are read where they stand.
+    Direct,
+    /// Over the repartition topic of this step.
+    Over(Arc<str>),
+    /// Any: they were noted by a version that did not tell ways apart.
+    Any,
 }
 
 impl Change {
@@ -94,6 +127,17 @@ pub struct RowData {
     pub value: apache_avro::types::Value,
 }
 
+/// A row that a store refuses, of a unit whose other rows it would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// Its place in [`Unit::rows`].
+    pub row: usize,
+    /// What kind of dead letter its record is.
+    pub kind: Kind,
+    /// Why, as a sentence without any value of it.
+    pub why: String,
+}
+
 /// What became of a unit that the store answered for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Committed {
@@ -112,6 +156,9 @@ pub enum CommitError {
     /// The store refuses the data itself: another try changes nothing. The rest of the unit was not committed either.
     #[error("{0}")]
     Refused(String),
+    /// The store refuses these of the unit's rows and would take all the others: another try changes nothing.
+    #[error("{} of the unit's rows are refused", .0.len())]
+    RefusedRows(Vec<RefusedRow>),
     /// Whether the unit is durable is not known: the partitions start anew, from what is.
     #[error("{0}")]
     Unsettled(String),

@@ -9,6 +9,10 @@ use std::collections::VecDeque;
 pub(crate) struct Watermark<T> {
     slots: VecDeque<Slot<T>>,
     bytes: usize,
+    /// How many slots have let go of their records.
+    shed: usize,
+    /// The offset behind the last record that was passed.
+    passed: i64,
 }
 
 #[derive(Debug)]
@@ -17,27 +21,46 @@ struct Slot<T> {
     bytes: usize,
     timestamp_ms: i64,
     done: Option<T>,
+    /// Its record was let go of, and comes again.
+    shed: bool,
 }
 
 impl<T> Watermark<T> {
     pub(crate) fn new() -> Self {
-        Self { slots: VecDeque::new(), bytes: 0 }
+        Self { slots: VecDeque::new(), bytes: 0, shed: 0, passed: i64::MIN }
     }
 
-    /// A record of this size and timestamp was received; false when it is not beyond the last one, and so is a repeat that
-    /// must be dropped.
+    /// A record of this size and timestamp was received; false when it is not beyond the last one and was not let go of, and
+    /// so is a repeat that must be dropped.
     pub(crate) fn receive(&mut self, offset: i64, bytes: usize, timestamp_ms: i64) -> bool {
         if self.slots.back().is_some_and(|last| offset <= last.offset) {
+            return self.receive_again(offset, bytes);
+        }
+        if offset < self.passed {
             return false;
         }
-        self.slots.push_back(Slot { offset, bytes, timestamp_ms, done: None });
+        self.slots.push_back(Slot { offset, bytes, timestamp_ms, done: None, shed: false });
         self.bytes += bytes;
         true
     }
 
-    /// Records that were received and that nothing has passed yet.
+    fn receive_again(&mut self, offset: i64, bytes: usize) -> bool {
+        let Some(at) = self.find(offset).filter(|at| self.slots[*at].shed) else { return false };
+        (self.slots[at].shed, self.slots[at].bytes) = (false, bytes);
+        (self.shed, self.bytes) = (self.shed - 1, self.bytes + bytes);
+        true
+    }
+
+    /// Lets go of a record that is not finished: it holds its place until it comes again.
+    pub(crate) fn shed(&mut self, offset: i64) {
+        let Some(at) = self.find(offset).filter(|at| !self.slots[*at].shed) else { return };
+        (self.shed, self.bytes) = (self.shed + 1, self.bytes - self.slots[at].bytes);
+        (self.slots[at].shed, self.slots[at].bytes) = (true, 0);
+    }
+
+    /// Records that were received, but for those that were let go of, and that nothing has passed yet.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() - self.shed
     }
 
     /// Bytes of those.
@@ -52,13 +75,16 @@ impl<T> Watermark<T> {
 
     /// A record is finished and leaves this behind. One that is not under way is ignored.
     pub(crate) fn finish(&mut self, offset: i64, left: T) {
-        let Some(first) = self.slots.front() else { return };
-        // Where there is no hole the place is known; most records finish in order besides.
-        let guess = usize::try_from(offset - first.offset).ok().filter(|at| self.is_at(*at, offset));
-        let at = guess.or_else(|| self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok());
-        if let Some(at) = at {
+        if let Some(at) = self.find(offset) {
             self.slots[at].done = Some(left);
         }
+    }
+
+    fn find(&self, offset: i64) -> Option<usize> {
+        let first = self.slots.front()?;
+        // Where there is no hole the place is known; most records finish in order besides.
+        let guess = usize::try_from(offset - first.offset).ok().filter(|at| self.is_at(*at, offset));
+        guess.or_else(|| self.slots.binary_search_by_key(&offset, |slot| slot.offset).ok())
     }
 
     fn is_at(&self, at: usize, offset: i64) -> bool {
@@ -71,6 +97,7 @@ impl<T> Watermark<T> {
         let done = first.done.take()?;
         let offset = first.offset;
         self.bytes -= first.bytes;
+        self.passed = offset + 1;
         self.slots.pop_front();
         Some((offset, done))
     }
@@ -114,6 +141,24 @@ mod tests {
                 prop_assert_eq!(watermark.oldest(), oldest);
             }
         }
+    }
+
+    /// Red when what was let go of is passed, still takes room, or does not come again; or when what is done or passed does.
+    #[test]
+    fn what_was_let_go_of_holds_its_place_and_comes_again() {
+        let mut watermark = Watermark::new();
+        assert!((10..=14).all(|o| watermark.receive(o, 3, o)));
+        (10..=12).for_each(|o| watermark.finish(o, o));
+        assert_eq!(watermark.pass(), Some((10, 10)));
+        (13..=14).for_each(|o| watermark.shed(o));
+        assert_eq!((watermark.len(), watermark.bytes()), (2, 6));
+        assert_eq!(std::iter::from_fn(|| watermark.pass()).last(), Some((12, 12)));
+        assert_eq!((watermark.oldest(), watermark.bytes()), (Some((13, 13)), 0));
+        let again: Vec<i64> = (9..=16).filter(|o| watermark.receive(*o, 4, *o)).collect();
+        assert_eq!((again, watermark.len(), watermark.bytes()), (vec![13, 14, 15, 16], 4, 16));
+        (13..=16).for_each(|o| watermark.finish(o, o));
+        assert_eq!(std::iter::from_fn(|| watermark.pass()).last(), Some((16, 16)));
+        assert!(!watermark.receive(16, 4, 0) && watermark.receive(17, 4, 0));
     }
 
     /// Offset 10 slow, 11 to 20 done: nothing passes 10. Red when `pass` looks at the last finished record.

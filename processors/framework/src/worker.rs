@@ -10,6 +10,7 @@ mod parts;
 
 mod ahead;
 mod partition;
+mod room;
 
 mod circuits;
 mod failures;
@@ -147,10 +148,13 @@ impl Worker {
         self.begin_ready();
         self.wake_waiting();
         let more = self.dispatch();
+        self.read_again();
         self.let_leavers_go();
         if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
             self.report_moves();
             self.closing = true;
+            // Whoever comes next may go on with what is ours any moment.
+            self.assemblies.close();
             self.stopping = Some(self.clock.elapsed() + self.settings.drain);
             self.source.control(Control::Close);
         }
@@ -417,13 +421,6 @@ impl Worker {
 
     fn must_flush(&self) -> bool {
         self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.life, Life::Leaving(_)))
-    }
-
-    fn has_room(&self) -> bool {
-        let flowing = || self.partitions.values().filter(|p| p.flows() && !p.delayed);
-        let bytes = flowing().map(|p| p.watermark.bytes()).sum::<usize>() + self.assemblies.bytes();
-        let waiting = flowing().map(|p| p.pending.len()).sum::<usize>();
-        self.stopping.is_none() && waiting < self.settings.prefetch && bytes < self.settings.in_flight_bytes
     }
 
     fn under_way(&self) -> usize {

@@ -18,9 +18,9 @@ impl Shop {
     }
 
     /// Waits until a payment of those that were sent last is announced.
-    async fn goes_on(&self) {
-        let before = self.outputs();
-        eventually("outputs come", SOON, async || self.outputs() > before).await;
+    pub(super) async fn goes_on(&self) {
+        let before = self.distinct();
+        eventually("outputs come", SOON, async || self.distinct() > before).await;
     }
 }
 

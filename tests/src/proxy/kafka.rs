@@ -3,8 +3,15 @@
 use super::Protocol;
 
 /// The requests that can be watched.
-const REQUESTS: [(u16, &str); 5] =
-    [(0, "Produce"), (24, "AddPartitionsToTxn"), (25, "AddOffsetsToTxn"), (26, "EndTxn"), (28, "TxnOffsetCommit")];
+const REQUESTS: [(u16, &str); 7] = [
+    (0, "Produce"),
+    (2, "ListOffsets"),
+    (8, "OffsetCommit"),
+    (24, "AddPartitionsToTxn"),
+    (25, "AddOffsetsToTxn"),
+    (26, "EndTxn"),
+    (28, "TxnOffsetCommit"),
+];
 
 /// One connection to a broker.
 pub(super) struct Kafka {

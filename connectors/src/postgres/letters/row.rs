@@ -1,6 +1,6 @@
 //! A row of the table of dead letters as a letter, and a letter's headers as the row has them.
 
-use headwater::{Headers, Letter, Origin, TopicPartition};
+use headwater::{Headers, Letter, Origin, TopicPartition, says_cut};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -112,10 +112,10 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// The headers that are kept, which are those that are not of the delivery.
+    /// The headers that are kept: none of the delivery's but those that say what was cut off.
     pub(super) fn of(headers: &'a Headers) -> Self {
         let mut columns = Self::default();
-        for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with("hw_")) {
+        for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with("hw_") || says_cut(name)) {
             let text = value.and_then(|value| std::str::from_utf8(value).ok()).filter(|text| !text.contains('\0'));
             columns.names.push(name);
             columns.texts.push(text);

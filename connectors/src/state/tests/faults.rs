@@ -52,7 +52,8 @@ fn a_folder_that_was_never_finished_is_made_anew() {
     }
 }
 
-/// Red when damage shows as a panic, as a disk error, or as state that is silently not there.
+/// Red when damage shows as a panic, as a disk error, or as state that is silently not there, or nobody learns of damage that
+/// shows only when the entries are read.
 #[test]
 fn damaged_files_are_named_and_nothing_is_deleted() {
     let (dir, store) = opened(&small());
@@ -62,18 +63,26 @@ fn damaged_files_are_named_and_nothing_is_deleted() {
     }
     restore.finish(30_000, 1).unwrap();
     drop((restore, store));
-    let mut refusals = 0;
-    for (victim, _) in files(dir.path()).unwrap() {
+    let (mut refusals, mut later) = (0, 0);
+    let all = files(dir.path()).unwrap();
+    let tables = all.iter().filter(|(path, _)| path.parent().is_some_and(|parent| parent.ends_with("tables")));
+    let largest = tables.max_by_key(|(_, bytes)| *bytes).map(|(path, _)| path.clone()).unwrap();
+    // It holds the entries: where only their middle is damaged, nothing shows before they are read.
+    for (victim, whole) in all.into_iter().map(|(path, _)| (path, true)).chain([(largest, false)]) {
         let copy = crashed(dir.path());
         let path = copy.path().join(victim.strip_prefix(dir.path()).unwrap());
         let length = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap();
-        fs::write(&path, vec![0xA5; length]).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[if whole { 0..length } else { length / 3..length / 2 }].fill(0xA5);
+        fs::write(&path, bytes).unwrap();
+        let mut damage = None;
         let read = LocalStore::start(copy.path(), &small()).and_then(|store| {
+            damage = Some(store.damage());
             let found = store.checkpoint("t", 0)?;
             let complete = found.as_ref().is_none_or(|found| found.next == 30_000);
             assert!(complete, "{} {found:?}", path.display());
             store.restore("t", 0, TOPIC, 1)?.finish(30_000, 1)?;
-            store.list("t", 0, b"", usize::MAX)
+            store.list("t", 0, b"", Most { entries: usize::MAX, bytes: usize::MAX })
         });
         match read {
             Err(error) => {
@@ -81,11 +90,31 @@ fn damaged_files_are_named_and_nothing_is_deleted() {
                 assert!(error.to_string().contains("damaged"), "{}: {error}", path.display());
                 assert!(error.to_string().contains("delete the folder"), "{error}");
                 assert!(path.exists(), "{}", path.display());
+                // Where the folder could be opened, whoever opened it learns of it.
+                later += usize::from(damage.as_ref().is_some_and(|damage| damage.found() == Some(&error)));
+                assert!(damage.is_none_or(|damage| damage.found().is_some()), "{}", path.display());
             }
             Ok(entries) => assert!(entries.len() == 30_000 || length == 0, "{}: {}", path.display(), entries.len()),
         }
     }
-    assert!(refusals > 3, "{refusals}");
+    assert!(refusals > 3 && later > 0, "{refusals} {later}");
+}
+
+/// Red when what was put aside before is in the way, the folder is deleted, or a new one does not begin empty.
+#[test]
+fn a_damaged_folder_is_put_aside_and_a_new_one_takes_its_place() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, aside) = (parent.path().join("shop.g"), parent.path().join(".damaged-shop.g"));
+    for damage in [b"one", b"two"] {
+        let store = LocalStore::start(&dir, &small()).unwrap();
+        assert_eq!(store.checkpoint("s", 0).unwrap(), None);
+        open_part(&store, 0, 7);
+        drop(store);
+        fs::write(dir.join("version"), damage).unwrap();
+        assert!(matches!(refused(&dir), LocalError::Corrupt { .. }));
+        assert_eq!(LocalStore::set_aside(&dir).unwrap(), aside);
+        assert_eq!((fs::read(aside.join("version")).unwrap(), dir.exists()), (damage.to_vec(), false));
+    }
 }
 
 /// A file system of 24 MiB, if this process may mount one.

@@ -107,3 +107,24 @@ fn what_changes_while_it_is_written_still_waits() {
         assert_eq!(*store.get("s", 0, &first).unwrap().unwrap(), *b"2");
     }
 }
+
+/// Red when a scan goes on past its bytes, on the disk, in memory or where the two meet, or ends before them.
+#[test]
+fn a_scan_within_bytes_reads_no_further() {
+    let (_dir, store) = opened(&small());
+    let value = "x".repeat(1_000);
+    let some =
+        |which: i64| (0..40).filter(|n| n % 2 == which).map(|n| set(&format!("k{n:02}"), &value)).collect::<Vec<_>>();
+    let within = |bytes| store.scan_within("s", 0, b"k", 100, bytes).unwrap();
+    let count = |bytes| within(bytes).len();
+    store.apply(&some(0), &[end(1)], 1).unwrap();
+    assert_eq!((count(1_003), count(1_004), count(10_000), count(usize::MAX)), (1, 2, 10, 20), "in memory");
+    store.flush().unwrap();
+    store.forget(&[0]);
+    open_part(&store, 0, 1);
+    assert_eq!((count(1_003), count(1_004), count(10_000), count(usize::MAX)), (1, 2, 10, 20), "on the disk");
+    store.apply(&some(1), &[end(2)], 1).unwrap();
+    assert_eq!((count(10_000), count(usize::MAX)), (10, 40), "both");
+    let keys: Vec<String> = within(5_000).into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect();
+    assert_eq!(keys, ["k00", "k01", "k02", "k03", "k04"]);
+}

@@ -136,10 +136,13 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
     let ids: Vec<&str> = groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
     let cluster = &outside.cluster;
     let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
-    // Before the ends of the logs, so that nothing seems to be committed beyond them.
-    let told = try_join_all(ids.iter().map(|id| cluster.committed(id))).await?;
-    let mut all_stored = stored(outside, groups).await.map_err(warn).ok();
     let reads: Vec<Reads> = groups.iter().map(|bounded| Reads::of(bounded, &topics)).collect();
+    // Before the ends of the logs, so that nothing seems to be committed beyond them.
+    let asked = ids.iter().zip(&reads).map(|(id, reads)| async move {
+        cluster.committed(id, &reads.partitions.keys().cloned().collect::<Vec<_>>()).await
+    });
+    let told = try_join_all(asked).await?;
+    let mut all_stored = stored(outside, groups).await.map_err(warn).ok();
     let all: BTreeSet<&TopicPartition> = reads.iter().flat_map(|reads| reads.partitions.keys()).collect();
     let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
     let (firsts, ends) =

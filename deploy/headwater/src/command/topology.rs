@@ -14,7 +14,7 @@ use headwater::{
     ports::{SchemaError, Schemas as _},
 };
 use headwater_connectors::{
-    kafka::{Change, HEADER_ROOM, KafkaError, TopicSpec},
+    kafka::{Change, HEADER_ROOM, TopicSpec},
     postgres::{Database, PostgresError},
 };
 
@@ -29,8 +29,6 @@ use graph::Graph;
 
 /// Only fields with defaults are added or removed, against every earlier version.
 const COMPATIBILITY: &str = "FULL_TRANSITIVE";
-/// `max.message.bytes` of a topic that says nothing, where no input exists yet to be asked.
-const STANDARD_SIZE: u64 = 1_048_588;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a record that waits is kept beyond its delay: so long may a group stand still.
 const WAITING_KEPT: Duration = DAY.saturating_mul(7);
@@ -82,14 +80,10 @@ pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcom
     outcome
 }
 
-/// The topics of events first: how large their records may be decides how large those of the groups must be.
+/// The topics of events first, so that what the groups own follows what they read.
 async fn topics(app: &App, outside: &Outside, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
-    if !create(outside, &event_topics(app, topology), dry_run, outcome).await {
-        return;
-    }
-    match owned_topics(app, outside).await {
-        Ok(specs) => drop(create(outside, &specs, dry_run, outcome).await),
-        Err(error) => outcome.problems.push(error.to_string()),
+    if create(outside, &event_topics(app, topology), dry_run, outcome).await {
+        create(outside, &owned_topics(app), dry_run, outcome).await;
     }
 }
 
@@ -115,20 +109,11 @@ fn event_topics(app: &App, topology: &Topology) -> Vec<TopicSpec> {
     topology.topics.iter().map(|name| spec(app, name.clone(), [])).collect()
 }
 
-/// The topics that the groups own, made for the largest record that each may have to pass on.
-async fn owned_topics(app: &App, outside: &Outside) -> Result<Vec<TopicSpec>, KafkaError> {
-    let names: Vec<String> = outside.cluster.topics().await?.into_iter().map(|topic| topic.name).collect();
-    let reads = |bounded: &Bounded, name: &str| {
-        let subscription = &bounded.group.subscription;
-        subscription.topics.iter().any(|topic| topic == name) || subscription.all_events && name.starts_with("events.")
-    };
-    let inputs = names.iter().map(String::as_str).filter(|name| app.groups.iter().any(|bounded| reads(bounded, name)));
-    let sizes = outside.cluster.max_message_bytes(&inputs.collect::<Vec<_>>()).await?;
-    let owned = |bounded: &Bounded| {
-        let largest = sizes.iter().filter(|(name, _)| reads(bounded, name)).map(|(_, size)| *size).max();
-        owned_by(app, bounded, largest.unwrap_or(STANDARD_SIZE) + u64::from(HEADER_ROOM))
-    };
-    Ok(app.groups.iter().flat_map(owned).collect())
+/// The topics that the groups own, made for the largest record that is passed on. An input's own limit says little: it counts
+/// packed bytes, and what was packed well is packed anew.
+fn owned_topics(app: &App) -> Vec<TopicSpec> {
+    let size = u64::from(app.config.kafka.max_record_bytes) + u64::from(HEADER_ROOM);
+    app.groups.iter().flat_map(|bounded| owned_by(app, bounded, size)).collect()
 }
 
 /// The topics that one group owns, for records of at most `size` bytes.

@@ -133,7 +133,8 @@ impl Kept {
         off_the_runtime(move || {
             let mut all: Vec<Raw> = Vec::new();
             for partition in partitions {
-                let found = self.local.scan(store.name, partition, prefix.as_bytes(), limit);
+                // One entry past the bound tells that there is more.
+                let found = self.local.scan_within(store.name, partition, prefix.as_bytes(), limit, LIST_BYTES + 1);
                 let found = found.map_err(|error| self.why(&store, partition, error.0))?;
                 all.extend(found.into_iter().map(|(key, value)| (key, partition, value)));
                 all.sort_unstable();

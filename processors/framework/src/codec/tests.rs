@@ -1,4 +1,5 @@
 mod agreement;
+mod compat;
 mod evolution;
 mod hostile;
 mod json;

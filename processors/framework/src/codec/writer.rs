@@ -14,6 +14,7 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
 use super::{
+    compat::can_read,
     cursor::Cursor,
     error::{CodecError, Fault, clip, schema_cause, shape_fault},
     json,
@@ -37,6 +38,8 @@ pub struct WriterSchema {
     layout: Layout,
     reader: GenericDatumReader<'static>,
     plans: OnceLock<Box<Plan>>,
+    /// The schema of the event type that was asked about first, and why it cannot read what is written with this one.
+    read_by: OnceLock<(&'static str, Option<String>)>,
 }
 
 impl WriterSchema {
@@ -58,6 +61,7 @@ impl WriterSchema {
             leaked,
             reader,
             plans: OnceLock::new(),
+            read_by: OnceLock::new(),
         }))
     }
 
@@ -74,6 +78,17 @@ impl WriterSchema {
     /// The full name of a record, enum or fixed, `headwater.payment.PaymentCompleted`; `None` for any other type.
     pub fn full_name(&self) -> Option<&str> {
         self.full_name.as_deref()
+    }
+
+    /// Why the schema of an event type cannot read what is written with this one; `None` where it can.
+    pub(crate) fn unreadable_by(&self, event_type: &'static str) -> Option<String> {
+        let ask = || match Schema::parse_str(event_type) {
+            Ok(reader) => can_read(self.leaked.schema, &reader).err(),
+            Err(error) => Some(schema_cause(&error)),
+        };
+        // Of one schema it is always the same type's, but for records that are out of place.
+        let (asked, why) = self.read_by.get_or_init(|| (event_type, ask()));
+        if std::ptr::eq(*asked, event_type) { why.clone() } else { ask() }
     }
 
     pub(crate) fn leaked(&self) -> Leaked {

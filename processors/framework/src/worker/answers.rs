@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     Worker, WorkerError,
     assembly::Answer,
-    batch::{Covered, Finished},
-    job::{Fate, Job, Outcome},
+    batch::{Batch, Covered, Finished},
+    job::{Effects, Fate, Job, Outcome},
     partition::Life,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     owned::Role,
     ports::Control,
     record::{Record, TopicPartition},
-    unit::{CommitError, Committed},
+    unit::{CommitError, Committed, RefusedRow},
 };
 
 impl Worker {
@@ -53,11 +53,22 @@ impl Worker {
                 self.fenced(fenced);
                 return Ok(());
             }
-            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
+            Answer::Committed(mut batch, Err(CommitError::Refused(why))) => {
                 self.recovered(at);
+                // A letter always gets through: its topic may take less than it should.
+                if batch.cut() {
+                    tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
+                    self.assemblies.of(at).keep(batch);
+                    return Ok(());
+                }
                 if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
                     self.refused(at, &covered, record, from, &why);
                 }
+                return Ok(());
+            }
+            Answer::Committed(batch, Err(CommitError::RefusedRows(rows))) => {
+                self.recovered(at);
+                self.refused_rows(at, batch, rows);
                 return Ok(());
             }
             Answer::Committed(_, Err(CommitError::Unsettled(why))) => {
@@ -67,6 +78,10 @@ impl Worker {
             Answer::Committed(batch, Err(error)) => {
                 self.assemblies.of(at).keep(batch);
                 error
+            }
+            Answer::Cancelled(batch) => {
+                self.assemblies.of(at).keep(batch);
+                return Ok(());
             }
             Answer::Started(_, Err(error)) => error,
         };
@@ -81,6 +96,7 @@ impl Worker {
             }
             CommitError::Failed(why) => Err(self.failed(why)),
             CommitError::Fatal(why) | CommitError::Refused(why) => Err(self.halted(why)),
+            error @ CommitError::RefusedRows(_) => Err(self.halted(error.to_string())),
         }
     }
 
@@ -98,11 +114,32 @@ impl Worker {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
         if self.step.states.is_some() {
+            let id = covered.partition.clone();
+            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(Life::Leaving(_))) {
+                // Its next owner meets the record again.
+                return self.release(&id);
+            }
             // Later records have seen what it changed: they are processed again, without it.
-            self.refusals.insert((covered.partition.clone(), covered.offset), why.to_owned());
-            return self.restart(covered.partition.clone(), Duration::ZERO);
+            self.refusals.insert((id.clone(), covered.offset), why.to_owned());
+            return self.restart(id, Duration::ZERO);
         }
         let kind = if self.step.group.work.is_processor() { Kind::Rejected } else { Kind::Row };
+        let letter = self.letter(covered, record, &Fault::new(kind, why));
+        self.assemblies.of(at).instead(letter, from);
+    }
+
+    /// These rows of a batch are refused: their records become dead letters, and the batch is tried again with those.
+    fn refused_rows(&mut self, at: usize, batch: Batch, rows: Vec<RefusedRow>) {
+        let atomic = self.assemblies.of(at).is_atomic();
+        let letter = |covered: Covered, record: Record, refused: RefusedRow| {
+            self.letter(&covered, record, &Fault::new(refused.kind, refused.why))
+        };
+        let batch = batch.without_rows(rows, atomic, letter);
+        self.assemblies.of(at).keep(batch);
+    }
+
+    /// The dead letter of a record that was processed before.
+    fn letter(&self, covered: &Covered, record: Record, fault: &Fault) -> Finished {
         let job = Job {
             partition: covered.partition.clone(),
             role: covered.role,
@@ -115,8 +152,11 @@ impl Worker {
             blocks: false,
             record,
         };
-        let Outcome::Done(effects) = self.step.dead(&job, &Fault::new(kind, why), None) else { return };
-        self.assemblies.of(at).instead(Finished::new(job, effects, self.clock.elapsed()), from);
+        let effects = match self.step.dead(&job, fault, None) {
+            Outcome::Done(effects) => effects,
+            _ => Effects::default(),
+        };
+        Finished::new(job, effects, self.clock.elapsed())
     }
 
     /// Whether a unit is durable is not known: every partition of its store is started anew, from what is.

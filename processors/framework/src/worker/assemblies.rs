@@ -42,6 +42,11 @@ impl Assemblies {
         &mut self.0[number]
     }
 
+    /// Commits nothing more.
+    pub(crate) fn close(&mut self) {
+        self.0.iter_mut().for_each(Assembly::close);
+    }
+
     /// Takes a finished record in.
     pub(crate) fn finish(&mut self, finished: Finished, partition: &mut Partition) {
         self.of(partition.assembly).finish(finished, partition);

@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+
 use super::{
     Settings,
     batch::{Batch, Covered, Finished},
@@ -30,6 +33,8 @@ pub(crate) enum Answer {
     Started(Vec<(TopicPartition, u64)>, Result<Vec<From>, CommitError>),
     /// What became of a batch.
     Committed(Batch, Result<Committed, CommitError>),
+    /// It was not waited for what becomes of it.
+    Cancelled(Batch),
 }
 
 enum Store {
@@ -55,6 +60,10 @@ pub(crate) struct Assembly {
     committing: usize,
     committing_bytes: usize,
     committing_since: Duration,
+    /// Set while a commit is under way that is cancelled where a partition of it is given up.
+    cancels: Option<(oneshot::Sender<()>, Vec<TopicPartition>)>,
+    /// Whether nothing more is committed.
+    closed: bool,
     forgotten: Vec<TopicPartition>,
     failures: u32,
     paused_until: Duration,
@@ -75,6 +84,8 @@ impl Assembly {
             committing: 0,
             committing_bytes: 0,
             committing_since: Duration::ZERO,
+            cancels: None,
+            closed: false,
             forgotten: Vec::new(),
             failures: 0,
             paused_until: Duration::ZERO,
@@ -135,7 +146,11 @@ impl Assembly {
         } else if let Some(batch) = self.next_batch(now, flush, partitions) {
             (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes());
             self.committing_since = now;
-            Store::Busy(Box::pin(commit(committer, batch)))
+            let (cancel, cancelled) = oneshot::channel();
+            // None of another group is ever told, and its sender may go.
+            self.cancels = committer.cancels().then(|| (cancel, batch.partitions()));
+            let cancelled = self.cancels.is_some().then_some(cancelled);
+            Store::Busy(Box::pin(commit(committer, batch, cancelled)))
         } else {
             Store::Idle(committer)
         };
@@ -146,7 +161,7 @@ impl Assembly {
         let Store::Busy(asked) = &mut self.store else { return Poll::Pending };
         let (committer, answer) = ready!(asked.as_mut().poll(cx));
         self.store = Store::Idle(committer);
-        (self.committing, self.committing_bytes) = (0, 0);
+        (self.committing, self.committing_bytes, self.cancels) = (0, 0, None);
         Poll::Ready(answer)
     }
 
@@ -156,6 +171,9 @@ impl Assembly {
         flush: bool,
         partitions: &BTreeMap<TopicPartition, Partition>,
     ) -> Option<Batch> {
+        if self.closed {
+            return None;
+        }
         while let Some(batch) = self.again.pop_front() {
             let batch = batch.of_ours(partitions, self.atomic);
             if !batch.records.is_empty() {
@@ -294,6 +312,20 @@ impl Assembly {
     /// Drops what belongs to a partition that is no longer ours.
     pub(crate) fn forget(&mut self, partition: &TopicPartition) {
         self.forgotten.push(partition.clone());
+        self.cancel(|partitions| partitions.contains(partition));
+    }
+
+    /// Commits nothing more: the group gives its partitions up.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.cancel(|_| true);
+    }
+
+    fn cancel(&mut self, is_of: impl FnOnce(&[TopicPartition]) -> bool) {
+        if let Some((cancel, _)) = self.cancels.take_if(|(_, partitions)| is_of(partitions)) {
+            // Who does not listen any more has answered.
+            let _ = cancel.send(());
+        }
     }
 
     /// When something is due that no event announces.
@@ -350,7 +382,25 @@ async fn start(mut committer: Box<dyn Committer>, starts: Vec<(TopicPartition, u
     (committer, Answer::Started(starts, froms))
 }
 
-async fn commit(mut committer: Box<dyn Committer>, batch: Batch) -> (Box<dyn Committer>, Answer) {
-    let committed = if batch.unit.is_empty() { Ok(Committed::Done) } else { committer.commit(&batch.unit).await };
-    (committer, Answer::Committed(batch, committed))
+async fn commit(
+    mut committer: Box<dyn Committer>,
+    batch: Batch,
+    cancelled: Option<oneshot::Receiver<()>>,
+) -> (Box<dyn Committer>, Answer) {
+    if batch.unit.is_empty() {
+        return (committer, Answer::Committed(batch, Ok(Committed::Done)));
+    }
+    let committing = committer.commit(&batch.unit);
+    let committed = match cancelled {
+        None => Some(committing.await),
+        // What is committed counts, whatever comes with it.
+        Some(cancelled) => match select(committing, cancelled).await {
+            Either::Left((committed, _)) => Some(committed),
+            Either::Right(_) => None,
+        },
+    };
+    match committed {
+        Some(committed) => (committer, Answer::Committed(batch, committed)),
+        None => (committer, Answer::Cancelled(batch)),
+    }
 }

@@ -10,11 +10,12 @@ use super::{
     partition::Partition,
 };
 use crate::{
+    cut,
     owned::Role,
     record::{Outgoing, Position, Record, TopicPartition},
     spans::Span,
     time::Time,
-    unit::{Change, Progress, Row, Unit},
+    unit::{Change, Progress, RefusedRow, Row, Unit},
 };
 
 /// A unit of work and the records that it covers, in one order.
@@ -54,6 +55,11 @@ pub(crate) struct Covered {
 impl Batch {
     pub(super) fn bytes(&self) -> usize {
         self.records.iter().map(|covered| covered.bytes).sum()
+    }
+
+    /// Every partition of it.
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.from.keys().cloned().collect()
     }
 
     /// An empty one with room for so many records.
@@ -151,6 +157,51 @@ impl Batch {
         let waited = |number| rest.records.iter().any(|c| c.role == Role::Waiting && c.partition.partition == number);
         rest.anchors.retain(|anchor| partitions.contains_key(anchor) && waited(anchor.partition));
         rest.with_positions(atomic)
+    }
+
+    /// With dead letters instead of the records whose rows are refused.
+    pub(super) fn without_rows(
+        self,
+        refused: Vec<RefusedRow>,
+        atomic: bool,
+        mut letter: impl FnMut(Covered, Record, RefusedRow) -> Finished,
+    ) -> Self {
+        let mut refused: BTreeMap<usize, RefusedRow> = refused.into_iter().map(|one| (one.row, one)).collect();
+        let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
+        let Unit { outgoing, rows, changes, markers, .. } = self.unit;
+        let (mut outgoing, mut changes) = (outgoing.into_iter(), changes.into_iter());
+        let (mut rows, mut markers) = (rows.into_iter().enumerate(), markers.into_iter());
+        for covered in self.records {
+            let own_outgoing: Vec<_> = outgoing.by_ref().take(covered.outgoing).collect();
+            let own_changes: Vec<_> = changes.by_ref().take(covered.changes).collect();
+            let own_markers: Vec<_> = markers.by_ref().take(covered.markers).collect();
+            let row = rows.by_ref().take(covered.rows).next();
+            match row {
+                Some((place, row)) if let Some(refused) = refused.remove(&place) => {
+                    rest.push(letter(covered, row.record, refused));
+                }
+                row => {
+                    rest.unit.rows.extend(row.map(|(_, row)| row));
+                    rest.unit.outgoing.extend(own_outgoing);
+                    rest.unit.changes.extend(own_changes);
+                    rest.unit.markers.extend(own_markers);
+                    rest.records.push(covered);
+                }
+            }
+        }
+        rest.with_positions(atomic)
+    }
+
+    /// Cuts its letter to as much as goes anywhere, where it has one record, which is a letter; whether there was more.
+    pub(super) fn cut(&mut self) -> bool {
+        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Fate::Dead(_)));
+        match self.unit.outgoing.as_mut_slice() {
+            [letter] if is_letter && let Some(beginning) = cut::cut(letter) => {
+                *letter = beginning;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The record of a batch that has one, to be made something else of.

@@ -8,14 +8,17 @@ use std::{
 use tracing::field::display;
 
 use super::{
+    Settings,
     job::{Effects, Fate, Job, Outcome, Seen},
     waiting::Waiting,
 };
 use crate::{
+    cut,
     delivered::{Delivered, with_trace},
     fault::Fault,
     ladder::Ladder,
     owned::{Owned, Role},
+    pipeline::ConsumerGroup,
     ports::Clock,
     record::{Outgoing, Record},
     spans::{Message, Span, Tracing},
@@ -46,6 +49,8 @@ pub(crate) struct Failures {
     processor: String,
     owned: Owned,
     ladder: Ladder,
+    /// The largest record that is passed on whole, bytes of its value.
+    record_limit: usize,
     waits: Waits,
     tracing: Tracing,
     log: Mutex<Log>,
@@ -58,9 +63,17 @@ struct Log {
 }
 
 impl Failures {
-    pub(crate) fn new(group: &str, processor: &str, ladder: Ladder, waits: Waits, tracing: Tracing) -> Self {
-        let (group, processor) = (group.to_owned(), processor.to_owned());
-        Self { owned: Owned::of(&group), group, processor, ladder, waits, tracing, log: Mutex::default() }
+    pub(crate) fn new(group: &ConsumerGroup, settings: &Settings, waits: Waits, tracing: Tracing) -> Self {
+        Self {
+            owned: Owned::of(&group.id),
+            group: group.id.clone(),
+            processor: group.name.clone(),
+            ladder: settings.ladder.clone(),
+            record_limit: settings.max_record_bytes,
+            waits,
+            tracing,
+            log: Mutex::default(),
+        }
     }
 
     /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
@@ -139,7 +152,7 @@ impl Failures {
         Some(waiting)
     }
 
-    /// The record as a dead letter: its last attempt counted, its bytes untouched.
+    /// The record as a dead letter: its last attempt counted, its bytes untouched, unless no topic takes so many.
     pub(crate) fn letter(
         &self,
         record: &Record,
@@ -153,6 +166,7 @@ impl Failures {
         let dead = delivered.failed(fault, &self.group, &processor, now.millis());
         self.log(record, &dead, fault, now, seen);
         let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
+        let letter = cut::fitting(letter, self.record_limit);
         let spans = span.into_iter().collect();
         Effects { outgoing: vec![letter], spans, fate: Fate::Dead(fault.kind), ..Effects::default() }
     }

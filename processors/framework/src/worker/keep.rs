@@ -22,6 +22,7 @@ use crate::{
     record::{Outgoing, Position},
     spans::Message,
     steps::{self, Steps},
+    unit::{InputPartition, InputPosition, Way},
 };
 
 /// The longest key that state is kept by, bytes: a local store must be able to hold it.
@@ -64,8 +65,8 @@ impl Step {
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
         let arrived = step.processor.is_co_partitioned() || **origin == *ways.repartition;
-        let input = Self::input_of(job, ways, states);
-        if arrived && states.has(step.processor.store(), job.partition.partition, &input) {
+        let input = if arrived { Self::input_of(job, (step, ways), states) } else { None };
+        if input.as_ref().is_some_and(|input| states.has(step.processor.store(), job.partition.partition, input)) {
             // The news of a letter that was sent back may have been lost.
             return self.done(job, Effects { fate: Fate::Replayed, ..Effects::default() }, &Seen::default());
         }
@@ -98,12 +99,20 @@ impl Step {
         }
     }
 
-    /// Where the partition of the record stands behind it: where inputs come again, the one that it was keyed anew from, so
-    /// that one that was keyed anew twice is the same input.
-    fn input_of(job: &Job, ways: &Ways, states: &States) -> Position {
-        let is_moved = || job.record.topic == ways.repartition;
-        let moved = (states.replays() && is_moved()).then(|| delivered::input(&job.record.headers)).flatten();
-        moved.unwrap_or_else(|| Position { partition: job.partition.clone(), next: job.record.offset + 1 })
+    /// Where inputs come again: which one the record is. One that was keyed anew counts by where it stood before that, so
+    /// that a second copy of it is the same input, and by the way that it came, since each step reads its own in its own
+    /// time.
+    fn input_of(job: &Job, (step, ways): (&steps::Step, &Ways), states: &States) -> Option<InputPosition> {
+        let replays = states.replays()?;
+        let is_moved = job.record.topic == ways.repartition;
+        let moved = if is_moved { delivered::input(&job.record.headers) } else { None };
+        let (way, Position { partition, next }, id) = match moved {
+            Some((position, id)) => (Way::Over(Arc::clone(&step.name)), position, id),
+            None => (Way::Direct, Position { partition: job.partition.clone(), next: job.record.offset + 1 }, None),
+        };
+        // It may have stood on another topic of that name, which is gone since.
+        let topic_id = id.map_or_else(|| replays.topic_id(&partition.topic), Arc::from);
+        Some(InputPosition { of: InputPartition { partition, topic_id, way }, next })
     }
 
     /// The record goes to where its key's partition is read, with what its place here says of it.
@@ -130,8 +139,8 @@ impl Step {
         let sent = self.tracing.send(&seen.attempt, &meta.trace, message);
         let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
         let mut headers = headers::moved(&job.record, meta, trace);
-        if states.replays() {
-            delivered::say_input(&job.record, &mut headers);
+        if let Some(replays) = states.replays() {
+            delivered::say_input(&job.record, &replays.topic_id(&job.record.topic), &mut headers);
         }
         let value = job.record.value.clone();
         let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
@@ -142,7 +151,7 @@ impl Step {
     fn apply(
         &self,
         job: &Job,
-        (step, ways, input): (&steps::Step, &Ways, Position),
+        (step, ways, input): (&steps::Step, &Ways, Option<InputPosition>),
         states: &States,
         delivery: &Delivery<'_>,
         seen: &Seen,

@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn heard(&mut self, event: Fetched) -> Result<bool, WorkerError> {
         match event {
             Fetched::Records(batch) => {
-                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.start == batch.start);
+                let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
                     partition.receive(batch.records);
                 }
@@ -179,15 +179,19 @@ impl Worker {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
+        let step = Arc::clone(&self.step);
         for id in partitions {
             self.forget_one(id);
-            let Some(waiting) = self.step.failures.waiting() else { continue };
+            // State, and the records that wait, are the number's: they go with the last partition of it.
             let of_number =
                 |(other, p): (&TopicPartition, &Partition)| other.partition == id.partition && p.role != Role::Waiting;
-            if !self.partitions.iter().any(of_number) {
+            if step.states.is_none() || self.partitions.iter().any(of_number) {
+                continue;
+            }
+            step.states.iter().for_each(|states| states.forget(id.partition));
+            if let Some(waiting) = step.failures.waiting() {
                 waiting.forget(id.partition);
-                let place = waiting.place(id.partition);
-                self.forget_one(&place);
+                self.forget_one(&waiting.place(id.partition));
             }
         }
         self.count_partitions();
@@ -201,14 +205,25 @@ impl Worker {
         }
         self.moved.remove(id);
         self.refusals.retain(|(place, _), _| place != id);
-        self.step.states.iter().for_each(|states| states.forget(id.partition));
         self.state.trouble(&id.to_string(), None);
     }
 
-    /// Gives a partition back at once, whatever of it is under way.
+    /// Gives a partition that leaves back at once, whatever of it is under way: in a group that keeps state with all of its
+    /// number that leave, since what is under way of those may rest on that.
     pub(super) fn release(&mut self, id: &TopicPartition) {
-        self.forget(std::slice::from_ref(id));
-        self.source.control(Control::Released(vec![id.clone()]));
+        let keeps = self.step.states.is_some();
+        let leaves = |(other, p): &(&TopicPartition, &Partition)| {
+            *other == id
+                || keeps
+                    && other.partition == id.partition
+                    && p.role != Role::Waiting
+                    && matches!(p.life, Life::Leaving(_))
+        };
+        let all: Vec<_> = self.partitions.iter().filter(leaves).map(|(other, _)| other.clone()).collect();
+        if !all.is_empty() {
+            self.forget(&all);
+            self.source.control(Control::Released(all));
+        }
     }
 
     pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
@@ -223,7 +238,7 @@ impl Worker {
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        partition.life = Life::Running;
+        (partition.life, partition.from) = (Life::Running, from);
         if let From::Offset(next) = from {
             partition.durable = next;
         }

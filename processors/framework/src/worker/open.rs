@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::{
     catalogue::{Catalogue, Typed, unknown_record},
     codec::{self, WriterSchema},
+    cut,
     delivered::Trust,
     event::Meta,
     failure::Kind,
@@ -63,9 +64,8 @@ impl Step {
                 Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
             });
         };
-        if value.len() > self.record_limit {
-            let limit = self.record_limit;
-            return Err(contract(format!("the value is {} bytes, over the limit of {limit}", value.len())));
+        if let Some(why) = cut::oversize(record, self.record_limit) {
+            return Err(contract(why));
         }
         let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error, None))?;
         Ok(Opened { attributes, schema_id, datum })
@@ -79,6 +79,14 @@ impl Step {
     pub(super) fn type_of<'a>(&'a self, record: &Record, attributes: &'a Attributes) -> Typed<'a> {
         let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
         self.catalogue.type_of(topic, attributes.event_type.as_deref())
+    }
+
+    /// Why a record on a topic of ours is of another schema than its type's, if it is: such a one changes no table. Of the
+    /// topics of others the catalogue says nothing.
+    pub(super) fn foreign(&self, job: &Job, attributes: &Attributes, schema: &WriterSchema) -> Option<String> {
+        let own = self.schema?;
+        let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        if Catalogue::is_own(topic) { schema.unreadable_by(own) } else { None }
     }
 
     /// Whether the type may stand on this topic, and whether the group takes it.

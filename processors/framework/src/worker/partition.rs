@@ -8,7 +8,7 @@ use crate::{
     lanes::{Lane, Lanes},
     metrics::Place,
     owned::Role,
-    ports::Clock,
+    ports::{Clock, From},
     record::{Record, TopicPartition},
     watermark::Watermark,
 };
@@ -31,6 +31,10 @@ pub(crate) enum Life {
 pub(crate) struct Partition {
     /// Which start this is; what belongs to an earlier one is stale.
     pub(crate) start: u64,
+    /// Which reading of it: as `start`, until records were let go of that are read again. `None` until they are.
+    pub(crate) reading: Option<u64>,
+    /// Where the store or the source said that it starts.
+    pub(crate) from: From,
     pub(crate) life: Life,
     /// The number of the assembly that commits it.
     pub(crate) assembly: usize,
@@ -83,6 +87,8 @@ impl Partition {
             wakes: None,
             delayed: false,
             start,
+            reading: Some(start),
+            from: From::Committed,
             life: Life::Starting(at),
             durable: -1,
             watermark: Watermark::new(),
@@ -102,6 +108,49 @@ impl Partition {
             if self.watermark.receive(record.offset, record.size(), record.timestamp_ms) {
                 self.pending.push_back(record);
             }
+        }
+    }
+
+    /// Lets go of what was read and has not begun to run, since it stands still: it is read again once it flows. The head stays
+    /// of what waits until that is due.
+    pub(crate) fn shed(&mut self) {
+        let head = if self.blocks > 0 { None } else { self.pending.pop_front() };
+        if self.blocks > 0 {
+            // Of a key they come before what is pending.
+            for job in self.lanes.take_waiting() {
+                self.begun -= 1;
+                self.watermark.shed(job.record.offset);
+            }
+            (self.delayed, self.wakes) = (false, None);
+        }
+        self.pending.drain(..).for_each(|record| self.watermark.shed(record.offset));
+        self.pending.shrink_to_fit();
+        self.pending.extend(head);
+        self.reading = None;
+    }
+
+    /// Whether letting go of records would help.
+    pub(crate) fn can_shed(&self) -> bool {
+        let is_held = self.blocks > 0 && (self.begun > self.blocks || !self.pending.is_empty());
+        self.life == Life::Running && self.role != Role::Waiting && (is_held || self.pending.len() > 1)
+    }
+
+    /// Whether records are to be read again that were let go of.
+    pub(crate) fn reads_again(&self) -> bool {
+        self.reading.is_none() && !self.stands_still()
+    }
+
+    /// Whether the source was told to deliver nothing, or is not to deliver yet.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.delayed || !self.flows()
+    }
+
+    /// From where: it is known to be durable.
+    pub(crate) fn durable_from(&self) -> From {
+        match self.from {
+            // Of a store of offsets the source's own copy says nothing.
+            From::Offset(_) | From::Policy if self.durable >= 0 => From::Offset(self.durable),
+            from => from,
         }
     }
 
@@ -178,7 +227,7 @@ impl Partition {
     pub(crate) fn let_go(&mut self) {
         self.pending.clear();
         let held = self.held.drain(..).count();
-        self.begun -= held + self.lanes.drop_waiting();
+        self.begun -= held + self.lanes.take_waiting().count();
         self.blocks -= held;
     }
 

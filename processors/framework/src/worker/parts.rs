@@ -168,6 +168,10 @@ impl Worker {
         let step = Step {
             ways: if let Work::Keep(steps) = &group.work { ways(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
+            schema: match &group.work {
+                Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
+                _ => None,
+            },
             together: together(&group, &settings, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,
@@ -178,7 +182,7 @@ impl Worker {
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group.id, &group.name, settings.ladder.clone(), waits, tracing.clone()),
+            failures: Failures::new(&group, &settings, waits, tracing.clone()),
             owned,
             tracing,
             source: ids::emitted_source(&group.name),
@@ -223,7 +227,7 @@ fn waits(
                 return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }
             let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
-            if stores.replays() {
+            if stores.replays().is_some() {
                 let why = "the order `key` is kept in transactions, and the group is at least once: write order = \"partition\"";
                 return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
             }

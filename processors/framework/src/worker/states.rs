@@ -2,7 +2,8 @@
 //! transaction has committed yet.
 //!
 //! State belongs to a partition's number: every topic of a stateful group has the same count, and one member has all
-//! partitions of a number. Where one of those starts anew, all that is not committed of the number is forgotten.
+//! partitions of a number. Where one of those starts anew, all that is not committed of the number is forgotten; where one
+//! leaves, that is so once the last has left.
 
 use std::{
     collections::HashMap,
@@ -10,9 +11,8 @@ use std::{
 };
 
 use crate::{
-    ports::{StoreError, Stores},
-    record::{Position, TopicPartition},
-    unit::Change,
+    ports::{Replays, StoreError, Stores},
+    unit::{Change, InputPartition, InputPosition, Way},
 };
 
 /// The state of one group, as its records see it.
@@ -21,13 +21,37 @@ pub(crate) struct States {
     names: Vec<Arc<str>>,
     /// Of each partition's number, of each store: what is not committed.
     open: Mutex<HashMap<i32, Vec<Uncommitted>>>,
-    /// Whether inputs may come again that have changed state.
-    replays: bool,
-    /// If so, of each partition's number, of each store: how far its inputs have come, what is not committed included.
+    /// Where inputs may come again that have changed state, of each partition's number, of each store: how far they have
+    /// come, what is not committed included.
     inputs: Mutex<HashMap<i32, Vec<Option<Inputs>>>>,
 }
 
-type Inputs = HashMap<TopicPartition, i64>;
+/// How far inputs have come.
+#[derive(Default)]
+struct Inputs {
+    next: HashMap<InputPartition, i64>,
+    /// Whether some are known whose way is not.
+    on_any_way: bool,
+}
+
+impl Inputs {
+    fn of(known: Vec<InputPosition>) -> Self {
+        let on_any_way = known.iter().any(|input| input.of.way == Way::Any);
+        Self { next: known.into_iter().map(|input| (input.of, input.next)).collect(), on_any_way }
+    }
+
+    fn has(&self, input: &InputPosition) -> bool {
+        let has = |of: &InputPartition| self.next.get(of).is_some_and(|next| *next >= input.next);
+        has(&input.of) || self.on_any_way && has(&InputPartition { way: Way::Any, ..input.of.clone() })
+    }
+
+    fn pass(&mut self, input: &InputPosition) {
+        match self.next.get_mut(&input.of) {
+            Some(next) => *next = (*next).max(input.next),
+            None => drop(self.next.insert(input.of.clone(), input.next)),
+        }
+    }
+}
 
 type Uncommitted = HashMap<Arc<[u8]>, Open>;
 
@@ -42,7 +66,6 @@ impl States {
     /// Over these stores, by these names.
     pub(crate) fn new(stores: Arc<dyn Stores>, names: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
-            replays: stores.replays(),
             stores,
             names: names.into_iter().map(Arc::from).collect(),
             open: Mutex::default(),
@@ -50,26 +73,22 @@ impl States {
         }
     }
 
-    /// Whether inputs may come again that have changed state.
-    pub(crate) fn replays(&self) -> bool {
-        self.replays
+    /// What is known of inputs that may come again, where they may.
+    pub(crate) fn replays(&self) -> Option<&dyn Replays> {
+        self.stores.replays()
     }
 
-    /// Whether this input has come before and has changed the store, or a later one of its partition has.
-    pub(crate) fn has(&self, store: &str, partition: i32, input: &Position) -> bool {
-        let passed = |inputs: &mut Inputs| inputs.get(&input.partition).is_some_and(|next| *next >= input.next);
-        self.with_inputs(store, partition, passed).unwrap_or(false)
+    /// Whether this input has come before and has changed the store, or a later one of its partition on its way has.
+    pub(crate) fn has(&self, store: &str, partition: i32, input: &InputPosition) -> bool {
+        self.with_inputs(store, partition, |inputs| inputs.has(input)).unwrap_or(false)
     }
 
     /// Does this with how far the inputs of a store have come; nothing where none comes again.
     fn with_inputs<T>(&self, store: &str, partition: i32, act: impl FnOnce(&mut Inputs) -> T) -> Option<T> {
-        let at = self.at(store).filter(|_| self.replays)?;
+        let (at, replays) = (self.at(store)?, self.replays()?);
         let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
         let stores = inputs.entry(partition).or_insert_with(|| self.names.iter().map(|_| None).collect());
-        let known = stores[at].get_or_insert_with(|| {
-            self.stores.inputs(store, partition).into_iter().map(|input| (input.partition, input.next)).collect()
-        });
-        Some(act(known))
+        Some(act(stores[at].get_or_insert_with(|| Inputs::of(replays.inputs(store, partition)))))
     }
 
     /// What a key has.
@@ -89,13 +108,12 @@ impl States {
         (store, partition): (&str, i32),
         key: &[u8],
         value: Option<Vec<u8>>,
-        input: Position,
+        input: Option<InputPosition>,
     ) -> Option<Change> {
         let at = self.at(store)?;
-        self.with_inputs(store, partition, |inputs| {
-            let known = inputs.entry(input.partition.clone()).or_insert(input.next);
-            *known = (*known).max(input.next);
-        });
+        if let Some(input) = &input {
+            self.with_inputs(store, partition, |inputs| inputs.pass(input));
+        }
         let value: Option<Arc<[u8]>> = value.map(Arc::from);
         let mut open = self.open();
         let stores = open.entry(partition).or_insert_with(|| self.names.iter().map(|_| HashMap::new()).collect());

@@ -85,6 +85,8 @@ pub(crate) struct Step {
     pub(crate) ways: Vec<Ways>,
     /// Of a stateful group.
     pub(crate) states: Option<States>,
+    /// Of a sink whose event type is in the catalogue, that type's schema.
+    pub(crate) schema: Option<&'static str>,
     /// The topics of a stateful group of which one member has all partitions of a number.
     pub(crate) together: Vec<String>,
     /// The largest state that a key may have, bytes.
@@ -206,6 +208,10 @@ impl Step {
         match &self.group.work {
             Work::Process(_) if let Some(waits) = self.behind(job) => Next::Over(waits),
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
+            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema) => {
+                let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event);
+                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
+            }
             Work::Sink(sink) if let Some(key) = missing_key(sink, schema) => {
                 let why = format!("{key}: missing in schema {}, and the row's key", schema.id());
                 Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))

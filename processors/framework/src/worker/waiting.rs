@@ -20,7 +20,7 @@ use crate::{
     metrics::{GroupState, Metric},
     owned::{Owned, WAITING},
     ports::{Clock, Entry, StoreError, Stores},
-    record::{Headers, Outgoing, Position, Record, TopicPartition},
+    record::{Headers, Outgoing, Record, TopicPartition},
     state::{self, State},
     unit::Change,
 };
@@ -287,8 +287,7 @@ impl Waiting {
     }
 
     fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> Change {
-        let input = Position { partition: of.place(), next: of.offset + 1 };
-        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value, input }
+        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value, input: None }
     }
 
     fn read(&self, partition: i32, (key, value): Entry) -> Result<Record, StoreError> {

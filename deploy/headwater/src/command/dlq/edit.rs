@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use headwater::{Letter, Outgoing, Owned, codec::WriterSchema};
+use headwater::{Cut, Letter, Outgoing, Owned, codec::WriterSchema};
 use headwater_connectors::postgres::{LetterError, Stored};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
@@ -23,6 +23,9 @@ pub(super) async fn run(desk: &Desk, arguments: EditArguments) -> Result<ExitCod
     let old = desk.letter(arguments.id).await?;
     if !WAITING.contains(&old.status) {
         return Err(LetterError::Closed(old.id, old.status).into());
+    }
+    if let Some(cut) = old.letter.cut().filter(Cut::is_beside_the_value) {
+        anyhow::bail!("letter {} cannot be edited: {cut}; `headwater dlq redrive` fetches it whole", old.id);
     }
     let draft = Draft::of(desk, &old.letter, arguments.schema_id).await?;
     let (text, file) = match &arguments.value {
@@ -88,6 +91,7 @@ struct Draft {
 impl Draft {
     async fn of(desk: &Desk, letter: &Letter, schema_id: Option<u32>) -> Result<Self> {
         let own = match &letter.value {
+            _ if let Some(cut) = letter.cut() => Err(cut.to_string()),
             Some(bytes) => value::decode(desk, bytes).await.data,
             None => Err("it has no value".to_owned()),
         };

@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{Outgoing, Owned, Span, Tracing};
+use headwater::{Letter, Outgoing, Owned, Span, Tracing};
 use headwater_connectors::{
-    kafka::Producer,
+    kafka::{KafkaConfig, KafkaError, Producer, record_at},
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
 };
 use serde_json::json;
@@ -61,6 +61,7 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
     }
     let begin = Instant::now();
     let mut run = Run {
+        kafka: &desk.app.config.kafka,
         letters: &desk.letters,
         producer: desk.producer()?,
         tracing: &desk.app.tracing,
@@ -152,6 +153,7 @@ enum Cut {
 }
 
 struct Run<'a> {
+    kafka: &'a KafkaConfig,
     letters: &'a Letters,
     producer: Producer,
     tracing: &'a Tracing,
@@ -219,8 +221,8 @@ impl Run<'_> {
     }
 
     async fn send_chunk(&mut self, chunk: &[Summary]) -> Result<Vec<Summary>, Cut> {
-        let (producer, tracing) = (&self.producer, self.tracing);
-        let send = async |letters: &[Stored]| publish(producer, tracing, letters).await;
+        let (kafka, producer, tracing) = (self.kafka, &self.producer, self.tracing);
+        let send = async |letters: &[Stored]| publish(kafka, producer, tracing, letters).await;
         let done = self.letters.redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
         self.tally.sent += done.sent.len() as u64;
         for (id, why) in &done.refused {
@@ -306,9 +308,27 @@ fn cut(letters: &[Summary], most: usize) -> usize {
     fits.count().max(1)
 }
 
-/// Publishes the letters' records in this order, and waits for every acknowledgement.
-async fn publish(producer: &Producer, tracing: &Tracing, letters: &[Stored]) -> Vec<Fate> {
-    let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), tracing);
+/// Publishes the letters' records in this order, and waits for every acknowledgement. A letter that was cut is fetched from
+/// where its record stands, and goes alone: its record is large.
+async fn publish(kafka: &KafkaConfig, producer: &Producer, tracing: &Tracing, letters: &[Stored]) -> Vec<Fate> {
+    let mut fates = Vec::with_capacity(letters.len());
+    for run in letters.chunk_by(|a, b| a.letter.cut().is_none() && b.letter.cut().is_none()) {
+        match run {
+            [one] if one.letter.cut().is_some() => match whole(kafka, &one.letter).await {
+                Ok(letter) => fates.extend(publish_whole(producer, tracing, &[&letter]).await),
+                Err(fate) => fates.push(fate),
+            },
+            run => {
+                let letters: Vec<&Letter> = run.iter().map(|stored| &stored.letter).collect();
+                fates.extend(publish_whole(producer, tracing, &letters).await);
+            }
+        }
+    }
+    fates
+}
+
+async fn publish_whole(producer: &Producer, tracing: &Tracing, letters: &[&Letter]) -> Vec<Fate> {
+    let redriven = |letter: &&Letter| letter.traced(letter.redriven(), tracing);
     // The spans end with the acknowledgements.
     let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = letters.iter().map(redriven).unzip();
     let mut fates = vec![Fate::Sent; records.len()];
@@ -318,6 +338,21 @@ async fn publish(producer: &Producer, tracing: &Tracing, letters: &[Stored]) -> 
         }
     }
     fates
+}
+
+/// The letter with what was cut off it, from where its record stands.
+async fn whole(kafka: &KafkaConfig, letter: &Letter) -> Result<Letter, Fate> {
+    let (origin, cut) = (&letter.origin, letter.cut().map(|cut| cut.to_string()).unwrap_or_default());
+    let refused = |why: &str| {
+        let place = format_args!("{} offset {}", origin.partition, origin.offset);
+        Fate::Refused(format!("{cut}, and it cannot be fetched whole from {place}: {why}"))
+    };
+    match record_at(kafka, &letter.group, &origin.partition, origin.offset).await {
+        Ok(Some(record)) => letter.whole(&record).map_err(|why| refused(&why)),
+        Ok(None) => Err(refused("the record is not there any more")),
+        Err(KafkaError::Outage(why)) => Err(Fate::Unsent(why)),
+        Err(KafkaError::Refused(why) | KafkaError::Config(why)) => Err(refused(&why)),
+    }
 }
 
 /// A line on the terminal that says how far it is.

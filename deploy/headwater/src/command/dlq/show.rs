@@ -29,6 +29,10 @@ pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<Exi
         _ => None,
     };
     let decoded = match &stored.letter.value {
+        Some(_) if let Some(cut) = stored.letter.cut() => {
+            let why = format!("{cut}; `headwater dlq redrive` fetches it whole from its origin, while that holds it");
+            Some(Decoded { schema_id: None, data: Err(why) })
+        }
         Some(value) => Some(value::decode(desk, value).await),
         None => None,
     };

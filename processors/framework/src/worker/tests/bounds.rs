@@ -181,3 +181,32 @@ fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
     bench.silent(false).advance(Duration::ZERO);
     assert_eq!(plan.seen(), "w0 a1 b2 c3 d4 e5 f6");
 }
+
+/// Issue 11, 20. Red when what stands still leaves the byte bound: each partition that is held would keep as much as all may;
+/// when it blocks the others; or when what was let go of is lost, runs twice or runs out of its key's order.
+#[test]
+fn partitions_that_stand_still_let_go_of_what_they_have_read() {
+    let plan = Plan::default();
+    let settings = Settings { in_flight_bytes: 400, order: Order::Partition, ..Settings::default() };
+    let mut bench = Bench::publisher(&plan, settings).assigned(4);
+    bench.records(3, 4, 0, "w").log();
+    for partition in 0..3 {
+        let name = char::from(b"abc"[usize::try_from(partition).unwrap()]);
+        plan.fail(&format!("{name}0"), Failure::retry("once"));
+        let keys = [name.to_string().as_str(); 40].join(" ");
+        bench.records(partition, u64::from(partition.unsigned_abs()) + 1, 0, &keys);
+        assert_eq!(bench.log(), format!("pause {partition}"));
+        assert!(bench.wants(), "the others go on, and nothing is kept of {partition}");
+    }
+    // What is under way at the source comes too early.
+    bench.records(0, 1, 40, "a a a");
+    assert_eq!(bench.records(3, 4, 1, "d").log(), "unit d, commit 3:2");
+    bench.advance(SECOND);
+    let log = bench.log();
+    let begins = ["begin 0#5", "begin 1#6", "begin 2#7"];
+    assert!(begins.iter().all(|begin| log.contains(begin)) && log.contains("commit 0:1"), "{log}");
+    assert_eq!(plan.seen(), "w0 a0 b0 c0 d1 a0 b0 c0");
+    bench.records(0, 1, 43, "a").records(0, 5, 0, "a a a a");
+    assert_eq!(plan.seen(), "w0 a0 b0 c0 d1 a0 b0 c0 a1 a2 a3");
+    assert!(bench.log().ends_with("commit 0:4"));
+}

@@ -40,6 +40,25 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
+/// The store says which rows. Red when another record becomes a letter or is left out, a letter is not of the told kind or place,
+/// or the rest is taken apart.
+#[test]
+fn rows_that_the_store_names_become_letters_in_their_unit() {
+    let mut bench = Bench::sink(together()).assigned(2);
+    bench.bad_row("b", Kind::Row).bad_row("d", Kind::Contract);
+    bench.records(0, 1, 0, "a b c").records(1, 2, 0, "d e").advance(10 * MS);
+    assert_eq!(bench.log(), "unit 0:3 1:2, unit 0:3 1:2 dlq:b dlq:d, commit 0:3 1:2");
+    assert_eq!(bench.taken(), ["a", "c", "e", "dlq:b", "dlq:d"]);
+    let told: Vec<_> = bench.own().iter().map(|(letter, _)| delivery(&letter.headers)).collect();
+    let of = |header: &str| told.iter().map(|headers| headers[header].clone()).collect::<Vec<_>>();
+    assert_eq!(of("hw_error_kind"), ["row", "contract"]);
+    assert_eq!(
+        (of("hw_origin_partition"), of("hw_origin_offset")),
+        (vec!["0".into(), "1".into()], vec!["1".into(), "0".into()])
+    );
+    assert_eq!((bench.state.letters(Kind::Row), bench.state.get(Metric::Rows)), (1, 3));
+}
+
 /// Red when a letter is published apart from the unit that passes its record, not in the records' order, or to another
 /// partition than the origin's.
 #[test]
@@ -168,4 +187,30 @@ fn halves_keep_the_markers_of_their_records() {
     assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(Kind::Rejected)), (2, 1));
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
+}
+
+/// PITFALLS 51. Red when a letter that its topic refuses stops its partition, or a record whose next attempt is as large; or
+/// the letter is cut that would have gone through whole, which is tried first.
+#[test]
+fn a_letter_that_is_too_large_for_its_topic_goes_with_its_beginning() {
+    let plan = Plan::default();
+    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    plan.fail("a0", Failure::retry("once"));
+    plan.fail("b1", Failure::reject("never"));
+    bench.largest(100_000);
+    let large = |offset, key: &str, bytes: usize| {
+        record(&at(0), offset, key, Headers::from_iter([("x-large", Some(&vec![7; bytes][..]))]))
+    };
+    bench.batch(1, vec![large(0, "a", 200_000), large(1, "b", 150_000), large(2, "c", 200_000)]);
+    bench.advance(SECOND);
+    assert_eq!(bench.taken(), ["dlq:a", "dlq:b", "c"], "{}", bench.log());
+    for (letter, kind) in bench.own().iter().zip(["rejected", "rejected"]) {
+        let headers = delivery(&letter.0.headers);
+        assert_eq!((headers["hw_error_kind"].as_str(), headers["hw_headers_cut"].as_str()), (kind, "1"));
+    }
+    assert_eq!((bench.state.get(Metric::Stopped), bench.state.troubles()), (0, Vec::new()));
+    // One that goes nowhere although little is left of it is for a person.
+    plan.fail("d3", Failure::reject("never"));
+    bench.largest(10).batch(1, vec![large(3, "d", 200_000)]);
+    assert_eq!(bench.state.troubles(), ["events.net/0: stopped: dlq:d is too large"]);
 }

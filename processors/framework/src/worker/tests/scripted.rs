@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
-    CommitError, Committed, Failure, GroupState, Headers, KeyedBy as _, Outgoing, Payload, Pipeline, Progress, Record,
-    Result, SchemaCache, Sink, State, TopicPartition, Tracing,
+    CommitError, Committed, Failure, Group, GroupState, Headers, KeyedBy as _, Kind, Outgoing, Payload, Pipeline,
+    Progress, Record, Result, SchemaCache, Sink, State, TopicPartition, Tracing,
     codec::Encoder,
     driver::clock::ManualClock,
     ports::{Batch, BoxFuture, Clock, Fetched},
@@ -100,6 +100,27 @@ fn count(count: &mut Count, ping: Ping) -> Result<Pong> {
     Ok(Pong { id: format!("{}{}", ping.id, count.0), seq: ping.seq })
 }
 
+/// Another event of pings' topic.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename = "Ping")]
+struct Other {
+    id: String,
+    seq: i64,
+}
+
+impl Payload for Other {
+    const TYPE: &'static str = "net.other";
+    const SCHEMA: &'static str = Ping::SCHEMA;
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+fn count_other(state: &mut Count, other: Other) -> Result<Pong> {
+    count(state, ping(&other.id, other.seq))
+}
+
 /// A ping with this key, and its offset as its number.
 pub(super) fn record(place: &TopicPartition, offset: i64, key: &str, headers: Headers) -> Record {
     let value = Encoder::new(1, Ping::SCHEMA).expect("valid").encode(&ping(key, offset)).expect("it fits");
@@ -154,6 +175,20 @@ impl Bench {
         Self::counting(settings).again()
     }
 
+    /// Two steps that keep one count, of pings and of pongs: pongs are keyed anew, and pings too unless they are
+    /// `co_partitioned`. At least once.
+    pub(super) fn sharing(co_partitioned: bool, settings: Settings) -> Self {
+        let pings = |group: Group| {
+            if co_partitioned {
+                group.on("ping", count.co_partitioned())
+            } else {
+                group.on("ping", count.keyed_by(|ping: &Ping| ping.id.clone()))
+            }
+        };
+        let group = pings(Group::new()).on("other", count_other.keyed_by(|other: &Other| other.id.clone()));
+        Self::new(Pipeline::default().group("play", group), true, 1, settings).again()
+    }
+
     /// The same of records that are keyed anew first.
     pub(super) fn keying_anew(settings: Settings) -> Self {
         Self::new(Pipeline::default().on("play", count.keyed_by(|ping| ping.id.clone())), true, 1, settings).again()
@@ -161,6 +196,24 @@ impl Bench {
 
     fn again(self) -> Self {
         self.outside().inputs = Some(HashMap::new());
+        self
+    }
+
+    /// The topic of pings has this id from now on.
+    pub(super) fn created(&mut self, id: &str) -> &mut Self {
+        self.outside().ids.insert("events.net".to_owned(), id.to_owned());
+        self
+    }
+
+    /// A commit is cancelled that outlives a partition of its unit.
+    pub(super) fn cancelling(self) -> Self {
+        self.outside().cancels = true;
+        self
+    }
+
+    /// The source does not close at once.
+    pub(super) fn slow_to_close(self) -> Self {
+        self.outside().slow_to_close = true;
         self
     }
 
@@ -224,9 +277,21 @@ impl Bench {
         self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records }))
     }
 
+    /// The store refuses the row of this key, and says so.
+    pub(super) fn bad_row(&mut self, key: &str, kind: Kind) -> &mut Self {
+        self.outside().bad_rows.push((key.to_owned(), kind));
+        self
+    }
+
     /// The store refuses every unit with this in it: the key of a row or event, or `dlq:` and the key of a letter.
     pub(super) fn poison(&mut self, name: &str) -> &mut Self {
         self.outside().poison.push(name.to_owned());
+        self
+    }
+
+    /// The store refuses every unit with a record in it that has more bytes than these.
+    pub(super) fn largest(&mut self, bytes: usize) -> &mut Self {
+        self.outside().largest = Some(bytes);
         self
     }
 

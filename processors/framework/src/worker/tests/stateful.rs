@@ -166,7 +166,7 @@ fn a_record_that_was_keyed_anew_twice_is_one_input() {
     bench.tell(Fetched::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
     bench.records(0, 1, 7, "a").advance(10 * MS);
     let (moved, _) = bench.own().pop().expect("it is keyed anew");
-    assert_eq!(moved.headers.get("hw_input"), Some(Some(&b"events.net/0/7"[..])));
+    assert_eq!(moved.headers.get("hw_input"), Some(Some(&b"events.net/0/7"[..])), "the id is not known");
     let copy = |place: &TopicPartition, offset| record(place, offset, "a", moved.headers.clone());
     bench.batch(3, (0..2).map(|offset| copy(&repartition(0), offset)).collect()).advance(10 * MS);
     bench.batch(3, vec![copy(&repartition(0), 2)]).advance(10 * MS);

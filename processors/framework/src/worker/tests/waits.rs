@@ -143,3 +143,21 @@ fn a_hold_that_ends_does_not_end_the_wait_for_the_head() {
     assert_eq!(bench.advance(SECOND).log(), "resume retry.1s/0, unit b, commit retry.1s/0:3");
     assert_eq!(bench.records(0, 1, 0, "x").log(), "unit x, commit 0:1");
 }
+
+/// Issue 11, 20. Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the
+/// rest is read again before.
+#[test]
+fn of_more_than_there_is_room_for_the_head_stays_until_it_is_due() {
+    let plan = Plan::default();
+    let mut bench = bench(&plan, Settings { in_flight_bytes: 400, ..Settings::default() });
+    bench.batch(2, (0..200).map(|offset| waiting(offset, "r", SECOND)).collect());
+    assert_eq!(bench.log(), "pause retry.1s/0");
+    assert!(bench.wants(), "the others go on");
+    assert_eq!(bench.batch(2, vec![waiting(200, "r", SECOND)]).advance(SECOND - MS).log(), "");
+    assert_eq!(
+        bench.advance(MS).log(),
+        "resume retry.1s/0, begin retry.1s/0#3, resume retry.1s/0, unit r, commit retry.1s/0:1"
+    );
+    bench.batch(3, (0..3).map(|offset| waiting(offset, "r", SECOND)).collect());
+    assert_eq!((plan.seen().as_str(), bench.log().contains("commit retry.1s/0:3")), ("r0 r1 r2", true));
+}

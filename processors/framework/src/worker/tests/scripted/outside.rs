@@ -9,10 +9,11 @@ use std::{
 
 use super::super::Ping;
 use crate::{
-    Change, CommitError, Committed, Outgoing, Payload, Position, Progress, Result, Row, TopicPartition, Unit,
+    Change, CommitError, Committed, InputPartition, InputPosition, Kind, Outgoing, Payload, Progress, RefusedRow,
+    Result, Row, TopicPartition, Unit,
     ports::{
-        BoxFuture, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source, StoreError,
-        Stores,
+        BoxFuture, Committer, Control, Entry, Fetched, From, Replays, SchemaError, SchemaText, Schemas, Source,
+        StoreError, Stores,
     },
 };
 
@@ -24,6 +25,10 @@ pub(super) struct Outside {
     pub(super) answers: HashMap<usize, VecDeque<Result<Committed, CommitError>>>,
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
+    /// The store refuses the rows of these keys, and says which, with this kind.
+    pub(super) bad_rows: Vec<(String, Kind)>,
+    /// Bytes of a record that the store takes at most.
+    pub(super) largest: Option<usize>,
     /// Rows, and what was published, of the units that the store took.
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
@@ -31,7 +36,13 @@ pub(super) struct Outside {
     /// What was committed of each key's state.
     states: BTreeMap<KeyOf, Arc<[u8]>>,
     /// Where inputs may come again: how far those have come that have changed it.
-    pub(super) inputs: Option<HashMap<TopicPartition, i64>>,
+    pub(super) inputs: Option<HashMap<InputPartition, i64>>,
+    /// The ids of topics, where they have one.
+    pub(super) ids: HashMap<String, String>,
+    /// Whether a commit is cancelled that outlives a partition of its unit.
+    pub(super) cancels: bool,
+    /// Whether the source does not close at once.
+    pub(super) slow_to_close: bool,
     /// Where each partition stands, as far as the store knows.
     stands: HashMap<TopicPartition, i64>,
     /// The stores that keep their answers to themselves.
@@ -87,7 +98,7 @@ impl Source for Script {
         };
         let mut outside = self.0.lock().unwrap();
         outside.log.push(said);
-        if control == Control::Close {
+        if control == Control::Close && !outside.slow_to_close {
             outside.events.push_back(Fetched::Closed);
         }
     }
@@ -111,11 +122,13 @@ impl Store {
             outside.log.push(said);
         }
         let number = self.number;
+        let mut asked = Asked { store: self, answered: false };
         let answers = |outside: &Outside| !outside.silent.contains(&number);
         std::future::poll_fn(|_| if answers(&self.shared.lock().unwrap()) { Poll::Ready(()) } else { Poll::Pending })
             .await;
+        asked.answered = true;
+        drop(asked);
         let mut outside = self.shared.lock().unwrap();
-        outside.asked.remove(&number);
         outside.answers.entry(number).or_default().pop_front().unwrap_or(Ok(Committed::Done))
     }
 
@@ -124,9 +137,31 @@ impl Store {
     }
 }
 
+/// A question to a store; who drops it before it is answered does not wait for that.
+struct Asked<'a> {
+    store: &'a Store,
+    answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // After a test has failed it may be poisoned.
+        let Ok(mut outside) = self.store.shared.lock() else { return };
+        outside.asked.remove(&self.store.number);
+        if !self.answered {
+            let said = self.store.said("cancelled".to_owned());
+            outside.log.push(said);
+        }
+    }
+}
+
 impl Committer for Store {
     fn atomic(&self) -> bool {
         self.atomic
+    }
+
+    fn cancels(&self) -> bool {
+        self.shared.lock().unwrap().cancels
     }
 
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
@@ -154,6 +189,18 @@ impl Committer for Store {
             if let Some(bad) = all.iter().find(|name| outside.poison.contains(name)) {
                 return Err(CommitError::Refused(format!("bad {bad}")));
             }
+            let kind = |name: &String| outside.bad_rows.iter().find(|(bad, _)| bad == name).map(|(_, kind)| *kind);
+            let rows = all.iter().take(unit.rows.len()).enumerate();
+            let refused = rows.filter_map(|(row, name)| Some((row, kind(name)?, format!("bad {name}"))));
+            let refused: Vec<_> = refused.map(|(row, kind, why)| RefusedRow { row, kind, why }).collect();
+            if !refused.is_empty() {
+                return Err(CommitError::RefusedRows(refused));
+            }
+            if let Some(large) =
+                unit.outgoing.iter().find(|record| outside.largest.is_some_and(|most| record.size() > most))
+            {
+                return Err(CommitError::Refused(format!("{} is too large", named(large))));
+            }
             if committed != Committed::Done {
                 return Ok(committed);
             }
@@ -172,7 +219,9 @@ impl Committer for Store {
                     Some(value) => drop(outside.states.insert(place, value.clone())),
                     None => drop(outside.states.remove(&place)),
                 }
-                outside.inputs.iter_mut().for_each(|all| _ = all.insert(input.partition.clone(), input.next));
+                if let (Some(all), Some(input)) = (&mut outside.inputs, input) {
+                    all.insert(input.of.clone(), input.next);
+                }
             }
             let own = unit.outgoing.iter().chain(markers()).filter(|record| named(record).contains(':'));
             let own: Vec<_> = own.map(|record| (record.clone(), unit.positions.clone())).collect();
@@ -201,14 +250,19 @@ impl Stores for Kept {
         Ok(ours.map(|((.., key), value)| (key.to_vec(), value.to_vec())).collect())
     }
 
-    fn replays(&self) -> bool {
-        self.0.lock().unwrap().inputs.is_some()
+    fn replays(&self) -> Option<&dyn Replays> {
+        self.0.lock().unwrap().inputs.is_some().then_some(self as _)
+    }
+}
+
+impl Replays for Kept {
+    fn inputs(&self, _: &str, _: i32) -> Vec<InputPosition> {
+        let outside = self.0.lock().unwrap();
+        outside.inputs.iter().flatten().map(|(of, next)| InputPosition { of: of.clone(), next: *next }).collect()
     }
 
-    fn inputs(&self, _: &str, _: i32) -> Vec<Position> {
-        let outside = self.0.lock().unwrap();
-        let inputs = outside.inputs.iter().flatten();
-        inputs.map(|(partition, next)| Position { partition: partition.clone(), next: *next }).collect()
+    fn topic_id(&self, topic: &str) -> Arc<str> {
+        self.0.lock().unwrap().ids.get(topic).map_or_else(Arc::default, |id| id.as_str().into())
     }
 }
 
