@@ -27,6 +27,7 @@ mod outage;
 mod points;
 mod poison;
 mod records;
+mod recovery;
 mod registry;
 mod retry;
 mod state;
