@@ -14,7 +14,10 @@ use headwater_tests::{Foreign, Payments, Process, SharedStack, Space, eventually
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{PROGRAM, outage::own_stack};
+use crate::{
+    PROGRAM,
+    outage::{own_stack, ready},
+};
 
 const SOON: Duration = Duration::from_mins(1);
 /// Between two payments.
@@ -98,6 +101,7 @@ async fn after_a_fault_everything_goes_on_by_itself() {
     assert_eq!(code, 0, "{err}");
     let session = [("HEADWATER__KAFKA__CONSUMER__SESSION_TIMEOUT", "10s")];
     let mut process = Process::start(PROGRAM, &space, "run", &["run"], &session);
+    let http = process.address().await;
     let flow = Flow::start(&space).await;
     let through = async |end: usize, count: i64| space.count(ENDS[end].1).await >= count;
     for end in 0..ENDS.len() {
@@ -115,6 +119,8 @@ async fn after_a_fault_everything_goes_on_by_itself() {
             eventually(&format!("{name}: all {}", ENDS[end].0), SOON, async || through(end, sent).await).await;
             println!("{name}: {} after {:.1} s", ENDS[end].0, begin.elapsed().as_secs_f64());
         }
+        eventually(&format!("{name}: every group is well"), SOON, async || ready(&http).await.0 == 200).await;
+        println!("{name}: ready after {:.1} s", begin.elapsed().as_secs_f64());
     }
     flow.task.abort();
     assert!(process.stop().await.success(), "{}", process.log());

@@ -35,6 +35,10 @@ impl Member {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 tracing::warn!(group, reason, "a subscribed topic does not exist: run `headwater topology apply`");
             }
+            // Of each connection of each group: that no broker is left is said once.
+            Some(Code::BrokerTransportFailure) => {
+                tracing::debug!(group, reason, "a connection to a kafka broker is gone")
+            }
             _ => tracing::warn!(group, %error, reason, "the kafka consumer has trouble"),
         }
     }

@@ -88,7 +88,7 @@ impl Member {
             _ => consumer.assign(list),
         });
         if let Err(error) = assigned {
-            return self.fail(format!("cannot take over assigned partitions: {error}: restart the program"));
+            return self.fail(format!("cannot take over assigned partitions: {error}"));
         }
         tracing::info!(group = self.source.group, partitions = names.len(), "partitions were assigned");
         let now = Instant::now();

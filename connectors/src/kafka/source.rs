@@ -209,7 +209,7 @@ impl Source for KafkaSource {
             let fetched = tokio::select! {
                 biased;
                 event = self.events.recv() => event.unwrap_or_else(|| Fetched::Failed(
-                    "the kafka source's thread ended unexpectedly: restart the program".to_owned(),
+                    "the thread of the kafka source ended unexpectedly".to_owned(),
                 )),
                 Some(batch) = self.batches.recv(), if records => {
                     self.mailbox.wake();

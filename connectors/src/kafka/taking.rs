@@ -68,7 +68,7 @@ fn serve(consumer: &GroupConsumer, context: &GroupContext) {
             // Where it stands among the others of its partition nobody knows any more.
             Some(Ok(record)) => {
                 let place = TopicPartition::new(record.topic(), record.partition());
-                let text = format!("a record of {place} came past its queue, which is a defect: restart the program");
+                let text = format!("a record of {place} came past its queue, which is a defect of this program");
                 context.member().fail(text);
             }
             None => {}
