@@ -74,7 +74,7 @@ impl Kept {
         while let Some(last) = self.under_way.last_mut() {
             let ended = last.await;
             self.under_way.pop();
-            ended.map_err(|error| CommitError::Fatal(error.to_string()))?;
+            ended.map_err(|error| CommitError::Failed(error.to_string()))?;
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Kept {
                 let _ = tell.send(local.apply(&changes, &ends, now_ms));
             }));
             self.settle().await?;
-            match told.await.map_err(|error| CommitError::Fatal(error.to_string()))? {
+            match told.await.map_err(|error| CommitError::Failed(error.to_string()))? {
                 Ok(()) => {
                     self.state.trouble("state", None);
                     return Ok(());

@@ -103,9 +103,8 @@ async fn after_a_fault_everything_goes_on_by_itself() {
     let mut process = Process::start(PROGRAM, &space, "run", &["run"], &session);
     let http = process.address().await;
     let flow = Flow::start(&space).await;
-    let through = async |end: usize, count: i64| space.count(ENDS[end].1).await >= count;
-    for end in 0..ENDS.len() {
-        eventually("it works", SOON, async || through(end, 50).await).await;
+    for (_, through) in ENDS {
+        eventually("it works", SOON, async || space.count(through).await >= 50).await;
     }
     let faults = [
         ("broker frozen", Fault::BrokerFrozen(14)),
@@ -115,9 +114,9 @@ async fn after_a_fault_everything_goes_on_by_itself() {
     for (name, fault) in faults {
         fault.pass(&mut stack).await;
         let (begin, sent) = (Instant::now(), flow.sent());
-        for end in 0..ENDS.len() {
-            eventually(&format!("{name}: all {}", ENDS[end].0), SOON, async || through(end, sent).await).await;
-            println!("{name}: {} after {:.1} s", ENDS[end].0, begin.elapsed().as_secs_f64());
+        for (end, through) in ENDS {
+            eventually(&format!("{name}: all {end}"), SOON, async || space.count(through).await >= sent).await;
+            println!("{name}: {end} after {:.1} s", begin.elapsed().as_secs_f64());
         }
         eventually(&format!("{name}: every group is well"), SOON, async || ready(&http).await.0 == 200).await;
         println!("{name}: ready after {:.1} s", begin.elapsed().as_secs_f64());

@@ -88,6 +88,17 @@ pub(super) async fn forget(
     let numbers: BTreeSet<i32> = partitions.iter().map(|id| id.partition).collect();
     let own: BTreeSet<_> = partitions.iter().filter(|id| owned.is_repartition(&id.topic)).cloned().collect();
     let taken: Vec<_> = local.all_inputs().into_iter().filter(|(_, number, _)| numbers.contains(number)).collect();
+    let topics: BTreeSet<String> = taken
+        .iter()
+        .flat_map(|(.., inputs)| inputs.positions())
+        .map(|input| input.of.partition.topic.to_string())
+        .collect();
+    for topic in topics.iter().filter(|topic| !standing.ids.contains_key(*topic)) {
+        // One answer may lack a topic that is there.
+        if !cluster.lacks(topic).await? {
+            return Ok(());
+        }
+    }
     let mut questions = Questions::default();
     for (_, number, inputs) in &taken {
         let Questions { committed, ends } = standing.questions(inputs, &own, &owned, *number);

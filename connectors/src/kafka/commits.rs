@@ -11,7 +11,7 @@ use rdkafka::TopicPartitionList;
 use super::{KafkaError, native::CommitAnswer, notes::Notes, partition};
 
 /// A commit that was not answered by then counts as failed.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(10);
 /// Between a failed commit and the next; a rebalance in progress refuses every one.
 const BACK_OFF: Duration = Duration::from_millis(500);
 

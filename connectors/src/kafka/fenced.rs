@@ -7,14 +7,15 @@
 //! when its session ends, and then it asks again too. Who the other is cannot be read there: Kafka keeps the client id and
 //! address of whoever first had the name (KAFKA-15704).
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::CString,
+    time::{Duration, Instant},
+};
 
 use rdkafka::consumer::Consumer as _;
 
-use super::{member::Member, rebalance::GroupConsumer};
+use super::{member::Member, native, rebalance::GroupConsumer};
 
-/// Characters behind a static name in the id that a coordinator gives its member: `-` and a UUID.
-const SUFFIX: usize = 37;
 /// How long the coordinator may take to say who is in the group.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two questions.
@@ -49,12 +50,16 @@ impl Fenced {
         Self { since: now, ask_at: now, settled }
     }
 
-    /// Judges by whether somebody has the name; `session` is how long a coordinator keeps one that does not answer.
-    fn judge(&self, taken: bool, now: Instant, session: Duration) -> Verdict {
-        match taken && !self.settled {
-            false => Verdict::Anew,
-            true if now.duration_since(self.since) > session + MARGIN => Verdict::End,
-            true => Verdict::Wait,
+    /// Judges by whether somebody has the name, where that is known; `session` is how long a coordinator keeps one that does
+    /// not answer.
+    fn judge(&self, taken: Option<bool>, now: Instant, session: Duration) -> Verdict {
+        let is_over = now.duration_since(self.since) > session + MARGIN;
+        match taken {
+            _ if self.settled => Verdict::Anew,
+            Some(false) => Verdict::Anew,
+            Some(true) if is_over => Verdict::End,
+            None if is_over => Verdict::Anew,
+            Some(true) | None => Verdict::Wait,
         }
     }
 }
@@ -79,7 +84,7 @@ impl Member {
         if let Err(error) = &taken {
             tracing::warn!(group, error, "who else is in the group as instance {instance} cannot be read");
         }
-        match fenced.judge(taken.unwrap_or_default(), now, self.config.session_timeout) {
+        match fenced.judge(taken.ok(), now, self.config.session_timeout) {
             Verdict::Anew => self.fail(format!(
                 "the place of instance {instance} in group {group} was given away, to a late join of this member or to another process of that name; it is asked for again"
             )),
@@ -93,16 +98,9 @@ impl Member {
 
 /// Whether the group has a member of this static name.
 fn is_taken(consumer: &GroupConsumer, group: &str, instance: &str) -> Result<bool, String> {
-    // Not the admin request, which takes the process down with it when the connection breaks at the wrong moment.
-    let list = consumer.client().fetch_group_list(Some(group), ANSWER).map_err(|error| error.to_string())?;
-    let mut members = list.groups().iter().filter(|found| found.name() == group).flat_map(|found| found.members());
-    Ok(members.any(|member| static_name(member.id()) == Some(instance)))
-}
-
-/// The static name in a member's id; in that of a member without one stands its client id.
-fn static_name(id: &str) -> Option<&str> {
-    let (name, suffix) = id.split_at_checked(id.len().checked_sub(SUFFIX)?)?;
-    suffix.starts_with('-').then_some(name)
+    let name = CString::new(group).map_err(|error| error.to_string())?;
+    let status = native::groups::describe(consumer.client(), &name, ANSWER).map_err(|error| error.to_string())?;
+    Ok(status.members.iter().any(|member| member.instance.as_deref() == Some(instance)))
 }
 
 #[cfg(test)]
@@ -111,32 +109,27 @@ mod tests {
 
     const SESSION: Duration = Duration::from_secs(10);
 
-    /// Red when a member's name is not found in its id.
-    #[test]
-    fn a_static_name_stands_in_the_members_id() {
-        assert_eq!(static_name("w1-0a1b2c3d-6f9619ff-8b86-d011-b42d-00c04fc964ff"), Some("w1-0a1b2c3d"));
-        assert_eq!((static_name("short"), static_name("")), (None, None));
-        assert_eq!(static_name(&"é".repeat(19)), None, "cut between characters only");
-    }
-
     /// Red when a member that was in its place for a session waits, or ends.
     #[test]
     fn who_was_in_its_place_asks_for_it_again() {
         let now = Instant::now();
         let fenced = Fenced::new(now, now.checked_sub(SESSION), SESSION);
-        assert_eq!(fenced.judge(true, now, SESSION), Verdict::Anew);
+        assert_eq!(fenced.judge(Some(true), now, SESSION), Verdict::Anew);
     }
 
-    /// Red when one that has just come ends before a session has shown that the other lives, waits for nobody, or does not end.
+    /// Red when one that has just come ends before a session has shown that the other lives, waits for nobody, does not end, or
+    /// takes it for nobody's name that nobody says whose it is.
     #[test]
     fn who_has_just_come_ends_when_the_other_lives() {
         let now = Instant::now();
         for joined in [None, now.checked_sub(SESSION / 2)] {
             let fenced = Fenced::new(now, joined, SESSION);
-            assert_eq!(fenced.judge(true, now, SESSION), Verdict::Wait);
-            assert_eq!(fenced.judge(true, now + SESSION + MARGIN, SESSION), Verdict::Wait);
-            assert_eq!(fenced.judge(false, now + SESSION + MARGIN, SESSION), Verdict::Anew, "it was dead");
-            assert_eq!(fenced.judge(true, now + SESSION + 2 * MARGIN, SESSION), Verdict::End);
+            assert_eq!(fenced.judge(Some(true), now, SESSION), Verdict::Wait);
+            assert_eq!(fenced.judge(Some(true), now + SESSION + MARGIN, SESSION), Verdict::Wait);
+            assert_eq!(fenced.judge(Some(false), now + SESSION + MARGIN, SESSION), Verdict::Anew, "it was dead");
+            assert_eq!(fenced.judge(Some(true), now + SESSION + 2 * MARGIN, SESSION), Verdict::End);
+            assert_eq!(fenced.judge(None, now + SESSION, SESSION), Verdict::Wait, "nobody says who it is");
+            assert_eq!(fenced.judge(None, now + SESSION + 2 * MARGIN, SESSION), Verdict::Anew);
         }
     }
 }

@@ -161,6 +161,7 @@ impl InOrder {
                 match code {
                     Code::QueueFull if Instant::now() < deadline && client.context().faults().is_empty() => {
                         tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                        held.stands().await.map_err(|why| refused(Fault::Closed(why)))?;
                     }
                     Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
                     code => return Err(refused(Fault::of(code))),

@@ -88,7 +88,10 @@ impl Partition {
 
     /// Everything before this offset has come, be it records or markers of transactions.
     pub(crate) fn ends(&mut self, offset: i64) {
-        self.end = offset;
+        // What comes behind a record that is looked into tells nothing.
+        if matches!(self.life, Life::Delivering { .. }) {
+            self.end = offset;
+        }
     }
 
     /// What was kept since the last time, and how far the log has been read with it; `None` where neither is news.
@@ -116,6 +119,7 @@ impl Partition {
     pub(crate) fn doubt(&mut self, now: Instant) {
         let Life::Delivering { start, next } = self.life else { return };
         self.life = Life::Doubted { start, next };
+        self.end = self.told;
         self.step(now);
     }
 

@@ -151,7 +151,7 @@ impl Producer {
                     match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
                         Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
                         None => match names.of(&record.topic) {
-                            Ok(name) => self.shared.enqueue(&client, name, record, *index, batch).await,
+                            Ok(name) => self.shared.enqueue((&client, held), name, record, *index, batch).await,
                             Err(error) => batch.settle(*index, Err(Fault::Client(ClientError::Nul(error)))),
                         },
                     }
@@ -272,7 +272,7 @@ impl Shared {
     /// Hands one record to librdkafka, which copies it; an error of its own settles the record at once.
     async fn enqueue(
         &self,
-        client: &Arc<Client>,
+        (client, held): (&Arc<Client>, &Held),
         topic: &CStr,
         record: &Outgoing,
         index: usize,
@@ -295,6 +295,9 @@ impl Shared {
                 Err((Code::QueueFull, same)) => {
                     delivery = same;
                     tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                    if let Err(why) = held.stands().await {
+                        return batch.settle(index, Err(Fault::Closed(why)));
+                    }
                 }
                 Err((Code::MessageSizeTooLarge, _)) => return batch.settle(index, Err(Fault::Oversize)),
                 Err((code, _)) => {

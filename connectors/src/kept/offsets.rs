@@ -75,7 +75,7 @@ impl Restorer {
     fn gone(&self, what: &str) -> CommitError {
         let group = &self.group;
         CommitError::Fatal(format!(
-            "the offsets {what} that group {group} had committed are gone (expired, deleted or reset) while its state is there: reading on it would count its input a second time. Stop it everywhere, and either wipe the state and read everything again: `headwater offsets reset {group} --to earliest --with-state`; or keep the state and say where reading goes on: `headwater offsets reset {group} --to latest|TIME --keep-state`"
+            "the offsets {what} that group {group} had committed are gone (expired, deleted or reset) while its state is there: reading on it would count its input a second time. Stop it everywhere, and either wipe the state and read everything again: `headwater offsets reset {group} --to earliest --with-state`; or keep the state and say where reading goes on, by the time at which the group stopped: `headwater offsets reset {group} --to TIME --keep-state` (`latest` skips what has come since)"
         ))
     }
 
@@ -95,7 +95,7 @@ impl Restorer {
             };
             reader.read(&wanted, &cancelled, each, |_| ()).map(|_| !keys.is_empty())
         });
-        reading.await.map_err(|error| CommitError::Fatal(error.to_string()))?.map_err(|error| match error {
+        reading.await.map_err(|error| CommitError::Failed(error.to_string()))?.map_err(|error| match error {
             ChangelogError::Kafka(error) => failed(error),
             ChangelogError::Cancelled => CommitError::Outage("reading the changelogs was cancelled".to_owned()),
         })

@@ -119,7 +119,7 @@ impl Restorer {
             work.state.trouble("restore", None);
             restored
         });
-        let restored = restored.await.map_err(|error| CommitError::Fatal(error.to_string()))?;
+        let restored = restored.await.map_err(|error| CommitError::Failed(error.to_string()))?;
         let full = restored.map_err(|error| match error {
             Failed::Kafka(error) => failed(error),
             Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),

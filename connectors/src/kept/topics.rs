@@ -55,7 +55,7 @@ impl StateTopics {
         let Some((kept, count)) = known.next() else { return Ok(i32::MAX) };
         let Some((other, differs)) = known.find(|(_, other)| *other != count) else { return Ok(count) };
         Err(format!(
-            "topic {other} has {differs} partitions and {kept} has {count}: by another count keys come to other partitions and get a second state there, so the group stands still everywhere. Create {other} anew with {count} partitions (`headwater topology apply` does for one that the group owns), or give all of {} one count and have everything counted anew: `headwater offsets reset {group} --to earliest --with-state`",
+            "topic {other} has {differs} partitions and {kept} has {count}: by another count keys come to other partitions and get a second state there, so the group stands still everywhere. Stop it, add partitions until all of {} have as many, and have everything counted anew: `headwater offsets reset {group} --to earliest --with-state`",
             all.join(", ")
         ))
     }

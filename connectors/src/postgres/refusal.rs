@@ -84,8 +84,8 @@ impl Blame {
         let (code, routine) = (error.code(), error.routine().unwrap_or_default());
         let ended = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
         match code.get(..2).unwrap_or_default() {
-            _ if ended || code == "25006" => Self::Server,
-            "08" | "40" | "53" | "55" | "57" => Self::Server,
+            _ if ended || matches!(code, "25006" | "XX001" | "XX002") => Self::Server,
+            "08" | "26" | "40" | "53" | "55" | "57" | "58" => Self::Server,
             // What a function raises, or row security refuses, has the code of a missing right and is about this row.
             _ if matches!(routine, "exec_stmt_raise" | "ExecWithCheckOptions") => Self::Unknown,
             // A function of the table's owner may do to each row something else; but what it lacks, it lacks.
@@ -123,7 +123,8 @@ impl Refusal {
                 code: code.to_owned(),
                 object: object.into_iter().flatten().next().unwrap_or_default().to_owned(),
             }),
-            required: error.column().filter(|_| code == "23502").map(str::to_owned),
+            // What a trigger writes elsewhere is about another table's column.
+            required: error.column().filter(|_| code == "23502" && error.r#where().is_none()).map(str::to_owned),
         }
     }
 }

@@ -91,6 +91,10 @@ impl Rows {
             self.look_again();
         }
         let new = self.look(unit);
+        if !new.is_empty() {
+            // It may be changed below, and be left before it is read again.
+            self.table = None;
+        }
         let mut unfit = Vec::new();
         for row in &new {
             unfit.extend(self.learn(conn, row).await?.map(|why| (schema_of(row), why)));

@@ -45,7 +45,8 @@ impl Streak {
         }
         Err(PostgresError::Outage(format!(
             "{ALIKE} rows in a row were refused alike, and none was stored between: {}: mend the table, or what its triggers \
-             use; if the rows are at fault, move the group past them with `headwater offsets reset`",
+             use; if the rows are at fault, move the group past them (`headwater offsets reset` with --topic and --partition), which \
+             makes no dead letters of them",
             refusal.why
         )))
     }

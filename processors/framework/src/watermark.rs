@@ -58,6 +58,15 @@ impl<T> Watermark<T> {
         (self.slots[at].shed, self.slots[at].bytes) = (true, 0);
     }
 
+    /// The log was read anew up to this offset: what was let go of before it and has not come is there no more.
+    pub(crate) fn read_to(&mut self, offset: i64) {
+        if self.shed == 0 {
+            return;
+        }
+        self.slots.retain(|slot| !slot.shed || slot.offset >= offset);
+        self.shed = self.slots.iter().filter(|slot| slot.shed).count();
+    }
+
     /// Records that were received, but for those that were let go of, and that nothing has passed yet.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.shed
@@ -141,6 +150,26 @@ mod tests {
                 prop_assert_eq!(watermark.oldest(), oldest);
             }
         }
+    }
+
+    /// Retention and compaction do not wait for who reads. Red when what was let go of and is gone from the log holds up what
+    /// comes behind it for ever, or what is still to come is taken for gone.
+    #[test]
+    fn what_was_let_go_of_and_is_gone_holds_up_nothing() {
+        let mut watermark = Watermark::new();
+        assert!((10..=14).all(|o| watermark.receive(o, 3, o)));
+        (11..=14).for_each(|o| watermark.shed(o));
+        watermark.finish(10, 10);
+        assert_eq!(watermark.pass(), Some((10, 10)));
+        watermark.read_to(13);
+        assert!(watermark.receive(13, 3, 13));
+        watermark.finish(13, 13);
+        assert_eq!(watermark.pass(), Some((13, 13)), "11 and 12 are gone");
+        assert_eq!((watermark.len(), watermark.bytes(), watermark.pass()), (0, 0, None), "14 comes again");
+        watermark.read_to(15);
+        assert!(watermark.receive(15, 3, 15));
+        watermark.finish(15, 15);
+        assert_eq!(watermark.pass(), Some((15, 15)));
     }
 
     /// Red when what was let go of is passed, still takes room, or does not come again; or when what is done or passed does.

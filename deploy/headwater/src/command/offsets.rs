@@ -92,6 +92,11 @@ async fn reset(app: &App, outside: &Outside, arguments: &ResetArguments) -> Resu
     let active = active(&standing);
     let done = active.is_none() && !arguments.dry_run;
     if done {
+        // Reading state may have taken its time.
+        let members = outside.cluster.groups(&[standing.bounded.group.id.as_str()]).await?;
+        if members.values().any(|status| !status.members.is_empty()) {
+            anyhow::bail!("a member of group {} has just joined: stop it and try again", standing.bounded.group.id);
+        }
         carry_out(outside, &standing, &moves, &state).await?;
     }
     if done || arguments.dry_run {

@@ -161,13 +161,15 @@ impl Worker {
     }
 
     /// Gives back the partitions of which nothing is under way any more, or whose time is up, and those that have only a store
-    /// to wait for which does not answer, or the whole group would wait with us: those of a number once its records that
-    /// waited are done with too, since whoever comes next reads those.
+    /// to wait for which does not answer, or the whole group would wait with us (not where the group keeps state, as what is
+    /// under way of a number rests on all of it): those of a number once its records that waited are done with too, since
+    /// whoever comes next reads those.
     pub(super) fn let_leavers_go(&mut self) {
         let now = self.clock.elapsed();
-        let waiting = self.step.failures.waiting();
+        let (waiting, keeps) = (self.step.failures.waiting(), self.step.states.is_some());
         let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
-        let done = |p: &Partition| p.is_quiet() || p.begun == 0 && self.assemblies.at(p.assembly).is_at_rest();
+        let done =
+            |p: &Partition| p.is_quiet() || !keeps && p.begun == 0 && self.assemblies.at(p.assembly).is_at_rest();
         let quiet = |id: &TopicPartition, p: &Partition| done(p) && of_number(id).is_none_or(done);
         let gone =
             |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, Life::Leaving(by) if by <= now || quiet(id, p));

@@ -118,10 +118,12 @@ impl Partition {
         self.mark = self.mark.or(records.first().map(place));
         self.newest = records.last().map(place).or(self.newest);
         for record in records {
+            self.watermark.read_to(record.offset);
             if self.watermark.receive(record.offset, record.size(), record.timestamp_ms) {
                 self.pending.push_back(record);
             }
         }
+        self.watermark.read_to(reached);
     }
 
     /// Lets go of what was read and has not begun to run, since it stands still: it is read again once it flows. The head stays
