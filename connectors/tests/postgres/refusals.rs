@@ -37,8 +37,9 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
     let raise = function("raises", "if new.name = 'secret' then raise exception 'it is %', new.name; end if;");
     let divides = function("divides", "if new.name = 'secret' then perform 1 / 0; end if;");
     let wrong = function("wrong", "if new.name = 'secret' then perform no_such(new.name); end if;");
+    let audits = function("audits", "insert into audited values (nullif(new.name, 'secret'));");
     let coded = function("coded", "if new.name = 'secret' then raise insufficient_privilege; end if;");
-    let cases: [(&str, &str, &str, &str); 9] = [
+    let cases: [(&str, &str, &str, &str); 10] = [
         ("alter table things add check (name <> 'secret')", "secret", "things_name_check", "23514"),
         ("create index wide on things (name)", &random, "`wide`", "54000"),
         ("alter table things alter column name type varchar(10)", &long, "", "22001"),
@@ -46,6 +47,8 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
         (&divides, "secret", "function divides()", "22012"),
         (&wrong, "secret", "function wrong()", "42883"),
         (&coded, "secret", "function coded()", "42501"),
+        // A column of another table, which the row's schema does not have.
+        (&audits, "secret", "function audits()", "23502"),
         (
             "alter table things enable row level security, force row level security; \
              create policy open on things using (true) with check (name <> 'secret')",
@@ -64,6 +67,7 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
     for (made, bad, object, code) in cases {
         db.sql("drop table if exists things cascade; drop table if exists others").await;
         db.sql("create table things (id text primary key, name text)").await;
+        db.sql("create table if not exists audited (note text not null)").await;
         db.sql(made).await;
         let mut writer = modest(&mut db, "t_one_row").await;
         let names = ["fine", "fine", bad, "fine", "fine", "fine", "fine"];
