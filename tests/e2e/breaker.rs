@@ -288,7 +288,8 @@ async fn a_registry_that_is_down_is_waited_for() {
     scene.foreign.flush();
     eventually("the first is stored", SOON, async || paid("rd-old").await == 1).await;
 
-    let text = include_str!("../../schemas/avro/payment.completed/v1.avsc").replace("PaymentCompleted", "TillPayment");
+    let text = include_str!("../../schemas/avro/payment.completed/v1.avsc")
+        .replace("A customer's payment for an order", "A till's payment");
     let other = Payments::register_as(&space, &space.topic("till"), &text).await;
     assert_ne!(other.id(), scene.payments.id());
     let question = format!("/schemas/ids/{}", other.id());

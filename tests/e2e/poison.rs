@@ -157,7 +157,7 @@ fn cases(ids: &Ids, group: &str) -> Vec<Case> {
         ),
         Case::poison("empty", Decode, Some(Vec::new())),
         Case::poison("null", Contract, None),
-        Case::poison("oversize", Contract, Some(ids.good(&"x".repeat(1_200_000), 1))),
+        Case::poison("oversize", Contract, Some(ids.good(&"x".repeat(1_040_000), 1))),
         sound("malformed id", Contract).with("ce_id", "a\u{1}b"),
         sound("long id", Contract).with("ce_id", "i".repeat(257)),
         sound("old version", Contract).with("ce_specversion", "0.3"),

@@ -282,13 +282,13 @@ impl Foreign {
     }
 }
 
-/// A partition that has just been made has its leader a little later.
+/// A partition that has just been made has its leader a little later, and so it is once a broker was away.
 fn watermarks(mut ask: impl FnMut() -> KafkaResult<(i64, i64)>) -> (i64, i64) {
     let begin = Instant::now();
     loop {
         match ask() {
             Ok(watermarks) => return watermarks,
-            Err(error) if begin.elapsed() > Duration::from_secs(20) => panic!("no watermarks: {error}"),
+            Err(error) if begin.elapsed() > patience(Duration::from_mins(1)) => panic!("no watermarks: {error}"),
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }

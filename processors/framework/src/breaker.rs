@@ -5,7 +5,8 @@
 //!
 //! First calls and retries are weighed apart. What has failed before mostly fails again, whoever is well, and retries come
 //! in crowds: after a pause, an outage or a redrive all that were due meanwhile come at once. So first calls alone open
-//! a circuit, as long as there are any; retries open it only once no first call has succeeded for half a second.
+//! a circuit, as long as they vouch for the dependency: for as long as a circuit stays open after the last one that
+//! succeeded, unless three have failed since. Only where they do not are retries believed.
 //!
 //! Three promises hold whatever the calls do:
 //!
@@ -32,8 +33,8 @@ use window::{Outcome, Results, Tally};
 
 /// How soon a call that found every probe taken may ask again.
 const PROBE_WAIT: Duration = Duration::from_millis(200);
-/// So long after a first call has succeeded, or the circuit has closed, retries that fail are their own fault.
-const VOUCHED: Duration = Duration::from_millis(500);
+/// So many first calls that failed since the last one that succeeded, and none vouches any more.
+const DENIED: u32 = 3;
 /// Transitions that nobody has taken yet; older ones are dropped.
 const TRANSITIONS_KEPT: usize = 16;
 
@@ -237,6 +238,8 @@ struct Core {
     retries: Results,
     /// When a first call succeeded last, or the circuit closed.
     vouched: Option<Duration>,
+    /// First calls that have failed since.
+    denied: u32,
     state: State,
     generation: u64,
     /// Probes under way, those of earlier half-open times included: a dependency that swallows its probes must not be
@@ -253,6 +256,7 @@ impl Core {
             results: Results::new(settings.window),
             retries: Results::new(settings.window),
             vouched: None,
+            denied: 0,
             settings,
             state: State::Closed,
             generation: 0,
@@ -330,24 +334,32 @@ impl Core {
         }
     }
 
-    /// Adds a result of the closed time to those of its kind; nothing for a retry while a first call vouches for the
+    /// Adds a result of the closed time to those of its kind; nothing for a retry while first calls vouch for the
     /// dependency.
     fn weigh(&mut self, which: Try, outcome: Outcome) -> Option<Tally> {
         match which {
             Try::First => {
-                if !outcome.failed && !outcome.slow {
+                if outcome.failed || outcome.slow {
+                    self.denied = self.denied.saturating_add(1);
+                } else {
                     self.vouch();
                 }
                 Some(self.results.record(self.now, outcome))
             }
-            Try::Again if self.vouched.is_some_and(|at| self.now < at.saturating_add(VOUCHED)) => None,
+            Try::Again if self.is_vouched() => None,
             Try::Again => Some(self.retries.record(self.now, outcome)),
         }
     }
 
+    /// Whether retries that fail do so by their own fault.
+    fn is_vouched(&self) -> bool {
+        let lasts = |at: Duration| self.now < at.saturating_add(self.settings.open_for);
+        self.denied < DENIED && self.vouched.is_some_and(lasts)
+    }
+
     /// The dependency is well now, whatever retries have said.
     fn vouch(&mut self) {
-        self.vouched = Some(self.now);
+        (self.vouched, self.denied) = (Some(self.now), 0);
         self.retries.clear();
     }
 

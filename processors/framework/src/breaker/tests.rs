@@ -88,10 +88,10 @@ fn retries_that_are_due_together_open_nothing_while_first_calls_succeed() {
         retry(&breaker, ms(400) * round, &[Failure; 100]);
     }
     assert_eq!(breaker.state(20 * SECOND), Closed);
-    retry(&breaker, 20 * SECOND + ms(501), &[Failure; 3]);
-    call(&breaker, 21 * SECOND, &[Success]);
-    retry(&breaker, 22 * SECOND, &[Failure; 3]);
-    assert_eq!(breaker.state(22 * SECOND), Closed, "three since then, of four");
+    retry(&breaker, 25 * SECOND, &[Failure; 3]);
+    call(&breaker, 26 * SECOND, &[Success]);
+    retry(&breaker, 31 * SECOND, &[Failure; 3]);
+    assert_eq!(breaker.state(31 * SECOND), Closed, "three since then, of four");
 }
 
 /// Red when retries weigh nothing, in their place in a partition for example, where nothing else calls.
@@ -99,10 +99,22 @@ fn retries_that_are_due_together_open_nothing_while_first_calls_succeed() {
 fn retries_open_the_circuit_once_no_first_call_succeeds_any_more() {
     let breaker = breaker(settings());
     call(&breaker, SECOND, &[Success, Failure, Failure]);
-    retry(&breaker, SECOND + ms(499), &[Failure; 9]);
-    assert_eq!(breaker.state(2 * SECOND), Closed, "the success of before vouches for half a second");
-    retry(&breaker, SECOND + ms(500), &[Failure; 4]);
-    assert_eq!(breaker.state(2 * SECOND), Open);
+    retry(&breaker, ms(5_999), &[Failure; 9]);
+    assert_eq!(breaker.state(ms(5_999)), Closed, "the success of before vouches for as long as a circuit stays open");
+    retry(&breaker, 6 * SECOND, &[Failure; 4]);
+    assert_eq!(breaker.state(6 * SECOND), Open);
+}
+
+/// All partitions wait for the records at their heads, each of which has failed once. Red when first calls that fail deny nothing.
+#[test]
+fn retries_are_believed_at_once_where_the_latest_first_calls_have_failed() {
+    let breaker = breaker(BreakerSettings { failure_rate: 0.9, ..settings() });
+    call(&breaker, SECOND, &[Success, Failure, Failure]);
+    retry(&breaker, SECOND, &[Failure; 9]);
+    assert_eq!(breaker.state(SECOND), Closed);
+    call(&breaker, SECOND, &[Failure]);
+    retry(&breaker, SECOND, &[Failure; 4]);
+    assert_eq!(breaker.state(SECOND), Open);
 }
 
 /// Red when successful retries hide that first calls fail.
@@ -116,13 +128,13 @@ fn first_calls_that_fail_open_the_circuit_whatever_retries_say() {
 
 /// Red when the probes' good news vouches for nothing: what waited behind the circuit, all of it retries, opens it again.
 #[test]
-fn a_circuit_that_has_closed_lets_retries_fail_for_half_a_second() {
+fn a_circuit_that_has_closed_lets_retries_fail_for_a_while() {
     let breaker = opened(settings());
     retry(&breaker, 5 * SECOND, &[Success; 3]);
-    retry(&breaker, 5 * SECOND + ms(499), &[Failure; 100]);
-    assert_eq!(breaker.state(6 * SECOND), Closed);
-    retry(&breaker, 5 * SECOND + ms(500), &[Failure; 4]);
-    assert_eq!(breaker.state(6 * SECOND), Open);
+    retry(&breaker, ms(9_999), &[Failure; 100]);
+    assert_eq!(breaker.state(ms(9_999)), Closed);
+    retry(&breaker, 10 * SECOND, &[Failure; 4]);
+    assert_eq!(breaker.state(10 * SECOND), Open);
 }
 
 /// Red when the share is multiplied out (0.07 times 100 is above 7), or a rate of 0 opens without a failure.

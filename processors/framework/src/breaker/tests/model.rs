@@ -21,7 +21,6 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (index(), verdict).prop_map(|(which, verdict)| Step::Finish(which, verdict)),
         1 => index().prop_map(Step::Drop),
         3 => (0..40u64).prop_map(Step::Wait),
-        1 => (300..700u64).prop_map(Step::Wait),
     ]
 }
 
@@ -56,6 +55,8 @@ struct Model {
     results: Vec<(Try, bool, bool)>,
     /// When that was, or when the circuit closed.
     vouched: Option<Duration>,
+    /// First calls that failed or were slow since, over all generations.
+    denied: u32,
 }
 
 impl Model {
@@ -92,12 +93,16 @@ impl Model {
         }
         let (half_open, needed) = (self.state == HalfOpen, self.settings.probes as usize);
         let (failed, slow) = (verdict == Failure, now - call.since > self.settings.slow_call);
-        if call.which == Try::Again && !half_open && self.vouched.is_some_and(|at| now < at + VOUCHED) {
-            return;
-        }
-        if call.which == Try::First && !half_open && !failed && !slow {
-            self.vouched = Some(now);
-            self.results.retain(|result| result.0 == Try::First);
+        let vouched = self.vouched.is_some_and(|at| now < at + self.settings.open_for) && self.denied < 3;
+        match call.which {
+            _ if half_open => {}
+            Try::Again if vouched => return,
+            Try::Again => {}
+            Try::First if failed || slow => self.denied += 1,
+            Try::First => {
+                (self.vouched, self.denied) = (Some(now), 0);
+                self.results.retain(|result| result.0 == Try::First);
+            }
         }
         self.results.push((call.which, failed, slow));
         let Window::Calls(size) = self.settings.window else { unreachable!("only windows by calls are made") };
@@ -113,7 +118,7 @@ impl Model {
             self.enter(Open, now);
         } else if half_open && calls == needed {
             self.enter(Closed, now);
-            self.vouched = Some(now);
+            (self.vouched, self.denied) = (Some(now), 0);
         }
     }
 }
@@ -136,8 +141,15 @@ struct World {
 
 impl World {
     fn new(settings: BreakerSettings) -> Self {
-        let model =
-            Model { settings, state: Closed, since: Duration::ZERO, generation: 0, results: Vec::new(), vouched: None };
+        let model = Model {
+            settings,
+            state: Closed,
+            since: Duration::ZERO,
+            generation: 0,
+            results: Vec::new(),
+            vouched: None,
+            denied: 0,
+        };
         Self { breaker: breaker(settings), model, calls: Vec::new(), now: Duration::ZERO }
     }
 
