@@ -146,10 +146,11 @@ impl Assembly {
         } else if let Some(batch) = self.next_batch(now, flush, partitions) {
             (self.committing, self.committing_bytes) = (batch.records.len(), batch.bytes());
             self.committing_since = now;
-            let (cancel, cancelled) = oneshot::channel();
-            // None of another group is ever told, and its sender may go.
-            self.cancels = committer.cancels().then(|| (cancel, batch.partitions()));
-            let cancelled = self.cancels.is_some().then_some(cancelled);
+            let cancelled = committer.cancels().then(|| {
+                let (cancel, cancelled) = oneshot::channel();
+                self.cancels = Some((cancel, batch.partitions()));
+                cancelled
+            });
             Store::Busy(Box::pin(commit(committer, batch, cancelled)))
         } else {
             Store::Idle(committer)
