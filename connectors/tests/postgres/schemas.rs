@@ -302,7 +302,7 @@ async fn a_table_that_is_changed_beside_a_stranger_is_known_as_it_is_now() {
     let worth = |cents: i32| record([("id", text("1")), ("amount", Value::Decimal(cents.to_be_bytes().into()))]);
     let mut writer = Writer::new(&db, things()).await;
     writer.commit(vec![shop(row(&of(1, "6"), 0, 0, worth(12_345)))]).await.unwrap();
-    let wide = shop(row(&of(2, "9"), 0, 1, worth(1_234_567_89)));
+    let wide = shop(row(&of(2, "9"), 0, 1, worth(123_456_789)));
     let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
     let stranger = shop(row(&stranger, 0, 2, record([("id", text("c"))])));
     assert_eq!(foreign(writer.commit(vec![wide.clone(), stranger]).await).len(), 1);

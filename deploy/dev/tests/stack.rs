@@ -205,7 +205,12 @@ async fn a_stack_starts_below_a_folder_of_any_name() {
     let stack = start(StackConfig { for_tests: true, ..StackConfig::new(&folder) }).await.unwrap();
     let endpoints = stack.endpoints().clone();
     create_topic(&endpoints.kafka_bootstrap, "kept").await;
-    assert!(folder.join("kafka/data").read_dir().unwrap().any(|entry| entry.unwrap().file_name() == "kept-0"));
+    // The broker makes it a little after it has answered.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !folder.join("kafka/data/kept-0").exists() {
+        assert!(Instant::now() < deadline, "the topic is not below the folder");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(sql(&endpoints.database_url, "select 1::int8").await, 1);
     stack.stop().await.unwrap();
     remove_data(&folder).unwrap();
