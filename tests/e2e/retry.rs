@@ -85,6 +85,8 @@ struct Scene {
     topic: String,
     foreign: Foreign,
     payments: Payments,
+    /// Of the topics that its groups own.
+    own_partitions: i32,
 }
 
 impl Scene {
@@ -94,14 +96,14 @@ impl Scene {
         space.create_topics(&[&topic], partitions).await;
         space.create_topics(&["events.payment"], 6).await;
         let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
-        Self { space, topic, foreign, payments }
+        Self { space, topic, foreign, payments, own_partitions: partitions.max(3) }
     }
 
     /// Runs a pipeline over the bound topic.
     async fn run(&self, pipeline: Pipeline) -> Engine {
         let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
         let (pipeline, how) = (pipeline.bind(&self.topic, binding), Group::of(&self.space));
-        how.make_topics(&self.space, &pipeline, 3, 1_048_588).await;
+        how.make_topics(&self.space, &pipeline, self.own_partitions, 1_048_588).await;
         Engine::start(&self.space, &self.space.migrate().await, &pipeline, &how)
     }
 
