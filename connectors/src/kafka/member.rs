@@ -31,6 +31,8 @@ use super::{
 pub(crate) const ROUND: Duration = Duration::from_millis(20);
 /// How long the last commit may take when the source closes.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// A commit is not answered any more after so long: librdkafka gives up a request after `socket.timeout.ms`, 20 s.
+const NO_ANSWER: Duration = Duration::from_secs(21);
 /// How long leaving the group may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -307,7 +309,9 @@ impl Member {
         let Some(generation) = generation(consumer) else {
             return Err(KafkaError::Outage("the consumer is not in its group at the moment".to_owned()));
         };
-        if queue.unanswered() == 0 {
+        // An answer that has not come by then does not come any more: what is asked now is what may prove our place.
+        let is_lost = self.asked.is_none_or(|(at, _)| at.elapsed() > NO_ANSWER);
+        if queue.unanswered() == 0 || is_lost {
             self.asked = Some((Instant::now(), generation));
         }
         queue.send(consumer.client(), list).map_err(|code| KafkaError::Outage(code.to_string()))
