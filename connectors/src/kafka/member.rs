@@ -309,9 +309,11 @@ impl Member {
         let Some(generation) = generation(consumer) else {
             return Err(KafkaError::Outage("the consumer is not in its group at the moment".to_owned()));
         };
-        // An answer that has not come by then does not come any more: what is asked now is what may prove our place.
-        let is_lost = self.asked.is_none_or(|(at, _)| at.elapsed() > NO_ANSWER);
-        if queue.unanswered() == 0 || is_lost {
+        // An answer that has not come by then does not come any more: what is asked from now on is what may prove our place.
+        if self.asked.is_some_and(|(at, _)| at.elapsed() > NO_ANSWER) {
+            queue.give_up();
+        }
+        if queue.unanswered() == 0 {
             self.asked = Some((Instant::now(), generation));
         }
         queue.send(consumer.client(), list).map_err(|code| KafkaError::Outage(code.to_string()))

@@ -76,6 +76,11 @@ impl CommitQueue {
         self.unanswered
     }
 
+    /// Waits no more for answers that have not come.
+    pub(crate) fn give_up(&mut self) {
+        self.unanswered = 0;
+    }
+
     /// Sends a commit and does not wait.
     pub(crate) fn send<C: ClientContext>(&mut self, client: &Client<C>, list: &TopicPartitionList) -> Result<(), Code> {
         // SAFETY: client, list and queue are alive; librdkafka copies the list and holds the queue by reference count.
