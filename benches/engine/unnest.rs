@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use apache_avro::{Schema, reader::datum::GenericDatumReader};
 use headwater::{Payload, Time};
+use headwater_connectors::kafka::{Cluster, KafkaConfig};
 use headwater_schemas::PaymentCompleted;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -55,9 +56,10 @@ struct Batch {
 pub(crate) fn run(place: &Place) -> Result<Measured> {
     let (schema_id, _) = place.schema_ids()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let topic_id = runtime.block_on(topic_id(place))?;
     let mut conn = runtime.block_on(PgConnection::connect(&place.database))?;
     let consumer: BaseConsumer = place.consumer().create()?;
-    let mut owned = runtime.block_on(own(&mut conn, place, &partitions(&consumer, &place.topic)?))?;
+    let mut owned = runtime.block_on(own(&mut conn, place, &topic_id, &partitions(&consumer, &place.topic)?))?;
     let mut start = TopicPartitionList::new();
     for (partition, (_, next)) in &owned {
         let next = if *next < 0 { Offset::Beginning } else { Offset::Offset(*next) };
@@ -67,7 +69,7 @@ pub(crate) fn run(place: &Place) -> Result<Measured> {
     std::thread::scope(|scope| {
         let (batches_in, batches) = sync_channel(AHEAD);
         let reader = scope.spawn(|| read(place, &consumer, schema_id, batches_in));
-        runtime.block_on(write_all(&mut conn, place, &consumer, &mut owned, batches))?;
+        runtime.block_on(write_all(&mut conn, (place, &topic_id), &consumer, &mut owned, batches))?;
         // Its end is the writer's too: it counts as many records.
         let meter = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         meter.stop(place.records)
@@ -80,17 +82,29 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
     Ok(topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
 }
 
+/// Rows and offsets name it: a topic that is created anew has another one.
+async fn topic_id(place: &Place) -> Result<String> {
+    let cluster = Cluster::new(&KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() })?;
+    cluster.topic_ids(&[&place.topic]).await?.remove(&place.topic).context("a topic without an id")
+}
+
 /// Takes the next epoch of each partition and reads its offset, -1 for none.
-async fn own(conn: &mut PgConnection, place: &Place, partitions: &[i32]) -> Result<BTreeMap<i32, (i64, i64)>> {
+async fn own(
+    conn: &mut PgConnection,
+    place: &Place,
+    topic_id: &str,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, (i64, i64)>> {
     let rows = sqlx::query_as::<_, (i32, i64, i64)>(
-        "insert into headwater.consumer_offsets as o (consumer_group, topic, partition, next_offset, owner_epoch) \
-         select $1, $2, p, -1, 1 from unnest($3::int4[]) as u (p) \
+        "insert into headwater.consumer_offsets as o (consumer_group, topic, partition, next_offset, owner_epoch, topic_id) \
+         select $1, $2, p, -1, 1, $4 from unnest($3::int4[]) as u (p) \
          on conflict (consumer_group, topic, partition) do update set owner_epoch = o.owner_epoch + 1 \
          returning partition, owner_epoch, next_offset",
     )
     .bind(&place.group)
     .bind(&place.topic)
     .bind(partitions)
+    .bind(topic_id)
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|(partition, epoch, next)| (partition, (epoch, next))).collect())
@@ -156,7 +170,7 @@ impl Batch {
 /// Commits every batch, then tells Kafka for tools that look at the lag.
 async fn write_all(
     conn: &mut PgConnection,
-    place: &Place,
+    (place, topic_id): (&Place, &str),
     consumer: &BaseConsumer,
     owned: &mut BTreeMap<i32, (i64, i64)>,
     batches: Receiver<Batch>,
@@ -166,7 +180,7 @@ async fn write_all(
     while let Ok(batch) = batches.recv() {
         let mut tx = conn.begin().await?;
         advance(&mut tx, place, owned, &batch.moves).await?;
-        write(&mut tx, place, &sql, &batch.rows).await?;
+        write(&mut tx, (place, topic_id), &sql, &batch.rows).await?;
         tx.commit().await?;
         let next: BTreeMap<i32, i64> = batch.moves.iter().map(|(partition, (_, to))| (*partition, *to)).collect();
         for (partition, to) in &next {
@@ -208,7 +222,7 @@ async fn advance(
     Ok(())
 }
 
-const COLUMNS: [(&str, &str); 14] = [
+const COLUMNS: [(&str, &str); 15] = [
     ("payment_id", "text"),
     ("order_id", "text"),
     ("customer_id", "text"),
@@ -220,6 +234,7 @@ const COLUMNS: [(&str, &str); 14] = [
     ("hw_correlation_id", "text"),
     ("hw_causation_id", "text"),
     ("hw_topic", "text"),
+    ("hw_topic_id", "text"),
     ("hw_event_time", "timestamptz"),
     ("hw_partition", "int4"),
     ("hw_offset", "int8"),
@@ -234,7 +249,8 @@ fn upsert(table: &str) -> String {
     format!(
         "insert into {table} as t ({names}) select * from unnest({arrays}) as u ({names}) \
          on conflict (payment_id) do update set {changes} \
-         where case when t.hw_topic = excluded.hw_topic and t.hw_partition = excluded.hw_partition \
+         where case when t.hw_topic = excluded.hw_topic and t.hw_topic_id <> excluded.hw_topic_id then true \
+         when t.hw_topic = excluded.hw_topic and t.hw_partition = excluded.hw_partition \
          then t.hw_offset < excluded.hw_offset else coalesce(t.hw_event_time <= excluded.hw_event_time, true) end",
         names = join(&|_, name, _| name.to_owned()),
         arrays = join(&|i, _, sql| format!("${i}::{sql}[]")),
@@ -242,7 +258,7 @@ fn upsert(table: &str) -> String {
     )
 }
 
-async fn write(conn: &mut PgConnection, place: &Place, sql: &str, rows: &[Row]) -> Result<()> {
+async fn write(conn: &mut PgConnection, (place, topic_id): (&Place, &str), sql: &str, rows: &[Row]) -> Result<()> {
     let text = |of: fn(&Row) -> &str| rows.iter().map(of).collect::<Vec<&str>>();
     let optional = |of: fn(&Row) -> Option<&str>| rows.iter().map(of).collect::<Vec<Option<&str>>>();
     let time = |of: fn(&Row) -> Time| rows.iter().map(|row| Timestamp(of(row).micros())).collect::<Vec<_>>();
@@ -258,6 +274,7 @@ async fn write(conn: &mut PgConnection, place: &Place, sql: &str, rows: &[Row]) 
         .bind(text(|row| &row.correlation_id))
         .bind(optional(|row| row.causation_id.as_deref()))
         .bind(vec![place.topic.as_str(); rows.len()])
+        .bind(vec![topic_id; rows.len()])
         .bind(time(|row| row.time))
         .bind(rows.iter().map(|row| row.partition).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.offset).collect::<Vec<_>>())
