@@ -26,12 +26,15 @@ pub(crate) struct Commits {
     notes: Notes,
     sent: Instant,
     not_before: Instant,
+    /// A commit was refused, and until then none goes out.
+    refused_until: Instant,
 }
 
 impl Commits {
     pub(crate) fn new(interval: Duration, told: bool, now: Instant) -> Self {
         let (pending, under_way) = (HashMap::new(), HashMap::new());
-        Self { silent: !told, interval, pending, under_way, notes: Notes::new(now), sent: now, not_before: now }
+        let (silent, notes, sent, not_before, refused_until) = (!told, Notes::new(now), now, now, now);
+        Self { silent, interval, pending, under_way, notes, sent, not_before, refused_until }
     }
 
     /// Notes positions; later ones replace earlier ones.
@@ -59,11 +62,15 @@ impl Commits {
         }
     }
 
-    /// Has one position committed again where none is to be committed anyway: the answer says whether we are still in the group.
-    pub(crate) fn affirm(&mut self) {
-        if !self.silent && self.pending.is_empty() && self.under_way.is_empty() {
-            self.pending.extend(self.notes.standing());
+    /// Has one position committed again where no commit is under way or due: the answer says whether we are still in the
+    /// group. It does not wait for the interval, which may be longer than a session, and takes nothing of what does.
+    pub(crate) fn affirm(&mut self, now: Instant) -> bool {
+        if self.silent || !self.under_way.is_empty() || now < self.refused_until {
+            return false;
         }
+        self.under_way.extend(self.notes.standing());
+        self.sent = now;
+        !self.under_way.is_empty()
     }
 
     /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
@@ -114,7 +121,7 @@ impl Commits {
             self.under_way.remove(partition);
             if answer.error.is_some() || error.is_some() {
                 self.pending.entry(partition.clone()).or_insert(*next);
-                self.not_before = now + BACK_OFF.max(self.interval);
+                self.refused(now);
             }
         }
     }
@@ -124,7 +131,12 @@ impl Commits {
         for (partition, next) in self.under_way.drain() {
             self.pending.entry(partition).or_insert(next);
         }
-        self.not_before = now + BACK_OFF.max(self.interval);
+        self.refused(now);
+    }
+
+    fn refused(&mut self, now: Instant) {
+        self.refused_until = now + BACK_OFF;
+        self.not_before = self.not_before.max(self.refused_until);
     }
 
     /// Whether the broker knows everything.
@@ -202,6 +214,28 @@ mod tests {
         commits.hurry(now);
         assert!(commits.due(now + Duration::from_secs(5)).is_none() && commits.is_settled());
         assert_eq!(commits.take(&[name]), []);
+    }
+
+    /// Fails where a question whether we are in the group waits for the interval, takes along or puts off what waits for it,
+    /// goes out beside another commit, or right after a refusal.
+    #[test]
+    fn a_position_is_affirmed_between_two_commits() {
+        let (now, name, interval) = (Instant::now(), at(0).partition, Duration::from_secs(60));
+        let mut commits = Commits::new(interval, true, now);
+        assert!(!commits.affirm(now), "there is no position yet");
+        commits.began(&name, 3, From::Committed, "");
+        commits.add([at(5)]);
+        assert!(commits.due(now).is_some() && !commits.affirm(now), "one under way at a time");
+        commits.answered(now, &answer(5, None));
+        commits.add([at(9)]);
+        let soon = now + Duration::from_secs(1);
+        assert!(commits.due(soon).is_none() && commits.affirm(soon));
+        assert_eq!(noted(&commits), [(5, String::new())]);
+        commits.answered(soon, &answer(5, Some(Code::RebalanceInProgress)));
+        assert!(!commits.affirm(soon));
+        assert!(commits.affirm(soon + BACK_OFF));
+        commits.answered(soon + BACK_OFF, &answer(5, None));
+        assert_eq!(commits.due(now + interval).unwrap()[&name], 9);
     }
 
     /// Red when the position that is under way is forgotten, or wins over a newer one.

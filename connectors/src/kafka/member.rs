@@ -282,10 +282,8 @@ impl Member {
     pub(crate) fn commit(&mut self, consumer: &GroupConsumer) {
         self.take_answers(consumer, Duration::ZERO);
         let now = Instant::now();
-        if self.outlets.lease.is_wanted() && !self.leaving {
-            self.commits.affirm();
-        }
-        if self.commits.due(now).is_none() {
+        let wanted = self.outlets.lease.is_wanted() && !self.leaving;
+        if self.commits.due(now).is_none() && !(wanted && self.commits.affirm(now)) {
             return;
         }
         let list = self.commits.list();

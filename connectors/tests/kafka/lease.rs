@@ -58,6 +58,24 @@ async fn nothing_is_published_before_the_coordinator_knows_the_member() {
     assert_eq!(published(&broker).await, ["0", "2"]);
 }
 
+/// Fails where the question for a proof waits for the commit interval: nothing is published any more once that is longer than
+/// a proof is good.
+#[tokio::test]
+async fn a_proof_does_not_wait_for_the_commit_interval() {
+    let mut broker = broker(&[("in", 1), ("out", 1)]);
+    broker.config.consumer.commit_interval = Duration::from_hours(1);
+    let (mut reader, mut publisher) = member(&broker).await;
+    // The interval begins.
+    reader.commit("in", 0, 1);
+    for n in ["0", "1", "2"] {
+        // So that the last proof is too old.
+        tokio::time::sleep(Duration::from_millis(1_600)).await;
+        assert_eq!(publisher.commit(&unit(n)).await.unwrap(), Committed::Done);
+    }
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["0", "1", "2"]);
+}
+
 /// PITFALLS 47. Red when a unit that was begun before its partitions were lost is published after all, although the group has
 /// given some back; or one that is begun before the engine knows of it. Red as well when nothing is published afterwards.
 #[tokio::test]
