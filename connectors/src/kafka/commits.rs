@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn answer(next: i64, error: Option<Code>) -> CommitAnswer {
-        CommitAnswer { error: None, places: vec![(at(0).partition, next, error)] }
+        CommitAnswer { error: None, places: vec![(at(0).partition, next, error)], asked: None }
     }
 
     /// Red when a failed commit overwrites a newer position, or is tried again at once (a rebalance would be hammered).

@@ -167,7 +167,7 @@ impl Cluster {
             let consumer = committed::outsider(&settings)?;
             patiently(|time| {
                 let mut queue = CommitQueue::new(consumer.client()).ok_or(Code::Fail)?;
-                queue.send(consumer.client(), &list)?;
+                queue.send(consumer.client(), &list, None)?;
                 let answer = queue.answer(time).ok_or(Code::OperationTimedOut)?;
                 answer.error.map_or(Ok(()), Err)?;
                 coordinated(

@@ -31,8 +31,6 @@ use super::{
 pub(crate) const ROUND: Duration = Duration::from_millis(20);
 /// How long the last commit may take when the source closes.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// A commit is not answered any more after so long: librdkafka gives up a request after `socket.timeout.ms`, 20 s.
-const NO_ANSWER: Duration = Duration::from_secs(21);
 /// How long leaving the group may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -51,8 +49,6 @@ pub(crate) struct Member {
     pub(crate) fetches: Option<FetchQueue>,
     /// Made with the first commit.
     answers: Option<CommitQueue>,
-    /// When the oldest commit without an answer was sent, and in which generation.
-    asked: Option<(Instant, i32)>,
     /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
     pub(crate) outbox: VecDeque<Batch>,
     blocked_since: Option<Instant>,
@@ -175,7 +171,6 @@ impl Member {
             outlets,
             fetches: None,
             answers: None,
-            asked: None,
             outbox: VecDeque::new(),
             blocked_since: None,
             round: Round::default(),
@@ -307,34 +302,31 @@ impl Member {
         let Some(generation) = generation(consumer) else {
             return Err(KafkaError::Outage("the consumer is not in its group at the moment".to_owned()));
         };
-        // An answer that has not come by then does not come any more: what is asked from now on is what may prove our place.
-        if self.asked.is_some_and(|(at, _)| at.elapsed() > NO_ANSWER) {
-            queue.give_up();
-        }
-        if queue.unanswered() == 0 {
-            self.asked = Some((Instant::now(), generation));
-        }
-        queue.send(consumer.client(), list).map_err(|code| KafkaError::Outage(code.to_string()))
+        queue.send(consumer.client(), list, Some(generation)).map_err(|code| KafkaError::Outage(code.to_string()))
     }
 
-    /// Takes the answers to commits, waiting at most this long for all that are outstanding; the error of the last.
+    /// Takes the answers to commits, waiting at most this long for that to the last one; its error.
     pub(crate) fn take_answers(&mut self, consumer: &GroupConsumer, wait: Duration) -> Option<Code> {
         let deadline = Instant::now() + wait;
         let mut last = None;
         let Some(queue) = &mut self.answers else { return last };
-        while queue.unanswered() > 0 {
-            let now = Instant::now();
-            let Some(answer) = queue.answer(deadline.saturating_duration_since(now)) else {
-                return Some(Code::OperationTimedOut);
+        while queue.awaits_any() {
+            let (now, awaited) = (Instant::now(), queue.awaits_last());
+            let left = if awaited { deadline.saturating_duration_since(now) } else { Duration::ZERO };
+            let Some(answer) = queue.answer(left) else {
+                return if awaited { Some(Code::OperationTimedOut) } else { last };
             };
-            last = answer.error.or_else(|| answer.places.iter().find_map(|(.., error)| *error));
-            if let Some(error) = last {
+            let refusal = answer.error.or_else(|| answer.places.iter().find_map(|(.., error)| *error));
+            if awaited && !queue.awaits_last() {
+                last = refusal;
+            }
+            if let Some(error) = refusal {
                 // Expected while the group rebalances: kept, and committed later or when the partition leaves.
                 tracing::debug!(group = self.source.group, %error, "positions were not committed");
-            } else if let Some((at, asked)) = self.asked
-                && generation(consumer) == Some(asked)
+            } else if let Some(asked) = answer.asked
+                && generation(consumer) == asked.generation
             {
-                self.outlets.lease.prove(at);
+                self.outlets.lease.prove(asked.at);
             }
             self.commits.answered(now, &answer);
         }

@@ -10,18 +10,18 @@ pub(crate) mod topic_ids;
 pub(crate) mod transactions;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ffi::{CStr, CString, c_int},
     ptr::{self, NonNull},
     slice,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use headwater::TopicPartition;
 use rdkafka::{
     TopicPartitionList,
     bindings::{
-        rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_t,
+        rd_kafka_commit_queue, rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_opaque, rd_kafka_event_t,
         rd_kafka_event_topic_partition_list, rd_kafka_get_watermark_offsets, rd_kafka_queue_destroy,
         rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_topic_partition_list_t,
     },
@@ -42,13 +42,29 @@ pub(crate) fn log_start<C: ClientContext>(client: &Client<C>, topic: &str, parti
     (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && low >= 0).then_some(low)
 }
 
+/// Commits without an answer at most of which is known when they were sent.
+const UNANSWERED: usize = 64;
+
 /// Commits whose answers come back on a queue of their own.
+///
+/// librdkafka repeats what a broker could not do just then, and holds back what has no coordinator: an answer may come
+/// minutes later, and after those to later commits. So each commit has a number, which comes back with its answer.
 ///
 /// rdkafka's asynchronous commit never reports its outcome (it enables the event, but not the callback without which
 /// librdkafka 2.12 sends none), and its synchronous one waits without a limit.
 pub(crate) struct CommitQueue {
     queue: NonNull<rd_kafka_queue_t>,
-    unanswered: usize,
+    /// The commits without an answer, by their numbers, the oldest first.
+    unanswered: VecDeque<(usize, Asked)>,
+    /// The number of the last commit.
+    last: usize,
+}
+
+/// When a commit was sent, and in which generation of the group, if by a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) at: Instant,
+    pub(crate) generation: Option<i32>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread, one at a time, which `&mut` ensures.
@@ -61,6 +77,8 @@ pub(crate) struct CommitAnswer {
     pub(crate) error: Option<Code>,
     /// Each position of it, and why that one failed, if it did.
     pub(crate) places: Vec<(TopicPartition, i64, Option<Code>)>,
+    /// When it was sent, unless too many later ones were.
+    pub(crate) asked: Option<Asked>,
 }
 
 impl CommitQueue {
@@ -68,27 +86,40 @@ impl CommitQueue {
     pub(crate) fn new<C: ClientContext>(client: &Client<C>) -> Option<Self> {
         // SAFETY: the client is alive; the queue does not point to it.
         let queue = unsafe { rd_kafka_queue_new(client.native_ptr()) };
-        Some(Self { queue: NonNull::new(queue)?, unanswered: 0 })
+        Some(Self { queue: NonNull::new(queue)?, unanswered: VecDeque::new(), last: 0 })
     }
 
-    /// How many commits have no answer yet.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.unanswered
+    /// Whether any commit has no answer yet.
+    pub(crate) fn awaits_any(&self) -> bool {
+        !self.unanswered.is_empty()
     }
 
-    /// Waits no more for answers that have not come.
-    pub(crate) fn give_up(&mut self) {
-        self.unanswered = 0;
+    /// Whether the last commit has no answer yet.
+    pub(crate) fn awaits_last(&self) -> bool {
+        self.unanswered.back().is_some_and(|(number, _)| *number == self.last)
     }
 
-    /// Sends a commit and does not wait.
-    pub(crate) fn send<C: ClientContext>(&mut self, client: &Client<C>, list: &TopicPartitionList) -> Result<(), Code> {
-        // SAFETY: client, list and queue are alive; librdkafka copies the list and holds the queue by reference count.
-        let error = unsafe {
-            rd_kafka_commit_queue(client.native_ptr(), list.ptr(), self.queue.as_ptr(), None, ptr::null_mut())
-        };
+    /// Sends a commit, in this generation, and does not wait.
+    pub(crate) fn send<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        list: &TopicPartitionList,
+        generation: Option<i32>,
+    ) -> Result<(), Code> {
+        let asked = Asked { at: Instant::now(), generation };
+        let number = self.last + 1;
+        // A number, not the address of anything.
+        let opaque = ptr::without_provenance_mut(number);
+        // SAFETY: client, list and queue are alive; librdkafka copies the list, holds the queue by reference count, and only
+        // gives the number back.
+        let error =
+            unsafe { rd_kafka_commit_queue(client.native_ptr(), list.ptr(), self.queue.as_ptr(), None, opaque) };
         code(error).map_or(Ok(()), Err)?;
-        self.unanswered += 1;
+        self.last = number;
+        self.unanswered.push_back((number, asked));
+        if self.unanswered.len() > UNANSWERED {
+            self.unanswered.pop_front();
+        }
         Ok(())
     }
 
@@ -97,8 +128,11 @@ impl CommitQueue {
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive, and only commits are answered on it.
         let event = NonNull::new(unsafe { rd_kafka_queue_poll(self.queue.as_ptr(), timeout) })?;
-        self.unanswered = self.unanswered.saturating_sub(1);
-        let answer = read_answer(event);
+        let mut answer = read_answer(event);
+        // SAFETY: the event is alive.
+        let number = unsafe { rd_kafka_event_opaque(event.as_ptr()) }.addr();
+        let known = self.unanswered.iter().position(|(asked, _)| *asked == number);
+        answer.asked = known.and_then(|index| self.unanswered.remove(index)).map(|(_, asked)| asked);
         // SAFETY: the event came from the poll above, and nothing of it is kept.
         unsafe { rd_kafka_event_destroy(event.as_ptr()) };
         Some(answer)
@@ -116,7 +150,7 @@ fn read_answer(event: NonNull<rd_kafka_event_t>) -> CommitAnswer {
     // SAFETY: the event is alive; both calls accept any kind of event.
     let (error, list) =
         unsafe { (rd_kafka_event_error(event.as_ptr()), rd_kafka_event_topic_partition_list(event.as_ptr())) };
-    CommitAnswer { error: code(error), places: NonNull::new(list).map(read_places).unwrap_or_default() }
+    CommitAnswer { error: code(error), places: NonNull::new(list).map(read_places).unwrap_or_default(), asked: None }
 }
 
 fn read_places(list: NonNull<rd_kafka_topic_partition_list_t>) -> Vec<(TopicPartition, i64, Option<Code>)> {

@@ -1,6 +1,6 @@
 //! Who publishes at least once, and whether it may: on the mock cluster, whose coordinator answers what a test wants.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater::{
     CommitError, Committed, Unit,
@@ -72,6 +72,28 @@ async fn a_proof_does_not_wait_for_the_commit_interval() {
         tokio::time::sleep(Duration::from_millis(1_600)).await;
         assert_eq!(publisher.commit(&unit(n)).await.unwrap(), Committed::Done);
     }
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["0", "1", "2"]);
+}
+
+/// librdkafka repeats a commit that the coordinator could not do just then, here after minutes, and those that are sent
+/// meanwhile are answered first. Fails where an answer counts as one to the oldest commit.
+#[tokio::test]
+async fn a_commit_whose_answer_stays_away_holds_up_no_later_proof() {
+    let mut broker = broker(&[("in", 1), ("out", 1)]);
+    for name in ["retry.backoff.ms", "retry.backoff.max.ms"] {
+        broker.config.properties.insert(name.to_owned(), "200000".to_owned());
+    }
+    let (reader, mut publisher) = member(&broker).await;
+    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), Committed::Done);
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &[Error::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT]);
+    let since = Instant::now();
+    while publisher.commit(&unit("1")).await.is_err() {}
+    assert!(since.elapsed() < Duration::from_secs(20), "proven after {:?}", since.elapsed());
+    // From then on at once.
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), Committed::Done);
     reader.close().await;
     assert_eq!(published(&broker).await, ["0", "1", "2"]);
 }
