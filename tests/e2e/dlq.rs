@@ -1,5 +1,7 @@
 //! `headwater dlq`: letters are found, sent back, discarded and edited. The tests put them into the table themselves.
 
+mod cut;
+
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
 use headwater::Letter;

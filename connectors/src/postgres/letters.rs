@@ -9,7 +9,7 @@ mod row;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use headwater::{Letter, Origin, Time, TopicPartition};
+use headwater::{Letter, Origin, Time, TopicPartition, says_cut};
 use sqlx::{
     AssertSqlSafe, Postgres, Row as _,
     postgres::{PgArguments, PgRow},
@@ -150,6 +150,8 @@ pub struct Summary {
     pub dead_lettered: Time,
     /// Bytes of key, value and headers, roughly.
     pub bytes: u64,
+    /// Whether it was too large to be kept whole: [`Letter::cut`] says what it lacks.
+    pub is_cut: bool,
     /// The same as `dead_lettered`, exactly.
     moment: Moment,
 }
@@ -342,6 +344,7 @@ fn make(row: &PgRow) -> Result<Make, sqlx::Error> {
 
 fn summary(row: &PgRow) -> Result<Summary, PostgresError> {
     let topic: String = row.try_get("origin_topic")?;
+    let own: Vec<String> = row.try_get("own_headers")?;
     Ok(Summary {
         id: row::id(row, "id")?,
         group: row.try_get("consumer_group")?,
@@ -361,6 +364,7 @@ fn summary(row: &PgRow) -> Result<Summary, PostgresError> {
         },
         dead_lettered: Time::from_millis(row.try_get("dead_lettered_ms")?),
         bytes: count(row, "bytes")?,
+        is_cut: own.iter().any(|name| says_cut(name)),
         moment: Moment(row.try_get("moment")?),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use headwater::{Progress, Row, TopicPartition, ports::From as Start};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::{
     error::{PostgresError, is_undefined},
@@ -13,6 +13,8 @@ use crate::anew::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
 const NOT_STARTED: i64 = -1;
+/// Locks the rows in (topic, partition) order, so that two owners wait for each other instead of deadlocking.
+const LOCKED: &str = "order by o.topic, o.partition for update of o";
 
 /// The partitions that one sink owns.
 #[derive(Debug)]
@@ -28,6 +30,14 @@ struct Owned {
     topic: TopicId,
     /// Whether the store holds no offset yet; the first commit then expects [`NOT_STARTED`].
     fresh: bool,
+}
+
+/// A partition's row as the store has it.
+#[derive(Debug)]
+struct Stored {
+    next: i64,
+    epoch: i64,
+    topic: TopicId,
 }
 
 /// What a unit of work may do, with its offset rows locked.
@@ -87,7 +97,7 @@ impl Offsets {
         let mut starts = HashMap::new();
         for (topic, partition, next, epoch, id) in rows {
             let partition = TopicPartition::new(topic, partition);
-            let topic = id.map_or(TopicId::Untold, |id| TopicId::Now(id.into()));
+            let topic = told(id);
             self.owned.insert(partition.clone(), Owned { epoch, topic, fresh: next == NOT_STARTED });
             starts.insert(partition, if next == NOT_STARTED { Start::Policy } else { Start::Offset(next) });
         }
@@ -124,22 +134,7 @@ impl Offsets {
         if returned.is_empty() {
             return Ok(origins);
         }
-        let (topics, numbers) = columns(returned.into_iter());
-        let found: Vec<(String, i32, i64, Option<String>)> = sqlx::query_as(
-            "select o.topic, o.partition, o.next_offset, o.topic_id from headwater.consumer_offsets o \
-             join unnest($2::text[], $3::int4[]) as u (t, p) on o.topic = u.t and o.partition = u.p \
-             where o.consumer_group = $1",
-        )
-        .bind(&self.group)
-        .bind(topics)
-        .bind(numbers)
-        .fetch_all(conn)
-        .await
-        .map_err(explain)?;
-        for (topic, partition, next, id) in found {
-            let id = id.map_or(TopicId::Untold, |id| TopicId::Now(id.into()));
-            origins.read.insert(TopicPartition::new(topic, partition), (next, id));
-        }
+        origins.read = self.stored(conn, returned.into_iter(), "").await?;
         Ok(origins)
     }
 
@@ -156,16 +151,16 @@ impl Offsets {
         conn: &mut PgConnection,
         positions: &[Progress],
     ) -> Result<Fences, PostgresError> {
-        let stored = self.lock(conn, positions).await?;
+        let stored = self.stored(conn, positions.iter().map(|p| &p.to.partition), LOCKED).await?;
         let mut fences = Fences { fenced: HashSet::new(), moved: Vec::new(), done: false };
         let mut repeated = Vec::new();
         for progress in positions {
             let partition = &progress.to.partition;
             match (self.owned.get(partition), stored.get(partition)) {
-                (Some(mine), Some(&(next, epoch))) if epoch == mine.epoch && next == mine.expects(progress) => {
+                (Some(mine), Some(row)) if row.epoch == mine.epoch && row.next == mine.expects(progress) => {
                     fences.moved.push(partition.clone());
                 }
-                (Some(mine), Some(&(next, epoch))) if epoch == mine.epoch && next == progress.to.next => {
+                (Some(mine), Some(row)) if row.epoch == mine.epoch && row.next == progress.to.next => {
                     repeated.push(partition.clone());
                 }
                 _ => {
@@ -195,25 +190,30 @@ impl Offsets {
         }
     }
 
-    /// Locks the rows in (topic, partition) order, so that two owners wait for each other instead of deadlocking.
-    async fn lock(
+    /// The group's rows of these partitions; `how` ends the query.
+    async fn stored(
         &self,
         conn: &mut PgConnection,
-        positions: &[Progress],
-    ) -> Result<HashMap<TopicPartition, (i64, i64)>, PostgresError> {
-        let (topics, numbers) = columns(positions.iter().map(|p| &p.to.partition));
-        let rows: Vec<(String, i32, i64, i64)> = sqlx::query_as(
-            "select o.topic, o.partition, o.next_offset, o.owner_epoch from headwater.consumer_offsets o \
+        partitions: impl Iterator<Item = &TopicPartition>,
+        how: &'static str,
+    ) -> Result<HashMap<TopicPartition, Stored>, PostgresError> {
+        let (topics, numbers) = columns(partitions);
+        let sql = format!(
+            "select o.topic, o.partition, o.next_offset, o.owner_epoch, o.topic_id from headwater.consumer_offsets o \
              join unnest($2::text[], $3::int4[]) as u (t, p) on o.topic = u.t and o.partition = u.p \
-             where o.consumer_group = $1 order by o.topic, o.partition for update of o",
-        )
-        .bind(&self.group)
-        .bind(topics)
-        .bind(numbers)
-        .fetch_all(conn)
-        .await
-        .map_err(explain)?;
-        Ok(rows.into_iter().map(|(t, p, next, epoch)| (TopicPartition::new(t, p), (next, epoch))).collect())
+             where o.consumer_group = $1 {how}"
+        );
+        let rows: Vec<(String, i32, i64, i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(&self.group)
+            .bind(topics)
+            .bind(numbers)
+            .fetch_all(conn)
+            .await
+            .map_err(explain)?;
+        let row = |(topic, partition, next, epoch, id): (String, i32, i64, i64, Option<String>)| {
+            (TopicPartition::new(topic, partition), Stored { next, epoch, topic: told(id) })
+        };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     async fn update(
@@ -261,7 +261,7 @@ impl Offsets {
 pub(super) struct Origins<'a> {
     offsets: &'a Offsets,
     /// How far the group has read where records first stood that were sent back, and on which topic.
-    read: HashMap<TopicPartition, (i64, TopicId)>,
+    read: HashMap<TopicPartition, Stored>,
 }
 
 impl Origins<'_> {
@@ -270,8 +270,8 @@ impl Origins<'_> {
         let origin = &row.meta.origin;
         if is_returned(row) {
             return match self.read.get(&origin.partition) {
-                Some((next, TopicId::Now(_))) if origin.offset >= *next => TopicId::Before,
-                read => read.map_or(TopicId::Untold, |(_, id)| id.clone()),
+                Some(Stored { next, topic: TopicId::Now(_), .. }) if origin.offset >= *next => TopicId::Before,
+                read => read.map_or(TopicId::Untold, |read| read.topic.clone()),
             };
         }
         self.offsets.owned.get(&origin.partition).map_or(TopicId::Untold, |owned| owned.topic.clone())
@@ -291,6 +291,11 @@ impl Owned {
 
 fn columns<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> (Vec<String>, Vec<i32>) {
     partitions.map(|p| (p.topic.to_string(), p.partition)).unzip()
+}
+
+/// The topic that a row names.
+fn told(id: Option<String>) -> TopicId {
+    id.map_or(TopicId::Untold, |id| TopicId::Now(id.into()))
 }
 
 /// An error of a statement on Headwater's own tables.

@@ -105,6 +105,19 @@ async fn a_stored_letter_is_the_one_that_was_dead_lettered() {
     assert_eq!(db.database.letters().get(id(8)).await.unwrap(), None);
 }
 
+/// Fails where what is left of a letter is taken for all of it, which a redrive then sends, or every header of ours says so.
+#[tokio::test]
+async fn a_letter_that_was_cut_is_known_without_its_contents() {
+    let mut db = Db::new("letters_beginning").await;
+    for (n, header) in [(0, "hw_value_bytes"), (1, "hw_headers_cut"), (2, "hw_attempt"), (3, "ce_id")] {
+        letter(&mut db, n, "g", "decode", "open").await;
+        let named = format!("[{{\"name\":\"ce_type\",\"text\":\"t\"}},{{\"name\":\"{header}\",\"text\":\"7\"}}]");
+        db.sql(&format!("update headwater.dead_letters set headers = '{named}' where origin_offset = {n}")).await;
+    }
+    let found = pages(&db, &of("g"), false, 9).await;
+    assert_eq!(found.iter().map(|letter| letter.is_cut).collect::<Vec<_>>(), [true, true, false, false]);
+}
+
 /// Red when a part of the filter is left out, a page repeats or misses letters of one moment, or the other groups' count.
 #[tokio::test]
 async fn letters_are_found_by_every_part_of_the_filter_and_counted_by_make() {

@@ -138,6 +138,11 @@ impl Cut {
         (cut.value.is_some() || cut.key.is_some() || cut.headers.is_some()).then_some(cut)
     }
 
+    /// Whether the value is cut.
+    pub fn is_of_the_value(&self) -> bool {
+        self.value.is_some()
+    }
+
     /// Whether more than the value is cut.
     pub fn is_beside_the_value(&self) -> bool {
         self.key.is_some() || self.headers.is_some()

@@ -81,8 +81,9 @@ impl Letters {
     /// Sends letters back: locks those that are still as `chosen` says and in one of these statuses, hands them to `send`,
     /// which publishes [`Letter::redriven`] of each and waits for every acknowledgement, and marks those that were sent.
     ///
-    /// The locks are held meanwhile, and the group `dead-letters` waits for them: choose few at a time. Killed before the
-    /// commit, what was sent is still open, and is sent once more with the same ids.
+    /// The locks are held meanwhile, and the group `dead-letters` waits for them: choose few at a time, and what else `send`
+    /// needs have at hand before. Killed before the commit, what was sent is still open, and is sent once more with the same
+    /// ids.
     ///
     /// # Errors
     /// As [`Letters::makes`]; what was sent is then still open.

@@ -24,12 +24,14 @@ pub(super) const HEADERS: &str = "(select coalesce(jsonb_agg(case \
         else jsonb_build_object('name', n) end order by i), '[]'::jsonb) \
     from unnest($8::text[], $9::text[], $10::bytea[]) with ordinality as e (n, t, b, i))";
 
-/// A letter without its contents, and how large those are.
+/// A letter without its contents, how large those are, and the headers of ours, which say what was cut off it.
 pub(super) fn summary_columns() -> String {
     format!(
         "id::text, consumer_group, processor, event_id, event_type, kind, message, fingerprint, status, attempts, \
          redrive_count, origin_topic, origin_partition, origin_offset, {} as origin_ms, {} as dead_lettered_ms, \
          dead_lettered_at::text as moment, \
+         array(select h->>'name' from jsonb_array_elements(headers) as e (h) where starts_with(h->>'name', 'hw_')) \
+         as own_headers, \
          (coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0) + pg_column_size(headers))::int8 as bytes",
         millis("origin_timestamp"),
         millis("dead_lettered_at"),

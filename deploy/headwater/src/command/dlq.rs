@@ -1,7 +1,7 @@
 //! `dlq`: dead letters, one file a command.
 //!
-//! They are read and marked in Postgres alone; only what is sent back or edited needs Kafka, and the registry only what is
-//! decoded.
+//! They are read and marked in Postgres alone; only what is sent back or edited needs Kafka, or what was cut and is to be
+//! whole, and the registry only what is decoded.
 
 mod list;
 mod show;
@@ -14,6 +14,7 @@ mod edit;
 
 mod text;
 mod value;
+mod whole;
 
 use std::process::ExitCode;
 

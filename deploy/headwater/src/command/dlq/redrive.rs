@@ -2,6 +2,7 @@
 //!
 //! Letters are taken in small chunks, the oldest first: each is locked, sent, acknowledged and marked in one transaction. So
 //! the command may be killed or run twice at any moment: no letter is lost, and two who run at once share the letters.
+//! A letter that was cut is a chunk of its own, and its whole record is fetched before it is locked.
 
 use std::{
     collections::HashSet,
@@ -11,9 +12,9 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{Letter, Outgoing, Owned, Span, Tracing};
+use headwater::{Letter, Outgoing, Owned, Record, Span, Tracing};
 use headwater_connectors::{
-    kafka::{KafkaConfig, KafkaError, Producer, record_at},
+    kafka::{Cluster, KafkaConfig, Producer},
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
 };
 use serde_json::json;
@@ -24,6 +25,7 @@ use super::{
     list::{MAKES, PAGE, count},
     pace::Pace,
     text::{WIDE, letters, note, per_second, plain, thousands},
+    whole::{self, Unread},
 };
 use crate::{INTERRUPTED, arguments::RedriveArguments, command::table::Table, output::Output, signals::Stop};
 
@@ -62,6 +64,7 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
     let begin = Instant::now();
     let mut run = Run {
         kafka: &desk.app.config.kafka,
+        cluster: &desk.outside.cluster,
         letters: &desk.letters,
         producer: desk.producer()?,
         tracing: &desk.app.tracing,
@@ -154,6 +157,7 @@ enum Cut {
 
 struct Run<'a> {
     kafka: &'a KafkaConfig,
+    cluster: &'a Cluster,
     letters: &'a Letters,
     producer: Producer,
     tracing: &'a Tracing,
@@ -204,7 +208,7 @@ impl Run<'_> {
     async fn send_page(&mut self, page: &[Summary]) -> Result<Vec<Summary>, Cut> {
         let (mut rest, mut passed) = (page, Vec::new());
         while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(cut(rest, self.pace.chunk()));
+            let (chunk, after) = rest.split_at(chunk(rest, self.pace.chunk()));
             rest = after;
             let due = self.pace.due(chunk.len(), Instant::now());
             tokio::select! {
@@ -221,8 +225,12 @@ impl Run<'_> {
     }
 
     async fn send_chunk(&mut self, chunk: &[Summary]) -> Result<Vec<Summary>, Cut> {
-        let (kafka, producer, tracing) = (self.kafka, &self.producer, self.tracing);
-        let send = async |letters: &[Stored]| publish(kafka, producer, tracing, letters).await;
+        let fetched = match chunk {
+            [one] if one.is_cut => Some(self.fetch(one).await?),
+            _ => None,
+        };
+        let (producer, tracing) = (&self.producer, self.tracing);
+        let send = async |letters: &[Stored]| publish(producer, tracing, letters, fetched).await;
         let done = self.letters.redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
         self.tally.sent += done.sent.len() as u64;
         for (id, why) in &done.refused {
@@ -239,6 +247,20 @@ impl Run<'_> {
         }
         let passed: HashSet<Uuid> = done.passed.into_iter().collect();
         Ok(chunk.iter().filter(|letter| passed.contains(&letter.id)).cloned().collect())
+    }
+
+    /// What stands where a letter first stood that was cut; or why it cannot be had, which says nothing of other letters.
+    async fn fetch(&mut self, letter: &Summary) -> Result<Result<Record, String>, Cut> {
+        let read = tokio::select! {
+            read = whole::record(self.kafka, &letter.group, &letter.origin) => read,
+            () = self.stop.requested() => return Err(Cut::Stopped),
+        };
+        match read {
+            Ok(record) => Ok(Ok(record)),
+            Err(Unread::Never(why)) => Ok(Err(why)),
+            // One partition may be without its leader, or one record too large for this line: the others are sent.
+            Err(Unread::Outage(why)) => self.cluster.topics().await.map(|_| Err(why)).map_err(outage),
+        }
     }
 
     /// Says what was done, and why it is not more.
@@ -298,36 +320,37 @@ fn outage(error: impl std::fmt::Display) -> Cut {
     Cut::Outage(error.to_string())
 }
 
-/// How many of these letters go together.
-fn cut(letters: &[Summary], most: usize) -> usize {
+/// How many of these letters go together. One that was cut goes alone: its record is large, and has to be fetched.
+fn chunk(letters: &[Summary], most: usize) -> usize {
     let mut bytes = 0;
     let fits = letters.iter().take(most).take_while(|letter| {
         bytes += letter.bytes;
-        bytes <= CHUNK_BYTES
+        bytes <= CHUNK_BYTES && !letter.is_cut
     });
     fits.count().max(1)
 }
 
-/// Publishes the letters' records in this order, and waits for every acknowledgement. A letter that was cut is fetched from
-/// where its record stands, and goes alone: its record is large.
-async fn publish(kafka: &KafkaConfig, producer: &Producer, tracing: &Tracing, letters: &[Stored]) -> Vec<Fate> {
-    let mut fates = Vec::with_capacity(letters.len());
-    for run in letters.chunk_by(|a, b| a.letter.cut().is_none() && b.letter.cut().is_none()) {
-        match run {
-            [one] if one.letter.cut().is_some() => match whole(kafka, &one.letter).await {
-                Ok(letter) => fates.extend(publish_whole(producer, tracing, &[&letter]).await),
-                Err(fate) => fates.push(fate),
-            },
-            run => {
-                let letters: Vec<&Letter> = run.iter().map(|stored| &stored.letter).collect();
-                fates.extend(publish_whole(producer, tracing, &letters).await);
-            }
+/// Publishes the letters' records in this order, and waits for every acknowledgement. A letter that was cut goes alone, as
+/// what was `fetched` for it.
+async fn publish(
+    producer: &Producer,
+    tracing: &Tracing,
+    letters: &[Stored],
+    fetched: Option<Result<Record, String>>,
+) -> Vec<Fate> {
+    match (letters, fetched) {
+        ([one], Some(fetched)) => match fetched.and_then(|record| one.letter.whole(&record)) {
+            Ok(letter) => send(producer, tracing, &[&letter]).await,
+            Err(why) => vec![Fate::Refused(whole::lacks(&one.letter, &why))],
+        },
+        (letters, _) => {
+            let letters: Vec<&Letter> = letters.iter().map(|stored| &stored.letter).collect();
+            send(producer, tracing, &letters).await
         }
     }
-    fates
 }
 
-async fn publish_whole(producer: &Producer, tracing: &Tracing, letters: &[&Letter]) -> Vec<Fate> {
+async fn send(producer: &Producer, tracing: &Tracing, letters: &[&Letter]) -> Vec<Fate> {
     let redriven = |letter: &&Letter| letter.traced(letter.redriven(), tracing);
     // The spans end with the acknowledgements.
     let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = letters.iter().map(redriven).unzip();
@@ -338,21 +361,6 @@ async fn publish_whole(producer: &Producer, tracing: &Tracing, letters: &[&Lette
         }
     }
     fates
-}
-
-/// The letter with what was cut off it, from where its record stands.
-async fn whole(kafka: &KafkaConfig, letter: &Letter) -> Result<Letter, Fate> {
-    let (origin, cut) = (&letter.origin, letter.cut().map(|cut| cut.to_string()).unwrap_or_default());
-    let refused = |why: &str| {
-        let place = format_args!("{} offset {}", origin.partition, origin.offset);
-        Fate::Refused(format!("{cut}, and it cannot be fetched whole from {place}: {why}"))
-    };
-    match record_at(kafka, &letter.group, &origin.partition, origin.offset).await {
-        Ok(Some(record)) => letter.whole(&record).map_err(|why| refused(&why)),
-        Ok(None) => Err(refused("the record is not there any more")),
-        Err(KafkaError::Outage(why)) => Err(Fate::Unsent(why)),
-        Err(KafkaError::Refused(why) | KafkaError::Config(why)) => Err(refused(&why)),
-    }
 }
 
 /// A line on the terminal that says how far it is.

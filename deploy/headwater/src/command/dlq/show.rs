@@ -3,15 +3,16 @@
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use headwater::Time;
+use headwater::{Letter, Time};
 use headwater_connectors::postgres::{Status, Stored};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use super::{
     Desk,
-    text::{hex, plain, shown},
+    text::{hex, note, plain, shown},
     value::{self, Decoded},
+    whole::{self, Unread},
 };
 use crate::{arguments::DlqShowArguments, output::Output};
 
@@ -21,8 +22,7 @@ const LIMIT: usize = 4_096;
 pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<ExitCode> {
     let stored = desk.letter(arguments.id).await?;
     if arguments.raw {
-        raw(&stored)?;
-        return Ok(ExitCode::SUCCESS);
+        return raw(desk, &stored).await;
     }
     let edited_as = match stored.status {
         Status::Edited => desk.letters.edited_as(stored.id).await?,
@@ -47,12 +47,38 @@ pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn raw(stored: &Stored) -> Result<()> {
-    let Some(value) = &stored.letter.value else {
+/// Writes the value: of one that was cut the whole, where that can be had, else its beginning, and says so.
+async fn raw(desk: &Desk, stored: &Stored) -> Result<ExitCode> {
+    let letter = &stored.letter;
+    let Some(kept) = &letter.value else {
         anyhow::bail!("dead letter {} has no value: it is a tombstone", stored.id);
     };
+    if !letter.cut().is_some_and(|cut| cut.is_of_the_value()) {
+        return write(kept).map(|()| ExitCode::SUCCESS);
+    }
+    match fetched(desk, letter).await {
+        Ok(whole) => write(whole.value.as_deref().unwrap_or_default()).map(|()| ExitCode::SUCCESS),
+        Err(why) => {
+            write(kept)?;
+            note(format_args!("what was written of dead letter {} is its beginning: {why}", stored.id));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn write(value: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     Ok(out.write_all(value).and_then(|()| out.flush())?)
+}
+
+/// The letter with what was cut off it; why not, as a sentence.
+async fn fetched(desk: &Desk, letter: &Letter) -> Result<Letter, String> {
+    let whole = match whole::record(&desk.app.config.kafka, &letter.group, &letter.origin).await {
+        Ok(record) => letter.whole(&record),
+        Err(Unread::Never(why)) => Err(why),
+        Err(Unread::Outage(why)) => Err(format!("{why}; the same command fetches it once kafka answers")),
+    };
+    whole.map_err(|why| whole::lacks(letter, &why))
 }
 
 /// A letter and what was found out about it.
