@@ -142,6 +142,7 @@ pub(crate) fn failed(error: KafkaError) -> CommitError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateConfig;
 
     /// Issue 11, 2. Red when a number's state is closed with the first of its partitions that leaves: what is committed of
     /// the others would not know how far its inputs have come.
@@ -153,5 +154,22 @@ mod tests {
         assert_eq!(left(&mut taken, &[at("redrive", 0)]), Vec::<i32>::new(), "it has left already");
         assert_eq!(left(&mut taken, &[at("count", 0), at("count", 1)]), [0]);
         assert_eq!(left(&mut taken, &[at("redrive", 1), at("never", 7)]), [1, 7]);
+    }
+
+    /// A defect on the disk's thread ends the group as what a new start may mend. Fails where it halts the group for a person
+    /// (`Fatal` in `settle`), is passed over, panics here, or is told again once it was told.
+    #[tokio::test]
+    async fn what_panics_on_the_disk_is_a_failure() {
+        let (dir, kafka) = (tempfile::tempdir().unwrap(), KafkaConfig::default());
+        let local = LocalStore::open(dir.path(), &StateConfig::default()).unwrap();
+        let (cluster, clock) = (Cluster::new(&kafka).unwrap(), Arc::new(headwater::SystemClock::default()));
+        let stores = (local, StateTopics::default());
+        let mut kept = Kept::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
+        let is_failure = |outcome| matches!(outcome, Err(CommitError::Failed(_)));
+        kept.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
+        assert!(is_failure(kept.apply(Vec::new(), Vec::new()).await));
+        kept.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
+        assert!(is_failure(kept.restore(&[], &[]).await.map(drop)));
+        assert!(kept.apply(Vec::new(), Vec::new()).await.is_ok());
     }
 }

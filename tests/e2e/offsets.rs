@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater::Time;
-use headwater_tests::{Foreign, Payments, Process, Space, eventually};
+use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually, patience};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
@@ -141,6 +141,40 @@ async fn a_stopped_group_is_reset_and_reads_again_what_was_said() {
         let later = lines(&space, &[&place[..], &["2999-01-01T00:00:00Z"]].concat()).await;
         assert_eq!((sum(&later, on, "again"), sum(&later, on, "skipped")), (0, 5), "{group}");
     }
+}
+
+/// A member joins while the command waits for the database, after it has asked who is in the group: nothing is moved under it.
+/// Fails where the members are not asked for again before anything is committed (`reset`): Postgres takes what Kafka would refuse.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_a_member_joins_meanwhile_changes_nothing() {
+    let space = space("offsets_joined").await;
+    let (topic, _, _) = ready(&space).await;
+    let mut proxy = Proxy::postgres(&space.database_url).await;
+    proxy.watch(Side::Before, &["consumer_offsets"]);
+    let address = proxy.address().to_owned();
+    let slow = [("HEADWATER__POSTGRES__URL", address.as_str()), ("HEADWATER__POSTGRES__CONNECT_TIMEOUT", "2m")];
+    let args = ["offsets", "reset", "paid", "--to", "latest"];
+    let mut reset = Box::pin(Process::run(PROGRAM, &space, &args, &slow, ""));
+    let held = tokio::select! {
+        held = proxy.next(patience(SOON)) => held.expect("the offsets are asked for"),
+        (code, out, err) = &mut reset => panic!("{code}: {out}\n{err}"),
+    };
+    let member: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &space.endpoints.kafka_bootstrap)
+        .set("group.id", format!("{}.paid", space.name))
+        .create()
+        .expect("a consumer");
+    member.subscribe(&[&topic]).expect("subscribed");
+    let has_joined = async || {
+        let _ = member.poll(Duration::ZERO);
+        member.assignment().is_ok_and(|assigned| assigned.count() == 2)
+    };
+    eventually("it has joined", SOON, has_joined).await;
+    proxy.unwatch();
+    held.pass();
+    let (code, _, err) = reset.await;
+    assert!(code == 1 && err.contains("has just joined"), "{code}: {err}");
+    assert_eq!(space.count("select count(*) from headwater.consumer_offsets").await, 0);
 }
 
 /// What a group says that finds its topic created anew is what helps, and then the table follows the new topic: its offsets

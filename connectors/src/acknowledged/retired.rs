@@ -123,7 +123,10 @@ pub(super) async fn forget(
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+    use crate::state::StateConfig;
 
     fn at(topic: &str) -> TopicPartition {
         TopicPartition::new(topic, 0)
@@ -176,5 +179,25 @@ mod tests {
         let ends = own.clone();
         assert_eq!(asked("gone x 0=5 a"), Questions { ends: ends.clone(), ..Questions::default() });
         assert_eq!(asked("there new 0=5"), Questions { committed: [at("there")].into(), ends });
+    }
+
+    /// The answer that gave the topics' ids lacks both. Fails where it is believed without asking again (`Cluster::lacks`), or
+    /// where a topic that is gone is never believed to be.
+    #[tokio::test]
+    async fn an_input_is_forgotten_only_once_the_cluster_lacks_its_topic() {
+        let (dir, mock) = (tempfile::tempdir().unwrap(), MockCluster::new(1).unwrap());
+        mock.create_topic("there", 1, 1).unwrap();
+        let config = KafkaConfig { bootstrap: mock.bootstrap_servers(), ..KafkaConfig::default() };
+        let cluster = Cluster::new(&config).unwrap();
+        let local = LocalStore::open(dir.path(), &StateConfig::default()).unwrap();
+        local.restore("s", 0, "id", 1).unwrap().finish(0, 1).unwrap();
+        let left = async |inputs: &str| {
+            local.note_inputs("s", 0, inputs.parse().unwrap());
+            let ids = [("g.redrive".to_owned(), "own".to_owned())].into();
+            forget(&local, (&config, &cluster, "g"), &[at("g.redrive")], ids).await.unwrap();
+            local.inputs("s", 0).to_string()
+        };
+        assert_eq!(left("there x 0=5 -").await, "there x 0=5 -");
+        assert_eq!(left("gone x 0=5 -").await, "");
     }
 }

@@ -290,11 +290,14 @@ mod tests {
         assert!(matches!(partition.life, Life::Doubted { start: 7, next: 10 }));
     }
 
-    /// Red when the engine is not told of an end that no record shows, is told it twice, or of one that lies before a record.
+    /// Red when the engine is not told of an end that no record shows, is told it twice, of one that lies before a record or the
+    /// place where the partition goes on, or of one that was seen before it had begun (`ends` while not `Delivering`).
     #[test]
     fn how_far_the_log_was_read_is_told_once() {
         let mut partition = delivering(10);
         assert_eq!(partition.seal(), None);
+        partition.ends(7);
+        assert_eq!(partition.seal(), None, "a broker that does not know all of the log yet");
         partition.ends(10);
         assert_eq!(partition.seal(), Some((7, Vec::new(), 10)), "nothing has come yet");
         partition.ends(10);
@@ -306,6 +309,8 @@ mod tests {
         partition.begin(From::Offset(13), 8, Instant::now());
         partition.ends(13);
         assert_eq!(partition.seal(), None, "it has not begun");
+        partition.deliver(8, 13, Instant::now());
+        assert_eq!(partition.seal(), None, "the end of before it began");
     }
 
     /// Red when a partition delivers before the engine said where to begin, or keeps what an earlier start left.

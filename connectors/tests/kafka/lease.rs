@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use headwater::{
-    CommitError, Committed, Unit,
+    CommitError, Committed, Outgoing, Unit,
     ports::{Committer, Fetched},
 };
-use headwater_connectors::kafka::KafkaPublisher;
+use headwater_connectors::kafka::{InOrder, KafkaConfig, KafkaPublisher, ProducerConfig};
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
 use crate::harness::{Broker, Reader, broker, record};
@@ -119,4 +119,65 @@ async fn what_a_member_held_when_it_lost_its_place_is_dropped() {
     assert_eq!(publisher.commit(&unit("anew")).await.unwrap(), Committed::Done);
     reader.close().await;
     assert_eq!(published(&broker).await, ["anew"]);
+}
+
+/// Records of which a queue of ten has no room for two; fewer than are handed over before it is asked again anyway.
+fn twelve() -> Vec<Outgoing> {
+    (0..12).map(|n| record("out", Some(0), &n.to_string())).collect()
+}
+
+fn of_ten() -> ProducerConfig {
+    ProducerConfig { queue_records: 10, ..ProducerConfig::default() }
+}
+
+/// The broker takes nothing while the member loses its place, and everything afterwards.
+async fn lose_while_nothing_is_taken(broker: &Broker, reader: &mut Reader) {
+    broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    let lost = reader.event().await;
+    assert!(matches!(&lost, Fetched::Lost(_)), "{lost:?}");
+    broker.mock.clear_request_errors(RDKafkaApiKey::Produce);
+}
+
+/// The broker takes nothing of what is produced, and asks for it again.
+fn take_nothing(broker: &Broker) {
+    let away = [Error::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 1_000];
+    broker.mock.request_errors(RDKafkaApiKey::Produce, &away);
+}
+
+/// What waited for room in the producer when its partitions were lost is dropped. Fails where a record is handed over after
+/// that wait without the question whether it may be (`enqueue` in `producer.rs`).
+#[tokio::test]
+async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
+    let broker = broker(&[("in", 1), ("out", 1)]);
+    let (mut reader, _) = member(&broker).await;
+    let mut publisher = KafkaPublisher::new(broker.producer_with(of_ten())).under(reader.source.lease());
+    assert_eq!(publisher.commit(&unit("first")).await.unwrap(), Committed::Done);
+    take_nothing(&broker);
+    let unit = Unit { outgoing: twelve(), ..Unit::default() };
+    let (held, ()) = tokio::join!(publisher.commit(&unit), lose_while_nothing_is_taken(&broker, &mut reader));
+    assert!(matches!(&held, Err(CommitError::Outage(why)) if why.contains("other members")), "{held:?}");
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["first", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+}
+
+/// The same of the producer without gaps. Fails where `hand_over` in `in_order.rs` does not ask again after the wait.
+#[tokio::test]
+async fn what_waits_for_room_without_gaps_is_dropped_too() {
+    let broker = broker(&[("in", 1), ("out", 1)]);
+    let (mut reader, _) = member(&broker).await;
+    let mut producer = InOrder::new(&KafkaConfig { producer: of_ten(), ..broker.config.clone() }).unwrap();
+    let held = reader.source.lease().hold().unwrap();
+    producer.send(&[&record("out", Some(0), "first")], &held).await.unwrap();
+    take_nothing(&broker);
+    let records = twelve();
+    let records: Vec<&Outgoing> = records.iter().collect();
+    let (sent, ()) = tokio::join!(producer.send(&records, &held), lose_while_nothing_is_taken(&broker, &mut reader));
+    let errors = sent.unwrap_err().0;
+    assert!(errors.len() == 1 && errors[0].index == 10 && errors[0].reason.contains("other members"), "{errors:?}");
+    let names = reader.assigned().await;
+    reader.begin(&names);
+    reader.close().await;
+    assert_eq!(published(&broker).await, ["first", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 }

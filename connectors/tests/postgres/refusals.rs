@@ -86,6 +86,28 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
     }
 }
 
+/// Codes of a server or a connection that is broken, which one row of a unit alone may meet. Fails where class 26 or 58, XX001 or
+/// XX002 is left open in `Blame::of`: the row becomes a letter.
+#[tokio::test]
+async fn what_is_broken_on_the_server_is_no_rows_fault() {
+    let mut db = Db::new("broken_server").await;
+    for code in ["26000", "58000", "58030", "58P01", "XX001", "XX002", "XX000"] {
+        db.sql("drop table if exists things cascade; create table things (id text primary key, name text)").await;
+        let body = format!("if new.name = 'secret' then raise exception 'broken' using errcode = '{code}'; end if;");
+        db.sql(&function(&format!("broken_{}", code.to_lowercase()), &body)).await;
+        let mut writer = Writer::new(&db, things()).await;
+        let outcome = writer.commit(named(0, &["fine", "secret", "fine"])).await;
+        if code == "XX000" {
+            // It may be of anything.
+            assert_eq!(refused(outcome), [1]);
+        } else {
+            let why = outage(outcome);
+            assert!(why.contains(code), "{why}");
+        }
+        assert_eq!(db.number("select count(*) from things").await, 0, "{code}");
+    }
+}
+
 /// A sink of a user without more rights than it needs: row security does not bind the owner of a database.
 async fn modest(db: &mut Db, user: &str) -> Writer {
     db.database.apply_table(&things(), &plain()).await.unwrap();

@@ -5,7 +5,7 @@ use super::{
     scripted::{Bench, at, record, redrive, repartition},
     *,
 };
-use crate::{Kind, Order, Record, TopicPartition, ports::Fetched};
+use crate::{CommitError, Kind, Order, Record, TopicPartition, ports::Fetched};
 
 /// Two records a unit or more, and what fails is tried again in its place.
 fn in_place() -> Settings {
@@ -112,6 +112,20 @@ fn what_is_not_committed_of_a_number_stays_until_its_last_partition_leaves() {
     assert_eq!(bench.log(), "unit 0:1 a1, released redrive/0");
     bench.records(0, 1, 1, "a").silent(false).advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "a2"]);
+}
+
+/// In a group without state it is given back at once while its store does not answer. Fails where that is so in one with state
+/// (`keeps` in `let_leavers_go`): what it has changed is dropped, and what the others of its number have made of it is committed.
+#[test]
+fn a_partition_of_a_group_with_state_waits_on_its_way_out_for_a_store_that_does_not_answer() {
+    let mut bench = Bench::counting(in_place());
+    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.answer(Err(CommitError::Outage("no answer".to_owned()))).records(0, 1, 0, "a").advance(10 * MS);
+    bench.batch(2, vec![record(&redrive(0), 0, "a", Headers::default())]);
+    bench.tell(Fetched::Revoked(vec![at(0)])).advance(SECOND);
+    let log = bench.log();
+    assert_eq!(bench.taken(), ["a1", "a2"], "{log}");
+    assert!(log.contains("released 0"), "{log}");
 }
 
 /// Red when a partition that is being given back begins anew because a record of it is refused, or when what rests on that
