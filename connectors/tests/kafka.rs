@@ -17,6 +17,8 @@ mod publishing;
 mod reading;
 #[path = "kafka/sharing.rs"]
 mod sharing;
+#[path = "kafka/starting.rs"]
+mod starting;
 #[path = "kafka/topics.rs"]
 mod topics;
 #[path = "kafka/transactions.rs"]

@@ -77,7 +77,7 @@ impl Member {
                 partition.flowing = true;
                 partition.step(now);
             } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
-                partition.life = Life::Waiting;
+                partition.life = Life::Waiting { asked: true };
                 asked_again.push(name.clone());
             }
         }

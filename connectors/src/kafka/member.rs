@@ -357,7 +357,7 @@ impl Member {
 }
 
 /// The generation of the group that the consumer is in, if it is in one.
-fn generation(consumer: &GroupConsumer) -> Option<i32> {
+pub(crate) fn generation(consumer: &GroupConsumer) -> Option<i32> {
     let metadata = GroupMetadata::of(consumer.client()).filter(GroupMetadata::is_member);
     metadata.map(|metadata| metadata.generation())
 }

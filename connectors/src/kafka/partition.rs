@@ -21,8 +21,8 @@ use super::{KafkaError, believed::Repeated};
 /// Where a partition stands.
 #[derive(Debug)]
 pub(crate) enum Life {
-    /// Ours, and silent: the engine has not said where to begin.
-    Waiting,
+    /// Ours, and silent: the engine has not said where to begin. `asked`: it is known that the group has a start.
+    Waiting { asked: bool },
     /// The engine has said where to begin, and the place is being looked up.
     Beginning { from: From, start: u64 },
     /// Records flow, `next` being the lowest offset that may come.
@@ -65,7 +65,7 @@ pub(crate) enum Verdict {
 impl Partition {
     fn new(now: Instant) -> Self {
         Self {
-            life: Life::Waiting,
+            life: Life::Waiting { asked: false },
             paused: false,
             flowing: false,
             not_before: now,
@@ -199,6 +199,17 @@ impl Partitions {
                 .iter_mut()
                 .map(|(number, partition)| (TopicPartition::new(Arc::clone(topic), *number), partition))
         })
+    }
+
+    /// Those whose life is as `wanted`, with what that takes of it, as far as they are to be tried now.
+    pub(crate) fn due<T>(&mut self, now: Instant, wanted: impl Fn(&Life) -> Option<T>) -> Vec<(TopicPartition, T)> {
+        let due = self.iter_mut().filter(|(_, partition)| now >= partition.not_before);
+        due.filter_map(|(name, partition)| Some((name, wanted(&partition.life)?))).collect()
+    }
+
+    /// Whether any partition of the topic is ours.
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        self.0.get(topic).is_some_and(|partitions| !partitions.is_empty())
     }
 
     /// The partitions for which `wanted` holds.

@@ -77,7 +77,7 @@ impl Member {
     fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let names = partition::names(list);
         self.attach(consumer, names.iter());
-        self.ids.begin(consumer, names.iter());
+        self.want_ids(&names);
         // Nothing is fetched there, since the partitions are paused before they have any place, and `Begin` names the real
         // one. It is absolute: for `Beginning` librdkafka asks the broker, and when something else is said of the partition
         // meanwhile, it asks again half a second later and then goes there, over whatever place it was told.

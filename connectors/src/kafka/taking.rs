@@ -127,7 +127,7 @@ impl Member {
                     Verdict::Backwards { expected } => {
                         // What came before it counts.
                         self.seal();
-                        return self.doubt(consumer, &TopicPartition::new(topic, number), message.offset(), expected);
+                        return self.doubt(&TopicPartition::new(topic, number), message.offset(), expected);
                     }
                     Verdict::Take { lost: before, .. } => {
                         lost += before;

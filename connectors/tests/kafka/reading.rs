@@ -137,32 +137,6 @@ async fn latest_is_decided_once_for_a_group_whose_offsets_travel_in_transactions
     reader.close().await;
 }
 
-/// Of two members that start a group together the one without the lowest partition is ready first. What it decides in the
-/// end holds for the other too, which begins later.
-/// Red when a member does not take over from one that does not decide, or decides for its own partitions alone: the other
-/// would read from the beginning.
-#[tokio::test]
-async fn a_new_group_starts_at_one_place_whichever_member_begins_first() {
-    let broker = broker(&[("t", 2)]);
-    broker.fill("t", 5).await;
-    let join = || broker.join_silently_from(&["t"], Start::Latest);
-    let (mut one, mut other) = (join(), join());
-    let (names, others) = tokio::join!(one.assigned(), other.assigned());
-    if names == [partition("t", 0)] {
-        std::mem::swap(&mut one, &mut other);
-    }
-    let (first, late) = (partition("t", 1), partition("t", 0));
-    assert_eq!(others.len(), 1);
-    one.begin(&[first]);
-    broker.commits("t", 5, "").await;
-    broker.producer().send(&[record("t", Some(0), "new")]).await.unwrap();
-    other.begin(&[late]);
-    other.read(1).await;
-    assert_eq!(other.values(), ["new"]);
-    other.close().await;
-    one.close().await;
-}
-
 /// Red when a partition without an offset of a group that has others is begun by the policy: its first records are lost.
 #[tokio::test]
 async fn what_appears_later_is_read_from_its_beginning() {

@@ -72,9 +72,8 @@ impl Asked {
         }
     }
 
-    /// The answer, once it is there; there is one. A topic that does not exist is left out of it, and every topic of a
-    /// cluster that gives no ids. An error says that the cluster did not answer, or refused to describe one of them.
-    pub(crate) fn answer(&self, wait: Duration) -> Option<Result<BTreeMap<String, String>, Code>> {
+    /// The answer, once it is there; there is one: what is said of each topic. An error says that the cluster did not answer.
+    pub(crate) fn answer(&self, wait: Duration) -> Option<Result<BTreeMap<String, Told>, Code>> {
         let wait = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive, and only this question is answered on it.
         let event = NonNull::new(unsafe { rd_kafka_queue_poll(self.queue.as_ptr(), wait) })?;
@@ -85,6 +84,9 @@ impl Asked {
     }
 }
 
+/// What a cluster says of one topic: its id, `None` where it gives no ids, or why it does not describe it.
+pub(crate) type Told = Result<Option<String>, Code>;
+
 impl Drop for Asked {
     fn drop(&mut self) {
         // SAFETY: the queue is ours, and destroyed once.
@@ -92,7 +94,8 @@ impl Drop for Asked {
     }
 }
 
-/// The id of each of these topics, as [`Asked::answer`] tells them; blocks for the time and a little more at most.
+/// The ids of these topics; blocks for the time and a little more at most. A topic that does not exist is left out, and
+/// every topic of a cluster that gives no ids.
 ///
 /// # Errors
 /// [`Code`] when the cluster does not answer, or refuses to describe one of them.
@@ -104,10 +107,17 @@ pub(crate) fn topic_ids<C: ClientContext>(
     let asked = Asked::ask(client, topics, timeout)?;
     // librdkafka works on it for no longer than its time.
     let longer = asked.timeout_ms.saturating_add(1_000);
-    asked.answer(Duration::from_millis(u64::from(longer.unsigned_abs()))).unwrap_or(Err(Code::OperationTimedOut))
+    let answer = asked.answer(Duration::from_millis(u64::from(longer.unsigned_abs())));
+    let told = answer.unwrap_or(Err(Code::OperationTimedOut))?;
+    let ids = told.into_iter().filter_map(|(topic, told)| match told {
+        Ok(id) => Some(Ok((topic, id?))),
+        Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => None,
+        Err(code) => Some(Err(code)),
+    });
+    ids.collect()
 }
 
-fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, String>, Code> {
+fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, Told>, Code> {
     let mut count = 0_usize;
     // SAFETY: the event is alive, and so is what it holds; it answers the one question that its queue was made for.
     let topics = unsafe {
@@ -123,26 +133,21 @@ fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, String>
     }
     // SAFETY: librdkafka keeps `count` descriptions there.
     let topics = unsafe { slice::from_raw_parts(topics, count) };
-    topics.iter().filter_map(|topic| read_id(*topic).transpose()).collect()
+    Ok(topics.iter().map(|topic| read_id(*topic)).collect())
 }
 
-/// A topic's name and id; `None` where there is no such topic, or no id.
-fn read_id(topic: *const rd_kafka_TopicDescription_t) -> Result<Option<(String, String)>, Code> {
+/// A topic's name, and what is said of it.
+fn read_id(topic: *const rd_kafka_TopicDescription_t) -> (String, Told) {
     // SAFETY: the description belongs to an event that is alive; names and ids end with a NUL. An absent error has the
     // code of no error.
     unsafe {
-        match code(rd_kafka_error_code(rd_kafka_TopicDescription_error(topic))) {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
-            Some(code) => return Err(code),
-            None => {}
+        let name = CStr::from_ptr(rd_kafka_TopicDescription_name(topic)).to_string_lossy().into_owned();
+        if let Some(code) = code(rd_kafka_error_code(rd_kafka_TopicDescription_error(topic))) {
+            return (name, Err(code));
         }
         let uuid = rd_kafka_TopicDescription_topic_id(topic);
         let id = if uuid.is_null() { ptr::null() } else { rd_kafka_Uuid_base64str(uuid) };
-        if id.is_null() {
-            return Ok(None);
-        }
-        let id = CStr::from_ptr(id).to_string_lossy().into_owned();
-        let name = CStr::from_ptr(rd_kafka_TopicDescription_name(topic)).to_string_lossy().into_owned();
-        Ok((id != NO_ID).then_some((name, id)))
+        let id = if id.is_null() { None } else { Some(CStr::from_ptr(id).to_string_lossy().into_owned()) };
+        (name, Ok(id.filter(|id| id != NO_ID)))
     }
 }
