@@ -34,6 +34,7 @@ mod partition;
 mod rebalance;
 mod start;
 mod taking;
+mod tenure;
 
 mod ack_producer;
 mod batch;
@@ -72,6 +73,7 @@ pub use producer::{Producer, Undelivered};
 pub use publisher::KafkaPublisher;
 pub(crate) use publisher::{verdict, withheld};
 pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
+pub use tenure::Tenure;
 pub use topology::{Change, Cluster, Topic, TopicSpec};
 pub use transactions::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
 

@@ -8,7 +8,10 @@
 
 pub(crate) mod changes;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::changes::Changes;
 use crate::{
@@ -21,6 +24,11 @@ use headwater::{
     CommitError, Committed, GroupState, Outgoing, Owned, Position, TopicPartition, Unit,
     ports::{BoxFuture, Clock, Committer, From},
 };
+
+/// How long a member may take to learn that another has its name: heartbeats are at most 2 s apart.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Commits units of work as Kafka transactions.
 pub struct Transactional {
@@ -82,11 +90,12 @@ impl Transactional {
             return Ok(Vec::new());
         }
         let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
-        settled.map_err(|error| match error {
-            TransactionError::Fatal(why) => CommitError::Fatal(why),
-            TransactionError::Taken(why) => CommitError::Failed(why),
-            other => CommitError::Outage(other.to_string()),
-        })?;
+        match settled {
+            Ok(()) => {}
+            Err(TransactionError::Fatal(why)) => return Err(CommitError::Fatal(why)),
+            Err(TransactionError::Taken(why)) => return Err(self.shut_out(why).await),
+            Err(other) => return Err(CommitError::Outage(other.to_string())),
+        }
         self.unsettled = false;
         // Before the ends of the changelogs: what these offsets cover stands before those.
         let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
@@ -97,6 +106,25 @@ impl Transactional {
             self.transactions.fix_counts(self.repartition.iter().cloned(), count);
         }
         Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
+    }
+
+    /// Another has our transactional id. Where that is a second process of our name the source learns of it as well, and
+    /// judges which of the two came later; who failed meanwhile would begin anew as the one that did. So the source speaks
+    /// first: this waits for longer than it takes it to learn of the other, and for as long as it judges.
+    async fn shut_out(&self, why: String) -> CommitError {
+        tracing::warn!(
+            group = self.group,
+            reason = why,
+            "nothing more can be committed by this producer; whether another process has the member's place is awaited"
+        );
+        let mut until = Instant::now() + HEARTBEAT;
+        while Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            if self.membership.is_fenced() {
+                until = Instant::now() + HEARTBEAT;
+            }
+        }
+        CommitError::Failed(why)
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
@@ -126,8 +154,7 @@ impl Transactional {
                 self.unsettled = true;
                 Err(CommitError::Unsettled(why))
             }
-            // Of two processes with one name the group itself finds out which came later.
-            Err(TransactionError::Taken(why)) => Err(CommitError::Failed(why)),
+            Err(TransactionError::Taken(why)) => Err(self.shut_out(why).await),
             Err(TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
         }
     }

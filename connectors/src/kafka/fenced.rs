@@ -1,7 +1,7 @@
 //! What becomes of a member whose static name another has in the group.
 //!
 //! Kafka gives the name to whoever joins with it last, and fences the one before. That alone says nothing of a second
-//! process: after an outage a broker may process two joins of one consumer. So a member that was in its place before simply
+//! process: after an outage a broker may process two joins of one consumer. So a process that was in its place before simply
 //! asks for it again, as itself. Of two processes that do so the one that came later is fenced soon after it has joined: it
 //! looks whether the other one lives, and ends if so. A join of its own that nobody stands behind is dropped from the group
 //! when its session ends, and then it asks again too. Who the other is cannot be read there: Kafka keeps the client id and
@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use headwater::{Time, ports::Fetched};
 use rdkafka::consumer::Consumer as _;
 
 use super::{member::Member, native, rebalance::GroupConsumer};
@@ -20,17 +21,22 @@ use super::{member::Member, native, rebalance::GroupConsumer};
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Answers that are further apart say nothing of the time between them: this process was frozen, and the broker maybe with it.
+const GAP: Duration = Duration::from_secs(8);
 /// How long beyond its session the coordinator may keep a member that has died.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// A member whose name another has.
 #[derive(Debug)]
 pub(crate) struct Fenced {
-    since: Instant,
+    /// The place was this process's.
+    settled: bool,
     /// Not to be asked again before this.
     ask_at: Instant,
-    /// It had been in its place for as long as a session.
-    settled: bool,
+    /// The last answer whether somebody has the name, where there was one, and when it came.
+    last: (Option<bool>, Instant),
+    /// Since when the answers are the same. A coordinator that was away begins a member's session anew.
+    same_since: Instant,
 }
 
 /// What is to be done about it.
@@ -45,15 +51,18 @@ enum Verdict {
 }
 
 impl Fenced {
-    fn new(now: Instant, joined: Option<Instant>, session: Duration) -> Self {
-        let settled = joined.is_some_and(|joined| now.duration_since(joined) >= session);
-        Self { since: now, ask_at: now, settled }
+    fn new(now: Instant, settled: bool) -> Self {
+        Self { settled, ask_at: now, last: (None, now), same_since: now }
     }
 
     /// Judges by whether somebody has the name, where that is known; `session` is how long a coordinator keeps one that does
     /// not answer.
-    fn judge(&self, taken: Option<bool>, now: Instant, session: Duration) -> Verdict {
-        let is_over = now.duration_since(self.since) > session + MARGIN;
+    fn judge(&mut self, taken: Option<bool>, now: Instant, session: Duration) -> Verdict {
+        let (before, at) = std::mem::replace(&mut self.last, (taken, now));
+        if taken != before || now.duration_since(at) > GAP {
+            self.same_since = now;
+        }
+        let is_over = now.duration_since(self.same_since) > session + MARGIN;
         match taken {
             _ if self.settled => Verdict::Anew,
             Some(false) => Verdict::Anew,
@@ -67,15 +76,29 @@ impl Fenced {
 impl Member {
     /// Another has our name in the group: whatever we had there is not ours any more.
     pub(crate) fn fenced(&mut self) {
-        if self.fenced.is_none() {
-            self.fenced = Some(Fenced::new(Instant::now(), self.joined, self.config.session_timeout));
-            self.lose_all();
+        if self.fenced.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.stays(now);
+        let settled = self.tenure.holds(now, self.config.session_timeout);
+        self.fenced = Some(Fenced::new(now, settled));
+        self.lose_all();
+        if !settled && !self.leaving {
+            let (group, instance) = (&self.source.group, self.instance());
+            self.report(Fetched::Displaced(format!(
+                "the place of instance {instance} in group {group} is another's since {}: whether that is a process which lives is looked up for a while before this one asks for it again, or ends",
+                Time::now()
+            )));
         }
     }
 
     /// Looks who has our name, and ends for that reason or another.
     pub(crate) fn judge(&mut self, consumer: &GroupConsumer) {
         let now = Instant::now();
+        if self.fenced.is_none() {
+            return self.stays(now);
+        }
         let Some(fenced) = self.fenced.as_mut().filter(|fenced| now >= fenced.ask_at) else { return };
         fenced.ask_at = now + PAUSE;
         let (group, instance) = (&self.source.group, self.source.instance.as_deref().unwrap_or_default());
@@ -84,7 +107,7 @@ impl Member {
         if let Err(error) = &taken {
             tracing::warn!(group, error, "who else is in the group as instance {instance} cannot be read");
         }
-        match fenced.judge(taken.ok(), now, self.config.session_timeout) {
+        match fenced.judge(taken.ok(), Instant::now(), self.config.session_timeout) {
             Verdict::Anew => self.fail(format!(
                 "the place of instance {instance} in group {group} was given away, to a late join of this member or to another process of that name; it is asked for again"
             )),
@@ -93,6 +116,17 @@ impl Member {
                 "another process runs group {group} as instance {instance}, and was there before this one: stop one of them, or give this one an `instance` of its own"
             )),
         }
+    }
+
+    /// Keeps in mind how long we are in our place.
+    fn stays(&self, now: Instant) {
+        if let Some(joined) = self.joined {
+            self.tenure.stays(joined, now, self.config.session_timeout);
+        }
+    }
+
+    fn instance(&self) -> &str {
+        self.source.instance.as_deref().unwrap_or_default()
     }
 }
 
@@ -108,28 +142,62 @@ mod tests {
     use super::*;
 
     const SESSION: Duration = Duration::from_secs(10);
+    /// Of the other's life, and the question after that.
+    const ENOUGH: u64 = 16;
 
-    /// Red when a member that was in its place for a session waits, or ends.
+    /// Answers a second apart, from this second on; gives the last verdict, and expects to wait until then.
+    fn answers(fenced: &mut Fenced, start: Instant, from: u64, taken: &[Option<bool>]) -> Verdict {
+        let mut verdict = Verdict::Wait;
+        for (second, taken) in (from..).zip(taken) {
+            assert_eq!(verdict, Verdict::Wait, "before second {second}");
+            verdict = fenced.judge(*taken, start + Duration::from_secs(second), SESSION);
+        }
+        verdict
+    }
+
+    fn times(taken: Option<bool>, count: u64) -> Vec<Option<bool>> {
+        (0..count).map(|_| taken).collect()
+    }
+
+    /// Red when a process that was in its place for a session waits, or ends.
     #[test]
     fn who_was_in_its_place_asks_for_it_again() {
         let now = Instant::now();
-        let fenced = Fenced::new(now, now.checked_sub(SESSION), SESSION);
-        assert_eq!(fenced.judge(Some(true), now, SESSION), Verdict::Anew);
+        assert_eq!(Fenced::new(now, true).judge(Some(true), now, SESSION), Verdict::Anew);
     }
 
-    /// Red when one that has just come ends before a session has shown that the other lives, waits for nobody, does not end, or
-    /// takes it for nobody's name that nobody says whose it is.
+    /// Red when one that has just come ends before a session has shown that the other lives, waits for nobody, or does not end.
     #[test]
     fn who_has_just_come_ends_when_the_other_lives() {
         let now = Instant::now();
-        for joined in [None, now.checked_sub(SESSION / 2)] {
-            let fenced = Fenced::new(now, joined, SESSION);
-            assert_eq!(fenced.judge(Some(true), now, SESSION), Verdict::Wait);
-            assert_eq!(fenced.judge(Some(true), now + SESSION + MARGIN, SESSION), Verdict::Wait);
-            assert_eq!(fenced.judge(Some(false), now + SESSION + MARGIN, SESSION), Verdict::Anew, "it was dead");
-            assert_eq!(fenced.judge(Some(true), now + SESSION + 2 * MARGIN, SESSION), Verdict::End);
-            assert_eq!(fenced.judge(None, now + SESSION, SESSION), Verdict::Wait, "nobody says who it is");
-            assert_eq!(fenced.judge(None, now + SESSION + 2 * MARGIN, SESSION), Verdict::Anew);
-        }
+        let fenced = || Fenced::new(now, false);
+        assert_eq!(answers(&mut fenced(), now, 0, &times(Some(true), ENOUGH)), Verdict::Wait);
+        assert_eq!(answers(&mut fenced(), now, 0, &times(Some(true), ENOUGH + 1)), Verdict::End);
+        let dead: Vec<_> = times(Some(true), 12).into_iter().chain([Some(false)]).collect();
+        assert_eq!(answers(&mut fenced(), now, 0, &dead), Verdict::Anew, "it was dead");
+    }
+
+    /// Red when a coordinator that does not answer has one that is fenced end, or ask again before a session is over; or when
+    /// it never does.
+    #[test]
+    fn who_is_told_nothing_waits_and_then_asks_again() {
+        let now = Instant::now();
+        let mut fenced = Fenced::new(now, false);
+        assert_eq!(answers(&mut fenced, now, 0, &times(None, ENOUGH)), Verdict::Wait);
+        assert_eq!(answers(&mut fenced, now, ENOUGH, &[None]), Verdict::Anew);
+    }
+
+    /// A member that nobody stands behind is kept for a session after its coordinator has come back, and while everything is
+    /// frozen. Red when time counts for the other's life in which nobody said that it has the name: a group that fenced itself
+    /// would end.
+    #[test]
+    fn what_nobody_saw_is_no_sign_of_life() {
+        let now = Instant::now();
+        let mut fenced = Fenced::new(now, false);
+        assert_eq!(answers(&mut fenced, now, 0, &times(Some(true), 10)), Verdict::Wait);
+        assert_eq!(answers(&mut fenced, now, 10, &[None]), Verdict::Wait, "it goes away");
+        assert_eq!(answers(&mut fenced, now, 11, &times(Some(true), 15)), Verdict::Wait, "and is back");
+        assert_eq!(answers(&mut fenced, now, 60, &times(Some(true), 15)), Verdict::Wait, "frozen in between");
+        assert_eq!(answers(&mut fenced, now, 75, &times(Some(true), 2)), Verdict::End);
     }
 }

@@ -25,6 +25,7 @@ use super::{
     rebalance::{GroupConsumer, GroupContext},
     source::{Mailbox, Outlets, SourceConfig},
     taking::{self, Round},
+    tenure::Tenure,
 };
 
 /// How long a round waits for records, and so how long the engine waits to be heard.
@@ -57,6 +58,8 @@ pub(crate) struct Member {
     pub(crate) probe_at: Instant,
     /// When the group first gave us our part.
     pub(crate) joined: Option<Instant>,
+    /// How long this process has been there.
+    pub(crate) tenure: Tenure,
     /// Another has our name in the group.
     pub(crate) fenced: Option<Fenced>,
     end: Option<End>,
@@ -177,6 +180,7 @@ impl Member {
             up: None,
             probe_at: now,
             joined: None,
+            tenure: Tenure::default(),
             fenced: None,
             end: None,
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headwater::TopicPartition;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode as Code};
 
 use super::{native::membership::GroupMetadata, partition, rebalance::GroupConsumer};
 
@@ -34,6 +34,13 @@ impl Membership {
         let consumer = self.consumer();
         let metadata = GroupMetadata::of(consumer.upgrade()?.client())?;
         metadata.is_member().then(|| metadata.generation())
+    }
+
+    /// Whether another has the member's name in the group, which the source is judging.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let consumer = self.consumer();
+        let fatal = consumer.upgrade().and_then(|consumer| consumer.client().fatal_error());
+        fatal.is_some_and(|(code, _)| code == Code::FencedInstanceId)
     }
 
     /// What a transaction needs to commit offsets of these partitions.

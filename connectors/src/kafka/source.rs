@@ -21,11 +21,12 @@ use tokio::sync::{
 
 use super::{
     KafkaError,
-    config::{Assignor, ConsumerConfig, KafkaConfig},
+    config::{Assignor, KafkaConfig},
     lease::Lease,
     member::{self, Member},
     membership::Membership,
     rebalance::GroupContext,
+    tenure::Tenure,
 };
 
 /// Control events that wait for the engine at most. There are a few per rebalance.
@@ -118,6 +119,14 @@ impl KafkaSource {
     /// # Errors
     /// When the configuration cannot work.
     pub fn join(kafka: &KafkaConfig, config: SourceConfig) -> Result<Self, KafkaError> {
+        Self::join_again(kafka, config, Tenure::default())
+    }
+
+    /// The same for a process that may have had members of this name before, which this tenure tells of.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn join_again(kafka: &KafkaConfig, config: SourceConfig, tenure: Tenure) -> Result<Self, KafkaError> {
         let mut settings = kafka.consumer(&config.group, config.instance.as_deref())?;
         if let Some(assignor) = config.assignor {
             settings.set("partition.assignment.strategy", assignor.name());
@@ -134,7 +143,9 @@ impl KafkaSource {
         let lease = Lease::of(kafka.consumer.session_timeout);
         let (open, closed) = watch::channel(());
         let outlets = Outlets { events: events_in, batches: batches_in, lease: lease.clone(), _open: open };
-        let consumer = consumer(&settings, &kafka.consumer, config, outlets, Arc::clone(&mailbox))?;
+        let mut member = Member::new(kafka.consumer.clone(), config, outlets, Arc::clone(&mailbox));
+        member.tenure = tenure;
+        let consumer = consumer(&settings, member)?;
         let consumer = Arc::new(consumer);
         let membership = Membership::of(&consumer);
         let told = membership.clone();
@@ -171,14 +182,7 @@ impl KafkaSource {
     }
 }
 
-fn consumer(
-    settings: &ClientConfig,
-    config: &ConsumerConfig,
-    source: SourceConfig,
-    outlets: Outlets,
-    mailbox: Arc<Mailbox>,
-) -> Result<BaseConsumer<GroupContext>, KafkaError> {
-    let member = Member::new(config.clone(), source, outlets, mailbox);
+fn consumer(settings: &ClientConfig, member: Member) -> Result<BaseConsumer<GroupContext>, KafkaError> {
     settings
         .create_with_context(GroupContext::new(member))
         .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))

@@ -14,7 +14,7 @@ use headwater::{
 };
 use headwater_connectors::{
     Acknowledged, Lettered, Replayed, StateTopics, Transactional,
-    kafka::{Assignor, Closed, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription},
+    kafka::{Assignor, Closed, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
     state::{Damage, LocalError, LocalStore},
 };
@@ -155,6 +155,8 @@ struct Attempt {
 struct Left {
     /// When its member is gone.
     closed: Option<Closed>,
+    /// How long the group has had its place here.
+    tenure: Tenure,
     /// What became of its state.
     damage: Option<Damage>,
 }
@@ -282,7 +284,7 @@ impl Shared {
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
     /// know why it waits, finds the address there.
-    fn source(&self, bounded: &Bounded, member: &str) -> Result<KafkaSource, Ended> {
+    fn source(&self, bounded: &Bounded, member: &str, tenure: &Tenure) -> Result<KafkaSource, Ended> {
         let (topics, patterns) = bounded.group.reads();
         let keeps = !bounded.stores().is_empty();
         let named = self.config.kafka.properties.contains_key("client.id");
@@ -296,7 +298,7 @@ impl Shared {
             assignor: keeps.then_some(Assignor::Range),
             client_id: (keeps || !named).then(|| self.here.client_id().to_owned()),
         };
-        KafkaSource::join(&self.config.kafka, source).map_err(failed)
+        KafkaSource::join_again(&self.config.kafka, source, tenure.clone()).map_err(failed)
     }
 
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
@@ -311,7 +313,7 @@ impl Shared {
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
-        let source = self.source(bounded, &member)?;
+        let source = self.source(bounded, &member, &left.tenure)?;
         left.closed = Some(source.closed());
         let publisher = || KafkaPublisher::new(self.producer.clone()).under(source.lease());
         let transactional = || {

@@ -89,7 +89,7 @@ impl Reader {
             Fetched::Records(batch) => return Ok(Some(batch.records)),
             Fetched::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
             Fetched::Revoked(partitions) => self.source.control(Control::Released(partitions)),
-            Fetched::Lost(_) | Fetched::Connected(Ok(())) => {}
+            Fetched::Lost(_) | Fetched::Displaced(_) | Fetched::Connected(Ok(())) => {}
             Fetched::Connected(Err(why)) => {
                 tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
             }

@@ -38,6 +38,9 @@ pub enum Fetched {
     Lost(Vec<TopicPartition>),
     /// The source reaches its broker again, or not; the reason is for people.
     Connected(Result<(), String>),
+    /// Another has our name in the group, and who that is has to be found out before the source goes on or ends; the reason
+    /// is for people. `Failed` or `Halted` follows.
+    Displaced(String),
     /// The source cannot go on, and another in its place may: the group is started anew. Nothing follows.
     Failed(String),
     /// The source cannot go on until a person has acted; the reason says how. Nothing follows.

@@ -54,8 +54,10 @@ impl Told {
     fn take(&mut self, instance: &InstanceGroups) {
         for health in &instance.groups {
             let told = self.by_group.entry(health.group.clone()).or_default();
-            if told.iter().all(|(name, _)| *name != instance.instance) {
-                told.push((instance.instance.clone(), health.clone()));
+            // What is said twice was said at two addresses of one process; of two with one name each says something else.
+            let said = (instance.instance.clone(), health.clone());
+            if !told.contains(&said) {
+                told.push(said);
             }
         }
     }
@@ -100,8 +102,8 @@ mod tests {
         told
     }
 
-    /// Red when one instance that works, or one that did not answer, does not make the group work, or a halted one is passed
-    /// over for one that is tried again.
+    /// Red when one instance that works, or one that did not answer, does not make the group work, a halted one is passed
+    /// over for one that is tried again, or of two processes with one name only one is heard.
     #[test]
     fn a_group_is_down_where_every_instance_says_so() {
         assert_eq!(told(&[("a", "halted"), ("b", "failed")]).worse("g", 2), Some("halted"));
@@ -110,5 +112,6 @@ mod tests {
         assert_eq!(told(&[("a", "failed")]).worse("g", 2), None, "the other one may work");
         assert_eq!(told(&[]).worse("g", 0), None);
         assert_eq!(told(&[("a", "failed"), ("a", "failed")]).of("g").len(), 1, "reached by two addresses");
+        assert_eq!(told(&[("a", "working"), ("a", "halted")]).of("g").len(), 2, "two processes with one name");
     }
 }

@@ -42,6 +42,10 @@ impl Worker {
                     }
                 }
             }
+            Fetched::Displaced(why) => {
+                tracing::warn!(group = %self.step.group.id, reason = why, "the group waits");
+                self.state.trouble("group", Some(&why));
+            }
             Fetched::Failed(why) => return Err(self.failed(why)),
             Fetched::Halted(why) => return Err(self.halted(why)),
             Fetched::Closed if self.closing => return Ok(true),
