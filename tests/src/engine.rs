@@ -172,9 +172,9 @@ impl Engine {
                     Work::Process(_) | Work::Keep(_) if exactly_once => vec![Box::new(exact())],
                     Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
                     Work::Sink(sink) => {
-                        let sink = || database.sink(&group.id, sink.clone()).expect("a valid sink");
-                        let lettered = || Lettered::new(sink().with_topic_ids(cluster.clone()), publisher());
-                        (0..how.sink_connections).map(|_| Box::new(lettered()) as Box<dyn Committer>).collect()
+                        let sinks = database.sinks(&group.id, sink.clone(), how.sink_connections).expect("valid");
+                        let sinks = sinks.into_iter().map(|sink| sink.with_topic_ids(cluster.clone()));
+                        sinks.map(|sink| Box::new(Lettered::new(sink, publisher())) as Box<dyn Committer>).collect()
                     }
                     Work::DeadLetters => unreachable!("left out below"),
                 },

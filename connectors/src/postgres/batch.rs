@@ -87,7 +87,7 @@ impl<'a> Batch<'a> {
                 false => Ok(batch),
             };
         };
-        let changes = rows.iter().map(|row| Change::of(row, layouts, origins));
+        let changes = rows.iter().map(|row| Change::of(row, layouts, origins.topic(row)));
         match sink.mode {
             Mode::Insert => batch.insert(changes)?,
             Mode::Upsert => batch.upsert(changes, sink, table)?,
@@ -145,12 +145,8 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn of(
-        row: &'a Row,
-        layouts: &HashMap<(u32, u32), Arc<Layout>>,
-        origins: &Origins<'_>,
-    ) -> Result<Self, PostgresError> {
-        let (meta, topic) = (row.meta.as_ref(), origins.topic(row));
+    fn of(row: &'a Row, layouts: &HashMap<(u32, u32), Arc<Layout>>, topic: TopicId) -> Result<Self, PostgresError> {
+        let meta = row.meta.as_ref();
         let Some(data) = &row.data else {
             let key = row.record.key.as_deref().ok_or_else(|| refused("it is a tombstone without a key"))?;
             return Ok(Self::Delete(Delete { meta, topic, key }));
@@ -275,6 +271,16 @@ impl<'a> Write<'a> {
         let value = self.value(position)?;
         if is_null(value) { Err("the key is null") } else { Ok((value, position)) }
     }
+}
+
+/// The key of the row that a record writes or deletes; `None` where it has none, or none that a table can have.
+pub(super) fn key_of(
+    row: &Row,
+    sink: &Sink,
+    table: &Table,
+    layouts: &HashMap<(u32, u32), Arc<Layout>>,
+) -> Option<Vec<u8>> {
+    Change::of(row, layouts, TopicId::Untold).and_then(|change| change.key(sink, table)).ok()
 }
 
 /// Whether nanoseconds are left out of what is stored.

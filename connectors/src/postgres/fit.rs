@@ -8,7 +8,7 @@ use super::{
     layout::Layout,
     note::Note,
     sql::TableName,
-    table::{self, Found, Plan},
+    table::{self, Found, NOTED, Plan},
 };
 
 /// How often somebody else's change of the same table is waited out.
@@ -75,15 +75,30 @@ fn decide(
     {
         return Ok(Err(Unfit { kind: Kind::Contract, why }));
     }
+    let is_evidence = new.record.is_none_or(|(topic, _)| Note::is_evidence(topic));
     let mut plan = match table::plan(sink, name, new.layout, found, note) {
-        Ok(plan) => plan,
+        Ok(plan) if plan.sql.is_empty() || is_evidence => plan,
+        Ok(plan) => return Ok(Err(edited(name, new.layout, &plan.sql.join("; ")))),
         Err(PostgresError::Refused(why)) => return Ok(Err(Unfit { kind: Kind::Row, why })),
+        Err(PostgresError::Outage(why) | PostgresError::Config(why)) if !is_evidence => {
+            return Ok(Err(edited(name, new.layout, &why)));
+        }
         Err(error) => return Err(error),
     };
     if let Some((topic, schema)) = new.record {
         plan.note.learn(topic, schema);
     }
     Ok(Ok(plan))
+}
+
+/// Why a record that was edited is no row: whoever edits writes what he likes, and neither alters a table nor holds it up.
+fn edited(name: &TableName, layout: &Layout, needs: &str) -> Unfit {
+    let why = format!(
+        "{name} does not fit schema {}, and a record that was edited changes no table: send it again once a record of this \
+         schema has come on its own topic; it needs: {needs}",
+        layout.id
+    );
+    Unfit { kind: Kind::Contract, why }
 }
 
 /// The SQL that writes down what is to be remembered, where something is and it is not there yet.
@@ -94,11 +109,11 @@ fn comment(name: &TableName, found: &Found, plan: &Plan) -> Option<String> {
         Some(table) if !table.owned => return None,
         Some(table) => table.comment.as_deref(),
     };
-    if Note::read(before) == plan.note {
+    if Note::read(before).unwrap_or_default() == plan.note {
         return None;
     }
     let text = plan.note.write(before).replace('\\', "\\\\").replace('\'', "''");
-    Some(format!("comment on table {} is E'{text}'", name.sql()))
+    Some(format!("comment on column {}.{NOTED} is E'{text}'", name.sql()))
 }
 
 /// Runs what is still to do under the lock, in one transaction.

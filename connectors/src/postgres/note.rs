@@ -1,9 +1,10 @@
 //! What a sink remembers of a table that is its own: which records its rows are made from, and which columns it has made
 //! `not null` itself.
 //!
-//! It stands in the table's comment, on a line of its own behind what a person has written there. So it goes where the table
-//! goes: away with it, along into a copy, and no other table has to be kept in step. Only the owner of a table may comment on
-//! it, and only the owner may alter it: where the sink is not, it remembers for as long as it runs.
+//! It stands in the comment on the sink's own column `hw_topic`, on a line of its own behind what a person may have written
+//! there. So it goes where the table goes: away with it, along into a copy, and no other table has to be kept in step; and
+//! what a person says of his table does not touch it. Only the owner of a table may comment on it, and only the owner may alter
+//! it: where the sink is not, it remembers for as long as it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,10 +46,10 @@ struct Record {
 }
 
 impl Note {
-    /// What stands in a comment; nothing where there is none of ours, or what nobody can read.
-    pub(super) fn read(comment: Option<&str>) -> Self {
+    /// What stands in a comment; `None` where there is none of ours, or what nobody can read.
+    pub(super) fn read(comment: Option<&str>) -> Option<Self> {
         let ours = comment.and_then(|comment| comment.lines().rev().find_map(|line| line.strip_prefix(MARK)));
-        ours.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        ours.and_then(|text| serde_json::from_str(text).ok())
     }
 
     /// The comment with this note in place of what was remembered before.
@@ -56,6 +57,11 @@ impl Note {
         let theirs = comment.unwrap_or_default().lines().filter(|line| !line.starts_with(MARK));
         let ours = format!("{MARK}{}", serde_json::to_string(self).unwrap_or_default());
         theirs.map(str::to_owned).chain([ours]).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whether a record that stands on this topic says what its table is to be: one that was edited does not.
+    pub(super) fn is_evidence(topic: &str) -> bool {
+        !topic.ends_with(REDRIVE)
     }
 
     /// Whether a record of this topic and schema is one that the rows are made from. The error is a sentence.
@@ -66,7 +72,7 @@ impl Note {
         if let Some(record) = self.records.get(topic) {
             return record.admits(topic, schema);
         }
-        if !topic.ends_with(REDRIVE) || self.records.is_empty() {
+        if Self::is_evidence(topic) || self.records.is_empty() {
             return Ok(());
         }
         // One that was edited may be of any.
@@ -82,7 +88,7 @@ impl Note {
 
     /// Remembers a schema that was admitted.
     pub(super) fn learn(&mut self, topic: &str, schema: &WriterSchema) {
-        if topic.starts_with(EVENTS) || topic.ends_with(REDRIVE) {
+        if topic.starts_with(EVENTS) || !Self::is_evidence(topic) {
             return;
         }
         let (Some(name), Ok(text)) = (schema.full_name(), serde_json::to_value(schema.schema())) else { return };

@@ -20,13 +20,13 @@ pub(super) enum WriteError {
 pub(super) struct Refusal {
     /// As a sentence without any value of it.
     pub(super) why: String,
-    /// What refusals have in common that are alike; `None` where it was not the server that refused.
-    pub(super) cause: Option<Cause>,
+    /// What refusals have in common that are alike.
+    pub(super) cause: Cause,
     /// A column that must not be null, which the row's schema perhaps does not have.
     pub(super) required: Option<String>,
 }
 
-/// A code and the object that it is about.
+/// A code and the object that it is about; of what the sink refuses itself no code, and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
     code: String,
@@ -36,7 +36,10 @@ pub(super) struct Cause {
 impl From<PostgresError> for WriteError {
     fn from(error: PostgresError) -> Self {
         match error {
-            PostgresError::Refused(why) => Self::Refused(Refusal { why, cause: None, required: None }),
+            PostgresError::Refused(why) => {
+                let cause = Cause { code: String::new(), object: why.clone() };
+                Self::Refused(Refusal { why, cause, required: None })
+            }
             other => Self::Other(other),
         }
     }
@@ -119,10 +122,10 @@ impl Refusal {
         let what = if limit { error.message() } else { condition(code) };
         Self {
             why: format!("postgres refuses it{}: {what} ({code})", place(error)),
-            cause: Some(Cause {
+            cause: Cause {
                 code: code.to_owned(),
                 object: object.into_iter().flatten().next().unwrap_or_default().to_owned(),
-            }),
+            },
             // What a trigger writes elsewhere is about another table's column.
             required: error.column().filter(|_| code == "23502" && error.r#where().is_none()).map(str::to_owned),
         }

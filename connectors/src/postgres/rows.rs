@@ -2,14 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use headwater::{CommitError, Kind, RefusedRow, Row, Sink, Unit};
 use sqlx::PgConnection;
 
 use super::{
-    batch::Batch,
+    batch::{Batch, key_of},
     error::PostgresError,
     fit::{self, New, Unfit},
     layout::Layout,
@@ -33,14 +33,26 @@ pub(super) struct Rows {
     layouts: HashMap<(u32, u32), Arc<Layout>>,
     /// Of each schema that the table fits, the topics whose records have it.
     known: HashMap<(u32, u32), HashSet<String>>,
-    /// What is remembered of a table that is not ours to comment on.
-    note: Note,
     /// The table, once it fits every schema in `layouts`.
     table: Option<Table>,
-    /// Rows that were refused last, alike.
-    streak: Streak,
     /// Whether the unit under way was tried row by row.
     tried: bool,
+    common: Arc<Common>,
+}
+
+/// What the connections of a sink find out together: over how many it writes does not say whose fault a refusal is.
+#[derive(Debug, Default)]
+struct Common {
+    /// What is remembered of a table that is not ours to comment on.
+    note: tokio::sync::Mutex<Note>,
+    /// Rows that were refused last, alike.
+    streak: Mutex<Streak>,
+}
+
+impl Common {
+    fn streak(&self) -> MutexGuard<'_, Streak> {
+        self.streak.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What came of a unit's rows.
@@ -63,16 +75,17 @@ impl Rows {
         }
         sink.key.iter().try_for_each(|key| quote(key).map(drop))?;
         let name = TableName::parse(&sink.table)?;
-        Ok(Self {
-            sink,
-            name,
-            layouts: HashMap::new(),
-            known: HashMap::new(),
-            note: Note::default(),
-            table: None,
-            streak: Streak::default(),
-            tried: false,
-        })
+        Ok(Self::of(sink, name, Arc::default()))
+    }
+
+    /// The same, for another connection.
+    pub(super) fn beside(&self) -> Self {
+        Self::of(self.sink.clone(), self.name.clone(), Arc::clone(&self.common))
+    }
+
+    fn of(sink: Sink, name: TableName, common: Arc<Common>) -> Self {
+        let (layouts, known) = (HashMap::new(), HashMap::new());
+        Self { sink, name, layouts, known, table: None, tried: false, common }
     }
 
     /// The table's name as it is configured.
@@ -108,7 +121,7 @@ impl Rows {
         if new.is_empty() {
             // Tombstones alone: a table that is there must still have the columns that guard its rows.
             let new = New { layout: &Layout::default(), record: None };
-            _ = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await?;
+            _ = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await?;
         }
         self.table = Found::read(conn, &self.name, &self.sink.key).await?.table;
         Ok(Vec::new())
@@ -142,7 +155,7 @@ impl Rows {
             Err(error) => return Err(error),
         };
         let new = New { layout: &layout, record: Some((topic, &data.schema)) };
-        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut self.note).await? {
+        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await? {
             return Ok(Some(unfit));
         }
         self.layouts.insert(layout.key, Arc::new(layout));
@@ -187,22 +200,37 @@ impl Rows {
         rows: &[&Row],
         offsets: &Offsets,
     ) -> Result<Written, PostgresError> {
-        let found = trial::run(conn, (self, offsets), rows, self.streak.clone()).await?;
+        let found = trial::run(conn, (self, offsets), rows).await?;
         if found.refused.is_empty() {
             return Ok(Written::All(found.done));
         }
+        self.common.streak().judge(&found)?;
+        self.tried = true;
         let place = |row: &Row| unit.rows.iter().position(|one| std::ptr::eq(one, row));
-        let refused = found.refused.into_iter().filter_map(|(row, why)| Some((place(row)?, why)));
+        let refused = found.refused.into_iter().filter_map(|(at, refusal)| Some((place(rows[at])?, refusal.why)));
         let refused = refused.map(|(row, why)| RefusedRow { row, kind: Kind::Row, why: self.refuses(&why) }).collect();
-        (self.streak, self.tried) = (found.streak, true);
         Ok(Written::Rows(refused))
+    }
+
+    /// A row that is stored only now, with what has come behind it of its key where one of that deletes: else it would come
+    /// back behind its tombstone.
+    pub(super) fn with_its_tombstone<'a>(&self, row: &'a Row, behind: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
+        let mut part = vec![row];
+        let Some(table) = self.table.as_ref().filter(|_| self.sink.delete) else { return part };
+        let key_of = |row| key_of(row, &self.sink, table, &self.layouts);
+        let Some(key) = key_of(row) else { return part };
+        part.extend(behind.filter(|row| key_of(row).as_ref() == Some(&key)));
+        if part.iter().all(|row| row.data.is_some()) {
+            part.truncate(1);
+        }
+        part
     }
 
     /// A unit is durable.
     pub(super) fn stored(&mut self, done: Done) {
         // The rest of a unit that was tried row by row has been counted with it.
         if !std::mem::take(&mut self.tried) && done.written + done.deleted > 0 {
-            self.streak = Streak::default();
+            *self.common.streak() = Streak::default();
         }
     }
 

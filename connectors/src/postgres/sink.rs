@@ -83,6 +83,17 @@ impl Database {
         Ok(PostgresSink::new(self.clone(), group.into(), Target::Table(Box::new(Rows::new(sink)?))))
     }
 
+    /// The same for so many connections, each for partitions of its own. What they find out about the table, such as whose
+    /// fault a refusal is, they find out together.
+    ///
+    /// # Errors
+    /// As [`Database::sink`].
+    pub fn sinks(&self, group: &str, sink: Sink, connections: usize) -> Result<Vec<PostgresSink>, PostgresError> {
+        let rows = Rows::new(sink)?;
+        let one = |rows| PostgresSink::new(self.clone(), group.to_owned(), Target::Table(Box::new(rows)));
+        Ok((0..connections).map(|_| one(rows.beside())).collect())
+    }
+
     /// The committer of the group `group`, which keeps dead letters: each row is a record of some group's dead-letter
     /// topic, a letter or the news that one has succeeded. `catalogue` knows the types of bound topics.
     ///

@@ -25,6 +25,9 @@ pub(super) const OWN_COLUMNS: [(&str, SqlType, bool); 8] = [
     ("hw_offset", SqlType::Int8, true),
 ];
 
+/// The column of ours whose comment holds what the sink remembers.
+pub(super) const NOTED: &str = "hw_topic";
+
 /// The columns that every table of postgres has already (`catalog/heap.c`).
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
 
@@ -45,7 +48,10 @@ pub(super) struct Table {
     keyed: bool,
     /// Whether it is ours to alter, and to comment on.
     pub(super) owned: bool,
+    /// What is said of [`NOTED`].
     pub(super) comment: Option<String>,
+    /// What is said of the table, where a sink wrote its note before.
+    older: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,10 +75,11 @@ impl Found {
 }
 
 impl Found {
-    /// What is remembered of the table, as far as its comment says.
+    /// What is remembered of the table, as far as a comment says.
     pub(super) fn note(&self) -> Note {
         let table = self.table.as_ref().filter(|table| table.owned);
-        table.map(|table| Note::read(table.comment.as_deref())).unwrap_or_default()
+        let read = |table: &Table| Note::read(table.comment.as_deref()).or_else(|| Note::read(table.older.as_deref()));
+        table.and_then(read).unwrap_or_default()
     }
 }
 
@@ -97,15 +104,19 @@ impl Table {
         });
         let columns = columns.collect();
         let keyed = Self::is_keyed(conn, name, key).await?;
-        let (owned, comment): (bool, Option<String>) = sqlx::query_as(
-            "select pg_has_role(c.relowner, 'USAGE') and c.relkind in ('r', 'p'), obj_description(c.oid, 'pg_class') \
+        let (owned, comment, older): (bool, Option<String>, Option<String>) = sqlx::query_as(
+            "select pg_has_role(c.relowner, 'USAGE') and c.relkind in ('r', 'p'), \
+             (select col_description(c.oid, a.attnum) from pg_attribute a \
+                where a.attrelid = c.oid and a.attname = $3 and not a.attisdropped), \
+             obj_description(c.oid, 'pg_class') \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2",
         )
         .bind(&name.schema)
         .bind(&name.table)
+        .bind(NOTED)
         .fetch_one(conn)
         .await?;
-        Ok(Some(Self { columns, keyed, owned, comment }))
+        Ok(Some(Self { columns, keyed, owned, comment, older }))
     }
 
     async fn is_keyed(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<bool, PostgresError> {

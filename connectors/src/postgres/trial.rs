@@ -32,13 +32,26 @@ pub(super) struct Streak {
 }
 
 impl Streak {
+    /// Goes on with the rows of a trial, in order. The error says that it is the table's fault; then nothing is counted.
+    pub(super) fn judge(&mut self, found: &Found) -> Result<(), PostgresError> {
+        let mut streak = self.clone();
+        let mut refused = found.refused.iter().peekable();
+        for at in 0..found.tried {
+            match refused.next_if(|(row, _)| *row == at) {
+                Some((_, refusal)) => streak.refused(refusal)?,
+                None => streak = Self::default(),
+            }
+        }
+        *self = streak;
+        Ok(())
+    }
+
     /// Another row is refused; the error says that it is the table's fault.
     fn refused(&mut self, refusal: &Refusal) -> Result<(), PostgresError> {
-        let Some(cause) = &refusal.cause else { return Ok(()) };
-        if self.cause.as_ref() == Some(cause) {
+        if self.cause.as_ref() == Some(&refusal.cause) {
             self.rows += 1;
         } else {
-            *self = Self { cause: Some(cause.clone()), rows: 1 };
+            *self = Self { cause: Some(refusal.cause.clone()), rows: 1 };
         }
         if self.rows < ALIKE {
             return Ok(());
@@ -53,65 +66,70 @@ impl Streak {
 }
 
 /// What a trial has found.
-#[derive(Debug)]
-pub(super) struct Found<'a> {
+#[derive(Debug, Default)]
+pub(super) struct Found {
     /// What the rows that are stored did.
     pub(super) done: Done,
-    /// The rows that are refused, and why.
-    pub(super) refused: Vec<(&'a Row, String)>,
-    pub(super) streak: Streak,
+    /// The places of the rows that are refused, in order, and why.
+    pub(super) refused: Vec<(usize, Refusal)>,
+    /// So many rows were tried, from the first on.
+    tried: usize,
 }
 
 /// Stores what can be stored of `rows` in the caller's transaction, and tells what cannot.
 ///
 /// # Errors
-/// [`PostgresError::Outage`] where the table is at fault, with what to mend.
-pub(super) async fn run<'a>(
-    conn: &mut PgConnection,
-    to: (&Rows, &Offsets),
-    rows: &[&'a Row],
-    streak: Streak,
-) -> Result<Found<'a>, PostgresError> {
+/// [`PostgresError::Outage`] where a column is at fault that no row of its schema can fill, with what to mend.
+pub(super) async fn run(conn: &mut PgConnection, to: (&Rows, &Offsets), rows: &[&Row]) -> Result<Found, PostgresError> {
     // What is checked at the end of the transaction would name no row.
     sqlx::query("set constraints all immediate").execute(&mut *conn).await?;
-    let mut found = Found { done: Done::default(), refused: Vec::new(), streak };
-    let mut stored = false;
-    let mut parts = vec![rows];
-    while let Some(part) = parts.pop() {
-        match (store(conn, to, part).await?, part) {
-            (Ok(done), _) => {
-                found.done.add(done);
-                found.streak = Streak::default();
-                stored = true;
-            }
-            (Err(refusal), [row]) => {
-                if let Some(column) = &refusal.required {
-                    to.0.check_required(row, column)?;
+    let mut found = Found::default();
+    let mut parts = Vec::from_iter(std::iter::once(0..rows.len()));
+    while !parts.is_empty() && found.refused.len() < AT_ONCE {
+        let mut stored = false;
+        while found.refused.len() < AT_ONCE
+            && let Some(part) = parts.pop()
+        {
+            match store(conn, to, &rows[part.clone()]).await? {
+                Ok(done) => {
+                    found.done.add(done);
+                    stored = true;
                 }
-                found.streak.refused(&refusal)?;
-                found.refused.push((row, refusal.why));
-                if found.refused.len() >= AT_ONCE {
-                    return Ok(found);
+                Err(refusal) if part.len() == 1 => {
+                    if let Some(column) = &refusal.required {
+                        to.0.check_required(rows[part.start], column)?;
+                    }
+                    found.refused.push((part.start, refusal));
                 }
-            }
-            (Err(_), part) => {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first].into_iter().filter(|half| !half.is_empty()));
+                Err(_) => {
+                    let middle = part.start + part.len() / 2;
+                    parts.extend([middle..part.end, part.start..middle]);
+                }
             }
         }
-    }
-    if stored {
-        again(conn, to, &mut found).await?;
+        found.tried = parts.last().map_or(rows.len(), |part| part.start);
+        if stored {
+            again(conn, to, rows, &mut found).await?;
+        }
     }
     Ok(found)
 }
 
 /// Tries the refused rows again, now that all others are there.
-async fn again(conn: &mut PgConnection, to: (&Rows, &Offsets), found: &mut Found<'_>) -> Result<(), PostgresError> {
-    for (row, why) in std::mem::take(&mut found.refused) {
-        match store(conn, to, &[row]).await? {
+async fn again(
+    conn: &mut PgConnection,
+    to: (&Rows, &Offsets),
+    rows: &[&Row],
+    found: &mut Found,
+) -> Result<(), PostgresError> {
+    let refused = std::mem::take(&mut found.refused);
+    let stands: Vec<usize> = refused.iter().map(|(at, _)| *at).collect();
+    for (at, refusal) in refused {
+        let behind = (at + 1..found.tried).filter(|later| stands.binary_search(later).is_err());
+        let part = to.0.with_its_tombstone(rows[at], behind.map(|later| rows[later]));
+        match store(conn, to, &part).await? {
             Ok(done) => found.done.add(done),
-            Err(_) => found.refused.push((row, why)),
+            Err(_) => found.refused.push((at, refusal)),
         }
     }
     Ok(())
@@ -142,19 +160,29 @@ mod tests {
     use super::*;
 
     fn refusal(code: &str) -> Refusal {
-        Refusal { why: code.to_owned(), cause: Some(Cause::test(code)), required: None }
+        Refusal { why: code.to_owned(), cause: Cause::test(code), required: None }
     }
 
-    /// Red when one less than [`ALIKE`] is enough, one of another cause does not count anew, or what the server has not
-    /// refused counts.
+    /// So many rows that were tried, of which these were refused for `code`.
+    fn found(tried: usize, code: &str, refused: std::ops::Range<usize>) -> Found {
+        Found { tried, refused: refused.map(|at| (at, refusal(code))).collect(), ..Found::default() }
+    }
+
+    /// Red when one less than [`ALIKE`] is enough, one of another cause or that is stored does not count anew, or rows count
+    /// that made the group wait.
     #[test]
     fn only_rows_that_are_refused_alike_in_a_row_are_the_tables_fault() {
         let mut streak = Streak::default();
-        (0..19).for_each(|_| streak.refused(&refusal("23514")).unwrap());
-        streak.refused(&refusal("54000")).unwrap();
-        (0..19).for_each(|_| streak.refused(&refusal("23514")).unwrap());
-        streak.refused(&Refusal { cause: None, ..refusal("ours") }).unwrap();
-        let why = streak.refused(&refusal("23514")).unwrap_err().to_string();
+        streak.judge(&found(19, "23514", 0..19)).unwrap();
+        streak.judge(&found(1, "54000", 0..1)).unwrap();
+        streak.judge(&found(19, "23514", 0..19)).unwrap();
+        streak.judge(&found(20, "23514", 1..20)).unwrap();
+        let before = streak.clone();
+        let why = streak.judge(&found(1, "23514", 0..1)).unwrap_err().to_string();
         assert!(why.contains("20 rows in a row") && why.contains("offsets reset"), "{why}");
+        assert_eq!(streak, before);
+        streak.judge(&found(2, "23514", 0..1)).unwrap_err();
+        streak.judge(&found(1, "23514", 0..0)).unwrap();
+        assert_eq!(streak, Streak::default());
     }
 }

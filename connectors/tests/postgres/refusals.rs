@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::harness::{Db, Writer, outage, plain, record, refusal, refused, row, schema, text, thing, things};
-use headwater::{CommitError, Committed, Row, codec::WriterSchema};
-use headwater_connectors::postgres::Config;
+use apache_avro::types::Value;
+use headwater::{CommitError, Committed, Row, codec::WriterSchema, ports::Committer as _};
+use headwater_connectors::postgres::{Config, PostgresSink};
+
+use crate::harness::{
+    Db, Writer, at, moves, outage, partition, plain, record, refusal, refused, row, schema, text, thing, things,
+    tombstone, unit,
+};
 
 /// Rows of [`plain`] from this offset on, one for each name.
 fn named(from: i64, names: &[&str]) -> Vec<Row> {
@@ -227,6 +232,124 @@ async fn twenty_rows_in_a_row_that_are_refused_alike_make_the_group_wait() {
     assert_eq!(writer.commit(bad(201)).await.unwrap(), Committed::Done);
     db.sql("delete from things; alter table things add constraint odd check (name <> 'bad')").await;
     assert_eq!(refused(writer.commit(bad(202)).await), [0], "counted anew");
+}
+
+/// What the sink refuses itself is judged as what the server does. Fails where a column that would round each time makes a letter of
+/// each record, or one of them that has no fraction, and a time that only some are finer than, does not.
+#[tokio::test]
+async fn what_the_sink_refuses_itself_is_the_tables_fault_where_it_is_all_rows() {
+    let mut db = Db::new("own_refusals").await;
+    db.sql("create table things (id text primary key, seen timestamptz(0))").await;
+    let millis = r#"{"name":"seen","type":{"type":"long","logicalType":"timestamp-millis"}}"#;
+    let timed = schema(5, &format!(r#"{{"name":"id","type":"string"}},{millis}"#));
+    let of = |offset: i64, millis: i64| {
+        let fields = [("id", text(&format!("k{offset}"))), ("seen", Value::TimestampMillis(millis))];
+        row(&timed, 0, offset, record(fields))
+    };
+    let mut writer = Writer::new(&db, things()).await;
+    assert_eq!(refused(writer.commit(vec![of(0, 1_000), of(1, 1_500), of(2, 2_000)]).await), [1]);
+    writer.commit(vec![of(0, 1_000), of(2, 2_000)]).await.unwrap();
+    let rows = || (10..40).map(|offset| of(offset, 1_500)).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let why = outage(writer.commit(rows()).await);
+        assert!(why.contains("20 rows in a row") && why.contains("column `seen`: a time is finer"), "{why}");
+    }
+    db.sql("alter table things alter seen type timestamptz").await;
+    assert_eq!(writer.commit(rows()).await.unwrap(), Committed::Done);
+    assert_eq!(db.number("select count(*) from things").await, 32);
+}
+
+/// How many connections a sink has says nothing about the table. Fails where each of them counts for itself: twice as many records
+/// would be letters before the group waits, and of a bad partition none would once its connection has it alone.
+#[tokio::test]
+async fn rows_are_in_a_row_over_all_connections_of_a_sink() {
+    let mut db = Db::new("connections").await;
+    db.sql("create table things (id text primary key, name text check (name <> 'bad'))").await;
+    let mut sinks = db.database.sinks("things", things(), 2).unwrap();
+    for (number, sink) in (0..).zip(&mut sinks) {
+        sink.start(&[partition(number)]).await.unwrap();
+    }
+    let schema = plain();
+    let of = async |sinks: &mut [PostgresSink], offset: i64, name: &str| {
+        let number = i32::try_from(offset % 2).unwrap();
+        let row = row(&schema, number, offset, thing(&format!("k{offset}"), name));
+        let moved = vec![moves(number, offset - offset % 2, offset - offset % 2 + 2)];
+        let sink = &mut sinks[usize::try_from(number).unwrap()];
+        let outcome = sink.commit(&unit(vec![row], moved.clone())).await;
+        if outcome.as_ref().is_err_and(|error| matches!(error, CommitError::RefusedRows(_))) {
+            // Its letter passes it.
+            sink.commit(&unit(Vec::new(), moved)).await.unwrap();
+        }
+        outcome
+    };
+    for offset in 0..19 {
+        assert_eq!(refused(of(&mut sinks, offset, "bad").await), [0]);
+    }
+    of(&mut sinks, 19, "fine").await.unwrap();
+    for offset in 20..39 {
+        assert_eq!(refused(of(&mut sinks, offset, "bad").await), [0], "what the other has stored counts");
+    }
+    for _ in 0..2 {
+        let why = outage(of(&mut sinks, 39, "bad").await);
+        assert!(why.contains("20 rows in a row"), "{why}");
+    }
+}
+
+/// Fails where rows are judged before those have come that they need: more than twenty wait for theirs in one unit.
+#[tokio::test]
+async fn rows_that_need_one_that_comes_later_are_not_the_tables_fault() {
+    let mut db = Db::new("need_later").await;
+    db.sql("create table things (id text primary key, name text, boss text references things)").await;
+    let (led, schema) = (led(), plain());
+    let mut rows: Vec<Row> = (0..30).map(|n| row(&led, 0, n, under(&format!("k{n}"), "root"))).collect();
+    rows.push(row(&schema, 0, 30, thing("root", "x")));
+    rows.push(row(&led, 0, 31, under("k31", "root")));
+    let mut writer = Writer::new(&db, things()).await;
+    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(db.number("select count(*) from things").await, 32);
+    // What they need does not come.
+    let orphans: Vec<Row> = (40..70).map(|n| row(&led, 0, n, under(&format!("k{n}"), "nobody"))).collect();
+    assert!(outage(writer.commit(orphans).await).contains("20 rows in a row"));
+}
+
+/// A row is stored once what it needs has come, and a tombstone of its key came before that. Fails where the row is back then.
+#[tokio::test]
+async fn a_row_that_is_tried_again_does_not_come_back_behind_its_tombstone() {
+    let mut db = Db::new("behind").await;
+    db.sql("create table things (id text primary key, name text, boss text references things)").await;
+    let (led, schema) = (led(), plain());
+    let mut writer = Writer::new(&db, things().delete()).await;
+    // By its later time it is not made void beforehand: each change is written.
+    let late = |offset, id: &str| at(1_000, row(&led, 0, offset, under(id, "root")));
+    let rows = vec![
+        late(1, "gone"),
+        late(2, "stays"),
+        tombstone(0, 3, "gone"),
+        tombstone(0, 4, "elsewhere"),
+        row(&schema, 0, 5, thing("root", "x")),
+    ];
+    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(db.texts("select id from things order by id").await, [r#"{"id":"root"}"#, r#"{"id":"stays"}"#]);
+    // And written anew behind that.
+    let again = row(&led, 0, 14, under("back", "other"));
+    let rows = vec![
+        late(10, "away"),
+        at(1_000, row(&led, 0, 11, under("back", "other"))),
+        tombstone(0, 12, "back"),
+        row(&schema, 0, 13, thing("other", "x")),
+        again,
+    ];
+    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(db.texts("select id from things where boss = 'other'").await, [r#"{"id":"back"}"#]);
+}
+
+/// Things that stand under another. Their column comes first, and so do they within a unit.
+fn led() -> Arc<WriterSchema> {
+    schema(9, r#"{"name":"id","type":"string"},{"name":"name","type":"string"},{"name":"boss","type":"string"}"#)
+}
+
+fn under(id: &str, boss: &str) -> Value {
+    record([("id", text(id)), ("name", text("x")), ("boss", text(boss))])
 }
 
 /// Red when a row is refused for being beside another, or in front of the one that it needs.

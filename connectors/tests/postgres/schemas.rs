@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use apache_avro::types::Value;
-use headwater::{CommitError, Committed, Kind, Row, TopicPartition, codec::WriterSchema};
+use headwater::{CommitError, Committed, Kind, Row, TopicPartition, codec::WriterSchema, ports::Committer as _};
 use headwater_connectors::postgres::Config;
 
-use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
+use crate::harness::{Db, Writer, moves, outage, partition, plain, record, row, schema, text, thing, things, unit};
 
 /// The same record, where it first stood on somebody else's topic.
 fn of(topic: &str, mut row: Row) -> Row {
@@ -128,31 +128,80 @@ async fn the_versions_of_a_topics_schema_are_all_its_own() {
     assert_eq!(db.number("select count(*) from things").await, 8);
 }
 
-/// Red when a person's comment is lost, or what he has written breaks ours.
+/// What a person says of his table is his own. Fails where it makes the sink forget what the rows are made from, or is lost; where
+/// what he says of our column breaks ours; or where what a sink once wrote into the table's comment is not read any more.
 #[tokio::test]
-async fn a_persons_comment_stays() {
+async fn a_persons_comment_stays_and_nothing_is_forgotten() {
     let mut db = Db::new("comment").await;
+    let note = "select col_description('things'::regclass, attnum) c from pg_attribute \
+                where attrelid = 'things'::regclass and attname = 'hw_topic'";
+    let said = "select obj_description('things'::regclass) c";
+    let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
+    let stranger = |offset| shop(row(&stranger, 0, offset, record([("id", text("c"))])));
     let mut writer = Writer::new(&db, things()).await;
     writer.commit(vec![shop(row(&plain(), 0, 0, thing("a", "x")))]).await.unwrap();
-    db.sql(r"comment on table things is E'it''s \\ mine\nand hers'").await;
-    // Nobody remembers now: the next record counts, and is written down again.
+    db.sql("comment on table things is 'mine'").await;
+    let mut writer = Writer::new(&db, things()).await;
+    assert_eq!(foreign(writer.commit(vec![stranger(1)]).await).len(), 1);
+    assert_eq!(db.texts(said).await, [r#"{"c":"mine"}"#]);
+    // Where a sink kept it before, and what a person has said of the column.
+    db.sql(
+        r"do $$ declare note text := (select col_description('things'::regclass, attnum) from pg_attribute
+             where attrelid = 'things'::regclass and attname = 'hw_topic');
+          begin execute format('comment on table things is %L', note); end $$;
+          comment on column things.hw_topic is E'it''s \\ mine\nand hers'",
+    )
+    .await;
+    let mut writer = Writer::new(&db, things()).await;
+    assert_eq!(foreign(writer.commit(vec![stranger(1)]).await).len(), 1);
     let odd = named(
-        1,
+        2,
         r"Thing",
         r#"{"name":"id","type":"string","doc":"it's a \\ \"key\""},{"name":"name","type":"string"}"#,
     );
-    let mut writer = Writer::new(&db, things()).await;
     writer.commit(vec![shop(row(&odd, 0, 1, thing("b", "x")))]).await.unwrap();
-    let comment = db.texts("select obj_description('things'::regclass) c").await.remove(0);
+    db.sql("comment on table things is null").await;
+    let comment = db.texts(note).await.remove(0);
     assert!(comment.contains(r"it's \\ mine\nand hers\nheadwater: {"), "{comment}");
-    let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
     let mut writer = Writer::new(&db, things()).await;
-    let stranger = shop(row(&stranger, 0, 2, record([("id", text("c"))])));
-    assert_eq!(foreign(writer.commit(vec![stranger]).await).len(), 1);
-    assert_eq!(db.texts("select obj_description('things'::regclass) c").await, [comment]);
+    assert_eq!(foreign(writer.commit(vec![stranger(2)]).await).len(), 1);
+    assert_eq!(db.texts(note).await, [comment]);
 }
 
-/// Red when a table that is somebody else's is commented on, or a stranger is taken there although the process has seen its own.
+/// Whoever edits a letter writes what he likes. Fails where a record that was edited makes or alters a table, or holds up the
+/// group where it does not fit.
+#[tokio::test]
+async fn a_record_that_was_edited_changes_no_table() {
+    let mut db = Db::new("edited").await;
+    let id = r#"{"name":"id","type":"string"}"#;
+    let planet = schema(2, &format!(r#"{id},{{"name":"name","type":"string"}},{{"name":"planet","type":"string"}}"#));
+    let of_planet = record([("id", text("b")), ("name", text("x")), ("planet", text("Mars"))]);
+    let number = schema(3, &format!(r#"{id},{{"name":"name","type":"long"}}"#));
+    let less = schema(4, id);
+    let edited = |row: Row| vec![of("things.redrive", row)];
+    let unfit = [
+        row(&planet, 0, 1, of_planet),
+        row(&number, 0, 2, record([("id", text("c")), ("name", Value::Long(1))])),
+        // Of which a column need not be there any more.
+        row(&less, 0, 3, record([("id", text("d"))])),
+    ];
+    let mut writer = Writer::new(&db, things()).await;
+    for row in &unfit {
+        assert!(foreign(writer.commit(edited(row.clone())).await)[0].1.contains("changes no table"));
+    }
+    assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);
+    writer.commit(vec![row(&plain(), 0, 0, thing("a", "x"))]).await.unwrap();
+    for row in unfit {
+        let why = foreign(writer.commit(edited(row)).await).remove(0).1;
+        assert!(why.contains("changes no table"), "{why}");
+    }
+    assert_eq!(columns(&mut db).await, "id text!, name text!");
+    writer.commit(edited(row(&plain(), 0, 4, thing("a", "y")))).await.unwrap();
+    assert_eq!(db.texts("select name from things").await, [r#"{"name":"y"}"#]);
+}
+
+/// Red when a table that is somebody else's is commented on, or a stranger is taken there although the process has seen its own,
+/// over another connection or the same.
 #[tokio::test]
 async fn of_a_table_that_is_not_its_own_a_sink_remembers_while_it_runs() {
     let mut db = Db::new("not_own").await;
@@ -171,9 +220,17 @@ async fn of_a_table_that_is_not_its_own_a_sink_remembers_while_it_runs() {
     let mut writer = Writer::on(&database, things()).await;
     writer.commit(vec![shop(row(&plain(), 0, 0, thing("a", "x")))]).await.unwrap();
     let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
-    let stranger = shop(row(&stranger, 0, 2, record([("id", text("c"))])));
-    assert_eq!(foreign(writer.commit(vec![stranger]).await).len(), 1);
-    assert_eq!(db.texts("select obj_description('things'::regclass) c").await, [r#"{"c":null}"#]);
+    let stranger = |partition| shop(row(&stranger, partition, 2, record([("id", text("c"))])));
+    assert_eq!(foreign(writer.commit(vec![stranger(0)]).await).len(), 1);
+    let mut sinks = database.sinks("others", things(), 2).unwrap();
+    for (number, sink) in (0..).zip(&mut sinks) {
+        sink.start(&[partition(number)]).await.unwrap();
+    }
+    let own = shop(row(&plain(), 0, 0, thing("a", "x")));
+    sinks[0].commit(&unit(vec![own], vec![moves(0, 0, 1)])).await.unwrap();
+    assert_eq!(foreign(sinks[1].commit(&unit(vec![stranger(1)], vec![moves(1, 0, 3)])).await).len(), 1);
+    let comments = "select count(*) from pg_description where objoid = 'things'::regclass";
+    assert_eq!(db.number(comments).await, 0);
 }
 
 /// What a person may not be asked to do: Confluent's default lets a field go away or become optional. Red when a column that we made

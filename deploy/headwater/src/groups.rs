@@ -342,11 +342,9 @@ impl Shared {
             Work::Process(_) | Work::Keep(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
             Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
             Work::Sink(sink) => {
-                let lettered = |_| -> Result<Box<dyn Committer>, Ended> {
-                    let sink = database.sink(&group.id, sink.clone()).map_err(failed)?;
-                    Ok(Box::new(Lettered::new(counted(sink), publisher())))
-                };
-                (0..sink_connections).map(lettered).collect::<Result<_, _>>()?
+                let sinks = database.sinks(&group.id, sink.clone(), sink_connections).map_err(failed)?;
+                let lettered = |sink| Box::new(Lettered::new(counted(sink), publisher())) as Box<dyn Committer>;
+                sinks.into_iter().map(lettered).collect()
             }
             Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
         };

@@ -138,6 +138,11 @@ impl Catalogue {
         self.bindings.get(topic).map(|binding| binding.event_type.as_str())
     }
 
+    /// Whether any topic is bound to this type.
+    pub(crate) fn is_bound(&self, event_type: &str) -> bool {
+        self.bindings.values().any(|binding| binding.event_type == event_type)
+    }
+
     /// The type of a record: its header's, or its topic's, or only its schema can tell.
     pub(crate) fn type_of<'a>(&'a self, topic: &str, header: Option<&'a str>) -> Typed<'a> {
         match (header, self.bindings.get(topic)) {

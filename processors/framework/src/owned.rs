@@ -52,6 +52,11 @@ impl Owned {
         format!("{}.{REDRIVE}", self.group)
     }
 
+    /// Whether a topic is where dead letters are sent back to this group.
+    pub(crate) fn is_redrive(topic: &str, group: &str) -> bool {
+        topic.strip_prefix(group).and_then(|own| own.strip_prefix('.')) == Some(REDRIVE)
+    }
+
     /// Where its dead letters go.
     pub fn dlq(&self) -> String {
         format!("{}.{DLQ}", self.group)

@@ -380,8 +380,7 @@ impl Pipeline {
     }
 
     fn unknown_event(&self, name: &str, sink: &Sink) -> Option<String> {
-        let bound = self.catalogue.bindings().any(|(_, binding)| binding.event_type == sink.event);
-        (self.catalogue.get(&sink.event).is_none() && !bound).then(|| {
+        (self.catalogue.get(&sink.event).is_none() && !self.catalogue.is_bound(&sink.event)).then(|| {
             let known: Vec<_> = self.catalogue.types().map(|t| t.name).collect();
             format!(
                 "sink `{name}` takes `{}`, which no processor names and no topic is bound to; known are {}",

@@ -5,7 +5,7 @@
 //! `record`, and logical types that are no text. Nothing of that changes what bytes mean. So such a schema is rewritten to
 //! one that apache-avro takes; field names and enum symbols are what they were once it is parsed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use apache_avro::Schema;
 use serde_json::{Map, Value as Json};
@@ -19,11 +19,36 @@ pub(super) struct Rewritten {
     pub(super) references: Vec<String>,
     /// What was renamed, by its new name.
     pub(super) names: HashMap<String, String>,
+    /// How many defaults there were.
+    defaults: usize,
 }
 
-/// Rewrites a schema and what it refers to, dependencies first; without defaults where they are what is wrong.
-pub(super) fn rewrite(text: &str, references: &[String], defaults: bool) -> Option<Rewritten> {
-    let mut rewrite = Rewrite { defined: HashMap::new(), names: HashMap::new(), defaults };
+/// Rewrites a schema and what it refers to, dependencies first, until it is taken: without the defaults that do not fit, and
+/// with all others.
+pub(super) fn rewrite(text: &str, references: &[String], is_taken: impl Fn(&Rewritten) -> bool) -> Option<Rewritten> {
+    let without = |unfit: &BTreeSet<usize>| rewritten(text, references, unfit);
+    let whole = without(&BTreeSet::new())?;
+    if is_taken(&whole) {
+        return Some(whole);
+    }
+    // Which ones do not fit is found out by taking them in again, in halves: only of some the error says where they are.
+    let mut unfit: BTreeSet<usize> = (0..whole.defaults).collect();
+    let mut parts = Vec::from_iter(std::iter::once(0..whole.defaults));
+    while let Some(part) = parts.pop() {
+        let fewer = unfit.iter().copied().filter(|default| !part.contains(default)).collect();
+        if without(&fewer).is_some_and(|rewritten| is_taken(&rewritten)) {
+            unfit = fewer;
+        } else if part.len() > 1 {
+            let middle = part.start + part.len() / 2;
+            parts.extend([part.start..middle, middle..part.end]);
+        }
+    }
+    without(&unfit)
+}
+
+/// The same once, without the defaults of these numbers.
+fn rewritten(text: &str, references: &[String], unfit: &BTreeSet<usize>) -> Option<Rewritten> {
+    let mut rewrite = Rewrite { defined: HashMap::new(), names: HashMap::new(), unfit, defaults: 0 };
     let mut one = |text: &str| {
         let mut schema: Json = serde_json::from_str(text).ok()?;
         rewrite.schema(&mut schema, "");
@@ -31,7 +56,7 @@ pub(super) fn rewrite(text: &str, references: &[String], defaults: bool) -> Opti
     };
     let references = references.iter().map(|text| one(text)).collect::<Option<Vec<_>>>()?;
     let text = one(text)?;
-    Some(Rewritten { text, references, names: rewrite.names })
+    Some(Rewritten { text, references, names: rewrite.names, defaults: rewrite.defaults })
 }
 
 /// Gives fields and symbols the names back that they had.
@@ -48,14 +73,17 @@ pub(super) fn restore(schema: &mut Schema, names: &HashMap<String, String>) {
     }
 }
 
-struct Rewrite {
+struct Rewrite<'a> {
     /// Every named type so far, as it was written.
     defined: HashMap<String, Json>,
     names: HashMap<String, String>,
-    defaults: bool,
+    /// The defaults that are left out, in the order in which they come.
+    unfit: &'a BTreeSet<usize>,
+    /// How many have come.
+    defaults: usize,
 }
 
-impl Rewrite {
+impl Rewrite<'_> {
     fn schema(&mut self, schema: &mut Json, namespace: &str) {
         match schema {
             Json::String(name) if !is_primitive(name) => *name = self.reference(name, namespace),
@@ -114,9 +142,7 @@ impl Rewrite {
         if let Some(Json::Array(fields)) = object.get_mut("fields") {
             fields.iter_mut().filter_map(Json::as_object_mut).for_each(|field| self.field(field, namespace));
         }
-        if !self.defaults {
-            object.remove("default");
-        }
+        self.default(object);
         let symbols = object.get_mut("symbols").and_then(Json::as_array_mut).into_iter().flatten().collect::<Vec<_>>();
         for symbol in symbols {
             self.rename(symbol);
@@ -130,10 +156,18 @@ impl Rewrite {
         if let Some(name) = field.get_mut("name") {
             self.rename(name);
         }
-        if !self.defaults {
-            field.remove("default");
-        }
+        self.default(field);
         self.part(field, "type", namespace);
+    }
+
+    /// Leaves a default out that does not fit.
+    fn default(&mut self, object: &mut Map<String, Json>) {
+        if object.contains_key("default") {
+            if self.unfit.contains(&self.defaults) {
+                object.remove("default");
+            }
+            self.defaults += 1;
+        }
     }
 
     fn rename(&mut self, name: &mut Json) {

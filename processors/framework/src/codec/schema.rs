@@ -35,13 +35,12 @@ impl Leaked {
             Ok(leaked) => return Ok((leaked, HashMap::new())),
             Err(why) => why,
         };
-        for defaults in [true, false] {
-            if let Some(Rewritten { text, references, names }) = lenient::rewrite(text, references, defaults)
-                && let Ok(schema) = parsed(&text, &references)
-                && let Ok(leaked) = Self::of(schema, &names)
-            {
-                return Ok((leaked, names));
-            }
+        let is_taken = |schema: &Rewritten| parsed(&schema.text, &schema.references).is_ok();
+        if let Some(Rewritten { text, references, names, .. }) = lenient::rewrite(text, references, is_taken)
+            && let Ok(schema) = parsed(&text, &references)
+            && let Ok(leaked) = Self::of(schema, &names)
+        {
+            return Ok((leaked, names));
         }
         Err(why)
     }

@@ -52,6 +52,11 @@ impl Assemblies {
         self.of(partition.assembly).finish(finished, partition);
     }
 
+    /// Takes in what waits for nothing before it any more.
+    pub(crate) fn pass(&mut self, partition: &mut Partition) -> Option<i64> {
+        self.of(partition.assembly).pass(partition)
+    }
+
     /// Whether effects and offsets are one transaction.
     pub(crate) fn is_atomic(&self) -> bool {
         self.0.iter().all(Assembly::is_atomic)

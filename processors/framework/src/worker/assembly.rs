@@ -100,10 +100,23 @@ impl Assembly {
             return;
         }
         partition.watermark.finish(finished.covered.offset, Some(finished));
-        while let Some((_, finished)) = partition.watermark.pass() {
-            partition.unsaved += 1;
-            finished.into_iter().for_each(|finished| self.push(finished));
+        self.pass(partition);
+    }
+
+    /// Takes in what waits for nothing before it any more. Where positions follow effects those are durable: gives the offset
+    /// behind the last.
+    pub(crate) fn pass(&mut self, partition: &mut Partition) -> Option<i64> {
+        let mut durable = None;
+        while let Some((offset, finished)) = partition.watermark.pass() {
+            match finished {
+                Some(finished) => {
+                    partition.unsaved += 1;
+                    self.push(finished);
+                }
+                None => durable = Some(offset + 1),
+            }
         }
+        durable
     }
 
     fn push(&mut self, finished: Finished) {

@@ -23,6 +23,11 @@ impl Worker {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
                     partition.receive(batch.records, batch.next);
+                    // What finished behind a record that was let go of, and is there no more, waits for nothing.
+                    if let Some(next) = self.assemblies.pass(partition) {
+                        partition.advance(next);
+                        self.moved.insert(batch.partition, next);
+                    }
                     self.places_changed = true;
                 }
             }

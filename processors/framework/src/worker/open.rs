@@ -16,7 +16,7 @@ use crate::{
     fault::Fault,
     headers::Attributes,
     metrics::Metric,
-    owned::{Role, group_of_dlq},
+    owned::{Owned, Role, group_of_dlq},
     pipeline::Work,
     record::Record,
     sink::Sink,
@@ -82,11 +82,19 @@ impl Step {
     }
 
     /// Why a record on a topic of ours is of another schema than its type's, if it is: such a one changes no table. Of the
-    /// topics of others the catalogue says nothing.
-    pub(super) fn foreign(&self, job: &Job, attributes: &Attributes, schema: &WriterSchema) -> Option<String> {
+    /// topics of others the catalogue says nothing. One that was edited stands on neither: it counts as on ours, unless the
+    /// sink's events come from others too.
+    pub(super) fn foreign(
+        &self,
+        job: &Job,
+        attributes: &Attributes,
+        schema: &WriterSchema,
+        sink: &Sink,
+    ) -> Option<String> {
         let own = self.schema?;
         let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
-        if Catalogue::is_own(topic) { schema.unreadable_by(own) } else { None }
+        let edited = || Owned::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(&sink.event);
+        if Catalogue::is_own(topic) || edited() { schema.unreadable_by(own) } else { None }
     }
 
     /// Whether the type may stand on this topic, and whether the group takes it.

@@ -215,7 +215,7 @@ impl Step {
         match &self.group.work {
             Work::Process(_) if let Some(waits) = self.behind(job) => Next::Over(waits),
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
-            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema) => {
+            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema, sink) => {
                 let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event);
                 Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
             }

@@ -110,6 +110,28 @@ fn what_java_takes_is_read() {
     assert_eq!(through(&writer, &json!({"in": {"n": 1}})).0.as_deref(), Some("a.Outer$.R"));
 }
 
+/// A later schema may leave a field out only where it has a default. Fails where all defaults go with one that does not fit, or one
+/// that does not fit stays.
+#[test]
+fn only_the_default_that_does_not_fit_is_left_out() {
+    let text = r#"{"type":"record","name":"a.R","fields":[
+        {"name":"a","type":"string","default":"x"},
+        {"name":"b","type":"int","default":"x"},
+        {"name":"c","type":{"type":"enum","name":"E","symbols":["A","B"],"default":"B"},"default":"A"},
+        {"name":"d","type":["null","int"],"default":"x"},
+        {"name":"e","type":{"type":"enum","name":"F","symbols":["A"],"default":"Z"},"default":"A"},
+        {"name":"f","type":["null","int"],"default":null}]}"#;
+    let writer = WriterSchema::parse(1, text, &[]).expect("a schema");
+    let apache_avro::Schema::Record(record) = writer.schema() else { panic!("{writer:?}") };
+    let with: Vec<_> = record.fields.iter().filter(|field| field.default.is_some()).map(|f| f.name.as_str()).collect();
+    assert_eq!(with, ["a", "c", "e", "f"]);
+    let of_enum = |at: usize| match &record.fields[at].schema {
+        apache_avro::Schema::Enum(schema) => schema.default.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((of_enum(2).as_deref(), of_enum(4)), (Some("B"), None));
+}
+
 /// Red when leniency invents what is not said, hides what is wrong, or is shown to a type's own schema.
 #[test]
 fn what_nobody_takes_is_refused_as_before() {

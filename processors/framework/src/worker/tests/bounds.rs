@@ -210,3 +210,25 @@ fn partitions_that_stand_still_let_go_of_what_they_have_read() {
     assert_eq!(plan.seen(), "w0 a0 b0 c0 d1 a0 b0 c0 a1 a2 a3");
     assert!(bench.log().ends_with("commit 0:4"));
 }
+
+/// Retention takes what a partition has let go of, behind which another record is done. Fails where that waits for the next
+/// record to finish: the position stands, and in a transaction its effects do.
+#[test]
+fn what_is_done_behind_a_record_that_is_gone_waits_for_nothing() {
+    for (atomic, committed) in [(false, "commit 0:3"), (true, "unit 0:3 b, commit 0:3")] {
+        let plan = Plan::default();
+        let a0 = plan.gate("a0");
+        let settings = Settings { in_flight_bytes: 20, order: Order::Partition, ..Settings::default() };
+        let bench = if atomic { Bench::atomic(&plan, settings) } else { Bench::publisher(&plan, settings) };
+        let mut bench = bench.assigned(2);
+        bench.records(1, 2, 0, "w").advance(SECOND).records(0, 1, 0, "a a b").advance(SECOND);
+        assert_eq!(plan.seen(), "w0 a0 b2");
+        a0.send(Err(Failure::retry("once"))).unwrap();
+        bench.advance(Duration::ZERO).log();
+        bench.advance(SECOND);
+        let log = bench.log();
+        assert!(log.contains("begin 0#3") && log.contains("commit 0:1"), "{log}");
+        assert_eq!(bench.nothing_before(0, 3, 3).advance(SECOND).log(), committed);
+        assert_eq!(plan.seen(), "w0 a0 b2 a0");
+    }
+}
