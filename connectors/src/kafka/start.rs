@@ -305,11 +305,9 @@ fn pin<'a>(consumer: &GroupConsumer, places: impl Iterator<Item = (&'a TopicPart
         }
     }
     // One that is in no generation would be taken for an administrator's.
-    if member::generation(consumer).is_none() {
-        return all(Code::IllegalGeneration);
-    }
+    let Some(generation) = member::generation(consumer) else { return all(Code::IllegalGeneration) };
     let Some(mut queue) = CommitQueue::new(consumer.client()) else { return all(Code::Fail) };
-    if let Err(code) = queue.send(consumer.client(), &list) {
+    if let Err(code) = queue.send(consumer.client(), &list, Some(generation)) {
         return all(code);
     }
     match queue.answer(ANSWER) {
