@@ -9,7 +9,8 @@ use crate::{PROGRAM, outage::ready, retry::applied, space};
 
 const SOON: Duration = Duration::from_mins(2);
 
-/// Red when the earlier of two processes with one instance's name ends, or both take turns for ever.
+/// Red when the earlier of two processes with one instance's name ends (having been in its place is not looked at), or both take
+/// turns for ever (nobody ends): the later one never says that there is another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_processes_with_one_name_the_later_one_ends() {
     let space = space("namesakes").await;
