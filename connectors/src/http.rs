@@ -133,7 +133,8 @@ mod tests {
         Request { method: "GET", url: url.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
-    /// Red when this machine is asked for over a proxy, an address outside is not, or the error does not say so.
+    /// Red when this machine is asked for over a proxy (loopback left out of `NO_PROXY`), an address outside is not, or the error
+    /// does not name the proxy, or with its password.
     #[tokio::test]
     async fn loopback_goes_past_a_proxy_and_an_error_names_it() {
         let nobody = "user:secret@127.0.0.1:1";

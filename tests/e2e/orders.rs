@@ -204,7 +204,9 @@ async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
 
 /// PITFALLS 47. The owner of a group that publishes at least once is frozen past the session time-out with a unit that waits to be
 /// published, and so is that of a sink with letters; another takes over, and it thaws: nothing that it held appears behind
-/// what its successor has published. Red when the publisher does not ask whether the partitions are still its own.
+/// what its successor has published.
+/// Red when the publisher does not ask whether the partitions are still its own (`Held::stands` says yes), or takes a proof from
+/// before it was frozen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_owner_publishes_nothing_after_another_has_taken_over() {
     let space = space("thawed").await;
@@ -307,14 +309,19 @@ async fn a_wrong_configuration_names_every_problem_and_exits_with_2() {
     assert!(out.contains("***") && !out.contains("hunter2") && !err.contains("hunter2"), "{out}");
 }
 
-/// Red when a refused line stops the others, is not named by its number, or the exit code is 0.
+/// Red when a refused line stops the others, is not named by its number, or the exit code is 0; or when the byte order mark that
+/// the input begins with makes its first line one that is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_line_is_named_and_the_others_are_sent() {
     let space = space("produce").await;
     ready(&space, 1, "").await;
     let line = |id: &str| format!(r#"{{"payment_id":"{id}","order_id":"{id}","email":"a@example.org"}}"#);
-    let input =
-        format!("{}\n{}\nnot json\n{}\n", line("pr-1"), line("pr-2").replace("\"a@example.org\"", "7"), line("pr-3"));
+    let input = format!(
+        "\u{feff}{}\n{}\nnot json\n{}\n",
+        line("pr-1"),
+        line("pr-2").replace("\"a@example.org\"", "7"),
+        line("pr-3")
+    );
     let (code, _, err) = Process::run(PROGRAM, &space, &["produce", "receipt.requested"], &[], &input).await;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("line 2: email") && err.contains("line 3: not JSON"), "{err}");

@@ -13,7 +13,7 @@ use headwater::Outgoing;
 use rdkafka::{
     ClientConfig,
     error::RDKafkaErrorCode as Code,
-    producer::{Producer as _, ThreadedProducer},
+    producer::{Producer as _, PurgeConfig, ThreadedProducer},
 };
 
 use super::{
@@ -30,6 +30,8 @@ use super::{
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
+/// Between two looks whether the producer has failed while records are waited for.
+const FLUSH: Duration = Duration::from_millis(200);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
 /// After so many records it is asked again whether the rest may be published.
@@ -218,8 +220,19 @@ async fn flushed(client: &Arc<Client>, deadline: Instant) -> bool {
     if client.in_flight_count() == 0 {
         return true;
     }
-    let (client, left) = (Arc::clone(client), deadline.saturating_duration_since(Instant::now()));
-    tokio::task::spawn_blocking(move || native::transactions::flush(client.client(), left)).await.unwrap_or(false)
+    let client = Arc::clone(client);
+    let flush = move || loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let flushed = native::transactions::flush(client.client(), left.min(FLUSH));
+        if flushed || left.is_zero() {
+            return flushed;
+        }
+        if client.client().fatal_error().is_some() {
+            // librdkafka keeps what came back behind a record that was refused, and sends it no more.
+            client.purge(PurgeConfig::default().queue());
+        }
+    };
+    tokio::task::spawn_blocking(flush).await.unwrap_or(false)
 }
 
 fn failed(index: usize, reason: String) -> BatchErrors {

@@ -430,10 +430,14 @@ fn looked_for(bootstrap: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Red when an error names neither where the cluster was looked for nor that a host has no address.
-    #[test]
-    fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
-        let said = looked_for("127.0.0.1:1, no-such-host.invalid:9092");
-        assert!(said.starts_with("127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked), or not that a host has no
+    /// address.
+    #[tokio::test]
+    async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
+        let bootstrap = "127.0.0.1:1, no-such-host.invalid:9092".to_owned();
+        let cluster = Cluster::new(&KafkaConfig { bootstrap, ..KafkaConfig::default() }).unwrap();
+        let nobody = |_: &Client<Logs>| Err::<(), _>(ClientError::MetadataFetch(Code::BrokerTransportFailure));
+        let said = cluster.ask(nobody).await.unwrap_err().to_string();
+        assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
     }
 }

@@ -207,10 +207,20 @@ impl Drop for Lent {
 mod tests {
     use super::*;
 
-    /// Red when an IPv6 address keeps its brackets, which no resolver knows, or what an address leaves out comes from
-    /// elsewhere than what it says here.
+    /// Red when an IPv6 address keeps its brackets, which no resolver knows, or host, port or TLS come from what is set for other
+    /// programs where the address does not say them.
     #[test]
     fn an_address_says_all_that_counts() {
+        if std::env::var_os("PGSSLMODE").is_none() {
+            // Itself once more, where that is set.
+            let set =
+                [("PGSSLMODE", "verify-full"), ("PGPORT", "1"), ("PGHOST", "elsewhere"), ("PGHOSTADDR", "10.0.0.1")];
+            let mut own = std::process::Command::new(std::env::current_exe().expect("this test"));
+            own.args(["--exact", "postgres::config::tests::an_address_says_all_that_counts"]).envs(set);
+            let output = own.output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
         let of = |url: &str| {
             let options = options(url).expect("an address");
             (options.get_host().to_owned(), options.get_port(), format!("{:?}", options.get_ssl_mode()))

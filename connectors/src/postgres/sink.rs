@@ -398,7 +398,8 @@ mod tests {
         }
     }
 
-    /// Red when a key that no row can have is not found where the type is known, or one is found where there is none.
+    /// Red when a key that no row can have is not found where the type is known (`key_problem` not asked), or one is found where
+    /// there is none.
     #[test]
     fn a_key_that_no_row_can_have_is_found_before_the_first_record() {
         let sink = |key: &str| Sink::of::<Placed>("placed").key(key);

@@ -201,8 +201,8 @@ fn a_damaged_file_is_not_begun_anew() {
     assert!(Store::open(&file).unwrap_err().to_string().contains("is damaged"));
 }
 
-/// Red when `order` is any text, aliases need be no list, or a type may be defined twice with another size; or one of those
-/// is refused that Java takes; or clients that write `null` for no references are refused.
+/// Red when `order` is any text, aliases need be no list, a field need be no object, or a type may be defined twice with another
+/// size; or one of those is refused that Java takes; or clients that write `null` for no references are refused.
 #[tokio::test]
 async fn a_schema_that_nobody_takes_is_refused_with_its_place() {
     let data = tempfile::tempdir().unwrap();
@@ -231,7 +231,7 @@ async fn a_schema_that_nobody_takes_is_refused_with_its_place() {
 }
 
 /// Confluent's API. Red when there is no such route, a subject without versions is unknown to it, or it compares with the
-/// last version alone where the level says all.
+/// last version alone where the level says all, or with all where it says the last.
 #[tokio::test]
 async fn a_schema_can_be_compared_with_all_that_its_level_asks_for() {
     let data = tempfile::tempdir().unwrap();

@@ -17,9 +17,10 @@ impl Shop {
         self.totals().values().map(Vec::len).sum()
     }
 
-    /// Waits until a payment of those that were sent last is announced.
-    pub(super) async fn goes_on(&self) {
+    /// So many more payments, and waits until one is announced: looked at before they are sent, or all might be already.
+    pub(super) async fn goes_on(&mut self, count: i64) {
         let before = self.distinct();
+        self.pay(count, 40);
         eventually("outputs come", SOON, async || self.distinct() > before).await;
     }
 }
@@ -37,8 +38,7 @@ async fn a_zombie_adds_nothing_to_outputs_or_state() {
     shop.pay(100, 40);
     eventually("all have been totalled", SOON, async || shop.is_through()).await;
     for round in 0..rounds {
-        shop.pay(2_000, 40);
-        shop.goes_on().await;
+        shop.goes_on(2_000).await;
         sleep(Duration::from_millis(round * 41 % 97)).await;
         zombie.signal(Signal::STOP);
         shop.pay(500, 40);
@@ -72,8 +72,7 @@ async fn a_broker_that_freezes_amid_transactions_costs_nothing() {
     // It stays a member all the while: what is looked at are its transactions.
     let mut process = shop.start_with("one", &[("HEADWATER__KAFKA__CONSUMER__SESSION_TIMEOUT", "45s")]);
     for (round, seconds) in (0..).zip(frozen) {
-        shop.pay(3_000, 40);
-        shop.goes_on().await;
+        shop.goes_on(3_000).await;
         sleep(Duration::from_millis(round * 53 % 97)).await;
         kill_process(broker, Signal::STOP).expect("frozen");
         sleep(Duration::from_secs(*seconds)).await;

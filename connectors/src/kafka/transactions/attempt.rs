@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use headwater::{Outgoing, Position, TopicPartition};
-use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
+use rdkafka::{
+    TopicPartitionList,
+    error::RDKafkaErrorCode as Code,
+    producer::{Producer as _, PurgeConfig},
+};
 
 use super::{
     super::{
@@ -22,6 +26,8 @@ use super::{
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
+/// Between two looks whether records have failed while others are waited for.
+const FLUSH: Duration = Duration::from_millis(200);
 /// Between two tries of a call that may be made again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -131,8 +137,14 @@ pub(super) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instan
 }
 
 fn flushed(client: &Client, deadline: Instant) -> Result<(), Setback> {
-    if !native::transactions::flush(client.client(), left(deadline)) {
-        return Err(Setback::Slow);
+    while !native::transactions::flush(client.client(), left(deadline).min(FLUSH)) {
+        if !client.context().faults().is_empty() {
+            // librdkafka keeps what came back behind a record that was refused, and sends it no more.
+            client.purge(PurgeConfig::default().queue());
+        }
+        if Instant::now() >= deadline {
+            return Err(Setback::Slow);
+        }
     }
     unharmed(client)
 }

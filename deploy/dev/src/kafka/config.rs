@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(base64url(b"0123456789abcdef"), "MDEyMzQ1Njc4OWFiY2RlZg");
     }
 
-    /// Red when Java, which reads Latin-1, would find another folder.
+    /// Red when Java, which reads Latin-1, would find another folder: letters written as they are.
     #[test]
     fn a_folder_of_any_name_can_be_written_down() {
         assert_eq!(escape(Path::new("/tmp/Größe 漢😀\\a")), "/tmp/Gr\\u00f6\\u00dfe \\u6f22\\ud83d\\ude00\\\\a");

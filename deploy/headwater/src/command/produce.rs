@@ -164,7 +164,8 @@ fn unmarked(number: u64, mut line: Vec<u8>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Red when a file's mark is taken for the beginning of its first line, or another line's is dropped.
+    /// Red when a file's mark is taken for the beginning of its first line, or another line's is dropped. That lines go
+    /// through here `a_refused_line_is_named_and_the_others_are_sent` shows.
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_line() {
         let line = |text: &str| text.as_bytes().to_vec();

@@ -119,7 +119,8 @@ fn names_of_the_users_own_can_come_from_variables() {
     assert_eq!(config.bounds("audit-sink", Kind::Sink, &Policy::new()).unwrap().0.batch_records, 5);
 }
 
-/// Red when the first problem hides the others, or a message names neither the key nor its place.
+/// Red when the first problem hides the others, a message names neither the key nor its place, or that `:8080` is no address is
+/// not followed by what to write.
 #[test]
 fn every_problem_is_named_at_once() {
     let text = "prefix = \"events.shop.\"\ninstnce = \"x\"\n[kafak]\nx = 1\n[kafka.consumer]\ndrain = \"soon\"\n[http]\naddr = \":8080\"\n[kafka.properties]\nacks = 1\n[topics.p]\nkey = \"text\"";

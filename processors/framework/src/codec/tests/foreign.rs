@@ -12,8 +12,8 @@ fn through(writer: &Arc<WriterSchema>, json: &serde_json::Value) -> (Option<Stri
     (schema.full_name().map(str::to_owned), schema.json(&schema.value(datum).expect("readable")))
 }
 
-/// DESIGN, "Whose schema counts". Red when a record of a topic of several types is read as the union, under another branch's
-/// name, or a branch lacks a type that another one defines.
+/// DESIGN, "Whose schema counts". Red when a record of a topic of several types is read as the union (`of_datum` gives the whole),
+/// by another branch than the one it names, or a branch lacks a type that another one defines.
 #[test]
 fn a_union_is_read_by_its_branch() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ fn a_union_is_read_by_its_branch() {
 }
 
 /// Red when a default that does not fit, which a reader does not need, a name that only Java can read, a type that is
-/// defined twice alike, a reference into no namespace, `error`, or a logical type that is none makes data unreadable; or
-/// names are not what they were.
+/// defined twice alike, a reference into no namespace, `error`, or a logical type that is none makes data unreadable (each left
+/// out of the rewriting in turn); or names of types, fields or symbols are not given back.
 #[test]
 fn what_java_takes_is_read() {
     for (text, json, name) in [
@@ -132,7 +132,8 @@ fn only_the_default_that_does_not_fit_is_left_out() {
     assert_eq!((of_enum(2).as_deref(), of_enum(4)), (Some("B"), None));
 }
 
-/// Red when leniency invents what is not said, hides what is wrong, or is shown to a type's own schema.
+/// Red when leniency invents what is not said (fields for none, text for a type that is nowhere), hides what is wrong (a second
+/// definition that differs taken for the first), or is shown to a type's own schema.
 #[test]
 fn what_nobody_takes_is_refused_as_before() {
     for (text, why) in [
