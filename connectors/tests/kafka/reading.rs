@@ -428,7 +428,7 @@ async fn says_once_that_the_broker_is_gone_and_once_that_it_is_back() {
 }
 
 /// PITFALLS 46. Red when a fence is only logged: a fenced member would poll for ever and read nothing. Red as well when a person is
-/// to decide, though nobody else has the name, or when the partitions are kept meanwhile.
+/// to decide, though nobody else has the name, when the partitions are kept meanwhile, or nobody is told what is waited for.
 #[tokio::test]
 async fn a_fenced_instance_gives_up_its_partitions_and_may_ask_again() {
     let broker = broker(&[("t", 1)]);
@@ -438,14 +438,18 @@ async fn a_fenced_instance_gives_up_its_partitions_and_may_ask_again() {
     broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
     let lost = reader.event().await;
     assert!(matches!(&lost, Fetched::Lost(lost) if *lost == names), "{lost:?}");
+    let mut displaced = None;
     let reason = loop {
         match reader.event().await {
             Fetched::Failed(reason) => break reason,
+            Fetched::Displaced(why) => displaced = Some(why),
             Fetched::Lost(_) => {}
             other => panic!("{other:?}"),
         }
     };
-    assert!(reason.contains("host-0") && reason.contains("group g"), "{reason}");
+    for said in [&reason, &displaced.expect("what is waited for is said")] {
+        assert!(said.contains("host-0") && said.contains("group g"), "{said}");
+    }
 }
 
 /// Red when `next` gives records to an engine that asked for control events only, or loses them by a dropped future.
