@@ -15,14 +15,14 @@ use headwater::{
     ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
+    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
     kafka::{
-        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
-        Subscription, TopicSpec,
+        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
+        TopicSpec,
     },
     otlp::{Otlp, OtlpConfig},
     postgres,
-    state::{LocalStore, StateConfig},
+    store::local::{LocalStore, StateConfig},
 };
 use headwater_processors::send_receipt;
 use headwater_schemas::PaymentCompleted;

@@ -17,7 +17,7 @@ use headwater_benches::payment;
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, TopicSpec},
     postgres,
-    state::StateConfig,
+    store::local::StateConfig,
 };
 use headwater_dev::Endpoints;
 use headwater_schemas::{PaymentCompleted, ReceiptRequested};

@@ -17,65 +17,35 @@
 //! - **Shutdown.** `Close` commits what was said to be durable, leaves, and reports `Closed`.
 
 mod config;
-mod source;
+
+mod consumer;
+
+mod producer;
+
+mod admin;
+mod changelog;
 
 mod believed;
-mod commits;
-mod doubts;
-mod fenced;
-mod flow;
-mod health;
-mod lease;
-mod matching;
-mod member;
-mod membership;
-mod notes;
-mod partition;
-mod rebalance;
-mod start;
-mod taking;
-mod tenure;
-
-mod ack_producer;
-mod batch;
-mod counts;
-mod in_order;
-mod narrow;
-mod producer;
-mod publisher;
-mod transactions;
-
-mod changelog;
-mod committed;
-mod one;
-
-mod compaction;
-mod counting;
-mod groups;
-mod topology;
-
+mod librdkafka;
 mod logs;
-mod native;
 
-pub use ack_producer::{AckProducer, Place, Taken};
-pub use batch::{BatchError, BatchErrors};
+pub use admin::committed::stable_offsets;
+pub use admin::groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
+pub use admin::record_counts::{Stretch, count_records};
+pub use admin::single_record::record_at;
+pub use admin::topics::{Change, Cluster, Topic, TopicSpec};
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
-pub use committed::stable_offsets;
 pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
-pub use counting::{Stretch, count_records};
-pub use groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
+pub use consumer::membership::Membership;
+pub use consumer::membership::lease::{Held, Lease};
+pub use consumer::membership::tenure::Tenure;
+pub use consumer::source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
 pub use headwater::HEADER_ROOM;
-pub use in_order::InOrder;
-pub use lease::{Held, Lease};
-pub use membership::Membership;
-pub use one::record_at;
-pub use producer::{Producer, Undelivered};
-pub use publisher::KafkaPublisher;
-pub(crate) use publisher::{verdict, withheld};
-pub use source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
-pub use tenure::Tenure;
-pub use topology::{Change, Cluster, Topic, TopicSpec};
-pub use transactions::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
+pub use producer::batch::{BatchError, BatchErrors};
+pub use producer::callback::{AckProducer, Place, Taken};
+pub use producer::gapless::InOrder;
+pub use producer::idempotent::{Producer, Undelivered};
+pub use producer::transactional::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
 
 /// What goes wrong when a client is built or the cluster is asked something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

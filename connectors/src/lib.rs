@@ -6,7 +6,7 @@
 
 pub mod units;
 
-mod anew;
+mod topic_recreated;
 
 pub mod kafka;
 pub mod registry;
@@ -15,18 +15,14 @@ pub mod http;
 pub mod postgres;
 mod proxies;
 
-pub mod state;
+pub mod store;
+
+mod committers;
 
 pub mod otlp;
 
-mod kept;
-mod trim;
-
-mod acknowledged;
-mod lettered;
-mod transactional;
-
-pub use acknowledged::{Acknowledged, Replayed};
-pub use kept::StateTopics;
-pub use lettered::Lettered;
-pub use transactional::Transactional;
+pub use committers::at_least_once::KafkaPublisher;
+pub use committers::dead_lettering::Lettered;
+pub use committers::exactly_once::Transactional;
+pub use committers::stateful_at_least_once::{Acknowledged, Replayed};
+pub use store::group::StateTopics;

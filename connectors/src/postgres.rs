@@ -23,47 +23,24 @@
 //! At shutdown there is nothing to do: a unit of work is committed, or it is not and will be read again.
 
 mod config;
+
 mod sink;
 
+mod dead_letters;
 mod migrate;
 mod offsets;
-mod stored;
-mod table;
-mod topic_ids;
 
-mod rows;
-
-mod fit;
-mod note;
-
-mod batch;
-mod write;
-
-mod refusal;
-mod trial;
-
-mod dead_letters;
-
-mod layout;
-mod types;
-
-mod encode;
-mod json;
-mod number;
-
-mod letters;
-
-mod watch;
+mod columns;
 
 mod error;
 mod sql;
 
 pub use config::{Config, Database};
-pub use error::PostgresError;
-pub use letters::{
+pub use dead_letters::query::{
     Discarded, Edited, Fate, LetterError, LetterFilter, Letters, Make, Moment, Redriven, Status, Stored, Summary,
 };
+pub use error::PostgresError;
 pub use migrate::Migration;
+pub use offsets::topic_ids::TopicIds;
+pub use sink::watch::TableWatch;
 pub use sink::{PostgresSink, SinkCounts};
-pub use topic_ids::TopicIds;
-pub use watch::TableWatch;

@@ -7,14 +7,14 @@ use headwater::{
     ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
+    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
     kafka::{
-        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaPublisher, KafkaSource, Producer, SourceConfig, Start,
-        Subscription, TopicSpec,
+        Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
+        TopicSpec,
     },
     postgres::Database,
     registry::{Registry, RegistryConfig},
-    state::{LocalStore, StateConfig},
+    store::local::{LocalStore, StateConfig},
     units::Secret,
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};

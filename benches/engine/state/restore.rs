@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use headwater::{Owned, State as _, TopicPartition, ports::Clock as _};
 use headwater_connectors::{
     kafka::{ChangelogReader, KafkaConfig, Reached},
-    state::{LocalStore, StateConfig},
+    store::local::{LocalStore, StateConfig},
 };
 
 use super::counted::{Count, STEP};

@@ -20,12 +20,14 @@ use rdkafka::{
 
 use super::{
     KafkaError,
+    admin::{
+        committed::SWEEP,
+        topics::{Logs, is_unknown},
+    },
     believed::Repeated,
-    committed::SWEEP,
     config::KafkaConfig,
-    native::fetch::{FetchQueue, Message},
-    partition,
-    topology::{Logs, is_unknown},
+    consumer::partition,
+    librdkafka::fetch::{FetchQueue, Message},
 };
 
 /// How long one question to the brokers may take.

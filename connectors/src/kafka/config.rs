@@ -351,7 +351,7 @@ impl KafkaConfig {
         Ok(client)
     }
 
-    /// How long a record of a group's member may wait to be acknowledged: see [`Lease`](super::Lease).
+    /// How long a record of a group's member may wait to be acknowledged: see [`Lease`](super::consumer::membership::lease::Lease).
     fn delivery_of_members(&self) -> Duration {
         let (producer, session) = (&self.producer, self.consumer.session_timeout);
         producer.delivery_timeout.min(session * 3 / 4).max(producer.linger + Duration::from_millis(1))

@@ -4,6 +4,8 @@
 //! out here, one record after the other, so that each row is written once: new ones, ones that tell of another failure,
 //! and ones that have only been resolved.
 
+pub(crate) mod query;
+
 mod columns;
 mod standing;
 
@@ -22,7 +24,7 @@ use self::{
 use super::{
     error::PostgresError,
     offsets::explain,
-    write::{Done, bind},
+    sink::write::{Done, bind},
 };
 
 /// Bytes of letters that go into one statement; a larger one goes alone. Postgres takes 1 GiB at once.

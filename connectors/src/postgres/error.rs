@@ -3,7 +3,7 @@
 use headwater::CommitError;
 use sqlx::error::DatabaseError;
 
-use super::refusal::{condition, place};
+use super::sink::refusal::{condition, place};
 
 /// Why the database did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,7 @@ impl From<sqlx::Error> for PostgresError {
     }
 }
 
-/// By SQLSTATE class, of what is about no sink's row: see [`super::refusal`] for those. Messages of classes 22 and 23 quote the value, so they are not passed on.
+/// By SQLSTATE class, of what is about no sink's row: see [`super::sink::refusal`] for those. Messages of classes 22 and 23 quote the value, so they are not passed on.
 fn from_database(error: &dyn DatabaseError) -> PostgresError {
     let code = error.code().unwrap_or_default().into_owned();
     let message = error.message();

@@ -1,15 +1,16 @@
 //! Offsets that live beside the rows, and who may move them.
 
+pub(crate) mod group_offsets;
+pub(crate) mod topic_ids;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use headwater::{Progress, Row, TopicPartition, ports::From as Start};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{
-    error::{PostgresError, is_undefined},
-    topic_ids::TopicId,
-};
-use crate::anew::created_anew;
+use self::topic_ids::TopicId;
+use super::error::{PostgresError, is_undefined};
+use crate::topic_recreated::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
 const NOT_STARTED: i64 = -1;

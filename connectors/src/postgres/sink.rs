@@ -1,5 +1,18 @@
 //! A sink group's committer: rows and offsets in one transaction.
 
+pub(crate) mod batch;
+pub(crate) mod rows;
+pub(crate) mod write;
+
+pub(crate) mod fit;
+pub(crate) mod table;
+pub(crate) mod table_comment;
+
+pub(crate) mod refusal;
+pub(crate) mod trial;
+
+pub(crate) mod watch;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -14,19 +27,23 @@ use sqlx::{Connection, PgConnection};
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use self::{
+    fit::New,
+    refusal::WriteError,
+    rows::{Rows, Written},
+    table::Found,
+    table_comment::Note,
+    write::Done,
+};
 use super::{
+    columns::layout::Layout,
     config::Database,
     dead_letters::DeadLetters,
     error::PostgresError,
-    fit::{self, New},
-    layout::Layout,
-    note::Note,
-    offsets::{Fences, Offsets},
-    refusal::WriteError,
-    rows::{Rows, Written},
-    table::{self, Found},
-    topic_ids::{self, TopicIds},
-    write::Done,
+    offsets::{
+        Fences, Offsets,
+        topic_ids::{self, TopicIds},
+    },
 };
 
 /// How often a transaction is run that the server asks to repeat.

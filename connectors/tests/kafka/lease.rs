@@ -6,7 +6,10 @@ use headwater::{
     CommitError, Committed, Outgoing, Unit,
     ports::{Committer, Fetched},
 };
-use headwater_connectors::kafka::{InOrder, KafkaConfig, KafkaPublisher, ProducerConfig};
+use headwater_connectors::{
+    KafkaPublisher,
+    kafka::{InOrder, KafkaConfig, ProducerConfig},
+};
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
 use crate::harness::{Broker, Reader, broker, record};

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use headwater::{CommitError, Committed, Headers, Outgoing, Unit, partition_for, ports::Committer};
-use headwater_connectors::kafka::{KafkaPublisher, ProducerConfig, Undelivered};
+use headwater_connectors::{
+    KafkaPublisher,
+    kafka::{ProducerConfig, Undelivered},
+};
 
 use crate::harness::{broker, record};
 

@@ -7,8 +7,8 @@ use headwater::{
     ports::{Committer, From as Start},
 };
 use headwater_connectors::{
-    Lettered,
-    kafka::{KafkaConfig, KafkaPublisher, Producer, ProducerConfig},
+    KafkaPublisher, Lettered,
+    kafka::{KafkaConfig, Producer, ProducerConfig},
     postgres::PostgresSink,
 };
 use rdkafka::{

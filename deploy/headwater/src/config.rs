@@ -16,7 +16,7 @@ use headwater_connectors::{
     kafka::KafkaConfig,
     postgres,
     registry::RegistryConfig,
-    state::StateConfig,
+    store::local::StateConfig,
     units::{Secret, duration},
 };
 use serde::Deserialize;

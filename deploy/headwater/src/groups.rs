@@ -13,10 +13,10 @@ use headwater::{
     ports::{BoxFuture, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, Lettered, Replayed, StateTopics, Transactional,
-    kafka::{Assignor, Closed, KafkaPublisher, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
+    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
+    kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
-    state::{Damage, LocalError, LocalStore},
+    store::local::{Damage, LocalError, LocalStore},
 };
 use tokio::{sync::watch, task::JoinSet};
 

@@ -5,20 +5,28 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use crate::{
-    catalogue::topic_of,
     codec::{Encoder, WriterSchema},
-    delivered::Trust,
-    emit::{Cause, Encoders, Outbox},
-    event::Meta,
-    headers::Attributes,
-    ids,
-    input::Delivery,
-    lanes::{Lane, Lanes},
-    payload::{Category, Priority},
-    processor::{Function, IntoProcessor, Processor},
-    record::{Outgoing, Record},
-    spans::{Attempt, Tracing},
-    watermark::Watermark,
+    event::{
+        Meta,
+        payload::{Category, Priority},
+    },
+    pipeline::catalogue::topic_of,
+    processor::{
+        Function, IntoProcessor, Processor,
+        emit::{Cause, Encoders, Outbox},
+        input::Delivery,
+    },
+    telemetry::spans::{Attempt, Tracing},
+    wire::{
+        delivery_headers::Trust,
+        headers::Attributes,
+        ids,
+        record::{Outgoing, Record},
+    },
+    worker::partition::{
+        lanes::{Lane, Lanes},
+        watermark::Watermark,
+    },
 };
 
 /// Records of a partition that are under way.

@@ -3,32 +3,21 @@
 //! [`split`] takes a value apart, [`WriterSchema`] decodes what was written under one id, [`Encoder`] writes. It knows no
 //! registry: whoever calls it brings the schema of an id. Bytes from outside are never believed: see `codec/layout.rs`.
 
+mod avro;
+
 mod error;
 
-mod encoder;
-mod writer;
-
-mod lenient;
 mod schema;
-
-mod cursor;
-mod layout;
-mod read;
-
-mod compat;
-mod promote;
-mod resolve;
-mod same;
 
 mod json;
 
 #[cfg(test)]
 mod tests;
 
-pub use compat::can_read;
-pub use encoder::Encoder;
+pub use avro::encoder::Encoder;
+pub use avro::writer::WriterSchema;
 pub use error::{CodecError, Fault};
-pub use writer::WriterSchema;
+pub use schema::compat::can_read;
 
 /// The first byte of a value in Confluent's wire format.
 const MAGIC: u8 = 0;

@@ -21,24 +21,30 @@ use self::{
     clock::ManualClock,
 };
 use crate::{
-    catalogue::{Catalogue, topic_of},
     codec::{self, Encoder},
-    delivered::Trust,
-    event::Event,
-    headers::Attributes,
-    input::{Delivery, Input},
-    letter::Letter,
-    metrics::{GroupState, States},
-    owned::Owned,
-    payload::Payload,
-    pipeline::{ConsumerGroup, Pipeline, Work},
-    policy::Order,
-    ports::{BoxFuture, Clock, Committer, Stores},
-    record::{Headers, Outgoing, Record},
-    schemas::SchemaCache,
-    spans::Tracing,
-    state::{self, State},
-    unit::Row,
+    event::{Event, payload::Payload},
+    failure::dead_letter::Letter,
+    pipeline::{
+        ConsumerGroup, Pipeline, Work,
+        catalogue::{Catalogue, topic_of},
+        policy::Order,
+        schema_cache::SchemaCache,
+    },
+    ports::{BoxFuture, Clock, Committer, Stores, unit::Row},
+    processor::{
+        input::{Delivery, Input},
+        state::{self, State},
+    },
+    telemetry::{
+        metrics::{GroupState, States},
+        spans::Tracing,
+    },
+    wire::{
+        delivery_headers::Trust,
+        group_topics::Owned,
+        headers::Attributes,
+        record::{Headers, Outgoing, Record},
+    },
     worker::{Parts, Settings, Worker, WorkerError},
 };
 
@@ -194,7 +200,7 @@ impl Driver {
     /// # Panics
     /// When a record of that type cannot be read.
     pub fn emitted<T: Payload>(&self) -> Vec<Event<T>> {
-        let facts = crate::payload::EventType::of::<T>();
+        let facts = crate::event::payload::EventType::of::<T>();
         let read = |record: Record| {
             let attributes = Attributes::read(&record.headers, Trust::Nobody);
             assert_eq!(attributes.broken, None, "valid headers");

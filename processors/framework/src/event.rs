@@ -1,12 +1,18 @@
 //! Events: a payload with the metadata that travels in its headers.
 
+pub(crate) mod pattern;
+pub(crate) mod payload;
+pub(crate) mod time;
+
 use std::{ops::Deref, sync::Arc};
 
-use crate::{
+use self::{
     payload::{Category, Payload, Priority},
-    record::{Headers, TopicPartition},
     time::Time,
-    trace::TraceContext,
+};
+use crate::wire::{
+    record::{Headers, TopicPartition},
+    trace_context::TraceContext,
 };
 
 /// A received event: the payload, and what its headers say of it.

@@ -1,5 +1,12 @@
 //! How a processor fails: retry, reject, or be told to wait.
 
+pub(crate) mod backoff;
+pub(crate) mod breaker;
+pub(crate) mod cut;
+pub(crate) mod dead_letter;
+pub(crate) mod failure_report;
+pub(crate) mod ladder;
+
 use std::{borrow::Cow, error::Error, fmt, time::Duration};
 
 /// What a processor returns; the error is a [`Failure`] unless said otherwise.

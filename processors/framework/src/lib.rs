@@ -8,106 +8,75 @@
 //! This crate deliberately knows no broker, database or HTTP client, no socket, and no business word: those stand behind
 //! the ports in [`ports`]. Apache Avro is its codec, not a client.
 
-// Lets the macro name this crate by its public path from within it.
-extern crate self as headwater;
-
 mod event;
-mod payload;
-mod record;
-mod time;
-
-mod emit;
-mod failure;
-mod input;
-mod pattern;
-mod processor;
-mod state;
-mod stateful;
-mod steps;
-
-mod catalogue;
-mod pipeline;
-mod policy;
-mod sink;
-mod topology;
-
-pub mod ports;
-mod unit;
-
-mod headers;
-mod ids;
-mod trace;
-
-mod spans;
-
-mod cut;
-mod delivered;
-mod fault;
-mod ladder;
-mod letter;
-mod owned;
+mod wire;
 
 pub mod codec;
-mod schemas;
 
-mod backoff;
-mod breaker;
-mod clock;
-mod lanes;
-mod metrics;
-mod murmur2;
-mod watermark;
+mod processor;
+
+mod pipeline;
+
+pub mod ports;
+
+mod failure;
+
+mod telemetry;
+
 mod worker;
 
 mod driver;
 
 mod bench;
 
-pub use backoff::Backoff;
-pub use breaker::{
+// Lets the macro name this crate by its public path from within it.
+extern crate self as headwater;
+
+pub use driver::Driver;
+pub use event::pattern::{Pattern, PatternError};
+pub use event::payload::{Category, EventType, Payload, Priority};
+pub use event::time::Time;
+pub use event::{Draft, Event, Meta, Origin};
+pub use failure::backoff::Backoff;
+pub use failure::breaker::{
     Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
 };
-pub use catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
-pub use clock::SystemClock;
-pub use cut::{Cut, HEADER_ROOM, says_cut};
-pub use driver::Driver;
-pub use emit::{Emit, Outbox};
-pub use event::{Draft, Event, Meta, Origin};
+pub use failure::cut::{Cut, HEADER_ROOM, says_cut};
+pub use failure::dead_letter::Letter;
+pub use failure::ladder::{Delay, Ladder};
 pub use failure::{Cause, Failure, Kind, OrReject, OrRetry, Result};
-pub use headers::first_headers;
 pub use headwater_macros::on_event;
-pub use ids::foreign_id;
-pub use input::{Any, Delivery, Input};
-pub use ladder::{Delay, Ladder};
-pub use letter::Letter;
-pub use metrics::{Activity, Down, GroupState, Lag, Metric, Next, Place, SpanCounts, States};
-pub use murmur2::partition_for;
-pub use owned::{Owned, WAITING};
-pub use pattern::{Pattern, PatternError};
-pub use payload::{Category, EventType, Payload, Priority};
+pub use pipeline::catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
+pub use pipeline::policy::{Order, Policy};
+pub use pipeline::schema_cache::SchemaCache;
+pub use pipeline::sink::{Mode, Sink};
+pub use pipeline::steps::{Group, Step, Steps};
+pub use pipeline::topology::{Subject, Topology};
 pub use pipeline::{ConsumerGroup, DEAD_LETTERS, Pipeline, Work};
-pub use policy::{Order, Policy};
-pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, With, matching, with};
-pub use record::{Headers, Outgoing, Position, Record, TopicPartition};
-pub use schemas::SchemaCache;
-pub use sink::{Mode, Sink};
-pub use spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
-pub use state::{Saved, Slot, State, show};
-pub use stateful::{CoPartitioned, Keyed, KeyedBy, StatefulProcessor};
-pub use steps::{Group, Step, Steps};
-pub use time::Time;
-pub use topology::{Subject, Topology};
-pub use trace::TraceContext;
-pub use unit::{
+pub use ports::clock::SystemClock;
+pub use ports::unit::{
     Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData, Unit,
     Way,
 };
+pub use processor::emit::{Emit, Outbox};
+pub use processor::input::{Any, Delivery, Input};
+pub use processor::state::{Saved, Slot, State, show};
+pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy, StatefulProcessor};
+pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, With, matching, with};
+pub use telemetry::metrics::{Activity, Down, GroupState, Lag, Metric, Next, Place, SpanCounts, States};
+pub use telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
+pub use wire::group_topics::{Owned, WAITING};
+pub use wire::headers::first_headers;
+pub use wire::ids::foreign_id;
+pub use wire::murmur2::partition_for;
+pub use wire::record::{Headers, Outgoing, Position, Record, TopicPartition};
+pub use wire::trace_context::TraceContext;
 pub use worker::{Parts, Settings, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::pattern::label_matches;
+    pub use crate::event::pattern::label_matches;
 }
 
 /// Pieces of the hot path, for the benches; not part of the public API.

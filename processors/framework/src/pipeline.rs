@@ -1,18 +1,27 @@
 //! The pipeline: every processor and sink of a program, registered in one list.
 
+pub(crate) mod catalogue;
+pub(crate) mod policy;
+pub(crate) mod schema_cache;
+pub(crate) mod sink;
+pub(crate) mod steps;
+pub(crate) mod topology;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use crate::{
+use self::{
     catalogue::{Binding, Catalogue, Subscription},
-    owned::{ALL_EVENTS, Owned, WAITING, all_dlqs},
-    payload::{EventType, Payload},
     policy::{Order, Policy},
-    processor::{Function, Interest, IntoProcessor, Processor},
     sink::Sink,
     steps::{Group, Steps},
+};
+use crate::{
+    event::payload::{EventType, Payload},
+    processor::{Function, Interest, IntoProcessor, Processor},
+    wire::group_topics::{ALL_EVENTS, Owned, WAITING, all_dlqs},
 };
 
 /// Every processor and sink of a program.
@@ -410,7 +419,11 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::{event::Event, failure::Result, input::Any, processor::matching};
+    use crate::{
+        event::Event,
+        failure::Result,
+        processor::{input::Any, matching},
+    };
 
     #[derive(Serialize, Deserialize)]
     struct Ping {

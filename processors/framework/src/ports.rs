@@ -1,11 +1,14 @@
 //! What the engine needs of the outside: each port small, and a batch at a time.
 
+pub(crate) mod clock;
+pub(crate) mod unit;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use self::unit::{CommitError, Committed, InputPosition, Unit};
 use crate::{
-    record::{Position, Record, TopicPartition},
-    time::Time,
-    unit::{CommitError, Committed, InputPosition, Unit},
+    event::time::Time,
+    wire::record::{Position, Record, TopicPartition},
 };
 
 /// A boxed future, as trait objects return it.

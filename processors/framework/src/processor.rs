@@ -1,16 +1,25 @@
 //! Processors: how a plain function becomes something that the engine can run.
 
+pub(crate) mod emit;
+pub(crate) mod input;
+pub(crate) mod state;
+pub(crate) mod stateful;
+
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc};
 
+use self::{
+    emit::{Emit, Outbox},
+    input::{Delivery, Input},
+    stateful::StatefulProcessor,
+};
 use crate::{
     codec::CodecError,
-    emit::{Emit, Outbox},
+    event::{
+        pattern::{Pattern, PatternError},
+        payload::EventType,
+    },
     failure::{Failure, Result},
-    input::{Delivery, Input},
-    pattern::{Pattern, PatternError},
-    payload::EventType,
     ports::BoxFuture,
-    stateful::StatefulProcessor,
 };
 
 /// A registered function, its types forgotten.
@@ -79,7 +88,7 @@ impl From<Failure> for ProcessError {
     }
 }
 
-/// What [`Pipeline::on`](crate::Pipeline::on) takes. `Marker` only tells the shapes of functions apart, so that one `on`
+/// What [`Pipeline::on`](crate::pipeline::Pipeline::on) takes. `Marker` only tells the shapes of functions apart, so that one `on`
 /// takes them all; nobody names it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a processor",

@@ -6,32 +6,18 @@
 //! Shutdown and rebalance: nothing new begins, what is under way ends within the drain deadline, then the position is
 //! committed; late completions of a partition that is gone are dropped.
 
-mod parts;
+mod deps;
 
-mod ahead;
-mod partition;
-mod room;
+mod attempt;
+mod commit;
+pub(crate) mod partition;
+mod schedule;
 
-mod circuits;
-mod failures;
 mod inputs;
-mod job;
-mod keep;
-mod open;
-mod states;
-mod step;
-mod waiting;
-
-mod batch;
-
-mod assembly;
-
-mod assemblies;
-
-mod answers;
 mod membership;
+mod schema_prefetch;
 
-pub use parts::{Parts, Settings, WorkerError};
+pub use deps::{Parts, Settings, WorkerError};
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -44,20 +30,22 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
-    ahead::Ahead,
-    assemblies::Assemblies,
-    assembly::anchor,
-    batch::Finished,
+    attempt::{
+        in_flight::{Job, Outcome},
+        record_processor::{Begun, Step},
+    },
+    commit::{batch::Finished, commit_queue::anchor, commit_queues::Assemblies},
     inputs::Inputs,
-    job::{Job, Outcome},
     partition::{Life, Next, Partition},
-    step::{Begun, Step},
+    schema_prefetch::Ahead,
 };
 use crate::{
-    metrics::{GroupState, Metric},
-    owned::Role,
     ports::{BoxFuture, Clock, Control},
-    record::{Position, TopicPartition},
+    telemetry::metrics::{GroupState, Metric},
+    wire::{
+        group_topics::Role,
+        record::{Position, TopicPartition},
+    },
 };
 
 /// Records begun in a row before the worker looks around for commits and control events.

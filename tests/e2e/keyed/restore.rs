@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use headwater::{Metric, partition_for};
 use headwater_connectors::{
     kafka::{Cluster, TopicSpec},
-    state::{LocalStore, StateConfig},
+    store::local::{LocalStore, StateConfig},
 };
 use headwater_tests::eventually;
 use rdkafka::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_connectors::state::{LocalStore, StateConfig};
+use headwater_connectors::store::local::{LocalStore, StateConfig};
 use headwater_tests::{Held, Process, Proxy, Side, eventually};
 use tokio::time::sleep;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use headwater::InputPartition;
-use headwater_connectors::state::Inputs;
+use headwater_connectors::store::local::Inputs;
 use headwater_schemas::CustomerFlagged;
 use headwater_tests::{Foreign, Process, Seen, eventually, full};
 

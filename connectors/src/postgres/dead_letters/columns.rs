@@ -4,14 +4,14 @@ use std::{borrow::Cow, fmt};
 
 use headwater::{Headers, Letter};
 
-use super::{
-    super::{
+use super::standing::Standing;
+use crate::postgres::{
+    columns::{
         encode::{Array, nearest_millis},
-        error::PostgresError,
         json::base64,
         types::SqlType,
     },
-    standing::Standing,
+    error::PostgresError,
 };
 
 /// Names in a row's place are cut here: an index holds no more than 2,704 bytes of them together.

@@ -2,7 +2,7 @@
 
 use headwater::Letter;
 
-use super::super::letters::Status;
+use super::query::Status;
 
 /// A record that has come back more often than this is parked: somebody should look before it is sent again.
 const LIMIT: i32 = 3;

@@ -1,6 +1,6 @@
 //! What is answered, as it goes over HTTP, and why nothing is.
 
-use headwater_connectors::state::StoreStats;
+use headwater_connectors::store::local::StoreStats;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 

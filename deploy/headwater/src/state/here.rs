@@ -7,7 +7,7 @@ use std::{
 };
 
 use headwater::ports::Stores as _;
-use headwater_connectors::state::{LocalStore, StoreStats};
+use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
     address,

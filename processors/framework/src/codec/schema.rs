@@ -1,5 +1,9 @@
 //! A schema that lives as long as the process, with its names resolved.
 
+pub(crate) mod compat;
+pub(crate) mod lenient;
+pub(crate) mod same;
+
 use std::collections::{HashMap, HashSet};
 
 use apache_avro::{
@@ -7,10 +11,8 @@ use apache_avro::{
     schema::{Name, NamesRef, ResolvedSchema, UnionSchema},
 };
 
-use super::{
-    error::schema_cause,
-    lenient::{self, Rewritten},
-};
+use self::lenient::Rewritten;
+use super::error::schema_cause;
 
 /// A schema and the named types in it. Readers borrow both, so they are leaked: schema ids and payload types are bounded.
 #[derive(Clone, Copy, Debug)]

@@ -11,8 +11,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::*;
-use crate::{Payload, Time};
+use crate::{
+    codec::*,
+    event::{payload::Payload, time::Time},
+};
 
 /// What every kind of field that a payload may have looks like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,18 +8,19 @@ use std::{
 
 use super::clock::ManualClock;
 use crate::{
-    catalogue::Subscription,
     codec::WriterSchema,
-    murmur2::partition_for,
-    owned::{Owned, Role},
-    pipeline::ConsumerGroup,
+    event::time::Time,
+    pipeline::{ConsumerGroup, catalogue::Subscription},
     ports::{
         Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source,
         StoreError, Stores,
+        unit::{Change, CommitError, Committed, Row, Unit},
     },
-    record::{Outgoing, Record, TopicPartition},
-    time::Time,
-    unit::{Change, CommitError, Committed, Row, Unit},
+    wire::{
+        group_topics::{Owned, Role},
+        murmur2::partition_for,
+        record::{Outgoing, Record, TopicPartition},
+    },
 };
 
 const PARTITIONS: i32 = 6;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
+    event::time::Time,
     ports::{BoxFuture, Clock},
-    time::Time,
 };
 
 /// 2026-01-01T00:00:00Z: where every driver's wall clock begins.

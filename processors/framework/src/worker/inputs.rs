@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     ports::{BoxFuture, Control, Fetched, Source},
-    record::TopicPartition,
+    wire::record::TopicPartition,
 };
 
 pub(crate) struct Inputs {

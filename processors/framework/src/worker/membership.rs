@@ -3,16 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Worker, WorkerError,
-    keep::STATE_PAUSE,
+    Worker,
+    attempt::stateful::STATE_PAUSE,
+    deps::WorkerError,
     partition::{Life, Partition},
 };
 use crate::{
-    metrics::Metric,
-    owned::Role,
     pipeline::Work,
     ports::{Control, Fetched, From, StoreError},
-    record::TopicPartition,
+    telemetry::metrics::Metric,
+    wire::{group_topics::Role, record::TopicPartition},
 };
 
 impl Worker {

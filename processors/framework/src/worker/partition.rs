@@ -1,16 +1,24 @@
 //! A partition's life in a worker.
 
+pub(crate) mod lanes;
+pub(crate) mod room;
+pub(crate) mod watermark;
+
 use std::{collections::VecDeque, time::Duration};
 
-use super::{ahead::schema_of, batch::Finished, job::Job};
-use crate::{
-    delivered::due_ms,
+use self::{
     lanes::{Lane, Lanes},
-    metrics::Place,
-    owned::Role,
-    ports::{Clock, From},
-    record::{Record, TopicPartition},
     watermark::Watermark,
+};
+use super::{attempt::in_flight::Job, commit::batch::Finished, schema_prefetch::schema_of};
+use crate::{
+    ports::{Clock, From},
+    telemetry::metrics::Place,
+    wire::{
+        delivery_headers::due_ms,
+        group_topics::Role,
+        record::{Record, TopicPartition},
+    },
 };
 
 /// What a partition is doing.

@@ -2,23 +2,10 @@
 
 mod scripted;
 
-mod bounds;
-mod circuits;
-mod crowds;
-mod foreign;
-mod halves;
-mod hops;
-mod letters;
-mod places;
-mod rebalance;
-mod redrive;
-mod replays;
-mod retries;
-mod several;
-mod spans;
-mod stateful;
-mod waiting;
-mod waits;
+mod attempt;
+mod commit;
+mod partition;
+mod schedule;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,10 +15,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
+use super::deps::Settings;
 use crate::{
-    Any, Driver, Event, Failure, Headers, Meta, Metric, OrReject, Outgoing, Payload, Pipeline, Result, Sink, matching,
-    with,
+    driver::Driver,
+    event::{Event, Meta, payload::Payload},
+    failure::{Failure, OrReject, Result},
+    pipeline::{Pipeline, sink::Sink},
+    processor::{input::Any, matching, with},
+    telemetry::metrics::Metric,
+    wire::record::{Headers, Outgoing},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -146,12 +138,12 @@ async fn fail(failing: Failing, ping: Event<Ping>) -> Result<Pong> {
 
 /// The partition of a key.
 fn place(key: &str) -> i32 {
-    crate::partition_for(key.as_bytes(), 6)
+    crate::wire::murmur2::partition_for(key.as_bytes(), 6)
 }
 
 /// Delays of so many seconds.
-fn ladder(seconds: &[u64]) -> crate::Ladder {
-    crate::Ladder::try_new(seconds.iter().map(|s| Duration::from_secs(*s))).expect("valid")
+fn ladder(seconds: &[u64]) -> crate::failure::ladder::Ladder {
+    crate::failure::ladder::Ladder::try_new(seconds.iter().map(|s| Duration::from_secs(*s))).expect("valid")
 }
 
 /// Another key of the same partition.
@@ -183,7 +175,7 @@ fn what_is_emitted_names_its_cause_and_keeps_the_conversation() {
     let (pongs, alarms) = (driver.emitted::<Pong>(), driver.emitted::<Alarm>());
     let ids: Vec<_> =
         pongs.iter().map(|p| &p.meta).chain(alarms.iter().map(|a| &a.meta)).map(|m| m.id.clone()).collect();
-    let wanted: Vec<_> = (0..3).map(|ordinal| crate::ids::emitted_id("//till", "id-7", "two", ordinal)).collect();
+    let wanted: Vec<_> = (0..3).map(|ordinal| crate::wire::ids::emitted_id("//till", "id-7", "two", ordinal)).collect();
     assert_eq!(ids, wanted);
     for meta in [&pongs[0].meta, &alarms[0].meta, &alarms[1].meta] {
         assert_eq!(meta.source, "headwater/two");

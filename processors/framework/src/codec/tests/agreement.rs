@@ -5,11 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use apache_avro::{Schema, from_value, reader::datum::GenericDatumReader, types::Value};
 use proptest::prelude::*;
 
-use super::{
-    super::{resolve::Resolve, schema::Leaked},
-    random::{self, Rng},
-    *,
-};
+use super::random::{self, Rng};
+use crate::codec::{avro::resolve::Resolve, schema::Leaked, tests::*};
 
 /// apache-avro's own answer.
 fn reference(writer: &Schema, reader: &Schema, datum: &[u8]) -> apache_avro::AvroResult<Value> {
@@ -43,7 +40,7 @@ fn the_codec_agrees_with_apache_avros_value_path_on_random_schema_pairs() {
                     path.fetch_add(1, Ordering::Relaxed);
                 }
                 (Err(_), Err(got)) => {
-                    prop_assert_eq!(got.kind(), crate::Kind::Contract);
+                    prop_assert_eq!(got.kind(), crate::failure::Kind::Contract);
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 (wanted, got) => prop_assert!(false, "apache-avro {wanted:?}, the codec {got:?}, writer {text}"),

@@ -2,7 +2,7 @@
 
 use apache_avro::Schema;
 
-use crate::codec::compat::{can_read, reads};
+use crate::codec::schema::compat::{can_read, reads};
 
 fn record(name: &str, fields: &str) -> Schema {
     Schema::parse_str(&format!(r#"{{"type":"record","name":"{name}","namespace":"n","fields":[{fields}]}}"#)).unwrap()

@@ -1,7 +1,6 @@
 use apache_avro::{Decimal, types::Value};
 
-use super::*;
-use crate::Kind;
+use crate::{codec::tests::*, failure::Kind};
 
 const V1: &str = r#"{"type":"record","name":"PaymentCompleted","namespace":"headwater.payment","fields":[
   {"name":"payment_id","type":"string"},{"name":"amount_cents","type":"long"},

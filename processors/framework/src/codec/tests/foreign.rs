@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::*;
+use crate::codec::tests::*;
 
 /// What a value of this JSON, written under a schema, reads as, and what its record is called.
 fn through(writer: &Arc<WriterSchema>, json: &serde_json::Value) -> (Option<String>, serde_json::Value) {
@@ -55,7 +55,7 @@ fn a_union_is_read_by_its_branch() {
     let error = writer.of_datum(&[8]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (crate::Kind::Decode, "4 is none of the 2 branches of the union")
+        (crate::failure::Kind::Decode, "4 is none of the 2 branches of the union")
     );
 }
 

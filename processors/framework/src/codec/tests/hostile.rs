@@ -3,11 +3,13 @@ use std::time::{Duration, Instant};
 use apache_avro::types::Value;
 use proptest::prelude::*;
 
-use super::{
-    super::layout::{DEPTH_LIMIT, Layout},
-    *,
+use crate::{
+    codec::{
+        avro::layout::{DEPTH_LIMIT, Layout},
+        tests::*,
+    },
+    failure::Kind,
 };
-use crate::Kind;
 
 /// Nine bytes: a string of 2^62 bytes, or an array of as many items.
 const NINE: [u8; 9] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];

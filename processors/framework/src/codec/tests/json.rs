@@ -1,12 +1,11 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{
-    super::json,
-    random::{self, Rng},
-    *,
+use super::random::{self, Rng};
+use crate::{
+    codec::{json, tests::*},
+    failure::Kind,
 };
-use crate::Kind;
 
 const ALL: &str = r#"{"type":"record","name":"All","namespace":"t","fields":[
   {"name":"id","type":"string"},

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use apache_avro::types::Value;
 use serde_json::json;
 
-use super::{
-    super::{resolve::Resolve, same::Same, schema::Leaked},
-    *,
+use crate::codec::{
+    avro::resolve::Resolve,
+    schema::{Leaked, same::Same},
+    tests::*,
 };
 
 /// A type, a value of it as JSON, and what a reader may read it as, with the value that it then has.

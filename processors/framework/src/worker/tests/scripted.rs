@@ -17,13 +17,22 @@ use tokio::sync::oneshot;
 use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
-    CommitError, Committed, Failure, Group, GroupState, Headers, KeyedBy as _, Kind, Outgoing, Payload, Pipeline,
-    Progress, Record, Result, SchemaCache, Sink, State, TopicPartition, Tracing,
     codec::Encoder,
     driver::clock::ManualClock,
-    ports::{Batch, BoxFuture, Clock, Fetched},
-    with,
-    worker::{Parts, Settings, Worker, WorkerError},
+    event::payload::Payload,
+    failure::{Failure, Kind, Result},
+    pipeline::{Pipeline, schema_cache::SchemaCache, sink::Sink, steps::Group},
+    ports::{
+        Batch, BoxFuture, Clock, Fetched,
+        unit::{CommitError, Committed, Progress},
+    },
+    processor::{state::State, stateful::KeyedBy as _, with},
+    telemetry::{metrics::GroupState, spans::Tracing},
+    wire::record::{Headers, Outgoing, Record, TopicPartition},
+    worker::{
+        Worker,
+        deps::{Parts, Settings, WorkerError},
+    },
 };
 
 /// The partition `number` of the topic of pings.

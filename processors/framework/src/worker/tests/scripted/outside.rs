@@ -7,14 +7,16 @@ use std::{
     task::Poll,
 };
 
-use super::super::Ping;
 use crate::{
-    Change, CommitError, Committed, InputPartition, InputPosition, Kind, Outgoing, Payload, Progress, RefusedRow,
-    Result, Row, TopicPartition, Unit,
+    event::payload::Payload,
+    failure::{Kind, Result},
     ports::{
         BoxFuture, Committer, Control, Entry, Fetched, From, Replays, SchemaError, SchemaText, Schemas, Source,
         StoreError, Stores,
+        unit::{Change, CommitError, Committed, InputPartition, InputPosition, Progress, RefusedRow, Row, Unit},
     },
+    wire::record::{Outgoing, TopicPartition},
+    worker::tests::Ping,
 };
 
 /// What the source will report, what the store will answer, and what both were asked.

@@ -1,0 +1,75 @@
+//! A sink group's committer: dead letters before its transaction, and after it the news of those that have succeeded.
+//!
+//! Delivery: a letter is acknowledged before the transaction that passes its record commits, so none is lost; after a
+//! crash in between it is there twice, and its table keeps one. While the transaction cannot commit, however often it is
+//! tried, the letter is sent once. The news follows the commit: it is tried again until it is
+//! acknowledged, and a crash in between leaves the letter marked as sent back.
+
+use std::collections::HashSet;
+
+use headwater::{
+    CommitError, Committed, Outgoing, TopicPartition, Unit,
+    ports::{BoxFuture, Committer, From},
+};
+
+use super::at_least_once::KafkaPublisher;
+use crate::kafka::Held;
+
+/// A committer of rows that can also publish.
+pub struct Lettered<C> {
+    rows: C,
+    publisher: KafkaPublisher,
+    /// Letters that are acknowledged, and whose transaction is not committed: those of the units under way at most.
+    sent: HashSet<Outgoing>,
+}
+
+impl<C: Committer> Lettered<C> {
+    /// Commits rows with `rows` and publishes with `publisher`.
+    pub fn new(rows: C, publisher: KafkaPublisher) -> Self {
+        Self { rows, publisher, sent: HashSet::new() }
+    }
+
+    /// Sends the letters that are not acknowledged yet: a database that is down must not fill their topic.
+    async fn send_letters(&mut self, letters: &[Outgoing], held: &Held) -> Result<(), CommitError> {
+        let new: Vec<Outgoing> = letters.iter().filter(|letter| !self.sent.contains(letter)).cloned().collect();
+        self.publisher.send(&new, held).await?;
+        self.sent.extend(new);
+        Ok(())
+    }
+
+    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+        let held = self.publisher.hold()?;
+        self.send_letters(&unit.outgoing, &held).await?;
+        let committed = self.rows.commit(unit).await?;
+        unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
+        let durable = |place: &TopicPartition| match &committed {
+            Committed::Done => true,
+            Committed::Fenced(fenced) => !fenced.contains(place),
+        };
+        let news = unit.markers.iter().filter(|marker| durable(&marker.place)).map(|marker| marker.record.clone());
+        let news: Vec<Outgoing> = news.collect();
+        // The rows are durable: the same unit again writes none of them twice, and must not be refused any more.
+        self.publisher.send(&news, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        Ok(committed)
+    }
+}
+
+impl<C: Committer> Committer for Lettered<C> {
+    fn atomic(&self) -> bool {
+        self.rows.atomic()
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        self.rows.start(partitions)
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        Box::pin(self.commit_all(unit))
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        // Perhaps nobody asks for them again: one that is sent twice is kept once.
+        self.sent.clear();
+        self.rows.forget(partitions);
+    }
+}

@@ -1,0 +1,184 @@
+//! The committer of groups whose effects are one Kafka transaction: what they publish, changes of their state, and offsets.
+//!
+//! Delivery: exactly once, for who reads committed records. State on the local disk follows the transaction, and its
+//! changelog is the truth: a store that lags behind is caught up when its partition is taken.
+//! An abort leaves nothing, and the unit is committed again. Where nobody knows how a transaction ended, the engine starts
+//! its partitions anew, and [`Transactional::start`] settles the transaction before it reads anything.
+//! Shutdown: state that waits in memory is written when its partition is forgotten, or the store is dropped.
+
+pub(crate) mod changes;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::changes::Changes;
+use crate::{
+    kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, Transactions, stable_offsets},
+    store::{
+        group::{Kept, StateTopics, failed},
+        local::LocalStore,
+        repartition_purger::Trim,
+    },
+};
+use headwater::{
+    CommitError, Committed, GroupState, Outgoing, Owned, Position, TopicPartition, Unit,
+    ports::{BoxFuture, Clock, Committer, From},
+};
+
+/// How long a member may take to learn that another has its name: heartbeats are at most 2 s apart.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Commits units of work as Kafka transactions.
+pub struct Transactional {
+    kafka: KafkaConfig,
+    group: String,
+    owned: Owned,
+    transactions: Transactions,
+    membership: Membership,
+    state: Arc<GroupState>,
+    clock: Arc<dyn Clock>,
+    /// Whether how the last transaction ended has to be found out.
+    unsettled: bool,
+    trim: Trim,
+    kept: Option<Kept>,
+    /// Topics of records that are keyed anew.
+    repartition: Vec<String>,
+}
+
+impl Transactional {
+    /// Commits for this member of `group`, under the id `<group>.<instance>`, which has to be the same after a restart.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(
+        (kafka, cluster): (&KafkaConfig, Cluster),
+        (group, instance): (&str, &str),
+        membership: Membership,
+        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+    ) -> Result<Self, KafkaError> {
+        Ok(Self {
+            kafka: kafka.clone(),
+            group: group.to_owned(),
+            owned: Owned::of(group),
+            transactions: Transactions::new(kafka, &format!("{group}.{instance}.0"))?,
+            membership,
+            state,
+            unsettled: false,
+            trim: Trim::new(cluster, Arc::clone(&clock)),
+            clock,
+            kept: None,
+            repartition: Vec::new(),
+        })
+    }
+
+    /// The same for a group that keeps state, on these topics.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn keeping(mut self, local: LocalStore, topics: StateTopics) -> Result<Self, KafkaError> {
+        let seen = (Arc::clone(&self.state), Arc::clone(&self.clock));
+        self.repartition = topics.repartition(&self.owned).collect();
+        self.kept = Some(Kept::new((&self.kafka, self.trim.cluster()), &self.group, (local, topics), seen)?);
+        Ok(self)
+    }
+
+    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+        // The group's own servers are asked by joining it.
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
+        match settled {
+            Ok(()) => {}
+            Err(TransactionError::Fatal(why)) => return Err(CommitError::Fatal(why)),
+            Err(TransactionError::Taken(why)) => return Err(self.shut_out(why).await),
+            Err(other) => return Err(CommitError::Outage(other.to_string())),
+        }
+        self.unsettled = false;
+        // Before the ends of the changelogs: what these offsets cover stands before those.
+        let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
+        if let Some(kept) = &mut self.kept {
+            let there = |(id, offset): (&TopicPartition, &Option<i64>)| offset.map(|_| id.clone());
+            let known: Vec<TopicPartition> = partitions.iter().zip(&offsets).filter_map(there).collect();
+            let count = kept.restore(partitions, &known).await?;
+            self.transactions.fix_counts(self.repartition.iter().cloned(), count);
+        }
+        Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
+    }
+
+    /// Another has our transactional id. Where that is a second process of our name the source learns of it as well, and
+    /// judges which of the two came later; who failed meanwhile would begin anew as the one that did. So the source speaks
+    /// first: this waits for longer than it takes it to learn of the other, and for as long as it judges.
+    async fn shut_out(&self, why: String) -> CommitError {
+        tracing::warn!(
+            group = self.group,
+            reason = why,
+            "nothing more can be committed by this producer; whether another process has the member's place is awaited"
+        );
+        let mut until = Instant::now() + HEARTBEAT;
+        while Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            if self.membership.is_fenced() {
+                until = Instant::now() + HEARTBEAT;
+            }
+        }
+        CommitError::Failed(why)
+    }
+
+    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+        if !unit.rows.is_empty() {
+            let text = "a unit with rows for a table reached a kafka transaction: its group needs a sink";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
+        let changes = Changes::of(unit, &self.owned);
+        let markers = unit.markers.iter().map(|marker| &marker.record);
+        let records: Vec<&Outgoing> = unit.outgoing.iter().chain(markers).chain(&changes.records).collect();
+        let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
+        match self.transactions.commit(&records, &offsets, &self.membership).await {
+            Ok(sent) => {
+                if let Some(kept) = &mut self.kept {
+                    kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
+                }
+                self.trim.passed(&self.owned, &offsets);
+                Ok(Committed::Done)
+            }
+            Err(TransactionError::Fenced(why)) => {
+                tracing::info!(group = self.group, reason = why, "a transaction was refused and aborted");
+                Ok(Committed::Fenced(offsets.into_iter().map(|position| position.partition).collect()))
+            }
+            Err(TransactionError::Aborted(why)) => Err(CommitError::Outage(why)),
+            Err(TransactionError::Refused { why, .. }) => Err(CommitError::Refused(why)),
+            Err(TransactionError::Unsettled(why)) => {
+                self.unsettled = true;
+                Err(CommitError::Unsettled(why))
+            }
+            Err(TransactionError::Taken(why)) => Err(self.shut_out(why).await),
+            Err(TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
+        }
+    }
+}
+
+impl Committer for Transactional {
+    fn atomic(&self) -> bool {
+        true
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(self.take(partitions))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        Box::pin(self.commit_all(unit))
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.trim.forget(partitions);
+        if let Some(kept) = &mut self.kept {
+            kept.forget(partitions);
+        }
+    }
+}

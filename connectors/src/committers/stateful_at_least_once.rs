@@ -1,0 +1,209 @@
+//! The committer of stateful groups at least once: what a unit publishes is acknowledged before its changes are sent to their
+//! changelogs, those before its offsets are committed, and each by itself.
+//!
+//! Delivery: what is published may come twice, and state has each input once. A change travels with the place of its input,
+//! so that a changelog says how far the inputs have come with it, on each way by which they reach a step; what is replayed
+//! behind a crash is known by that, and skipped. That holds since neither outputs nor changes are sent with gaps: of each partition what stands there is a prefix
+//! of what was sent.
+//! Where the process dies between the two, outputs are published and their input is processed again: they come again.
+//! A commit ends where a partition of it is given up, at the drain deadline too, and what has not left the producer goes with
+//! it. No broker shuts out a member that does not know that the group has given it up, as it does in transactions: it asks first
+//! ([`Lease`]). What its producer had taken before it was frozen, and not sent yet, is all that still goes out then.
+
+mod retired;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ffi::CStr,
+    sync::Arc,
+};
+
+use headwater::{
+    CommitError, Committed, GroupState, Headers, InputPosition, Outgoing, Owned, Position, TopicPartition, Unit,
+    ports::{BoxFuture, Clock, Committer, Entry, From, Replays, StoreError, Stores},
+};
+
+use super::{
+    at_least_once::{verdict, withheld},
+    exactly_once::changes,
+};
+use crate::{
+    kafka::{Cluster, Held, InOrder, KafkaConfig, KafkaError, Lease, Sent},
+    store::{
+        group::{Kept, StateTopics, failed},
+        local::{End, Inputs, LocalStore},
+        repartition_purger::Trim,
+    },
+};
+
+/// The header of a changelog's record that says how far all inputs have come with it: any other may be compacted away.
+pub(crate) const INPUTS: &CStr = c"hw_inputs";
+
+/// Commits units of work by one acknowledgement after another.
+pub struct Acknowledged {
+    group: String,
+    kafka: KafkaConfig,
+    owned: Owned,
+    producer: InOrder,
+    lease: Lease,
+    trim: Trim,
+    kept: Kept,
+    /// Topics of records that are keyed anew.
+    repartition: Vec<String>,
+}
+
+/// The state of such a group, as its steps read it.
+pub struct Replayed(pub LocalStore);
+
+impl Stores for Replayed {
+    fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.0.get(store, partition, key)
+    }
+
+    fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.0.scan(store, partition, prefix, limit)
+    }
+
+    fn replays(&self) -> Option<&dyn Replays> {
+        Some(self)
+    }
+}
+
+impl Replays for Replayed {
+    fn inputs(&self, store: &str, partition: i32) -> Vec<InputPosition> {
+        self.0.inputs(store, partition).positions().collect()
+    }
+
+    fn topic_id(&self, topic: &str) -> Arc<str> {
+        self.0.topic_id(topic)
+    }
+}
+
+/// The changes of a unit as records, and how far the inputs of each store's partition come with them.
+struct Changes {
+    records: Vec<Outgoing>,
+    inputs: HashMap<(Arc<str>, i32), Inputs>,
+}
+
+impl Acknowledged {
+    /// Commits for a group that keeps state, on these topics.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(
+        (kafka, cluster): (&KafkaConfig, Cluster),
+        (group, lease): (&str, Lease),
+        (local, topics): (LocalStore, StateTopics),
+        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+    ) -> Result<Self, KafkaError> {
+        let owned = Owned::of(group);
+        Ok(Self {
+            group: group.to_owned(),
+            kafka: kafka.clone(),
+            repartition: topics.repartition(&owned).collect(),
+            owned,
+            producer: InOrder::new(kafka)?,
+            lease,
+            kept: Kept::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
+            trim: Trim::behind_offsets(cluster, clock, kafka, group),
+        })
+    }
+
+    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What is still to come would stand behind what is read.
+        self.producer.settle().await.map_err(|errors| verdict(&errors))?;
+        let count = self.kept.restore(partitions, &[]).await?;
+        self.producer.fix_counts(self.repartition.iter().cloned(), count);
+        let (local, cluster) = (self.kept.local(), self.trim.cluster());
+        let known = local.all_inputs();
+        let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
+        let topics: BTreeSet<&str> = partitions.iter().map(|id| &*id.topic).chain(noted).collect();
+        let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(failed)?;
+        // From now on: what is keyed anew says which topic it stood on, whatever comes of that before it is processed.
+        local.note_topics(&ids);
+        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids).await.map_err(failed)?;
+        Ok(vec![From::Committed; partitions.len()])
+    }
+
+    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+        if !unit.rows.is_empty() {
+            let text = "a unit with rows for a table reached a stateful group: its group needs a sink";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
+        let held = self.lease.hold().map_err(withheld)?;
+        self.send(&unit.outgoing.iter().collect::<Vec<_>>(), &held).await?;
+        let Changes { records, inputs } = self.changes(unit);
+        let sent = self.send(&records.iter().collect::<Vec<_>>(), &held).await?;
+        let ends = self.ends(&sent, inputs);
+        self.kept.apply(changes::last(unit), ends).await?;
+        let markers: Vec<&Outgoing> = unit.markers.iter().map(|marker| &marker.record).collect();
+        // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
+        self.send(&markers, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
+        self.trim.passed(&self.owned, &positions);
+        Ok(Committed::Done)
+    }
+
+    async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, CommitError> {
+        self.producer.send(records, held).await.map_err(|errors| verdict(&errors))
+    }
+
+    /// All of them, in their order: were one left out for a later one of its key, those in between would say that its input
+    /// has passed.
+    fn changes(&self, unit: &Unit) -> Changes {
+        let mut inputs: HashMap<(Arc<str>, i32), Inputs> = HashMap::new();
+        let mut topics: HashMap<&str, Arc<str>> = HashMap::new();
+        let mut records = Vec::with_capacity(unit.changes.len());
+        for change in &unit.changes {
+            let place = (Arc::clone(&change.store), change.partition);
+            let known =
+                inputs.entry(place).or_insert_with(|| self.kept.local().inputs(&change.store, change.partition));
+            change.input.iter().for_each(|input| known.pass(input));
+            let mut headers = Headers::default();
+            headers.push_text(&INPUTS.to_string_lossy(), &known.to_string());
+            let topic = topics.entry(&change.store).or_insert_with(|| self.owned.changelog(&change.store).into());
+            records.push(changes::record(change, topic, headers));
+        }
+        Changes { records, inputs }
+    }
+
+    /// How far each changelog, and the inputs with it, have come.
+    fn ends(&self, sent: &Sent, mut inputs: HashMap<(Arc<str>, i32), Inputs>) -> Vec<End> {
+        let mut ends = changes::ends(sent, &self.owned);
+        for end in &mut ends {
+            end.inputs = inputs.remove(&(Arc::clone(&end.store), end.partition));
+        }
+        ends
+    }
+}
+
+impl Committer for Acknowledged {
+    /// A unit holds only what its offsets cover, so that what is replayed is a suffix.
+    fn atomic(&self) -> bool {
+        true
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+        Box::pin(self.take(partitions))
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        Box::pin(self.commit_all(unit))
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.trim.forget(partitions);
+        // Another member may go on with their state any moment. What is sent for those that stay must not be sent anew
+        // beside what is on its way.
+        if self.kept.forget(partitions) {
+            self.producer.abandon();
+        }
+    }
+
+    fn cancels(&self) -> bool {
+        true
+    }
+}

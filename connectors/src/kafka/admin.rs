@@ -1,0 +1,10 @@
+//! What the cluster is asked and told beside records: topics, groups, committed offsets. Whatever waits, waits with a limit.
+
+pub(crate) mod topics;
+
+pub(crate) mod committed;
+pub(crate) mod groups;
+
+pub(crate) mod record_counts;
+pub(crate) mod retention;
+pub(crate) mod single_record;

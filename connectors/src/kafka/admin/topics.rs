@@ -1,0 +1,443 @@
+//! Topics: what there is, what a topology asks for, and making the first into the second.
+//!
+//! Missing topics are created. Whatever else differs is reported and never changed: more partitions would move keys, and
+//! the broker's plain call for changing a setting resets all others of the topic.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext,
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::Client,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
+};
+
+use crate::kafka::{KafkaError, believed::Repeated, config::KafkaConfig, librdkafka, logs};
+
+/// How long one question to the cluster may take.
+pub(crate) const ANSWER: Duration = Duration::from_secs(15);
+/// How long the ids of topics may take; a sink's commits wait for it.
+const IDS: Duration = Duration::from_secs(5);
+/// Between two questions for a topic that is not there.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long a created topic may take to have leaders.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// A topic as the topology wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions, at least 1.
+    pub partitions: i32,
+    /// How many replicas, at least 1.
+    pub replication: i32,
+    /// Its settings, as the broker names them.
+    pub config: Vec<(String, String)>,
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// Replicas of its first partition.
+    pub replication: i32,
+}
+
+/// What stands between a topic and its spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is missing: created by `apply`.
+    Create(TopicSpec),
+    /// It has another partition count; never changed, because keys would move.
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        is: i32,
+        /// What the topology wants.
+        want: i32,
+    },
+    /// A setting differs; reported only.
+    Setting {
+        /// The topic.
+        topic: String,
+        /// The setting's name.
+        name: String,
+        /// Its value, if it has one.
+        is: Option<String>,
+        /// What the topology wants.
+        want: String,
+    },
+}
+
+impl Change {
+    /// Whether `apply` makes it.
+    pub fn is_applied(&self) -> bool {
+        matches!(self, Self::Create(_))
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(spec) => {
+                let TopicSpec { name, partitions, replication, .. } = spec;
+                write!(f, "create topic {name}: {partitions} partitions, replication {replication}")
+            }
+            Self::Partitions { topic, is, want } => {
+                write!(f, "topic {topic} has {is} partitions, not {want}: create a new topic, or change the topology")
+            }
+            Self::Setting { topic, name, is, want } => {
+                let is = is.as_deref().unwrap_or("unset");
+                write!(
+                    f,
+                    "topic {topic} has {name}={is}, not {want}: `kafka-configs.sh --alter --topic {topic} --add-config {name}={want}`"
+                )
+            }
+        }
+    }
+}
+
+/// The cluster's topics.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) admin: Arc<AdminClient<Logs>>,
+    pub(crate) config: Arc<KafkaConfig>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Logs;
+
+impl ClientContext for Logs {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "the kafka admin client has trouble");
+    }
+}
+
+impl Cluster {
+    /// A client for this cluster. Does not connect yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
+        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
+            .map_err(|error| KafkaError::Config(error.to_string()))?;
+        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()) })
+    }
+
+    /// Every topic of the cluster, the brokers' own among them, by name.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn topics(&self) -> Result<Vec<Topic>, KafkaError> {
+        let listed = self.ask(|client| client.fetch_metadata(None, ANSWER)).await?;
+        let mut topics: Vec<Topic> =
+            listed.topics().iter().filter(|topic| topic.error().is_none()).map(topic).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// Whether there is no topic of this name, which is believed only once the cluster has said so for 10 s: a broker that has
+    /// just started may not know it yet.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn lacks(&self, topic: &str) -> Result<bool, KafkaError> {
+        let mut missing = Repeated::default();
+        loop {
+            let name = topic.to_owned();
+            let asked = self.ask(move |client| {
+                let metadata = client.fetch_metadata(Some(&name), ANSWER)?;
+                let listed = metadata.topics().iter().find(|listed| listed.name() == name);
+                Ok(listed.is_some_and(|listed| !listed.error().map(Code::from).is_some_and(is_unknown)))
+            });
+            if asked.await? {
+                return Ok(false);
+            }
+            if missing.again(Instant::now()) {
+                return Ok(true);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// The first offset that a partition still holds, and the one behind its last record.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or has no such partition.
+    pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let name = topic.to_owned();
+            let answer = self.blocking(move |client| Ok(client.fetch_watermarks(&name, partition, ANSWER))).await?;
+            match answer {
+                // In a topic that has just been made.
+                Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                answer => return answer.map_err(|error| outage(&error)),
+            }
+        }
+    }
+
+    /// The id of each of these topics, in base64: a topic that is deleted and created again has another one. A topic that
+    /// does not exist is left out, and every topic of a cluster that gives none (before Kafka 2.8).
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when the cluster does not answer within 5 s; [`KafkaError::Refused`] when it does not let us
+    /// describe one of them.
+    pub async fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.blocking(move |client| {
+            librdkafka::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
+                Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
+                    "cannot read the ids of topics {}: {code}: grant the right to describe them",
+                    topics.join(", ")
+                )),
+                code => KafkaError::Outage(format!("the kafka cluster does not tell the ids of topics: {code}")),
+            })
+        })
+        .await
+    }
+
+    /// The largest record batch that each of these topics takes, bytes (`max.message.bytes`, be it the topic's own or the
+    /// broker's). A topic that does not exist is left out.
+    ///
+    /// # Errors
+    /// [`KafkaError::Outage`] when the cluster does not answer within 15 s; [`KafkaError::Refused`] when it does not let us
+    /// describe one of them.
+    pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, u64>, KafkaError> {
+        self.numbers(topics, "max.message.bytes").await
+    }
+
+    /// A setting of topics that is a number.
+    pub(crate) async fn numbers(&self, topics: &[&str], setting: &str) -> Result<BTreeMap<String, u64>, KafkaError> {
+        let settings = self.settings(topics).await?;
+        let number = |topic: &&str| settings.get(*topic)?.get(setting)?.as_ref()?.parse().ok();
+        let numbers: BTreeMap<String, u64> =
+            topics.iter().filter_map(|topic| Some(((*topic).to_owned(), number(topic)?))).collect();
+        if topics.iter().all(|topic| numbers.contains_key(*topic)) {
+            return Ok(numbers);
+        }
+        let there = self.topics().await?;
+        match there.iter().find(|there| topics.contains(&there.name.as_str()) && !numbers.contains_key(&there.name)) {
+            Some(Topic { name, .. }) => Err(KafkaError::Refused(format!(
+                "cannot read the settings of topic {name}: grant the right to describe its configuration"
+            ))),
+            None => Ok(numbers),
+        }
+    }
+
+    /// What stands between the cluster and these topics; empty when nothing does.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn plan(&self, specs: &[TopicSpec]) -> Result<Vec<Change>, KafkaError> {
+        let topics: HashMap<String, Topic> = self.topics().await?.into_iter().map(|t| (t.name.clone(), t)).collect();
+        let existing = specs.iter().filter(|spec| topics.contains_key(&spec.name) && !spec.config.is_empty());
+        let existing: Vec<&str> = existing.map(|spec| spec.name.as_str()).collect();
+        let settings = self.settings(&existing).await?;
+        Ok(specs.iter().flat_map(|spec| differences(spec, topics.get(&spec.name), &settings)).collect())
+    }
+
+    /// Creates what is missing and waits until it can be used. Gives the whole plan back: what was created, and what
+    /// differs and was left alone. Running it again changes nothing.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or refuses to create a topic.
+    pub async fn apply(&self, specs: &[TopicSpec]) -> Result<Vec<Change>, KafkaError> {
+        let plan = self.plan(specs).await?;
+        let missing: Vec<&TopicSpec> = plan
+            .iter()
+            .filter_map(|change| match change {
+                Change::Create(spec) => Some(spec),
+                _ => None,
+            })
+            .collect();
+        if !missing.is_empty() {
+            self.create(&missing).await?;
+            self.await_leaders(&missing).await?;
+        }
+        Ok(plan)
+    }
+
+    async fn create(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
+        let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| new_topic(spec)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
+        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
+        let refused: Vec<String> = results
+            .into_iter()
+            .filter_map(|result| match result {
+                // Another `apply` was faster.
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => None,
+                Err((topic, code)) => Some(format!("cannot create topic {topic}: {code}")),
+            })
+            .collect();
+        if refused.is_empty() { Ok(()) } else { Err(KafkaError::Refused(refused.join("; "))) }
+    }
+
+    /// Creation is answered before every broker knows the topic.
+    async fn await_leaders(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let listed = self.ask(|client| client.fetch_metadata(None, ANSWER)).await?;
+            let led: BTreeMap<&str, usize> = listed
+                .topics()
+                .iter()
+                .map(|t| (t.name(), t.partitions().iter().filter(|p| p.leader() >= 0).count()))
+                .collect();
+            let waiting = specs.iter().find(|spec| {
+                let want = usize::try_from(spec.partitions).unwrap_or(0);
+                led.get(spec.name.as_str()).is_none_or(|leaders| *leaders < want)
+            });
+            let Some(waiting) = waiting else { return Ok(()) };
+            if Instant::now() > deadline {
+                let text = format!("topic {} was created and has no leader for every partition yet", waiting.name);
+                return Err(KafkaError::Outage(text));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The settings of topics, by topic and name. rdkafka 0.39 drops the broker's error about a single topic: one that
+    /// does not exist, or may not be described, has none at all.
+    async fn settings(&self, topics: &[&str]) -> Result<Settings, KafkaError> {
+        if topics.is_empty() {
+            return Ok(Settings::new());
+        }
+        let configured: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER));
+        let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
+        let mut settings = Settings::new();
+        for resource in described {
+            let resource =
+                resource.map_err(|code| KafkaError::Refused(format!("cannot read topic settings: {code}")))?;
+            if let rdkafka::admin::OwnedResourceSpecifier::Topic(topic) = resource.specifier {
+                settings.insert(topic, resource.entries.into_iter().map(|e| (e.name, e.value)).collect());
+            }
+        }
+        Ok(settings)
+    }
+
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let config = Arc::clone(&self.config);
+        let ask = move |client: &Client<Logs>| {
+            question(client).map_err(|error| match outage(&error) {
+                KafkaError::Outage(why) => KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))),
+                other => other,
+            })
+        };
+        self.blocking(ask).await
+    }
+
+    /// Asks on a thread where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let admin = Arc::clone(&self.admin);
+        let answered = tokio::task::spawn_blocking(move || question(admin.inner())).await;
+        answered.map_err(|error| KafkaError::Outage(error.to_string()))?
+    }
+}
+
+type Settings = HashMap<String, HashMap<String, Option<String>>>;
+
+fn topic(listed: &rdkafka::metadata::MetadataTopic) -> Topic {
+    let partitions = listed.partitions();
+    let replicas = partitions.first().map_or(0, |partition| partition.replicas().len());
+    Topic {
+        name: listed.name().to_owned(),
+        partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX),
+        replication: i32::try_from(replicas).unwrap_or(i32::MAX),
+    }
+}
+
+fn new_topic(spec: &TopicSpec) -> NewTopic<'_> {
+    let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+    spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+}
+
+fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) -> Vec<Change> {
+    let Some(existing) = existing else { return vec![Change::Create(spec.clone())] };
+    let mut changes = Vec::new();
+    if existing.partitions != spec.partitions {
+        let (is, want) = (existing.partitions, spec.partitions);
+        changes.push(Change::Partitions { topic: spec.name.clone(), is, want });
+    }
+    let has = settings.get(&spec.name);
+    for (name, want) in &spec.config {
+        let is = has.and_then(|settings| settings.get(name)).cloned().flatten();
+        if is.as_ref() != Some(want) {
+            let (topic, name, want) = (spec.name.clone(), name.clone(), want.clone());
+            changes.push(Change::Setting { topic, name, is, want });
+        }
+    }
+    changes
+}
+
+/// Whether this says that there is no such topic or partition.
+pub(crate) fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
+}
+
+fn is_leaderless(error: &ClientError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
+}
+
+pub(crate) fn outage(error: &ClientError) -> KafkaError {
+    match error.rdkafka_error_code() {
+        Some(code) if is_unknown(code) => KafkaError::Refused("there is no such topic or partition".to_owned()),
+        _ => KafkaError::Outage(format!("the kafka cluster does not answer: {error}")),
+    }
+}
+
+/// Where a cluster was looked for, and which of its hosts have no address: librdkafka's errors name neither. Asks the
+/// resolver, and so may block.
+fn looked_for(bootstrap: &str) -> String {
+    use std::net::ToSocketAddrs as _;
+    let server = |server: &str| match server.to_socket_addrs() {
+        Ok(_) => server.to_owned(),
+        Err(error) => format!("{server}: {error}"),
+    };
+    bootstrap.split(',').map(|name| server(name.trim())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked), or not that a host has no
+    /// address.
+    #[tokio::test]
+    async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
+        let bootstrap = "127.0.0.1:1, no-such-host.invalid:9092".to_owned();
+        let cluster = Cluster::new(&KafkaConfig { bootstrap, ..KafkaConfig::default() }).unwrap();
+        let nobody = |_: &Client<Logs>| Err::<(), _>(ClientError::MetadataFetch(Code::BrokerTransportFailure));
+        let said = cluster.ask(nobody).await.unwrap_err().to_string();
+        assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+    }
+}

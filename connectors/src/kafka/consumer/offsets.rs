@@ -1,0 +1,6 @@
+//! A partition's offsets: where it begins, what is committed, and whether they still belong to the topic that is there.
+
+pub(crate) mod commits;
+pub(crate) mod doubts;
+pub(crate) mod offset_metadata;
+pub(crate) mod start_offset;

@@ -1,0 +1,328 @@
+//! Positions that are durable, and notes on partitions, that the broker does not know yet.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use headwater::{Position, TopicPartition, ports::From};
+use rdkafka::TopicPartitionList;
+
+use super::offset_metadata::Notes;
+use crate::kafka::{KafkaError, consumer::partition, librdkafka::CommitAnswer};
+
+/// A commit that was not answered by then counts as failed.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Between a failed commit and the next; a rebalance in progress refuses every one.
+const BACK_OFF: Duration = Duration::from_millis(500);
+
+/// Merged positions, one commit under way at a time.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    /// Offsets travel in transactions: nothing is ever due.
+    silent: bool,
+    interval: Duration,
+    pending: HashMap<TopicPartition, i64>,
+    under_way: HashMap<TopicPartition, i64>,
+    notes: Notes,
+    sent: Instant,
+    not_before: Instant,
+    /// A commit was refused, and until then none goes out.
+    refused_until: Instant,
+}
+
+impl Commits {
+    pub(crate) fn new(interval: Duration, told: bool, now: Instant) -> Self {
+        let (pending, under_way) = (HashMap::new(), HashMap::new());
+        let (silent, notes, sent, not_before, refused_until) = (!told, Notes::new(now), now, now, now);
+        Self { silent, interval, pending, under_way, notes, sent, not_before, refused_until }
+    }
+
+    /// Notes positions; later ones replace earlier ones.
+    pub(crate) fn add(&mut self, positions: impl IntoIterator<Item = Position>) {
+        if self.silent {
+            return;
+        }
+        self.pending.extend(positions.into_iter().map(|position| (position.partition, position.next)));
+    }
+
+    /// A partition begins here. It may also begin again: then what was committed may not be taken back by a note, unless
+    /// a store of offsets says so.
+    pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, from: From, told: &str) {
+        if self.silent {
+            return;
+        }
+        let known = self.under_way.get(partition).copied().filter(|_| from == From::Committed);
+        self.notes.began(partition, known.map_or(next, |known| known.max(next)), told);
+    }
+
+    /// Why a partition stands still; `None` once it flows again.
+    pub(crate) fn note(&mut self, partition: &TopicPartition, note: Option<&str>) {
+        if !self.silent {
+            self.notes.say(partition, note);
+        }
+    }
+
+    /// Has one position committed again where no commit is under way or due: the answer says whether we are still in the
+    /// group. It does not wait for the interval, which may be longer than a session, and takes nothing of what does.
+    pub(crate) fn affirm(&mut self, now: Instant) -> bool {
+        if self.silent || !self.under_way.is_empty() || now < self.refused_until {
+            return false;
+        }
+        self.under_way.extend(self.notes.standing());
+        self.sent = now;
+        !self.under_way.is_empty()
+    }
+
+    /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<&HashMap<TopicPartition, i64>> {
+        if !self.under_way.is_empty() && now.duration_since(self.sent) > ANSWER {
+            self.failed(now);
+        }
+        if !self.under_way.is_empty() || now < self.not_before {
+            return None;
+        }
+        for (partition, next) in self.notes.due(now) {
+            self.pending.entry(partition).or_insert(next);
+        }
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.pending.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
+        self.under_way = std::mem::take(&mut self.pending);
+        self.sent = now;
+        self.not_before = now + self.interval;
+        Some(&self.under_way)
+    }
+
+    /// What is under way, as librdkafka takes it.
+    ///
+    /// # Errors
+    /// When an offset is negative.
+    pub(crate) fn list(&self) -> Result<TopicPartitionList, KafkaError> {
+        let list = partition::list_at(self.under_way.iter().map(|(name, next)| (name, *next)))?;
+        for name in self.under_way.keys() {
+            let note = self.notes.text(name);
+            if let Some(mut element) = list.find_partition(&name.topic, name.partition).filter(|_| !note.is_empty()) {
+                element.set_metadata(note);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Takes an answer: what failed is tried again later, unless there is a newer position.
+    pub(crate) fn answered(&mut self, now: Instant, answer: &CommitAnswer) {
+        if answer.places.is_empty() && answer.error.is_some() {
+            return self.failed(now);
+        }
+        for (partition, next, error) in &answer.places {
+            if self.under_way.get(partition) != Some(next) {
+                continue;
+            }
+            self.under_way.remove(partition);
+            if answer.error.is_some() || error.is_some() {
+                self.pending.entry(partition.clone()).or_insert(*next);
+                self.refused(now);
+            }
+        }
+    }
+
+    /// Nothing of the commit under way took effect.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        for (partition, next) in self.under_way.drain() {
+            self.pending.entry(partition).or_insert(next);
+        }
+        self.refused(now);
+    }
+
+    fn refused(&mut self, now: Instant) {
+        self.refused_until = now + BACK_OFF;
+        self.not_before = self.not_before.max(self.refused_until);
+    }
+
+    /// Whether the broker knows everything.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.under_way.is_empty() && self.notes.is_settled()
+    }
+
+    /// Lets the next commit go out at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.not_before = now;
+        self.notes.hurry(now);
+    }
+
+    /// Takes the positions of partitions that leave, and forgets what was said of them; those under way too, since nobody will wait for their answer.
+    pub(crate) fn take(&mut self, partitions: &[TopicPartition]) -> Vec<(TopicPartition, i64)> {
+        let mut taken = Vec::new();
+        for partition in partitions {
+            self.notes.forget(partition);
+            let under_way = self.under_way.remove(partition);
+            if let Some(next) = self.pending.remove(partition).or(under_way) {
+                taken.push((partition.clone(), next));
+            }
+        }
+        taken
+    }
+
+    /// Forgets partitions that are no longer ours.
+    pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.take(partitions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    fn at(next: i64) -> Position {
+        Position { partition: TopicPartition::new("t", 0), next }
+    }
+
+    fn answer(next: i64, error: Option<Code>) -> CommitAnswer {
+        CommitAnswer { error: None, places: vec![(at(0).partition, next, error)], asked: None }
+    }
+
+    /// Red when a failed commit overwrites a newer position, or is tried again at once (a rebalance would be hammered).
+    #[test]
+    fn a_failed_commit_is_tried_again_later_and_never_replaces_a_newer_one() {
+        let now = Instant::now();
+        let mut commits = Commits::new(Duration::from_millis(10), true, now);
+        commits.add([at(5)]);
+        assert_eq!(commits.due(now).unwrap()[&at(0).partition], 5);
+        assert!(commits.due(now).is_none(), "one under way at a time");
+        commits.answered(now, &answer(5, Some(Code::RebalanceInProgress)));
+        assert!(commits.due(now + Duration::from_millis(20)).is_none(), "backs off");
+        assert_eq!(commits.due(now + Duration::from_secs(1)).unwrap()[&at(0).partition], 5);
+        commits.add([at(9)]);
+        commits.answered(now, &answer(5, Some(Code::RebalanceInProgress)));
+        assert_eq!(commits.due(now + Duration::from_secs(2)).unwrap()[&at(0).partition], 9);
+        commits.answered(now, &answer(5, None));
+        assert!(!commits.is_settled(), "an answer to another commit");
+        commits.answered(now, &answer(9, None));
+        assert!(commits.is_settled());
+    }
+
+    /// Red when a source whose offsets travel in transactions commits a position, or a note beside one.
+    #[test]
+    fn a_silent_source_commits_nothing() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, false, now);
+        commits.began(&name, 3, From::Committed, "what an earlier owner said");
+        commits.note(&name, Some("closed for lunch"));
+        commits.add([at(9)]);
+        commits.hurry(now);
+        assert!(commits.due(now + Duration::from_secs(5)).is_none() && commits.is_settled());
+        assert_eq!(commits.take(&[name]), []);
+    }
+
+    /// Fails where a question whether we are in the group waits for the interval, takes along or puts off what waits for it,
+    /// goes out beside another commit, or right after a refusal.
+    #[test]
+    fn a_position_is_affirmed_between_two_commits() {
+        let (now, name, interval) = (Instant::now(), at(0).partition, Duration::from_secs(60));
+        let mut commits = Commits::new(interval, true, now);
+        assert!(!commits.affirm(now), "there is no position yet");
+        commits.began(&name, 3, From::Committed, "");
+        commits.add([at(5)]);
+        assert!(commits.due(now).is_some() && !commits.affirm(now), "one under way at a time");
+        commits.answered(now, &answer(5, None));
+        commits.add([at(9)]);
+        let soon = now + Duration::from_secs(1);
+        assert!(commits.due(soon).is_none() && commits.affirm(soon));
+        assert_eq!(noted(&commits), [(5, String::new())]);
+        commits.answered(soon, &answer(5, Some(Code::RebalanceInProgress)));
+        assert!(!commits.affirm(soon));
+        assert!(commits.affirm(soon + BACK_OFF));
+        commits.answered(soon + BACK_OFF, &answer(5, None));
+        assert_eq!(commits.due(now + interval).unwrap()[&name], 9);
+    }
+
+    /// Red when the position that is under way is forgotten, or wins over a newer one.
+    #[test]
+    fn a_partition_that_leaves_takes_its_newest_position() {
+        let now = Instant::now();
+        let mut commits = Commits::new(Duration::ZERO, true, now);
+        commits.add([at(5)]);
+        commits.due(now).unwrap();
+        assert_eq!(commits.take(&[at(0).partition]), [(at(0).partition, 5)]);
+        commits.add([at(6)]);
+        commits.due(now + BACK_OFF).unwrap();
+        commits.add([at(7)]);
+        assert_eq!(commits.take(&[at(0).partition]), [(at(0).partition, 7)]);
+        assert!(commits.is_settled());
+    }
+
+    fn noted(commits: &Commits) -> Vec<(i64, String)> {
+        let list = commits.list().unwrap();
+        let elements = list.elements();
+        elements.iter().map(|e| (e.offset().to_raw().unwrap(), e.metadata().to_owned())).collect()
+    }
+
+    /// Red when a note waits for the position to move, goes out more than once a second, or before there is a position; or
+    /// when a commit of a position leaves the note out.
+    #[test]
+    fn a_note_is_committed_beside_a_position_that_stands_still() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::from_millis(10), true, now);
+        commits.note(&name, Some("closed for lunch"));
+        assert!(commits.due(now).is_none(), "there is no position yet");
+        commits.began(&name, 5, From::Committed, "");
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(5, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(5, None));
+        assert!(commits.due(now + Duration::from_secs(5)).is_none(), "said once");
+        assert!(commits.is_settled());
+        let now = now + Duration::from_secs(10);
+        commits.add([at(6)]);
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(6, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(6, None));
+        commits.note(&name, None);
+        assert!(!commits.is_settled());
+        assert!(commits.due(now + Duration::from_millis(20)).is_some());
+        assert_eq!(noted(&commits), [(6, String::new())]);
+        commits.answered(now, &answer(6, None));
+        commits.note(&name, Some("again"));
+        assert!(commits.due(now + Duration::from_millis(900)).is_none(), "once a second");
+        assert!(commits.due(now + Duration::from_millis(1_100)).is_some());
+        commits.answered(now, &answer(6, Some(Code::RebalanceInProgress)));
+        assert!(commits.due(now + Duration::from_secs(3)).is_some(), "a refused one is sent again");
+        assert_eq!(noted(&commits), [(6, "again".to_owned())]);
+    }
+
+    /// Red when a partition that left keeps its note, or what an earlier owner noted is not cleared.
+    #[test]
+    fn a_partition_that_leaves_forgets_its_note_and_the_next_owner_clears_it() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, true, now);
+        commits.began(&name, 5, From::Offset(5), "");
+        commits.note(&name, Some("closed for lunch"));
+        commits.forget(std::slice::from_ref(&name));
+        assert!(commits.due(now).is_none());
+        commits.began(&name, 5, From::Offset(5), "closed for lunch");
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(5, String::new())]);
+    }
+
+    /// Red when a partition that begins again while its commit is under way is noted at the position before it.
+    #[test]
+    fn a_note_takes_no_position_back() {
+        let (now, name) = (Instant::now(), at(0).partition);
+        let mut commits = Commits::new(Duration::ZERO, true, now);
+        commits.began(&name, 3, From::Committed, "");
+        commits.add([at(9)]);
+        assert!(commits.due(now).is_some());
+        commits.began(&name, 3, From::Committed, "");
+        commits.answered(now, &answer(9, None));
+        commits.note(&name, Some("closed for lunch"));
+        assert!(commits.due(now).is_some());
+        assert_eq!(noted(&commits), [(9, "closed for lunch".to_owned())]);
+        commits.answered(now, &answer(9, None));
+        // The store knows better.
+        commits.began(&name, 4, From::Offset(4), "");
+        assert!(commits.due(now + Duration::from_secs(2)).is_some());
+        assert_eq!(noted(&commits), [(4, "closed for lunch".to_owned())]);
+    }
+}

@@ -1,0 +1,144 @@
+//! A producer that never waits: each record is taken at once or not at all, and a function hears what became of it.
+//!
+//! For who keeps to a schedule of its own and wants to know when each record was acknowledged. The engine publishes by
+//! batches: see `producer.rs`.
+
+use std::{ffi::CString, time::Duration};
+
+use headwater::Outgoing;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+    message::{DeliveryResult, Message as _},
+    producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+};
+
+use crate::kafka::{KafkaError, config::KafkaConfig, librdkafka::produce::produce, logs};
+
+/// How often it is asked whether to wait on.
+const ASK: Duration = Duration::from_millis(100);
+
+/// Where an acknowledged record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset there.
+    pub offset: i64,
+    /// The timestamp that it has there, milliseconds since the epoch; -1 when the broker does not say.
+    pub timestamp_ms: i64,
+}
+
+/// Whether a record was taken. One that was is acknowledged or fails later; of one that was not nobody hears again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on its way.
+    Yes,
+    /// The queue is full.
+    QueueIsFull,
+    /// It cannot be sent; another try changes nothing.
+    Refused(String),
+}
+
+/// An idempotent producer with an acknowledgement per record, which carries a `T`.
+pub struct AckProducer<T: Send + Sync + 'static> {
+    client: ThreadedProducer<Context<T>>,
+}
+
+/// What hears of each record, on the producer's polling thread; the producer stands still meanwhile.
+type Heard<T> = Box<dyn Fn(T, Result<Place, String>) + Send + Sync>;
+
+impl<T: Send + Sync + 'static> AckProducer<T> {
+    /// A producer for this cluster. Does not connect yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(
+        config: &KafkaConfig,
+        heard: impl Fn(T, Result<Place, String>) + Send + Sync + 'static,
+    ) -> Result<Self, KafkaError> {
+        let context = Context { heard: Box::new(heard) };
+        let client = config.producer()?.create_with_context(context);
+        Ok(Self { client: client.map_err(|error| KafkaError::Config(error.to_string()))? })
+    }
+
+    /// Connects and asks for a topic, so that the first record does not wait for that. Blocks.
+    ///
+    /// # Errors
+    /// When the cluster does not answer in time.
+    pub fn connect(&self, topic: &str, timeout: Duration) -> Result<(), KafkaError> {
+        let asked = self.client.client().fetch_metadata(Some(topic), timeout);
+        asked.map(drop).map_err(|error| KafkaError::Outage(format!("the kafka cluster does not answer: {error}")))
+    }
+
+    /// Hands one record over, if there is room for it; `tag` comes back with its fate.
+    pub fn hand_over(&self, record: &Outgoing, tag: T) -> Taken {
+        let topic = match CString::new(&*record.topic) {
+            Ok(topic) => topic,
+            Err(error) => return Taken::Refused(failed(&record.topic, &ClientError::Nul(error))),
+        };
+        let partition = record.partition.unwrap_or(-1);
+        match produce(self.client.client(), &topic, record, partition, Box::new(tag)) {
+            Ok(()) => Taken::Yes,
+            Err((Code::QueueFull, _)) => Taken::QueueIsFull,
+            Err((code, _)) => Taken::Refused(failed(&record.topic, &ClientError::MessageProduction(code))),
+        }
+    }
+
+    /// Waits until the fate of every record is known, as long as `go_on` says so, which is asked ten times a second; what is
+    /// left then fails. Blocks.
+    pub fn close(self, go_on: impl Fn() -> bool) {
+        while self.client.flush(ASK).is_err() {
+            if !go_on() {
+                self.client.purge(PurgeConfig::default().queue().inflight());
+                // Purging reports every record; this delivers the reports.
+                let _ = self.client.flush(Duration::from_secs(1));
+                return;
+            }
+        }
+    }
+}
+
+fn failed(topic: &str, error: &ClientError) -> String {
+    match error {
+        ClientError::MessageProduction(Code::MessageSizeTooLarge) => {
+            format!("the record is too large for topic {topic}: send less, or raise its max.message.bytes")
+        }
+        ClientError::MessageProduction(Code::MessageTimedOut | Code::PurgeQueue | Code::PurgeInflight) => {
+            format!("no acknowledgement from topic {topic} in time: the broker may be down or overloaded")
+        }
+        error => format!("record for topic {topic} was not published: {error}"),
+    }
+}
+
+struct Context<T> {
+    heard: Heard<T>,
+}
+
+impl<T: Send + Sync + 'static> ClientContext for Context<T> {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    /// Each record's own error follows.
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "the kafka producer has trouble");
+    }
+}
+
+impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
+    type DeliveryOpaque = Box<T>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<T>) {
+        let fate = match result {
+            Ok(message) => Ok(Place {
+                partition: message.partition(),
+                offset: message.offset(),
+                timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+            }),
+            Err((error, message)) => Err(failed(message.topic(), error)),
+        };
+        (self.heard)(*tag, fate);
+    }
+}

@@ -1,0 +1,408 @@
+//! Transactions: records and the offsets that they came from become durable together, or not at all.
+//!
+//! librdkafka's calls block, and one of them for ever while a coordinator is down. So they run on a thread of their own,
+//! and a watchdog here gives up on a thread that does not come back: it stays behind with its producer, and a new one with
+//! the same id shuts it out.
+//!
+//! How a transaction ends is one of three things. *Committed* and *aborted* were confirmed by the coordinator. Everything
+//! else is *unsettled*: the producer is given up, since a request of it may still be on its way and would end a later
+//! transaction of the same epoch (there is no KIP-890 here). For that reason a producer is also given up after every abort, and
+//! after a commit during which a connection failed; the next one costs some 60 to 500 ms.
+
+mod attempt;
+mod error;
+mod life;
+pub(crate) mod reports;
+
+mod wipe;
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use headwater::{Outgoing, Position};
+use rdkafka::{ClientConfig, error::RDKafkaErrorCode as Code, producer::Producer as _};
+
+use self::{
+    attempt::{Batch, Offsets, Setback, insist},
+    error::Cause,
+    life::{Client, Life},
+};
+use super::{
+    batch::Fault,
+    batch_size::BatchBytes,
+    partition_counts::{Asked, Counts, FixedCounts},
+};
+use crate::kafka::{
+    KafkaError,
+    config::KafkaConfig,
+    consumer::membership::Membership,
+    librdkafka::{self, transactions::TransactionFault},
+};
+
+pub use self::{
+    error::TransactionError,
+    reports::Sent,
+    wipe::{kept_keys, wipe_state},
+};
+
+/// How long beyond a transaction's own time its outcome is asked for.
+const MARGIN: Duration = Duration::from_secs(5);
+/// How long beyond its time a call may take to come back.
+const SLACK: Duration = Duration::from_secs(1);
+/// How long an abort may take.
+const ABORT: Duration = Duration::from_secs(5);
+/// Between two questions how many partitions a topic has, while nobody answers.
+const COUNT_WAIT: Duration = Duration::from_millis(200);
+/// Producers of earlier lives that may still be stuck or closing.
+const GHOSTS: usize = 3;
+/// Between two looks whether one of them has ended.
+const GHOST_WAIT: Duration = Duration::from_millis(50);
+
+/// One transactional producer. Only one process may use its id, and one transaction is under way at a time.
+pub struct Transactions {
+    id: String,
+    settings: ClientConfig,
+    batches: BatchBytes,
+    timeout: Duration,
+    max_bytes: u32,
+    counts: Counts,
+    fixed: FixedCounts,
+    life: Option<Life>,
+    /// The producer has no epoch yet.
+    newborn: bool,
+    stage: Stage,
+    /// Held by every thread that lives.
+    alive: Arc<()>,
+    /// A thread was left behind within a call: it may have taken an epoch since.
+    haunted: bool,
+}
+
+/// What is known of the transactions of this id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing of ours is under way, and a producer has to be made.
+    Fresh,
+    /// Nothing is under way.
+    Ready,
+    /// A transaction is under way, or nobody knows how it ended.
+    Open,
+}
+
+impl fmt::Debug for Transactions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transactions").field("id", &self.id).field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+impl Transactions {
+    /// Writes as `transactional_id`, which has to be the same after a restart. Does not connect yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(config: &KafkaConfig, transactional_id: &str) -> Result<Self, KafkaError> {
+        Ok(Self {
+            id: transactional_id.to_owned(),
+            settings: config.transactional(transactional_id)?,
+            batches: BatchBytes::new(config.producer.batch_bytes),
+            timeout: config.producer.transaction_timeout,
+            max_bytes: config.max_record_bytes,
+            counts: Counts::default(),
+            fixed: FixedCounts::default(),
+            life: None,
+            newborn: true,
+            stage: Stage::Fresh,
+            alive: Arc::default(),
+            haunted: false,
+        })
+    }
+
+    /// From now on records for these topics which name no partition go where their key has one of so many.
+    pub fn fix_counts(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
+        self.fixed.fix(topics, count);
+    }
+
+    /// Ends whatever an earlier process with this id has left open, and shuts that process out. What was committed may
+    /// only be read after this. Does nothing when it was done before; [`commit`](Self::commit) does it when it was not.
+    ///
+    /// # Errors
+    /// [`TransactionError::Unsettled`] when the coordinator does not answer within `kafka.producer.transaction_timeout`, or
+    /// the last transaction has to be settled; [`TransactionError::Taken`] and [`TransactionError::Fatal`].
+    pub async fn begin(&mut self) -> Result<(), TransactionError> {
+        match self.stage {
+            Stage::Ready => Ok(()),
+            Stage::Fresh => self.init().await,
+            Stage::Open => {
+                let text = "how the last transaction ended is not known: settle it first".to_owned();
+                Err(TransactionError::Unsettled(text))
+            }
+        }
+    }
+
+    /// After an unknown outcome: makes a new producer, which ends the old one's transaction one way or the other. Then what
+    /// is committed says which. To be tried again until it works.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn settle(&mut self) -> Result<(), TransactionError> {
+        // One that waits for its epoch goes on waiting: a second one at the same time would shut out the first.
+        if !self.newborn {
+            self.life = None;
+        }
+        self.init().await
+    }
+
+    /// Makes these records, in this order, and these offsets durable together. A group's member has to own every partition
+    /// that has an offset here. Dropping the future leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// Every variant of [`TransactionError`]. It ends within `kafka.producer.transaction_timeout` and some 12 s.
+    pub async fn commit<R: Borrow<Outgoing> + Sync>(
+        &mut self,
+        records: &[R],
+        offsets: &[Position],
+        membership: &Membership,
+    ) -> Result<Sent, TransactionError> {
+        let records: Vec<&Outgoing> = records.iter().map(Borrow::borrow).collect();
+        let records = records.as_slice();
+        self.begin().await?;
+        if records.is_empty() && offsets.is_empty() {
+            return Ok(Sent::default());
+        }
+        self.count(records).await?;
+        loop {
+            let offsets = Offsets::new(offsets, membership).map_err(|e| TransactionError::Fatal(e.to_string()))?;
+            let since = Instant::now();
+            let setback = match self.attempt(records, offsets).await {
+                Ok(sent) => return Ok(sent),
+                Err(setback) => setback,
+            };
+            if !self.batches.narrow(setback.faults(), |index| records[index]) {
+                return Err(self.undo(setback, records, since).await);
+            }
+            self.abort(since).await?;
+            self.begin().await?;
+        }
+    }
+
+    async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, Setback> {
+        let Some(life) = &self.life else { return Err(Setback::Stuck) };
+        let Some(client) = life.client() else { return Err(Setback::Stuck) };
+        let deadline = Instant::now() + self.timeout;
+        let attempt = client.context().begin(records.len());
+        // Also for who drops this future.
+        self.stage = Stage::Open;
+        let begun =
+            life.call(MARGIN, |client| librdkafka::transactions::begin(client.client()).map_err(Setback::Call)).await;
+        begun.unwrap_or(Err(Setback::Stuck))?;
+        Batch { life, counts: &self.counts, fixed: &self.fixed, records, deadline }.hand_over(attempt).await?;
+        let within = attempt::left(deadline) + MARGIN + SLACK;
+        let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
+        done.unwrap_or(Err(Setback::Stuck))?;
+        let sent = client.context().take_sent();
+        self.committed();
+        Ok(sent)
+    }
+
+    /// Takes back what an attempt has left, and says what became of it.
+    async fn undo(&mut self, setback: Setback, records: &[&Outgoing], since: Instant) -> TransactionError {
+        match setback {
+            Setback::Stuck => {
+                self.abandon();
+                self.unsettled("a call of the transaction does not come back: the coordinator may be down")
+            }
+            Setback::Commit(fault) => match self.verdict(&fault, since) {
+                Some(error) => error,
+                None => self.unsettled(&format!("the commit was not confirmed: {}", fault.text)),
+            },
+            Setback::Call(fault) => match self.verdict(&fault, since) {
+                Some(error) => error,
+                None if Cause::of(&fault) == Cause::Member => {
+                    self.aborted(
+                        since,
+                        TransactionError::Fenced(format!("the group has gone on without us: {}", fault.text)),
+                    )
+                    .await
+                }
+                None => self.aborted(since, TransactionError::Aborted(fault.text)).await,
+            },
+            Setback::Member(why) => self.aborted(since, TransactionError::Fenced(why)).await,
+            Setback::Slow => {
+                let text = "the records were not acknowledged within kafka.producer.transaction_timeout: the broker may be down, or slow";
+                self.aborted(since, TransactionError::Aborted(text.to_owned())).await
+            }
+            Setback::Records(faults) => {
+                let error = self.refused(faults, records);
+                self.aborted(since, error).await
+            }
+        }
+    }
+
+    /// What records failed of, as an error of the unit.
+    fn refused(&self, mut faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> TransactionError {
+        // What was purged along with another is not the reason, and of those that are too large it is one that stood alone.
+        faults.sort_by_key(|(index, fault)| {
+            let purged = matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+            (purged, fault.is_too_large() && !self.batches.is_alone(records[*index]))
+        });
+        let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
+        another.for_each(|(index, _)| self.counts.forget(&records[*index].topic));
+        let described: Vec<_> =
+            faults.into_iter().map(|(index, fault)| fault.describe(index, records[index], self.max_bytes)).collect();
+        let worst = described.iter().find(|error| error.permanent).or(described.first());
+        match worst {
+            Some(error) if error.permanent => {
+                TransactionError::Refused { index: error.index, why: error.reason.clone() }
+            }
+            Some(error) => TransactionError::Aborted(format!("record {}: {}", error.index, error.reason)),
+            None => TransactionError::Aborted("records failed for no known reason".to_owned()),
+        }
+    }
+
+    /// The error of a transaction that is aborted, once that is so.
+    async fn aborted(&mut self, since: Instant, error: TransactionError) -> TransactionError {
+        match self.abort(since).await {
+            Ok(()) => error,
+            Err(worse @ (TransactionError::Taken(_) | TransactionError::Fatal(_))) => worse,
+            Err(unknown) => TransactionError::Unsettled(format!("{error}; {unknown}")),
+        }
+    }
+
+    async fn abort(&mut self, since: Instant) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + ABORT;
+        let abort =
+            move |client: &Client| insist(deadline, |wait| librdkafka::transactions::abort(client.client(), wait));
+        match self.call(ABORT + SLACK, abort).await {
+            Some(Ok(())) => {
+                // Of what was given up something may still be on its way. And after a batch that was refused librdkafka
+                // 2.12 misses its sequence numbers in the next transaction.
+                (self.life, self.stage) = (None, Stage::Fresh);
+                Ok(())
+            }
+            Some(Err(fault)) => Err(match self.verdict(&fault, since) {
+                Some(error) => error,
+                None => self.unsettled(&format!("the abort was not confirmed: {}", fault.text)),
+            }),
+            None => {
+                self.abandon();
+                Err(self.unsettled("the abort does not come back: the coordinator may be down"))
+            }
+        }
+    }
+
+    /// It is committed: the producer goes on, unless a request may still be on its way.
+    fn committed(&mut self) {
+        self.stage = Stage::Ready;
+        let client = self.life.as_ref().and_then(Life::client);
+        if client.is_none_or(|client| client.context().had_trouble()) {
+            tracing::debug!(id = self.id, "a connection failed during a transaction: its producer is replaced");
+            (self.life, self.stage) = (None, Stage::Fresh);
+        }
+    }
+
+    /// Leaves a thread behind that does not come back, and its producer with it.
+    fn abandon(&mut self) {
+        (self.life, self.haunted) = (None, true);
+        tracing::warn!(id = self.id, "a call of a kafka transaction does not come back: its producer is left behind");
+    }
+
+    /// What a fault says of the producer, if it is the producer's end.
+    fn verdict(&mut self, fault: &TransactionFault, since: Instant) -> Option<TransactionError> {
+        match Cause::of(fault) {
+            // A coordinator does the same to a transaction that has outlived its time.
+            Cause::Epoch if self.haunted || since.elapsed() >= self.timeout => {
+                // Each time once, or two processes would shut each other out for ever.
+                self.haunted = false;
+                Some(self.unsettled(&format!("the coordinator has given up the transaction: {}", fault.text)))
+            }
+            Cause::Epoch => Some(TransactionError::Taken(error::taken(&self.id))),
+            Cause::Forbidden => Some(TransactionError::Fatal(error::forbidden(&self.id, fault))),
+            Cause::Producer => Some(self.unsettled(&format!("the producer failed for good: {}", fault.text))),
+            Cause::Passing | Cause::Member => None,
+        }
+    }
+
+    fn unsettled(&self, why: &str) -> TransactionError {
+        TransactionError::Unsettled(format!("{why} (transactions of `{}`)", self.id))
+    }
+
+    async fn init(&mut self) -> Result<(), TransactionError> {
+        if self.life.is_none() {
+            self.few_ghosts().await?;
+            let life = Life::begin(&self.batches.applied(&self.settings), Arc::clone(&self.alive))
+                .map_err(TransactionError::Fatal)?;
+            (self.life, self.newborn) = (Some(life), true);
+        }
+        let (since, timeout) = (Instant::now(), self.timeout);
+        let init = move |client: &Client| {
+            insist(since + timeout, |wait| librdkafka::transactions::init(client.client(), wait))
+        };
+        match self.call(timeout + MARGIN, init).await {
+            Some(Ok(())) => {
+                (self.stage, self.newborn) = (Stage::Ready, false);
+                Ok(())
+            }
+            Some(Err(fault)) if fault.retriable && !fault.fatal => {
+                Err(self.unsettled(&format!("the coordinator does not answer: {}", fault.text)))
+            }
+            Some(Err(fault)) => {
+                let error = self.verdict(&fault, since);
+                self.life = None;
+                Err(error.unwrap_or_else(|| self.unsettled(&format!("no producer id was given out: {}", fault.text))))
+            }
+            None => {
+                self.abandon();
+                Err(self.unsettled("the coordinator does not answer"))
+            }
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        within: Duration,
+        work: impl FnOnce(&Client) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.life.as_ref()?.call(within, work).await
+    }
+
+    /// Waits while too many producers of earlier lives have not ended.
+    async fn few_ghosts(&self) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + self.timeout;
+        while Arc::strong_count(&self.alive) - 1 > GHOSTS {
+            if Instant::now() > deadline {
+                return Err(self.unsettled("earlier producers do not end: the coordinator may be down"));
+            }
+            tokio::time::sleep(GHOST_WAIT).await;
+        }
+        Ok(())
+    }
+
+    /// Learns how many partitions those topics have whose partition a record names, before anything is under way.
+    async fn count(&self, records: &[&Outgoing]) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + self.timeout;
+        for (index, record) in records.iter().enumerate() {
+            while record.partition.is_some() && self.counts.get(&record.topic).is_none() {
+                let topic = Arc::clone(&record.topic);
+                let within = SLACK + MARGIN;
+                match self.call(within, move |client| Counts::ask(client.client(), &topic)).await {
+                    Some(Asked::Count(count)) => self.counts.keep(&record.topic, count),
+                    Some(Asked::Refused(error)) => {
+                        return Err(self.refused(vec![(index, Fault::Client(error))], records));
+                    }
+                    Some(Asked::Nobody) | None if Instant::now() < deadline => tokio::time::sleep(COUNT_WAIT).await,
+                    Some(Asked::Nobody) | None => {
+                        let text = format!(
+                            "the partitions of topic {} cannot be counted: the broker may be down",
+                            record.topic
+                        );
+                        return Err(TransactionError::Aborted(text));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

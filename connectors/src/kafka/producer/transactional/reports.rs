@@ -1,0 +1,177 @@
+//! What became of a transaction's records, told by librdkafka one by one.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+    message::{DeliveryResult, Message as _},
+    producer::ProducerContext,
+};
+
+use crate::kafka::logs;
+
+/// Bits of a record's number that say where it stands in its unit; those above say which attempt it belongs to.
+const INDEX_BITS: u32 = 40;
+
+/// Where the records of a transaction stand, once it is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent(Vec<Place>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    topic: String,
+    partition: i32,
+    next: i64,
+}
+
+impl Sent {
+    /// The offset behind the last record that was written to this partition, if any was. The transaction's marker, which
+    /// is no record, takes one more.
+    pub fn next_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let place = self.0.iter().find(|place| place.partition == partition && place.topic == topic);
+        place.map(|place| place.next)
+    }
+
+    /// Every partition that was written to, as topic, number and the offset behind its last record, in no order.
+    pub fn places(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        self.0.iter().map(|place| (place.topic.as_str(), place.partition, place.next))
+    }
+
+    fn note(&mut self, latest: &mut usize, topic: &str, partition: i32, next: i64) {
+        let is = |place: &Place| place.partition == partition && place.topic == topic;
+        // Reports come by partition, many at a time.
+        if !self.0.get(*latest).is_some_and(is) {
+            *latest = self.0.iter().position(is).unwrap_or(self.0.len());
+        }
+        match self.0.get_mut(*latest) {
+            Some(place) => place.next = place.next.max(next),
+            None => self.0.push(Place { topic: topic.to_owned(), partition, next }),
+        }
+    }
+}
+
+/// Receives what became of each record, on the producer's polling thread; one attempt at a time.
+#[derive(Default)]
+pub(in crate::kafka) struct Reports {
+    attempt: Mutex<Attempt>,
+    /// A connection has failed since this was last looked at: a request may still be on its way.
+    trouble: AtomicBool,
+}
+
+#[derive(Default)]
+struct Attempt {
+    number: usize,
+    left: usize,
+    faults: Vec<(usize, Code)>,
+    sent: Sent,
+    /// Where in `sent` the latest record stands.
+    latest: usize,
+}
+
+impl Reports {
+    fn attempt(&self) -> MutexGuard<'_, Attempt> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Expects so many reports of a new attempt; what still comes of earlier ones is nobody's. Gives the attempt's number.
+    pub(in crate::kafka) fn begin(&self, records: usize) -> usize {
+        self.trouble.store(false, Ordering::Relaxed);
+        let mut attempt = self.attempt();
+        let number = (attempt.number + 1) % (1 << 20);
+        *attempt = Attempt { number, left: records, ..Attempt::default() };
+        number
+    }
+
+    /// The number that comes back with a record's fate.
+    pub(in crate::kafka) const fn numbered(attempt: usize, index: usize) -> usize {
+        (attempt << INDEX_BITS) | index
+    }
+
+    /// What has failed so far, by index.
+    pub(in crate::kafka) fn faults(&self) -> Vec<(usize, Code)> {
+        let mut faults = self.attempt().faults.clone();
+        faults.sort_unstable_by_key(|(index, _)| *index);
+        faults
+    }
+
+    /// How many records have no report yet.
+    pub(in crate::kafka) fn left(&self) -> usize {
+        self.attempt().left
+    }
+
+    /// Where all of it stands.
+    pub(in crate::kafka) fn take_sent(&self) -> Sent {
+        std::mem::take(&mut self.attempt().sent)
+    }
+
+    /// Whether a connection has failed during the attempt.
+    pub(in crate::kafka) fn had_trouble(&self) -> bool {
+        self.trouble.load(Ordering::Relaxed)
+    }
+
+    fn report(&self, number: usize, fate: Result<(&str, i32, i64), Code>) {
+        let mut attempt = self.attempt();
+        if number >> INDEX_BITS != attempt.number {
+            return;
+        }
+        attempt.left = attempt.left.saturating_sub(1);
+        let Attempt { faults, sent, latest, .. } = &mut *attempt;
+        match fate {
+            Ok((topic, partition, offset)) => sent.note(latest, topic, partition, offset + 1),
+            Err(code) => faults.push((number & ((1 << INDEX_BITS) - 1), code)),
+        }
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    /// What it means is said by the call that fails of it, if one does.
+    fn error(&self, error: ClientError, reason: &str) {
+        self.trouble.store(true, Ordering::Relaxed);
+        tracing::debug!(%error, reason, "the kafka producer of transactions has trouble");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let fate = match result {
+            Ok(message) => Ok((message.topic(), message.partition(), message.offset())),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Fail)),
+        };
+        self.report(number, fate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when a report of an earlier attempt counts for this one, or a place goes back.
+    #[test]
+    fn each_attempt_counts_its_own_reports() {
+        let reports = Reports::default();
+        let first = reports.begin(5);
+        let second = reports.begin(3);
+        reports.report(Reports::numbered(first, 0), Err(Code::PurgeQueue));
+        reports.report(Reports::numbered(second, 1), Ok(("t", 0, 8)));
+        reports.report(Reports::numbered(second, 0), Ok(("t", 0, 7)));
+        assert_eq!((reports.left(), reports.faults()), (1, vec![]));
+        reports.report(Reports::numbered(second, 2), Ok(("t", 1, 3)));
+        let sent = reports.take_sent();
+        assert_eq!(
+            (sent.next_offset("t", 0), sent.next_offset("t", 1), sent.next_offset("u", 0)),
+            (Some(9), Some(4), None)
+        );
+        assert_eq!(reports.left(), 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! A sink's table: what is known of it, and how a unit's rows go there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use headwater::{CommitError, Kind, RefusedRow, Row, Sink, Unit};
+use sqlx::PgConnection;
+
+use super::{
+    batch::{Batch, key_of},
+    fit::{self, New, Unfit},
+    refusal::WriteError,
+    table::{Found, OWN_COLUMNS, Table},
+    table_comment::Note,
+    trial::{self, Streak},
+    write::{Done, Writer},
+};
+use crate::postgres::{
+    columns::layout::Layout,
+    error::PostgresError,
+    offsets::Offsets,
+    sql::{TableName, quote},
+};
+
+/// Schemas remembered at once; more than any topic has, and a bound.
+const MAX_SCHEMAS: usize = 1_000;
+
+/// How a sink's rows are written, and what is known of its table.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    sink: Sink,
+    pub(crate) name: TableName,
+    layouts: HashMap<(u32, u32), Arc<Layout>>,
+    /// Of each schema that the table fits, the topics whose records have it.
+    known: HashMap<(u32, u32), HashSet<String>>,
+    /// The table, once it fits every schema in `layouts`.
+    table: Option<Table>,
+    /// Whether the unit under way was tried row by row.
+    tried: bool,
+    common: Arc<Common>,
+}
+
+/// What the connections of a sink find out together: over how many it writes does not say whose fault a refusal is.
+#[derive(Debug, Default)]
+struct Common {
+    /// What is remembered of a table that is not ours to comment on.
+    note: tokio::sync::Mutex<Note>,
+    /// Rows that were refused last, alike.
+    streak: Mutex<Streak>,
+}
+
+impl Common {
+    fn streak(&self) -> MutexGuard<'_, Streak> {
+        self.streak.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of a unit's rows.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// They are stored.
+    All(Done),
+    /// One is refused, or all are.
+    Refused,
+    /// These are refused.
+    Rows(Vec<RefusedRow>),
+}
+
+impl Rows {
+    /// # Errors
+    /// [`PostgresError::Config`] for a sink that cannot work.
+    pub(crate) fn new(sink: Sink) -> Result<Self, PostgresError> {
+        if let Some(problem) = sink.problem() {
+            return Err(PostgresError::Config(problem));
+        }
+        sink.key.iter().try_for_each(|key| quote(key).map(drop))?;
+        let name = TableName::parse(&sink.table)?;
+        Ok(Self::of(sink, name, Arc::default()))
+    }
+
+    /// The same, for another connection.
+    pub(crate) fn beside(&self) -> Self {
+        Self::of(self.sink.clone(), self.name.clone(), Arc::clone(&self.common))
+    }
+
+    fn of(sink: Sink, name: TableName, common: Arc<Common>) -> Self {
+        let (layouts, known) = (HashMap::new(), HashMap::new());
+        Self { sink, name, layouts, known, table: None, tried: false, common }
+    }
+
+    /// The table's name as it is configured.
+    pub(crate) fn table(&self) -> &str {
+        &self.sink.table
+    }
+
+    /// Knows every schema of the unit, and sees to it that the table fits them. Tells the rows whose schemas are not ones for
+    /// it.
+    pub(crate) async fn prepare(
+        &mut self,
+        conn: &mut PgConnection,
+        unit: &Unit,
+    ) -> Result<Vec<RefusedRow>, PostgresError> {
+        if self.known.len() > MAX_SCHEMAS {
+            self.look_again();
+        }
+        let new = self.look(unit);
+        if !new.is_empty() {
+            // It may be changed below, and be left before it is read again.
+            self.table = None;
+        }
+        let mut unfit = Vec::new();
+        for row in &new {
+            unfit.extend(self.learn(conn, row).await?.map(|why| (schema_of(row), why)));
+        }
+        if !unfit.is_empty() {
+            return Ok(self.refused(unit, &unfit));
+        }
+        if self.table.is_some() && new.is_empty() {
+            return Ok(Vec::new());
+        }
+        if new.is_empty() {
+            // Tombstones alone: a table that is there must still have the columns that guard its rows.
+            let new = New { layout: &Layout::default(), record: None };
+            _ = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await?;
+        }
+        self.table = Found::read(conn, &self.name, &self.sink.key).await?.table;
+        Ok(Vec::new())
+    }
+
+    /// A row of each schema and topic that is not known, in the order in which they come.
+    fn look<'a>(&self, unit: &'a Unit) -> Vec<&'a Row> {
+        let mut new: Vec<&Row> = Vec::new();
+        let mut last = None;
+        for row in &unit.rows {
+            let Some((key, topic)) = schema_of(row) else { continue };
+            if last == Some((key, topic)) {
+                continue;
+            }
+            last = Some((key, topic));
+            let known = self.known.get(&key).is_some_and(|topics| topics.contains(topic));
+            if !known && !new.iter().any(|row| schema_of(row) == last) {
+                new.push(row);
+            }
+        }
+        new
+    }
+
+    /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
+    /// made from may be known by then.
+    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
+        let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
+        let layout = match Layout::of(&data.schema) {
+            Ok(layout) => layout,
+            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
+            Err(error) => return Err(error),
+        };
+        let new = New { layout: &layout, record: Some((topic, &data.schema)) };
+        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await? {
+            return Ok(Some(unfit));
+        }
+        self.layouts.insert(layout.key, Arc::new(layout));
+        self.known.entry(key).or_default().insert(topic.to_owned());
+        Ok(None)
+    }
+
+    /// The rows whose schemas are not ones for the table.
+    fn refused(&self, unit: &Unit, unfit: &[(Option<Known<'_>>, Unfit)]) -> Vec<RefusedRow> {
+        let of = |row: &Row| {
+            let schema = schema_of(row)?;
+            unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
+        };
+        let refused = unit.rows.iter().enumerate().filter_map(|(place, row)| Some((place, of(row)?)));
+        refused.map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.refuses(why) }).collect()
+    }
+
+    fn look_again(&mut self) {
+        self.known.clear();
+        self.layouts.clear();
+        self.table = None;
+    }
+
+    /// Writes rows whose schemas were prepared, in the caller's transaction.
+    pub(crate) async fn write(
+        &self,
+        conn: &mut PgConnection,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Done, WriteError> {
+        let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
+        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
+        let Some(table) = &self.table else { return Ok(Done::default()) };
+        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
+    }
+
+    /// The same where a row is refused, or all: finds out which.
+    pub(crate) async fn write_apart(
+        &mut self,
+        conn: &mut PgConnection,
+        unit: &Unit,
+        rows: &[&Row],
+        offsets: &Offsets,
+    ) -> Result<Written, PostgresError> {
+        let found = trial::run(conn, (self, offsets), rows).await?;
+        if found.refused.is_empty() {
+            return Ok(Written::All(found.done));
+        }
+        self.common.streak().judge(&found)?;
+        self.tried = true;
+        let place = |row: &Row| unit.rows.iter().position(|one| std::ptr::eq(one, row));
+        let refused = found.refused.into_iter().filter_map(|(at, refusal)| Some((place(rows[at])?, refusal.why)));
+        let refused = refused.map(|(row, why)| RefusedRow { row, kind: Kind::Row, why: self.refuses(&why) }).collect();
+        Ok(Written::Rows(refused))
+    }
+
+    /// A row that is stored only now, with what has come behind it of its key where one of that deletes: else it would come
+    /// back behind its tombstone.
+    pub(crate) fn with_its_tombstone<'a>(&self, row: &'a Row, behind: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
+        let mut part = vec![row];
+        let Some(table) = self.table.as_ref().filter(|_| self.sink.delete) else { return part };
+        let key_of = |row| key_of(row, &self.sink, table, &self.layouts);
+        let Some(key) = key_of(row) else { return part };
+        part.extend(behind.filter(|row| key_of(row).as_ref() == Some(&key)));
+        if part.iter().all(|row| row.data.is_some()) {
+            part.truncate(1);
+        }
+        part
+    }
+
+    /// A unit is durable.
+    pub(crate) fn stored(&mut self, done: Done) {
+        // The rest of a unit that was tried row by row has been counted with it.
+        if !std::mem::take(&mut self.tried) && done.written + done.deleted > 0 {
+            *self.common.streak() = Streak::default();
+        }
+    }
+
+    fn refuses(&self, why: &str) -> String {
+        format!("a row cannot go into `{}`: {why}", self.sink.table)
+    }
+
+    /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
+    pub(crate) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
+        let Some(data) = &row.data else { return Ok(()) };
+        let layout = self.layouts.get(&data.schema.key());
+        let has = layout.is_none_or(|layout| layout.position(column).is_some());
+        if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
+            return Ok(());
+        }
+        let (id, table, quoted) = (data.schema.id(), self.name.sql(), quote(column)?);
+        Err(PostgresError::Outage(format!(
+            "column `{column}` of {} must not be null, and schema {id} of `{}` has no such field: give it a default, or run \
+             alter table {table} alter column {quoted} drop not null",
+            self.name, self.sink.event
+        )))
+    }
+
+    /// What the outcome of a unit means to whoever asked for it.
+    pub(crate) fn settle<T>(&mut self, outcome: Result<T, PostgresError>) -> Result<T, CommitError> {
+        outcome.map_err(|error| {
+            if matches!(error, PostgresError::Outage(_)) {
+                // Perhaps somebody has changed the table.
+                self.look_again();
+            }
+            error.into()
+        })
+    }
+}
+
+/// What tells a row's schema from any other, and the topic where its record first stood.
+type Known<'a> = ((u32, u32), &'a str);
+
+fn schema_of(row: &Row) -> Option<Known<'_>> {
+    Some((row.data.as_ref()?.schema.key(), &row.meta.origin.partition.topic))
+}

@@ -1,0 +1,197 @@
+//! Whether a group is ready, and what keeps it from its work.
+
+use std::{collections::BTreeMap, fmt, sync::MutexGuard};
+
+use super::{GroupState, Metric, lock};
+use crate::event::time::Time;
+
+/// Partitions named in one line at most.
+const NAMED: usize = 6;
+
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    joined: bool,
+    /// Since it failed, until it has joined again.
+    down: Option<Down>,
+    /// What keeps the group from its work, by what it concerns.
+    troubles: BTreeMap<String, String>,
+}
+
+/// Why a group does not work, since when, and what comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// What happened.
+    pub why: String,
+    /// When it failed first, of several times that followed each other.
+    pub since: Time,
+    /// What comes next.
+    pub next: Next,
+}
+
+/// What comes next for a group that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is started anew at this time.
+    At(Time),
+    /// It is being started anew.
+    Now,
+    /// It stands still until a person acts.
+    Person,
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { why, since, next } = self;
+        match next {
+            Next::At(at) => write!(f, "failed since {since}, is started anew at {at}: {why}"),
+            Next::Now => write!(f, "failed since {since}, is being started anew: {why}"),
+            Next::Person => write!(f, "stands still since {since} until a person acts: {why}"),
+        }
+    }
+}
+
+/// In a word, how a group stands in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// On its way into its consumer group.
+    Joining,
+    /// In it.
+    Working,
+    /// It has failed, and is started anew.
+    Failed,
+    /// It has failed, and only a person can decide what comes next.
+    Halted,
+}
+
+impl Activity {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Working => "working",
+            Self::Failed => "failed",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+impl GroupState {
+    /// Why the group is not ready, a sentence each; empty when it is.
+    pub fn troubles(&self) -> Vec<String> {
+        let health = self.health();
+        let joining = (!health.joined)
+            .then(|| health.down.as_ref().map_or_else(|| "joining its consumer group".to_owned(), ToString::to_string));
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (about, why) in &health.troubles {
+            by_reason.entry(why).or_default().push(about);
+        }
+        joining
+            .into_iter()
+            .chain(by_reason.into_iter().map(|(why, about)| format!("{}: {why}", some_of(&about))))
+            .collect()
+    }
+
+    /// In a word, how it stands.
+    pub fn activity(&self) -> Activity {
+        let health = self.health();
+        match &health.down {
+            Some(Down { next: Next::Person, .. }) => Activity::Halted,
+            Some(_) => Activity::Failed,
+            None if health.joined => Activity::Working,
+            None => Activity::Joining,
+        }
+    }
+
+    /// Whether it is in its consumer group.
+    pub fn has_joined(&self) -> bool {
+        self.health().joined
+    }
+
+    /// The group's member here has joined.
+    pub fn joined(&self) {
+        let mut health = self.health();
+        (health.joined, health.down) = (true, None);
+    }
+
+    /// The group has failed: nothing of what it was doing is true any more. Called again with what comes next.
+    pub fn set_down(&self, down: Down) {
+        self.set(Metric::Halted, u64::from(down.next == Next::Person));
+        *self.health() = Health { down: Some(down), ..Health::default() };
+        for gauge in [Metric::InFlight, Metric::Partitions, Metric::Stopped, Metric::RestoreLeft, Metric::Waiting] {
+            self.set(gauge, 0);
+        }
+        lock(&self.circuits).clear();
+        self.set_places(BTreeMap::new());
+        self.set_lags(BTreeMap::new());
+    }
+
+    /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
+    pub fn trouble(&self, about: &str, why: Option<&str>) -> bool {
+        let mut health = self.health();
+        match why {
+            Some(why) => health.troubles.insert(about.to_owned(), why.to_owned()).as_deref() != Some(why),
+            None => health.troubles.remove(about).is_some(),
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
+    }
+}
+
+/// These names, or how many more there are than fit on a line.
+fn some_of(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let text = names[..names.len() - more].join(", ");
+    if more == 0 { text } else { format!("{text} and {more} more") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::States, *};
+
+    /// Red when a trouble survives its end, or a group that has not joined counts as ready.
+    #[test]
+    fn a_group_is_ready_once_joined_and_without_trouble() {
+        let states = States::default();
+        let state = states.of("orders-sink");
+        assert_eq!(states.troubles(), ["orders-sink: joining its consumer group"]);
+        state.joined();
+        assert!(state.trouble("database", Some("does not answer")));
+        assert!(!state.trouble("database", Some("does not answer")), "no news");
+        assert_eq!(states.troubles(), ["orders-sink: database: does not answer"]);
+        assert!(state.trouble("database", None));
+        assert!(states.troubles().is_empty());
+    }
+
+    /// Red when what a group said before it failed outlives it, the reason or its times are missing, or a group that has joined
+    /// again still counts as down.
+    #[test]
+    fn a_group_that_failed_says_why_and_since_when_until_it_has_joined_again() {
+        let state = GroupState::default();
+        state.joined();
+        state.trouble("t/0", Some("waits for `shop`"));
+        state.set(Metric::Partitions, 3);
+        let down = |next| Down { why: "no schema".to_owned(), since: Time::from_millis(0), next };
+        state.set_down(down(Next::At(Time::from_millis(5_000))));
+        let said = "failed since 1970-01-01T00:00:00Z, is started anew at 1970-01-01T00:00:05Z: no schema";
+        assert_eq!((state.troubles(), state.activity()), (vec![said.to_owned()], Activity::Failed));
+        assert_eq!((state.get(Metric::Partitions), state.get(Metric::Halted)), (0, 0));
+        state.set_down(down(Next::Person));
+        assert_eq!((state.activity(), state.get(Metric::Halted)), (Activity::Halted, 1));
+        state.set_down(down(Next::Now));
+        assert_eq!((state.activity(), state.get(Metric::Halted)), (Activity::Failed, 0));
+        state.joined();
+        assert_eq!((state.troubles(), state.activity()), (Vec::new(), Activity::Working));
+    }
+
+    /// Red when an outage says a line for each partition, names all of a thousand, or joins what differs.
+    #[test]
+    fn what_many_partitions_wait_for_is_said_once() {
+        let state = GroupState::default();
+        state.joined();
+        (0..8).for_each(|n| _ = state.trouble(&format!("t/{n}"), Some("waits for `shop`")));
+        state.trouble("u/0", Some("stopped"));
+        assert_eq!(state.troubles(), ["u/0: stopped", "t/0, t/1, t/2, t/3, t/4, t/5 and 2 more: waits for `shop`"]);
+    }
+}

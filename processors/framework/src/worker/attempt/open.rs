@@ -1,0 +1,185 @@
+//! What a record is, before anything is done with it: its metadata, whether the group takes it, and where its bytes are.
+#![expect(
+    clippy::result_large_err,
+    reason = "most records have none, and a box would cost each skipped one an allocation"
+)]
+
+use std::sync::Arc;
+
+use super::{
+    in_flight::{Effects, Job, Outcome, Seen},
+    record_processor::Step,
+};
+use crate::{
+    codec::{self, WriterSchema},
+    event::Meta,
+    failure::{Kind, cut, failure_report::Fault},
+    pipeline::{
+        Work,
+        catalogue::{Catalogue, Typed, unknown_record},
+        sink::Sink,
+    },
+    telemetry::{metrics::Metric, spans::Attempt},
+    wire::{
+        delivery_headers::Trust,
+        group_topics::{Owned, Role, group_of_dlq},
+        headers::Attributes,
+        record::Record,
+    },
+};
+
+/// A record that needs its schema to go on.
+pub(crate) struct Opened<'a> {
+    pub(crate) attributes: Attributes,
+    pub(crate) schema_id: u32,
+    pub(crate) datum: &'a [u8],
+}
+
+impl Step {
+    /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
+    pub(crate) fn open<'a>(&self, job: &'a Job) -> Result<Opened<'a>, Outcome> {
+        let record = &job.record;
+        if matches!(self.group.work, Work::DeadLetters) {
+            return Err(self.keep_letter(job));
+        }
+        let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why), None);
+        let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
+        if !job.begun {
+            self.state.add(Metric::HeadersIgnored, attributes.ignored);
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
+        if let Some(why) = attributes.broken.take() {
+            return Err(contract(why));
+        }
+        let typed = self.type_of(record, &attributes);
+        if let Typed::Is(event_type) = &typed {
+            self.check(job, &attributes, event_type)?;
+        }
+        let Some(value) = record.value.as_deref() else {
+            return Err(match typed {
+                Typed::Is(event_type) => {
+                    let event_type = event_type.to_owned();
+                    self.tombstone(job, attributes, event_type)
+                }
+                Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
+            });
+        };
+        if let Some(why) = cut::oversize(record, self.record_limit) {
+            return Err(contract(why));
+        }
+        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error, None))?;
+        Ok(Opened { attributes, schema_id, datum })
+    }
+
+    pub(crate) fn trust(&self, role: Role) -> Trust<'_> {
+        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
+    }
+
+    /// By the topic where the record first stood.
+    pub(crate) fn type_of<'a>(&'a self, record: &Record, attributes: &'a Attributes) -> Typed<'a> {
+        let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
+        self.catalogue.type_of(topic, attributes.event_type.as_deref())
+    }
+
+    /// Why a record on a topic of ours is of another schema than its type's, if it is: such a one changes no table. Of the
+    /// topics of others the catalogue says nothing. One that was edited stands on neither: it counts as on ours, unless the
+    /// sink's events come from others too.
+    pub(crate) fn foreign(
+        &self,
+        job: &Job,
+        attributes: &Attributes,
+        schema: &WriterSchema,
+        sink: &Sink,
+    ) -> Option<String> {
+        let own = self.schema?;
+        let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        let edited = || Owned::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(&sink.event);
+        if Catalogue::is_own(topic) || edited() { schema.unreadable_by(own) } else { None }
+    }
+
+    /// Whether the type may stand on this topic, and whether the group takes it.
+    fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
+        let origin = attributes.origin();
+        let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
+        if !Catalogue::belongs(topic, event_type) {
+            let why = format!("event type `{event_type}` does not belong on topic {topic}");
+            return Err(self.dead(job, &Fault::new(Kind::Contract, why), None));
+        }
+        if !self.interest.takes(event_type) {
+            self.state.add(Metric::Skipped, 1);
+            return Err(self.done(job, Effects::default(), &Seen::default()));
+        }
+        Ok(())
+    }
+
+    fn tombstone(&self, job: &Job, attributes: Attributes, event_type: String) -> Outcome {
+        let contract = |why: &str| self.dead(job, &Fault::new(Kind::Contract, why), None);
+        match &self.group.work {
+            Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
+                let seen = self.see(job, attributes, event_type);
+                self.store(job, seen, None)
+            }
+            Work::Sink(sink) if sink.delete => contract("a tombstone without a key deletes nothing"),
+            _ => contract("a null value where nothing takes tombstones"),
+        }
+    }
+
+    /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
+    fn keep_letter(&self, job: &Job) -> Outcome {
+        let attributes = Attributes::read(&job.record.headers, Trust::Letter(group_of_dlq(&job.record)));
+        if !job.begun {
+            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        }
+        let event_type = attributes.event_type.clone().unwrap_or_default();
+        let seen = self.see(job, attributes, event_type);
+        self.store(job, seen, None)
+    }
+
+    pub(crate) fn type_by_schema(
+        &self,
+        job: &Job,
+        attributes: &Attributes,
+        schema: &WriterSchema,
+    ) -> Result<String, Outcome> {
+        let name = schema.full_name().unwrap_or_default();
+        let Some(event_type) = self.catalogue.by_record(name) else {
+            return Err(self.dead(job, &Fault::new(Kind::Contract, unknown_record(name)), None));
+        };
+        self.check(job, attributes, event_type)?;
+        Ok(event_type.to_owned())
+    }
+
+    /// The whole metadata, and the span of this attempt.
+    pub(crate) fn see(&self, job: &Job, mut attributes: Attributes, event_type: String) -> (Arc<Meta>, Attempt) {
+        if job.failed > 0 {
+            let delivered = attributes.delivered.get_or_insert_default();
+            delivered.attempts = delivered.attempts.saturating_add(job.failed);
+        }
+        let begun = attributes.trace.is_some();
+        let mut meta = self.catalogue.complete(&job.record, attributes, event_type);
+        let waited = job.role == Role::Waiting;
+        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record, waited);
+        (Arc::new(meta), attempt)
+    }
+
+    /// As much as can be said of a record that nobody can process.
+    pub(crate) fn see_broken(&self, job: &Job) -> Seen {
+        let attributes = Attributes::read(&job.record.headers, self.trust(job.role));
+        // A broken id or source has no trace of its own to derive.
+        if attributes.trace.is_none() && attributes.broken.is_some() {
+            return Seen::default();
+        }
+        let event_type = attributes.event_type.clone().unwrap_or_default();
+        let (meta, attempt) = self.see(job, attributes, event_type);
+        Seen::new(meta, attempt)
+    }
+}
+
+/// Why no row can be made of a value of this schema: it is no record, or lacks a key column.
+pub(crate) fn no_row(sink: &Sink, schema: &WriterSchema) -> Option<String> {
+    let apache_avro::Schema::Record(record) = schema.schema() else {
+        return Some(format!("what schema {} writes is no record, and a row needs fields", schema.id()));
+    };
+    let missing = sink.key.iter().find(|key| !record.lookup.contains_key(key.as_str()))?;
+    Some(format!("{missing}: missing in schema {}, and the row's key", schema.id()))
+}

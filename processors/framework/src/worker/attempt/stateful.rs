@@ -1,0 +1,230 @@
+//! A record of a stateful step: it is keyed anew, or changes its key's state.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use super::{
+    in_flight::{Effects, Fate, Job, Outcome, Seen},
+    open::Opened,
+    record_processor::{LEAST_PAUSE, Step, panicked},
+    uncommitted_state::States,
+};
+use crate::{
+    codec::WriterSchema,
+    failure::{Failure, Kind, failure_report::Fault},
+    pipeline::steps::{self, Steps},
+    ports::unit::{InputPartition, InputPosition, Way},
+    processor::{
+        ProcessError,
+        emit::{Cause, Outbox},
+        input::Delivery,
+    },
+    telemetry::{metrics::Metric, spans::Message},
+    wire::{
+        delivery_headers,
+        group_topics::{Owned, Role},
+        headers, ids,
+        record::{Outgoing, Position},
+    },
+};
+
+/// The longest key that state is kept by, bytes: a local store must be able to hold it.
+const LONGEST_KEY: usize = 32 << 10;
+/// After state could not be read a record is tried again this much later.
+pub(crate) const STATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the records of one step are named by, made once.
+pub(crate) struct Ways {
+    /// The topic over which they come.
+    repartition: Arc<str>,
+    /// What the events that it emits name as their source.
+    source: String,
+}
+
+impl Ways {
+    pub(crate) fn of(step: &steps::Step, owned: &Owned) -> Self {
+        Self { repartition: owned.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
+    }
+}
+
+impl Step {
+    fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a Ways)> {
+        steps.iter().zip(&self.ways).find(|(step, _)| step.event.name == event_type)
+    }
+
+    /// Runs the step that takes events of this type, or has the record go the way to it.
+    pub(crate) fn keep(
+        &self,
+        job: &Job,
+        steps: &Steps,
+        opened: Opened<'_>,
+        event_type: String,
+        schema: &WriterSchema,
+    ) -> Outcome {
+        let (Some((step, ways)), Some(states)) = (self.step_of(steps, &event_type), &self.states) else {
+            let why = format!("no step of the group takes `{event_type}`");
+            return self.dead(job, &Fault::new(Kind::Contract, why), None);
+        };
+        let Opened { attributes, datum, .. } = opened;
+        let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        // One that was sent back keeps the origin of its letter, which may lie before the way to the step.
+        let is_there = matches!(job.role, Role::Repartition | Role::Waiting) || **origin == *ways.repartition;
+        let arrived = step.processor.is_co_partitioned() || is_there;
+        let input = if arrived { Self::input_of(job, (step, ways), states) } else { None };
+        if input.as_ref().is_some_and(|input| states.has(step.processor.store(), job.partition.partition, input)) {
+            // The news of a letter that was sent back may have been lost.
+            return self.done(job, Effects { fate: Fate::Replayed, ..Effects::default() }, &Seen::default());
+        }
+        if arrived && let Some(waits) = self.behind(job) {
+            return waits;
+        }
+        let (meta, attempt) = self.see(job, attributes, event_type);
+        let seen = Seen::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
+        let delivery = Delivery { meta: &meta, schema, datum };
+        let began = self.clock.elapsed();
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let _entered = seen.attempt.enter(&meta.trace);
+            if arrived {
+                self.apply(job, (step, ways, input), states, &delivery, &seen)
+            } else {
+                self.key_anew(job, (step, ways), states, &delivery, &seen)
+            }
+        }));
+        self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
+        match done {
+            Ok(Ok(effects)) => self.done(job, effects, &seen),
+            Ok(Err(NotKept::Contract(why))) => self.dead(job, &Fault::new(Kind::Contract, why), Some(seen)),
+            Ok(Err(NotKept::Error(error))) => self.kept_not(job, &error, seen),
+            // A pure function panics again.
+            Err(panic) => {
+                let fault = Fault::new(Kind::Rejected, panicked(panic.as_ref()).detail);
+                self.state.add(Metric::Failures, 1);
+                self.dead(job, &fault, Some(seen))
+            }
+        }
+    }
+
+    /// Where inputs come again: which one the record is. One that was keyed anew counts by where it stood before that, so
+    /// that a second copy of it is the same input, and by the way that it came, since each step reads its own in its own
+    /// time.
+    fn input_of(job: &Job, (step, ways): (&steps::Step, &Ways), states: &States) -> Option<InputPosition> {
+        let replays = states.replays()?;
+        let is_moved = job.record.topic == ways.repartition;
+        let moved = if is_moved { delivery_headers::input(&job.record.headers) } else { None };
+        let (way, Position { partition, next }, id) = match moved {
+            Some((position, id)) => (Way::Over(Arc::clone(&step.name)), position, id),
+            None => (Way::Direct, Position { partition: job.partition.clone(), next: job.record.offset + 1 }, None),
+        };
+        // It may have stood on another topic of that name, which is gone since.
+        let topic_id = id.map_or_else(|| replays.topic_id(&partition.topic), Arc::from);
+        Some(InputPosition { of: InputPartition { partition, topic_id, way }, next })
+    }
+
+    /// The record goes to where its key's partition is read, with what its place here says of it.
+    fn key_anew(
+        &self,
+        job: &Job,
+        (step, ways): (&steps::Step, &Ways),
+        states: &States,
+        delivery: &Delivery<'_>,
+        seen: &Seen,
+    ) -> Result<Effects, NotKept> {
+        let key = match step.processor.key(delivery)? {
+            Some(key) => key.into_bytes(),
+            None => key_of(job)?.to_owned(),
+        };
+        let (topic, meta) = (&ways.repartition, delivery.meta);
+        let message = Message {
+            topic,
+            partition: None,
+            id: &meta.id,
+            correlation_id: &meta.correlation_id,
+            causation_id: meta.causation_id.as_deref(),
+        };
+        let sent = self.tracing.send(&seen.attempt, &meta.trace, message);
+        let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
+        let mut headers = headers::moved(&job.record, meta, trace);
+        if let Some(replays) = states.replays() {
+            delivery_headers::say_input(&job.record, &replays.topic_id(&job.record.topic), &mut headers);
+        }
+        if job.role == Role::Redrive {
+            // Its letter is settled, or comes back, once the step has run.
+            self.delivered(job).keyed_anew(&job.record, &self.group.id, &mut headers);
+        }
+        let value = job.record.value.clone();
+        let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
+        let spans = sent.into_iter().map(|(_, span)| span).collect();
+        Ok(Effects { outgoing: vec![outgoing], spans, fate: Fate::KeyedAnew, ..Effects::default() })
+    }
+
+    fn apply(
+        &self,
+        job: &Job,
+        (step, ways, input): (&steps::Step, &Ways, Option<InputPosition>),
+        states: &States,
+        delivery: &Delivery<'_>,
+        seen: &Seen,
+    ) -> Result<Effects, NotKept> {
+        let (key, store, partition) = (key_of(job)?, step.processor.store(), job.partition.partition);
+        let saved = states.read(store, partition, key).map_err(|error| ProcessError::State(error.0))?;
+        let mut out = Outbox::new(self.encoders.clone());
+        let kept = step.processor.apply(delivery, saved.as_deref(), &mut out)?;
+        if let Some(size) = kept.as_ref().map(Vec::len).filter(|size| *size > self.state_limit) {
+            let limit = self.state_limit;
+            let why = format!("the state `{store}` of its key grows to {size} bytes, over the limit of {limit}");
+            return Err(ProcessError::from(Failure::reject(why)).into());
+        }
+        let (meta, attempt) = (delivery.meta, &seen.attempt);
+        let cause = Cause { meta, attempt, processor: &step.name, source: &ways.source, tracing: &self.tracing };
+        let (outgoing, spans) = out.seal(&cause);
+        // Last, since what comes after it could fail and leave a change that nobody commits.
+        let changes = kept.as_deref() != saved.as_deref();
+        let change = if changes { states.write((store, partition), key, kept, input) } else { None };
+        Ok(Effects { outgoing, spans, change, ..Effects::default() })
+    }
+
+    /// The function has failed, or its argument could not be read.
+    fn kept_not(&self, job: &Job, error: &ProcessError, seen: Seen) -> Outcome {
+        match error {
+            ProcessError::Failed(Failure::Retry(cause)) => {
+                let fault = Fault::of(Kind::Exhausted, cause);
+                seen.attempt.failed(&fault);
+                self.state.add(Metric::Failures, 1);
+                self.failures.again(job, self.delivered(job), &fault, self.clock.as_ref(), &seen)
+            }
+            ProcessError::Failed(Failure::Reject(cause)) => {
+                self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))
+            }
+            ProcessError::Failed(Failure::Throttled(after)) => {
+                seen.attempt.waits("throttled");
+                self.state.add(Metric::Throttled, 1);
+                Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
+            }
+            ProcessError::Codec(error) => self.unreadable(job, error, Some(seen)),
+            ProcessError::State(why) => Outcome::Wait(
+                STATE_PAUSE,
+                format!("the state of offset {}'s key cannot be read: {why}", job.record.offset),
+            ),
+        }
+    }
+}
+
+/// Why a record has no effects.
+enum NotKept {
+    Contract(String),
+    Error(ProcessError),
+}
+
+impl<E: Into<ProcessError>> From<E> for NotKept {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+fn key_of(job: &Job) -> Result<&[u8], NotKept> {
+    let key = job.record.key.as_deref();
+    let text = key.filter(|key| key.len() <= LONGEST_KEY && std::str::from_utf8(key).is_ok());
+    text.ok_or_else(|| {
+        let why = "a stateful step keeps state by a key of utf-8 text of at most 32 KiB, and the record has none";
+        NotKept::Contract(why.to_owned())
+    })
+}

@@ -1,0 +1,6 @@
+//! From finished records to what is durable: units of work, the queue in which they are committed, and the store's answers.
+
+pub(crate) mod batch;
+pub(crate) mod commit_queue;
+pub(crate) mod commit_queues;
+pub(crate) mod commit_results;

@@ -1,0 +1,253 @@
+//! What a store commits at once, and how it is taken apart where it refuses that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    event::time::Time,
+    failure::cut,
+    ports::unit::{Change, Progress, RefusedRow, Row, Unit},
+    telemetry::spans::Span,
+    wire::{
+        group_topics::Role,
+        record::{Outgoing, Position, Record, TopicPartition},
+    },
+    worker::{
+        attempt::in_flight::{Effects, Fate, Job},
+        partition::Partition,
+    },
+};
+
+/// A unit of work and the records that it covers, in one order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) unit: Unit,
+    pub(crate) records: Vec<Covered>,
+    /// Where each partition of it stands before it.
+    from: BTreeMap<TopicPartition, i64>,
+    /// Partitions of it that it leaves where they are, unless it has records of theirs: records that waited have no
+    /// position, and the store must hear of one to know whose they are.
+    anchors: BTreeSet<TopicPartition>,
+}
+
+/// A record that a batch covers, and how much of the batch's unit is its own.
+#[derive(Debug)]
+pub(crate) struct Covered {
+    pub(crate) partition: TopicPartition,
+    pub(crate) role: Role,
+    pub(crate) start: u64,
+    pub(crate) offset: i64,
+    pub(crate) fate: Fate,
+    /// The record, unless its row has it.
+    pub(crate) record: Option<Record>,
+    pub(crate) outgoing: usize,
+    pub(crate) rows: usize,
+    pub(crate) changes: usize,
+    pub(crate) markers: usize,
+    /// Bytes of the record, of what it publishes and of what it changes.
+    pub(crate) bytes: usize,
+    /// When its event happened, where that is known.
+    pub(crate) event_time: Option<Time>,
+    /// Spans that end with it: those of what it publishes, and a row's attempt.
+    pub(crate) _spans: Vec<Span>,
+}
+
+impl Batch {
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.iter().map(|covered| covered.bytes).sum()
+    }
+
+    /// Every partition of it.
+    pub(crate) fn partitions(&self) -> Vec<TopicPartition> {
+        self.from.keys().cloned().collect()
+    }
+
+    /// An empty one with room for so many records.
+    pub(crate) fn with_room(records: usize) -> Self {
+        let mut batch = Self { records: Vec::with_capacity(records), ..Self::default() };
+        batch.unit.outgoing.reserve(records);
+        batch
+    }
+
+    /// Notes where a partition stands before the batch, once.
+    pub(crate) fn begin(&mut self, partition: &TopicPartition, from: i64) {
+        self.from.entry(partition.clone()).or_insert(from);
+    }
+
+    /// Has the store hear of this partition, which stands here.
+    pub(crate) fn anchor(&mut self, partition: &TopicPartition, at: i64) {
+        self.begin(partition, at);
+        self.anchors.insert(partition.clone());
+    }
+
+    /// Adds a finished record of a partition that has begun.
+    pub(crate) fn push(&mut self, finished: Finished) {
+        let Finished { mut covered, effects, .. } = finished;
+        let Effects { outgoing, row, change, waiting, marker, .. } = effects;
+        self.unit.outgoing.extend(outgoing);
+        self.unit.changes.extend(change.into_iter().chain(waiting.map(|waiting| *waiting)));
+        if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
+            self.unit.rows.push(Row { meta, record, data });
+        }
+        self.unit.markers.extend(marker.map(|marker| *marker));
+        self.records.push(covered);
+    }
+
+    /// Says how far it moves each partition, where the store is to know.
+    pub(crate) fn with_positions(mut self, atomic: bool) -> Self {
+        let mut to: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
+        if atomic {
+            to.extend(self.anchors.iter().filter_map(|anchor| Some((anchor, *self.from.get(anchor)?))));
+            let read = self.records.iter().filter(|covered| covered.role != Role::Waiting);
+            to.extend(read.map(|covered| (&covered.partition, covered.offset + 1)));
+        }
+        let progress = |(partition, next): (&TopicPartition, i64)| Progress {
+            from: self.from.get(partition).copied().unwrap_or(next),
+            to: Position { partition: partition.clone(), next },
+        };
+        self.unit.positions = to.into_iter().map(progress).collect();
+        self
+    }
+
+    /// The first `count` records and the rest, each with what is its own of the unit.
+    pub(crate) fn split_at(mut self, count: usize, atomic: bool) -> (Self, Self) {
+        let later = self.records.split_off(count);
+        let sum = |of: fn(&Covered) -> usize| self.records.iter().map(of).sum::<usize>();
+        let unit = Unit {
+            outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
+            rows: self.unit.rows.split_off(sum(|c| c.rows)),
+            changes: self.unit.changes.split_off(sum(|c| c.changes)),
+            markers: self.unit.markers.split_off(sum(|c| c.markers)),
+            positions: Vec::new(),
+        };
+        let mut from = self.from.clone();
+        for covered in &self.records {
+            from.insert(covered.partition.clone(), covered.offset + 1);
+        }
+        let rest = Self { unit, records: later, from, anchors: self.anchors.clone() };
+        (self.with_positions(atomic), rest.with_positions(atomic))
+    }
+
+    /// What of it belongs to partitions that are still ours.
+    pub(crate) fn of_ours(mut self, partitions: &BTreeMap<TopicPartition, Partition>, atomic: bool) -> Self {
+        let ours = |c: &Covered| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
+        if self.records.iter().all(ours) {
+            return self;
+        }
+        let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
+        let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
+        let (mut changes, mut markers) = (self.unit.changes.into_iter(), self.unit.markers.into_iter());
+        for covered in self.records.drain(..) {
+            let own = (outgoing.by_ref().take(covered.outgoing), rows.by_ref().take(covered.rows));
+            let own_changes = changes.by_ref().take(covered.changes);
+            let own_markers = markers.by_ref().take(covered.markers);
+            if ours(&covered) {
+                rest.unit.outgoing.extend(own.0);
+                rest.unit.rows.extend(own.1);
+                rest.unit.changes.extend(own_changes);
+                rest.unit.markers.extend(own_markers);
+                rest.records.push(covered);
+            } else {
+                own.0.for_each(drop);
+                own.1.for_each(drop);
+                own_changes.for_each(drop);
+                own_markers.for_each(drop);
+            }
+        }
+        let waited = |number| rest.records.iter().any(|c| c.role == Role::Waiting && c.partition.partition == number);
+        rest.anchors.retain(|anchor| partitions.contains_key(anchor) && waited(anchor.partition));
+        rest.with_positions(atomic)
+    }
+
+    /// With dead letters instead of the records whose rows are refused.
+    pub(crate) fn without_rows(
+        self,
+        refused: Vec<RefusedRow>,
+        atomic: bool,
+        mut letter: impl FnMut(Covered, Record, RefusedRow) -> Finished,
+    ) -> Self {
+        let mut refused: BTreeMap<usize, RefusedRow> = refused.into_iter().map(|one| (one.row, one)).collect();
+        let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
+        let Unit { outgoing, rows, changes, markers, .. } = self.unit;
+        let (mut outgoing, mut changes) = (outgoing.into_iter(), changes.into_iter());
+        let (mut rows, mut markers) = (rows.into_iter().enumerate(), markers.into_iter());
+        for covered in self.records {
+            let own_outgoing: Vec<_> = outgoing.by_ref().take(covered.outgoing).collect();
+            let own_changes: Vec<_> = changes.by_ref().take(covered.changes).collect();
+            let own_markers: Vec<_> = markers.by_ref().take(covered.markers).collect();
+            let row = rows.by_ref().take(covered.rows).next();
+            match row {
+                Some((place, row)) if let Some(refused) = refused.remove(&place) => {
+                    rest.push(letter(covered, row.record, refused));
+                }
+                row => {
+                    rest.unit.rows.extend(row.map(|(_, row)| row));
+                    rest.unit.outgoing.extend(own_outgoing);
+                    rest.unit.changes.extend(own_changes);
+                    rest.unit.markers.extend(own_markers);
+                    rest.records.push(covered);
+                }
+            }
+        }
+        rest.with_positions(atomic)
+    }
+
+    /// Cuts its letter to as much as goes anywhere, where it has one record, which is a letter; whether there was more.
+    pub(crate) fn cut(&mut self) -> bool {
+        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Fate::Dead(_)));
+        match self.unit.outgoing.as_mut_slice() {
+            [letter] if is_letter && let Some(beginning) = cut::cut(letter) => {
+                *letter = beginning;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The record of a batch that has one, to be made something else of.
+    pub(crate) fn into_only(mut self) -> Option<(Covered, Record, i64)> {
+        let mut covered = self.records.pop()?;
+        let record = covered.record.take().or_else(|| self.unit.rows.pop().map(|row| row.record))?;
+        let from = self.from.get(&covered.partition).copied().unwrap_or(covered.offset);
+        Some((covered, record, from))
+    }
+}
+
+/// A record whose processor is done.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) covered: Covered,
+    effects: Effects,
+    pub(crate) at: Duration,
+}
+
+impl Finished {
+    pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
+        let outgoing =
+            effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
+        let changes = || effects.change.iter().chain(effects.waiting.as_deref());
+        let changed = changes().map(Change::size).sum::<usize>();
+        let Job { partition, role, start, record, .. } = job;
+        let covered = Covered {
+            partition,
+            role,
+            start,
+            offset: record.offset,
+            fate: effects.fate,
+            bytes: record.size() + outgoing + changed,
+            record: Some(record),
+            outgoing: effects.outgoing.len(),
+            rows: usize::from(effects.row.is_some()),
+            changes: changes().count(),
+            markers: usize::from(effects.marker.is_some()),
+            event_time: effects.event_time,
+            _spans: std::mem::take(&mut effects.spans),
+        };
+        Self { covered, effects, at }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! What the store answers: committed, fenced, refused, or nothing at all.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    batch::{Batch, Covered, Finished},
+    commit_queue::Answer,
+};
+use crate::{
+    failure::{Kind, failure_report::Fault},
+    ports::{
+        Control,
+        unit::{CommitError, Committed, RefusedRow},
+    },
+    telemetry::metrics::Metric,
+    wire::{
+        group_topics::Role,
+        record::{Record, TopicPartition},
+    },
+    worker::{
+        Worker,
+        attempt::in_flight::{Effects, Fate, Job, Outcome},
+        deps::WorkerError,
+        partition::{Life, Partition},
+    },
+};
+
+impl Worker {
+    /// Books what the store has answered to the assembly of this number.
+    pub(crate) fn stored(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
+        let error = match done {
+            Answer::Started(starts, Ok(froms)) => {
+                self.recovered(at);
+                starts.into_iter().zip(froms).for_each(|((id, start), from)| self.begin_partition(id, start, from));
+                return Ok(());
+            }
+            Answer::Committed(batch, Ok(committed)) => {
+                self.committed(at, batch, committed);
+                return Ok(());
+            }
+            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
+                self.refused_batch(at, batch, &why);
+                return Ok(());
+            }
+            Answer::Committed(batch, Err(CommitError::RefusedRows(rows))) => {
+                self.recovered(at);
+                self.refused_rows(at, batch, rows);
+                return Ok(());
+            }
+            Answer::Committed(_, Err(CommitError::Unsettled(why))) => {
+                self.unsettled(at, &why);
+                return Ok(());
+            }
+            Answer::Committed(batch, Err(error)) => {
+                self.assemblies.of(at).keep(batch);
+                error
+            }
+            Answer::Cancelled(batch) => {
+                self.assemblies.of(at).keep(batch);
+                return Ok(());
+            }
+            Answer::Started(_, Err(error)) => error,
+        };
+        self.no_answer(at, error)
+    }
+
+    /// The store of this number has taken nothing.
+    fn no_answer(&mut self, at: usize, error: CommitError) -> Result<(), WorkerError> {
+        let now = self.clock.elapsed();
+        match error {
+            CommitError::Outage(why) | CommitError::Unsettled(why) => {
+                let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
+                self.state.add(Metric::CommitFailures, 1);
+                if self.state.trouble("store", Some(&why)) {
+                    self.note_all(at, Some(&why));
+                    tracing::warn!(group = %self.step.group.id, error = %why, retry_in = ?pause, "nothing can be committed; the group waits");
+                }
+                Ok(())
+            }
+            CommitError::Failed(why) => Err(self.failed(why)),
+            CommitError::Fatal(why) | CommitError::Refused(why) => Err(self.halted(why)),
+            error @ CommitError::RefusedRows(_) => Err(self.halted(error.to_string())),
+        }
+    }
+
+    /// Something in a batch is refused: a letter is cut where that helps, else the batch is tried in halves.
+    fn refused_batch(&mut self, at: usize, mut batch: Batch, why: &str) {
+        self.recovered(at);
+        // A letter always gets through: its topic may take less than it should.
+        if batch.cut() {
+            tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
+            self.assemblies.of(at).keep(batch);
+        } else if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
+            self.refused(at, &covered, record, from, why);
+        }
+    }
+
+    /// The store has taken a batch, but for what is another owner's.
+    fn committed(&mut self, at: usize, batch: Batch, committed: Committed) {
+        self.recovered(at);
+        let mut fenced = match committed {
+            Committed::Done => Vec::new(),
+            Committed::Fenced(partitions) => partitions,
+        };
+        let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
+        // One that has been taken anew since, perhaps by another assembly, is not fenced.
+        fenced.retain(|id| {
+            let start = self.partitions.get(id).map(|p| p.start);
+            batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
+        });
+        let waited: Vec<_> = batch.records.iter().filter(|c| c.role == Role::Waiting).collect();
+        // Those are fenced with their number, since they have no position of their own.
+        let theirs = waited.iter().filter(|c| numbers.contains(&c.partition.partition));
+        fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
+        waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
+        let (partitions, moved) = (&mut self.partitions, &mut self.moved);
+        self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
+        self.places_changed = true;
+        self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
+        self.fenced(fenced);
+    }
+
+    fn recovered(&mut self, at: usize) {
+        if self.assemblies.of(at).recovered() {
+            self.note_all(at, None);
+        }
+        if !self.assemblies.any_out(&self.partitions) && self.state.trouble("store", None) {
+            tracing::info!(group = %self.step.group.id, "the store answers again");
+        }
+    }
+
+    /// Has the source tell outside why the partitions of a store stand still; those that are held say so themselves.
+    fn note_all(&mut self, at: usize, why: Option<&str>) {
+        let stands = |p: &Partition| p.assembly == at && p.blocks == 0 && p.life != Life::Stopped;
+        let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != Role::Waiting);
+        let notes: Vec<_> = theirs.map(|(id, _)| (id.clone(), why.map(str::to_owned))).collect();
+        self.source.control(Control::Note(notes));
+    }
+
+    /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
+    fn refused(&mut self, at: usize, covered: &Covered, record: Record, from: i64, why: &str) {
+        // What keeps the dead letters has nowhere else to put one.
+        if matches!(covered.fate, Fate::Dead(_)) || self.step.group.owned().is_none() {
+            return self.stop_refused(&covered.partition, covered.start, why);
+        }
+        if self.step.states.is_some() {
+            let id = covered.partition.clone();
+            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(Life::Leaving(_))) {
+                // Its next owner meets the record again.
+                return self.release(&id);
+            }
+            // Later records have seen what it changed: they are processed again, without it.
+            self.refusals.insert((id.clone(), covered.offset), why.to_owned());
+            return self.restart(id, Duration::ZERO);
+        }
+        let kind = if self.step.group.work.is_processor() { Kind::Rejected } else { Kind::Row };
+        let letter = self.letter(covered, record, &Fault::new(kind, why));
+        self.assemblies.of(at).instead(letter, from);
+    }
+
+    /// These rows of a batch are refused: their records become dead letters, and the batch is tried again with those.
+    fn refused_rows(&mut self, at: usize, batch: Batch, rows: Vec<RefusedRow>) {
+        let atomic = self.assemblies.of(at).is_atomic();
+        let letter = |covered: Covered, record: Record, refused: RefusedRow| {
+            self.letter(&covered, record, &Fault::new(refused.kind, refused.why))
+        };
+        let batch = batch.without_rows(rows, atomic, letter);
+        self.assemblies.of(at).keep(batch);
+    }
+
+    /// The dead letter of a record that was processed before.
+    fn letter(&self, covered: &Covered, record: Record, fault: &Fault) -> Finished {
+        let job = Job {
+            partition: covered.partition.clone(),
+            role: covered.role,
+            start: covered.start,
+            lane: None,
+            failed: 0,
+            first_failed_ms: None,
+            probed: 0,
+            begun: true,
+            blocks: false,
+            record,
+        };
+        let effects = match self.step.dead(&job, fault, None) {
+            Outcome::Done(effects) => effects,
+            _ => Effects::default(),
+        };
+        Finished::new(job, effects, self.clock.elapsed())
+    }
+
+    /// Whether a unit is durable is not known: every partition of its store is started anew, from what is.
+    fn unsettled(&mut self, at: usize, why: &str) {
+        self.state.add(Metric::CommitFailures, 1);
+        tracing::warn!(group = %self.step.group.id, reason = why, "whether a transaction was committed is not known; its partitions start anew from what was");
+        let theirs: Vec<_> =
+            self.partitions.iter().filter(|(_, p)| p.assembly == at).map(|(id, p)| (id.clone(), p.life)).collect();
+        for (id, life) in theirs {
+            match life {
+                // One that stands still has nothing under way, and what stopped it has not changed.
+                Life::Starting(_) | Life::Stopped => {}
+                Life::Leaving(_) => self.release(&id),
+                Life::Running => {
+                    self.source.control(Control::Pause(vec![id.clone()]));
+                    self.restart(id, Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// What becomes of a record whose effects were refused when it was processed before.
+    pub(crate) fn refused_before(&mut self, job: &Job) -> Option<Outcome> {
+        if self.refusals.is_empty() {
+            return None;
+        }
+        let why = self.refusals.get(&(job.partition.clone(), job.record.offset))?;
+        Some(self.step.dead(job, &Fault::new(Kind::Rejected, why), None))
+    }
+
+    fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
+        let ours = self.partitions.get(id).filter(|p| p.start == start);
+        let Some(life) = ours.map(|p| p.life) else { return };
+        tracing::error!(group = %self.step.group.id, partition = %id, error = %why,
+            "a record can neither be processed nor put aside, and its partition stops before it: mend what the error names, and restart");
+        if matches!(life, Life::Leaving(_)) {
+            // Its next owner meets the record again.
+            self.release(id);
+            return;
+        }
+        // Whatever else of it is under way lies behind the refused record: a new start makes it stale.
+        self.restart(id.clone(), Duration::ZERO);
+        if let Some(partition) = self.partitions.get_mut(id) {
+            partition.life = Life::Stopped;
+        }
+        let reason = format!("stopped: {why}");
+        self.state.trouble(&id.to_string(), Some(&reason));
+        self.note(id, Some(reason));
+        self.source.control(Control::Pause(vec![id.clone()]));
+        self.count_partitions();
+    }
+}

@@ -1,0 +1,320 @@
+//! What a worker is made of, and how it is put together.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::stream::FuturesUnordered;
+
+use super::{
+    Worker,
+    attempt::{circuits::Circuits, record_processor::Step, stateful::Ways, uncommitted_state::States},
+    commit::commit_queues::Assemblies,
+    inputs::Inputs,
+    schedule::{
+        delay_queue::{Limits, Waiting},
+        failures::{Failures, Waits},
+    },
+    schema_prefetch::Ahead,
+};
+use crate::{
+    failure::{backoff::Backoff, breaker::BreakerSettings, ladder::Ladder},
+    pipeline::{ConsumerGroup, Work, catalogue::Catalogue, policy::Order, schema_cache::SchemaCache, steps::Steps},
+    ports::{Clock, Committer, SchemaError, Source, Stores, unit::CommitError},
+    processor::emit::Encoders,
+    telemetry::{metrics::GroupState, spans::Tracing},
+    wire::{group_topics::Owned, ids},
+};
+
+/// The bounds of one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Processors that run side by side.
+    pub concurrency: usize,
+    /// Records that are under way at most: begun, or finished and not yet durable.
+    pub in_flight: usize,
+    /// Records read ahead of those, at most, but for the last batch.
+    pub prefetch: usize,
+    /// Bytes of all those and of what they publish: nothing more is read or begun while there are as many. Partitions that
+    /// stand still have half of them at most; what is more they let go of, and read it again later.
+    pub in_flight_bytes: usize,
+    /// How long one attempt may take.
+    pub time_limit: Duration,
+    /// The largest event that may be emitted, bytes.
+    pub max_event_bytes: usize,
+    /// A unit of work is committed when it holds this many records.
+    pub batch_records: usize,
+    /// A unit of work is committed when it holds this many bytes.
+    pub batch_bytes: usize,
+    /// A unit of work is committed this long after its first record at the latest.
+    pub linger: Duration,
+    /// The delays between attempts at one record.
+    pub ladder: Ladder,
+    /// What becomes of a key's order while one of its records waits for another attempt.
+    pub order: Order,
+    /// Under the order `key`: records of one partition number that wait at most; what comes then waits in its place.
+    pub waiting_records: usize,
+    /// Bytes of those.
+    pub waiting_bytes: usize,
+    /// The circuit breakers that the processor stands behind, by the dependency's name.
+    pub breakers: BTreeMap<String, BreakerSettings>,
+    /// The largest record that is read, bytes of its value; a larger one is a dead letter.
+    pub max_record_bytes: usize,
+    /// Pauses after an outage.
+    pub backoff: Backoff,
+    /// How long what is under way may take when a partition leaves or the process stops.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 256,
+            in_flight: 10_000,
+            prefetch: 5_000,
+            in_flight_bytes: 64 << 20,
+            time_limit: Duration::from_secs(60),
+            max_event_bytes: 1_000_000,
+            batch_records: 5_000,
+            batch_bytes: 8 << 20,
+            linger: Duration::ZERO,
+            ladder: Ladder::default(),
+            order: Order::default(),
+            waiting_records: 1_000,
+            waiting_bytes: 16 << 20,
+            breakers: BTreeMap::new(),
+            max_record_bytes: 16 << 20,
+            backoff: Backoff::default(),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The schema of something it emits is not registered.
+    #[error("{group}: {why}")]
+    Schemas {
+        /// The group.
+        group: String,
+        /// What is missing, and how to mend it.
+        why: String,
+    },
+    /// The source or the store cannot go on; the group started anew may.
+    #[error("{group}: {why}")]
+    Failed {
+        /// The group.
+        group: String,
+        /// What happened.
+        why: String,
+    },
+    /// The group must not go on until a person has acted.
+    #[error("{group}: {why}")]
+    Halted {
+        /// The group.
+        group: String,
+        /// What happened, and how to mend it.
+        why: String,
+    },
+}
+
+/// What a worker works with.
+pub struct Parts {
+    /// The group.
+    pub group: ConsumerGroup,
+    /// Event types and bindings.
+    pub catalogue: Arc<Catalogue>,
+    /// The group's bounds.
+    pub settings: Settings,
+    /// Where records come from.
+    pub source: Box<dyn Source>,
+    /// Where effects go: one committer or several, of which each commits a share of the partitions.
+    pub committers: Vec<Box<dyn Committer>>,
+    /// What the committer of a group that keeps state has committed: a stateful group, or one of order `key`.
+    pub stores: Option<Arc<dyn Stores>>,
+    /// The schemas.
+    pub schemas: Arc<SchemaCache>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What others see of the group.
+    pub state: Arc<GroupState>,
+    /// How its records are traced.
+    pub tracing: Tracing,
+}
+
+impl Worker {
+    /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
+    /// waits through their outages. A member that joined before would hold partitions that others could work on.
+    pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
+        let Parts { group, catalogue, settings, source, mut committers, stores, schemas, clock, state, tracing } =
+            parts;
+        let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
+        reach(&group, &settings, &mut committers, clock.as_ref(), &state).await?;
+        let interest = group.work.interest();
+        let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
+            .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
+        let waits = waits(&group, &settings, stores.as_ref(), &state)?;
+        let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
+        let owned = Owned::of(&group.id);
+        let ways = |steps: &Steps| steps.iter().map(|step| Ways::of(step, &owned)).collect();
+        let step = Step {
+            ways: if let Work::Keep(steps) = &group.work { ways(steps) } else { Vec::new() },
+            states: states(&group, &settings, stores)?,
+            schema: match &group.work {
+                Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
+                _ => None,
+            },
+            together: group.co_partitioned(settings.order, &catalogue),
+            state_limit: settings.max_event_bytes,
+            interest,
+            catalogue,
+            schemas,
+            encoders: Arc::new(encoders),
+            state: state.clone(),
+            clock: clock.clone(),
+            time_limit: settings.time_limit,
+            record_limit: settings.max_record_bytes,
+            failures: Failures::new(&group, &settings, waits, tracing.clone()),
+            owned,
+            tracing,
+            source: ids::emitted_source(&group.name),
+            circuits,
+            group,
+        };
+        Ok(Self {
+            assemblies: Assemblies::new(committers, &settings),
+            settings,
+            step: Arc::new(step),
+            source: Inputs::new(source, waiting),
+            clock,
+            state,
+            partitions: BTreeMap::new(),
+            running: FuturesUnordered::new(),
+            fetching: FuturesUnordered::new(),
+            ready: VecDeque::new(),
+            ahead: Ahead::default(),
+            moved: BTreeMap::new(),
+            refusals: HashMap::new(),
+            starts: 0,
+            places_changed: false,
+            places_at: Duration::ZERO,
+            stopping: None,
+            closing: false,
+        })
+    }
+}
+
+/// Where records wait for another attempt.
+fn waits(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    stores: Option<&Arc<dyn Stores>>,
+    state: &Arc<GroupState>,
+) -> Result<Waits, WorkerError> {
+    Ok(match group.order(settings.order) {
+        Order::None => Waits::Topics,
+        Order::Partition => Waits::InPlace,
+        Order::Key => {
+            if let Some(why) = group.unfit_for_key() {
+                return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
+            }
+            let stores = stores.cloned().ok_or_else(|| without_stores(group))?;
+            if stores.replays().is_some() {
+                let why = "the order `key` is kept in transactions, and the group is at least once: write order = \"partition\"";
+                return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
+            }
+            let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
+            let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
+            Waits::State(Arc::new(Waiting::new(&group.id, stores, limits, longest, Arc::clone(state))))
+        }
+    })
+}
+
+/// The state of a group that keeps some.
+fn states(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    stores: Option<Arc<dyn Stores>>,
+) -> Result<Option<States>, WorkerError> {
+    let names = group.stores(settings.order);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(States::new(stores.ok_or_else(|| without_stores(group))?, names)))
+}
+
+fn without_stores(group: &ConsumerGroup) -> WorkerError {
+    WorkerError::Halted { group: group.id.clone(), why: "it keeps state and was given no stores".to_owned() }
+}
+
+/// Waits until every store answers.
+async fn reach(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    committers: &mut [Box<dyn Committer>],
+    clock: &dyn Clock,
+    state: &GroupState,
+) -> Result<(), WorkerError> {
+    let mut attempt = 0;
+    for committer in committers {
+        loop {
+            let why = match committer.start(&[]).await {
+                Ok(_) => break,
+                Err(CommitError::Outage(why) | CommitError::Unsettled(why)) => why,
+                Err(error) => {
+                    let (group, why) = (group.id.clone(), error.to_string());
+                    state.trouble("group", Some(&why));
+                    return Err(match error {
+                        CommitError::Failed(_) => WorkerError::Failed { group, why },
+                        _ => WorkerError::Halted { group, why },
+                    });
+                }
+            };
+            attempt += 1;
+            if state.trouble("store", Some(&why)) {
+                tracing::warn!(group = %group.id, error = %why, "the store does not answer; the group does not join before");
+            }
+            clock.sleep(settings.backoff.after(attempt)).await;
+        }
+    }
+    state.trouble("store", None);
+    Ok(())
+}
+
+async fn encoders(
+    group: &ConsumerGroup,
+    settings: &Settings,
+    schemas: &SchemaCache,
+    clock: &dyn Clock,
+    state: &GroupState,
+) -> Result<Encoders, WorkerError> {
+    if !group.work.is_processor() {
+        return Ok(Encoders::default());
+    }
+    let mut emits = group.work.emits();
+    emits.extend(group.fallback.iter().flat_map(|fallback| fallback.emits()));
+    let mut attempt = 0;
+    loop {
+        match schemas.encoders(&emits, settings.max_event_bytes).await {
+            Ok(encoders) => {
+                state.trouble("registry", None);
+                return Ok(encoders);
+            }
+            Err(SchemaError::Unknown(why)) => {
+                let why = format!("{why}: register what the pipeline emits with `headwater topology apply`");
+                state.trouble("group", Some(&why));
+                return Err(WorkerError::Schemas { group: group.id.clone(), why });
+            }
+            Err(SchemaError::Outage(why)) => {
+                attempt += 1;
+                if state.trouble("registry", Some(&why)) {
+                    tracing::warn!(group = %group.id, error = %why, "the schema registry does not answer; waiting for it");
+                }
+                clock.sleep(settings.backoff.after(attempt)).await;
+            }
+        }
+    }
+}

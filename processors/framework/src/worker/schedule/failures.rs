@@ -1,0 +1,245 @@
+//! What becomes of a record that failed: another attempt in its place, another on a retry topic, or a dead letter.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tracing::field::display;
+
+use super::delay_queue::Waiting;
+use crate::{
+    event::time::Time,
+    failure::{cut, failure_report::Fault, ladder::Ladder},
+    pipeline::ConsumerGroup,
+    ports::{
+        Clock,
+        unit::{Change, Marker},
+    },
+    telemetry::spans::{Message, Span, Tracing},
+    wire::{
+        delivery_headers::{Delivered, with_trace},
+        group_topics::{Owned, Role},
+        record::{Outgoing, Record},
+        trace_context::TraceContext,
+    },
+    worker::{
+        attempt::in_flight::{Effects, Fate, Job, Outcome, Seen},
+        deps::Settings,
+    },
+};
+
+/// Dead letters are logged one by one, but not faster than this: ten thousand in a row are not ten thousand lines.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// After there was no room for a record to wait it is tried again this much later.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where records wait for another attempt: the order under retry, and what it takes.
+pub(crate) enum Waits {
+    /// On retry topics.
+    Topics,
+    /// In their places, which hold up their partitions.
+    InPlace,
+    /// In the group's state, with those of their keys.
+    State(Arc<Waiting>),
+}
+
+/// How a group treats failures.
+pub(crate) struct Failures {
+    group: String,
+    processor: String,
+    owned: Owned,
+    ladder: Ladder,
+    /// The largest record that is passed on whole, bytes of its value.
+    record_limit: usize,
+    waits: Waits,
+    tracing: Tracing,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    next: Time,
+    silent: u64,
+}
+
+impl Failures {
+    pub(crate) fn new(group: &ConsumerGroup, settings: &Settings, waits: Waits, tracing: Tracing) -> Self {
+        Self {
+            owned: Owned::of(&group.id),
+            group: group.id.clone(),
+            processor: group.name.clone(),
+            ladder: settings.ladder.clone(),
+            record_limit: settings.max_record_bytes,
+            waits,
+            tracing,
+            log: Mutex::default(),
+        }
+    }
+
+    /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
+    pub(crate) fn again(
+        &self,
+        job: &Job,
+        mut delivered: Delivered,
+        fault: &Fault,
+        clock: &dyn Clock,
+        seen: &Seen,
+    ) -> Outcome {
+        let now = clock.now();
+        let failed = delivered.attempts.saturating_add(1);
+        let Some(delay) = self.ladder.after(failed) else {
+            return Outcome::Done(self.letter(&job.record, delivered, fault, now, seen));
+        };
+        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
+        let in_place = || {
+            tracing::warn!(
+                trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+                retry_in = %delay, error = %fault.detail, "a record failed; its partition waits and tries it again"
+            );
+            Outcome::Retry(delay.get(), fault.message.clone())
+        };
+        delivered.attempts = failed;
+        let processor = self.processor_of(&delivered, seen);
+        let mut again = delivered.failed(fault, &self.group, &processor, now.millis());
+        again.due_ms = Some(now.plus(delay.get()).millis());
+        let mut effects = Effects { fate: Fate::Retried, ..Effects::default() };
+        let place = match &self.waits {
+            Waits::InPlace => return in_place(),
+            Waits::Topics => {
+                let (retry, span) = self.hop(&again, &job.record, self.owned.retry(delay), seen);
+                effects.outgoing.push(retry);
+                effects.spans.extend(span);
+                "on a retry topic"
+            }
+            Waits::State(waiting) => {
+                let due = clock.elapsed() + delay.get();
+                effects.waiting = wait(waiting, job, &again, due).map(Box::new);
+                if effects.waiting.is_none() {
+                    return in_place();
+                }
+                "with those of its key"
+            }
+        };
+        tracing::debug!(
+            trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+            retry_in = %delay, error = %fault.detail, "a record failed and waits {place}"
+        );
+        Outcome::Done(effects)
+    }
+
+    /// Where an earlier record of its key waits, what becomes of this one, which has come so far: it waits behind that.
+    pub(crate) fn behind(
+        &self,
+        job: &Job,
+        delivered: impl FnOnce() -> Delivered,
+        clock: &dyn Clock,
+    ) -> Option<Outcome> {
+        let waiting = self.waiting().filter(|_| job.role != Role::Waiting)?;
+        if !waiting.has(job.partition.partition, job.record.key.as_deref()) {
+            return None;
+        }
+        let delivered = Delivered { group: Some(self.group.clone()), ..delivered() };
+        let change = wait(waiting, job, &delivered, clock.elapsed()).map(Box::new);
+        Some(match change {
+            Some(_) => Outcome::Done(Effects { waiting: change, fate: Fate::Queued, ..Effects::default() }),
+            None => Outcome::Wait(FULL_PAUSE, waiting.full()),
+        })
+    }
+
+    /// The records that wait in the group's state, if any do.
+    pub(crate) fn waiting(&self) -> Option<&Arc<Waiting>> {
+        let Waits::State(waiting) = &self.waits else { return None };
+        Some(waiting)
+    }
+
+    /// The record as a dead letter: its last attempt counted, its bytes untouched, unless no topic takes so many.
+    pub(crate) fn letter(
+        &self,
+        record: &Record,
+        mut delivered: Delivered,
+        fault: &Fault,
+        now: Time,
+        seen: &Seen,
+    ) -> Effects {
+        delivered.attempts = delivered.attempts.saturating_add(1);
+        let processor = self.processor_of(&delivered, seen);
+        let dead = delivered.failed(fault, &self.group, &processor, now.millis());
+        self.log(record, &dead, fault, now, seen);
+        let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
+        let letter = cut::fitting(letter, self.record_limit);
+        let spans = span.into_iter().collect();
+        Effects { outgoing: vec![letter], spans, fate: Fate::Dead(fault.kind), ..Effects::default() }
+    }
+
+    /// The news that a dead letter which was sent back has succeeded; `None` where the record was none.
+    pub(crate) fn marker(&self, record: &Record, delivered: &Delivered, seen: &Seen) -> Option<(Marker, Option<Span>)> {
+        if delivered.redrives == 0 {
+            return None;
+        }
+        let (trace, span) = self.send(&self.owned.dlq(), delivered, record, seen);
+        let mut news = delivered.marker(record, &self.owned, &self.group, &self.processor_of(delivered, seen));
+        if let Some(trace) = trace {
+            news.headers = with_trace(&news.headers, &trace);
+        }
+        Some((Marker { place: record.place(), record: news }, span))
+    }
+
+    /// The processor that a letter names: once it is one it keeps its name, by which its row is known.
+    fn processor_of(&self, delivered: &Delivered, seen: &Seen) -> String {
+        let step = || seen.step.as_deref().unwrap_or(&self.processor).to_owned();
+        delivered.processor.clone().unwrap_or_else(step)
+    }
+
+    fn hop(&self, delivered: &Delivered, record: &Record, topic: String, seen: &Seen) -> (Outgoing, Option<Span>) {
+        let (trace, span) = self.send(&topic, delivered, record, seen);
+        (delivered.hop(record, topic, trace.as_ref()), span)
+    }
+
+    /// The context that the record carries on, and its span, which the hop ends.
+    fn send(
+        &self,
+        topic: &str,
+        delivered: &Delivered,
+        record: &Record,
+        seen: &Seen,
+    ) -> (Option<TraceContext>, Option<Span>) {
+        let Some(meta) = &seen.meta else { return (None, None) };
+        let message = Message {
+            topic,
+            partition: Some(delivered.origin_of(record).partition.partition),
+            id: &meta.id,
+            correlation_id: &meta.correlation_id,
+            causation_id: meta.causation_id.as_deref(),
+        };
+        match self.tracing.send(&seen.attempt, &meta.trace, message) {
+            Some((trace, span)) => (Some(trace), Some(span)),
+            None => (Some(meta.trace.clone()), None),
+        }
+    }
+
+    fn log(&self, record: &Record, dead: &Delivered, fault: &Fault, now: Time, seen: &Seen) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < log.next {
+            log.silent += 1;
+            return;
+        }
+        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
+        tracing::warn!(
+            trace_id, group = %self.group, partition = %record.place(), offset = record.offset, kind = fault.kind.as_str(),
+            attempts = dead.attempts, fingerprint = dead.fingerprint, error = %fault.detail, not_logged_before = log.silent,
+            "a record is a dead letter: see `headwater dlq groups`"
+        );
+        *log = Log { next: now.plus(LOG_EVERY), silent: 0 };
+    }
+}
+
+/// Has a record wait in the group's state; `None` where there is no room.
+fn wait(waiting: &Waiting, job: &Job, delivered: &Delivered, due: Duration) -> Option<Change> {
+    let waits = delivered.hop(&job.record, String::new(), None);
+    if job.role == Role::Waiting {
+        return waiting.again(&job.record, waits, due);
+    }
+    waiting.append(job.partition.partition, waits, job.record.timestamp_ms, due)
+}

@@ -1,0 +1,4 @@
+//! Units of work on their way to a store that may refuse them.
+
+mod halves;
+mod several;

@@ -1,0 +1,4 @@
+//! Records that wait.
+
+mod waiting;
+mod waits;
