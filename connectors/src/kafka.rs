@@ -17,6 +17,7 @@
 //! - **Shutdown.** `Close` commits what was said to be durable, leaves, and reports `Closed`.
 
 mod config;
+mod error;
 
 mod consumer;
 
@@ -34,29 +35,17 @@ pub use admin::groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, L
 pub use admin::record_counts::{Stretch, count_records};
 pub use admin::single_record::record_at;
 pub use admin::topics::{Change, Cluster, Topic, TopicSpec};
+pub(crate) use changelog::INPUTS;
 pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
 pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
 pub use consumer::membership::Membership;
 pub use consumer::membership::lease::{Held, Lease};
 pub use consumer::membership::tenure::Tenure;
 pub use consumer::source::{Closed, KafkaSource, SourceConfig, Start, Subscription};
+pub use error::KafkaError;
 pub use headwater::HEADER_ROOM;
 pub use producer::batch::{BatchError, BatchErrors};
 pub use producer::callback::{AckProducer, Place, Taken};
 pub use producer::gapless::InOrder;
 pub use producer::idempotent::{Producer, Undelivered};
 pub use producer::transactional::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
-
-/// What goes wrong when a client is built or the cluster is asked something.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KafkaError {
-    /// The configuration cannot work; another try changes nothing.
-    #[error("{0}")]
-    Config(String),
-    /// The cluster does not answer, or not properly; it may later.
-    #[error("{0}")]
-    Outage(String),
-    /// The cluster answered, and refuses.
-    #[error("{0}")]
-    Refused(String),
-}

@@ -8,6 +8,7 @@
 //! `OTEL_BSP_*`, `OTEL_SPAN_*`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED`.
 
 mod config;
+mod error;
 mod queue;
 
 use std::{sync::Arc, time::Duration};
@@ -16,14 +17,10 @@ use headwater::{Sampler, SpanCounts, Tracing};
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
 
 pub use config::OtlpConfig;
+pub use error::OtlpError;
 pub use opentelemetry_sdk::trace::SdkTracer as Tracer;
 
 use self::queue::Queue;
-
-/// Why no spans can be sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OtlpError(String);
 
 /// The way of spans to the back end; without one nothing is recorded, and traces travel on with the records all the same.
 #[derive(Debug)]

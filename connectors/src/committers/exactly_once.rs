@@ -17,7 +17,7 @@ use self::changes::Changes;
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, Transactions, stable_offsets},
     store::{
-        group::{Kept, StateTopics, failed},
+        group::{Kept, StateTopics},
         local::LocalStore,
         repartition_purger::Trim,
     },
@@ -100,7 +100,7 @@ impl Transactional {
         }
         self.unsettled = false;
         // Before the ends of the changelogs: what these offsets cover stands before those.
-        let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(failed)?;
+        let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(CommitError::from)?;
         if let Some(kept) = &mut self.kept {
             let there = |(id, offset): (&TopicPartition, &Option<i64>)| offset.map(|_| id.clone());
             let known: Vec<TopicPartition> = partitions.iter().zip(&offsets).filter_map(there).collect();

@@ -14,7 +14,6 @@ mod retired;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    ffi::CStr,
     sync::Arc,
 };
 
@@ -28,16 +27,13 @@ use super::{
     exactly_once::changes,
 };
 use crate::{
-    kafka::{Cluster, Held, InOrder, KafkaConfig, KafkaError, Lease, Sent},
+    kafka::{Cluster, Held, INPUTS, InOrder, KafkaConfig, KafkaError, Lease, Sent},
     store::{
-        group::{Kept, StateTopics, failed},
+        group::{Kept, StateTopics},
         local::{End, Inputs, LocalStore},
         repartition_purger::Trim,
     },
 };
-
-/// The header of a changelog's record that says how far all inputs have come with it: any other may be compacted away.
-pub(crate) const INPUTS: &CStr = c"hw_inputs";
 
 /// Commits units of work by one acknowledgement after another.
 pub struct Acknowledged {
@@ -121,10 +117,12 @@ impl Acknowledged {
         let known = local.all_inputs();
         let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
         let topics: BTreeSet<&str> = partitions.iter().map(|id| &*id.topic).chain(noted).collect();
-        let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(failed)?;
+        let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(CommitError::from)?;
         // From now on: what is keyed anew says which topic it stood on, whatever comes of that before it is processed.
         local.note_topics(&ids);
-        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids).await.map_err(failed)?;
+        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
+            .await
+            .map_err(CommitError::from)?;
         Ok(vec![From::Committed; partitions.len()])
     }
 

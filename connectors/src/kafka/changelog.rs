@@ -19,7 +19,6 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaError,
     admin::{
         committed::SWEEP,
         topics::{Logs, is_unknown},
@@ -27,8 +26,12 @@ use super::{
     believed::Repeated,
     config::KafkaConfig,
     consumer::partition,
+    error::KafkaError,
     librdkafka::fetch::{FetchQueue, Message},
 };
+
+/// The header of a changelog's record that says how far all inputs have come with it: any other may be compacted away.
+pub(crate) const INPUTS: &CStr = c"hw_inputs";
 
 /// How long one question to the brokers may take.
 const ANSWER: Duration = Duration::from_secs(5);

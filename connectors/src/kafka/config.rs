@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use headwater::HEADER_ROOM;
 
-use super::KafkaError;
+use super::error::KafkaError;
 use crate::units::duration;
 
 /// Bytes of one fetch at most: librdkafka's default.

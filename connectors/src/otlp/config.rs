@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
     resource::{EnvResourceDetector, TelemetryResourceDetector},
 };
 
-use super::OtlpError;
+use super::error::OtlpError;
 
 /// Spans that wait at most: about a kilobyte each. The specification's 2,048 is full within a blink here.
 const QUEUE: usize = 16_384;

@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{OtlpError, config::Exports};
+use super::{config::Exports, error::OtlpError};
 
 /// How long a flush may take that names no time.
 const FLUSH: Duration = Duration::from_secs(5);

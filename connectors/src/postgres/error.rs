@@ -1,9 +1,7 @@
 //! What goes wrong with Postgres, told apart by what helps: a person, time, or another row.
 
 use headwater::CommitError;
-use sqlx::error::DatabaseError;
-
-use super::sink::refusal::{condition, place};
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 /// Why the database did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,4 +85,49 @@ pub(super) fn is_undefined(error: &sqlx::Error) -> bool {
 pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("42P07" | "42701" | "42P06" | "42710" | "23505"))
+}
+
+/// ", column `c`, constraint `k`, table `t`", as far as the server says.
+pub(super) fn place(error: &PgDatabaseError) -> String {
+    let parts = [
+        (", column", error.column()),
+        (", constraint", error.constraint()),
+        (", table", error.table()),
+        (", raised by", raised_in(error)),
+    ];
+    parts.into_iter().filter_map(|(what, name)| name.map(|n| format!("{what} `{n}`"))).collect()
+}
+
+/// The function in which it happened, `PL/pgSQL function check_thing() line 3 at RAISE`; its message may quote the row.
+pub(super) fn raised_in(error: &PgDatabaseError) -> Option<&str> {
+    error.r#where()?.lines().rev().find(|line| line.contains("function "))
+}
+
+/// The condition's name, from appendix A of the PostgreSQL manual.
+pub(super) fn condition(code: &str) -> &'static str {
+    match code {
+        "21000" => "two rows of one key in a statement",
+        "22001" => "text too long for its column",
+        "22003" => "number out of range",
+        "22007" | "22008" => "date or time out of range",
+        "22021" => "character that the database's encoding does not have",
+        "22P02" => "text that is not of the column's type",
+        "22P05" => "character that text cannot hold",
+        "23502" => "null in a column that must not be null",
+        "23503" => "foreign key violation",
+        "23505" => "unique violation",
+        "23514" => "check violation",
+        "23P01" => "exclusion violation",
+        "42501" => "row security or a function does not allow it",
+        "44000" => "violation of a view's check option",
+        "P0001" => "an error that a function raises",
+        _ => match code.get(..2).unwrap_or_default() {
+            "22" => "data exception",
+            "23" => "integrity constraint violation",
+            "54" => "past a limit of the server",
+            "P0" => "an error in a function",
+            "XX" => "internal error",
+            _ => "an error that may be the row's",
+        },
+    }
 }

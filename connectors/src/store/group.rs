@@ -129,14 +129,6 @@ fn left(taken: &mut HashSet<TopicPartition>, partitions: &[TopicPartition]) -> V
     numbers.into_iter().filter(|number| !stays(*number)).collect()
 }
 
-/// What a failed question to the cluster is to the engine.
-pub(crate) fn failed(error: KafkaError) -> CommitError {
-    match error {
-        KafkaError::Outage(why) => CommitError::Outage(why),
-        other => CommitError::Fatal(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::local::StateConfig, *};

@@ -27,8 +27,8 @@ use crate::{
     pipeline::{
         ConsumerGroup, Pipeline, Work,
         catalogue::{Catalogue, topic_of},
-        policy::Order,
         schema_cache::SchemaCache,
+        settings::{Order, Settings},
     },
     ports::{BoxFuture, Clock, Committer, Stores, unit::Row},
     processor::{
@@ -45,7 +45,7 @@ use crate::{
         headers::Attributes,
         record::{Headers, Outgoing, Record},
     },
-    worker::{Parts, Settings, Worker, WorkerError},
+    worker::{Parts, Worker, WorkerError},
 };
 
 /// Runs a pipeline without a broker.

@@ -11,7 +11,7 @@ use self::{
     time::Time,
 };
 use crate::wire::{
-    record::{Headers, TopicPartition},
+    record::{Headers, Origin},
     trace_context::TraceContext,
 };
 
@@ -69,17 +69,6 @@ pub struct Meta {
     pub origin: Origin,
     /// Headers that are none of the above, as the producer wrote them.
     pub extra: Headers,
-}
-
-/// Where a record was first read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The offset there.
-    pub offset: i64,
-    /// The record's timestamp there, milliseconds since the epoch.
-    pub timestamp_ms: i64,
 }
 
 /// An event to be emitted whose metadata the processor sets in part; a plain payload leaves all of it to the engine.

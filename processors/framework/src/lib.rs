@@ -36,19 +36,20 @@ pub use driver::Driver;
 pub use event::pattern::{Pattern, PatternError};
 pub use event::payload::{Category, EventType, Payload, Priority};
 pub use event::time::Time;
-pub use event::{Draft, Event, Meta, Origin};
+pub use event::{Draft, Event, Meta};
 pub use failure::backoff::Backoff;
 pub use failure::breaker::{
     Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
 };
-pub use failure::cut::{Cut, HEADER_ROOM, says_cut};
+pub use failure::cut::{Cut, HEADER_ROOM};
 pub use failure::dead_letter::Letter;
 pub use failure::ladder::{Delay, Ladder};
 pub use failure::{Cause, Failure, Kind, OrReject, OrRetry, Result};
 pub use headwater_macros::on_event;
 pub use pipeline::catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
-pub use pipeline::policy::{Order, Policy};
+pub use pipeline::policy::Policy;
 pub use pipeline::schema_cache::SchemaCache;
+pub use pipeline::settings::{Order, Settings};
 pub use pipeline::sink::{Mode, Sink};
 pub use pipeline::steps::{Group, Step, Steps};
 pub use pipeline::topology::{Subject, Topology};
@@ -61,17 +62,18 @@ pub use ports::unit::{
 pub use processor::emit::{Emit, Outbox};
 pub use processor::input::{Any, Delivery, Input};
 pub use processor::state::{Saved, Slot, State, show};
-pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy, StatefulProcessor};
-pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, With, matching, with};
+pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy};
+pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, StatefulProcessor, With, matching, with};
 pub use telemetry::metrics::{Activity, Down, GroupState, Lag, Metric, Next, Place, SpanCounts, States};
 pub use telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
+pub use wire::delivery_headers::says_cut;
 pub use wire::group_topics::{Owned, WAITING};
 pub use wire::headers::first_headers;
 pub use wire::ids::foreign_id;
 pub use wire::murmur2::partition_for;
-pub use wire::record::{Headers, Outgoing, Position, Record, TopicPartition};
+pub use wire::record::{Headers, Origin, Outgoing, Position, Record, TopicPartition};
 pub use wire::trace_context::TraceContext;
-pub use worker::{Parts, Settings, Worker, WorkerError};
+pub use worker::{Parts, Worker, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 pub(crate) mod catalogue;
 pub(crate) mod policy;
 pub(crate) mod schema_cache;
+pub(crate) mod settings;
 pub(crate) mod sink;
 pub(crate) mod steps;
 pub(crate) mod topology;
@@ -14,14 +15,15 @@ use std::{
 
 use self::{
     catalogue::{Binding, Catalogue, Subscription},
-    policy::{Order, Policy},
+    policy::Policy,
+    settings::Order,
     sink::Sink,
     steps::{Group, Steps},
 };
 use crate::{
     event::payload::{EventType, Payload},
     processor::{Function, Interest, IntoProcessor, Processor},
-    wire::group_topics::{ALL_EVENTS, Owned, WAITING, all_dlqs},
+    wire::group_topics::{ALL_EVENTS, Owned, WAITING, all_dlqs, is_group_name},
 };
 
 /// Every processor and sink of a program.
@@ -407,11 +409,6 @@ fn own_topics(work: &Work, owned: &Owned) -> Vec<String> {
         _ => Vec::new(),
     };
     std::iter::once(owned.redrive()).chain(anew).collect()
-}
-
-pub(crate) fn is_group_name(name: &str) -> bool {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    (1..=100).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(word)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod inputs;
 mod membership;
 mod schema_prefetch;
 
-pub use deps::{Parts, Settings, WorkerError};
+pub use deps::{Parts, WorkerError};
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -31,15 +31,17 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
     attempt::{
+        dispatch::Begun,
         in_flight::{Job, Outcome},
-        record_processor::{Begun, Step},
+        record_processor::Step,
     },
-    commit::{batch::Finished, commit_queue::anchor, commit_queues::Assemblies},
+    commit::{commit_queue::anchor, commit_queues::Assemblies, finished::Finished},
     inputs::Inputs,
     partition::{Life, Next, Partition},
     schema_prefetch::Ahead,
 };
 use crate::{
+    pipeline::settings::Settings,
     ports::{BoxFuture, Clock, Control},
     telemetry::metrics::{GroupState, Metric},
     wire::{

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{KafkaError, config::KafkaConfig, consumer::partition};
+use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError};
 
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(5);

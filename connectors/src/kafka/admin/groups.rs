@@ -15,8 +15,8 @@ use rdkafka::{
 
 use super::{committed, topics::Cluster};
 use crate::kafka::{
-    KafkaError,
     consumer::{partition, source::Start},
+    error::KafkaError,
     librdkafka::{
         self, CommitQueue,
         admin::{self, Isolation},

@@ -13,7 +13,7 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{KafkaError, config::KafkaConfig, consumer::partition, librdkafka::fetch::FetchQueue};
+use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
 
 /// How long counting may take.
 const PATIENCE: Duration = Duration::from_secs(5);

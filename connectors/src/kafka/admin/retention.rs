@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use super::topics::{ANSWER, Cluster, outage};
-use crate::kafka::{KafkaError, consumer::partition};
+use crate::kafka::{consumer::partition, error::KafkaError};
 
 impl Cluster {
     /// How long each of these topics keeps a tombstone, and the marker of a transaction, so that who reads it from the

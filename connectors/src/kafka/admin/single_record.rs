@@ -12,7 +12,7 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{KafkaError, config::KafkaConfig, consumer::partition, librdkafka::fetch::FetchQueue};
+use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
 
 /// How long the cluster may take, the largest record included.
 const PATIENCE: Duration = Duration::from_secs(20);

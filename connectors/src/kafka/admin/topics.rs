@@ -18,7 +18,7 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use crate::kafka::{KafkaError, believed::Repeated, config::KafkaConfig, librdkafka, logs};
+use crate::kafka::{believed::Repeated, config::KafkaConfig, error::KafkaError, librdkafka, logs};
 
 /// How long one question to the cluster may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use super::{KafkaConfig, millis};
-use crate::kafka::KafkaError;
+use crate::kafka::error::KafkaError;
 
 /// Records of a transaction wait for company no longer: the whole of it is handed over at once.
 const LINGER: Duration = Duration::from_millis(50);

@@ -16,7 +16,7 @@ use headwater::{
 };
 use rdkafka::{Offset, TopicPartitionList, topic_partition_list::TopicPartitionListElem};
 
-use crate::kafka::{KafkaError, believed::Repeated};
+use crate::kafka::{believed::Repeated, error::KafkaError};
 
 /// Where a partition stands.
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use super::{
     source::{Mailbox, Outlets, SourceConfig},
 };
 use crate::kafka::{
-    KafkaError,
     config::ConsumerConfig,
+    error::KafkaError,
     librdkafka::{CommitQueue, fetch::FetchQueue, membership::GroupMetadata},
 };
 

@@ -25,8 +25,8 @@ use super::{
     rebalance::GroupContext,
 };
 use crate::kafka::{
-    KafkaError,
     config::{Assignor, KafkaConfig},
+    error::KafkaError,
 };
 
 /// Control events that wait for the engine at most. There are a few per rebalance.

@@ -14,7 +14,7 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
-use crate::kafka::{KafkaError, config::KafkaConfig, librdkafka::produce::produce, logs};
+use crate::kafka::{config::KafkaConfig, error::KafkaError, librdkafka::produce::produce, logs};
 
 /// How often it is asked whether to wait on.
 const ASK: Duration = Duration::from_millis(100);

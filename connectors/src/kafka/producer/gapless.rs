@@ -23,7 +23,7 @@ use super::{
     partition_counts::{Asked, Counts, FixedCounts},
     transactional::{Sent, reports::Reports},
 };
-use crate::kafka::{KafkaError, config::KafkaConfig, consumer::membership::lease::Held, librdkafka};
+use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka};
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);

@@ -26,7 +26,7 @@ use super::{
     batch_size::BatchBytes,
     partition_counts::{Asked, Counts},
 };
-use crate::kafka::{KafkaError, config::KafkaConfig, consumer::membership::lease::Held, librdkafka, logs};
+use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka, logs};
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);

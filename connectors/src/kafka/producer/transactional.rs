@@ -37,9 +37,9 @@ use super::{
     partition_counts::{Asked, Counts, FixedCounts},
 };
 use crate::kafka::{
-    KafkaError,
     config::KafkaConfig,
     consumer::membership::Membership,
+    error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
 };
 

@@ -13,10 +13,7 @@ use std::{
 
 use headwater::{CommitError, TopicPartition};
 
-use super::{
-    failed,
-    restore::{Restored, Restorer},
-};
+use super::restore::{Restored, Restorer};
 use crate::kafka::{ChangelogError, stable_offsets};
 
 impl Restorer {
@@ -68,7 +65,7 @@ impl Restorer {
 
     /// Those of these that the group has an offset of.
     async fn committed(&self, wanted: Vec<TopicPartition>) -> Result<Vec<TopicPartition>, CommitError> {
-        let offsets = stable_offsets(&self.kafka, &self.group, &wanted).await.map_err(failed)?;
+        let offsets = stable_offsets(&self.kafka, &self.group, &wanted).await.map_err(CommitError::from)?;
         Ok(wanted.into_iter().zip(offsets).filter_map(|(id, offset)| offset.map(|_| id)).collect())
     }
 
@@ -96,7 +93,7 @@ impl Restorer {
             reader.read(&wanted, &cancelled, each, |_| ()).map(|_| !keys.is_empty())
         });
         reading.await.map_err(|error| CommitError::Failed(error.to_string()))?.map_err(|error| match error {
-            ChangelogError::Kafka(error) => failed(error),
+            ChangelogError::Kafka(error) => error.into(),
             ChangelogError::Cancelled => CommitError::Outage("reading the changelogs was cancelled".to_owned()),
         })
     }

@@ -12,10 +12,9 @@ use std::{
 
 use headwater::{CommitError, GroupState, Metric, Owned, TopicPartition, ports::Clock};
 
-use super::{failed, topics::StateTopics};
+use super::topics::StateTopics;
 use crate::{
-    committers::stateful_at_least_once::INPUTS,
-    kafka::{ChangelogError, ChangelogReader, Cluster, End, KafkaConfig, KafkaError, Progress, Reached},
+    kafka::{ChangelogError, ChangelogReader, Cluster, End, INPUTS, KafkaConfig, KafkaError, Progress, Reached},
     store::local::{Checkpoint, Inputs, LocalError, LocalStore, Restore},
 };
 
@@ -86,10 +85,10 @@ impl Restorer {
             self.cluster.delete_retention(&topics),
             self.cluster.topics()
         )
-        .map_err(failed)?;
+        .map_err(CommitError::from)?;
         let counts: BTreeMap<String, i32> = listed.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
         if let Some(untold) = topics.iter().find(|topic| !kept.contains_key(**topic) || !counts.contains_key(**topic)) {
-            return Err(if self.cluster.lacks(untold).await.map_err(failed)? {
+            return Err(if self.cluster.lacks(untold).await.map_err(CommitError::from)? {
                 CommitError::Fatal(format!(
                     "topic {untold} does not exist, and state cannot be kept without: run `headwater topology apply`"
                 ))
@@ -121,7 +120,7 @@ impl Restorer {
         });
         let restored = restored.await.map_err(|error| CommitError::Failed(error.to_string()))?;
         let full = restored.map_err(|error| match error {
-            Failed::Kafka(error) => failed(error),
+            Failed::Kafka(error) => error.into(),
             Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
             Failed::Local(error) => CommitError::Fatal(error.to_string()),
             Failed::Cancelled => CommitError::Outage("restoring state was cancelled".to_owned()),

@@ -6,7 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::wire::{
-    delivery_headers::PREFIX,
+    delivery_headers::{HEADERS_CUT, KEY_BYTES, PREFIX, VALUE_BYTES, VALUE_SHA256},
     record::{Headers, Outgoing, Record},
 };
 
@@ -19,20 +19,6 @@ const OWN_ROOM: usize = 48 << 10;
 const FRAME: usize = 256;
 /// Bytes of the value, of the key and of the headers that a cut letter keeps, of each at most.
 const KEPT: usize = 64 << 10;
-
-/// How many bytes the value had.
-const VALUE_BYTES: &str = "hw_value_bytes";
-/// The value's SHA-256, in hex digits.
-const VALUE_SHA256: &str = "hw_value_sha256";
-/// How many bytes the key had.
-const KEY_BYTES: &str = "hw_key_bytes";
-/// How many headers were left out.
-const HEADERS_CUT: &str = "hw_headers_cut";
-
-/// Whether a delivery header says what was cut off a letter: it stays with the letter.
-pub fn says_cut(header: &str) -> bool {
-    matches!(header, VALUE_BYTES | VALUE_SHA256 | KEY_BYTES | HEADERS_CUT)
-}
 
 /// Why a record is not processed that could not be passed on: a value of more than `limit` bytes, or more around it than the
 /// room beside it.

@@ -1,19 +1,19 @@
 //! Dead letters: a record that cannot succeed, with all that is known of its failure, and its way back.
 
 use super::{
-    cut::{Cut, says_cut},
+    cut::Cut,
     failure_report::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
 };
 use crate::{
-    event::{Origin, time::Time},
+    event::time::Time,
     pipeline::catalogue::Catalogue,
     telemetry::spans::{Message, Span, Tracing},
     wire::{
-        delivery_headers::{self, Delivered, Trust},
+        delivery_headers::{self, Delivered, Trust, says_cut},
         group_topics::{Owned, group_of_dlq},
         headers::{Attributes, CAUSATION_ID, CONTENT_TYPE, CORRELATION_ID, ID, SOURCE, SPEC_VERSION, TIME, TYPE},
         ids,
-        record::{Headers, Outgoing, Record},
+        record::{Headers, Origin, Outgoing, Record},
         trace_context::TraceContext,
     },
 };

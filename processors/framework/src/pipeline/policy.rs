@@ -2,26 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    failure::{breaker::BreakerSettings, ladder::Ladder},
-    worker::Settings,
-};
-
-/// What becomes of the order of a key's records while one of them waits for another attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// The failed record waits on a retry topic; later records of its key may overtake it.
-    #[default]
-    None,
-    /// The failed record's partition waits with it: nothing overtakes, and everything behind it waits too.
-    Partition,
-    /// The failed record and every later one of its key wait in the group's state; other keys go on. The group's effects
-    /// are Kafka transactions then.
-    Key,
-}
+use super::settings::{Order, Settings};
+use crate::failure::{breaker::BreakerSettings, ladder::Ladder};
 
 /// What a developer decides for one processor; what is left open is the program's default.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::is_group_name;
 use crate::{
     event::payload::EventType,
-    processor::{Function, Interest, IntoProcessor, stateful::StatefulProcessor},
-    wire::group_topics::WAITING,
+    processor::{Function, Interest, IntoProcessor, StatefulProcessor},
+    wire::group_topics::{WAITING, is_group_name},
 };
 
 /// Stateful steps that share one consumer group and, by the same `State::NAME`, one store:

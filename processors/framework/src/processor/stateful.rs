@@ -1,56 +1,18 @@
 //! Stateful steps: pure functions of a key's state and an event.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, sync::Arc};
 
 use super::{
-    Function, IntoProcessor, ProcessError, With,
     emit::{Emit, Outbox},
+    function::{Function, IntoProcessor, ProcessError, StatefulProcessor},
     input::{Delivery, Input},
     state::{self, Slot, State},
+    stateless::With,
 };
 use crate::{
     event::payload::EventType,
     failure::{Failure, Result},
 };
-
-/// A stateful step whose types are forgotten.
-pub trait StatefulProcessor: Send + Sync {
-    /// The event type that it takes; `None` for a function of any event, which a stateful step cannot be.
-    fn event(&self) -> Option<EventType>;
-
-    /// The event types it may emit.
-    fn emits(&self) -> Vec<EventType>;
-
-    /// The name of its store.
-    fn store(&self) -> &'static str;
-
-    /// Whether it reads its events as they stand, because they are partitioned by the key that it keeps state by. All
-    /// others are keyed anew: they go through a topic of the step's own, since clients differ in how they hash keys.
-    fn is_co_partitioned(&self) -> bool;
-
-    /// The key that the step's function says; `None` where the record's own is the key.
-    ///
-    /// # Errors
-    /// When the value cannot be read.
-    fn key(&self, delivery: &Delivery<'_>) -> Result<Option<String>, ProcessError>;
-
-    /// Runs the function on what was saved of the key; gives what is to be saved, `None` where the key is forgotten.
-    ///
-    /// # Errors
-    /// When value or state cannot be read, or the function fails: then nothing has changed.
-    fn apply(
-        &self,
-        delivery: &Delivery<'_>,
-        saved: Option<&[u8]>,
-        out: &mut Outbox,
-    ) -> Result<Option<Vec<u8>>, ProcessError>;
-}
-
-impl fmt::Debug for dyn StatefulProcessor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stateful step of {:?} over `{}`", self.event().map(|event| event.name), self.store())
-    }
-}
 
 /// Where a step's key comes from.
 enum Keys<K> {

@@ -1,5 +1,8 @@
 //! What can be seen of a running group: metrics by name, and whether it is healthy.
 
+mod health;
+mod histogram;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -12,9 +15,6 @@ use std::{
 
 use self::{health::Health, histogram::Histogram};
 use crate::{failure::Kind, wire::record::TopicPartition};
-
-mod health;
-mod histogram;
 
 pub use self::health::{Activity, Down, Next};
 
@@ -306,6 +306,43 @@ impl GroupState {
     /// What is left to do, by topic.
     pub fn lags(&self) -> BTreeMap<Arc<str>, Lag> {
         lock(&self.lags).clone()
+    }
+
+    /// Why the group is not ready, a sentence each; empty when it is.
+    pub fn troubles(&self) -> Vec<String> {
+        lock(&self.health).troubles()
+    }
+
+    /// In a word, how it stands.
+    pub fn activity(&self) -> Activity {
+        lock(&self.health).activity()
+    }
+
+    /// Whether it is in its consumer group.
+    pub fn has_joined(&self) -> bool {
+        lock(&self.health).has_joined()
+    }
+
+    /// The group's member here has joined.
+    pub fn joined(&self) {
+        lock(&self.health).join();
+    }
+
+    /// The group has failed: nothing of what it was doing is true any more. Called again with what comes next.
+    pub fn set_down(&self, down: Down) {
+        self.set(Metric::Halted, u64::from(down.next == Next::Person));
+        *lock(&self.health) = Health::of_down(down);
+        for gauge in [Metric::InFlight, Metric::Partitions, Metric::Stopped, Metric::RestoreLeft, Metric::Waiting] {
+            self.set(gauge, 0);
+        }
+        lock(&self.circuits).clear();
+        self.set_places(BTreeMap::new());
+        self.set_lags(BTreeMap::new());
+    }
+
+    /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
+    pub fn trouble(&self, about: &str, why: Option<&str>) -> bool {
+        lock(&self.health).trouble(about, why)
     }
 }
 

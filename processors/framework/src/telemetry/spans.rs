@@ -13,10 +13,10 @@ use opentelemetry::{
 };
 
 use crate::{
-    event::{Meta, Origin},
+    event::Meta,
     failure::failure_report::Fault,
     wire::{
-        record::{Record, TopicPartition},
+        record::{Origin, Record, TopicPartition},
         trace_context::TraceContext,
     },
 };

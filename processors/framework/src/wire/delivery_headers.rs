@@ -4,14 +4,10 @@
 
 use super::{
     group_topics::Owned,
-    headers::{TRACE_PARENT, TRACE_STATE},
-    record::{Headers, Outgoing, Position, Record, TopicPartition},
-    trace_context::TraceContext,
+    record::{Headers, Origin, Outgoing, Position, Record, TopicPartition},
+    trace_context::{TRACE_PARENT, TRACE_STATE, TraceContext},
 };
-use crate::{
-    event::Origin,
-    failure::{cut::says_cut, failure_report::Fault},
-};
+use crate::failure::failure_report::Fault;
 
 /// Every delivery header begins with this; from a foreign producer it means nothing.
 pub(crate) const PREFIX: &str = "hw_";
@@ -33,6 +29,20 @@ const REDRIVE_COUNT: &str = "hw_redrive_count";
 const RESOLVED: &str = "hw_resolved";
 /// Where a record stood that was keyed anew: `topic/partition/offset/id of the topic`, or without the id. No hop keeps it.
 pub(crate) const INPUT: &str = "hw_input";
+
+/// How many bytes the value of a letter had that was cut.
+pub(crate) const VALUE_BYTES: &str = "hw_value_bytes";
+/// That value's SHA-256, in hex digits.
+pub(crate) const VALUE_SHA256: &str = "hw_value_sha256";
+/// How many bytes its key had.
+pub(crate) const KEY_BYTES: &str = "hw_key_bytes";
+/// How many of its headers were left out.
+pub(crate) const HEADERS_CUT: &str = "hw_headers_cut";
+
+/// Whether a delivery header says what was cut off a letter: it stays with the letter.
+pub fn says_cut(header: &str) -> bool {
+    matches!(header, VALUE_BYTES | VALUE_SHA256 | KEY_BYTES | HEADERS_CUT)
+}
 
 /// Whose delivery headers are believed on a record.
 #[derive(Clone, Copy, Debug)]

@@ -126,6 +126,11 @@ fn escaped(text: &str) -> String {
     out
 }
 
+pub(crate) fn is_group_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    (1..=100).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

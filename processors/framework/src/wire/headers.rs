@@ -5,11 +5,11 @@
 use super::{
     delivery_headers::{self, Delivered, Trust},
     ids,
-    record::{Headers, Record, TopicPartition},
-    trace_context::TraceContext,
+    record::{Headers, Origin, Record, TopicPartition},
+    trace_context::{TRACE_PARENT, TRACE_STATE, TraceContext},
 };
 use crate::event::{
-    Meta, Origin,
+    Meta,
     payload::{Category, Priority},
     time::Time,
 };
@@ -28,8 +28,6 @@ const DATA_VERSION: &str = "ce_dataversion";
 pub(crate) const CORRELATION_ID: &str = "ce_correlationid";
 pub(crate) const CAUSATION_ID: &str = "ce_causationid";
 const USER_ID: &str = "ce_userid";
-pub(crate) const TRACE_PARENT: &str = "traceparent";
-pub(crate) const TRACE_STATE: &str = "tracestate";
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 
 /// Ids are opaque text of at most this many characters.

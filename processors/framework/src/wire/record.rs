@@ -7,8 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::event::Origin;
-
 /// One partition of one topic; in the order of the topics' names.
 #[derive(Clone, Debug, Eq)]
 pub struct TopicPartition {
@@ -67,6 +65,17 @@ pub struct Position {
     pub partition: TopicPartition,
     /// The offset of the first record not yet processed.
     pub next: i64,
+}
+
+/// Where a record was first read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offset there.
+    pub offset: i64,
+    /// The record's timestamp there, milliseconds since the epoch.
+    pub timestamp_ms: i64,
 }
 
 /// A record that was read.

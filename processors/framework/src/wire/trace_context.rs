@@ -4,6 +4,9 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+pub(crate) const TRACE_PARENT: &str = "traceparent";
+pub(crate) const TRACE_STATE: &str = "tracestate";
+
 /// `tracestate` longer than this is dropped, as W3C allows.
 const STATE_LIMIT: usize = 512;
 const SAMPLED: u8 = 1;

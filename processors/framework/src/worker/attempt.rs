@@ -4,9 +4,12 @@
 
 pub(crate) mod in_flight;
 
+pub(crate) mod dispatch;
+
 pub(crate) mod circuits;
 pub(crate) mod open;
 pub(crate) mod record_processor;
 
 pub(crate) mod stateful;
+pub(crate) mod step_topics;
 pub(crate) mod uncommitted_state;

@@ -10,7 +10,7 @@ use self::{
     lanes::{Lane, Lanes},
     watermark::Watermark,
 };
-use super::{attempt::in_flight::Job, commit::batch::Finished, schema_prefetch::schema_of};
+use super::{attempt::in_flight::Job, commit::finished::Finished, schema_prefetch::schema_of};
 use crate::{
     ports::{Clock, From},
     telemetry::metrics::Place,

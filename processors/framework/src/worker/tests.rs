@@ -15,12 +15,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::deps::Settings;
 use crate::{
     driver::Driver,
     event::{Event, Meta, payload::Payload},
     failure::{Failure, OrReject, Result},
-    pipeline::{Pipeline, sink::Sink},
+    pipeline::{Pipeline, settings::Settings, sink::Sink},
     processor::{input::Any, matching, with},
     telemetry::metrics::Metric,
     wire::record::{Headers, Outgoing},

@@ -9,7 +9,7 @@ use headwater::{Position, TopicPartition, ports::From};
 use rdkafka::TopicPartitionList;
 
 use super::offset_metadata::Notes;
-use crate::kafka::{KafkaError, consumer::partition, librdkafka::CommitAnswer};
+use crate::kafka::{consumer::partition, error::KafkaError, librdkafka::CommitAnswer};
 
 /// A commit that was not answered by then counts as failed.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -15,8 +15,8 @@ use super::{
     reports::Reports,
 };
 use crate::kafka::{
-    KafkaError,
     consumer::{membership::Membership, partition},
+    error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
     producer::{
         batch::Fault,

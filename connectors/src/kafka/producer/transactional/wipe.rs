@@ -23,17 +23,14 @@ use super::{
     life::Client,
     reports::Reports,
 };
-use crate::{
-    committers::stateful_at_least_once::INPUTS,
-    kafka::{
-        KafkaError,
-        admin::topics::Logs,
-        changelog::{ChangelogError, ChangelogReader},
-        config::KafkaConfig,
-        consumer::partition,
-        librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
-        producer::idempotent::Names,
-    },
+use crate::kafka::{
+    admin::topics::Logs,
+    changelog::{ChangelogError, ChangelogReader, INPUTS},
+    config::KafkaConfig,
+    consumer::partition,
+    error::KafkaError,
+    librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
+    producer::idempotent::Names,
 };
 
 /// How long to wait for room in a full queue before trying again.

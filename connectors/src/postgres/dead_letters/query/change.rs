@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Letters, Status, Stored, Summary, explain,
-    row::{self, COLUMNS, Columns, HEADERS, stored},
+    Letters, Summary, explain,
+    row::{self, COLUMNS, Columns, HEADERS, Status, Stored, stored},
 };
 use crate::postgres::error::PostgresError;
 

@@ -1,11 +1,79 @@
 //! A row of the table of dead letters as a letter, and a letter's headers as the row has them.
 
+use std::{fmt, str::FromStr};
+
 use headwater::{Headers, Letter, Origin, TopicPartition, says_cut};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Status, Stored};
 use crate::postgres::error::PostgresError;
+
+/// What becomes of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Nobody has decided yet.
+    Open,
+    /// It failed again more often than allowed; only a person who names it sends it back.
+    Parked,
+    /// It was sent back; what came of it is not known yet.
+    Redriven,
+    /// It was sent back and succeeded.
+    Resolved,
+    /// It was given up by a person.
+    Discarded,
+    /// Another record with an edited value has taken its place.
+    Edited,
+}
+
+impl Status {
+    /// Every status, those first that wait for a person.
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Parked, Self::Redriven, Self::Resolved, Self::Discarded, Self::Edited];
+
+    /// What the table calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Parked => "parked",
+            Self::Redriven => "redriven",
+            Self::Resolved => "resolved",
+            Self::Discarded => "discarded",
+            Self::Edited => "edited",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|status| status.name() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("`{text}` is no status of a dead letter; there are {known}")
+        })
+    }
+}
+
+/// A letter with everything that is kept of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The row's id.
+    pub id: Uuid,
+    /// The letter; a redrive's record is made from it.
+    pub letter: Letter,
+    /// What becomes of it.
+    pub status: Status,
+    /// The letter that this one is an edited copy of.
+    pub edited_from: Option<Uuid>,
+    /// What the person who decided has to say.
+    pub note: Option<String>,
+}
 
 /// Everything of a letter. Headers come as two arrays, so that their bytes are decoded where they were encoded.
 pub(crate) const COLUMNS: &str = "d.id::text, consumer_group, processor, event_id, event_type, kind, message, detail, \

@@ -6,7 +6,7 @@ use crate::{
     event::{Event, payload::Payload},
     failure::{Failure, Kind, OrRetry, Result, dead_letter::Letter},
     pipeline::{Pipeline, steps::Group},
-    processor::{state::State, with},
+    processor::{state::State, stateless::with},
     telemetry::metrics::Metric,
     wire::{
         ids::foreign_id,

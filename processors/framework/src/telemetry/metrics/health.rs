@@ -1,8 +1,7 @@
 //! Whether a group is ready, and what keeps it from its work.
 
-use std::{collections::BTreeMap, fmt, sync::MutexGuard};
+use std::{collections::BTreeMap, fmt};
 
-use super::{GroupState, Metric, lock};
 use crate::event::time::Time;
 
 /// Partitions named in one line at most.
@@ -75,14 +74,18 @@ impl Activity {
     }
 }
 
-impl GroupState {
+impl Health {
+    /// That of a group that has failed: nothing of what it was doing is true any more.
+    pub(crate) fn of_down(down: Down) -> Self {
+        Self { down: Some(down), ..Self::default() }
+    }
+
     /// Why the group is not ready, a sentence each; empty when it is.
-    pub fn troubles(&self) -> Vec<String> {
-        let health = self.health();
-        let joining = (!health.joined)
-            .then(|| health.down.as_ref().map_or_else(|| "joining its consumer group".to_owned(), ToString::to_string));
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let joining = (!self.joined)
+            .then(|| self.down.as_ref().map_or_else(|| "joining its consumer group".to_owned(), ToString::to_string));
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (about, why) in &health.troubles {
+        for (about, why) in &self.troubles {
             by_reason.entry(why).or_default().push(about);
         }
         joining
@@ -91,51 +94,29 @@ impl GroupState {
             .collect()
     }
 
-    /// In a word, how it stands.
-    pub fn activity(&self) -> Activity {
-        let health = self.health();
-        match &health.down {
+    pub(crate) fn activity(&self) -> Activity {
+        match &self.down {
             Some(Down { next: Next::Person, .. }) => Activity::Halted,
             Some(_) => Activity::Failed,
-            None if health.joined => Activity::Working,
+            None if self.joined => Activity::Working,
             None => Activity::Joining,
         }
     }
 
-    /// Whether it is in its consumer group.
-    pub fn has_joined(&self) -> bool {
-        self.health().joined
+    pub(crate) fn has_joined(&self) -> bool {
+        self.joined
     }
 
-    /// The group's member here has joined.
-    pub fn joined(&self) {
-        let mut health = self.health();
-        (health.joined, health.down) = (true, None);
-    }
-
-    /// The group has failed: nothing of what it was doing is true any more. Called again with what comes next.
-    pub fn set_down(&self, down: Down) {
-        self.set(Metric::Halted, u64::from(down.next == Next::Person));
-        *self.health() = Health { down: Some(down), ..Health::default() };
-        for gauge in [Metric::InFlight, Metric::Partitions, Metric::Stopped, Metric::RestoreLeft, Metric::Waiting] {
-            self.set(gauge, 0);
-        }
-        lock(&self.circuits).clear();
-        self.set_places(BTreeMap::new());
-        self.set_lags(BTreeMap::new());
+    pub(crate) fn join(&mut self) {
+        (self.joined, self.down) = (true, None);
     }
 
     /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
-    pub fn trouble(&self, about: &str, why: Option<&str>) -> bool {
-        let mut health = self.health();
+    pub(crate) fn trouble(&mut self, about: &str, why: Option<&str>) -> bool {
         match why {
-            Some(why) => health.troubles.insert(about.to_owned(), why.to_owned()).as_deref() != Some(why),
-            None => health.troubles.remove(about).is_some(),
+            Some(why) => self.troubles.insert(about.to_owned(), why.to_owned()).as_deref() != Some(why),
+            None => self.troubles.remove(about).is_some(),
         }
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        lock(&self.health)
     }
 }
 
@@ -148,7 +129,10 @@ fn some_of(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::States, *};
+    use super::{
+        super::{GroupState, Metric, States},
+        *,
+    };
 
     /// Red when a trouble survives its end, or a group that has not joined counts as ready.
     #[test]

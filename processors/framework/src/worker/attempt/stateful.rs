@@ -6,6 +6,7 @@ use super::{
     in_flight::{Effects, Fate, Job, Outcome, Seen},
     open::Opened,
     record_processor::{LEAST_PAUSE, Step, panicked},
+    step_topics::Ways,
     uncommitted_state::States,
 };
 use crate::{
@@ -21,8 +22,8 @@ use crate::{
     telemetry::{metrics::Metric, spans::Message},
     wire::{
         delivery_headers,
-        group_topics::{Owned, Role},
-        headers, ids,
+        group_topics::Role,
+        headers,
         record::{Outgoing, Position},
     },
 };
@@ -31,20 +32,6 @@ use crate::{
 const LONGEST_KEY: usize = 32 << 10;
 /// After state could not be read a record is tried again this much later.
 pub(crate) const STATE_PAUSE: Duration = Duration::from_secs(1);
-
-/// What the records of one step are named by, made once.
-pub(crate) struct Ways {
-    /// The topic over which they come.
-    repartition: Arc<str>,
-    /// What the events that it emits name as their source.
-    source: String,
-}
-
-impl Ways {
-    pub(crate) fn of(step: &steps::Step, owned: &Owned) -> Self {
-        Self { repartition: owned.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
-    }
-}
 
 impl Step {
     fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a Ways)> {

@@ -10,10 +10,14 @@ use std::{
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
-use super::batch::{Batch, Covered, Finished};
+use super::{
+    batch::Batch,
+    finished::{Covered, Finished},
+};
 use crate::{
     event::time::Time,
     failure::backoff::Backoff,
+    pipeline::settings::Settings,
     ports::{
         BoxFuture, Committer, From,
         unit::{Change, CommitError, Committed},
@@ -25,7 +29,6 @@ use crate::{
     },
     worker::{
         attempt::{in_flight::Fate, record_processor::Step},
-        deps::Settings,
         partition::{Life, Partition},
     },
 };

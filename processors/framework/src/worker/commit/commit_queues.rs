@@ -4,13 +4,11 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use super::{
-    batch::Finished,
     commit_queue::{Answer, Assembly},
+    finished::Finished,
 };
 use crate::{
-    ports::Committer,
-    wire::record::TopicPartition,
-    worker::{deps::Settings, partition::Partition},
+    pipeline::settings::Settings, ports::Committer, wire::record::TopicPartition, worker::partition::Partition,
 };
 
 /// All assemblies of a group; there is at least one.

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    batch::{Batch, Covered, Finished},
+    batch::Batch,
     commit_queue::Answer,
+    finished::{Covered, Finished},
 };
 use crate::{
     failure::{Kind, failure_report::Fault},

@@ -11,7 +11,7 @@ use super::delay_queue::Waiting;
 use crate::{
     event::time::Time,
     failure::{cut, failure_report::Fault, ladder::Ladder},
-    pipeline::ConsumerGroup,
+    pipeline::{ConsumerGroup, settings::Settings},
     ports::{
         Clock,
         unit::{Change, Marker},
@@ -23,10 +23,7 @@ use crate::{
         record::{Outgoing, Record},
         trace_context::TraceContext,
     },
-    worker::{
-        attempt::in_flight::{Effects, Fate, Job, Outcome, Seen},
-        deps::Settings,
-    },
+    worker::attempt::in_flight::{Effects, Fate, Job, Outcome, Seen},
 };
 
 /// Dead letters are logged one by one, but not faster than this: ten thousand in a row are not ten thousand lines.

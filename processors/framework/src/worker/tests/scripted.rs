@@ -21,7 +21,7 @@ use crate::{
     driver::clock::ManualClock,
     event::payload::Payload,
     failure::{Failure, Kind, Result},
-    pipeline::{Pipeline, schema_cache::SchemaCache, sink::Sink, steps::Group},
+    pipeline::{Pipeline, schema_cache::SchemaCache, settings::Settings, sink::Sink, steps::Group},
     ports::{
         Batch, BoxFuture, Clock, Fetched,
         unit::{CommitError, Committed, Progress},
@@ -31,7 +31,7 @@ use crate::{
     wire::record::{Headers, Outgoing, Record, TopicPartition},
     worker::{
         Worker,
-        deps::{Parts, Settings, WorkerError},
+        deps::{Parts, WorkerError},
     },
 };
 

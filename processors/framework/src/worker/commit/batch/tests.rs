@@ -1,13 +1,18 @@
 //! Batches taken apart: whatever way, each record keeps its own.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use crate::{
     event::Meta,
     failure::Kind,
     ports::unit::{Marker, RowData},
-    wire::{headers::Attributes, record::Headers},
-    worker::commit::batch::*,
+    wire::{
+        headers::Attributes,
+        record::{Headers, Outgoing},
+    },
+    worker::{attempt::in_flight::Job, commit::batch::*},
 };
 
 /// What one record asks for: how many outgoing records, and whether it has a row and a marker.

@@ -8,7 +8,7 @@ use crate::{
         Kind,
         breaker::{BreakerSettings, CircuitState},
     },
-    pipeline::policy::{Order, Policy},
+    pipeline::{policy::Policy, settings::Order},
     worker::tests::*,
 };
 

@@ -3,7 +3,7 @@
 
 use crate::{
     failure::Kind,
-    pipeline::policy::Order,
+    pipeline::settings::Order,
     ports::{Fetched, unit::CommitError},
     wire::record::{Record, TopicPartition},
     worker::tests::{

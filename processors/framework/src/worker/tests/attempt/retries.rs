@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Kind,
-    pipeline::policy::{Order, Policy},
+    pipeline::{policy::Policy, settings::Order},
     worker::tests::*,
 };
 

@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{
 };
 
 use crate::{
-    pipeline::policy::{Order, Policy},
+    pipeline::{policy::Policy, settings::Order},
     telemetry::spans::{Sampler, Tracing, current_trace},
     wire::trace_context::TraceContext,
     worker::tests::*,

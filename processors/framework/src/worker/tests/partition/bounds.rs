@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     failure::Kind,
-    pipeline::policy::Order,
+    pipeline::settings::Order,
     ports::Fetched,
     wire::record::Record,
     worker::tests::{

@@ -2,7 +2,7 @@
 
 use crate::{
     failure::{Failure, Kind},
-    pipeline::policy::Order,
+    pipeline::settings::Order,
     ports::{
         Fetched,
         unit::{CommitError, Committed},

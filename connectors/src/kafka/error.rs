@@ -1,0 +1,26 @@
+//! What goes wrong with Kafka, told apart by what helps: a person, or time.
+
+use headwater::CommitError;
+
+/// What goes wrong when a client is built or the cluster is asked something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaError {
+    /// The configuration cannot work; another try changes nothing.
+    #[error("{0}")]
+    Config(String),
+    /// The cluster does not answer, or not properly; it may later.
+    #[error("{0}")]
+    Outage(String),
+    /// The cluster answered, and refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<KafkaError> for CommitError {
+    fn from(error: KafkaError) -> Self {
+        match error {
+            KafkaError::Outage(why) => Self::Outage(why),
+            other => Self::Fatal(other.to_string()),
+        }
+    }
+}

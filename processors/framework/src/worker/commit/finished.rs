@@ -1,0 +1,70 @@
+//! A record that its processor is done with, and what a unit of work needs to know of it.
+
+use std::time::Duration;
+
+use crate::{
+    event::time::Time,
+    ports::unit::Change,
+    telemetry::spans::Span,
+    wire::{
+        group_topics::Role,
+        record::{Outgoing, Record, TopicPartition},
+    },
+    worker::attempt::in_flight::{Effects, Fate, Job},
+};
+
+/// A record whose processor is done.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) covered: Covered,
+    pub(crate) effects: Effects,
+    pub(crate) at: Duration,
+}
+
+impl Finished {
+    pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
+        let outgoing =
+            effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
+        let changes = || effects.change.iter().chain(effects.waiting.as_deref());
+        let changed = changes().map(Change::size).sum::<usize>();
+        let Job { partition, role, start, record, .. } = job;
+        let covered = Covered {
+            partition,
+            role,
+            start,
+            offset: record.offset,
+            fate: effects.fate,
+            bytes: record.size() + outgoing + changed,
+            record: Some(record),
+            outgoing: effects.outgoing.len(),
+            rows: usize::from(effects.row.is_some()),
+            changes: changes().count(),
+            markers: usize::from(effects.marker.is_some()),
+            event_time: effects.event_time,
+            _spans: std::mem::take(&mut effects.spans),
+        };
+        Self { covered, effects, at }
+    }
+}
+
+/// A record that a batch covers, and how much of the batch's unit is its own.
+#[derive(Debug)]
+pub(crate) struct Covered {
+    pub(crate) partition: TopicPartition,
+    pub(crate) role: Role,
+    pub(crate) start: u64,
+    pub(crate) offset: i64,
+    pub(crate) fate: Fate,
+    /// The record, unless its row has it.
+    pub(crate) record: Option<Record>,
+    pub(crate) outgoing: usize,
+    pub(crate) rows: usize,
+    pub(crate) changes: usize,
+    pub(crate) markers: usize,
+    /// Bytes of the record, of what it publishes and of what it changes.
+    pub(crate) bytes: usize,
+    /// When its event happened, where that is known.
+    pub(crate) event_time: Option<Time>,
+    /// Spans that end with it: those of what it publishes, and a row's attempt.
+    pub(crate) _spans: Vec<Span>,
+}
