@@ -10,12 +10,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, ConsumerGroup, GroupState, Metric, Order, Parts, Pipeline, SchemaCache, Settings,
-    SystemClock, TopicPartition, Tracing, Unit, Work, Worker,
-    ports::{BoxFuture, Clock, Committer, Control, Fetched, From, Source, Stores},
+    CommitError, Committed, ConsumerGroup, GroupMetrics, GroupSettings, Metric, Order, Pipeline, SchemaCache,
+    SystemClock, TopicPartition, Tracing, Unit, Work, Worker, WorkerDeps,
+    ports::{BoxFuture, Clock, Committer, Control, Fetched, Source, StartFrom, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
+    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    StatefulAtLeastOnceCommitter,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
         TopicSpec,
@@ -50,7 +51,7 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
 pub(crate) fn process(place: &Place) -> Result<Measured> {
-    run(place, &Pipeline::default().on("send-receipt", send_receipt), Settings::default(), How::default())
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), GroupSettings::default(), How::default())
 }
 
 /// Runs a sink of the payments over so many connections until as many rows are committed.
@@ -59,21 +60,21 @@ pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
     run(
         place,
         &pipeline,
-        Settings { linger: SINK_LINGER, ..Settings::default() },
+        GroupSettings { linger: SINK_LINGER, ..GroupSettings::default() },
         How { connections, ..How::default() },
     )
 }
 
 /// Counts the payments of each key, exactly once or at least once, until as many events of it are committed.
 pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measured> {
-    let settings = Settings {
+    let settings = GroupSettings {
         linger: TRANSACTION_LINGER,
         batch_records: TRANSACTION_RECORDS,
         batch_bytes: TRANSACTION_BYTES,
         in_flight: 2 * TRANSACTION_RECORDS,
         in_flight_bytes: 2 * TRANSACTION_BYTES,
         order: if exactly_once { Order::Key } else { Order::Partition },
-        ..Settings::default()
+        ..GroupSettings::default()
     };
     run(place, &state::pipeline(), settings, How { exactly_once, ..How::default() })
 }
@@ -93,7 +94,7 @@ impl Default for How {
     }
 }
 
-fn run(place: &Place, pipeline: &Pipeline, settings: Settings, how: How) -> Result<Measured> {
+fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: How) -> Result<Measured> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     headwater::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
@@ -103,9 +104,9 @@ fn run(place: &Place, pipeline: &Pipeline, settings: Settings, how: How) -> Resu
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let measured = runtime.block_on(async {
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
-        let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupState>::default());
+        let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupMetrics>::default());
         let parts = parts(place, pipeline, group, settings, how, &gauge).await?;
-        let parts = Parts { state: state.clone(), tracing: otlp.tracing(), ..parts };
+        let parts = WorkerDeps { state: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -134,10 +135,10 @@ async fn parts(
     place: &Place,
     pipeline: &Pipeline,
     group: ConsumerGroup,
-    settings: Settings,
+    settings: GroupSettings,
     how: How,
     gauge: &Arc<Gauge>,
-) -> Result<Parts> {
+) -> Result<WorkerDeps> {
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
     let cluster = Cluster::new(&kafka)?;
     make_topics(&cluster, &group, &settings).await?;
@@ -145,7 +146,7 @@ async fn parts(
     let watched =
         |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
     let (topics, patterns) = group.reads();
-    let keeps = matches!(group.work, Work::Keep(_));
+    let keeps = matches!(group.work, Work::Stateful(_));
     let source = SourceConfig {
         group: group.id.clone(),
         instance: Some(INSTANCE.to_owned()),
@@ -156,18 +157,18 @@ async fn parts(
         client_id: None,
     };
     let source = KafkaSource::join(&kafka, source)?;
-    let publisher = || KafkaPublisher::new(producer.clone()).under(source.lease());
+    let publisher = || AtLeastOnceCommitter::new(producer.clone()).under(source.lease());
     let (clock, mut stores) = (Arc::new(SystemClock::default()), None);
     let committers = match &group.work {
         Work::Sink(sink) => {
             let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
             let one = |_| {
                 let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
-                Ok(watched(Box::new(Lettered::new(sink, publisher()))))
+                Ok(watched(Box::new(DeadLetteringCommitter::new(sink, publisher()))))
             };
             (0..how.connections).map(one).collect::<Result<_>>()?
         }
-        Work::Keep(_) => {
+        Work::Stateful(_) => {
             let local =
                 LocalStore::open(&place.state, &StateConfig { cache_bytes: place.cache, ..StateConfig::default() })?;
             let seen = (Arc::default(), clock.clone() as Arc<dyn Clock>);
@@ -175,17 +176,22 @@ async fn parts(
             if how.exactly_once {
                 stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
                 let member = (&*group.id, INSTANCE);
-                let committer = Transactional::new((&kafka, cluster), member, source.membership(), seen)?;
+                let committer = ExactlyOnceCommitter::new((&kafka, cluster), member, source.membership(), seen)?;
                 vec![watched(Box::new(committer.keeping(local, kept)?))]
             } else {
                 stores = Some(Arc::new(Replayed(local.clone())) as Arc<dyn Stores>);
-                let committer = Acknowledged::new((&kafka, cluster), (&group.id, source.lease()), (local, kept), seen)?;
+                let committer = StatefulAtLeastOnceCommitter::new(
+                    (&kafka, cluster),
+                    (&group.id, source.lease()),
+                    (local, kept),
+                    seen,
+                )?;
                 vec![watched(Box::new(committer))]
             }
         }
         Work::Process(_) | Work::DeadLetters => vec![watched(Box::new(publisher()))],
     };
-    Ok(Parts {
+    Ok(WorkerDeps {
         stores,
         source: Box::new(Watched { inner: Box::new(source), gauge: gauge.clone() }),
         committers,
@@ -200,7 +206,7 @@ async fn parts(
 }
 
 /// Those that the group owns, as `topology apply` makes them.
-async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &Settings) -> Result<()> {
+async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &GroupSettings) -> Result<()> {
     let owned = group.owned().context("a group with topics")?;
     let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
     let names = delays.iter().map(|delay| owned.retry(*delay)).chain([owned.redrive(), owned.dlq()]);
@@ -260,7 +266,7 @@ impl Committer for Watched<dyn Committer> {
         self.inner.atomic()
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         self.inner.start(partitions)
     }
 

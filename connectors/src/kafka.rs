@@ -45,7 +45,7 @@ pub use consumer::source::{Closed, KafkaSource, SourceConfig, Start, Subscriptio
 pub use error::KafkaError;
 pub use headwater::HEADER_ROOM;
 pub use producer::batch::{BatchError, BatchErrors};
-pub use producer::callback::{AckProducer, Place, Taken};
-pub use producer::gapless::InOrder;
+pub use producer::callback::{CallbackProducer, Place, Taken};
+pub use producer::gapless::GaplessProducer;
 pub use producer::idempotent::{Producer, Undelivered};
-pub use producer::transactional::{Sent, TransactionError, Transactions, kept_keys, wipe_state};
+pub use producer::transactional::{Sent, TransactionError, TransactionalProducer, kept_keys, wipe_state};

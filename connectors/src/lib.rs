@@ -21,8 +21,8 @@ mod committers;
 
 pub mod otlp;
 
-pub use committers::at_least_once::KafkaPublisher;
-pub use committers::dead_lettering::Lettered;
-pub use committers::exactly_once::Transactional;
-pub use committers::stateful_at_least_once::{Acknowledged, Replayed};
+pub use committers::at_least_once::AtLeastOnceCommitter;
+pub use committers::dead_lettering::DeadLetteringCommitter;
+pub use committers::exactly_once::ExactlyOnceCommitter;
+pub use committers::stateful_at_least_once::{Replayed, StatefulAtLeastOnceCommitter};
 pub use store::group::StateTopics;

@@ -17,7 +17,7 @@
 //! Dead letters are kept by the same committer, each as it is. There is nowhere else to put one, so nothing of them is
 //! refused: what Postgres does not take of them stops the group until somebody has helped.
 //!
-//! Whose fault it is that Postgres refuses a row is found out by trying it alone: see `trial.rs`. What refuses every row is
+//! Whose fault it is that Postgres refuses a row is found out by trying it alone: see `sink/trial.rs`. What refuses every row is
 //! the table's fault or an outage, and makes no dead letter. No message holds a value of a row.
 //!
 //! At shutdown there is nothing to do: a unit of work is committed, or it is not and will be read again.
@@ -37,7 +37,8 @@ mod sql;
 
 pub use config::{Config, Database};
 pub use dead_letters::query::{
-    Discarded, Edited, Fate, LetterError, LetterFilter, Letters, Make, Moment, Redriven, Status, Stored, Summary,
+    Discarded, Edited, FailureGroup, Fate, LetterError, LetterFilter, Letters, Moment, Redriven, Status, Stored,
+    Summary,
 };
 pub use error::PostgresError;
 pub use migrate::Migration;

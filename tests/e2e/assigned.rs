@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater::{
     TopicPartition,
-    ports::{Control, Fetched, From, Source as _},
+    ports::{Control, Fetched, Source as _, StartFrom},
 };
 use headwater_connectors::kafka::{Assignor, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription};
 use headwater_tests::{Foreign, Proxy, Side};
@@ -42,7 +42,7 @@ async fn an_assignment_asks_for_no_offset_that_could_come_late() {
         assert!(proxy.next(Duration::from_secs(1)).await.is_none(), "{assignor:?}: the assignment asks for offsets");
         proxy.unwatch();
         for (start, partition) in (1..).zip(names) {
-            source.control(Control::Begin { partition, from: From::Offset(1), start });
+            source.control(Control::Begin { partition, from: StartFrom::Offset(1), start });
         }
         let mut read = 0;
         while read < 40 - 4 {
@@ -71,7 +71,7 @@ async fn partitions_that_begin_together_are_committed_together() {
     proxy.watch(Side::Before, &["OffsetCommit", &group]);
     let mut source = KafkaSource::join(&kafka, source(&group, &topic, Assignor::Range)).expect("joins");
     for (start, partition) in (1..).zip(assigned(&mut source).await) {
-        source.control(Control::Begin { partition, from: From::Committed, start });
+        source.control(Control::Begin { partition, from: StartFrom::Committed, start });
     }
     let (mut commits, mut read) = (0, 0);
     while read < 40 {
@@ -109,7 +109,7 @@ async fn a_member_that_was_overtaken_takes_what_another_has_decided() {
     let config = SourceConfig { start: Start::Latest, ..source(&group, &topic, Assignor::Range) };
     let mut source = KafkaSource::join(&kafka, config).expect("joins");
     for (start, partition) in (1..).zip(assigned(&mut source).await) {
-        source.control(Control::Begin { partition, from: From::Committed, start });
+        source.control(Control::Begin { partition, from: StartFrom::Committed, start });
     }
     let held = proxy.next(SOON).await.expect("it asks where the log ends");
     // In a transaction that names no member, since this group has one.

@@ -4,7 +4,7 @@ mod cut;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
-use headwater::Letter;
+use headwater::DeadLetter;
 use headwater_connectors::kafka::{Cluster, TopicSpec};
 use headwater_tests::{Foreign, Payments, Process, Space, eventually, full};
 use serde_json::Value as Json;
@@ -365,7 +365,7 @@ async fn an_edited_letter_is_a_linked_copy_with_the_new_value() {
     assert!(text.contains("is edited"), "{text}");
     let seen = post.foreign.read(&post.topic()).remove(0);
     assert_eq!(seen.value.as_ref(), Some(&post.payments.value("o-1", 990, Some("bob@example.org"))), "its own schema");
-    assert_eq!(seen.headers["ce_id"], Letter::edited_id(&id(1)));
+    assert_eq!(seen.headers["ce_id"], DeadLetter::edited_id(&id(1)));
     assert_eq!((&*seen.headers["ce_correlationid"], &*seen.headers["ce_causationid"]), ("c-1", "e-1"));
     assert!(!seen.headers.contains_key("hw_origin_topic"), "{:?}", seen.headers);
     let at_its_place = format!(
@@ -466,7 +466,7 @@ async fn what_failed_is_mended_sent_back_and_resolved() {
     let receipts =
         || post.foreign.read("events.receipt").into_iter().filter(|seen| seen.headers["ce_correlationid"] == "talk-1");
     let receipt = receipts().next().expect("a receipt");
-    assert_eq!((receipts().count(), &receipt.headers["ce_causationid"]), (1, &Letter::edited_id(&mail)));
+    assert_eq!((receipts().count(), &receipt.headers["ce_causationid"]), (1, &DeadLetter::edited_id(&mail)));
     assert!(receipt.headers["traceparent"].contains("0af7651916cd43dd8448eb211c80319c"), "{:?}", receipt.headers);
 
     a_planted_letter_is_its_topics(&post, &running).await;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Binding, Event, KeyFormat, Kind, Payload, Pipeline, Result, codec::Encoder, with};
+use headwater::{Binding, DeadLetterKind, Event, KeyFormat, Payload, Pipeline, Result, codec::Encoder, with};
 use headwater_connectors::postgres::Database;
 use headwater_tests::{Engine, Foreign, Group, Raw, Space, eventually, full, register};
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,7 @@ async fn pour(
     let first = times.lock().unwrap().first().copied().unwrap_or(begin);
     let last = times.lock().unwrap().last().copied().unwrap_or(begin);
     eventually("every bad one is set aside", LIMIT, async || {
-        engine.state("drain").letters(Kind::Decode) == u64::try_from(bad).unwrap_or_default()
+        engine.state("drain").letters(DeadLetterKind::Decode) == u64::try_from(bad).unwrap_or_default()
     })
     .await;
     assert_eq!(foreign.ends(&format!("{}.drain.dlq", space.name)), i64::try_from(bad).expect("few"));

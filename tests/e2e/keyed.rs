@@ -175,7 +175,7 @@ fn fold(cents: impl IntoIterator<Item = i64>) -> Vec<(i64, i64)> {
 
 /// PITFALL 34: two clients hash the same keys with CRC32 and with murmur2, which puts them on different partitions. A step
 /// by the record's key and one by a key that it says itself count each key once, whoever wrote it, and keep it in one place.
-/// Red when a record that is not keyed anew yet is counted where it stands.
+/// Red when a record that is not repartitioned yet is counted where it stands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_of_clients_that_hash_differently_is_one_key() {
     let ledger = Ledger::new("keyed_hashes", 6).await;

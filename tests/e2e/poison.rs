@@ -7,8 +7,8 @@ use std::{
 };
 
 use headwater::{
-    Catalogue, Event, Kind, Letter, Metric, Outgoing, Payload, Pipeline, Result, Sink, TraceContext, codec::Encoder,
-    with,
+    Catalogue, DeadLetter, DeadLetterKind, Event, Metric, Outgoing, Payload, Pipeline, Result, Sink, TraceContext,
+    codec::Encoder, with,
 };
 use headwater_connectors::kafka::{Cluster, Producer, TopicSpec};
 use headwater_tests::{Engine, Foreign, Group, Raw, Seen, Space, eventually, register};
@@ -66,15 +66,15 @@ async fn eat(eaten: Eaten, tasted: Event<Tasted>) -> Result<Digested> {
 /// A record, and what becomes of it in the processor and in the sink: a dead letter of this kind, or none.
 struct Case {
     name: &'static str,
-    eater: Option<Kind>,
-    sink: Option<Kind>,
+    eater: Option<DeadLetterKind>,
+    sink: Option<DeadLetterKind>,
     value: Option<Vec<u8>>,
     headers: Vec<(&'static str, String)>,
 }
 
 impl Case {
     /// Poison for both.
-    fn poison(name: &'static str, kind: Kind, value: Option<Vec<u8>>) -> Self {
+    fn poison(name: &'static str, kind: DeadLetterKind, value: Option<Vec<u8>>) -> Self {
         Self { name, eater: Some(kind), sink: Some(kind), value, headers: Vec::new() }
     }
 
@@ -94,7 +94,7 @@ impl Case {
         Raw { partition: Some(partition(n)), timestamp_ms: None, key, value: self.value.clone(), headers }
     }
 
-    fn kind(&self, group: &str) -> Option<Kind> {
+    fn kind(&self, group: &str) -> Option<DeadLetterKind> {
         if group == "eater" { self.eater } else { self.sink }
     }
 }
@@ -132,7 +132,7 @@ impl Ids {
 
 /// Everything that DESIGN §5 names, on both paths.
 fn cases(ids: &Ids, group: &str) -> Vec<Case> {
-    use Kind::{Contract, Decode, Row};
+    use DeadLetterKind::{Contract, Decode, Row};
     let good = ids.good("whole", 7);
     let tagged = |id: [u8; 4], rest: &[u8]| Some([&[0][..], &id, rest].concat());
     let unheard = ids.unheard.encode(&Tasted { id: "u".to_owned(), grams: 1 }).expect("it fits");
@@ -189,7 +189,7 @@ impl Desk {
     }
 
     async fn redrive(&self, dlq: &str, letters: &[Seen]) {
-        let back = |seen: &Seen| Letter::read(&seen.record(dlq), &self.catalogue).redriven();
+        let back = |seen: &Seen| DeadLetter::read(&seen.record(dlq), &self.catalogue).redriven();
         let back: Vec<Outgoing> = letters.iter().map(back).collect();
         self.producer.send(&back).await.expect("sent back");
     }
@@ -268,7 +268,7 @@ async fn every_kind_of_poison_is_set_aside_as_it_is_and_nothing_waits_behind_it(
             next.iter().for_each(|(case, letter)| has_not_grown(&sources, case, &last[case], letter, round));
             last = next;
         }
-        let letters: u64 = Kind::ALL.iter().map(|kind| engine.state(group).letters(*kind)).sum();
+        let letters: u64 = DeadLetterKind::ALL.iter().map(|kind| engine.state(group).letters(*kind)).sum();
         assert_eq!(letters, 3 * last.len() as u64, "each was counted");
     }
     engine.stop().await;

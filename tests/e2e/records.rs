@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use headwater::{Headers, Outgoing};
 use headwater_connectors::kafka::{
-    Cluster, Compression, HEADER_ROOM, Held, InOrder, KafkaSource, Producer, SourceConfig, Start, Subscription,
-    TopicSpec, TransactionError, Transactions,
+    Cluster, Compression, GaplessProducer, HEADER_ROOM, Held, KafkaSource, Producer, SourceConfig, Start, Subscription,
+    TopicSpec, TransactionError, TransactionalProducer,
 };
 use headwater_tests::{Foreign, Space, eventually, patience};
 use rdkafka::{
@@ -164,7 +164,7 @@ async fn what_fits_passes(space: &Space) {
     last.dedup();
     assert_eq!(last, expected);
 
-    let mut ordered = InOrder::new(&kafka).expect("a producer");
+    let mut ordered = GaplessProducer::new(&kafka).expect("a producer");
     let records = all("ordered");
     let mut refs: Vec<&Outgoing> = records.iter().collect();
     // Whether others are on their way behind it is chance.
@@ -188,7 +188,7 @@ async fn what_fits_passes(space: &Space) {
         client_id: None,
     };
     let membership = KafkaSource::join(&kafka, group).expect("a member").membership();
-    let mut transactions = Transactions::new(&kafka, &space.topic("id")).expect("a producer");
+    let mut transactions = TransactionalProducer::new(&kafka, &space.topic("id")).expect("a producer");
     let mut records = all("atomic");
     match transactions.commit(&records, &[], &membership).await {
         Err(TransactionError::Refused { index: LARGE, why }) => assert!(why.contains("max.message.bytes"), "{why}"),

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Binding, Event, Failure, KeyFormat, Kind, Ladder, Metric, Order, Pipeline, Policy, Result, with};
+use headwater::{
+    Binding, DeadLetterKind, Event, Failure, KeyFormat, Ladder, Metric, Order, Pipeline, Policy, Result, with,
+};
 use headwater_dev::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Process, Seen, SharedStack, Space, eventually, full};
@@ -298,7 +300,7 @@ async fn a_group_that_always_fails_affects_no_other() {
     scene.foreign.flush();
     eventually("A has done all", SOON, async || well.done().len() == 100).await;
     let letters = engine.state("b");
-    eventually("B has given up all", SOON, async || letters.letters(Kind::Exhausted) == 100).await;
+    eventually("B has given up all", SOON, async || letters.letters(DeadLetterKind::Exhausted) == 100).await;
     let at_end = async || scene.passed("a") == 100 && scene.passed("b") == 100;
     eventually("both positions are at the end", SOON, at_end).await;
     let dead = scene.read("b.dlq");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::{Binding, KeyFormat, Kind, Metric, Pipeline, Sink};
+use headwater::{Binding, DeadLetterKind, KeyFormat, Metric, Pipeline, Sink};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Process, Space, eventually};
 use sqlx::AssertSqlSafe;
@@ -67,7 +67,7 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     let engine = Engine::start(&space, &database, &pipeline, &Group::of(&space));
     let state = engine.state("payments-sink");
     eventually("999 are stored", SOON, async || space.count("select count(*) from public.payments").await == 999).await;
-    eventually("one is dead", SOON, async || state.letters(Kind::Row) == 1).await;
+    eventually("one is dead", SOON, async || state.letters(DeadLetterKind::Row) == 1).await;
     let letters = foreign.read(&format!("{}.payments-sink.dlq", space.name));
     let [letter] = &letters[..] else { panic!("{} letters", letters.len()) };
     let header = |name: &str| {

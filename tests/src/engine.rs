@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use headwater::{
-    GroupState, Pipeline, SchemaCache, Settings, States, SystemClock, Tracing, Work, Worker, WorkerError,
+    GroupMetrics, GroupSettings, Pipeline, SchemaCache, States, SystemClock, Tracing, Work, Worker, WorkerError,
     ports::{Clock, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
+    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    StatefulAtLeastOnceCommitter,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
         TopicSpec,
@@ -25,7 +26,7 @@ use crate::{eventually::patience, space::Space};
 #[derive(Clone)]
 pub struct Group {
     /// The engine's bounds.
-    pub settings: Settings,
+    pub settings: GroupSettings,
     /// How Kafka is reached.
     pub kafka: KafkaConfig,
     /// The member's name; none for a member that leaves at once when it stops.
@@ -46,7 +47,7 @@ impl Group {
     /// The defaults in a space.
     pub fn of(space: &Space) -> Self {
         Self {
-            settings: Settings::default(),
+            settings: GroupSettings::default(),
             kafka: space.kafka(),
             instance: None,
             start: Start::Earliest,
@@ -78,8 +79,8 @@ impl Group {
             let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
             specs.extend(delays.iter().map(|delay| spec(owned.retry(*delay))));
             specs.extend([spec(owned.redrive()), spec(owned.dlq())]);
-            if let Work::Keep(steps) = &group.work {
-                specs.extend(steps.keyed_anew().map(|step| spec(owned.repartition(&step.name))));
+            if let Work::Stateful(steps) = &group.work {
+                specs.extend(steps.repartitioned().map(|step| spec(owned.repartition(&step.name))));
             }
             let compacted = |mut spec: TopicSpec| {
                 let config = [("cleanup.policy", "compact"), ("max.message.bytes", &size)];
@@ -108,7 +109,20 @@ impl Group {
         };
         KafkaSource::join(&self.kafka, source).expect("a valid source")
     }
+
+    fn kafka(&self) -> (&KafkaConfig, Cluster) {
+        (&self.kafka, Cluster::new(&self.kafka).expect("a valid cluster"))
+    }
+
+    /// What commits in transactions for this member.
+    fn exactly_once(&self, group: &str, source: &KafkaSource, seen: Seen) -> ExactlyOnceCommitter {
+        let member = (group, self.instance.as_deref().unwrap_or("one"));
+        ExactlyOnceCommitter::new(self.kafka(), member, source.membership(), seen).expect("a valid committer")
+    }
 }
+
+/// What a committer reports to, and its clock.
+type Seen = (Arc<GroupMetrics>, Arc<dyn Clock>);
 
 /// Running groups; dropping them is a crash: nothing is committed any more.
 pub struct Engine {
@@ -144,37 +158,36 @@ impl Engine {
             let transactional = exactly_once || keeps && !how.at_least_once;
             let source = how.join(&group, keeps.then_some(Assignor::Range), !transactional);
             let producer = || Producer::new(&how.kafka).expect("a producer");
-            let publisher = || KafkaPublisher::new(producer()).under(source.lease());
+            let publisher = || AtLeastOnceCommitter::new(producer()).under(source.lease());
+            let lettering = |sink| Box::new(DeadLetteringCommitter::new(sink, publisher())) as Box<dyn Committer>;
             let local =
                 |group: &str| LocalStore::open(&how.dir(space, group), &StateConfig::default()).expect("a local store");
             let mut stores: Option<Arc<dyn Stores>> = None;
-            let exact = || {
-                let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
-                let member = (&*group.id, how.instance.as_deref().unwrap_or("one"));
-                let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
-                Transactional::new(kafka, member, source.membership(), seen).expect("a valid committer")
-            };
-            let parts = headwater::Parts {
+            let seen = || (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
+            let exact = || how.exactly_once(&group.id, &source, seen());
+            let parts = headwater::WorkerDeps {
                 committers: match &group.work {
-                    Work::Keep(_) if how.at_least_once => {
+                    Work::Stateful(_) if how.at_least_once => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(Replayed(local.clone())));
-                        let kafka = (&how.kafka, Cluster::new(&how.kafka).expect("a valid cluster"));
-                        let seen = (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
-                        let again = Acknowledged::new(kafka, (&group.id, source.lease()), (local, kept), seen);
+                        let again = StatefulAtLeastOnceCommitter::new(
+                            how.kafka(),
+                            (&group.id, source.lease()),
+                            (local, kept),
+                            seen(),
+                        );
                         vec![Box::new(again.expect("a valid committer"))]
                     }
-                    Work::Process(_) | Work::Keep(_) if keeps => {
+                    Work::Process(_) | Work::Stateful(_) if keeps => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
                         vec![Box::new(exact().keeping(local, kept).expect("a valid committer"))]
                     }
-                    Work::Process(_) | Work::Keep(_) if exactly_once => vec![Box::new(exact())],
-                    Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
+                    Work::Process(_) | Work::Stateful(_) if exactly_once => vec![Box::new(exact())],
+                    Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],
                     Work::Sink(sink) => {
                         let sinks = database.sinks(&group.id, sink.clone(), how.sink_connections).expect("valid");
-                        let sinks = sinks.into_iter().map(|sink| sink.with_topic_ids(cluster.clone()));
-                        sinks.map(|sink| Box::new(Lettered::new(sink, publisher())) as Box<dyn Committer>).collect()
+                        sinks.into_iter().map(|sink| lettering(sink.with_topic_ids(cluster.clone()))).collect()
                     }
                     Work::DeadLetters => unreachable!("left out below"),
                 },
@@ -201,7 +214,7 @@ impl Engine {
     }
 
     /// Counters and health of a group.
-    pub fn state(&self, group: &str) -> Arc<GroupState> {
+    pub fn state(&self, group: &str) -> Arc<GroupMetrics> {
         self.states.of(&format!("{}{group}", self.prefix))
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater::{Owned, State as _, TopicPartition, ports::Clock as _};
+use headwater::{GroupTopics, State as _, TopicPartition, ports::Clock as _};
 use headwater_connectors::{
     kafka::{ChangelogReader, KafkaConfig, Reached},
     store::local::{LocalStore, StateConfig},
@@ -50,7 +50,7 @@ pub(crate) fn restore(place: &Place) -> Result<Measured> {
 }
 
 fn partitions(place: &Place) -> Vec<TopicPartition> {
-    let changelog = Owned::of(&format!("{}.{STEP}", place.group)).changelog(Count::NAME);
+    let changelog = GroupTopics::of(&format!("{}.{STEP}", place.group)).changelog(Count::NAME);
     (0..PARTITIONS).map(|partition| TopicPartition::new(changelog.as_str(), partition)).collect()
 }
 

@@ -13,9 +13,11 @@ use std::{
 };
 
 use headwater::{
-    CommitError, Committed, Parts, Payload, Pipeline, Record, SchemaCache, Settings, Time, TopicPartition, Tracing,
-    Unit, Worker,
-    ports::{Batch, BoxFuture, Clock, Committer, Control, Fetched, From, SchemaError, SchemaText, Schemas, Source},
+    CommitError, Committed, GroupSettings, Payload, Pipeline, Record, SchemaCache, Time, TopicPartition, Tracing, Unit,
+    Worker, WorkerDeps,
+    ports::{
+        Batch, BoxFuture, Clock, Committer, Control, Fetched, SchemaError, SchemaText, Schemas, Source, StartFrom,
+    },
 };
 use headwater_schemas::PaymentCompleted;
 
@@ -41,11 +43,11 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
             left: left.clone(),
         };
         let clock = Arc::new(Still);
-        let parts = Parts {
+        let parts = WorkerDeps {
             stores: None,
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
-            settings: Settings::default(),
+            settings: GroupSettings::default(),
             source: Box::new(source),
             committers: vec![Box::new(Store { atomic })],
             schemas: Arc::new(SchemaCache::new(Arc::new(Payments), clock.clone())),
@@ -140,8 +142,8 @@ impl Committer for Store {
         self.atomic
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        Box::pin(ready(Ok(vec![From::Offset(0); partitions.len()])))
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        Box::pin(ready(Ok(vec![StartFrom::Offset(0); partitions.len()])))
     }
 
     fn commit<'a>(&'a mut self, _: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {

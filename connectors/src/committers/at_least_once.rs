@@ -5,18 +5,18 @@
 
 use headwater::{
     CommitError, Committed, Outgoing, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, From},
+    ports::{BoxFuture, Committer, StartFrom},
 };
 
 use crate::kafka::{BatchErrors, Held, Lease, Producer};
 
 /// Publishes units of work to Kafka.
-pub struct KafkaPublisher {
+pub struct AtLeastOnceCommitter {
     producer: Producer,
     lease: Option<Lease>,
 }
 
-impl KafkaPublisher {
+impl AtLeastOnceCommitter {
     /// Publishes with this producer, which other groups may share.
     pub fn new(producer: Producer) -> Self {
         Self { producer, lease: None }
@@ -69,13 +69,13 @@ pub(crate) fn verdict(errors: &BatchErrors) -> CommitError {
     }
 }
 
-impl Committer for KafkaPublisher {
+impl Committer for AtLeastOnceCommitter {
     fn atomic(&self) -> bool {
         false
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        Box::pin(async move { Ok(vec![From::Committed; partitions.len()]) })
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        Box::pin(async move { Ok(vec![StartFrom::Committed; partitions.len()]) })
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {

@@ -9,23 +9,23 @@ use std::collections::HashSet;
 
 use headwater::{
     CommitError, Committed, Outgoing, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, From},
+    ports::{BoxFuture, Committer, StartFrom},
 };
 
-use super::at_least_once::KafkaPublisher;
+use super::at_least_once::AtLeastOnceCommitter;
 use crate::kafka::Held;
 
 /// A committer of rows that can also publish.
-pub struct Lettered<C> {
+pub struct DeadLetteringCommitter<C> {
     rows: C,
-    publisher: KafkaPublisher,
+    publisher: AtLeastOnceCommitter,
     /// Letters that are acknowledged, and whose transaction is not committed: those of the units under way at most.
     sent: HashSet<Outgoing>,
 }
 
-impl<C: Committer> Lettered<C> {
+impl<C: Committer> DeadLetteringCommitter<C> {
     /// Commits rows with `rows` and publishes with `publisher`.
-    pub fn new(rows: C, publisher: KafkaPublisher) -> Self {
+    pub fn new(rows: C, publisher: AtLeastOnceCommitter) -> Self {
         Self { rows, publisher, sent: HashSet::new() }
     }
 
@@ -54,12 +54,12 @@ impl<C: Committer> Lettered<C> {
     }
 }
 
-impl<C: Committer> Committer for Lettered<C> {
+impl<C: Committer> Committer for DeadLetteringCommitter<C> {
     fn atomic(&self) -> bool {
         self.rows.atomic()
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         self.rows.start(partitions)
     }
 

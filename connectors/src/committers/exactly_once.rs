@@ -3,7 +3,7 @@
 //! Delivery: exactly once, for who reads committed records. State on the local disk follows the transaction, and its
 //! changelog is the truth: a store that lags behind is caught up when its partition is taken.
 //! An abort leaves nothing, and the unit is committed again. Where nobody knows how a transaction ended, the engine starts
-//! its partitions anew, and [`Transactional::start`] settles the transaction before it reads anything.
+//! its partitions anew, and [`ExactlyOnceCommitter::start`] settles the transaction before it reads anything.
 //! Shutdown: state that waits in memory is written when its partition is forgotten, or the store is dropped.
 
 pub(crate) mod changes;
@@ -15,16 +15,16 @@ use std::{
 
 use self::changes::Changes;
 use crate::{
-    kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, Transactions, stable_offsets},
+    kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, TransactionalProducer, stable_offsets},
     store::{
-        group::{Kept, StateTopics},
+        group::{GroupStores, StateTopics},
         local::LocalStore,
-        repartition_purger::Trim,
+        repartition_purger::RepartitionPurger,
     },
 };
 use headwater::{
-    CommitError, Committed, GroupState, Outgoing, Owned, Position, TopicPartition, Unit,
-    ports::{BoxFuture, Clock, Committer, From},
+    CommitError, Committed, GroupMetrics, GroupTopics, Outgoing, Position, TopicPartition, Unit,
+    ports::{BoxFuture, Clock, Committer, StartFrom},
 };
 
 /// How long a member may take to learn that another has its name: heartbeats are at most 2 s apart.
@@ -33,23 +33,23 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Commits units of work as Kafka transactions.
-pub struct Transactional {
+pub struct ExactlyOnceCommitter {
     kafka: KafkaConfig,
     group: String,
-    owned: Owned,
-    transactions: Transactions,
+    owned: GroupTopics,
+    transactions: TransactionalProducer,
     membership: Membership,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
     clock: Arc<dyn Clock>,
     /// Whether how the last transaction ended has to be found out.
     unsettled: bool,
-    trim: Trim,
-    kept: Option<Kept>,
-    /// Topics of records that are keyed anew.
+    trim: RepartitionPurger,
+    kept: Option<GroupStores>,
+    /// Topics of records that are repartitioned.
     repartition: Vec<String>,
 }
 
-impl Transactional {
+impl ExactlyOnceCommitter {
     /// Commits for this member of `group`, under the id `<group>.<instance>`, which has to be the same after a restart.
     ///
     /// # Errors
@@ -58,17 +58,17 @@ impl Transactional {
         (kafka, cluster): (&KafkaConfig, Cluster),
         (group, instance): (&str, &str),
         membership: Membership,
-        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+        (state, clock): (Arc<GroupMetrics>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
         Ok(Self {
             kafka: kafka.clone(),
             group: group.to_owned(),
-            owned: Owned::of(group),
-            transactions: Transactions::new(kafka, &format!("{group}.{instance}.0"))?,
+            owned: GroupTopics::of(group),
+            transactions: TransactionalProducer::new(kafka, &format!("{group}.{instance}.0"))?,
             membership,
             state,
             unsettled: false,
-            trim: Trim::new(cluster, Arc::clone(&clock)),
+            trim: RepartitionPurger::new(cluster, Arc::clone(&clock)),
             clock,
             kept: None,
             repartition: Vec::new(),
@@ -82,11 +82,11 @@ impl Transactional {
     pub fn keeping(mut self, local: LocalStore, topics: StateTopics) -> Result<Self, KafkaError> {
         let seen = (Arc::clone(&self.state), Arc::clone(&self.clock));
         self.repartition = topics.repartition(&self.owned).collect();
-        self.kept = Some(Kept::new((&self.kafka, self.trim.cluster()), &self.group, (local, topics), seen)?);
+        self.kept = Some(GroupStores::new((&self.kafka, self.trim.cluster()), &self.group, (local, topics), seen)?);
         Ok(self)
     }
 
-    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<StartFrom>, CommitError> {
         // The group's own servers are asked by joining it.
         if partitions.is_empty() {
             return Ok(Vec::new());
@@ -107,7 +107,7 @@ impl Transactional {
             let count = kept.restore(partitions, &known).await?;
             self.transactions.fix_counts(self.repartition.iter().cloned(), count);
         }
-        Ok(offsets.into_iter().map(|next| next.map_or(From::Committed, From::Offset)).collect())
+        Ok(offsets.into_iter().map(|next| next.map_or(StartFrom::Committed, StartFrom::Offset)).collect())
     }
 
     /// Another has our transactional id. Where that is a second process of our name the source learns of it as well, and
@@ -154,7 +154,7 @@ impl Transactional {
             Err(TransactionError::Refused { why, .. }) => Err(CommitError::Refused(why)),
             Err(TransactionError::Unsettled(why)) => {
                 self.unsettled = true;
-                Err(CommitError::Unsettled(why))
+                Err(CommitError::OutcomeUnknown(why))
             }
             Err(TransactionError::Taken(why)) => Err(self.shut_out(why).await),
             Err(TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
@@ -162,12 +162,12 @@ impl Transactional {
     }
 }
 
-impl Committer for Transactional {
+impl Committer for ExactlyOnceCommitter {
     fn atomic(&self) -> bool {
         true
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         Box::pin(self.take(partitions))
     }
 

@@ -18,8 +18,9 @@ use std::{
 };
 
 use headwater::{
-    CommitError, Committed, GroupState, Headers, InputPosition, Outgoing, Owned, Position, TopicPartition, Unit,
-    ports::{BoxFuture, Clock, Committer, Entry, From, Replays, StoreError, Stores},
+    CommitError, Committed, GroupMetrics, GroupTopics, Headers, InputPosition, Outgoing, Position, TopicPartition,
+    Unit,
+    ports::{BoxFuture, Clock, Committer, Entry, Replays, StartFrom, StoreError, Stores},
 };
 
 use super::{
@@ -27,24 +28,24 @@ use super::{
     exactly_once::changes,
 };
 use crate::{
-    kafka::{Cluster, Held, INPUTS, InOrder, KafkaConfig, KafkaError, Lease, Sent},
+    kafka::{Cluster, GaplessProducer, Held, INPUTS, KafkaConfig, KafkaError, Lease, Sent},
     store::{
-        group::{Kept, StateTopics},
-        local::{End, Inputs, LocalStore},
-        repartition_purger::Trim,
+        group::{GroupStores, StateTopics},
+        local::{End, LocalStore, SourceOffsets},
+        repartition_purger::RepartitionPurger,
     },
 };
 
 /// Commits units of work by one acknowledgement after another.
-pub struct Acknowledged {
+pub struct StatefulAtLeastOnceCommitter {
     group: String,
     kafka: KafkaConfig,
-    owned: Owned,
-    producer: InOrder,
+    owned: GroupTopics,
+    producer: GaplessProducer,
     lease: Lease,
-    trim: Trim,
-    kept: Kept,
-    /// Topics of records that are keyed anew.
+    trim: RepartitionPurger,
+    kept: GroupStores,
+    /// Topics of records that are repartitioned.
     repartition: Vec<String>,
 }
 
@@ -78,10 +79,10 @@ impl Replays for Replayed {
 /// The changes of a unit as records, and how far the inputs of each store's partition come with them.
 struct Changes {
     records: Vec<Outgoing>,
-    inputs: HashMap<(Arc<str>, i32), Inputs>,
+    inputs: HashMap<(Arc<str>, i32), SourceOffsets>,
 }
 
-impl Acknowledged {
+impl StatefulAtLeastOnceCommitter {
     /// Commits for a group that keeps state, on these topics.
     ///
     /// # Errors
@@ -90,22 +91,22 @@ impl Acknowledged {
         (kafka, cluster): (&KafkaConfig, Cluster),
         (group, lease): (&str, Lease),
         (local, topics): (LocalStore, StateTopics),
-        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+        (state, clock): (Arc<GroupMetrics>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
-        let owned = Owned::of(group);
+        let owned = GroupTopics::of(group);
         Ok(Self {
             group: group.to_owned(),
             kafka: kafka.clone(),
             repartition: topics.repartition(&owned).collect(),
             owned,
-            producer: InOrder::new(kafka)?,
+            producer: GaplessProducer::new(kafka)?,
             lease,
-            kept: Kept::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
-            trim: Trim::behind_offsets(cluster, clock, kafka, group),
+            kept: GroupStores::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
+            trim: RepartitionPurger::behind_offsets(cluster, clock, kafka, group),
         })
     }
 
-    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<From>, CommitError> {
+    async fn take(&mut self, partitions: &[TopicPartition]) -> Result<Vec<StartFrom>, CommitError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -118,12 +119,12 @@ impl Acknowledged {
         let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
         let topics: BTreeSet<&str> = partitions.iter().map(|id| &*id.topic).chain(noted).collect();
         let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(CommitError::from)?;
-        // From now on: what is keyed anew says which topic it stood on, whatever comes of that before it is processed.
+        // From now on: what is repartitioned says which topic it stood on, whatever comes of that before it is processed.
         local.note_topics(&ids);
         retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
             .await
             .map_err(CommitError::from)?;
-        Ok(vec![From::Committed; partitions.len()])
+        Ok(vec![StartFrom::Committed; partitions.len()])
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
@@ -152,7 +153,7 @@ impl Acknowledged {
     /// All of them, in their order: were one left out for a later one of its key, those in between would say that its input
     /// has passed.
     fn changes(&self, unit: &Unit) -> Changes {
-        let mut inputs: HashMap<(Arc<str>, i32), Inputs> = HashMap::new();
+        let mut inputs: HashMap<(Arc<str>, i32), SourceOffsets> = HashMap::new();
         let mut topics: HashMap<&str, Arc<str>> = HashMap::new();
         let mut records = Vec::with_capacity(unit.changes.len());
         for change in &unit.changes {
@@ -169,7 +170,7 @@ impl Acknowledged {
     }
 
     /// How far each changelog, and the inputs with it, have come.
-    fn ends(&self, sent: &Sent, mut inputs: HashMap<(Arc<str>, i32), Inputs>) -> Vec<End> {
+    fn ends(&self, sent: &Sent, mut inputs: HashMap<(Arc<str>, i32), SourceOffsets>) -> Vec<End> {
         let mut ends = changes::ends(sent, &self.owned);
         for end in &mut ends {
             end.inputs = inputs.remove(&(Arc::clone(&end.store), end.partition));
@@ -178,13 +179,13 @@ impl Acknowledged {
     }
 }
 
-impl Committer for Acknowledged {
+impl Committer for StatefulAtLeastOnceCommitter {
     /// A unit holds only what its offsets cover, so that what is replayed is a suffix.
     fn atomic(&self) -> bool {
         true
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         Box::pin(self.take(partitions))
     }
 

@@ -304,7 +304,7 @@ impl KafkaConfig {
             .set("fetch.queue.backoff.ms", "20")
             .set("fetch.error.backoff.ms", "200")
             // Default 500 ms. A question to the broker waits behind an idle fetch, and the one that wakes a partition
-            // (`flow.rs`) must not run into its own time-out, which would cost the connection.
+            // (`consumer/pause.rs`) must not run into its own time-out, which would cost the connection.
             .set("fetch.wait.max.ms", "200")
             // Both are raised where they are too small for the largest record.
             .set("message.max.bytes", largest.to_string())

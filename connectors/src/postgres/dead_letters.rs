@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{Catalogue, CommitError, Letter, Row};
+use headwater::{Catalogue, CommitError, DeadLetter, Row};
 use sqlx::{FromRow, PgConnection};
 
 use self::{
@@ -52,8 +52,8 @@ impl DeadLetters {
         if rows.is_empty() {
             return Ok(Done::default());
         }
-        let letters: Vec<Letter> = rows.iter().map(|row| Letter::read(&row.record, &self.catalogue)).collect();
-        let mut places: BTreeMap<Place, Vec<&Letter>> = BTreeMap::new();
+        let letters: Vec<DeadLetter> = rows.iter().map(|row| DeadLetter::read(&row.record, &self.catalogue)).collect();
+        let mut places: BTreeMap<Place, Vec<&DeadLetter>> = BTreeMap::new();
         for letter in &letters {
             places.entry(Place::of(letter)).or_default().push(letter);
         }
@@ -99,7 +99,7 @@ struct Outcome<'a> {
 
 impl<'a> Outcome<'a> {
     /// Applies the records of one place, in order, to the row that is stored.
-    fn add(&mut self, place: &'a Place, stored: Option<(String, Standing<'a>)>, letters: &[&'a Letter]) {
+    fn add(&mut self, place: &'a Place, stored: Option<(String, Standing<'a>)>, letters: &[&'a DeadLetter]) {
         let (id, mut row) = stored.unzip();
         let changes = letters.iter().filter(|letter| apply(&mut row, letter)).count();
         self.done.written += changes as u64;
@@ -223,7 +223,7 @@ fn chunks<'a, 'b>(told: &'b [Told<'a>], bytes: usize) -> impl Iterator<Item = &'
     })
 }
 
-fn size(letter: &Letter) -> usize {
+fn size(letter: &DeadLetter) -> usize {
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     bytes(&letter.key) + bytes(&letter.value) + JSON_GROWTH * letter.headers.size() + ROW_BYTES
 }

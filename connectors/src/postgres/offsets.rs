@@ -5,7 +5,7 @@ pub(crate) mod topic_ids;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use headwater::{Progress, Row, TopicPartition, ports::From as Start};
+use headwater::{Progress, Row, TopicPartition, ports::StartFrom as Start};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use self::topic_ids::TopicId;

@@ -21,7 +21,7 @@ use std::sync::{
 use headwater::{
     Catalogue, CommitError, Committed, EventType, RefusedRow, Row, Sink, TopicPartition, Unit,
     codec::WriterSchema,
-    ports::{BoxFuture, Committer, From as Start},
+    ports::{BoxFuture, Committer, StartFrom as Start},
 };
 use sqlx::{Connection, PgConnection};
 use tracing::{Instrument as _, Span};

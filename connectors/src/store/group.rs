@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Change, CommitError, GroupState, TopicPartition, ports::Clock};
+use headwater::{Change, CommitError, GroupMetrics, TopicPartition, ports::Clock};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use self::restore::Restorer;
@@ -23,11 +23,11 @@ use crate::kafka::{Cluster, KafkaConfig, KafkaError};
 const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The stores of one group.
-pub(crate) struct Kept {
+pub(crate) struct GroupStores {
     group: String,
     local: LocalStore,
     restorer: Restorer,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
     clock: Arc<dyn Clock>,
     /// Partitions that are ours. The state of a number is open until the last one of it has left.
     taken: HashSet<TopicPartition>,
@@ -35,12 +35,12 @@ pub(crate) struct Kept {
     under_way: Vec<JoinHandle<()>>,
 }
 
-impl Kept {
+impl GroupStores {
     pub(crate) fn new(
         (kafka, cluster): (&KafkaConfig, &Cluster),
         group: &str,
         (local, topics): (LocalStore, StateTopics),
-        (state, clock): (Arc<GroupState>, Arc<dyn Clock>),
+        (state, clock): (Arc<GroupMetrics>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
         let restorer = Restorer::new(kafka, cluster, group, topics, local.clone())?;
         let (taken, under_way) = (HashSet::new(), Vec::new());
@@ -153,7 +153,7 @@ mod tests {
         let local = LocalStore::open(dir.path(), &StateConfig::default()).unwrap();
         let (cluster, clock) = (Cluster::new(&kafka).unwrap(), Arc::new(headwater::SystemClock::default()));
         let stores = (local, StateTopics::default());
-        let mut kept = Kept::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
+        let mut kept = GroupStores::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
         let is_failure = |outcome| matches!(outcome, Err(CommitError::Failed(_)));
         kept.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
         assert!(is_failure(kept.apply(Vec::new(), Vec::new()).await));

@@ -55,7 +55,7 @@ pub use self::{
     config::StateConfig,
     disk::MAX_KEY,
     error::{Damage, LocalError},
-    inputs::{Inputs, NoInputs},
+    inputs::{NoInputs, SourceOffsets},
     restore::Restore,
 };
 
@@ -82,7 +82,7 @@ pub struct End {
     /// The offset in its changelog that comes next.
     pub next: i64,
     /// How far the inputs have come with that; `None` where it is as before.
-    pub inputs: Option<Inputs>,
+    pub inputs: Option<SourceOffsets>,
 }
 
 /// What one open partition of one store takes.
@@ -203,21 +203,21 @@ impl LocalStore {
     }
 
     /// How far the inputs have come whose changes an open partition has; nowhere where it is not open.
-    pub fn inputs(&self, store: &str, partition: i32) -> Inputs {
+    pub fn inputs(&self, store: &str, partition: i32) -> SourceOffsets {
         let cache = lock(&self.shared().cache);
         let part = cache.id(store, partition).and_then(|id| cache.part(id));
-        part.map_or_else(Inputs::default, |part| part.checkpoint.inputs.clone())
+        part.map_or_else(SourceOffsets::default, |part| part.checkpoint.inputs.clone())
     }
 
     /// The same of every open partition, by store and number.
-    pub fn all_inputs(&self) -> Vec<(Arc<str>, i32, Inputs)> {
+    pub fn all_inputs(&self) -> Vec<(Arc<str>, i32, SourceOffsets)> {
         let cache = lock(&self.shared().cache);
         let of = |id| cache.part(id).map(|p| (Arc::clone(&p.store), p.partition, p.checkpoint.inputs.clone()));
         cache.open_ids().into_iter().filter_map(of).collect()
     }
 
     /// Notes how far inputs have come, where the changelog says so in other words.
-    pub fn note_inputs(&self, store: &str, partition: i32, inputs: Inputs) {
+    pub fn note_inputs(&self, store: &str, partition: i32, inputs: SourceOffsets) {
         let mut cache = lock(&self.shared().cache);
         let id = cache.id(store, partition);
         if let Some(part) = id.and_then(|id| cache.part_mut(id)).filter(|part| part.checkpoint.inputs != inputs) {

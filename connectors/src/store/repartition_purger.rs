@@ -1,4 +1,4 @@
-//! Records that were keyed anew and processed are deleted: their topics keep everything, for a group that stands still must
+//! Records that were repartitioned and processed are deleted: their topics keep everything, for a group that stands still must
 //! lose nothing.
 //!
 //! Every half a minute, by a task of its own: what is not deleted then, since the broker is away or the offsets have not come
@@ -11,7 +11,7 @@ use std::{
 };
 
 use headwater::{
-    Owned, Position, TopicPartition,
+    GroupTopics, Position, TopicPartition,
     ports::{BoxFuture, Clock},
 };
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(30);
 /// Partitions, and up to where each may be deleted.
 type Places = Vec<(TopicPartition, i64)>;
 
-pub(crate) struct Trim {
+pub(crate) struct RepartitionPurger {
     cluster: Cluster,
     /// Whose offsets are committed later than what has passed.
     behind: Option<(KafkaConfig, String)>,
@@ -38,7 +38,7 @@ pub(crate) struct Trim {
 #[derive(Default)]
 struct Passed(Mutex<HashMap<TopicPartition, i64>>);
 
-impl Trim {
+impl RepartitionPurger {
     pub(crate) fn new(cluster: Cluster, clock: Arc<dyn Clock>) -> Self {
         Self { cluster, behind: None, clock, passed: Arc::default(), rounds: JoinSet::new() }
     }
@@ -53,7 +53,7 @@ impl Trim {
     }
 
     /// These positions are passed.
-    pub(crate) fn passed(&mut self, owned: &Owned, positions: &[Position]) {
+    pub(crate) fn passed(&mut self, owned: &GroupTopics, positions: &[Position]) {
         let trimmed = positions.iter().filter(|position| owned.is_repartition(&position.partition.topic));
         let any = self.passed.note(trimmed.map(|position| (position.partition.clone(), position.next)));
         if any && self.rounds.is_empty() {
@@ -107,7 +107,7 @@ async fn rounds(
         match delete(places).await {
             Ok(places) => passed.deleted(places),
             Err(error) => {
-                tracing::warn!(%error, "records that were keyed anew and processed are not deleted; they are tried again");
+                tracing::warn!(%error, "records that were repartitioned and processed are not deleted; they are tried again");
             }
         }
     }

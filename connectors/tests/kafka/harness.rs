@@ -8,7 +8,7 @@ use std::{
 use futures_util::FutureExt as _;
 use headwater::{
     Headers, Outgoing, Position, Record, TopicPartition,
-    ports::{Control, Fetched, From, Source},
+    ports::{Control, Fetched, Source, StartFrom},
 };
 use headwater_connectors::kafka::{
     Assignor, ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
@@ -133,7 +133,7 @@ impl Broker {
         let mut source = KafkaSource::join(config, source).unwrap();
         // It joins once it is asked.
         assert!(source.next(false).now_or_never().is_none());
-        Reader { source, from: From::Committed, start: 0, records: Vec::new() }
+        Reader { source, from: StartFrom::Committed, start: 0, records: Vec::new() }
     }
 }
 
@@ -160,14 +160,14 @@ pub(crate) fn partition(topic: &str, number: i32) -> TopicPartition {
 pub(crate) struct Reader {
     pub(crate) source: KafkaSource,
     /// Where assigned partitions are begun.
-    pub(crate) from: From,
+    pub(crate) from: StartFrom,
     /// The number of the last start.
     pub(crate) start: u64,
     pub(crate) records: Vec<Record>,
 }
 
 impl Reader {
-    pub(crate) fn from(mut self, from: From) -> Self {
+    pub(crate) fn from(mut self, from: StartFrom) -> Self {
         self.from = from;
         self
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headwater::Outgoing;
-use headwater_connectors::kafka::{ChangelogReader, Held, InOrder, KafkaConfig, ProducerConfig};
+use headwater_connectors::kafka::{ChangelogReader, GaplessProducer, Held, KafkaConfig, ProducerConfig};
 
 use crate::harness::{Broker, broker, record};
 
@@ -14,9 +14,9 @@ fn numbered(count: usize) -> Vec<Outgoing> {
     (0..count).map(|n| Outgoing { key: Some(b"k".to_vec()), ..record("log", Some(0), &n.to_string()) }).collect()
 }
 
-fn in_order(broker: &Broker) -> InOrder {
+fn in_order(broker: &Broker) -> GaplessProducer {
     let producer = ProducerConfig { delivery_timeout: Duration::from_millis(1_500), ..ProducerConfig::default() };
-    InOrder::new(&KafkaConfig { producer, ..broker.config.clone() }).unwrap()
+    GaplessProducer::new(&KafkaConfig { producer, ..broker.config.clone() }).unwrap()
 }
 
 /// The values that stand on the partition, and what the header of the last of them says.

@@ -7,19 +7,19 @@ use headwater::{
     ports::{Committer, Fetched},
 };
 use headwater_connectors::{
-    KafkaPublisher,
-    kafka::{InOrder, KafkaConfig, ProducerConfig},
+    AtLeastOnceCommitter,
+    kafka::{GaplessProducer, KafkaConfig, ProducerConfig},
 };
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
 use crate::harness::{Broker, Reader, broker, record};
 
 /// A member that has read a record, and who publishes for it.
-async fn member(broker: &Broker) -> (Reader, KafkaPublisher) {
+async fn member(broker: &Broker) -> (Reader, AtLeastOnceCommitter) {
     broker.fill("in", 1).await;
     let mut reader = broker.join("in");
     reader.read(1).await;
-    let publisher = KafkaPublisher::new(broker.producer()).under(reader.source.lease());
+    let publisher = AtLeastOnceCommitter::new(broker.producer()).under(reader.source.lease());
     (reader, publisher)
 }
 
@@ -29,7 +29,7 @@ fn unit(value: &str) -> Unit {
 
 /// What is published, in the end.
 async fn published(broker: &Broker) -> Vec<String> {
-    let mut last = KafkaPublisher::new(broker.producer());
+    let mut last = AtLeastOnceCommitter::new(broker.producer());
     assert_eq!(last.commit(&unit("end")).await.unwrap(), Committed::Done);
     let mut reader = broker.join("out");
     while reader.values().last().is_none_or(|value| value != "end") {
@@ -153,7 +153,7 @@ fn take_nothing(broker: &Broker) {
 async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (mut reader, _) = member(&broker).await;
-    let mut publisher = KafkaPublisher::new(broker.producer_with(of_ten())).under(reader.source.lease());
+    let mut publisher = AtLeastOnceCommitter::new(broker.producer_with(of_ten())).under(reader.source.lease());
     assert_eq!(publisher.commit(&unit("first")).await.unwrap(), Committed::Done);
     take_nothing(&broker);
     let unit = Unit { outgoing: twelve(), ..Unit::default() };
@@ -170,7 +170,7 @@ async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
 async fn what_waits_for_room_without_gaps_is_dropped_too() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (mut reader, _) = member(&broker).await;
-    let mut producer = InOrder::new(&KafkaConfig { producer: of_ten(), ..broker.config.clone() }).unwrap();
+    let mut producer = GaplessProducer::new(&KafkaConfig { producer: of_ten(), ..broker.config.clone() }).unwrap();
     let held = reader.source.lease().hold().unwrap();
     producer.send(&[&record("out", Some(0), "first")], &held).await.unwrap();
     take_nothing(&broker);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use headwater::{CommitError, Committed, Headers, Outgoing, Unit, partition_for, ports::Committer};
 use headwater_connectors::{
-    KafkaPublisher,
+    AtLeastOnceCommitter,
     kafka::{ProducerConfig, Undelivered},
 };
 
@@ -137,7 +137,7 @@ async fn a_unit_is_committed_or_says_whether_another_try_can_help() {
     let mut broker = broker(&[("t", 1)]);
     broker.config.max_record_bytes = 1_000_000;
     let config = ProducerConfig { delivery_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
-    let mut publisher = KafkaPublisher::new(broker.producer_with(config));
+    let mut publisher = AtLeastOnceCommitter::new(broker.producer_with(config));
     assert!(!publisher.atomic());
     let mut unit = Unit { outgoing: vec![record("t", None, "a"), record("t", None, "b")], ..Unit::default() };
     assert_eq!(publisher.commit(&unit).await.unwrap(), Committed::Done);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::ports::{Control, Fetched, From, Source};
+use headwater::ports::{Control, Fetched, Source, StartFrom};
 use headwater_connectors::kafka::{ConsumerConfig, KafkaConfig, Start};
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_millis(400);
 async fn delivers_nothing_before_the_engine_says_where_to_begin() {
     let broker = broker(&[("t", 1)]);
     broker.fill("t", 10).await;
-    let mut reader = broker.join("t").from(From::Offset(4));
+    let mut reader = broker.join("t").from(StartFrom::Offset(4));
     let names = reader.assigned().await;
     assert_eq!(names, [partition("t", 0)]);
     reader.read_nothing(QUIET).await;
@@ -72,7 +72,7 @@ async fn a_partition_can_be_started_again_elsewhere() {
     reader.read(100).await;
     let before = reader.start;
     reader.records.clear();
-    reader.from = From::Offset(42);
+    reader.from = StartFrom::Offset(42);
     reader.begin(&[partition("t", 0)]);
     while reader.records.len() < 58 {
         if let Fetched::Records(batch) = reader.next().await {
@@ -175,7 +175,7 @@ const OWN: [&str; 2] = ["g.redrive", "g.retry.1s"];
 /// be skipped, at once or (when their end is committed) after a restart.
 #[tokio::test]
 async fn what_a_group_owns_is_read_from_its_beginning_whatever_the_start() {
-    for from in [From::Committed, From::Policy] {
+    for from in [StartFrom::Committed, StartFrom::Policy] {
         let broker = broker(&[("t", 1), (OWN[0], 1), (OWN[1], 1), ("gg.redrive", 1)]);
         for topic in ["t", OWN[0], OWN[1], "gg.redrive"] {
             broker.fill(topic, 2).await;
@@ -221,7 +221,7 @@ async fn the_start_policy_holds_when_the_store_has_no_offset() {
     reader.read(4).await;
     reader.commit("t", 0, 4);
     reader.close().await;
-    let mut reader = broker.join("t").from(From::Policy);
+    let mut reader = broker.join("t").from(StartFrom::Policy);
     reader.read(4).await;
     assert_eq!(reader.values(), ["0", "1", "2", "3"]);
     reader.close().await;
@@ -249,7 +249,7 @@ async fn a_false_start_is_begun_again_by_itself() {
 async fn an_offset_beyond_the_end_stops_the_source_and_says_what_to_do() {
     let broker = broker(&[("t", 1)]);
     broker.fill("t", 10).await;
-    let mut reader = broker.join("t").from(From::Offset(11));
+    let mut reader = broker.join("t").from(StartFrom::Offset(11));
     let reason = reader.failure().await;
     for part in ["t/0", "ends at offset 10", "group g", "offsets reset g --topic t --partition 0", "created anew"] {
         assert!(reason.contains(part), "{part} is missing in: {reason}");
@@ -397,7 +397,7 @@ async fn why_a_partition_stands_still_lies_beside_its_committed_offset() {
     reader.commit("t", 0, 6);
     reader.close().await;
     assert_eq!(broker.committed("t").await, (Some(6), "stopped at offset 5".to_owned()));
-    for from in [From::Committed, From::Offset(6)] {
+    for from in [StartFrom::Committed, StartFrom::Offset(6)] {
         let mut reader = broker.join("t").from(from);
         reader.read(4).await;
         broker.commits("t", 6, "").await;

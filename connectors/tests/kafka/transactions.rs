@@ -7,14 +7,14 @@ use headwater::{
     Outgoing, Position,
     ports::{Control, Source as _},
 };
-use headwater_connectors::kafka::{KafkaConfig, Membership, ProducerConfig, TransactionError, Transactions};
+use headwater_connectors::kafka::{KafkaConfig, Membership, ProducerConfig, TransactionError, TransactionalProducer};
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer};
 
 use crate::harness::{Broker, Reader, broker, partition, record};
 
-fn transactions(broker: &Broker, id: &str) -> Transactions {
+fn transactions(broker: &Broker, id: &str) -> TransactionalProducer {
     let producer = ProducerConfig { transaction_timeout: Duration::from_secs(4), ..ProducerConfig::default() };
-    Transactions::new(&KafkaConfig { producer, ..broker.config.clone() }, id).unwrap()
+    TransactionalProducer::new(&KafkaConfig { producer, ..broker.config.clone() }, id).unwrap()
 }
 
 /// A member that has read the topic's ten records, and what it has to commit.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater::{
     Catalogue, CommitError, Committed, Headers, Origin, Record, Row, TopicPartition,
-    ports::{Committer, From as Start},
+    ports::{Committer, StartFrom as Start},
 };
 use headwater_connectors::postgres::PostgresSink;
 use sqlx::{Connection, PgConnection};

@@ -12,7 +12,7 @@ use headwater::{
     Category, CommitError, Committed, Headers, Meta, Origin, Position, Priority, Progress, Record, Row, RowData, Sink,
     Time, TopicPartition, TraceContext, Unit,
     codec::WriterSchema,
-    ports::{BoxFuture, Committer, From as Start},
+    ports::{BoxFuture, Committer, StartFrom as Start},
 };
 use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds};
 use headwater_dev::{KafkaChoice, Stack, StackConfig};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use headwater::{
     CommitError, Committed, Headers, Marker, Outgoing, Unit,
-    ports::{Committer, From as Start},
+    ports::{Committer, StartFrom as Start},
 };
 use headwater_connectors::{
-    KafkaPublisher, Lettered,
+    AtLeastOnceCommitter, DeadLetteringCommitter,
     kafka::{KafkaConfig, Producer, ProducerConfig},
     postgres::PostgresSink,
 };
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A broker that can be shut, and the group `things`, whose dead letters go there.
 struct Group {
     broker: MockCluster<'static, DefaultProducerContext>,
-    committer: Lettered<PostgresSink>,
+    committer: DeadLetteringCommitter<PostgresSink>,
 }
 
 impl Group {
@@ -41,9 +41,9 @@ impl Group {
             producer,
             ..KafkaConfig::default()
         };
-        let publisher = KafkaPublisher::new(Producer::new(&config).unwrap());
+        let publisher = AtLeastOnceCommitter::new(Producer::new(&config).unwrap());
         let sink = db.database.sink("things", things().insert()).unwrap();
-        let mut committer = Lettered::new(sink, publisher);
+        let mut committer = DeadLetteringCommitter::new(sink, publisher);
         committer.start(&[partition(0), partition(1)]).await.unwrap();
         Self { broker, committer }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use headwater::{Headers, Letter, Origin, Time, TopicPartition};
+use headwater::{DeadLetter, Headers, Origin, Time, TopicPartition};
 use headwater_connectors::postgres::{Fate, LetterError, LetterFilter, PostgresError, Status, Stored, Summary};
 use sqlx::AssertSqlSafe;
 use tokio::sync::Barrier;
@@ -73,7 +73,7 @@ async fn a_stored_letter_is_the_one_that_was_dead_lettered() {
     letter(&mut db, 7, "g", "rejected", "open").await;
     let stored = db.database.letters().get(id(7)).await.unwrap().unwrap();
     let headers = [("ce_id", Some(&b"e-7"[..])), ("raw", Some(&b"\xff\0"[..])), ("ce_id", None), ("empty", Some(b""))];
-    let expected = Letter {
+    let expected = DeadLetter {
         group: "g".to_owned(),
         processor: "p".to_owned(),
         event_id: "e-7".to_owned(),
@@ -276,8 +276,8 @@ async fn an_edited_letter_has_a_linked_copy_at_its_own_place() {
     let sent = sent.unwrap();
     assert_eq!(sent, old.letter.edited(&id(1).to_string(), b"new".to_vec()));
     let kept: Headers = sent.headers.iter().filter(|(name, _)| !name.starts_with("hw_")).collect();
-    let expected = Letter {
-        event_id: Letter::edited_id(&id(1).to_string()),
+    let expected = DeadLetter {
+        event_id: DeadLetter::edited_id(&id(1).to_string()),
         attempts: 0,
         redrives: 0,
         origin,

@@ -3,7 +3,7 @@
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};
 use headwater::{
     Committed,
-    ports::{Committer, From as Start},
+    ports::{Committer, StartFrom as Start},
 };
 
 fn insert() -> headwater::Sink {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use apache_avro::types::Value;
-use headwater::{CommitError, Committed, Kind, Row, TopicPartition, codec::WriterSchema, ports::Committer as _};
+use headwater::{
+    CommitError, Committed, DeadLetterKind, Row, TopicPartition, codec::WriterSchema, ports::Committer as _,
+};
 use headwater_connectors::postgres::Config;
 
 use crate::harness::{Db, Writer, moves, outage, partition, plain, record, row, schema, text, thing, things, unit};
@@ -26,7 +28,7 @@ fn foreign(outcome: Result<Committed, CommitError>) -> Vec<(usize, String)> {
         Err(CommitError::RefusedRows(rows)) => rows
             .into_iter()
             .map(|one| {
-                assert_eq!(one.kind, Kind::Contract, "{}", one.why);
+                assert_eq!(one.kind, DeadLetterKind::Contract, "{}", one.why);
                 (one.row, one.why)
             })
             .collect(),

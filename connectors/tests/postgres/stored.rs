@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headwater::{
     Committed,
-    ports::{Committer, From as Start},
+    ports::{Committer, StartFrom as Start},
 };
 use headwater_connectors::postgres::PostgresError;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::harness::{Db, TOPIC, Writer, at, moves, partition, plain, returned, row, thing, things, tombstone, unit};
 use headwater::{
     CommitError, Committed,
-    ports::{BoxFuture, Committer, From as Start},
+    ports::{BoxFuture, Committer, StartFrom as Start},
 };
 use headwater_connectors::postgres::{PostgresSink, TopicIds};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headwater::{
-    CommitError, Committed, GroupState, Metric, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, From},
+    CommitError, Committed, GroupMetrics, Metric, TopicPartition, Unit,
+    ports::{BoxFuture, Committer, StartFrom},
 };
 use headwater_connectors::postgres::{PostgresSink, SinkCounts};
 
@@ -12,11 +12,11 @@ use headwater_connectors::postgres::{PostgresSink, SinkCounts};
 pub(crate) struct Counted {
     sink: PostgresSink,
     counts: Arc<SinkCounts>,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
 }
 
 impl Counted {
-    pub(crate) fn new(sink: PostgresSink, state: Arc<GroupState>) -> Self {
+    pub(crate) fn new(sink: PostgresSink, state: Arc<GroupMetrics>) -> Self {
         Self { counts: sink.counts(), sink, state }
     }
 }
@@ -26,7 +26,7 @@ impl Committer for Counted {
         self.sink.atomic()
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         self.sink.start(partitions)
     }
 

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::Result;
 use headwater::{
-    Catalogue, Parts, States, Tracing, Work, Worker,
+    Catalogue, States, Tracing, Work, Worker, WorkerDeps,
     ports::{BoxFuture, Committer, Stores},
 };
 use headwater_connectors::{
-    Acknowledged, KafkaPublisher, Lettered, Replayed, StateTopics, Transactional,
+    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    StatefulAtLeastOnceCommitter,
     kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
     store::local::{Damage, LocalError, LocalStore},
@@ -24,9 +25,9 @@ use crate::{
     config::{Config, Guarantee},
     counted::Counted,
     lag,
-    outside::Outside,
-    program::{App, Bounded},
-    state::{self, Here},
+    outside::Clients,
+    program::{App, ConfiguredGroup},
+    state::{self, LocalInstance},
     supervisor::{Attempts, Ended, Supervisor},
 };
 
@@ -49,7 +50,7 @@ pub(crate) struct Groups {
     producer: Producer,
     close_limit: Duration,
     /// Where their state can be read.
-    here: Arc<Here>,
+    here: Arc<LocalInstance>,
     /// Ends with the groups.
     _watch: JoinSet<()>,
 }
@@ -61,9 +62,9 @@ impl Groups {
     /// When the configuration of the producer that they share cannot work; no group runs then.
     pub(crate) fn start(
         app: &App,
-        outside: &Outside,
-        here: &Arc<Here>,
-        groups: &[Bounded],
+        outside: &Clients,
+        here: &Arc<LocalInstance>,
+        groups: &[ConfiguredGroup],
         states: &States,
     ) -> Result<Self> {
         let producer = outside.producer()?;
@@ -146,7 +147,7 @@ async fn watch_letters(letters: Letters, states: States) {
 /// One group, as often as it has to be started.
 struct Attempt {
     shared: Arc<Shared>,
-    bounded: Bounded,
+    bounded: ConfiguredGroup,
     last: Left,
 }
 
@@ -239,8 +240,8 @@ struct Shared {
     /// The ids of all groups of the pipeline.
     all: Vec<String>,
     tracing: Tracing,
-    outside: Outside,
-    here: Arc<Here>,
+    outside: Clients,
+    here: Arc<LocalInstance>,
     states: States,
     catalogue: Arc<Catalogue>,
     producer: Producer,
@@ -249,11 +250,11 @@ struct Shared {
 impl Shared {
     /// A member's static name: the instance's, and a mark of what it reads. To a static member that comes back Kafka gives
     /// the partitions that it had, whatever it subscribes to now: one that reads other topics has to be another member.
-    fn member(&self, bounded: &Bounded) -> String {
+    fn member(&self, bounded: &ConfiguredGroup) -> String {
         let mut mark = DefaultHasher::new();
         bounded.group.reads().hash(&mut mark);
         match bounded.group.work {
-            Work::Process(_) | Work::Keep(_) => {
+            Work::Process(_) | Work::Stateful(_) => {
                 bounded.settings.ladder.delays().iter().for_each(|delay| delay.to_string().hash(&mut mark))
             }
             Work::Sink(_) => {}
@@ -284,7 +285,7 @@ impl Shared {
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
     /// know why it waits, finds the address there.
-    fn source(&self, bounded: &Bounded, member: &str, tenure: &Tenure) -> Result<KafkaSource, Ended> {
+    fn source(&self, bounded: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, Ended> {
         let (topics, patterns) = bounded.group.reads();
         let keeps = !bounded.stores().is_empty();
         let named = self.config.kafka.properties.contains_key("client.id");
@@ -302,9 +303,9 @@ impl Shared {
     }
 
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
-    fn parts(&self, bounded: &Bounded, left: &mut Left) -> Result<Parts, Ended> {
+    fn parts(&self, bounded: &ConfiguredGroup, left: &mut Left) -> Result<WorkerDeps, Ended> {
         let member = self.member(bounded);
-        let Bounded { group, settings, sink_connections, guarantee, .. } = bounded.clone();
+        let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = bounded.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
         let counted = |sink: PostgresSink| {
@@ -315,17 +316,18 @@ impl Shared {
         left.damage = local.as_ref().map(LocalStore::damage);
         let source = self.source(bounded, &member, &left.tenure)?;
         left.closed = Some(source.closed());
-        let publisher = || KafkaPublisher::new(self.producer.clone()).under(source.lease());
+        let publisher = || AtLeastOnceCommitter::new(self.producer.clone()).under(source.lease());
         let transactional = || {
             let kafka = (&self.config.kafka, self.outside.cluster.clone());
             let seen = (state.clone(), self.outside.clock.clone());
-            let committer = Transactional::new(kafka, (&group.id, self.here.instance()), source.membership(), seen);
+            let committer =
+                ExactlyOnceCommitter::new(kafka, (&group.id, self.here.instance()), source.membership(), seen);
             committer.map_err(failed)
         };
         let database = &self.outside.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
-            Work::Process(_) | Work::Keep(_) if let Some(local) = local => {
+            Work::Process(_) | Work::Stateful(_) if let Some(local) = local => {
                 self.here.open(&group.id, member, local.clone());
                 if guarantee == Guarantee::ExactlyOnce {
                     stores = Some(Arc::new(local.clone()));
@@ -335,20 +337,24 @@ impl Shared {
                     stores = Some(Arc::new(Replayed(local.clone())));
                     let kafka = (&self.config.kafka, self.outside.cluster.clone());
                     let seen = (state.clone(), self.outside.clock.clone());
-                    let committer = Acknowledged::new(kafka, (&group.id, source.lease()), (local, kept), seen);
+                    let committer =
+                        StatefulAtLeastOnceCommitter::new(kafka, (&group.id, source.lease()), (local, kept), seen);
                     vec![Box::new(committer.map_err(failed)?)]
                 }
             }
-            Work::Process(_) | Work::Keep(_) if guarantee == Guarantee::ExactlyOnce => vec![Box::new(transactional()?)],
-            Work::Process(_) | Work::Keep(_) => vec![Box::new(publisher())],
+            Work::Process(_) | Work::Stateful(_) if guarantee == Guarantee::ExactlyOnce => {
+                vec![Box::new(transactional()?)]
+            }
+            Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],
             Work::Sink(sink) => {
                 let sinks = database.sinks(&group.id, sink.clone(), sink_connections).map_err(failed)?;
-                let lettered = |sink| Box::new(Lettered::new(counted(sink), publisher())) as Box<dyn Committer>;
+                let lettered =
+                    |sink| Box::new(DeadLetteringCommitter::new(counted(sink), publisher())) as Box<dyn Committer>;
                 sinks.into_iter().map(lettered).collect()
             }
             Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
         };
-        Ok(Parts {
+        Ok(WorkerDeps {
             group,
             catalogue: self.catalogue.clone(),
             settings,

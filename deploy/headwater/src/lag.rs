@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{GroupState, Lag, Place, States, Time, TopicPartition};
+use headwater::{GroupMetrics, Lag, PartitionProgress, States, Time, TopicPartition};
 use headwater_connectors::kafka::{Cluster, KafkaError, LogEnd};
 
 /// How often it is looked at.
@@ -31,7 +31,7 @@ pub(crate) async fn watch(cluster: Cluster, states: States) {
 }
 
 async fn look(cluster: &Cluster, states: &States, seen: &mut BTreeMap<String, Unread>) -> Result<(), KafkaError> {
-    let groups: Vec<(String, Arc<GroupState>, BTreeMap<TopicPartition, Place>)> =
+    let groups: Vec<(String, Arc<GroupMetrics>, BTreeMap<TopicPartition, PartitionProgress>)> =
         states.all().into_iter().map(|(id, state)| (id, state.clone(), state.places())).collect();
     let all: BTreeSet<TopicPartition> = groups.iter().flat_map(|(.., places)| places.keys().cloned()).collect();
     let ends = cluster.ends(&all.into_iter().collect::<Vec<_>>()).await?;
@@ -51,7 +51,7 @@ type Unread = BTreeMap<TopicPartition, (i64, Time)>;
 
 /// By topic. A partition of which nobody knows where it stands has no lag that could be told.
 fn lags(
-    places: &BTreeMap<TopicPartition, Place>,
+    places: &BTreeMap<TopicPartition, PartitionProgress>,
     committed: &Offsets,
     ends: &Ends,
     unread: &mut Unread,
@@ -89,8 +89,8 @@ mod tests {
         TopicPartition::new("t", partition)
     }
 
-    fn place(next: Option<i64>, oldest_ms: Option<i64>) -> Place {
-        Place { next, oldest_ms }
+    fn place(next: Option<i64>, oldest_ms: Option<i64>) -> PartitionProgress {
+        PartitionProgress { next, oldest_ms }
     }
 
     /// Red when partitions of a topic are not added up, the oldest record is not the one that counts, a partition that is

@@ -15,7 +15,7 @@ use crate::{config::Problems, program::App};
 /// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
 /// start.
 #[derive(Clone)]
-pub(crate) struct Outside {
+pub(crate) struct Clients {
     pub(crate) kafka: KafkaConfig,
     pub(crate) cluster: Cluster,
     pub(crate) registry: Arc<Registry>,
@@ -24,7 +24,7 @@ pub(crate) struct Outside {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl Outside {
+impl Clients {
     /// Must be called within a tokio runtime.
     ///
     /// # Errors

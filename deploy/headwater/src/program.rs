@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use headwater::{
-    ConsumerGroup, DEAD_LETTERS, Delay, EventType, Order, Pipeline, Settings, Sink, SpanCounts, Tracing, Work,
+    ConsumerGroup, DEAD_LETTERS, Delay, EventType, GroupSettings, Order, Pipeline, Sink, SpanCounts, Tracing, Work,
     ports::Http,
 };
 use headwater_connectors::{
@@ -60,7 +60,7 @@ pub(crate) struct App {
     /// The same as it was read, for `config show`.
     pub(crate) tree: toml::Table,
     pub(crate) pipeline: Pipeline,
-    pub(crate) groups: Vec<Bounded>,
+    pub(crate) groups: Vec<ConfiguredGroup>,
     /// How records are traced.
     pub(crate) tracing: Tracing,
     /// What became of the process's spans.
@@ -69,9 +69,9 @@ pub(crate) struct App {
 
 /// A group with its bounds and the place where it starts.
 #[derive(Clone)]
-pub(crate) struct Bounded {
+pub(crate) struct ConfiguredGroup {
     pub(crate) group: ConsumerGroup,
-    pub(crate) settings: Settings,
+    pub(crate) settings: GroupSettings,
     pub(crate) start: Start,
     /// Connections over which a sink writes.
     pub(crate) sink_connections: usize,
@@ -79,7 +79,7 @@ pub(crate) struct Bounded {
     pub(crate) guarantee: Guarantee,
 }
 
-impl Bounded {
+impl ConfiguredGroup {
     /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
     pub(crate) fn is_stored(&self) -> bool {
         !self.group.work.is_processor()
@@ -90,7 +90,7 @@ impl Bounded {
     pub(crate) fn delays(&self) -> &[Delay] {
         match self.group.work {
             Work::Process(_) => self.settings.ladder.delays(),
-            Work::Keep(_) | Work::Sink(_) | Work::DeadLetters => &[],
+            Work::Stateful(_) | Work::Sink(_) | Work::DeadLetters => &[],
         }
     }
 
@@ -153,7 +153,7 @@ impl Program {
                     {
                         problems.push(format!("group {}: {why}", group.name));
                     }
-                    groups.push(Bounded { group, settings, start, sink_connections, guarantee });
+                    groups.push(ConfiguredGroup { group, settings, start, sink_connections, guarantee });
                 }
                 Err(wrong) => problems.extend(wrong),
             }
@@ -190,11 +190,11 @@ impl App {
     ///
     /// # Errors
     /// Names that no group has, with those there are.
-    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Bounded>, Problems> {
+    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<ConfiguredGroup>, Problems> {
         let known: Vec<&str> = self.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
         let unknown = names.iter().filter(|name| !known.contains(&name.as_str()));
         Problems::refuse(unknown.map(|name| no_group("--group", name, &known)).collect())?;
-        let wanted = |bounded: &&Bounded| names.is_empty() || names.contains(&bounded.group.name);
+        let wanted = |bounded: &&ConfiguredGroup| names.is_empty() || names.contains(&bounded.group.name);
         Ok(self.groups.iter().filter(wanted).cloned().collect())
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use headwater::{
     Catalogue, Meta, Record, TopicPartition,
     codec::{WriterSchema, split},
-    ports::{Control, Fetched, From, Schemas as _, Source as _},
+    ports::{Control, Fetched, Schemas as _, Source as _, StartFrom},
 };
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription},
@@ -22,7 +22,7 @@ use headwater_connectors::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::outside::Outside;
+use crate::outside::Clients;
 
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(3);
@@ -112,7 +112,7 @@ impl Reader {
 
     fn begin(&mut self, partition: TopicPartition) {
         self.starts += 1;
-        let from = self.begin.get(&partition).map_or(From::Policy, |next| From::Offset(*next));
+        let from = self.begin.get(&partition).map_or(StartFrom::Policy, |next| StartFrom::Offset(*next));
         self.source.control(Control::Begin { partition: partition.clone(), from, start: self.starts });
         self.source.control(Control::Resume(vec![partition]));
     }
@@ -147,7 +147,7 @@ pub(crate) struct Lens {
 }
 
 impl Lens {
-    pub(crate) fn new(outside: &Outside, catalogue: &Catalogue) -> Self {
+    pub(crate) fn new(outside: &Clients, catalogue: &Catalogue) -> Self {
         Self { registry: outside.registry.clone(), catalogue: catalogue.clone(), schemas: HashMap::new() }
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{
     address::{is_address, of as address_of},
     answer::{Entry, Found, InstanceStats, Listed, Refusal},
-    here::Here,
+    here::LocalInstance,
     known::{Known, Store},
     list::Asked,
     routes::routes,
@@ -38,7 +38,7 @@ use self::{
     here::Kept,
     owners::{Fresh, Owners, View},
 };
-use crate::{outside::Outside, program::App};
+use crate::{outside::Clients, program::App};
 
 /// Questions that are answered at once at most; a list counts as [`LIST`] of them.
 const AT_ONCE: usize = 64;
@@ -61,14 +61,14 @@ pub(crate) struct Reading {
     owners: Owners,
     asker: Asker,
     /// What this process has itself; a command has nothing.
-    here: Option<Arc<Here>>,
+    here: Option<Arc<LocalInstance>>,
     room: Semaphore,
 }
 
 impl Reading {
     /// # Errors
     /// When the system's network configuration cannot be read.
-    pub(crate) fn new(app: &App, outside: &Outside, here: Option<Arc<Here>>) -> Result<Self> {
+    pub(crate) fn new(app: &App, outside: &Clients, here: Option<Arc<LocalInstance>>) -> Result<Self> {
         let known = Known::of(&app.groups);
         let owners = Owners::new(outside.cluster.clone(), known.ids());
         Ok(Self { known, owners, asker: Asker::new()?, here, room: Semaphore::new(AT_ONCE) })
@@ -145,7 +145,7 @@ impl Reading {
 }
 
 /// Tells the metrics how large each group's state is on this disk, for as long as it is let.
-pub(crate) async fn watch(here: Arc<Here>, states: States) {
+pub(crate) async fn watch(here: Arc<LocalInstance>, states: States) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -5,7 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use headwater::{
-    Backoff, Down, GroupState, Metric, Next, Time, WorkerError,
+    Backoff, Down, GroupMetrics, Metric, Next, Time, WorkerError,
     ports::{BoxFuture, Clock},
 };
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ pub(crate) trait Attempts: Send {
 /// Keeps one group at work.
 pub(crate) struct Supervisor {
     pub(crate) group: String,
-    pub(crate) state: Arc<GroupState>,
+    pub(crate) state: Arc<GroupMetrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) backoff: Backoff,
 }
@@ -169,7 +169,7 @@ mod tests {
 
     struct Scripted {
         clock: Arc<Slept>,
-        state: Arc<GroupState>,
+        state: Arc<GroupMetrics>,
         script: VecDeque<Script>,
         /// What was said while each attempt began, and whether the one before was gone.
         seen: Arc<Mutex<Vec<String>>>,
@@ -212,14 +212,14 @@ mod tests {
 
     struct Run {
         clock: Arc<Slept>,
-        state: Arc<GroupState>,
+        state: Arc<GroupMetrics>,
         seen: Arc<Mutex<Vec<String>>>,
         stop: watch::Sender<bool>,
         task: tokio::task::JoinHandle<Result<(), String>>,
     }
 
     fn run(script: impl IntoIterator<Item = Script>) -> Run {
-        let (clock, state) = (Arc::new(Slept::default()), Arc::new(GroupState::default()));
+        let (clock, state) = (Arc::new(Slept::default()), Arc::new(GroupMetrics::default()));
         let seen = Arc::default();
         let attempts = Scripted {
             clock: clock.clone(),

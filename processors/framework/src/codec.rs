@@ -1,7 +1,7 @@
 //! The codec: records in Confluent's wire format (`0`, a schema id, an Avro datum) to payloads and back.
 //!
 //! [`split`] takes a value apart, [`WriterSchema`] decodes what was written under one id, [`Encoder`] writes. It knows no
-//! registry: whoever calls it brings the schema of an id. Bytes from outside are never believed: see `codec/layout.rs`.
+//! registry: whoever calls it brings the schema of an id. Bytes from outside are never believed: see `codec/avro/layout.rs`.
 
 mod avro;
 

@@ -23,12 +23,12 @@ use self::{
 use crate::{
     codec::{self, Encoder},
     event::{Event, payload::Payload},
-    failure::dead_letter::Letter,
+    failure::dead_letter::DeadLetter,
     pipeline::{
         ConsumerGroup, Pipeline, Work,
         catalogue::{Catalogue, topic_of},
         schema_cache::SchemaCache,
-        settings::{Order, Settings},
+        settings::{GroupSettings, Order},
     },
     ports::{BoxFuture, Clock, Committer, Stores, unit::Row},
     processor::{
@@ -36,16 +36,16 @@ use crate::{
         state::{self, State},
     },
     telemetry::{
-        metrics::{GroupState, States},
+        metrics::{GroupMetrics, States},
         spans::Tracing,
     },
     wire::{
         delivery_headers::Trust,
-        group_topics::Owned,
+        group_topics::GroupTopics,
         headers::Attributes,
         record::{Headers, Outgoing, Record},
     },
-    worker::{Parts, Worker, WorkerError},
+    worker::{Worker, WorkerDeps, WorkerError},
 };
 
 /// Runs a pipeline without a broker.
@@ -102,19 +102,19 @@ impl Driver {
     /// # Panics
     /// When the pipeline has problems; the message names them all.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self::with_settings(pipeline, Settings::default())
+        Self::with_settings(pipeline, GroupSettings::default())
     }
 
     /// The same with other settings, for every group.
     ///
     /// # Panics
     /// When the pipeline has problems; the message names them all.
-    pub fn with_settings(pipeline: Pipeline, settings: Settings) -> Self {
+    pub fn with_settings(pipeline: Pipeline, settings: GroupSettings) -> Self {
         Self::traced(pipeline, settings, &Tracing::default())
     }
 
     /// The same with spans.
-    pub(crate) fn traced(pipeline: Pipeline, settings: Settings, tracing: &Tracing) -> Self {
+    pub(crate) fn traced(pipeline: Pipeline, settings: GroupSettings, tracing: &Tracing) -> Self {
         let problems = pipeline.problems();
         assert!(problems.is_empty(), "the pipeline cannot run: {}", problems.join("; "));
         let catalogue = Arc::new(pipeline.catalogue().clone());
@@ -131,7 +131,7 @@ impl Driver {
         let states = States::default();
         let task = |group: ConsumerGroup| {
             let settings = group.policy.over(settings.clone());
-            let parts = Parts {
+            let parts = WorkerDeps {
                 committers: vec![committer(&group, settings.order, &broker)],
                 stores: stores(&group, settings.order, &broker),
                 settings,
@@ -227,11 +227,11 @@ impl Driver {
         self.broker.rows(sink)
     }
 
-    /// The dead letters of a group, in the order of their partitions. [`Letter::redriven`], given to
+    /// The dead letters of a group, in the order of their partitions. [`DeadLetter::redriven`], given to
     /// [`Driver::send_record`], sends one back.
-    pub fn letters(&self, group: &str) -> Vec<Letter> {
-        let letters = self.broker.records(&Owned::of(group).dlq()).into_iter();
-        letters.map(|record| Letter::read(&record, &self.catalogue)).collect()
+    pub fn letters(&self, group: &str) -> Vec<DeadLetter> {
+        let letters = self.broker.records(&GroupTopics::of(group).dlq()).into_iter();
+        letters.map(|record| DeadLetter::read(&record, &self.catalogue)).collect()
     }
 
     /// What a stateful group keeps of a key in the store of `S`; `None` where it keeps nothing.
@@ -249,7 +249,7 @@ impl Driver {
     }
 
     /// Counters and health of a group.
-    pub fn state(&self, group: &str) -> Arc<GroupState> {
+    pub fn state(&self, group: &str) -> Arc<GroupMetrics> {
         self.states.of(group)
     }
 
@@ -273,10 +273,10 @@ impl Driver {
 
 fn committer(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
-        Work::Process(_) | Work::Keep(_) if !group.stores(order).is_empty() => {
+        Work::Process(_) | Work::Stateful(_) if !group.stores(order).is_empty() => {
             Box::new(Keeper::new(&group.id, broker.clone()))
         }
-        Work::Process(_) | Work::Keep(_) => Box::new(Publisher::new(broker.clone())),
+        Work::Process(_) | Work::Stateful(_) => Box::new(Publisher::new(broker.clone())),
         Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
     }
 }

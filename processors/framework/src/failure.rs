@@ -160,7 +160,7 @@ impl<T, E: fmt::Display> OrRetry<T> for std::result::Result<T, E> {
 
 /// Why a record cannot be processed by anybody, as dead letters name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum DeadLetterKind {
     /// The bytes are not what their schema says.
     Decode,
     /// The record breaks a rule of the wire contract.
@@ -175,7 +175,7 @@ pub enum Kind {
     Row,
 }
 
-impl Kind {
+impl DeadLetterKind {
     /// Every kind.
     pub const ALL: [Self; 6] =
         [Self::Decode, Self::Contract, Self::Rejected, Self::Timeout, Self::Exhausted, Self::Row];

@@ -42,14 +42,14 @@ pub use failure::breaker::{
     Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
 };
 pub use failure::cut::{Cut, HEADER_ROOM};
-pub use failure::dead_letter::Letter;
+pub use failure::dead_letter::DeadLetter;
 pub use failure::ladder::{Delay, Ladder};
-pub use failure::{Cause, Failure, Kind, OrReject, OrRetry, Result};
+pub use failure::{Cause, DeadLetterKind, Failure, OrReject, OrRetry, Result};
 pub use headwater_macros::on_event;
 pub use pipeline::catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
 pub use pipeline::policy::Policy;
 pub use pipeline::schema_cache::SchemaCache;
-pub use pipeline::settings::{Order, Settings};
+pub use pipeline::settings::{GroupSettings, Order};
 pub use pipeline::sink::{Mode, Sink};
 pub use pipeline::steps::{Group, Step, Steps};
 pub use pipeline::topology::{Subject, Topology};
@@ -64,16 +64,16 @@ pub use processor::input::{Any, Delivery, Input};
 pub use processor::state::{Saved, Slot, State, show};
 pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy};
 pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, StatefulProcessor, With, matching, with};
-pub use telemetry::metrics::{Activity, Down, GroupState, Lag, Metric, Next, Place, SpanCounts, States};
+pub use telemetry::metrics::{Activity, Down, GroupMetrics, Lag, Metric, Next, PartitionProgress, SpanCounts, States};
 pub use telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
 pub use wire::delivery_headers::says_cut;
-pub use wire::group_topics::{Owned, WAITING};
+pub use wire::group_topics::{GroupTopics, WAITING};
 pub use wire::headers::first_headers;
 pub use wire::ids::foreign_id;
 pub use wire::murmur2::partition_for;
 pub use wire::record::{Headers, Origin, Outgoing, Position, Record, TopicPartition};
 pub use wire::trace_context::TraceContext;
-pub use worker::{Parts, Worker, WorkerError};
+pub use worker::{Worker, WorkerDeps, WorkerError};
 
 /// What `#[on_event]` expands to; not part of the public API.
 #[doc(hidden)]

@@ -23,7 +23,7 @@ use self::{
 use crate::{
     event::payload::{EventType, Payload},
     processor::{Function, Interest, IntoProcessor, Processor},
-    wire::group_topics::{ALL_EVENTS, Owned, WAITING, all_dlqs, is_group_name},
+    wire::group_topics::{ALL_EVENTS, GroupTopics, WAITING, all_dlqs, is_group_name},
 };
 
 /// Every processor and sink of a program.
@@ -45,7 +45,7 @@ pub enum Work {
     /// Runs a stateless processor.
     Process(Arc<dyn Processor>),
     /// Runs stateful steps.
-    Keep(Steps),
+    Stateful(Steps),
     /// Writes them to a table.
     Sink(Sink),
     /// Keeps the dead letters of every group.
@@ -60,7 +60,7 @@ impl Work {
     pub fn interest(&self) -> Interest {
         match self {
             Self::Process(processor) => processor.interest(),
-            Self::Keep(steps) => steps.interest(),
+            Self::Stateful(steps) => steps.interest(),
             Self::Sink(sink) => Interest::Name(sink.event.clone()),
             Self::DeadLetters => Interest::Wrong("is no subscriber of events".to_owned()),
         }
@@ -70,14 +70,14 @@ impl Work {
     pub fn emits(&self) -> Vec<EventType> {
         match self {
             Self::Process(processor) => processor.emits(),
-            Self::Keep(steps) => steps.emits(),
+            Self::Stateful(steps) => steps.emits(),
             Self::Sink(_) | Self::DeadLetters => Vec::new(),
         }
     }
 
     /// Whether its effects are records, and not rows.
     pub fn is_processor(&self) -> bool {
-        matches!(self, Self::Process(_) | Self::Keep(_))
+        matches!(self, Self::Process(_) | Self::Stateful(_))
     }
 }
 
@@ -92,7 +92,7 @@ pub struct ConsumerGroup {
     pub work: Work,
     /// The topics of events that it reads.
     pub subscription: Subscription,
-    /// Topics that it reads besides those, by name: its redrive topic, and those of records that it has keyed anew.
+    /// Topics that it reads besides those, by name: its redrive topic, and those of records that it has repartitioned.
     pub own_topics: Vec<String>,
     /// Topics that it reads besides those, as patterns (POSIX extended): its retry topics, or every dead letter's.
     pub own_patterns: Vec<String>,
@@ -104,15 +104,15 @@ pub struct ConsumerGroup {
 
 impl ConsumerGroup {
     /// The topics that it owns; the group that keeps dead letters owns none.
-    pub fn owned(&self) -> Option<Owned> {
-        (!matches!(self.work, Work::DeadLetters)).then(|| Owned::of(&self.id))
+    pub fn owned(&self) -> Option<GroupTopics> {
+        (!matches!(self.work, Work::DeadLetters)).then(|| GroupTopics::of(&self.id))
     }
 
     /// The order under retry that it has where this is decided: a stateful group's is never `none`, since a later record
     /// would see a state that lacks what the one which waits will do to it.
     pub fn order(&self, decided: Order) -> Order {
         match (&self.work, decided) {
-            (Work::Keep(_), Order::None) => Order::Key,
+            (Work::Stateful(_), Order::None) => Order::Key,
             (Work::Sink(_) | Work::DeadLetters, _) => Order::None,
             (_, decided) => decided,
         }
@@ -127,7 +127,7 @@ impl ConsumerGroup {
 
     /// The names of the stores that it keeps under this order, sorted.
     pub fn stores(&self, decided: Order) -> BTreeSet<&'static str> {
-        let own = if let Work::Keep(steps) = &self.work { steps.stores() } else { BTreeSet::new() };
+        let own = if let Work::Stateful(steps) = &self.work { steps.stores() } else { BTreeSet::new() };
         own.into_iter().chain((self.order(decided) == Order::Key).then_some(WAITING)).collect()
     }
 
@@ -138,7 +138,7 @@ impl ConsumerGroup {
             return Vec::new();
         }
         let inputs: BTreeSet<String> = match &self.work {
-            Work::Keep(steps) => {
+            Work::Stateful(steps) => {
                 let as_they_stand = steps.iter().filter(|step| step.processor.is_co_partitioned());
                 as_they_stand.flat_map(|step| catalogue.sources_of(step.event.name).topics).collect()
             }
@@ -170,7 +170,7 @@ impl Pipeline {
     #[must_use]
     pub fn group(mut self, name: &str, group: Group) -> Self {
         match group.steps() {
-            Ok(steps) => self.run(name, Work::Keep(steps)),
+            Ok(steps) => self.run(name, Work::Stateful(steps)),
             Err(problems) => self.problems.extend(problems.into_iter().map(|why| format!("group `{name}`: {why}"))),
         }
         self
@@ -251,7 +251,7 @@ impl Pipeline {
         for (name, work) in &self.groups {
             match work {
                 Work::Process(_) => problems.extend(self.own_loop(name, work)),
-                Work::Keep(_) => {
+                Work::Stateful(_) => {
                     problems.extend(self.own_loop(name, work));
                     problems.extend(self.needless_breaker(name));
                 }
@@ -286,7 +286,7 @@ impl Pipeline {
     /// What a step emits has ids made of the step's name: it must be the only one.
     fn namesakes(&self) -> Vec<String> {
         let of_group = |(group, work): &(&String, &Work)| match work {
-            Work::Keep(steps) => steps.iter().map(|step| step.name.to_string()).collect(),
+            Work::Stateful(steps) => steps.iter().map(|step| step.name.to_string()).collect(),
             _ => vec![(*group).clone()],
         };
         let mut names: Vec<String> = self.groups.iter().flat_map(|group| of_group(&group)).collect();
@@ -317,7 +317,7 @@ impl Pipeline {
     pub fn groups(&self, prefix: &str) -> Vec<ConsumerGroup> {
         let group = |(name, work): (&String, &Work)| {
             let id = format!("{prefix}{name}");
-            let owned = Owned::of(&id);
+            let owned = GroupTopics::of(&id);
             ConsumerGroup {
                 name: name.clone(),
                 work: work.clone(),
@@ -403,9 +403,9 @@ impl Pipeline {
 }
 
 /// The topics of its own that a group reads, by name.
-fn own_topics(work: &Work, owned: &Owned) -> Vec<String> {
+fn own_topics(work: &Work, owned: &GroupTopics) -> Vec<String> {
     let anew = match work {
-        Work::Keep(steps) => steps.keyed_anew().map(|step| owned.repartition(&step.name)).collect(),
+        Work::Stateful(steps) => steps.repartitioned().map(|step| owned.repartition(&step.name)).collect(),
         _ => Vec::new(),
     };
     std::iter::once(owned.redrive()).chain(anew).collect()

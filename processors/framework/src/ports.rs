@@ -73,7 +73,7 @@ pub enum Control {
         /// The partition, assigned to us.
         partition: TopicPartition,
         /// Where to start.
-        from: From,
+        from: StartFrom,
         /// Marks the batches of this start.
         start: u64,
     },
@@ -93,7 +93,7 @@ pub enum Control {
 
 /// Where a partition starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartFrom {
     /// At the offset that the group has committed, or by the source's start policy when there is none.
     Committed,
     /// By the source's start policy, whatever was committed: the store keeps the offsets and has none yet.
@@ -110,7 +110,7 @@ pub trait Committer: Send {
 
     /// Takes possession of partitions and says where each starts, in the same order. It is asked for none before the group is
     /// joined: then it answers once what it needs beside the source's own servers can be reached.
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>>;
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>>;
 
     /// Commits a unit. Cancelling it leaves the outcome unknown; the unit is then tried again or its partitions are started anew.
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>>;

@@ -17,7 +17,7 @@ mod inputs;
 mod membership;
 mod schema_prefetch;
 
-pub use deps::{Parts, WorkerError};
+pub use deps::{WorkerDeps, WorkerError};
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -32,20 +32,20 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use self::{
     attempt::{
         dispatch::Begun,
-        in_flight::{Job, Outcome},
-        record_processor::Step,
+        in_flight::{InFlightRecord, Outcome},
+        record_processor::RecordProcessor,
     },
-    commit::{commit_queue::anchor, commit_queues::Assemblies, finished::Finished},
+    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished::Finished},
     inputs::Inputs,
-    partition::{Life, Next, Partition},
-    schema_prefetch::Ahead,
+    partition::{Next, Partition, PartitionState},
+    schema_prefetch::SchemaPrefetch,
 };
 use crate::{
-    pipeline::settings::Settings,
+    pipeline::settings::GroupSettings,
     ports::{BoxFuture, Clock, Control},
-    telemetry::metrics::{GroupState, Metric},
+    telemetry::metrics::{GroupMetrics, Metric},
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Position, TopicPartition},
     },
 };
@@ -63,20 +63,20 @@ const PLACES: Duration = Duration::from_secs(1);
 
 /// The engine of one consumer group in one process.
 pub struct Worker {
-    settings: Settings,
-    step: Arc<Step>,
+    settings: GroupSettings,
+    step: Arc<RecordProcessor>,
     source: Inputs,
-    assemblies: Assemblies,
+    commit_queues: CommitQueues,
     clock: Arc<dyn Clock>,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
     partitions: BTreeMap<TopicPartition, Partition>,
-    running: FuturesUnordered<BoxFuture<'static, (Job, Outcome)>>,
+    running: FuturesUnordered<BoxFuture<'static, (InFlightRecord, Outcome)>>,
     /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
-    fetching: FuturesUnordered<BoxFuture<'static, (Job, Option<Outcome>)>>,
+    fetching: FuturesUnordered<BoxFuture<'static, (InFlightRecord, Option<Outcome>)>>,
     /// Those whose schema has come or whose pause is over, to begin once there is a place.
-    ready: VecDeque<Job>,
+    ready: VecDeque<InFlightRecord>,
     /// Schemas that records will need which wait for their key.
-    ahead: Ahead,
+    ahead: SchemaPrefetch,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     /// Records of a stateful group whose effects the store has refused: they become dead letters when they are read again.
@@ -102,7 +102,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = &mut stop, if self.stopping.is_none() => self.stop(),
-                (at, done) = self.assemblies.done() => self.stored(at, done)?,
+                (at, done) = self.commit_queues.done() => self.on_commit_result(at, done)?,
                 Some((job, outcome)) = self.running.next(), if !self.running.is_empty() => {
                     self.completed(job, outcome);
                     while let Some(Some((job, outcome))) = self.running.next().now_or_never() {
@@ -117,7 +117,7 @@ impl Worker {
                 }
                 () = self.ahead.answered() => {}
                 event = self.source.next(records) => {
-                    if self.heard(event)? {
+                    if self.on_source_event(event)? {
                         return Ok(());
                     }
                 }
@@ -144,12 +144,12 @@ impl Worker {
             self.report_moves();
             self.closing = true;
             // Whoever comes next may go on with what is ours any moment.
-            self.assemblies.close();
+            self.commit_queues.close();
             self.stopping = Some(self.clock.elapsed() + self.settings.drain);
             self.source.control(Control::Close);
         }
         let (now, flush) = (self.clock.elapsed(), self.must_flush());
-        self.assemblies.advance(now, flush, &self.partitions);
+        self.commit_queues.advance(now, flush, &self.partitions);
         self.report_moves();
         self.state.set(Metric::InFlight, self.under_way() as u64);
         self.tell_places(now);
@@ -172,7 +172,7 @@ impl Worker {
             }
             while left > 0
                 && self.running.len() < self.settings.concurrency
-                && self.assemblies.bytes() < self.settings.in_flight_bytes
+                && self.commit_queues.bytes() < self.settings.in_flight_bytes
             {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
                 if partition.due(self.clock.as_ref(), &self.step.group.id).is_some() {
@@ -229,7 +229,7 @@ impl Worker {
     }
 
     /// Begins a job, and every job of its lane that it frees at once.
-    fn begin(&mut self, job: Job) {
+    fn begin(&mut self, job: InFlightRecord) {
         let mut next = Some(job);
         while let Some(job) = next {
             if let Some(outcome) = self.refused_before(&job) {
@@ -250,14 +250,14 @@ impl Worker {
         }
     }
 
-    fn completed(&mut self, job: Job, outcome: Outcome) {
+    fn completed(&mut self, job: InFlightRecord, outcome: Outcome) {
         if let Some(next) = self.settle(job, outcome) {
             self.begin(next);
         }
     }
 
     /// Books what became of a look-up in the registry.
-    fn looked_up(&mut self, job: Job, over: Option<Outcome>) {
+    fn looked_up(&mut self, job: InFlightRecord, over: Option<Outcome>) {
         match over {
             // It took no place: what waited behind it needs one.
             Some(outcome) => {
@@ -270,17 +270,17 @@ impl Worker {
     }
 
     /// Books what became of an attempt; gives the next job of the lane, to begin now.
-    fn settle(&mut self, job: Job, outcome: Outcome) -> Option<Job> {
+    fn settle(&mut self, job: InFlightRecord, outcome: Outcome) -> Option<InFlightRecord> {
         let partition = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start)?;
         match outcome {
             Outcome::Done(mut effects) => {
-                if job.role == Role::Waiting && effects.waiting.is_none() {
+                if job.role == TopicRole::Waiting && effects.waiting.is_none() {
                     effects.waiting = self.step.failures.waiting().map(|waiting| Box::new(waiting.done(&job.record)));
                 }
                 partition.begun -= 1;
                 if job.blocks {
                     partition.blocks -= 1;
-                    if partition.blocks == 0 && partition.life == Life::Running {
+                    if partition.blocks == 0 && partition.life == PartitionState::Running {
                         self.state.trouble(&job.partition.to_string(), None);
                         self.source.control(Control::Note(vec![(job.partition.clone(), None)]));
                         // Where the head is not due yet the source goes on once it is.
@@ -290,7 +290,7 @@ impl Worker {
                     }
                 }
                 let next = partition.lanes.leave(job.lane);
-                self.assemblies.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
+                self.commit_queues.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
                 next
             }
             Outcome::Retry(pause, why) => {
@@ -298,7 +298,10 @@ impl Worker {
                 let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
                 let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
                 self.note(&job.partition, Some(why));
-                self.hold(Job { failed, first_failed_ms, ..job }, self.clock.elapsed().saturating_add(pause));
+                self.hold(
+                    InFlightRecord { failed, first_failed_ms, ..job },
+                    self.clock.elapsed().saturating_add(pause),
+                );
                 None
             }
             Outcome::Wait(pause, why) => {
@@ -315,16 +318,16 @@ impl Worker {
             Outcome::Outage(pause, why) => {
                 self.waits(&job, why);
                 let probed = job.probed.saturating_add(1);
-                self.hold(Job { probed, ..job }, self.clock.elapsed() + pause);
+                self.hold(InFlightRecord { probed, ..job }, self.clock.elapsed() + pause);
                 None
             }
         }
     }
 
     /// Tells why a partition waits, once.
-    fn waits(&mut self, job: &Job, why: String) {
+    fn waits(&mut self, job: &InFlightRecord, why: String) {
         let id = &job.partition;
-        let running = self.partitions.get(id).is_some_and(|p| p.life == Life::Running);
+        let running = self.partitions.get(id).is_some_and(|p| p.life == PartitionState::Running);
         if running && self.state.trouble(&id.to_string(), Some(&why)) {
             tracing::warn!(group = %self.step.group.id, partition = %id, reason = why, "a partition waits");
             self.note(id, Some(why));
@@ -332,9 +335,9 @@ impl Worker {
     }
 
     /// Keeps a job for another attempt and holds its partition until then.
-    fn hold(&mut self, mut job: Job, until: Duration) {
+    fn hold(&mut self, mut job: InFlightRecord, until: Duration) {
         let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
-        if partition.life != Life::Running || self.stopping.is_some() {
+        if partition.life != PartitionState::Running || self.stopping.is_some() {
             partition.let_go_of(&job);
             return;
         }
@@ -358,10 +361,10 @@ impl Worker {
     }
 
     /// Whether a job may still begin; where its partition begins nothing any more, that lets go of it.
-    fn may_begin(&mut self, job: &Job) -> bool {
+    fn may_begin(&mut self, job: &InFlightRecord) -> bool {
         let ours = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start);
         let Some(partition) = ours else { return false };
-        let may = partition.life == Life::Running && self.stopping.is_none();
+        let may = partition.life == PartitionState::Running && self.stopping.is_none();
         if !may {
             partition.let_go_of(job);
         }
@@ -381,7 +384,7 @@ impl Worker {
         }
         let now = self.clock.elapsed();
         let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
-        let mut jobs: Vec<Job> =
+        let mut jobs: Vec<InFlightRecord> =
             self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
         jobs.sort_by_key(|job| job.probed);
         self.ready.extend(jobs);
@@ -410,33 +413,33 @@ impl Worker {
     }
 
     fn must_flush(&self) -> bool {
-        self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.life, Life::Leaving(_)))
+        self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.life, PartitionState::Leaving(_)))
     }
 
     fn under_way(&self) -> usize {
         // What a transaction must hold back until the position reaches it is under way still.
-        let atomic = self.assemblies.is_atomic();
+        let atomic = self.commit_queues.is_atomic();
         let records = |p: &Partition| if atomic { p.open() } else { p.begun };
-        self.partitions.values().map(records).sum::<usize>() + self.assemblies.waiting()
+        self.partitions.values().map(records).sum::<usize>() + self.commit_queues.waiting()
     }
 
     /// When something is due that no event announces.
     fn next_wake(&self) -> Option<Duration> {
         let lives = self.partitions.values().filter_map(|p| match p.life {
-            Life::Leaving(by) => Some(by),
+            PartitionState::Leaving(by) => Some(by),
             _ if self.stopping.is_some() => None,
             _ if !p.held.is_empty() => Some(p.hold_until),
             _ => p.waits_until(),
         });
         let waiting = self.waiting_wakes().into_iter().map(|(_, at)| at);
         let lives = lives.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));
-        lives.chain(self.stopping).chain(self.assemblies.next_wake(&self.partitions)).min()
+        lives.chain(self.stopping).chain(self.commit_queues.next_wake(&self.partitions)).min()
     }
 
     /// Tells others where the partitions stand: once a second, and once nothing is under way.
     fn tell_places(&mut self, now: Duration) {
         if self.places_changed && (now >= self.places_at || self.is_quiet()) {
-            let read = self.partitions.iter().filter(|(_, p)| p.role != Role::Waiting);
+            let read = self.partitions.iter().filter(|(_, p)| p.role != TopicRole::Waiting);
             self.state.set_places(read.map(|(id, p)| (id.clone(), p.place())).collect());
             self.places_changed = false;
             self.places_at = now + PLACES;
@@ -445,8 +448,8 @@ impl Worker {
 
     fn count_partitions(&mut self) {
         self.places_changed = true;
-        let read = || self.partitions.values().filter(|p| p.role != Role::Waiting);
-        let stopped = read().filter(|p| p.life == Life::Stopped).count();
+        let read = || self.partitions.values().filter(|p| p.role != TopicRole::Waiting);
+        let stopped = read().filter(|p| p.life == PartitionState::Stopped).count();
         self.state.set(Metric::Partitions, read().count() as u64);
         self.state.set(Metric::Stopped, stopped as u64);
     }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use headwater::{
-    KeyedBy, Kind, Ladder, Letter, OrReject as _, OrRetry as _, Order, Pipeline, Policy, Result, partition_for, with,
+    DeadLetter, DeadLetterKind, KeyedBy, Ladder, OrReject as _, OrRetry as _, Order, Pipeline, Policy, Result,
+    partition_for, with,
 };
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Raw, eventually};
@@ -114,7 +115,7 @@ async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     customers.iter().for_each(|customer| enter(customer, 13));
     ledger.foreign.flush();
     let state = engine.state("strict");
-    eventually("all of them are letters", SOON, async || state.letters(Kind::Rejected) == 8).await;
+    eventually("all of them are letters", SOON, async || state.letters(DeadLetterKind::Rejected) == 8).await;
     customers.iter().for_each(|customer| enter(customer, 20));
     ledger.foreign.flush();
     ledger.announced("strict", 16).await;
@@ -122,7 +123,7 @@ async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     taboo.0.store(false, Ordering::Relaxed);
     let dlq = format!("{}.dlq", ledger.group("strict"));
     for seen in ledger.foreign.read(&dlq) {
-        let back = Letter::read(&seen.record(&dlq), pipeline.catalogue()).redriven();
+        let back = DeadLetter::read(&seen.record(&dlq), pipeline.catalogue()).redriven();
         let headers = back.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
         let (partition, key, value) = (back.partition, back.key, back.value);
         ledger.foreign.send_raw(&back.topic, &Raw { partition, key, value, headers, ..Raw::default() });

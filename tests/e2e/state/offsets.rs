@@ -98,7 +98,7 @@ async fn neither_way_counts_twice(mut shop: Shop) {
 }
 
 /// PITFALL 49. Red when the offsets are not looked for (300 payments count as 600, or 900), when a wipe leaves what a local
-/// disk has, or when what was keyed anew before is read again beside its input.
+/// disk has, or when what was repartitioned before is read again beside its input.
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_that_are_gone_stop_a_group_that_has_state() {
     neither_way_counts_twice(Shop::new("state_gone").await).await;
@@ -110,7 +110,7 @@ async fn offsets_that_are_gone_stop_a_group_at_least_once_too() {
     neither_way_counts_twice(Shop::at_least_once("state_gone_once").await).await;
 }
 
-/// PITFALL 54: a topic of records that are keyed anew grows from 6 partitions to 8 under two instances and a stream of
+/// PITFALL 54: a topic of records that are repartitioned grows from 6 partitions to 8 under two instances and a stream of
 /// payments. Both stop and say what to do, nothing was written by eight, and no customer has two states.
 /// Red when the count of the producer's metadata says where a key goes, or when an instance that was not given one of the new
 /// partitions goes on.
@@ -134,7 +134,7 @@ async fn a_topic_that_grows_stops_the_whole_group_and_no_key_gets_two_states() {
         assert!(process.log().contains("--with-state"), "{}", process.log());
     }
     let ends: Vec<i64> = shop.foreign.watermarks(&repartition).into_iter().map(|(_, end)| end).collect();
-    assert_eq!((ends.len(), &ends[6..]), (8, &[0, 0][..]), "records that were keyed anew");
+    assert_eq!((ends.len(), &ends[6..]), (8, &[0, 0][..]), "records that were repartitioned");
     let mut places: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
     for seen in shop.foreign.read(&format!("{}.totals.changelog", shop.group(TOTALS))) {
         let customer = String::from_utf8(seen.key.expect("a key")).expect("text");

@@ -108,19 +108,19 @@ async fn killed_at_each_point_of_a_transaction_outputs_and_state_are_exact() {
     }
 }
 
-/// PITFALLS 4, a stateful group that is at least once: killed before and after the broker has what was keyed anew, the
+/// PITFALLS 4, a stateful group that is at least once: killed before and after the broker has what was repartitioned, the
 /// outputs, and their changes, and before offsets are committed. Outputs may come again; each payment counts once, and the
 /// changelog knows its inputs.
 /// Red when changes are sent before outputs (those of a unit that was killed between are missing for good); when what the changelog
-/// has is not skipped; or when a record that was keyed anew twice is two inputs, counted by where it stands now.
+/// has is not skipped; or when a record that was repartitioned twice is two inputs, counted by where it stands now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_each_point_of_a_unit_state_has_each_input_once() {
     let mut till = Till::of(Shop::at_least_once("replay_points").await).await;
     let group = till.shop.group("customer-totals");
-    let (keyed_anew, changes) = (format!("{group}.customer-totals.repartition"), till.changelog.clone());
+    let (repartitioned, changes) = (format!("{group}.customer-totals.repartition"), till.changelog.clone());
     let points = [
-        (Side::Before, "Produce", keyed_anew.as_str()),
-        (Side::After, "Produce", &keyed_anew),
+        (Side::Before, "Produce", repartitioned.as_str()),
+        (Side::After, "Produce", &repartitioned),
         (Side::Before, "Produce", "events.customer"),
         (Side::After, "Produce", "events.customer"),
         (Side::Before, "Produce", &changes),

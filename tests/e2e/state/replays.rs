@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use headwater::InputPartition;
-use headwater_connectors::store::local::Inputs;
+use headwater_connectors::store::local::SourceOffsets;
 use headwater_schemas::CustomerFlagged;
 use headwater_tests::{Foreign, Process, Seen, eventually, full};
 
@@ -58,7 +58,7 @@ pub(crate) fn only_rise(foreign: &Foreign, changelog: &str) {
         let text =
             headers.get("hw_inputs").unwrap_or_else(|| panic!("{changelog} {place:?} says nothing of its inputs"));
         let said: HashMap<_, _> =
-            text.parse::<Inputs>().expect("inputs").positions().map(|input| (input.of, input.next)).collect();
+            text.parse::<SourceOffsets>().expect("inputs").positions().map(|input| (input.of, input.next)).collect();
         let before = all.entry(place.0).or_default();
         for (of, next) in before.iter() {
             let known = said.get(of);
@@ -78,10 +78,10 @@ async fn killed_at_any_moment_state_has_each_input_once() {
 }
 
 /// Offsets are not committed for as long as the process lives. It is killed, and everything comes again: both to where
-/// records are keyed anew and from there. Nothing is counted, or announced, twice; no more so when the disk is lost, and
+/// records are repartitioned and from there. Nothing is counted, or announced, twice; no more so when the disk is lost, and
 /// what stands in the changelog says how far the inputs had come. After a clean stop the same groups go on exactly once,
 /// and then at least once again.
-/// Red when what a store has is not skipped; when a record that was keyed anew twice is another input; or when a
+/// Red when what a store has is not skipped; when a record that was repartitioned twice is another input; or when a
 /// changelog's records do not say how far the inputs have come.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_again_is_not_counted_twice() {

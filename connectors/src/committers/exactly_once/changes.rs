@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{Change, Headers, Outgoing, Owned, Unit};
+use headwater::{Change, GroupTopics, Headers, Outgoing, Unit};
 
 use crate::{kafka::Sent, store::local::End};
 
@@ -17,7 +17,7 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn of(unit: &Unit, owned: &Owned) -> Self {
+    pub(crate) fn of(unit: &Unit, owned: &GroupTopics) -> Self {
         let last = last(unit);
         let mut topics: HashMap<&str, Arc<str>> = HashMap::new();
         let records = last
@@ -53,7 +53,7 @@ pub(crate) fn record(change: &Change, topic: &Arc<str>, headers: Headers) -> Out
 }
 
 /// How far each changelog has come with what was sent.
-pub(crate) fn ends(sent: &Sent, owned: &Owned) -> Vec<End> {
+pub(crate) fn ends(sent: &Sent, owned: &GroupTopics) -> Vec<End> {
     let end =
         |(topic, partition, next)| Some(End { store: owned.store_of(topic)?.into(), partition, next, inputs: None });
     sent.places().filter_map(end).collect()
@@ -75,7 +75,7 @@ mod tests {
             changes: vec![change("a", Some("1")), change("b", Some("2")), change("a", None), change("c", Some("4"))],
             ..Unit::default()
         };
-        let changes = Changes::of(&unit, &Owned::of("g"));
+        let changes = Changes::of(&unit, &GroupTopics::of("g"));
         assert_eq!(changes.last, [change("b", Some("2")), change("a", None), change("c", Some("4"))]);
         let records: Vec<_> = changes.records.iter().map(|r| (r.key.clone(), r.value.clone())).collect();
         let bytes = |text: &str| Some(text.as_bytes().to_vec());

@@ -1,16 +1,16 @@
 //! Inputs that cannot come again are forgotten, so that what a changelog says of them does not grow for ever.
 //!
 //! That happens when partitions are taken, with the inputs of topics that are gone or were created anew, and with those that
-//! were noted before ways were told apart: nothing can be keyed anew from there, and what has been is through once the group
+//! were noted before ways were told apart: nothing can be repartitioned from there, and what has been is through once the group
 //! has committed all that stands on its repartition topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater::{InputPosition, Owned, TopicPartition, Way};
+use headwater::{GroupTopics, InputPosition, TopicPartition, Way};
 
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError, stable_offsets},
-    store::local::{Inputs, LocalStore},
+    store::local::{LocalStore, SourceOffsets},
 };
 
 /// Where the cluster stands, as far as it matters here.
@@ -26,7 +26,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Whether the input may come again, or something that was made of it may; the state is of this number.
-    fn stays(&self, input: &InputPosition, own: &BTreeSet<TopicPartition>, owned: &Owned, number: i32) -> bool {
+    fn stays(&self, input: &InputPosition, own: &BTreeSet<TopicPartition>, owned: &GroupTopics, number: i32) -> bool {
         let (of, is_gone) = (&input.of, self.is_gone(input));
         let is_over = |id: &TopicPartition| {
             let bounds = self.bounds.get(id);
@@ -47,7 +47,13 @@ impl Standing {
     }
 
     /// What has to be known of a number's inputs that may be over.
-    fn questions(&self, inputs: &Inputs, own: &BTreeSet<TopicPartition>, owned: &Owned, number: i32) -> Questions {
+    fn questions(
+        &self,
+        inputs: &SourceOffsets,
+        own: &BTreeSet<TopicPartition>,
+        owned: &GroupTopics,
+        number: i32,
+    ) -> Questions {
         let mut questions = Questions::default();
         for input in inputs.positions() {
             let is_gone = self.is_gone(&input);
@@ -80,7 +86,7 @@ pub(crate) async fn forget(
     partitions: &[TopicPartition],
     ids: BTreeMap<String, String>,
 ) -> Result<(), KafkaError> {
-    let (owned, mut standing) = (Owned::of(group), Standing { ids, ..Standing::default() });
+    let (owned, mut standing) = (GroupTopics::of(group), Standing { ids, ..Standing::default() });
     // A cluster that gives no ids says nothing of topics that are gone.
     if partitions.iter().any(|id| !standing.ids.contains_key(&*id.topic)) {
         return Ok(());
@@ -134,7 +140,7 @@ mod tests {
 
     /// What stays of inputs where the group has committed so far, and its repartition topics end at 10.
     fn left(inputs: &str, committed: &[(&str, i64)]) -> String {
-        let (owned, mut inputs) = (Owned::of("g"), inputs.parse::<Inputs>().expect("inputs"));
+        let (owned, mut inputs) = (GroupTopics::of("g"), inputs.parse::<SourceOffsets>().expect("inputs"));
         let own: BTreeSet<_> = ["g.a.repartition", "g.b.repartition"].map(at).into();
         let standing = Standing {
             ids: [("there".to_owned(), "new".to_owned())].into(),
@@ -172,7 +178,7 @@ mod tests {
     /// Red when the broker is asked though nothing is gone, at each start of a partition, or is not asked what it takes.
     #[test]
     fn only_what_may_be_over_is_asked_for() {
-        let (owned, own) = (Owned::of("g"), [at("g.a.repartition")].into());
+        let (owned, own) = (GroupTopics::of("g"), [at("g.a.repartition")].into());
         let standing = Standing { ids: [("there".to_owned(), "new".to_owned())].into(), ..Standing::default() };
         let asked = |inputs: &str| standing.questions(&inputs.parse().expect("inputs"), &own, &owned, 0);
         assert_eq!(asked("there new 0=5 -\nthere new 0=5 a\ngone x 0=5 -"), Questions::default());

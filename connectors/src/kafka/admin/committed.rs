@@ -45,7 +45,7 @@ pub async fn stable_offsets(
 }
 
 /// A consumer that only asks, and is in no group: it neither subscribes nor assigns. An admin request, which could ask the
-/// same, may abort the process (`native/admin.rs`).
+/// same, may abort the process (`kafka/librdkafka/admin.rs`).
 pub(crate) fn outsider(settings: &ClientConfig) -> Result<BaseConsumer<Logs>, KafkaError> {
     let built = settings.create_with_context(Logs);
     built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))

@@ -11,7 +11,7 @@ use rdkafka::{
 
 use super::{
     partition::Verdict,
-    poll_loop::{Member, ROUND},
+    poll_loop::{PollLoop, ROUND},
     rebalance::{GroupConsumer, GroupContext},
 };
 use crate::kafka::{
@@ -78,7 +78,7 @@ fn serve(consumer: &GroupConsumer, context: &GroupContext) {
     }
 }
 
-impl Member {
+impl PollLoop {
     /// Makes the queue that records come to.
     pub(crate) fn equip(&mut self, consumer: &GroupConsumer) {
         self.fetches = FetchQueue::new(consumer.client());

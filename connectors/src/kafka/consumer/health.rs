@@ -8,14 +8,14 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
-use super::{poll_loop::Member, rebalance::GroupConsumer};
+use super::{poll_loop::PollLoop, rebalance::GroupConsumer};
 use crate::topic_recreated::created_anew;
 
 /// How often it is tried whether the brokers are back, and how long one try may take.
 const PROBE: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Member {
+impl PollLoop {
     /// The client reports an error; most pass by themselves.
     pub(crate) fn trouble(&mut self, consumer: &GroupConsumer, error: &ClientError, reason: &str) {
         if let Some((code, fatal)) = consumer.client().fatal_error() {

@@ -12,7 +12,7 @@ use std::{
 
 use headwater::{
     Record, TopicPartition,
-    ports::{Batch, From},
+    ports::{Batch, StartFrom},
 };
 use rdkafka::{Offset, TopicPartitionList, topic_partition_list::TopicPartitionListElem};
 
@@ -24,7 +24,7 @@ pub(crate) enum Life {
     /// Ours, and silent: the engine has not said where to begin. `asked`: it is known that the group has a start.
     Waiting { asked: bool },
     /// The engine has said where to begin, and the place is being looked up.
-    Beginning { from: From, start: u64 },
+    Beginning { from: StartFrom, start: u64 },
     /// Records flow, `next` being the lowest offset that may come.
     Delivering { start: u64, next: i64 },
     /// One came from before `next`, and it is looked into whether the topic is still the same.
@@ -78,7 +78,7 @@ impl Partition {
     }
 
     /// Starts over; what was read and not handed on is dropped.
-    pub(crate) fn begin(&mut self, from: From, start: u64, now: Instant) {
+    pub(crate) fn begin(&mut self, from: StartFrom, start: u64, now: Instant) {
         self.life = Life::Beginning { from, start };
         self.short.clear();
         self.open.clear();
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(partition.seal(), Some((7, Vec::new(), 13)), "markers alone");
         assert_eq!(partition.accept(20, || None), Verdict::Take { start: 7, lost: 0 });
         assert_eq!(partition.seal(), None, "the end of before");
-        partition.begin(From::Offset(13), 8, Instant::now());
+        partition.begin(StartFrom::Offset(13), 8, Instant::now());
         partition.ends(13);
         assert_eq!(partition.seal(), None, "it has not begun");
         partition.deliver(8, 13, Instant::now());
@@ -342,7 +342,7 @@ mod tests {
             value: None,
             headers: headwater::Headers::default(),
         });
-        partition.begin(From::Offset(5), 2, Instant::now());
+        partition.begin(StartFrom::Offset(5), 2, Instant::now());
         partition.life = Life::Delivering { start: 2, next: 5 };
         assert!(partitions.seal().is_empty());
     }

@@ -10,7 +10,7 @@ use rdkafka::consumer::Consumer as _;
 
 use super::{
     partition::{self, Life},
-    poll_loop::{Member, ROUND},
+    poll_loop::{PollLoop, ROUND},
     rebalance::GroupConsumer,
 };
 
@@ -20,7 +20,7 @@ const NUDGES: usize = 16;
 const SEEK_LIMIT: Duration = Duration::from_secs(30);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Member {
+impl PollLoop {
     /// Pauses what flows and should not.
     pub(crate) fn halt_unwanted(&mut self, consumer: &GroupConsumer) {
         let held = self.is_held();

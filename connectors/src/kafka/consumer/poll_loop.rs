@@ -35,7 +35,7 @@ const LAST_COMMIT: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// All that the polling thread knows.
-pub(crate) struct Member {
+pub(crate) struct PollLoop {
     pub(crate) config: ConsumerConfig,
     pub(crate) source: SourceConfig,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -159,7 +159,7 @@ fn close(consumer: Arc<GroupConsumer>, group: &str) {
     }
 }
 
-impl Member {
+impl PollLoop {
     pub(crate) fn new(config: ConsumerConfig, source: SourceConfig, outlets: Outlets, mailbox: Arc<Mailbox>) -> Self {
         let now = Instant::now();
         Self {

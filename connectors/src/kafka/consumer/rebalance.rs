@@ -21,7 +21,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::{partition, poll_loop::Member};
+use super::{partition, poll_loop::PollLoop};
 use crate::kafka::logs;
 
 /// How long the last commit of partitions that leave may take.
@@ -32,18 +32,18 @@ pub(crate) type GroupConsumer = BaseConsumer<GroupContext>;
 
 /// librdkafka's callbacks, all of them on the polling thread.
 pub(crate) struct GroupContext {
-    member: Mutex<Member>,
+    member: Mutex<PollLoop>,
     /// The text of the last error event; the error that `poll` returns has only a code.
     reason: Mutex<String>,
 }
 
 impl GroupContext {
-    pub(crate) fn new(member: Member) -> Self {
+    pub(crate) fn new(member: PollLoop) -> Self {
         Self { member: Mutex::new(member), reason: Mutex::default() }
     }
 
     /// The member; never held across a `poll`.
-    pub(crate) fn member(&self) -> MutexGuard<'_, Member> {
+    pub(crate) fn member(&self) -> MutexGuard<'_, PollLoop> {
         self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -74,7 +74,7 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-impl Member {
+impl PollLoop {
     fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
         let names = partition::names(list);
         self.attach(consumer, names.iter());

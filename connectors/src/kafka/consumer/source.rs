@@ -21,7 +21,7 @@ use tokio::sync::{
 
 use super::{
     membership::{Membership, lease::Lease, tenure::Tenure},
-    poll_loop::{self, Member},
+    poll_loop::{self, PollLoop},
     rebalance::GroupContext,
 };
 use crate::kafka::{
@@ -143,7 +143,7 @@ impl KafkaSource {
         let lease = Lease::of(kafka.consumer.session_timeout);
         let (open, closed) = watch::channel(());
         let outlets = Outlets { events: events_in, batches: batches_in, lease: lease.clone(), _open: open };
-        let mut member = Member::new(kafka.consumer.clone(), config, outlets, Arc::clone(&mailbox));
+        let mut member = PollLoop::new(kafka.consumer.clone(), config, outlets, Arc::clone(&mailbox));
         member.tenure = tenure;
         let consumer = consumer(&settings, member)?;
         let consumer = Arc::new(consumer);
@@ -182,7 +182,7 @@ impl KafkaSource {
     }
 }
 
-fn consumer(settings: &ClientConfig, member: Member) -> Result<BaseConsumer<GroupContext>, KafkaError> {
+fn consumer(settings: &ClientConfig, member: PollLoop) -> Result<BaseConsumer<GroupContext>, KafkaError> {
     settings
         .create_with_context(GroupContext::new(member))
         .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
@@ -248,12 +248,12 @@ pub(crate) struct Outlets {
 /// Commits, the one frequent thing, are merged; of the rest there are a few per assigned partition.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    letters: Mutex<Letters>,
+    letters: Mutex<Commands>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Letters {
+struct Commands {
     asked: VecDeque<Control>,
     opened: bool,
     abandoned: bool,
@@ -261,7 +261,7 @@ struct Letters {
 }
 
 impl Mailbox {
-    fn letters(&self) -> MutexGuard<'_, Letters> {
+    fn letters(&self) -> MutexGuard<'_, Commands> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -282,7 +282,7 @@ impl Mailbox {
 
     /// Waits until somebody listens, or nobody ever will.
     pub(crate) fn opened(&self) {
-        let waits = |letters: &mut Letters| !letters.opened && !letters.abandoned;
+        let waits = |letters: &mut Commands| !letters.opened && !letters.abandoned;
         drop(self.changed.wait_while(self.letters(), waits).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -309,7 +309,7 @@ impl Mailbox {
     /// Waits until something is asked, the engine has taken a batch, or the time is over.
     pub(crate) fn wait(&self, timeout: Duration) {
         let letters = self.letters();
-        let quiet = |letters: &mut Letters| letters.asked.is_empty() && !letters.abandoned && !letters.woken;
+        let quiet = |letters: &mut Commands| letters.asked.is_empty() && !letters.abandoned && !letters.woken;
         let (mut letters, _) =
             self.changed.wait_timeout_while(letters, timeout, quiet).unwrap_or_else(PoisonError::into_inner);
         letters.woken = false;

@@ -1,7 +1,7 @@
 //! A producer that never waits: each record is taken at once or not at all, and a function hears what became of it.
 //!
 //! For who keeps to a schedule of its own and wants to know when each record was acknowledged. The engine publishes by
-//! batches: see `producer.rs`.
+//! batches: see `idempotent.rs`.
 
 use std::{ffi::CString, time::Duration};
 
@@ -42,14 +42,14 @@ pub enum Taken {
 }
 
 /// An idempotent producer with an acknowledgement per record, which carries a `T`.
-pub struct AckProducer<T: Send + Sync + 'static> {
+pub struct CallbackProducer<T: Send + Sync + 'static> {
     client: ThreadedProducer<Context<T>>,
 }
 
 /// What hears of each record, on the producer's polling thread; the producer stands still meanwhile.
 type Heard<T> = Box<dyn Fn(T, Result<Place, String>) + Send + Sync>;
 
-impl<T: Send + Sync + 'static> AckProducer<T> {
+impl<T: Send + Sync + 'static> CallbackProducer<T> {
     /// A producer for this cluster. Does not connect yet.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ const STRETCH: usize = 16;
 type Client = ThreadedProducer<Reports>;
 
 /// A producer of one call at a time, without gaps.
-pub struct InOrder {
+pub struct GaplessProducer {
     settings: ClientConfig,
     batches: BatchBytes,
     patience: Duration,
@@ -47,7 +47,7 @@ pub struct InOrder {
     client: Option<Arc<Client>>,
 }
 
-impl InOrder {
+impl GaplessProducer {
     /// A producer for this cluster. Does not connect yet.
     ///
     /// # Errors

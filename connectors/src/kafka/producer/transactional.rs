@@ -27,7 +27,7 @@ use headwater::{Outgoing, Position};
 use rdkafka::{ClientConfig, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::{
-    attempt::{Batch, Offsets, Setback, insist},
+    attempt::{AttemptError, Batch, Offsets, insist},
     error::Cause,
     life::{Client, Life},
 };
@@ -63,7 +63,7 @@ const GHOSTS: usize = 3;
 const GHOST_WAIT: Duration = Duration::from_millis(50);
 
 /// One transactional producer. Only one process may use its id, and one transaction is under way at a time.
-pub struct Transactions {
+pub struct TransactionalProducer {
     id: String,
     settings: ClientConfig,
     batches: BatchBytes,
@@ -92,13 +92,13 @@ enum Stage {
     Open,
 }
 
-impl fmt::Debug for Transactions {
+impl fmt::Debug for TransactionalProducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transactions").field("id", &self.id).field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
-impl Transactions {
+impl TransactionalProducer {
     /// Writes as `transactional_id`, which has to be the same after a restart. Does not connect yet.
     ///
     /// # Errors
@@ -188,37 +188,38 @@ impl Transactions {
         }
     }
 
-    async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, Setback> {
-        let Some(life) = &self.life else { return Err(Setback::Stuck) };
-        let Some(client) = life.client() else { return Err(Setback::Stuck) };
+    async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, AttemptError> {
+        let Some(life) = &self.life else { return Err(AttemptError::Stuck) };
+        let Some(client) = life.client() else { return Err(AttemptError::Stuck) };
         let deadline = Instant::now() + self.timeout;
         let attempt = client.context().begin(records.len());
         // Also for who drops this future.
         self.stage = Stage::Open;
-        let begun =
-            life.call(MARGIN, |client| librdkafka::transactions::begin(client.client()).map_err(Setback::Call)).await;
-        begun.unwrap_or(Err(Setback::Stuck))?;
+        let begun = life
+            .call(MARGIN, |client| librdkafka::transactions::begin(client.client()).map_err(AttemptError::Call))
+            .await;
+        begun.unwrap_or(Err(AttemptError::Stuck))?;
         Batch { life, counts: &self.counts, fixed: &self.fixed, records, deadline }.hand_over(attempt).await?;
         let within = attempt::left(deadline) + MARGIN + SLACK;
         let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
-        done.unwrap_or(Err(Setback::Stuck))?;
+        done.unwrap_or(Err(AttemptError::Stuck))?;
         let sent = client.context().take_sent();
         self.committed();
         Ok(sent)
     }
 
     /// Takes back what an attempt has left, and says what became of it.
-    async fn undo(&mut self, setback: Setback, records: &[&Outgoing], since: Instant) -> TransactionError {
+    async fn undo(&mut self, setback: AttemptError, records: &[&Outgoing], since: Instant) -> TransactionError {
         match setback {
-            Setback::Stuck => {
+            AttemptError::Stuck => {
                 self.abandon();
                 self.unsettled("a call of the transaction does not come back: the coordinator may be down")
             }
-            Setback::Commit(fault) => match self.verdict(&fault, since) {
+            AttemptError::Commit(fault) => match self.verdict(&fault, since) {
                 Some(error) => error,
                 None => self.unsettled(&format!("the commit was not confirmed: {}", fault.text)),
             },
-            Setback::Call(fault) => match self.verdict(&fault, since) {
+            AttemptError::Call(fault) => match self.verdict(&fault, since) {
                 Some(error) => error,
                 None if Cause::of(&fault) == Cause::Member => {
                     self.aborted(
@@ -229,12 +230,12 @@ impl Transactions {
                 }
                 None => self.aborted(since, TransactionError::Aborted(fault.text)).await,
             },
-            Setback::Member(why) => self.aborted(since, TransactionError::Fenced(why)).await,
-            Setback::Slow => {
+            AttemptError::Member(why) => self.aborted(since, TransactionError::Fenced(why)).await,
+            AttemptError::Slow => {
                 let text = "the records were not acknowledged within kafka.producer.transaction_timeout: the broker may be down, or slow";
                 self.aborted(since, TransactionError::Aborted(text.to_owned())).await
             }
-            Setback::Records(faults) => {
+            AttemptError::Records(faults) => {
                 let error = self.refused(faults, records);
                 self.aborted(since, error).await
             }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use headwater::{Headers, Letter};
+use headwater::{DeadLetter, Headers};
 
 use super::standing::Standing;
 use crate::postgres::{
@@ -29,7 +29,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(letter: &Letter) -> Self {
+    pub(super) fn of(letter: &DeadLetter) -> Self {
         let name = |text: &str| clean(&text[..text.floor_char_boundary(NAME_BYTES)]).into_owned();
         Self {
             group: name(&letter.group),
@@ -55,7 +55,7 @@ pub(super) struct Told<'a> {
     /// The row's id, where there is one.
     pub(super) id: Option<String>,
     pub(super) standing: Standing<'a>,
-    pub(super) letter: &'a Letter,
+    pub(super) letter: &'a DeadLetter,
 }
 
 /// Arrays of one length, each a column of a statement.

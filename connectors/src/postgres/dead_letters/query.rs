@@ -51,7 +51,7 @@ pub struct Moment(String);
 
 /// Letters that failed in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Make {
+pub struct FailureGroup {
     /// The group.
     pub group: String,
     /// What they have in common.
@@ -99,7 +99,7 @@ pub struct Summary {
     pub dead_lettered: Time,
     /// Bytes of key, value and headers, roughly.
     pub bytes: u64,
-    /// Whether it was too large to be kept whole: [`Letter::cut`] says what it lacks.
+    /// Whether it was too large to be kept whole: [`DeadLetter::cut`](headwater::DeadLetter::cut) says what it lacks.
     pub is_cut: bool,
     /// The same as `dead_lettered`, exactly.
     moment: Moment,
@@ -123,7 +123,7 @@ impl Letters {
     ///
     /// # Errors
     /// [`PostgresError::Config`] when the table is missing; [`PostgresError::Outage`] when the server does not answer.
-    pub async fn makes(&self, filter: &LetterFilter, limit: u32) -> Result<Vec<Make>, PostgresError> {
+    pub async fn makes(&self, filter: &LetterFilter, limit: u32) -> Result<Vec<FailureGroup>, PostgresError> {
         let counts = Status::ALL.map(|s| format!("count(*) filter (where status = '{s}') as {s}")).join(", ");
         // A fingerprint is of one kind; of the messages any will do, and the least one costs no sorting.
         let sql = format!(
@@ -257,7 +257,7 @@ fn filtered(sql: String, filter: &LetterFilter) -> Filtered {
         .bind(filter.until.as_ref().map(|moment| moment.0.clone()))
 }
 
-fn make(row: &PgRow) -> Result<Make, sqlx::Error> {
+fn make(row: &PgRow) -> Result<FailureGroup, sqlx::Error> {
     let mut counts = BTreeMap::new();
     for status in Status::ALL {
         let letters = count(row, status.name())?;
@@ -265,7 +265,7 @@ fn make(row: &PgRow) -> Result<Make, sqlx::Error> {
             counts.insert(status, letters);
         }
     }
-    Ok(Make {
+    Ok(FailureGroup {
         group: row.try_get("consumer_group")?,
         fingerprint: row.try_get("fingerprint")?,
         kind: row.try_get("kind")?,

@@ -1,6 +1,6 @@
 //! What the records of one place come to, one after the other: DESIGN section 6.
 
-use headwater::Letter;
+use headwater::DeadLetter;
 
 use super::query::Status;
 
@@ -13,7 +13,7 @@ pub(super) struct Standing<'a> {
     pub(super) status: Status,
     pub(super) redrives: i32,
     /// The letter whose failure the row tells; `None` while that is the one that is stored.
-    pub(super) letter: Option<&'a Letter>,
+    pub(super) letter: Option<&'a DeadLetter>,
     /// The earliest first failure that `letter` and those before it tell.
     pub(super) first_failed_ms: i64,
 }
@@ -25,7 +25,7 @@ impl<'a> Standing<'a> {
     }
 
     /// The row with this letter, which may be none so far.
-    fn told(row: Option<&Self>, letter: &'a Letter) -> Self {
+    fn told(row: Option<&Self>, letter: &'a DeadLetter) -> Self {
         let redrives = count(letter);
         let status = if redrives > LIMIT { Status::Parked } else { Status::Open };
         let earlier = row.map_or(i64::MAX, |row| row.first_failed_ms);
@@ -33,7 +33,7 @@ impl<'a> Standing<'a> {
     }
 
     /// Only a letter that has been sent back since is news, or one that failed again after it had succeeded.
-    fn yields_to(&self, letter: &Letter) -> bool {
+    fn yields_to(&self, letter: &DeadLetter) -> bool {
         let redrives = count(letter);
         redrives > self.redrives || (redrives == self.redrives && self.status == Status::Resolved)
     }
@@ -51,7 +51,7 @@ impl<'a> Standing<'a> {
 }
 
 /// Applies a record of a dead-letter topic to its row, and says whether that changed anything.
-pub(super) fn apply<'a>(row: &mut Option<Standing<'a>>, news: &'a Letter) -> bool {
+pub(super) fn apply<'a>(row: &mut Option<Standing<'a>>, news: &'a DeadLetter) -> bool {
     match row {
         None if news.resolved => false,
         Some(row) if news.resolved => row.resolve(count(news)),
@@ -63,7 +63,7 @@ pub(super) fn apply<'a>(row: &mut Option<Standing<'a>>, news: &'a Letter) -> boo
     }
 }
 
-fn count(letter: &Letter) -> i32 {
+fn count(letter: &DeadLetter) -> i32 {
     i32::try_from(letter.redrives).unwrap_or(i32::MAX)
 }
 
@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    fn letter(redrives: u32) -> Letter {
+    fn letter(redrives: u32) -> DeadLetter {
         let record = Record {
             topic: "g.dlq".into(),
             partition: 0,
@@ -83,15 +83,15 @@ mod tests {
             value: None,
             headers: Headers::default(),
         };
-        Letter { redrives, ..Letter::read(&record, &Catalogue::default()) }
+        DeadLetter { redrives, ..DeadLetter::read(&record, &Catalogue::default()) }
     }
 
-    fn marker(redrives: u32) -> Letter {
-        Letter { resolved: true, ..letter(redrives) }
+    fn marker(redrives: u32) -> DeadLetter {
+        DeadLetter { resolved: true, ..letter(redrives) }
     }
 
     /// What becomes of a row that stands like this.
-    fn after(row: Option<(Status, i32)>, news: &Letter) -> Option<(Status, i32)> {
+    fn after(row: Option<(Status, i32)>, news: &DeadLetter) -> Option<(Status, i32)> {
         let mut row = row.map(|(status, redrives)| Standing::stored(status, redrives));
         let before = row;
         assert_eq!(apply(&mut row, news), row != before, "what is said to change changes");
@@ -133,7 +133,7 @@ mod tests {
     /// Red when the last letter's first failure wins, or a letter that is no news leaves its own.
     #[test]
     fn the_first_failure_stays_the_first() {
-        let at = |redrives, first_failed_ms| Letter { first_failed_ms, ..letter(redrives) };
+        let at = |redrives, first_failed_ms| DeadLetter { first_failed_ms, ..letter(redrives) };
         let (first, stale, second) = (at(0, 100), at(0, 50), at(1, 200));
         let mut row = None;
         for news in [&first, &stale, &second] {

@@ -1,6 +1,6 @@
 //! A sink's table made to fit a schema that is new to the sink, by one process at a time.
 
-use headwater::{Kind, Sink, codec::WriterSchema};
+use headwater::{DeadLetterKind, Sink, codec::WriterSchema};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
@@ -27,7 +27,7 @@ pub(crate) struct New<'a> {
 /// Why there is no row of a schema's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unfit {
-    pub(crate) kind: Kind,
+    pub(crate) kind: DeadLetterKind,
     pub(crate) why: String,
 }
 
@@ -75,13 +75,13 @@ fn decide(
     if let Some((topic, schema)) = new.record
         && let Err(why) = note.admits(topic, schema)
     {
-        return Ok(Err(Unfit { kind: Kind::Contract, why }));
+        return Ok(Err(Unfit { kind: DeadLetterKind::Contract, why }));
     }
     let is_evidence = new.record.is_none_or(|(topic, _)| Note::is_evidence(topic));
     let mut plan = match table::plan(sink, name, new.layout, found, note) {
         Ok(plan) if plan.sql.is_empty() || is_evidence => plan,
         Ok(plan) => return Ok(Err(edited(name, new.layout, &plan.sql.join("; ")))),
-        Err(PostgresError::Refused(why)) => return Ok(Err(Unfit { kind: Kind::Row, why })),
+        Err(PostgresError::Refused(why)) => return Ok(Err(Unfit { kind: DeadLetterKind::Row, why })),
         Err(PostgresError::Outage(why) | PostgresError::Config(why)) if !is_evidence => {
             return Ok(Err(edited(name, new.layout, &why)));
         }
@@ -100,7 +100,7 @@ fn edited(name: &TableName, layout: &Layout, needs: &str) -> Unfit {
          schema has come on its own topic; it needs: {needs}",
         layout.id
     );
-    Unfit { kind: Kind::Contract, why }
+    Unfit { kind: DeadLetterKind::Contract, why }
 }
 
 /// The SQL that writes down what is to be remembered, where something is and it is not there yet.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headwater::{CommitError, Kind, RefusedRow, Row, Sink, Unit};
+use headwater::{CommitError, DeadLetterKind, RefusedRow, Row, Sink, Unit};
 use sqlx::PgConnection;
 
 use super::{
@@ -153,7 +153,7 @@ impl Rows {
         let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
         let layout = match Layout::of(&data.schema) {
             Ok(layout) => layout,
-            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: Kind::Row, why })),
+            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: DeadLetterKind::Row, why })),
             Err(error) => return Err(error),
         };
         let new = New { layout: &layout, record: Some((topic, &data.schema)) };
@@ -210,7 +210,8 @@ impl Rows {
         self.tried = true;
         let place = |row: &Row| unit.rows.iter().position(|one| std::ptr::eq(one, row));
         let refused = found.refused.into_iter().filter_map(|(at, refusal)| Some((place(rows[at])?, refusal.why)));
-        let refused = refused.map(|(row, why)| RefusedRow { row, kind: Kind::Row, why: self.refuses(&why) }).collect();
+        let refused =
+            refused.map(|(row, why)| RefusedRow { row, kind: DeadLetterKind::Row, why: self.refuses(&why) }).collect();
         Ok(Written::Rows(refused))
     }
 

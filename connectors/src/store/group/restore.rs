@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{CommitError, GroupState, Metric, Owned, TopicPartition, ports::Clock};
+use headwater::{CommitError, GroupMetrics, GroupTopics, Metric, TopicPartition, ports::Clock};
 
 use super::topics::StateTopics;
 use crate::{
     kafka::{ChangelogError, ChangelogReader, Cluster, End, INPUTS, KafkaConfig, KafkaError, Progress, Reached},
-    store::local::{Checkpoint, Inputs, LocalError, LocalStore, Restore},
+    store::local::{Checkpoint, LocalError, LocalStore, Restore, SourceOffsets},
 };
 
 /// A restore that takes longer than this is told about, and this often.
@@ -60,7 +60,7 @@ impl Restorer {
         topics: StateTopics,
         local: LocalStore,
     ) -> Result<Self, KafkaError> {
-        let owned = Owned::of(group);
+        let owned = GroupTopics::of(group);
         Ok(Self {
             kafka: kafka.clone(),
             cluster: cluster.clone(),
@@ -76,7 +76,7 @@ impl Restorer {
     pub(crate) async fn restore(
         &self,
         partitions: &[TopicPartition],
-        state: &Arc<GroupState>,
+        state: &Arc<GroupMetrics>,
         clock: &dyn Clock,
     ) -> Result<Restored, CommitError> {
         let topics: Vec<&str> = self.stores.iter().map(|(_, topic)| topic.as_str()).collect();
@@ -166,7 +166,7 @@ struct Work {
     /// How long the changelogs keep what was deleted.
     kept: BTreeMap<String, Duration>,
     now_ms: i64,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -270,7 +270,7 @@ impl Work {
     }
 
     /// What the last record of a changelog says of the inputs.
-    fn inputs(&self, id: &TopicPartition, text: &[u8]) -> Result<Inputs, Failed> {
+    fn inputs(&self, id: &TopicPartition, text: &[u8]) -> Result<SourceOffsets, Failed> {
         let inputs = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         inputs.ok_or_else(|| {
             let why = format!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater::{Catalogue, ConsumerGroup, Order, Owned, TopicPartition};
+use headwater::{Catalogue, ConsumerGroup, GroupTopics, Order, TopicPartition};
 
 /// What a group that keeps state reads and writes, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,14 +31,14 @@ impl StateTopics {
         self.co_partitioned.iter().any(|name| name == topic)
     }
 
-    /// The numbers whose state comes with these partitions. What is only keyed anew may have other numbers than the state, and
+    /// The numbers whose state comes with these partitions. What is only repartitioned may have other numbers than the state, and
     /// its numbers other owners.
     pub(crate) fn numbers(&self, partitions: &[TopicPartition]) -> BTreeSet<i32> {
         partitions.iter().filter(|id| self.is_by_number(&id.topic)).map(|id| id.partition).collect()
     }
 
-    /// The group's own topics of records that were keyed anew.
-    pub(crate) fn repartition(&self, owned: &Owned) -> impl Iterator<Item = String> {
+    /// The group's own topics of records that were repartitioned.
+    pub(crate) fn repartition(&self, owned: &GroupTopics) -> impl Iterator<Item = String> {
         self.co_partitioned.iter().filter(|topic| owned.is_repartition(topic)).cloned()
     }
 
@@ -48,7 +48,7 @@ impl StateTopics {
     /// # Errors
     /// Where another topic that goes by number has another count: which, and what to do.
     pub(crate) fn count(&self, group: &str, counts: &BTreeMap<String, i32>) -> Result<i32, String> {
-        let owned = Owned::of(group);
+        let owned = GroupTopics::of(group);
         let changelogs = self.stores.iter().map(|store| owned.changelog(store));
         let all: Vec<String> = changelogs.chain(self.co_partitioned.iter().cloned()).collect();
         let mut known = all.iter().filter_map(|topic| Some((topic, *counts.get(topic)?)));
@@ -65,7 +65,7 @@ impl StateTopics {
 mod tests {
     use super::*;
 
-    /// Issue 11, 23. Red when a partition of an input that is only keyed anew brings the state of its number: another member
+    /// Issue 11, 23. Red when a partition of an input that is only repartitioned brings the state of its number: another member
     /// may have that.
     #[test]
     fn only_what_goes_by_number_brings_state() {

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     checkpoint::Checkpoint,
-    part::Part,
+    part::PartitionCache,
     slot::{Bytes, Pair, SLOT, Slot, State, cost, number},
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Cache {
     /// Counts whatever may make an answer from disk stale.
     clock: u64,
     ids: HashMap<Arc<str>, HashMap<i32, u32, RandomState>, RandomState>,
-    parts: Vec<Option<Part>>,
+    parts: Vec<Option<PartitionCache>>,
 }
 
 impl Cache {
@@ -67,11 +67,11 @@ impl Cache {
         self.ids.values().flat_map(HashMap::values).copied().collect()
     }
 
-    pub(crate) fn part(&self, id: u32) -> Option<&Part> {
+    pub(crate) fn part(&self, id: u32) -> Option<&PartitionCache> {
         self.parts.get(id as usize)?.as_ref()
     }
 
-    pub(crate) fn part_mut(&mut self, id: u32) -> Option<&mut Part> {
+    pub(crate) fn part_mut(&mut self, id: u32) -> Option<&mut PartitionCache> {
         self.parts.get_mut(id as usize)?.as_mut()
     }
 
@@ -86,7 +86,7 @@ impl Cache {
             self.parts.push(None);
         }
         let store: Arc<str> = store.into();
-        self.parts[id] = Some(Part::new(name.clone(), store.clone(), partition, checkpoint, self.clock));
+        self.parts[id] = Some(PartitionCache::new(name.clone(), store.clone(), partition, checkpoint, self.clock));
         self.ids.entry(store).or_default().insert(partition, number(id));
     }
 

@@ -1,6 +1,6 @@
 //! How far in its changelog a partition's state is complete.
 
-use super::inputs::Inputs;
+use super::inputs::SourceOffsets;
 
 /// How far the state of one partition is complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Checkpoint {
     /// The id of the changelog topic that the offset belongs to; empty where it is not known.
     pub topic_id: String,
     /// How far the inputs have come whose changes are there, where they may come again.
-    pub inputs: Inputs,
+    pub inputs: SourceOffsets,
 }
 
 impl Checkpoint {

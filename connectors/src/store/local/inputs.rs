@@ -17,7 +17,7 @@ const DIRECT: &str = "-";
 /// `events.payment 2kD… 0=17,3=1042 count`. A line without the last word is from before ways were told apart, and holds for
 /// each; who reads what we write in that manner finds his three words at their places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inputs(BTreeMap<Line, BTreeMap<i32, i64>>);
+pub struct SourceOffsets(BTreeMap<Line, BTreeMap<i32, i64>>);
 
 /// What a line is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ struct Line {
     way: Way,
 }
 
-impl Inputs {
+impl SourceOffsets {
     /// The state has what came before this position.
     pub fn pass(&mut self, input: &InputPosition) {
         let InputPartition { partition: TopicPartition { topic, partition }, topic_id, way } = &input.of;
@@ -74,7 +74,7 @@ impl Line {
     }
 }
 
-impl Display for Inputs {
+impl Display for SourceOffsets {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (at, (Line { topic, id, way }, next)) in self.0.iter().enumerate() {
             write!(f, "{}{topic} {id} ", if at == 0 { "" } else { "\n" })?;
@@ -91,12 +91,12 @@ impl Display for Inputs {
     }
 }
 
-/// The text is none of [`Inputs`].
+/// The text is none of [`SourceOffsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it does not say how far inputs have come")]
 pub struct NoInputs;
 
-impl FromStr for Inputs {
+impl FromStr for SourceOffsets {
     type Err = NoInputs;
 
     fn from_str(text: &str) -> Result<Self, NoInputs> {
@@ -137,7 +137,7 @@ mod tests {
     /// lost on the way through text.
     #[test]
     fn inputs_only_come_further_and_are_read_as_they_were_written() {
-        let mut inputs = Inputs::default();
+        let mut inputs = SourceOffsets::default();
         let all = [
             at("a", "x", 0, 7, Way::Direct),
             at("a", "x", 0, 3, over("s")),
@@ -151,9 +151,9 @@ mod tests {
         assert_eq!(inputs.positions().collect::<Vec<_>>(), all);
         assert_eq!(inputs.to_string(), "a x 0=7 -\na x 0=3,11=1 s\na y 0=1 s\nb.c  2=9 t");
         assert_eq!(inputs.to_string().parse(), Ok(inputs));
-        assert_eq!(Inputs::default().to_string().parse(), Ok(Inputs::default()));
+        assert_eq!(SourceOffsets::default().to_string().parse(), Ok(SourceOffsets::default()));
         for text in ["a", "a x", "a x 1", "a x 1=b", "a x 1=b -"] {
-            assert_eq!(text.parse::<Inputs>(), Err(NoInputs), "{text}");
+            assert_eq!(text.parse::<SourceOffsets>(), Err(NoInputs), "{text}");
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
     /// topic's id is not filled in where it was not known, or in the place of another one.
     #[test]
     fn what_was_written_before_ways_were_told_apart_holds_for_each() {
-        let mut inputs: Inputs = "a x 0=7,11=1\nb.c  2=9".parse().expect("it was written");
+        let mut inputs: SourceOffsets = "a x 0=7,11=1\nb.c  2=9".parse().expect("it was written");
         assert_eq!(inputs.to_string(), "a x 0=7,11=1\nb.c  2=9");
         inputs.name(&[("a", "y"), ("b.c", "z")].map(|(name, id)| (name.to_owned(), id.to_owned())).into());
         let all = [at("a", "x", 0, 7, Way::Any), at("a", "x", 11, 1, Way::Any), at("b.c", "z", 2, 9, Way::Any)];

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashTable;
 
-use super::{checkpoint::Checkpoint, inputs::Inputs, slot::Bytes};
+use super::{checkpoint::Checkpoint, inputs::SourceOffsets, slot::Bytes};
 
 /// One open partition of one store.
-pub(crate) struct Part {
+pub(crate) struct PartitionCache {
     /// Its name on disk.
     pub(crate) name: Arc<str>,
     /// The store.
@@ -32,7 +32,7 @@ pub(crate) struct Part {
     pub(crate) clock: u64,
 }
 
-impl Part {
+impl PartitionCache {
     /// An open partition with nothing in memory.
     pub(crate) fn new(name: Arc<str>, store: Arc<str>, partition: i32, checkpoint: Checkpoint, clock: u64) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Part {
     }
 
     /// Notes how far inputs have come.
-    pub(crate) fn pass(&mut self, inputs: Inputs) {
+    pub(crate) fn pass(&mut self, inputs: SourceOffsets) {
         (self.checkpoint.inputs, self.saved) = (inputs, false);
     }
 

@@ -8,7 +8,7 @@ use super::{
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
-    inputs::Inputs,
+    inputs::SourceOffsets,
     lock,
     slot::{Bytes, Pair},
 };
@@ -33,7 +33,7 @@ pub struct Restore {
     /// The offset behind the last entry.
     next: i64,
     /// How far the inputs have come.
-    inputs: Inputs,
+    inputs: SourceOffsets,
 }
 
 struct Target {
@@ -106,7 +106,7 @@ impl Restore {
     }
 
     /// With its entries the inputs have come so far.
-    pub fn pass(&mut self, inputs: Inputs) {
+    pub fn pass(&mut self, inputs: SourceOffsets) {
         self.inputs = inputs;
     }
 

@@ -115,7 +115,7 @@ fn what_was_applied_is_there_after_a_clean_restart() {
     drop(clone);
     let store = LocalStore::start(dir.path(), &small()).unwrap();
     let found = store.checkpoint("s", 0).unwrap().unwrap();
-    assert_eq!(found, Checkpoint { next: 7, at_ms: 50, topic_id: TOPIC.to_owned(), inputs: Inputs::default() });
+    assert_eq!(found, Checkpoint { next: 7, at_ms: 50, topic_id: TOPIC.to_owned(), inputs: SourceOffsets::default() });
     assert!(store.get("s", 0, b"a").unwrap_err().0.contains("restore it first"));
     open_part(&store, 0, 7);
     assert_eq!((get(&store, "a").as_deref(), get(&store, "b").as_deref()), (Some("3"), Some("2")));
@@ -233,7 +233,7 @@ fn what_cannot_be_stored_is_refused_with_the_limit() {
 #[test]
 fn how_far_the_inputs_have_come_is_kept_with_what_they_changed() {
     let (dir, store) = opened(&small());
-    let mut inputs = Inputs::default();
+    let mut inputs = SourceOffsets::default();
     inputs.pass(&input(7));
     store.apply(&[set("a", "1")], &[End { inputs: Some(inputs.clone()), ..end(2) }], 1).unwrap();
     store.flush().unwrap();
@@ -251,9 +251,9 @@ fn how_far_the_inputs_have_come_is_kept_with_what_they_changed() {
     tail.finish(3, 3).unwrap();
     assert_eq!(after.inputs("s", 0), inputs);
     assert_eq!(after.all_inputs(), [("s".into(), 0, inputs)]);
-    after.note_inputs("s", 0, Inputs::default());
+    after.note_inputs("s", 0, SourceOffsets::default());
     after.flush().unwrap();
     let copy = crashed(copy.path());
     let after = LocalStore::start(copy.path(), &small()).unwrap();
-    assert_eq!(after.checkpoint("s", 0).unwrap().map(|checkpoint| checkpoint.inputs), Some(Inputs::default()));
+    assert_eq!(after.checkpoint("s", 0).unwrap().map(|checkpoint| checkpoint.inputs), Some(SourceOffsets::default()));
 }

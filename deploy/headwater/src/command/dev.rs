@@ -24,10 +24,10 @@ use crate::{
     http::{Health, Server},
     instance::Instance,
     output::Output,
-    outside::Outside,
+    outside::Clients,
     program::{App, Program},
     signals::Stop,
-    state::{Here, Reading},
+    state::{LocalInstance, Reading},
 };
 
 /// How long the groups may take to join, once the stack runs.
@@ -82,7 +82,7 @@ async fn on(
 ) -> Result<()> {
     let overlay = overlay(arguments, endpoints)?;
     let app = program.load(&overlay)?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     tokio::select! {
         applied = apply(&app, &outside) => applied?,
         () = stop.requested() => return Ok(()),
@@ -90,7 +90,7 @@ async fn on(
     let states = States::with_spans(app.spans.clone());
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let health = Health::new(instance.name(), states.clone(), Some(outside.database.clone()));
-    let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
     let server = Server::start(listener, health.clone(), Reading::new(&app, &outside, Some(here.clone()))?)?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {
@@ -112,7 +112,7 @@ async fn on(
 }
 
 /// The topology, with what was done in the log.
-async fn apply(app: &App, outside: &Outside) -> Result<()> {
+async fn apply(app: &App, outside: &Clients) -> Result<()> {
     let outcome = topology::apply(app, outside, false).await;
     outcome.done.iter().for_each(|done| tracing::info!("{done}"));
     if outcome.problems.is_empty() { Ok(()) } else { bail!("{}", outcome.problems.join("\n")) }
@@ -121,7 +121,7 @@ async fn apply(app: &App, outside: &Outside) -> Result<()> {
 /// Waits until all is ready, says where everything is, and shows the demo or works until somebody stops it.
 async fn work(
     app: &App,
-    outside: &Outside,
+    outside: &Clients,
     health: &Health,
     arguments: &DevArguments,
     lines: &[(String, String)],
@@ -153,7 +153,7 @@ async fn work(
 }
 
 /// Bound topics that are not there.
-async fn missing_topics(app: &App, outside: &Outside) -> Result<Vec<String>> {
+async fn missing_topics(app: &App, outside: &Clients) -> Result<Vec<String>> {
     let topics = outside.cluster.topics().await?;
     let bound = app.pipeline.catalogue().bindings().map(|(topic, _)| topic);
     let missing = bound.filter(|bound| topics.iter().all(|topic| topic.name != *bound));

@@ -31,7 +31,7 @@ use crate::{
     INTERRUPTED,
     arguments::{DlqCommand, Which},
     config::Problems,
-    outside::Outside,
+    outside::Clients,
     program::{App, Program},
     signals::Stop,
 };
@@ -67,14 +67,14 @@ async fn looked_or_discarded(desk: &Desk, command: DlqCommand) -> Result<ExitCod
 /// What every command about dead letters works with.
 struct Desk {
     app: App,
-    outside: Outside,
+    outside: Clients,
     letters: Letters,
 }
 
 impl Desk {
     fn open(program: &Program) -> Result<Self> {
         let app = program.load(&[])?;
-        let outside = Outside::new(&app)?;
+        let outside = Clients::new(&app)?;
         Ok(Self { letters: outside.database.letters(), app, outside })
     }
 

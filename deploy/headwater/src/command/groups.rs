@@ -12,14 +12,14 @@ use super::{
     standing::{self, Purpose, Standing},
     table::Table,
 };
-use crate::{arguments::GroupsArguments, output::Output, outside::Outside, program::Program};
+use crate::{arguments::GroupsArguments, output::Output, outside::Clients, program::Program};
 
 /// Partitions named in one line at most.
 const NAMED: usize = 6;
 
 pub(crate) async fn run(program: &Program, arguments: &GroupsArguments) -> Result<ExitCode> {
     let app = program.load(&[])?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     let mut chosen = Vec::new();
     for name in &arguments.names {
         chosen.push(standing::find(&app, name)?.clone());

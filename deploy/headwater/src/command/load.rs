@@ -40,7 +40,7 @@ use crate::{
     INTERRUPTED,
     arguments::LoadArguments,
     config::Problems,
-    outside::Outside,
+    outside::Clients,
     program::{App, Program},
     signals::Stop,
 };
@@ -56,7 +56,7 @@ const HURRY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(program: &Program, arguments: LoadArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = program.load(&[])?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     let prepared = tokio::select! {
         prepared = prepare(&app, &outside, &arguments) => prepared?,
         () = stop.requested() => return Ok(ExitCode::from(INTERRUPTED)),
@@ -93,7 +93,7 @@ struct Load {
 }
 
 /// Finds out what is sent and where it is looked for; asks every server that the load needs.
-async fn prepare(app: &App, outside: &Outside, arguments: &LoadArguments) -> Result<(Load, Vec<Watch>)> {
+async fn prepare(app: &App, outside: &Clients, arguments: &LoadArguments) -> Result<(Load, Vec<Watch>)> {
     let producers = arguments.producers;
     if let Some(keys) = arguments.keys.filter(|keys| *keys < producers) {
         return Err(

@@ -19,13 +19,13 @@ use crate::{
     arguments::{OffsetsCommand, ResetArguments, Target},
     config::{Problems, nearest},
     output::Output,
-    outside::Outside,
+    outside::Clients,
     program::{App, Program},
 };
 
 pub(crate) async fn run(program: &Program, command: &OffsetsCommand) -> Result<ExitCode> {
     let app = program.load(&[])?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     match command {
         OffsetsCommand::Show { group, json } => show(&stand(&app, &outside, group, warn).await?, *json)?,
         OffsetsCommand::Reset(arguments) => reset(&app, &outside, arguments).await?,
@@ -33,7 +33,7 @@ pub(crate) async fn run(program: &Program, command: &OffsetsCommand) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stand(app: &App, outside: &Outside, group: &str, warn: impl FnOnce(String)) -> Result<Standing> {
+async fn stand(app: &App, outside: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<Standing> {
     let bounded = standing::find(app, group)?;
     let mut standings = standing::of(outside, std::slice::from_ref(bounded), warn).await?;
     standings.pop().context("a group has a standing")
@@ -80,7 +80,7 @@ fn offset(offset: Option<i64>) -> String {
     offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())
 }
 
-async fn reset(app: &App, outside: &Outside, arguments: &ResetArguments) -> Result<()> {
+async fn reset(app: &App, outside: &Clients, arguments: &ResetArguments) -> Result<()> {
     let mut silent = None;
     let standing = stand(app, outside, &arguments.group, |why| silent = Some(why)).await?;
     if let Some(why) = silent {
@@ -165,7 +165,7 @@ impl Move {
     }
 }
 
-async fn plan(outside: &Outside, standing: &Standing, arguments: &ResetArguments) -> Result<Vec<Move>> {
+async fn plan(outside: &Clients, standing: &Standing, arguments: &ResetArguments) -> Result<Vec<Move>> {
     let places = chosen(standing, arguments)?;
     let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
     let asked: BTreeMap<TopicPartition, i64> = match arguments.to {
@@ -213,7 +213,7 @@ fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<
 }
 
 /// Moves the group: in Postgres where its offsets live there, and in Kafka, which then has the copy.
-async fn carry_out(outside: &Outside, standing: &Standing, moves: &[Move], state: &State) -> Result<()> {
+async fn carry_out(outside: &Clients, standing: &Standing, moves: &[Move], state: &State) -> Result<()> {
     let group = &standing.bounded.group.id;
     let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
     if let State::Wiped(changelogs) = state {

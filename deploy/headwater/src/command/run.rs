@@ -10,10 +10,10 @@ use crate::{
     groups::Groups,
     http::{Health, Server},
     instance::Instance,
-    outside::Outside,
-    program::{Bounded, Program},
+    outside::Clients,
+    program::{ConfiguredGroup, Program},
     signals::Stop,
-    state::{Here, Reading},
+    state::{LocalInstance, Reading},
 };
 
 pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
@@ -21,12 +21,12 @@ pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: S
     let app = program.load(&overlay)?;
     let chosen = app.select(&arguments.group)?;
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     let states = States::with_spans(app.spans.clone());
-    let database = chosen.iter().any(Bounded::is_stored).then(|| outside.database.clone());
+    let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| outside.database.clone());
     let health = Health::new(instance.name(), states.clone(), database);
     let listener = Server::listen(app.config.http.addr).await?;
-    let here = Here::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
     let reading = Reading::new(&app, &outside, Some(here.clone()))?;
     let server = Server::start(listener, health.clone(), reading)?;
     let groups = Groups::start(&app, &outside, &here, &chosen, &states)?;

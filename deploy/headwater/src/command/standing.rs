@@ -11,8 +11,8 @@ use headwater_connectors::kafka::{
 
 use crate::{
     config::{Problems, nearest},
-    outside::Outside,
-    program::{App, Bounded},
+    outside::Clients,
+    program::{App, ConfiguredGroup},
 };
 
 /// Offsets of one partition, and of all of a group, that are read at most to tell records from markers.
@@ -23,7 +23,7 @@ type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
 /// A group as it stands.
 pub(crate) struct Standing {
-    pub(crate) bounded: Bounded,
+    pub(crate) bounded: ConfiguredGroup,
     pub(crate) status: GroupStatus,
     /// Every partition that it reads, by purpose.
     pub(crate) places: Vec<Place>,
@@ -56,7 +56,7 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     Input,
-    /// What it has keyed anew for a stateful step.
+    /// What it has repartitioned for a stateful step.
     Repartition,
     Retry,
     Redrive,
@@ -149,7 +149,7 @@ impl Place {
 ///
 /// # Errors
 /// That there is none, with the nearest.
-pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a Bounded, Problems> {
+pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a ConfiguredGroup, Problems> {
     let found = app.groups.iter().find(|bounded| bounded.group.name == name || bounded.group.id == name);
     found.ok_or_else(|| {
         let known: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
@@ -163,7 +163,11 @@ pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a Bounded, Problems
 ///
 /// # Errors
 /// When the cluster does not answer.
-pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(String)) -> Result<Vec<Standing>> {
+pub(crate) async fn of(
+    outside: &Clients,
+    groups: &[ConfiguredGroup],
+    warn: impl FnOnce(String),
+) -> Result<Vec<Standing>> {
     let ids: Vec<&str> = groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
     let cluster = &outside.cluster;
     let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
@@ -194,7 +198,7 @@ pub(crate) async fn of(outside: &Outside, groups: &[Bounded], warn: impl FnOnce(
 }
 
 /// What Postgres says; a sentence where it says nothing.
-async fn stored(outside: &Outside, groups: &[Bounded]) -> Result<Stored, String> {
+async fn stored(outside: &Clients, groups: &[ConfiguredGroup]) -> Result<Stored, String> {
     let ids: Vec<&str> =
         groups.iter().filter(|bounded| bounded.is_stored()).map(|bounded| bounded.group.id.as_str()).collect();
     if ids.is_empty() {
@@ -214,7 +218,7 @@ struct Reads {
 }
 
 impl Reads {
-    fn of(bounded: &Bounded, topics: &[Topic]) -> Self {
+    fn of(bounded: &ConfiguredGroup, topics: &[Topic]) -> Self {
         let group = &bounded.group;
         let dead_letters = group.id.strip_suffix(DEAD_LETTERS).filter(|_| group.name == DEAD_LETTERS);
         let (retry, redrive) = (format!("{}.retry.", group.id), format!("{}.redrive", group.id));
@@ -263,7 +267,7 @@ struct Logs {
 
 /// Finds how many offsets hold no record, where so few are left that they can be read for it: a group that has done
 /// everything has its place before the markers of the last transaction.
-async fn counted(outside: &Outside, mut places: Vec<Place>) -> Result<Vec<Place>> {
+async fn counted(outside: &Clients, mut places: Vec<Place>) -> Result<Vec<Place>> {
     let mut left = COUNTED_ALL;
     let mut stretches = Vec::new();
     for place in places.iter().filter(|place| (1..=COUNTED).contains(&place.readable())) {
@@ -283,7 +287,7 @@ async fn counted(outside: &Outside, mut places: Vec<Place>) -> Result<Vec<Place>
 
 async fn places(
     cluster: &Cluster,
-    bounded: &Bounded,
+    bounded: &ConfiguredGroup,
     reads: &Reads,
     committed: &Committed,
     logs: &Logs,

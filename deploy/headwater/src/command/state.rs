@@ -13,14 +13,14 @@ use crate::{
     arguments::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments},
     config::Problems,
     output::Output,
-    outside::Outside,
+    outside::Clients,
     program::Program,
     state::{Asked, Entry, Found, Hop, Reading, Refusal, Store},
 };
 
 pub(crate) async fn run(program: &Program, command: &StateCommand) -> Result<ExitCode> {
     let app = program.load(&[])?;
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     let reading = Reading::new(&app, &outside, None)?;
     match command {
         StateCommand::Get(arguments) => get(&reading, arguments).await?,

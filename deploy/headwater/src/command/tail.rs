@@ -12,7 +12,7 @@ use crate::{
     config::{Problems, nearest},
     groups::ALL_EVENTS,
     output::{self, Output},
-    outside::Outside,
+    outside::Clients,
     program::{App, Program},
     reader::{Lens, Reader, Seen},
     signals::Stop,
@@ -24,7 +24,7 @@ pub(crate) async fn run(program: &Program, arguments: &TailArguments, mut stop: 
     if let Some(hint) = unknown(&app, &arguments.pattern) {
         writeln!(std::io::stderr().lock(), "{hint}")?;
     }
-    let outside = Outside::new(&app)?;
+    let outside = Clients::new(&app)?;
     let mut lens = Lens::new(&outside, app.pipeline.catalogue());
     let mut reader = tokio::select! {
         reader = Reader::open(&app.config.kafka, &outside.cluster, sources(&app, &pattern), arguments.from_beginning) => reader?,

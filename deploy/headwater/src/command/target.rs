@@ -13,7 +13,7 @@ use headwater_connectors::kafka::Cluster;
 
 use crate::{
     config::{Problems, nearest},
-    outside::Outside,
+    outside::Clients,
     program::App,
 };
 
@@ -41,7 +41,7 @@ impl Target {
     ///
     /// # Errors
     /// [`Problems`] for a type that is not known; whatever keeps the registry from giving the schema.
-    pub(super) async fn find(app: &App, outside: &Outside, event_type: String, key: Option<String>) -> Result<Self> {
+    pub(super) async fn find(app: &App, outside: &Clients, event_type: String, key: Option<String>) -> Result<Self> {
         let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
         let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
         if let Some(facts) = catalogue.get(&event_type) {

@@ -21,8 +21,8 @@ use headwater_connectors::{
 use crate::{
     arguments::{Format, TopologyCommand},
     output::Output,
-    outside::Outside,
-    program::{App, Bounded, Program},
+    outside::Clients,
+    program::{App, ConfiguredGroup, Program},
 };
 
 use graph::Graph;
@@ -46,7 +46,7 @@ pub(crate) async fn run(program: &Program, command: &TopologyCommand) -> Result<
         }
         TopologyCommand::Apply { dry_run } => *dry_run,
     };
-    let outcome = apply(&app, &Outside::new(&app)?, dry_run).await;
+    let outcome = apply(&app, &Clients::new(&app)?, dry_run).await;
     let mut out = Output::new();
     for line in &outcome.done {
         out.line(line)?;
@@ -68,7 +68,7 @@ pub(crate) struct Outcome {
 
 /// Makes the outside what the pipeline needs. What fails does not keep the rest from being done; running it again
 /// changes nothing. Bound topics are somebody else's: neither created nor registered.
-pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcome {
+pub(crate) async fn apply(app: &App, outside: &Clients, dry_run: bool) -> Outcome {
     let topology = Topology::of(&app.pipeline);
     let mut outcome = Outcome::default();
     topics(app, outside, &topology, dry_run, &mut outcome).await;
@@ -81,14 +81,14 @@ pub(crate) async fn apply(app: &App, outside: &Outside, dry_run: bool) -> Outcom
 }
 
 /// The topics of events first, so that what the groups own follows what they read.
-async fn topics(app: &App, outside: &Outside, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+async fn topics(app: &App, outside: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
     if create(outside, &event_topics(app, topology), dry_run, outcome).await {
         create(outside, &owned_topics(app), dry_run, outcome).await;
     }
 }
 
 /// Whether the cluster has done it, or would.
-async fn create(outside: &Outside, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
+async fn create(outside: &Clients, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
     let plan = if dry_run { outside.cluster.plan(specs).await } else { outside.cluster.apply(specs).await };
     match plan {
         Ok(changes) => {
@@ -117,7 +117,7 @@ fn owned_topics(app: &App) -> Vec<TopicSpec> {
 }
 
 /// The topics that one group owns, for records of at most `size` bytes.
-fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
+fn owned_by(app: &App, bounded: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
     let Some(owned) = bounded.group.owned() else { return Vec::new() };
     let topic = |name: String, kept: Duration| {
         let settings = [
@@ -131,13 +131,13 @@ fn owned_by(app: &App, bounded: &Bounded, size: u64) -> Vec<TopicSpec> {
     let retries = bounded.delays().iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
     let mut topics: Vec<TopicSpec> =
         retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect();
-    if let Work::Keep(steps) = &bounded.group.work {
+    if let Work::Stateful(steps) = &bounded.group.work {
         // What stands there is deleted once it is processed, and not before.
         let kept_for_ever = |mut spec: TopicSpec| {
             spec.config.iter_mut().filter(|(name, _)| name == "retention.ms").for_each(|(_, ms)| "-1".clone_into(ms));
             spec
         };
-        topics.extend(steps.keyed_anew().map(|step| kept_for_ever(topic(owned.repartition(&step.name), DAY))));
+        topics.extend(steps.repartitioned().map(|step| kept_for_ever(topic(owned.repartition(&step.name), DAY))));
     }
     topics.extend(bounded.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
     topics
@@ -165,7 +165,7 @@ fn spec(app: &App, name: String, settings: impl IntoIterator<Item = (&'static st
     }
 }
 
-async fn schemas(outside: &Outside, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+async fn schemas(outside: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
     for subject in &topology.subjects {
         let registered = match outside.registry.id_of(&subject.name, subject.schema).await {
             Ok(_) => continue,
@@ -184,7 +184,7 @@ async fn schemas(outside: &Outside, topology: &Topology, dry_run: bool, outcome:
     }
 }
 
-async fn register(outside: &Outside, subject: &str, schema: &str) -> Result<u32, SchemaError> {
+async fn register(outside: &Clients, subject: &str, schema: &str) -> Result<u32, SchemaError> {
     outside.registry.set_compatibility(subject, COMPATIBILITY).await?;
     outside.registry.register(subject, schema).await
 }
@@ -255,8 +255,8 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
         topics.extend(matches!(group.work, Work::DeadLetters).then(|| format!("{}*.dlq", app.config.prefix)));
         let kept = bounded.stores().into_iter().collect::<Vec<_>>().join(", ");
         let to = match &group.work {
-            Work::Process(_) | Work::Keep(_) if kept.is_empty() => String::new(),
-            Work::Process(_) | Work::Keep(_) => format!(", keeps {kept}"),
+            Work::Process(_) | Work::Stateful(_) if kept.is_empty() => String::new(),
+            Work::Process(_) | Work::Stateful(_) => format!(", keeps {kept}"),
             Work::Sink(sink) => format!(", writes table {}", sink.table),
             Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use headwater::{Backoff, BreakerSettings, BreakerWindow, Delay, Ladder, Order, Policy, Settings, Time, Work};
+use headwater::{Backoff, BreakerSettings, BreakerWindow, Delay, GroupSettings, Ladder, Order, Policy, Time, Work};
 use headwater_connectors::kafka;
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -75,7 +75,7 @@ impl Kind {
     pub(crate) fn of(work: &Work) -> Self {
         match work {
             Work::Process(_) => Self::Stateless,
-            Work::Keep(_) => Self::Stateful,
+            Work::Stateful(_) => Self::Stateful,
             Work::Sink(_) | Work::DeadLetters => Self::Sink,
         }
     }
@@ -316,10 +316,10 @@ impl Config {
         name: &str,
         kind: Kind,
         policy: &Policy,
-    ) -> Result<(Settings, kafka::Start), Vec<String>> {
+    ) -> Result<(GroupSettings, kafka::Start), Vec<String>> {
         let none = GroupConfig::default();
         let (own, all) = (self.groups.get(name).unwrap_or(&none), &self.defaults);
-        let standard = Settings::default();
+        let standard = GroupSettings::default();
         let place = if self.groups.contains_key(name) { format!("groups.{name}") } else { "defaults".to_owned() };
         let mut problems = Vec::new();
         let first = own.backoff_first.or(all.backoff_first).unwrap_or(Backoff::FIRST);
@@ -332,7 +332,7 @@ impl Config {
         problems.extend(wrong);
         let order = self.order(name, kind, policy);
         let all = &all.of_kind(kind, self.guarantee(name, kind, order));
-        let settings = Settings {
+        let settings = GroupSettings {
             concurrency: own.concurrency.or(policy.concurrency).or(all.concurrency).unwrap_or(standard.concurrency),
             in_flight: own.in_flight.or(all.in_flight).unwrap_or(standard.in_flight),
             prefetch: own.prefetch.or(all.prefetch).unwrap_or(standard.prefetch),

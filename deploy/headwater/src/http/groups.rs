@@ -25,7 +25,7 @@ pub(crate) struct GroupHealth {
 
 impl InstanceGroups {
     pub(super) fn of(instance: &str, states: &States) -> Self {
-        let health = |(group, state): (String, std::sync::Arc<headwater::GroupState>)| GroupHealth {
+        let health = |(group, state): (String, std::sync::Arc<headwater::GroupMetrics>)| GroupHealth {
             group,
             state: state.activity().name().to_owned(),
             troubles: state.troubles(),

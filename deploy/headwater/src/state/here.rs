@@ -19,7 +19,7 @@ use super::{
 const LIST_BYTES: usize = 8 << 20;
 
 /// This instance as others see it, and the state of its groups for as long as they run.
-pub(crate) struct Here {
+pub(crate) struct LocalInstance {
     instance: String,
     client_id: String,
     kept: Mutex<BTreeMap<String, Kept>>,
@@ -37,7 +37,7 @@ pub(super) struct Kept {
 /// A key, its partition, and what is saved.
 type Raw = (Vec<u8>, i32, Vec<u8>);
 
-impl Here {
+impl LocalInstance {
     pub(crate) fn new(instance: &str, advertise: &str, bound: SocketAddr) -> Arc<Self> {
         let client_id = address::client_id(advertise, bound);
         Arc::new(Self { instance: instance.to_owned(), client_id, kept: Mutex::default() })

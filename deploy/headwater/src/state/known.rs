@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use headwater::Owned;
+use headwater::GroupTopics;
 
 use super::answer::{Refusal, Why};
-use crate::{config::nearest, program::Bounded};
+use crate::{config::nearest, program::ConfiguredGroup};
 
 /// Every group that keeps state.
 pub(crate) struct Known(Vec<Keeping>);
@@ -35,8 +35,8 @@ impl fmt::Display for Store {
 }
 
 impl Known {
-    pub(super) fn of(groups: &[Bounded]) -> Self {
-        let keeping = |bounded: &Bounded| Keeping {
+    pub(super) fn of(groups: &[ConfiguredGroup]) -> Self {
+        let keeping = |bounded: &ConfiguredGroup| Keeping {
             name: bounded.group.name.clone(),
             id: bounded.group.id.clone(),
             stores: stores(bounded),
@@ -91,12 +91,12 @@ fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
     Why::Unknown.because(format!("{what}; {hint}"))
 }
 
-fn stores(bounded: &Bounded) -> Vec<Store> {
+fn stores(bounded: &ConfiguredGroup) -> Vec<Store> {
     let group = &bounded.group;
     let store = |name: &'static str| Store {
         group: group.id.clone(),
         name,
-        changelog: Owned::of(&group.id).changelog(name),
+        changelog: GroupTopics::of(&group.id).changelog(name),
         // Inputs may have other numbers of partitions, and so other owners.
         feeds: group.own_topics.clone(),
     };

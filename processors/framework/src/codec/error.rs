@@ -2,7 +2,7 @@
 
 use apache_avro::error::Details;
 
-use crate::failure::Kind;
+use crate::failure::DeadLetterKind;
 
 /// Longest text that is taken over from elsewhere, in bytes.
 const TEXT_LIMIT: usize = 160;
@@ -44,12 +44,14 @@ pub enum CodecError {
 }
 
 impl CodecError {
-    /// How a dead letter names it: bytes that are not what their schema says are [`Kind::Decode`], sound bytes that break
-    /// the contract (a missing field, another type) are [`Kind::Contract`].
-    pub fn kind(&self) -> Kind {
+    /// How a dead letter names it: bytes that are not what their schema says are [`DeadLetterKind::Decode`], sound bytes that break
+    /// the contract (a missing field, another type) are [`DeadLetterKind::Contract`].
+    pub fn kind(&self) -> DeadLetterKind {
         match self {
-            Self::Empty | Self::Magic | Self::NoSchemaId(_) | Self::Malformed(_) | Self::Trailing(_) => Kind::Decode,
-            Self::Mismatch(_) | Self::Unfit(_) | Self::Schema { .. } => Kind::Contract,
+            Self::Empty | Self::Magic | Self::NoSchemaId(_) | Self::Malformed(_) | Self::Trailing(_) => {
+                DeadLetterKind::Decode
+            }
+            Self::Mismatch(_) | Self::Unfit(_) | Self::Schema { .. } => DeadLetterKind::Contract,
         }
     }
 }

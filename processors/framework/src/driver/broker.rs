@@ -12,12 +12,12 @@ use crate::{
     event::time::Time,
     pipeline::{ConsumerGroup, catalogue::Subscription},
     ports::{
-        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, From, SchemaError, SchemaText, Schemas, Source,
-        StoreError, Stores,
+        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, SchemaError, SchemaText, Schemas, Source,
+        StartFrom, StoreError, Stores,
         unit::{Change, CommitError, Committed, Row, Unit},
     },
     wire::{
-        group_topics::{Owned, Role},
+        group_topics::{GroupTopics, TopicRole},
         murmur2::partition_for,
         record::{Outgoing, Record, TopicPartition},
     },
@@ -114,7 +114,7 @@ impl Contents {
 pub(super) struct MemorySource {
     group: String,
     subscription: Subscription,
-    owned: Owned,
+    owned: GroupTopics,
     broker: Arc<Broker>,
     assigned: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, Reading>,
@@ -131,7 +131,7 @@ impl MemorySource {
     pub(super) fn new(group: &ConsumerGroup, broker: Arc<Broker>) -> Self {
         Self {
             group: group.id.clone(),
-            owned: Owned::of(&group.id),
+            owned: GroupTopics::of(&group.id),
             subscription: group.subscription.clone(),
             broker,
             assigned: BTreeSet::new(),
@@ -148,7 +148,7 @@ impl MemorySource {
         let mut contents = broker.contents();
         let ours = |id: &&TopicPartition| {
             let events = self.subscription.all_events && id.topic.starts_with("events.");
-            let own = self.owned.role(&id.topic) != Role::Input;
+            let own = self.owned.role(&id.topic) != TopicRole::Input;
             events || own || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
         };
         let new: Vec<_> =
@@ -175,11 +175,11 @@ impl MemorySource {
         Poll::Pending
     }
 
-    fn begin(&mut self, id: TopicPartition, from: From, start: u64) {
+    fn begin(&mut self, id: TopicPartition, from: StartFrom, start: u64) {
         let next = match from {
-            From::Offset(next) => next,
-            From::Policy => 0,
-            From::Committed => self.broker.committed(&self.group, &id.topic, id.partition).unwrap_or(0),
+            StartFrom::Offset(next) => next,
+            StartFrom::Policy => 0,
+            StartFrom::Committed => self.broker.committed(&self.group, &id.topic, id.partition).unwrap_or(0),
         };
         let next = usize::try_from(next).unwrap_or(0);
         self.reading.insert(id, Reading { start, next, paused: false });
@@ -228,8 +228,8 @@ impl Committer for Publisher {
         false
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        Box::pin(std::future::ready(Ok(vec![From::Committed; partitions.len()])))
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![StartFrom::Committed; partitions.len()])))
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
@@ -257,8 +257,8 @@ impl Committer for Keeper {
         true
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        Box::pin(std::future::ready(Ok(vec![From::Committed; partitions.len()])))
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![StartFrom::Committed; partitions.len()])))
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
@@ -308,8 +308,8 @@ impl Committer for Table {
         true
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
-        Box::pin(std::future::ready(Ok(vec![From::Policy; partitions.len()])))
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        Box::pin(std::future::ready(Ok(vec![StartFrom::Policy; partitions.len()])))
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {

@@ -9,8 +9,8 @@ use crate::{
     pipeline::catalogue::Catalogue,
     telemetry::spans::{Message, Span, Tracing},
     wire::{
-        delivery_headers::{self, Delivered, Trust, says_cut},
-        group_topics::{Owned, group_of_dlq},
+        delivery_headers::{self, DeliveryHeaders, Trust, says_cut},
+        group_topics::{GroupTopics, group_of_dlq},
         headers::{Attributes, CAUSATION_ID, CONTENT_TYPE, CORRELATION_ID, ID, SOURCE, SPEC_VERSION, TIME, TYPE},
         ids,
         record::{Headers, Origin, Outgoing, Record},
@@ -23,7 +23,7 @@ const EDITED_SOURCE: &str = "headwater/edit";
 
 /// A dead letter, as it stands on a `<group>.dlq` topic and in the table of dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
+pub struct DeadLetter {
     /// The group that could not process the record.
     pub group: String,
     /// Its processor or sink.
@@ -62,7 +62,7 @@ pub struct Letter {
     pub headers: Headers,
 }
 
-impl Letter {
+impl DeadLetter {
     /// Reads a record of a `<group>.dlq` topic. Never fails: what is missing or broken is filled in from the record.
     ///
     /// Its group is the topic's, whatever its headers say: who may write to a group's letters can change those alone.
@@ -120,7 +120,7 @@ impl Letter {
 
     /// The record on its way back to its group alone: the same bytes, no attempt made yet, sent back once more.
     pub fn redriven(&self) -> Outgoing {
-        let delivered = Delivered {
+        let delivered = DeliveryHeaders {
             attempts: 0,
             due_ms: None,
             first_failed_ms: Some(self.first_failed_ms),
@@ -166,11 +166,11 @@ impl Letter {
             // Where a record says no time its timestamp counts, and that of the new one is now.
             headers.push_text(TIME, &Time::from_millis(self.origin.timestamp_ms).to_string());
         }
-        let delivered = Delivered {
+        let delivered = DeliveryHeaders {
             group: Some(self.group.clone()),
             processor: Some(self.processor.clone()),
             redrives: 1,
-            ..Delivered::default()
+            ..DeliveryHeaders::default()
         };
         delivered.write(None, &mut headers);
         self.outgoing(Some(value), headers)
@@ -195,7 +195,7 @@ impl Letter {
         }
     }
 
-    /// The id of the event that [`Letter::edited`] makes of the letter with this row id.
+    /// The id of the event that [`DeadLetter::edited`] makes of the letter with this row id.
     pub fn edited_id(row: &str) -> String {
         ids::edited_id(row)
     }
@@ -207,7 +207,7 @@ impl Letter {
 
     fn outgoing(&self, value: Option<Vec<u8>>, headers: Headers) -> Outgoing {
         Outgoing {
-            topic: Owned::of(&self.group).redrive().into(),
+            topic: GroupTopics::of(&self.group).redrive().into(),
             partition: Some(self.origin.partition.partition),
             key: self.key.clone(),
             value,
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_letter_is_of_the_group_on_whose_topic_it_stands() {
         let record = planted("shop.a.dlq", b"shop.b");
-        let letter = Letter::read(&record, &Catalogue::default());
+        let letter = DeadLetter::read(&record, &Catalogue::default());
         assert_eq!((letter.group.as_str(), letter.processor.as_str(), letter.attempts), ("shop.a", "shop.a", 5));
         for back in [letter.redriven(), letter.edited("row", Vec::new())] {
             assert_eq!(&*back.topic, "shop.a.redrive");

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Cause, Kind};
+use super::{Cause, DeadLetterKind};
 
 /// Bytes of a message that are kept.
 pub(crate) const MESSAGE_LIMIT: usize = 512;
@@ -11,8 +11,8 @@ pub(crate) const DETAIL_LIMIT: usize = 2_048;
 
 /// What went wrong with one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) kind: Kind,
+pub(crate) struct FailureReport {
+    pub(crate) kind: DeadLetterKind,
     /// For people, at most 512 bytes.
     pub(crate) message: String,
     /// The same with everything behind it, at most 2 KiB.
@@ -20,15 +20,15 @@ pub(crate) struct Fault {
     types: Vec<String>,
 }
 
-impl Fault {
+impl FailureReport {
     /// A fault that the engine found itself.
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: DeadLetterKind, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { kind, detail: cut(&message, DETAIL_LIMIT), message: cut(&message, MESSAGE_LIMIT), types: Vec::new() }
     }
 
     /// A fault that the processor reported.
-    pub(crate) fn of(kind: Kind, cause: &Cause) -> Self {
+    pub(crate) fn of(kind: DeadLetterKind, cause: &Cause) -> Self {
         let (message, detail) = (cut(cause.message(), MESSAGE_LIMIT), cut(&cause.to_string(), DETAIL_LIMIT));
         Self { kind, message, detail, types: cause.types() }
     }
@@ -135,19 +135,19 @@ mod tests {
     /// Red when a part is left out of the hash, or the parts run into each other.
     #[test]
     fn a_fingerprint_tells_makes_of_faults_apart_and_nothing_else() {
-        let fault = |kind, message: &str| Fault::new(kind, message);
-        let base = fault(Kind::Rejected, "no e-mail for o1");
+        let fault = |kind, message: &str| FailureReport::new(kind, message);
+        let base = fault(DeadLetterKind::Rejected, "no e-mail for o1");
         let print = base.fingerprint("g", "p");
         assert_eq!(print.len(), 16);
-        assert_eq!(print, fault(Kind::Rejected, "no e-mail for o2").fingerprint("g", "p"));
+        assert_eq!(print, fault(DeadLetterKind::Rejected, "no e-mail for o2").fingerprint("g", "p"));
         let mut typed = base.clone();
         typed.types = vec!["io::Error".to_owned()];
         for other in [
             base.fingerprint("g2", "p"),
             base.fingerprint("g", "p2"),
             base.fingerprint("gp", ""),
-            fault(Kind::Contract, "no e-mail for o1").fingerprint("g", "p"),
-            fault(Kind::Rejected, "no name for o1").fingerprint("g", "p"),
+            fault(DeadLetterKind::Contract, "no e-mail for o1").fingerprint("g", "p"),
+            fault(DeadLetterKind::Rejected, "no name for o1").fingerprint("g", "p"),
             typed.fingerprint("g", "p"),
         ] {
             assert_ne!(print, other);
@@ -172,7 +172,7 @@ mod tests {
         struct Other(u32);
         let print = |failure: Failure| {
             let (Failure::Retry(cause) | Failure::Reject(cause)) = failure else { panic!("a cause") };
-            Fault::of(Kind::Exhausted, &cause).fingerprint("g", "p")
+            FailureReport::of(DeadLetterKind::Exhausted, &cause).fingerprint("g", "p")
         };
         let status = print(Unreserved(7, Answer::Status(503)).into());
         assert_eq!(status, print(Unreserved(12_345, Answer::Status(429)).into()));
@@ -186,7 +186,7 @@ mod tests {
     fn texts_are_cut_at_whole_characters() {
         assert_eq!(cut("aß", 2), "a");
         assert_eq!(cut("a\0b", 9), "a\u{fffd}b");
-        let long = Fault::new(Kind::Decode, "x".repeat(5_000));
+        let long = FailureReport::new(DeadLetterKind::Decode, "x".repeat(5_000));
         assert_eq!((long.message.len(), long.detail.len()), (MESSAGE_LIMIT, DETAIL_LIMIT));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::settings::{Order, Settings};
+use super::settings::{GroupSettings, Order};
 use crate::failure::{breaker::BreakerSettings, ladder::Ladder};
 
 /// What a developer decides for one processor; what is left open is the program's default.
@@ -27,7 +27,7 @@ impl Policy {
     }
 
     /// These settings, but for what is decided here.
-    pub fn over(&self, mut settings: Settings) -> Settings {
+    pub fn over(&self, mut settings: GroupSettings) -> GroupSettings {
         settings.time_limit = self.time_limit.unwrap_or(settings.time_limit);
         settings.concurrency = self.concurrency.unwrap_or(settings.concurrency);
         settings.ladder = self.ladder.clone().unwrap_or(settings.ladder);

@@ -22,7 +22,7 @@ pub enum Order {
 
 /// The bounds of one group.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct GroupSettings {
     /// Processors that run side by side.
     pub concurrency: usize,
     /// Records that are under way at most: begun, or finished and not yet durable.
@@ -60,7 +60,7 @@ pub struct Settings {
     pub drain: Duration,
 }
 
-impl Default for Settings {
+impl Default for GroupSettings {
     fn default() -> Self {
         Self {
             concurrency: 256,

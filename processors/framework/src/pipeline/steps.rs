@@ -92,8 +92,8 @@ impl Steps {
         self.0.iter()
     }
 
-    /// Those whose events are keyed anew before they reach them.
-    pub fn keyed_anew(&self) -> impl Iterator<Item = &Step> {
+    /// Those whose events are repartitioned before they reach them.
+    pub fn repartitioned(&self) -> impl Iterator<Item = &Step> {
         self.0.iter().filter(|step| !step.processor.is_co_partitioned())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::WriterSchema,
     event::Meta,
-    failure::Kind,
+    failure::DeadLetterKind,
     wire::record::{Outgoing, Position, Record, TopicPartition},
 };
 
@@ -133,7 +133,7 @@ pub struct RefusedRow {
     /// Its place in [`Unit::rows`].
     pub row: usize,
     /// What kind of dead letter its record is.
-    pub kind: Kind,
+    pub kind: DeadLetterKind,
     /// Why, as a sentence without any value of it.
     pub why: String,
 }
@@ -161,7 +161,7 @@ pub enum CommitError {
     RefusedRows(Vec<RefusedRow>),
     /// Whether the unit is durable is not known: the partitions start anew, from what is.
     #[error("{0}")]
-    Unsettled(String),
+    OutcomeUnknown(String),
     /// The store cannot go on, and another in its place may: the group is started anew.
     #[error("{0}")]
     Failed(String),

@@ -43,7 +43,7 @@ pub trait StatefulProcessor: Send + Sync {
     fn store(&self) -> &'static str;
 
     /// Whether it reads its events as they stand, because they are partitioned by the key that it keeps state by. All
-    /// others are keyed anew: they go through a topic of the step's own, since clients differ in how they hash keys.
+    /// others are repartitioned: they go through a topic of the step's own, since clients differ in how they hash keys.
     fn is_co_partitioned(&self) -> bool;
 
     /// The key that the step's function says; `None` where the record's own is the key.

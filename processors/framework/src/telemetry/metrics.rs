@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::{health::Health, histogram::Histogram};
-use crate::{failure::Kind, wire::record::TopicPartition};
+use crate::{failure::DeadLetterKind, wire::record::TopicPartition};
 
 pub use self::health::{Activity, Down, Next};
 
@@ -195,21 +195,21 @@ impl Metric {
 
 /// The state of one group, shared with whoever reports it.
 #[derive(Debug, Default)]
-pub struct GroupState {
+pub struct GroupMetrics {
     numbers: [AtomicU64; NUMBERS],
     histograms: [Histogram; HISTOGRAMS],
     /// Dead letters, by kind.
-    letters: [AtomicU64; Kind::ALL.len()],
+    letters: [AtomicU64; DeadLetterKind::ALL.len()],
     /// Circuit breakers by dependency.
     circuits: Mutex<BTreeMap<String, u64>>,
-    places: Mutex<BTreeMap<TopicPartition, Place>>,
+    places: Mutex<BTreeMap<TopicPartition, PartitionProgress>>,
     lags: Mutex<BTreeMap<Arc<str>, Lag>>,
     health: Mutex<Health>,
 }
 
 /// Where an owned partition stands, as the engine knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PartitionProgress {
     /// The offset of the first record that is not durable; `None` while only the broker knows.
     pub next: Option<i64>,
     /// That record's timestamp, where it has been read, milliseconds since the epoch.
@@ -227,7 +227,7 @@ pub struct Lag {
     pub behind_transactions: u64,
 }
 
-impl GroupState {
+impl GroupMetrics {
     /// Adds to a counter. Metrics that have more than one number take nothing by it.
     pub fn add(&self, metric: Metric, by: u64) {
         if let Some(number) = self.numbers.get(metric as usize).filter(|_| by > 0) {
@@ -271,11 +271,11 @@ impl GroupState {
     }
 
     /// Records that became dead letters of this kind.
-    pub fn letters(&self, kind: Kind) -> u64 {
+    pub fn letters(&self, kind: DeadLetterKind) -> u64 {
         self.letters[kind as usize].load(Ordering::Relaxed)
     }
 
-    pub(crate) fn letter(&self, kind: Kind) {
+    pub(crate) fn letter(&self, kind: DeadLetterKind) {
         self.letters[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -289,12 +289,12 @@ impl GroupState {
     }
 
     /// Notes where the owned partitions stand.
-    pub(crate) fn set_places(&self, places: BTreeMap<TopicPartition, Place>) {
+    pub(crate) fn set_places(&self, places: BTreeMap<TopicPartition, PartitionProgress>) {
         *lock(&self.places) = places;
     }
 
     /// Where the owned partitions stand; at most a second old while the group works.
-    pub fn places(&self) -> BTreeMap<TopicPartition, Place> {
+    pub fn places(&self) -> BTreeMap<TopicPartition, PartitionProgress> {
         lock(&self.places).clone()
     }
 
@@ -377,7 +377,7 @@ impl SpanCounts {
 /// The states of all groups of a process, by group id.
 #[derive(Clone, Debug, Default)]
 pub struct States {
-    groups: Arc<Mutex<BTreeMap<String, Arc<GroupState>>>>,
+    groups: Arc<Mutex<BTreeMap<String, Arc<GroupMetrics>>>>,
     /// Dead letters that wait for somebody, by group: also of groups that run elsewhere.
     waiting_letters: Arc<Mutex<BTreeMap<String, u64>>>,
     spans: Arc<SpanCounts>,
@@ -390,18 +390,18 @@ impl States {
     }
 
     /// The state of a group, made at its first mention.
-    pub fn of(&self, group: &str) -> Arc<GroupState> {
+    pub fn of(&self, group: &str) -> Arc<GroupMetrics> {
         lock(&self.groups).entry(group.to_owned()).or_default().clone()
     }
 
     /// Every group's state, by group id.
-    pub fn all(&self) -> BTreeMap<String, Arc<GroupState>> {
+    pub fn all(&self) -> BTreeMap<String, Arc<GroupMetrics>> {
         lock(&self.groups).clone()
     }
 
     /// Why the process is not ready: every group's troubles, named; empty when it is.
     pub fn troubles(&self) -> Vec<String> {
-        let named = |(group, state): (&String, &Arc<GroupState>)| {
+        let named = |(group, state): (&String, &Arc<GroupMetrics>)| {
             state.troubles().into_iter().map(|why| format!("{group}: {why}")).collect::<Vec<_>>()
         };
         lock(&self.groups).iter().flat_map(named).collect()
@@ -440,11 +440,11 @@ impl States {
     }
 }
 
-impl GroupState {
+impl GroupMetrics {
     fn write(&self, metric: Metric, name: &str, group: &str, out: &mut String) {
         let _ = match metric {
             Metric::SpansExported | Metric::SpansDropped | Metric::DeadLettersWaiting => Ok(()),
-            Metric::DeadLetters => Kind::ALL.into_iter().try_for_each(|kind| {
+            Metric::DeadLetters => DeadLetterKind::ALL.into_iter().try_for_each(|kind| {
                 let (label, count) = (kind.as_str(), self.letters(kind));
                 writeln!(out, "{name}{{group=\"{group}\",kind=\"{label}\"}} {count}")
             }),
@@ -479,7 +479,7 @@ mod tests {
         let states = States::default();
         let state = states.of("orders-sink");
         state.add(Metric::Rows, 3);
-        state.letter(Kind::Row);
+        state.letter(DeadLetterKind::Row);
         state.circuit("database", 2);
         let text = states.prometheus();
         assert!(text.contains("headwater_dead_letters_total{group=\"orders-sink\",kind=\"row\"} 1\n"));

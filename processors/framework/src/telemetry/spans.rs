@@ -14,7 +14,7 @@ use opentelemetry::{
 
 use crate::{
     event::Meta,
-    failure::failure_report::Fault,
+    failure::failure_report::FailureReport,
     wire::{
         record::{Origin, Record, TopicPartition},
         trace_context::TraceContext,
@@ -263,7 +263,7 @@ impl TraceContext {
 
 impl Attempt {
     /// The attempt has failed so.
-    pub(crate) fn failed(&self, fault: &Fault) {
+    pub(crate) fn failed(&self, fault: &FailureReport) {
         if let Some(cx) = &self.0 {
             let span = cx.span();
             span.set_attribute(KeyValue::new(attribute::ERROR_TYPE, fault.kind.as_str()));

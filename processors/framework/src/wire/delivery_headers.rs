@@ -3,11 +3,11 @@
 //! Each hop replaces them, so they never grow. Source: DESIGN, "The event on the wire".
 
 use super::{
-    group_topics::Owned,
+    group_topics::GroupTopics,
     record::{Headers, Origin, Outgoing, Position, Record, TopicPartition},
     trace_context::{TRACE_PARENT, TRACE_STATE, TraceContext},
 };
-use crate::failure::failure_report::Fault;
+use crate::failure::failure_report::FailureReport;
 
 /// Every delivery header begins with this; from a foreign producer it means nothing.
 pub(crate) const PREFIX: &str = "hw_";
@@ -27,7 +27,7 @@ const ERROR_DETAIL: &str = "hw_error_detail";
 const ERROR_FINGERPRINT: &str = "hw_error_fingerprint";
 const REDRIVE_COUNT: &str = "hw_redrive_count";
 const RESOLVED: &str = "hw_resolved";
-/// Where a record stood that was keyed anew: `topic/partition/offset/id of the topic`, or without the id. No hop keeps it.
+/// Where a record stood that was repartitioned: `topic/partition/offset/id of the topic`, or without the id. No hop keeps it.
 pub(crate) const INPUT: &str = "hw_input";
 
 /// How many bytes the value of a letter had that was cut.
@@ -58,7 +58,7 @@ pub(crate) enum Trust<'a> {
 
 /// A record's way so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Delivered {
+pub(crate) struct DeliveryHeaders {
     /// Attempts made.
     pub(crate) attempts: u32,
     /// When the next attempt is due, milliseconds since the epoch.
@@ -85,7 +85,7 @@ pub(crate) struct Delivered {
     pub(crate) resolved: bool,
 }
 
-impl Delivered {
+impl DeliveryHeaders {
     /// Reads what headers are believed; gives the number of those that are not too.
     pub(crate) fn read(headers: &Headers, trust: Trust<'_>) -> (Self, u64) {
         let mut read = Self::default();
@@ -140,7 +140,7 @@ impl Delivered {
     }
 
     /// The same with this failure as its last one.
-    pub(crate) fn failed(mut self, fault: &Fault, group: &str, processor: &str, now_ms: i64) -> Self {
+    pub(crate) fn failed(mut self, fault: &FailureReport, group: &str, processor: &str, now_ms: i64) -> Self {
         self.first_failed_ms = self.first_failed_ms.or(Some(now_ms));
         self.kind = Some(fault.kind.as_str().to_owned());
         self.message = Some(fault.message.clone());
@@ -164,8 +164,8 @@ impl Delivered {
         }
     }
 
-    /// Says on a record that was sent back, and is keyed anew, which letter it was: whoever processes it tells of that.
-    pub(crate) fn keyed_anew(&self, record: &Record, group: &str, out: &mut Headers) {
+    /// Says on a record that was sent back, and is repartitioned, which letter it was: whoever processes it tells of that.
+    pub(crate) fn repartitioned(&self, record: &Record, group: &str, out: &mut Headers) {
         if self.redrives == 0 {
             return;
         }
@@ -179,7 +179,7 @@ impl Delivered {
     }
 
     /// The news for the dead letters that this record, which was sent back, has succeeded.
-    pub(crate) fn marker(&self, record: &Record, owned: &Owned, group: &str, processor: &str) -> Outgoing {
+    pub(crate) fn marker(&self, record: &Record, owned: &GroupTopics, group: &str, processor: &str) -> Outgoing {
         let origin = self.origin_of(record);
         let marker = Self {
             group: Some(group.to_owned()),
@@ -228,13 +228,13 @@ pub(crate) fn due_ms(record: &Record, group: &str) -> Option<i64> {
     number(text(DUE).filter(|_| text(GROUP) == Some(group)))
 }
 
-/// Says where a record stands that is keyed anew, and the id of its topic: empty where it is not known.
+/// Says where a record stands that is repartitioned, and the id of its topic: empty where it is not known.
 pub(crate) fn say_input(record: &Record, topic_id: &str, out: &mut Headers) {
     let id = if topic_id.is_empty() { "" } else { "/" };
     out.push_text(INPUT, &format!("{}/{}/{}{id}{topic_id}", record.topic, record.partition, record.offset));
 }
 
-/// Where the partition of a record that was keyed anew stood behind it, and the id of its topic, if its headers say so.
+/// Where the partition of a record that was repartitioned stood behind it, and the id of its topic, if its headers say so.
 pub(crate) fn input(headers: &Headers) -> Option<(Position, Option<&str>)> {
     let text = std::str::from_utf8(headers.get(INPUT)??).ok()?;
     // An id is base64, and may have slashes.

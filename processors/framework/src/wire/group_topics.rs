@@ -18,26 +18,26 @@ pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 
 /// The names of the topics that one group owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct GroupTopics {
     group: String,
 }
 
 /// What a topic is to a group that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum TopicRole {
     /// It holds events, whoever wrote them.
     Input,
     /// It holds records that failed, each until it is due; none waits longer than this.
     Retry(Duration),
     /// It holds dead letters that were sent back.
     Redrive,
-    /// It holds records that the group has keyed anew for one of its steps.
+    /// It holds records that the group has repartitioned for one of its steps.
     Repartition,
     /// The group's own store of records that wait: the source knows nothing of it.
     Waiting,
 }
 
-impl Owned {
+impl GroupTopics {
     /// The topics of the group with this id.
     pub fn of(group: &str) -> Self {
         Self { group: group.to_owned() }
@@ -63,7 +63,7 @@ impl Owned {
         format!("{}.{DLQ}", self.group)
     }
 
-    /// Where records stand that were keyed anew for this step.
+    /// Where records stand that were repartitioned for this step.
     pub fn repartition(&self, step: &str) -> String {
         format!("{}.{step}.{REPARTITION}", self.group)
     }
@@ -79,9 +79,9 @@ impl Owned {
         own.strip_suffix(CHANGELOG)?.strip_suffix('.')
     }
 
-    /// Whether this topic holds what the group has keyed anew.
+    /// Whether this topic holds what the group has repartitioned.
     pub fn is_repartition(&self, topic: &str) -> bool {
-        self.role(topic) == Role::Repartition
+        self.role(topic) == TopicRole::Repartition
     }
 
     /// Every retry topic that the group has or ever had, as a pattern (POSIX extended): a delay that is taken out of the
@@ -90,18 +90,22 @@ impl Owned {
         format!("^{}\\.{RETRY}\\.[0-9]+(ms|s|m|h|d)$", escaped(&self.group))
     }
 
-    pub(crate) fn role(&self, topic: &str) -> Role {
+    pub(crate) fn role(&self, topic: &str) -> TopicRole {
         let Some(own) = topic.strip_prefix(self.group.as_str()).and_then(|rest| rest.strip_prefix('.')) else {
-            return Role::Input;
+            return TopicRole::Input;
         };
         let delay = || own.strip_prefix(RETRY)?.strip_prefix('.')?.parse::<Delay>().ok();
         if own.strip_suffix(REPARTITION).is_some_and(|step| step.ends_with('.')) {
-            return Role::Repartition;
+            return TopicRole::Repartition;
         }
         if own.strip_suffix(CHANGELOG).and_then(|store| store.strip_suffix('.')) == Some(WAITING) {
-            return Role::Waiting;
+            return TopicRole::Waiting;
         }
-        if own == REDRIVE { Role::Redrive } else { delay().map_or(Role::Input, |delay| Role::Retry(delay.get())) }
+        if own == REDRIVE {
+            TopicRole::Redrive
+        } else {
+            delay().map_or(TopicRole::Input, |delay| TopicRole::Retry(delay.get()))
+        }
     }
 }
 
@@ -138,11 +142,11 @@ mod tests {
     /// Red when a topic of another group, or one that only looks alike, passes for the group's own.
     #[test]
     fn a_group_knows_its_own_topics() {
-        let owned = Owned::of("shop.fulfil");
+        let owned = GroupTopics::of("shop.fulfil");
         let delay: Delay = "10s".parse().expect("valid");
-        assert_eq!(owned.role(&owned.retry(delay)), Role::Retry(Duration::from_secs(10)));
-        assert_eq!(owned.role(&owned.redrive()), Role::Redrive);
-        assert_eq!(owned.role(&owned.repartition("count.all")), Role::Repartition);
+        assert_eq!(owned.role(&owned.retry(delay)), TopicRole::Retry(Duration::from_secs(10)));
+        assert_eq!(owned.role(&owned.redrive()), TopicRole::Redrive);
+        assert_eq!(owned.role(&owned.repartition("count.all")), TopicRole::Repartition);
         for other in [
             "shop.fulfil.dlq",
             "shop.fulfil.repartition",
@@ -151,14 +155,14 @@ mod tests {
             "shop.fulfil.retry.soon",
             "shop.fulfil",
         ] {
-            assert_eq!(owned.role(other), Role::Input, "{other}");
+            assert_eq!(owned.role(other), TopicRole::Input, "{other}");
         }
     }
 
     /// Red when a dot of a name matches any character, or the pattern takes what is no delay.
     #[test]
     fn patterns_name_what_they_mean() {
-        assert_eq!(Owned::of("a.b-c").retries(), r"^a\.b-c\.retry\.[0-9]+(ms|s|m|h|d)$");
+        assert_eq!(GroupTopics::of("a.b-c").retries(), r"^a\.b-c\.retry\.[0-9]+(ms|s|m|h|d)$");
         assert_eq!(all_dlqs("shop."), r"^shop\..+\.dlq$");
         assert_eq!(all_dlqs(""), r"^.+\.dlq$");
     }

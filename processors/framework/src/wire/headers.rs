@@ -3,7 +3,7 @@
 //! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context. Source: DESIGN, "The event on the wire".
 
 use super::{
-    delivery_headers::{self, Delivered, Trust},
+    delivery_headers::{self, DeliveryHeaders, Trust},
     ids,
     record::{Headers, Origin, Record, TopicPartition},
     trace_context::{TRACE_PARENT, TRACE_STATE, TraceContext},
@@ -52,7 +52,7 @@ pub(crate) struct Attributes {
     pub(crate) trace: Option<TraceContext>,
     extra: Headers,
     /// The record's way so far, as far as its delivery headers are believed; boxed, since few records have any.
-    pub(crate) delivered: Option<Box<Delivered>>,
+    pub(crate) delivered: Option<Box<DeliveryHeaders>>,
     /// The first required attribute that is malformed, as a sentence; it is read as absent.
     pub(crate) broken: Option<String>,
     /// Optional attributes that were malformed and are read as absent.
@@ -90,7 +90,7 @@ impl Attributes {
         }
         read.trace = read.trace.take().map(|t| t.with_state(state.unwrap_or_default()));
         if has_delivery {
-            let (delivered, spoofed) = Delivered::read(headers, trust);
+            let (delivered, spoofed) = DeliveryHeaders::read(headers, trust);
             (read.delivered, read.spoofed) = (Some(Box::new(delivered)), spoofed);
         }
         read

@@ -10,27 +10,30 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{
     Worker,
-    attempt::{circuits::Circuits, record_processor::Step, step_topics::Ways, uncommitted_state::States},
-    commit::commit_queues::Assemblies,
+    attempt::{
+        circuits::Circuits, record_processor::RecordProcessor, step_topics::StepTopics,
+        uncommitted_state::UncommittedState,
+    },
+    commit::commit_queues::CommitQueues,
     inputs::Inputs,
     schedule::{
-        delay_queue::{Limits, Waiting},
+        delay_queue::{DelayQueue, Limits},
         failures::{Failures, Waits},
     },
-    schema_prefetch::Ahead,
+    schema_prefetch::SchemaPrefetch,
 };
 use crate::{
     pipeline::{
         ConsumerGroup, Work,
         catalogue::Catalogue,
         schema_cache::SchemaCache,
-        settings::{Order, Settings},
+        settings::{GroupSettings, Order},
         steps::Steps,
     },
     ports::{Clock, Committer, SchemaError, Source, Stores, unit::CommitError},
     processor::emit::Encoders,
-    telemetry::{metrics::GroupState, spans::Tracing},
-    wire::{group_topics::Owned, ids},
+    telemetry::{metrics::GroupMetrics, spans::Tracing},
+    wire::{group_topics::GroupTopics, ids},
 };
 
 /// Why a worker ended before it was told to.
@@ -63,13 +66,13 @@ pub enum WorkerError {
 }
 
 /// What a worker works with.
-pub struct Parts {
+pub struct WorkerDeps {
     /// The group.
     pub group: ConsumerGroup,
     /// Event types and bindings.
     pub catalogue: Arc<Catalogue>,
     /// The group's bounds.
-    pub settings: Settings,
+    pub settings: GroupSettings,
     /// Where records come from.
     pub source: Box<dyn Source>,
     /// Where effects go: one committer or several, of which each commits a share of the partitions.
@@ -81,7 +84,7 @@ pub struct Parts {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What others see of the group.
-    pub state: Arc<GroupState>,
+    pub state: Arc<GroupMetrics>,
     /// How its records are traced.
     pub tracing: Tracing,
 }
@@ -89,8 +92,8 @@ pub struct Parts {
 impl Worker {
     /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
     /// waits through their outages. A member that joined before would hold partitions that others could work on.
-    pub async fn build(parts: Parts) -> Result<Self, WorkerError> {
-        let Parts { group, catalogue, settings, source, mut committers, stores, schemas, clock, state, tracing } =
+    pub async fn build(parts: WorkerDeps) -> Result<Self, WorkerError> {
+        let WorkerDeps { group, catalogue, settings, source, mut committers, stores, schemas, clock, state, tracing } =
             parts;
         let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
         reach(&group, &settings, &mut committers, clock.as_ref(), &state).await?;
@@ -99,10 +102,10 @@ impl Worker {
             .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
         let waits = waits(&group, &settings, stores.as_ref(), &state)?;
         let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
-        let owned = Owned::of(&group.id);
-        let ways = |steps: &Steps| steps.iter().map(|step| Ways::of(step, &owned)).collect();
-        let step = Step {
-            ways: if let Work::Keep(steps) = &group.work { ways(steps) } else { Vec::new() },
+        let owned = GroupTopics::of(&group.id);
+        let step_topics = |steps: &Steps| steps.iter().map(|step| StepTopics::of(step, &owned)).collect();
+        let step = RecordProcessor {
+            step_topics: if let Work::Stateful(steps) = &group.work { step_topics(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
             schema: match &group.work {
                 Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
@@ -126,7 +129,7 @@ impl Worker {
             group,
         };
         Ok(Self {
-            assemblies: Assemblies::new(committers, &settings),
+            commit_queues: CommitQueues::new(committers, &settings),
             settings,
             step: Arc::new(step),
             source: Inputs::new(source, waiting),
@@ -136,7 +139,7 @@ impl Worker {
             running: FuturesUnordered::new(),
             fetching: FuturesUnordered::new(),
             ready: VecDeque::new(),
-            ahead: Ahead::default(),
+            ahead: SchemaPrefetch::default(),
             moved: BTreeMap::new(),
             refusals: HashMap::new(),
             starts: 0,
@@ -151,9 +154,9 @@ impl Worker {
 /// Where records wait for another attempt.
 fn waits(
     group: &ConsumerGroup,
-    settings: &Settings,
+    settings: &GroupSettings,
     stores: Option<&Arc<dyn Stores>>,
-    state: &Arc<GroupState>,
+    state: &Arc<GroupMetrics>,
 ) -> Result<Waits, WorkerError> {
     Ok(match group.order(settings.order) {
         Order::None => Waits::Topics,
@@ -169,7 +172,7 @@ fn waits(
             }
             let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
             let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
-            Waits::State(Arc::new(Waiting::new(&group.id, stores, limits, longest, Arc::clone(state))))
+            Waits::State(Arc::new(DelayQueue::new(&group.id, stores, limits, longest, Arc::clone(state))))
         }
     })
 }
@@ -177,14 +180,14 @@ fn waits(
 /// The state of a group that keeps some.
 fn states(
     group: &ConsumerGroup,
-    settings: &Settings,
+    settings: &GroupSettings,
     stores: Option<Arc<dyn Stores>>,
-) -> Result<Option<States>, WorkerError> {
+) -> Result<Option<UncommittedState>, WorkerError> {
     let names = group.stores(settings.order);
     if names.is_empty() {
         return Ok(None);
     }
-    Ok(Some(States::new(stores.ok_or_else(|| without_stores(group))?, names)))
+    Ok(Some(UncommittedState::new(stores.ok_or_else(|| without_stores(group))?, names)))
 }
 
 fn without_stores(group: &ConsumerGroup) -> WorkerError {
@@ -194,17 +197,17 @@ fn without_stores(group: &ConsumerGroup) -> WorkerError {
 /// Waits until every store answers.
 async fn reach(
     group: &ConsumerGroup,
-    settings: &Settings,
+    settings: &GroupSettings,
     committers: &mut [Box<dyn Committer>],
     clock: &dyn Clock,
-    state: &GroupState,
+    state: &GroupMetrics,
 ) -> Result<(), WorkerError> {
     let mut attempt = 0;
     for committer in committers {
         loop {
             let why = match committer.start(&[]).await {
                 Ok(_) => break,
-                Err(CommitError::Outage(why) | CommitError::Unsettled(why)) => why,
+                Err(CommitError::Outage(why) | CommitError::OutcomeUnknown(why)) => why,
                 Err(error) => {
                     let (group, why) = (group.id.clone(), error.to_string());
                     state.trouble("group", Some(&why));
@@ -227,10 +230,10 @@ async fn reach(
 
 async fn encoders(
     group: &ConsumerGroup,
-    settings: &Settings,
+    settings: &GroupSettings,
     schemas: &SchemaCache,
     clock: &dyn Clock,
-    state: &GroupState,
+    state: &GroupMetrics,
 ) -> Result<Encoders, WorkerError> {
     if !group.work.is_processor() {
         return Ok(Encoders::default());

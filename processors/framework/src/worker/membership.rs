@@ -6,25 +6,25 @@ use super::{
     Worker,
     attempt::stateful::STATE_PAUSE,
     deps::WorkerError,
-    partition::{Life, Partition},
+    partition::{Partition, PartitionState},
 };
 use crate::{
     pipeline::Work,
-    ports::{Control, Fetched, From, StoreError},
+    ports::{Control, Fetched, StartFrom, StoreError},
     telemetry::metrics::Metric,
-    wire::{group_topics::Role, record::TopicPartition},
+    wire::{group_topics::TopicRole, record::TopicPartition},
 };
 
 impl Worker {
     /// Handles what the source reports; true once it has closed.
-    pub(super) fn heard(&mut self, event: Fetched) -> Result<bool, WorkerError> {
+    pub(super) fn on_source_event(&mut self, event: Fetched) -> Result<bool, WorkerError> {
         match event {
             Fetched::Records(batch) => {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
-                if let Some(partition) = ours.filter(|p| p.life == Life::Running) {
+                if let Some(partition) = ours.filter(|p| p.life == PartitionState::Running) {
                     partition.receive(batch.records, batch.next);
                     // What finished behind a record that was let go of, and is there no more, waits for nothing.
-                    if let Some(next) = self.assemblies.pass(partition) {
+                    if let Some(next) = self.commit_queues.pass(partition) {
                         partition.advance(next);
                         self.moved.insert(batch.partition, next);
                     }
@@ -81,7 +81,7 @@ impl Worker {
             let ids: Vec<TopicPartition> = self.partitions.keys().filter(|id| apart(id)).cloned().collect();
             for id in ids {
                 if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.life = Life::Stopped;
+                    partition.life = PartitionState::Stopped;
                 }
                 self.state.trouble(&id.to_string(), Some(&why));
             }
@@ -96,7 +96,7 @@ impl Worker {
             self.step.failures.waiting().iter().for_each(|waiting| waiting.forget(id.partition));
             // What is under way of the others of its number may rest on what is forgotten.
             let rests = |other: &TopicPartition, p: &Partition| {
-                *other != id && other.partition == id.partition && matches!(p.life, Life::Running)
+                *other != id && other.partition == id.partition && matches!(p.life, PartitionState::Running)
             };
             let others: Vec<_> =
                 self.partitions.iter().filter(|(other, p)| rests(other, p)).map(|(other, _)| other.clone()).collect();
@@ -111,17 +111,17 @@ impl Worker {
     fn restart_alone(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
         self.state.trouble(&id.to_string(), None);
-        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == Life::Stopped) {
+        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == PartitionState::Stopped) {
             self.note(&id, None);
         }
         let id = self.shared(id);
-        let role = self.step.group.owned().map_or(Role::Input, |owned| owned.role(&id.topic));
+        let role = self.step.group.owned().map_or(TopicRole::Input, |owned| owned.role(&id.topic));
         // One that is ours already stays where its units are under way.
-        let known = self.partitions.get(&id).map(|p| p.assembly);
-        let assembly = known.unwrap_or_else(|| self.assemblies.assign(&id, &self.partitions));
-        let in_order = matches!(self.step.group.work, Work::Keep(_));
+        let known = self.partitions.get(&id).map(|p| p.commit_queue);
+        let commit_queue = known.unwrap_or_else(|| self.commit_queues.assign(&id, &self.partitions));
+        let in_order = matches!(self.step.group.work, Work::Stateful(_));
         let at = self.clock.elapsed() + after;
-        self.partitions.insert(id, Partition::new(role, self.starts, at, assembly, in_order));
+        self.partitions.insert(id, Partition::new(role, self.starts, at, commit_queue, in_order));
         self.count_partitions();
     }
 
@@ -140,7 +140,7 @@ impl Worker {
                 continue;
             }
             // Records that wait leave with the last partition of their number.
-            let stays = |p: &Partition| p.role != Role::Waiting && !matches!(p.life, Life::Leaving(_));
+            let stays = |p: &Partition| p.role != TopicRole::Waiting && !matches!(p.life, PartitionState::Leaving(_));
             let mut namesakes = self.partitions.iter().filter(|(other, _)| other.partition == id.partition);
             if let Some(waiting) = self.step.failures.waiting()
                 && !namesakes.any(|(_, p)| stays(p))
@@ -164,7 +164,7 @@ impl Worker {
             }
             !leaves
         });
-        partition.life = Life::Leaving(deadline);
+        partition.life = PartitionState::Leaving(deadline);
         self.state.trouble(&id.to_string(), None);
         true
     }
@@ -177,11 +177,11 @@ impl Worker {
         let now = self.clock.elapsed();
         let (waiting, keeps) = (self.step.failures.waiting(), self.step.states.is_some());
         let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
-        let done =
-            |p: &Partition| p.is_quiet() || !keeps && p.begun == 0 && self.assemblies.at(p.assembly).is_at_rest();
+        let done = |p: &Partition| {
+            p.is_quiet() || !keeps && p.begun == 0 && self.commit_queues.at(p.commit_queue).is_at_rest()
+        };
         let quiet = |id: &TopicPartition, p: &Partition| done(p) && of_number(id).is_none_or(done);
-        let gone =
-            |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, Life::Leaving(by) if by <= now || quiet(id, p));
+        let gone = |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, PartitionState::Leaving(by) if by <= now || quiet(id, p));
         let gone: Vec<_> = self.partitions.iter().filter(gone).map(|(id, _)| id.clone()).collect();
         if !gone.is_empty() {
             self.report_moves();
@@ -195,8 +195,9 @@ impl Worker {
         for id in partitions {
             self.forget_one(id);
             // State, and the records that wait, are the number's: they go with the last partition of it.
-            let of_number =
-                |(other, p): (&TopicPartition, &Partition)| other.partition == id.partition && p.role != Role::Waiting;
+            let of_number = |(other, p): (&TopicPartition, &Partition)| {
+                other.partition == id.partition && p.role != TopicRole::Waiting
+            };
             if step.states.is_none() || self.partitions.iter().any(of_number) {
                 continue;
             }
@@ -211,9 +212,9 @@ impl Worker {
 
     fn forget_one(&mut self, id: &TopicPartition) {
         if let Some(partition) = self.partitions.remove(id)
-            && partition.role != Role::Waiting
+            && partition.role != TopicRole::Waiting
         {
-            self.assemblies.of(partition.assembly).forget(id);
+            self.commit_queues.of(partition.commit_queue).forget(id);
         }
         self.moved.remove(id);
         self.refusals.retain(|(place, _), _| place != id);
@@ -228,8 +229,8 @@ impl Worker {
             *other == id
                 || keeps
                     && other.partition == id.partition
-                    && p.role != Role::Waiting
-                    && matches!(p.life, Life::Leaving(_))
+                    && p.role != TopicRole::Waiting
+                    && matches!(p.life, PartitionState::Leaving(_))
         };
         let all: Vec<_> = self.partitions.iter().filter(leaves).map(|(other, _)| other.clone()).collect();
         if !all.is_empty() {
@@ -238,8 +239,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: From) {
-        let starting = |p: &&mut Partition| p.start == start && matches!(p.life, Life::Starting(_));
+    pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: StartFrom) {
+        let starting = |p: &&mut Partition| p.start == start && matches!(p.life, PartitionState::Starting(_));
         if self.partitions.get_mut(&id).filter(starting).is_none() {
             return;
         }
@@ -250,8 +251,8 @@ impl Worker {
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        (partition.life, partition.from) = (Life::Running, from);
-        if let From::Offset(next) = from {
+        (partition.life, partition.from) = (PartitionState::Running, from);
+        if let StartFrom::Offset(next) = from {
             partition.durable = next;
         }
         self.source.control(Control::Begin { partition: id.clone(), from, start });
@@ -262,15 +263,15 @@ impl Worker {
     /// Reads the records that wait under a number, whose state can be read now.
     fn begin_waiting(&mut self, number: i32) -> Result<(), StoreError> {
         let Some(waiting) = self.step.failures.waiting() else { return Ok(()) };
-        // An input whose records are keyed anew may have partitions of higher numbers: there is no state for those.
+        // An input whose records are repartitioned may have partitions of higher numbers: there is no state for those.
         let own = TopicPartition::new(self.step.owned.redrive(), number);
         if !self.partitions.contains_key(&own) {
             return Ok(());
         }
         waiting.load(number, self.clock.as_ref())?;
-        let starting = |p: &&mut Partition| matches!(p.life, Life::Starting(_));
+        let starting = |p: &&mut Partition| matches!(p.life, PartitionState::Starting(_));
         if let Some(partition) = self.partitions.get_mut(&waiting.place(number)).filter(starting) {
-            partition.life = Life::Running;
+            partition.life = PartitionState::Running;
         }
         Ok(())
     }
@@ -282,9 +283,9 @@ impl Worker {
             tracing::warn!(group = %self.step.group.id, partition = %id, "another owner has committed this partition; starting it anew");
             match self.partitions.get(&id).map(|p| p.life) {
                 // Gone already, or about to take possession again.
-                None | Some(Life::Starting(_)) => {}
-                Some(Life::Leaving(_)) => self.release(&id),
-                Some(Life::Running | Life::Stopped) => {
+                None | Some(PartitionState::Starting(_)) => {}
+                Some(PartitionState::Leaving(_)) => self.release(&id),
+                Some(PartitionState::Running | PartitionState::Stopped) => {
                     self.source.control(Control::Pause(vec![id.clone()]));
                     self.restart(id, self.settings.backoff.after(1));
                 }

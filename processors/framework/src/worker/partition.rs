@@ -10,20 +10,20 @@ use self::{
     lanes::{Lane, Lanes},
     watermark::Watermark,
 };
-use super::{attempt::in_flight::Job, commit::finished::Finished, schema_prefetch::schema_of};
+use super::{attempt::in_flight::InFlightRecord, commit::finished::Finished, schema_prefetch::schema_of};
 use crate::{
-    ports::{Clock, From},
-    telemetry::metrics::Place,
+    ports::{Clock, StartFrom},
+    telemetry::metrics::PartitionProgress,
     wire::{
         delivery_headers::due_ms,
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Record, TopicPartition},
     },
 };
 
 /// What a partition is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
+pub(crate) enum PartitionState {
     /// Assigned; where it starts is asked for once this time has come.
     Starting(Duration),
     /// Delivering.
@@ -42,10 +42,10 @@ pub(crate) struct Partition {
     /// Which reading of it: as `start`, until records were let go of that are read again. `None` until they are.
     pub(crate) reading: Option<u64>,
     /// Where the store or the source said that it starts.
-    pub(crate) from: From,
-    pub(crate) life: Life,
-    /// The number of the assembly that commits it.
-    pub(crate) assembly: usize,
+    pub(crate) from: StartFrom,
+    pub(crate) life: PartitionState,
+    /// The number of the commit_queue that commits it.
+    pub(crate) commit_queue: usize,
     /// Where the store's position stands; -1 while it has none.
     pub(crate) durable: i64,
     /// How far the log has been read; -1 before anything of it was.
@@ -58,19 +58,19 @@ pub(crate) struct Partition {
     pub(crate) watermark: Watermark<Option<Finished>>,
     /// Read, and not yet begun.
     pub(crate) pending: VecDeque<Record>,
-    pub(crate) lanes: Lanes<Job>,
+    pub(crate) lanes: Lanes<InFlightRecord>,
     /// Jobs in `lanes`, running or waiting behind another of their key.
     pub(crate) begun: usize,
     /// Finished, and in a unit that is not durable yet.
     pub(crate) unsaved: usize,
     /// Jobs that failed or were told to wait; nothing new begins until they succeed.
-    pub(crate) held: Vec<Job>,
+    pub(crate) held: Vec<InFlightRecord>,
     /// Jobs that failed and have not yet succeeded, those that run again included.
     pub(crate) blocks: usize,
     /// When the held jobs run again.
     pub(crate) hold_until: Duration,
     /// What its topic is to the group.
-    pub(crate) role: Role,
+    pub(crate) role: TopicRole,
     /// Whether its records run one after another, whatever their keys: those of a stateful group. What one changes is
     /// then committed before, or with, what another makes of it.
     in_order: bool,
@@ -86,24 +86,24 @@ pub(crate) struct Partition {
 #[expect(clippy::large_enum_variant, reason = "most begin, and a box for those would cost each of them an allocation")]
 pub(crate) enum Next {
     /// It may run now.
-    Begins(Job),
+    Begins(InFlightRecord),
     /// It waits for its key; it was written with the schema of this id.
     Waits(Option<u32>),
 }
 
 impl Partition {
-    pub(crate) fn new(role: Role, start: u64, at: Duration, assembly: usize, in_order: bool) -> Self {
+    pub(crate) fn new(role: TopicRole, start: u64, at: Duration, commit_queue: usize, in_order: bool) -> Self {
         Self {
             role,
             in_order,
-            assembly,
+            commit_queue,
             waits: None,
             wakes: None,
             delayed: false,
             start,
             reading: Some(start),
-            from: From::Committed,
-            life: Life::Starting(at),
+            from: StartFrom::Committed,
+            life: PartitionState::Starting(at),
             durable: -1,
             reached: -1,
             mark: None,
@@ -155,7 +155,7 @@ impl Partition {
     /// Whether letting go of records would help.
     pub(crate) fn can_shed(&self) -> bool {
         let is_held = self.blocks > 0 && (self.begun > self.blocks || !self.pending.is_empty());
-        self.life == Life::Running && self.role != Role::Waiting && (is_held || self.pending.len() > 1)
+        self.life == PartitionState::Running && self.role != TopicRole::Waiting && (is_held || self.pending.len() > 1)
     }
 
     /// Whether records are to be read again that were let go of.
@@ -169,10 +169,10 @@ impl Partition {
     }
 
     /// From where: it is known to be durable.
-    pub(crate) fn durable_from(&self) -> From {
+    pub(crate) fn durable_from(&self) -> StartFrom {
         match self.from {
             // Of a store of offsets the source's own copy says nothing.
-            From::Offset(_) | From::Policy if self.durable >= 0 => From::Offset(self.durable),
+            StartFrom::Offset(_) | StartFrom::Policy if self.durable >= 0 => StartFrom::Offset(self.durable),
             from => from,
         }
     }
@@ -185,13 +185,13 @@ impl Partition {
     /// When its start is to be asked for, if it is: records that wait are read with the state of their number.
     pub(crate) fn starts_at(&self) -> Option<Duration> {
         match self.life {
-            Life::Starting(at) if self.role != Role::Waiting => Some(at),
+            PartitionState::Starting(at) if self.role != TopicRole::Waiting => Some(at),
             _ => None,
         }
     }
 
     /// Where it stands, for who looks from outside.
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> PartitionProgress {
         let open = self.watermark.oldest();
         // What was passed on in a unit that is not durable yet has left the watermark behind.
         let saving = self.mark.filter(|_| self.unsaved > 0);
@@ -202,7 +202,7 @@ impl Partition {
             // Behind the last record there may be markers of transactions, for which nobody waits.
             None => self.durable.max(self.reached),
         };
-        Place { next: (next >= 0).then_some(next), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
+        PartitionProgress { next: (next >= 0).then_some(next), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
     }
 
     /// Everything before this offset is durable.
@@ -214,12 +214,12 @@ impl Partition {
 
     /// Whether a new record may begin.
     pub(crate) fn flows(&self) -> bool {
-        self.life == Life::Running && self.blocks == 0
+        self.life == PartitionState::Running && self.blocks == 0
     }
 
     /// When the record at the head is due, if it is not yet: only those of a retry topic wait.
     pub(crate) fn due(&mut self, clock: &dyn Clock, group: &str) -> Option<Duration> {
-        let Role::Retry(longest) = self.role else { return None };
+        let TopicRole::Retry(longest) = self.role else { return None };
         let head = self.pending.front()?;
         let now = clock.elapsed();
         let at = match self.waits {
@@ -245,7 +245,7 @@ impl Partition {
         let record = self.pending.pop_front()?;
         let schema = schema_of(&record);
         let lane = if self.in_order { Some(Lane::ONE) } else { Lane::of(record.key.as_deref()) };
-        let job = Job {
+        let job = InFlightRecord {
             partition: id.clone(),
             role: self.role,
             start: self.start,
@@ -270,7 +270,7 @@ impl Partition {
     }
 
     /// Lets go of a job that is not to run any more.
-    pub(crate) fn let_go_of(&mut self, job: &Job) {
+    pub(crate) fn let_go_of(&mut self, job: &InFlightRecord) {
         self.begun -= 1;
         self.blocks -= usize::from(job.blocks);
     }
@@ -278,7 +278,9 @@ impl Partition {
     /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.
     pub(crate) fn open(&self) -> usize {
         match self.life {
-            Life::Running if self.role != Role::Waiting => self.watermark.len().saturating_sub(self.pending.len()),
+            PartitionState::Running if self.role != TopicRole::Waiting => {
+                self.watermark.len().saturating_sub(self.pending.len())
+            }
             // What it has let go of never passes.
             _ => self.begun,
         }

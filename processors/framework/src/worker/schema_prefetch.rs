@@ -12,12 +12,12 @@ const MOST: usize = 1_000;
 
 /// The questions that are under way for records which wait for their key.
 #[derive(Default)]
-pub(crate) struct Ahead {
+pub(crate) struct SchemaPrefetch {
     asked: HashSet<u32>,
     answers: FuturesUnordered<BoxFuture<'static, u32>>,
 }
 
-impl Ahead {
+impl SchemaPrefetch {
     /// Asks for the schema with this id, unless it is known, or known to be missing.
     pub(crate) fn ask(&mut self, schemas: &Arc<SchemaCache>, id: u32) {
         if self.asked.len() < MOST && !schemas.has_answer(id) && self.asked.insert(id) {

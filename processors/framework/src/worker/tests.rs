@@ -19,7 +19,7 @@ use crate::{
     driver::Driver,
     event::{Event, Meta, payload::Payload},
     failure::{Failure, OrReject, Result},
-    pipeline::{Pipeline, settings::Settings, sink::Sink},
+    pipeline::{Pipeline, settings::GroupSettings, sink::Sink},
     processor::{input::Any, matching, with},
     telemetry::metrics::Metric,
     wire::record::{Headers, Outgoing},
@@ -271,7 +271,7 @@ fn a_new_topic_under_a_wildcard_is_read_from_its_first_event() {
 /// SPEC B11: red when a unit is cut by time alone, or waits for more than the count.
 #[test]
 fn a_batch_is_cut_by_count_and_by_time() {
-    let settings = Settings { batch_records: 5, linger: Duration::from_millis(200), ..Settings::default() };
+    let settings = GroupSettings { batch_records: 5, linger: Duration::from_millis(200), ..GroupSettings::default() };
     let pipeline = Pipeline::default().sink("pings", Sink::of::<Ping>("pings").key("id")).event::<Ping>();
     let mut driver = Driver::with_settings(pipeline, settings);
     (0..4).for_each(|seq| _ = driver.send(ping("a", seq)));
@@ -311,5 +311,5 @@ fn a_tombstone_is_for_sinks_with_delete() {
     let rows = driver.rows("deletes");
     assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].record.key.as_deref() == Some(b"k"));
     assert_eq!(driver.rows("keeps").len(), 0);
-    assert_eq!(driver.state("keeps").letters(crate::failure::Kind::Contract), 1);
+    assert_eq!(driver.state("keeps").letters(crate::failure::DeadLetterKind::Contract), 1);
 }

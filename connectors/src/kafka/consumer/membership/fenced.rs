@@ -16,7 +16,7 @@ use headwater::{Time, ports::Fetched};
 use rdkafka::consumer::Consumer as _;
 
 use crate::kafka::{
-    consumer::{poll_loop::Member, rebalance::GroupConsumer},
+    consumer::{poll_loop::PollLoop, rebalance::GroupConsumer},
     librdkafka,
 };
 
@@ -76,7 +76,7 @@ impl Fenced {
     }
 }
 
-impl Member {
+impl PollLoop {
     /// Another has our name in the group: whatever we had there is not ours any more.
     pub(crate) fn fenced(&mut self) {
         if self.fenced.is_some() {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Position, TopicPartition, ports::From};
+use headwater::{Position, TopicPartition, ports::StartFrom};
 use rdkafka::TopicPartitionList;
 
 use super::offset_metadata::Notes;
@@ -48,11 +48,11 @@ impl Commits {
 
     /// A partition begins here. It may also begin again: then what was committed may not be taken back by a note, unless
     /// a store of offsets says so.
-    pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, from: From, told: &str) {
+    pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, from: StartFrom, told: &str) {
         if self.silent {
             return;
         }
-        let known = self.under_way.get(partition).copied().filter(|_| from == From::Committed);
+        let known = self.under_way.get(partition).copied().filter(|_| from == StartFrom::Committed);
         self.notes.began(partition, known.map_or(next, |known| known.max(next)), told);
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn a_silent_source_commits_nothing() {
         let (now, name) = (Instant::now(), at(0).partition);
         let mut commits = Commits::new(Duration::ZERO, false, now);
-        commits.began(&name, 3, From::Committed, "what an earlier owner said");
+        commits.began(&name, 3, StartFrom::Committed, "what an earlier owner said");
         commits.note(&name, Some("closed for lunch"));
         commits.add([at(9)]);
         commits.hurry(now);
@@ -224,7 +224,7 @@ mod tests {
         let (now, name, interval) = (Instant::now(), at(0).partition, Duration::from_secs(60));
         let mut commits = Commits::new(interval, true, now);
         assert!(!commits.affirm(now), "there is no position yet");
-        commits.began(&name, 3, From::Committed, "");
+        commits.began(&name, 3, StartFrom::Committed, "");
         commits.add([at(5)]);
         assert!(commits.due(now).is_some() && !commits.affirm(now), "one under way at a time");
         commits.answered(now, &answer(5, None));
@@ -268,7 +268,7 @@ mod tests {
         let mut commits = Commits::new(Duration::from_millis(10), true, now);
         commits.note(&name, Some("closed for lunch"));
         assert!(commits.due(now).is_none(), "there is no position yet");
-        commits.began(&name, 5, From::Committed, "");
+        commits.began(&name, 5, StartFrom::Committed, "");
         assert!(commits.due(now).is_some());
         assert_eq!(noted(&commits), [(5, "closed for lunch".to_owned())]);
         commits.answered(now, &answer(5, None));
@@ -297,11 +297,11 @@ mod tests {
     fn a_partition_that_leaves_forgets_its_note_and_the_next_owner_clears_it() {
         let (now, name) = (Instant::now(), at(0).partition);
         let mut commits = Commits::new(Duration::ZERO, true, now);
-        commits.began(&name, 5, From::Offset(5), "");
+        commits.began(&name, 5, StartFrom::Offset(5), "");
         commits.note(&name, Some("closed for lunch"));
         commits.forget(std::slice::from_ref(&name));
         assert!(commits.due(now).is_none());
-        commits.began(&name, 5, From::Offset(5), "closed for lunch");
+        commits.began(&name, 5, StartFrom::Offset(5), "closed for lunch");
         assert!(commits.due(now).is_some());
         assert_eq!(noted(&commits), [(5, String::new())]);
     }
@@ -311,17 +311,17 @@ mod tests {
     fn a_note_takes_no_position_back() {
         let (now, name) = (Instant::now(), at(0).partition);
         let mut commits = Commits::new(Duration::ZERO, true, now);
-        commits.began(&name, 3, From::Committed, "");
+        commits.began(&name, 3, StartFrom::Committed, "");
         commits.add([at(9)]);
         assert!(commits.due(now).is_some());
-        commits.began(&name, 3, From::Committed, "");
+        commits.began(&name, 3, StartFrom::Committed, "");
         commits.answered(now, &answer(9, None));
         commits.note(&name, Some("closed for lunch"));
         assert!(commits.due(now).is_some());
         assert_eq!(noted(&commits), [(9, "closed for lunch".to_owned())]);
         commits.answered(now, &answer(9, None));
         // The store knows better.
-        commits.began(&name, 4, From::Offset(4), "");
+        commits.began(&name, 4, StartFrom::Offset(4), "");
         assert!(commits.due(now + Duration::from_secs(2)).is_some());
         assert_eq!(noted(&commits), [(4, "closed for lunch".to_owned())]);
     }

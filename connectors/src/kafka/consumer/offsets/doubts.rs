@@ -24,7 +24,7 @@ use rdkafka::{
 use super::start_offset::{ANSWER, BACK_OFF};
 use crate::kafka::{
     believed,
-    consumer::{partition::Life, poll_loop::Member, rebalance::GroupConsumer},
+    consumer::{partition::Life, poll_loop::PollLoop, rebalance::GroupConsumer},
     librdkafka::topic_ids::{Asked, Told},
 };
 
@@ -120,7 +120,7 @@ impl TopicIds {
     }
 }
 
-impl Member {
+impl PollLoop {
     /// Partitions have just been assigned: the ids of their topics are wanted. What was known of a topic is over, unless
     /// others of its partitions are read already.
     pub(crate) fn want_ids(&mut self, names: &[TopicPartition]) {

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Position, Time, TopicPartition, ports::From};
+use headwater::{Position, Time, TopicPartition, ports::StartFrom};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::Consumer as _,
@@ -24,7 +24,7 @@ use crate::kafka::{
     believed,
     consumer::{
         partition::{self, Life},
-        poll_loop::{self, Member},
+        poll_loop::{self, PollLoop},
         rebalance::GroupConsumer,
         source::{SourceConfig, Start},
     },
@@ -72,12 +72,12 @@ struct Found {
 /// A partition that has its place.
 struct Ready {
     name: TopicPartition,
-    from: From,
+    from: StartFrom,
     start: u64,
     next: i64,
 }
 
-impl Member {
+impl PollLoop {
     /// Finds the place of every partition that the engine has begun since.
     pub(crate) fn begin_all(&mut self, consumer: &GroupConsumer) {
         self.look_for_ids(consumer);
@@ -110,7 +110,7 @@ impl Member {
     fn places(
         &mut self,
         consumer: &GroupConsumer,
-        due: &[(TopicPartition, (From, u64))],
+        due: &[(TopicPartition, (StartFrom, u64))],
     ) -> Result<Found, ClientError> {
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
         let Answer { places: committed, told, failed } = committed(consumer, due.iter().map(|(name, _)| name))?;
@@ -119,17 +119,17 @@ impl Member {
         for (name, (from, _)) in due.iter().filter(|(name, _)| !found.failed.contains_key(name)) {
             let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
             let place = match from {
-                From::Offset(offset) => {
+                StartFrom::Offset(offset) => {
                     if committed.get(name) != Some(offset) {
                         found.behind.insert(name.clone());
                     }
                     found.places.insert(name.clone(), *offset);
                     continue;
                 }
-                From::Committed => committed.get(name).copied(),
+                StartFrom::Committed => committed.get(name).copied(),
                 // The store has no offset of it. What the policy once resolved to was committed here, for this moment.
-                From::Policy if by_policy => committed.get(name).copied(),
-                From::Policy => continue,
+                StartFrom::Policy if by_policy => committed.get(name).copied(),
+                StartFrom::Policy => continue,
             };
             let mark = found.told.get(name).and_then(|note| note.strip_prefix(MARK)?.parse().ok());
             match (place, mark) {

@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an attempt did not end in a commit.
 #[derive(Debug)]
-pub(crate) enum Setback {
+pub(crate) enum AttemptError {
     /// These records failed.
     Records(Vec<(usize, Fault)>),
     /// It took as long as a transaction may.
@@ -49,7 +49,7 @@ pub(crate) enum Setback {
     Stuck,
 }
 
-impl Setback {
+impl AttemptError {
     /// The records that failed.
     pub(crate) fn faults(&self) -> &[(usize, Fault)] {
         if let Self::Records(faults) = self { faults } else { &[] }
@@ -86,11 +86,11 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Hands all of them over in order, waiting for room.
-    pub(crate) async fn hand_over(&self, attempt: usize) -> Result<(), Setback> {
-        let Some(client) = self.life.client() else { return Err(Setback::Stuck) };
+    pub(crate) async fn hand_over(&self, attempt: usize) -> Result<(), AttemptError> {
+        let Some(client) = self.life.client() else { return Err(AttemptError::Stuck) };
         let mut names = Names::default();
         for (index, record) in self.records.iter().enumerate() {
-            let refused = |fault| Setback::Records(vec![(index, fault)]);
+            let refused = |fault| AttemptError::Records(vec![(index, fault)]);
             let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
             let partition = match record.partition {
                 Some(number) => self.counts.place(&record.topic, number),
@@ -110,10 +110,10 @@ impl Batch<'_> {
         Ok(())
     }
 
-    async fn room(&self, client: &Client) -> Result<(), Setback> {
+    async fn room(&self, client: &Client) -> Result<(), AttemptError> {
         unharmed(client)?;
         if Instant::now() > self.deadline {
-            return Err(Setback::Slow);
+            return Err(AttemptError::Slow);
         }
         tokio::time::sleep(QUEUE_FULL_WAIT).await;
         Ok(())
@@ -121,44 +121,44 @@ impl Batch<'_> {
 }
 
 /// Waits for the fate of every record, adds the offsets, and commits. Blocks, and maybe for ever.
-pub(crate) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instant) -> Result<(), Setback> {
+pub(crate) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instant) -> Result<(), AttemptError> {
     flushed(client, deadline)?;
     // No report may be missing of what is committed.
     if client.context().left() > 0 {
-        return Err(Setback::Slow);
+        return Err(AttemptError::Slow);
     }
     if let Some(Offsets { list, names, membership }) = offsets {
         // As late as can be, so that it is the present generation.
-        let metadata = membership.of_owner(&names).map_err(Setback::Member)?;
+        let metadata = membership.of_owner(&names).map_err(AttemptError::Member)?;
         let send = |wait| librdkafka::transactions::send_offsets(client.client(), &list, &metadata, wait);
-        insist(deadline, send).map_err(Setback::Call)?;
+        insist(deadline, send).map_err(AttemptError::Call)?;
     }
     insist(deadline + super::MARGIN, |wait| librdkafka::transactions::commit(client.client(), wait)).map_err(|fault| {
         // Said before anything is asked of the coordinator.
-        if fault.code == Code::Inconsistent { Setback::Call(fault) } else { Setback::Commit(fault) }
+        if fault.code == Code::Inconsistent { AttemptError::Call(fault) } else { AttemptError::Commit(fault) }
     })
 }
 
-fn flushed(client: &Client, deadline: Instant) -> Result<(), Setback> {
+fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
     while !librdkafka::transactions::flush(client.client(), left(deadline).min(FLUSH)) {
         if !client.context().faults().is_empty() {
             // librdkafka keeps what came back behind a record that was refused, and sends it no more.
             client.purge(PurgeConfig::default().queue());
         }
         if Instant::now() >= deadline {
-            return Err(Setback::Slow);
+            return Err(AttemptError::Slow);
         }
     }
     unharmed(client)
 }
 
 /// Whether no record has failed so far.
-fn unharmed(client: &Client) -> Result<(), Setback> {
+fn unharmed(client: &Client) -> Result<(), AttemptError> {
     let faults = client.context().faults();
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Setback::Records(faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect()))
+    Err(AttemptError::Records(faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect()))
 }
 
 /// Makes a call again that says so, until its time is over.

@@ -21,7 +21,7 @@ pub enum TransactionError {
         /// What is wrong with it, and what to do.
         why: String,
     },
-    /// Nobody knows whether it is durable: [`settle`](super::Transactions::settle), then read what is committed.
+    /// Nobody knows whether it is durable: [`settle`](super::TransactionalProducer::settle), then read what is committed.
     #[error("{0}")]
     Unsettled(String),
     /// The id was given to another producer, and nothing can be committed by this one any more: the coordinator does so for

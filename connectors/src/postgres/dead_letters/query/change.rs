@@ -1,6 +1,6 @@
 //! What a person decides about letters: sent back, discarded, edited. Each is one transaction.
 
-use headwater::{Letter, Origin, Outgoing};
+use headwater::{DeadLetter, Origin, Outgoing};
 use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ pub enum LetterError {
 
 impl Letters {
     /// Sends letters back: locks those that are still as `chosen` says and in one of these statuses, hands them to `send`,
-    /// which publishes [`Letter::redriven`] of each and waits for every acknowledgement, and marks those that were sent.
+    /// which publishes [`DeadLetter::redriven`] of each and waits for every acknowledgement, and marks those that were sent.
     ///
     /// The locks are held meanwhile, and the group `dead-letters` waits for them: choose few at a time, and what else `send`
     /// needs have at hand before. Killed before the commit, what was sent is still open, and is sent once more with the same
@@ -172,7 +172,7 @@ impl Letters {
             .await
     }
 
-    /// Puts another record in a letter's place: `send` publishes [`Letter::edited`] and says where it stands; its row is
+    /// Puts another record in a letter's place: `send` publishes [`DeadLetter::edited`] and says where it stands; its row is
     /// linked to the old one, which becomes `edited`.
     ///
     /// Nothing else is written to the table until this is done, so that what the group makes of the new record finds its
@@ -245,7 +245,7 @@ async fn insert(
     );
     let row = sqlx::query(AssertSqlSafe(sql))
         .bind(old.to_string())
-        .bind(Letter::edited_id(&old.to_string()))
+        .bind(DeadLetter::edited_id(&old.to_string()))
         .bind(&*origin.partition.topic)
         .bind(origin.partition.partition)
         .bind(origin.offset)

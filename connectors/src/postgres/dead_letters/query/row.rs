@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use headwater::{Headers, Letter, Origin, TopicPartition, says_cut};
+use headwater::{DeadLetter, Headers, Origin, TopicPartition, says_cut};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ pub struct Stored {
     /// The row's id.
     pub id: Uuid,
     /// The letter; a redrive's record is made from it.
-    pub letter: Letter,
+    pub letter: DeadLetter,
     /// What becomes of it.
     pub status: Status,
     /// The letter that this one is an edited copy of.
@@ -137,7 +137,7 @@ pub(crate) fn stored(row: &PgRow) -> Result<Stored, PostgresError> {
         status,
         edited_from: edited_from.as_deref().map(parsed).transpose()?,
         note: row.try_get("note")?,
-        letter: Letter {
+        letter: DeadLetter {
             group: row.try_get("consumer_group")?,
             processor: row.try_get("processor")?,
             event_id: row.try_get("event_id")?,

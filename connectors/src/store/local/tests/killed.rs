@@ -51,9 +51,10 @@ fn catch_up(store: &LocalStore, to: i64) -> i64 {
 }
 
 fn spawn(folder: &Path) -> Child {
-    let test = "state::tests::killed::applies_changes_until_it_is_killed";
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let test = format!("{module}::applies_changes_until_it_is_killed");
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact"]).env(FOLDER, folder).stdout(std::process::Stdio::null());
+    command.args([&*test, "--exact"]).env(FOLDER, folder).stdout(std::process::Stdio::null());
     command.spawn().unwrap()
 }
 

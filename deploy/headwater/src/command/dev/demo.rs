@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     output::Output,
-    outside::Outside,
+    outside::Clients,
     program::App,
     reader::{Lens, Reader},
 };
@@ -25,7 +25,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 const TYPES: [&str; 3] = [PaymentCompleted::TYPE, OrderFulfilled::TYPE, ReceiptRequested::TYPE];
 
 /// Produces the payments, waits for their rows, and prints what became of them.
-pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
+pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {
     let catalogue = app.pipeline.catalogue();
     if TYPES.iter().any(|event_type| catalogue.get(event_type).is_none()) {
         bail!("the demo belongs to the orders pipeline, and this program has another: use `headwater produce`");
@@ -68,7 +68,7 @@ pub(super) fn payment(name: &str) -> PaymentCompleted {
 }
 
 /// As any client does it: key, Avro value, no headers.
-pub(super) async fn produce(outside: &Outside, payments: &[PaymentCompleted]) -> Result<()> {
+pub(super) async fn produce(outside: &Clients, payments: &[PaymentCompleted]) -> Result<()> {
     let facts = EventType::of::<PaymentCompleted>();
     let topic = topic_of(facts.name);
     let subject = format!("{topic}-headwater.payment.PaymentCompleted");
@@ -91,7 +91,7 @@ pub(super) async fn produce(outside: &Outside, payments: &[PaymentCompleted]) ->
 type Events = BTreeMap<(String, String), Meta>;
 
 /// Reads until every payment, its order and its receipt were seen.
-async fn events(app: &App, outside: &Outside, reader: &mut Reader, payments: &[PaymentCompleted]) -> Result<Events> {
+async fn events(app: &App, outside: &Clients, reader: &mut Reader, payments: &[PaymentCompleted]) -> Result<Events> {
     let mut lens = Lens::new(outside, app.pipeline.catalogue());
     let mut events = Events::new();
     while events.len() < TYPES.len() * payments.len() {

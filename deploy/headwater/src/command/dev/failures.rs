@@ -15,10 +15,10 @@ use headwater_schemas::PaymentCompleted;
 use sqlx::{Connection, PgConnection};
 
 use super::demo::{LOOK, payment, produce};
-use crate::{output::Output, outside::Outside, program::App, reader::Reader};
+use crate::{output::Output, outside::Clients, program::App, reader::Reader};
 
 /// Makes three payments fail, each in its way, and shows what became of them.
-pub(super) async fn show(app: &App, outside: &Outside) -> Result<()> {
+pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {
     let letters = outside.database.letters();
     let warehouse = Warehouse::of(app)?;
     let mut database = PgConnection::connect(app.config.postgres.url.expose()).await?;
@@ -63,7 +63,7 @@ fn line(out: &mut Output, order: &str, letter: &Summary) -> Result<()> {
 }
 
 /// What stands of an order on the first retry topic.
-async fn retried(app: &App, outside: &Outside, order: &str) -> Result<String> {
+async fn retried(app: &App, outside: &Clients, order: &str) -> Result<String> {
     let topic = format!("{}fulfil-order.retry.1s", app.config.prefix);
     let subscription = Subscription { topics: vec![topic.clone()], patterns: Vec::new() };
     let mut reader = Reader::open(&app.config.kafka, &outside.cluster, subscription, true).await?;
@@ -107,7 +107,7 @@ async fn letter(app: &App, letters: &Letters, group: &str, order: &str, status: 
 }
 
 /// As `headwater dlq redrive` does it.
-async fn redrive(app: &App, outside: &Outside, letters: &Letters, letter: &Summary) -> Result<()> {
+async fn redrive(app: &App, outside: &Clients, letters: &Letters, letter: &Summary) -> Result<()> {
     let producer = outside.producer()?;
     let send = async |stored: &[Stored]| {
         let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), &app.tracing);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use headwater::{Cut, Letter, Outgoing, Owned, codec::WriterSchema};
+use headwater::{Cut, DeadLetter, GroupTopics, Outgoing, codec::WriterSchema};
 use headwater_connectors::postgres::{LetterError, Stored};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
@@ -50,7 +50,7 @@ pub(super) async fn run(desk: &Desk, arguments: EditArguments) -> Result<ExitCod
             return Err(error);
         }
     };
-    desk.require_topic(&Owned::of(&old.letter.group).redrive()).await?;
+    desk.require_topic(&GroupTopics::of(&old.letter.group).redrive()).await?;
     send(desk, &old, bytes, arguments.json).await
 }
 
@@ -67,7 +67,7 @@ async fn send(desk: &Desk, old: &Stored, bytes: Vec<u8>, as_json: bool) -> Resul
         out.line(json!({
             "letter": old.id.to_string(),
             "edited_as": edited.id.to_string(),
-            "event_id": Letter::edited_id(&old.id.to_string()),
+            "event_id": DeadLetter::edited_id(&old.id.to_string()),
             "topic": &*partition.topic,
             "partition": partition.partition,
             "offset": offset,
@@ -89,7 +89,7 @@ struct Draft {
 }
 
 impl Draft {
-    async fn of(desk: &Desk, letter: &Letter, schema_id: Option<u32>) -> Result<Self> {
+    async fn of(desk: &Desk, letter: &DeadLetter, schema_id: Option<u32>) -> Result<Self> {
         let own = match &letter.value {
             _ if let Some(cut) = letter.cut() => Err(cut.to_string()),
             Some(bytes) => value::decode(desk, bytes).await.data,

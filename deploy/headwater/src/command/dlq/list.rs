@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater_connectors::postgres::{Make, Status, Summary};
+use headwater_connectors::postgres::{FailureGroup, Status, Summary};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) async fn groups(desk: &Desk, arguments: &DlqGroupsArguments) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(makes: &[Make]) -> Table {
+fn table(makes: &[FailureGroup]) -> Table {
     let mut table = Table::new(&[
         "GROUP",
         "FINGERPRINT",
@@ -64,11 +64,11 @@ fn table(makes: &[Make]) -> Table {
     table
 }
 
-pub(super) fn count(make: &Make, status: Status) -> u64 {
+pub(super) fn count(make: &FailureGroup, status: Status) -> u64 {
     make.counts.get(&status).copied().unwrap_or(0)
 }
 
-fn make_json(make: &Make) -> Json {
+fn make_json(make: &FailureGroup) -> Json {
     let mut fields = Map::new();
     fields.insert("group".to_owned(), json!(make.group));
     fields.insert("fingerprint".to_owned(), json!(make.fingerprint));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{Letter, Outgoing, Owned, Record, Span, Tracing};
+use headwater::{DeadLetter, GroupTopics, Outgoing, Record, Span, Tracing};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
@@ -38,7 +38,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -> Result<ExitCode> {
     let group = desk.group(&arguments.group).await?;
-    let topic = Owned::of(&group).redrive();
+    let topic = GroupTopics::of(&group).redrive();
     // A parked letter has failed too often: only a person who means this one sends it back.
     let statuses = if arguments.id.is_empty() { vec![Status::Open] } else { WAITING.to_vec() };
     let mut filter = filter(Some(group.clone()), &arguments.which, statuses);
@@ -344,14 +344,14 @@ async fn publish(
             Err(why) => vec![Fate::Refused(whole::lacks(&one.letter, &why))],
         },
         (letters, _) => {
-            let letters: Vec<&Letter> = letters.iter().map(|stored| &stored.letter).collect();
+            let letters: Vec<&DeadLetter> = letters.iter().map(|stored| &stored.letter).collect();
             send(producer, tracing, &letters).await
         }
     }
 }
 
-async fn send(producer: &Producer, tracing: &Tracing, letters: &[&Letter]) -> Vec<Fate> {
-    let redriven = |letter: &&Letter| letter.traced(letter.redriven(), tracing);
+async fn send(producer: &Producer, tracing: &Tracing, letters: &[&DeadLetter]) -> Vec<Fate> {
+    let redriven = |letter: &&DeadLetter| letter.traced(letter.redriven(), tracing);
     // The spans end with the acknowledgements.
     let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = letters.iter().map(redriven).unzip();
     let mut fates = vec![Fate::Sent; records.len()];

@@ -3,7 +3,7 @@
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use headwater::{Letter, Time};
+use headwater::{DeadLetter, Time};
 use headwater_connectors::postgres::{Status, Stored};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
@@ -72,7 +72,7 @@ fn write(value: &[u8]) -> Result<()> {
 }
 
 /// The letter with what was cut off it; why not, as a sentence.
-async fn fetched(desk: &Desk, letter: &Letter) -> Result<Letter, String> {
+async fn fetched(desk: &Desk, letter: &DeadLetter) -> Result<DeadLetter, String> {
     let whole = match whole::record(&desk.app.config.kafka, &letter.group, &letter.origin).await {
         Ok(record) => letter.whole(&record),
         Err(Unread::Never(why)) => Err(why),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use headwater::{
-    Letter, Topology,
+    DeadLetter, Topology,
     codec::{Encoder, WriterSchema, split},
     ports::Schemas as _,
 };
@@ -57,7 +57,7 @@ pub(super) async fn schema(desk: &Desk, id: u32) -> Result<Arc<WriterSchema>> {
 ///
 /// # Errors
 /// As [`schema`]; and when the type is not known.
-pub(super) async fn newest(desk: &Desk, letter: &Letter) -> Result<Arc<WriterSchema>> {
+pub(super) async fn newest(desk: &Desk, letter: &DeadLetter) -> Result<Arc<WriterSchema>> {
     let subject = subject(desk, letter).context(
         "the value cannot be decoded and the event's type is not known: say with --schema-id how the new one is written",
     )?;
@@ -65,7 +65,7 @@ pub(super) async fn newest(desk: &Desk, letter: &Letter) -> Result<Arc<WriterSch
     schema(desk, id).await
 }
 
-fn subject(desk: &Desk, letter: &Letter) -> Option<String> {
+fn subject(desk: &Desk, letter: &DeadLetter) -> Option<String> {
     let (event_type, catalogue) = (letter.event_type.as_deref()?, desk.app.pipeline.catalogue());
     if let Some(facts) = catalogue.get(event_type) {
         let subjects = Topology::of(&desk.app.pipeline).subjects;

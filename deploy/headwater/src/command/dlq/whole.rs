@@ -1,6 +1,6 @@
 //! A letter that was cut, and its whole record from where that first stood, while its topic holds it.
 
-use headwater::{Letter, Origin, Record};
+use headwater::{DeadLetter, Origin, Record};
 use headwater_connectors::kafka::{KafkaConfig, KafkaError, record_at};
 
 /// Why the whole record is not there.
@@ -23,7 +23,7 @@ pub(super) async fn record(kafka: &KafkaConfig, group: &str, origin: &Origin) ->
 }
 
 /// What a letter lacks, and why that cannot be had.
-pub(super) fn lacks(letter: &Letter, why: &str) -> String {
+pub(super) fn lacks(letter: &DeadLetter, why: &str) -> String {
     let (origin, cut) = (&letter.origin, letter.cut().map(|cut| cut.to_string()).unwrap_or_default());
     format!("{cut}, and it cannot be fetched whole from {} offset {}: {why}", origin.partition, origin.offset)
 }

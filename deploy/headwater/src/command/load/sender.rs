@@ -7,7 +7,7 @@ use std::{
 };
 
 use headwater::{Headers, Message, Outgoing, Time, Tracing, first_headers, foreign_id};
-use headwater_connectors::kafka::{AckProducer, KafkaConfig, KafkaError, Place, Taken};
+use headwater_connectors::kafka::{CallbackProducer, KafkaConfig, KafkaError, Place, Taken};
 use uuid::Uuid;
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) struct Job {
 }
 
 /// A producer that tells the meter what becomes of its records; with each go its [`Sent`] and its size in bytes.
-pub(super) type Wire = AckProducer<(Sent, u64)>;
+pub(super) type Wire = CallbackProducer<(Sent, u64)>;
 
 /// A producer for the load.
 ///
@@ -53,7 +53,7 @@ pub(super) fn wire(
     meter: &Arc<Meter>,
 ) -> Result<Wire, KafkaError> {
     let (topic, meter) = (Arc::clone(topic), Arc::clone(meter));
-    AckProducer::new(kafka, move |(sent, bytes): (Sent, u64), fate: Result<Place, String>| match fate {
+    CallbackProducer::new(kafka, move |(sent, bytes): (Sent, u64), fate: Result<Place, String>| match fate {
         Ok(place) => meter.acknowledged(producer, sent, bytes, || derived(&topic, place)),
         Err(why) => meter.failed(producer, sent, why),
     })

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     arguments::LoadArguments,
     config::{Problems, nearest},
-    outside::Outside,
+    outside::Clients,
     program::App,
     reader::Reader,
 };
@@ -45,7 +45,7 @@ pub(super) enum Watch {
 /// [`Problems`] for a topic or a sink that there is not; whatever keeps a server from answering.
 pub(super) async fn start(
     app: &App,
-    outside: &Outside,
+    outside: &Clients,
     arguments: &LoadArguments,
 ) -> Result<Vec<(Watch, Destination)>> {
     let mut watches = Vec::new();
@@ -154,7 +154,7 @@ fn find_sink<'a>(app: &'a App, name: &str) -> Result<&'a Sink, Problems> {
 }
 
 /// The topic of a type, and the type; or a topic that is there.
-async fn find_topic(app: &App, outside: &Outside, wanted: &str) -> Result<(String, Option<String>)> {
+async fn find_topic(app: &App, outside: &Clients, wanted: &str) -> Result<(String, Option<String>)> {
     let topics = outside.cluster.topics().await?;
     let there = |name: &str| topics.iter().any(|topic| topic.name == name);
     let catalogue = app.pipeline.catalogue();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use headwater::{Owned, TopicPartition};
+use headwater::{GroupTopics, TopicPartition};
 use headwater_connectors::kafka::kept_keys;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     },
     Move,
 };
-use crate::{arguments::ResetArguments, config::Problems, outside::Outside, program::Bounded};
+use crate::{arguments::ResetArguments, config::Problems, outside::Clients, program::ConfiguredGroup};
 
 /// What becomes of the state.
 pub(super) enum State {
@@ -28,7 +28,7 @@ pub(super) enum State {
 impl State {
     /// # Errors
     /// [`Problems`] where there is state and nobody says what becomes of it, or there can be none and somebody does.
-    pub(super) async fn find(outside: &Outside, bounded: &Bounded, arguments: &ResetArguments) -> Result<Self> {
+    pub(super) async fn find(outside: &Clients, bounded: &ConfiguredGroup, arguments: &ResetArguments) -> Result<Self> {
         let (group, stores) = (&bounded.group.id, bounded.stores());
         let said = arguments.with_state || arguments.keep_state;
         if stores.is_empty() {
@@ -39,7 +39,7 @@ impl State {
         if arguments.keep_state {
             return Ok(Self::Kept);
         }
-        let owned = Owned::of(group);
+        let owned = GroupTopics::of(group);
         let changelogs: Vec<String> = stores.into_iter().map(|store| owned.changelog(store)).collect();
         let topics = outside.cluster.topics().await?;
         let theirs = topics.iter().filter(|topic| changelogs.contains(&topic.name));
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// What is moved beside what was asked for. What was keyed anew is read again from the inputs where the state is wiped;
+    /// What is moved beside what was asked for. What was repartitioned is read again from the inputs where the state is wiped;
     /// of what the group owns and has no offset of everything counts as done, or it would come again.
     pub(super) fn moves(&self, standing: &Standing, arguments: &ResetArguments) -> Vec<Move> {
         if matches!(self, Self::None) || arguments.topic.is_some() {
@@ -108,7 +108,7 @@ fn undecided(group: &str, count: usize) -> String {
 mod tests {
     use super::{super::super::standing::tests::place, *};
 
-    /// Red when what was keyed anew comes again beside its input, or what waits on a redrive topic is passed over.
+    /// Red when what was repartitioned comes again beside its input, or what waits on a redrive topic is passed over.
     #[test]
     fn of_its_own_topics_nothing_comes_a_second_time() {
         let (kept, wiped) = (State::Kept, State::Wiped(BTreeMap::new()));

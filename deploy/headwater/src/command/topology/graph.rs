@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use headwater::{Catalogue, Interest, Topology, Work, topic_of};
 
 use super::DEAD_LETTERS_TABLE;
-use crate::program::{App, Bounded};
+use crate::program::{App, ConfiguredGroup};
 
 /// What stands for every topic of events, those to come included.
 const ALL_EVENTS: &str = "events.*";
@@ -82,7 +82,7 @@ impl Graph {
         &mut self,
         topics: &mut BTreeMap<String, usize>,
         catalogue: &Catalogue,
-        bounded: &Bounded,
+        bounded: &ConfiguredGroup,
         dlqs: &mut Vec<usize>,
     ) {
         let group = &bounded.group;
@@ -90,7 +90,7 @@ impl Graph {
         self.boxes.push(group.id.clone());
         let name = match group.work {
             Work::Process(_) => "processor",
-            Work::Keep(_) => "stateful processor",
+            Work::Stateful(_) => "stateful processor",
             Work::Sink(_) | Work::DeadLetters => "sink",
         };
         let node = self.node(Kind::Group, vec![name.to_owned()], Some(within));
@@ -100,7 +100,7 @@ impl Graph {
         }
         dlqs.extend(self.owned(bounded, node, within));
         match &group.work {
-            Work::Process(_) | Work::Keep(_) => {
+            Work::Process(_) | Work::Stateful(_) => {
                 for (topic, types) in outputs(bounded) {
                     let topic = self.topic(topics, &topic);
                     self.edge(node, topic, Way::Events, types);
@@ -117,13 +117,13 @@ impl Graph {
     }
 
     /// The topics that a group owns: one node for those that it reads again, one for its dead letters, which is returned.
-    fn owned(&mut self, bounded: &Bounded, node: usize, within: usize) -> Option<usize> {
+    fn owned(&mut self, bounded: &ConfiguredGroup, node: usize, within: usize) -> Option<usize> {
         let owned = bounded.group.owned()?;
         let suffix = |name: String| name.strip_prefix(&bounded.group.id).unwrap_or(&name).to_owned();
         let delays = bounded.delays().iter().map(|delay| owned.retry(*delay));
         let mut again: Vec<String> = delays.chain([owned.redrive()]).collect();
-        if let Work::Keep(steps) = &bounded.group.work {
-            again.extend(steps.keyed_anew().map(|step| owned.repartition(&step.name)));
+        if let Work::Stateful(steps) = &bounded.group.work {
+            again.extend(steps.repartitioned().map(|step| owned.repartition(&step.name)));
         }
         let changelogs: Vec<String> =
             bounded.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
@@ -160,7 +160,7 @@ impl Graph {
 
 /// The topics of events that a group reads, with the types that it takes from each: what is known of a pattern's types, and
 /// the pattern itself where it may match others.
-fn inputs(bounded: &Bounded, catalogue: &Catalogue) -> BTreeMap<String, Vec<String>> {
+fn inputs(bounded: &ConfiguredGroup, catalogue: &Catalogue) -> BTreeMap<String, Vec<String>> {
     let subscription = &bounded.group.subscription;
     let interest = bounded.group.work.interest();
     let mut inputs: BTreeMap<String, Vec<String>> =
@@ -181,7 +181,7 @@ fn inputs(bounded: &Bounded, catalogue: &Catalogue) -> BTreeMap<String, Vec<Stri
 }
 
 /// The topics that a processor may emit to, with the types.
-fn outputs(bounded: &Bounded) -> BTreeMap<String, Vec<String>> {
+fn outputs(bounded: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
     let fallback = bounded.group.fallback.iter().flat_map(|fallback| fallback.emits());
     let emits = bounded.group.work.emits().into_iter().chain(fallback);
     let mut outputs: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -40,7 +40,7 @@ fn the_codec_agrees_with_apache_avros_value_path_on_random_schema_pairs() {
                     path.fetch_add(1, Ordering::Relaxed);
                 }
                 (Err(_), Err(got)) => {
-                    prop_assert_eq!(got.kind(), crate::failure::Kind::Contract);
+                    prop_assert_eq!(got.kind(), crate::failure::DeadLetterKind::Contract);
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 (wanted, got) => prop_assert!(false, "apache-avro {wanted:?}, the codec {got:?}, writer {text}"),

@@ -1,6 +1,6 @@
 use apache_avro::{Decimal, types::Value};
 
-use crate::{codec::tests::*, failure::Kind};
+use crate::{codec::tests::*, failure::DeadLetterKind};
 
 const V1: &str = r#"{"type":"record","name":"PaymentCompleted","namespace":"headwater.payment","fields":[
   {"name":"payment_id","type":"string"},{"name":"amount_cents","type":"long"},
@@ -159,7 +159,7 @@ fn sound_bytes_that_break_the_contract_name_the_field() {
             .unwrap()
             .split_off(5);
         let error = writer.decode::<First>(&datum).unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.kind()), (message, Kind::Contract));
+        assert_eq!((error.to_string().as_str(), error.kind()), (message, DeadLetterKind::Contract));
     }
 }
 
@@ -196,7 +196,7 @@ fn a_small_decimal_resolves_and_another_scale_is_refused() {
     assert_eq!((read.amount, read.n), (Decimal::from([0x4bu8]), 1));
     let error = schema(&decimal(1)).decode::<Price>(&encode(&decimal(1))).unwrap_err();
     assert_eq!(error.to_string(), "amount: expected a decimal of scale 2, the writer's schema has 1");
-    assert_eq!(error.kind(), Kind::Contract);
+    assert_eq!(error.kind(), DeadLetterKind::Contract);
 }
 
 /// Red when a reference is not inlined, or a type that two schemas mention is defined twice.
@@ -234,7 +234,7 @@ fn what_does_not_fit_its_schema_is_named_shortly() {
     let encoder = Encoder::new(1, &V1.replace(r#""amount_cents","type":"long""#, r#""amount_cents","type":"string""#));
     let error = encoder.unwrap().encode(&first()).unwrap_err();
     assert!(error.to_string().starts_with("amount_cents: does not fit the schema"), "{error}");
-    assert!(error.to_string().len() < 200 && error.kind() == Kind::Contract, "{error}");
+    assert!(error.to_string().len() < 200 && error.kind() == DeadLetterKind::Contract, "{error}");
     let error = Encoder::new(1, V3).unwrap().encode(&first()).unwrap_err();
     assert_eq!(error.to_string(), "email: the schema has no such field");
 }

@@ -55,7 +55,7 @@ fn a_union_is_read_by_its_branch() {
     let error = writer.of_datum(&[8]).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (crate::failure::Kind::Decode, "4 is none of the 2 branches of the union")
+        (crate::failure::DeadLetterKind::Decode, "4 is none of the 2 branches of the union")
     );
 }
 

@@ -8,7 +8,7 @@ use crate::{
         avro::layout::{DEPTH_LIMIT, Layout},
         tests::*,
     },
-    failure::Kind,
+    failure::DeadLetterKind,
 };
 
 /// Nine bytes: a string of 2^62 bytes, or an array of as many items.
@@ -20,7 +20,7 @@ fn what_is_not_in_the_wire_format_is_a_decode_fault() {
     assert_eq!(split(&[0, 0, 0, 1, 2, 9]).unwrap(), (258, &[9][..]));
     assert_eq!(split(&[0, 0, 0, 0, 1]).unwrap(), (1, &[][..]));
     for value in [&[][..], &[1, 0, 0, 0, 1, 5], b"{\"json\": true}", &[0], &[0, 0, 0, 1]] {
-        assert_eq!(split(value).unwrap_err().kind(), Kind::Decode, "{value:?}");
+        assert_eq!(split(value).unwrap_err().kind(), DeadLetterKind::Decode, "{value:?}");
     }
 }
 
@@ -31,15 +31,15 @@ fn a_datum_is_neither_shorter_nor_longer_than_its_value() {
     let mut bytes = datum(ORDER, &order());
     for end in 0..bytes.len() {
         let cut = &bytes[..end];
-        assert_eq!(writer.decode::<Order>(cut).unwrap_err().kind(), Kind::Decode, "{end}");
-        assert_eq!(writer.value(cut).unwrap_err().kind(), Kind::Decode, "{end}");
+        assert_eq!(writer.decode::<Order>(cut).unwrap_err().kind(), DeadLetterKind::Decode, "{end}");
+        assert_eq!(writer.value(cut).unwrap_err().kind(), DeadLetterKind::Decode, "{end}");
     }
     let error = writer.decode::<Order>(&bytes[..2]).unwrap_err().to_string();
     assert_eq!(error, "id: the datum ends within it: 3 bytes announced, 1 left");
     bytes.extend([0, 0]);
     for error in [writer.decode::<Order>(&bytes).unwrap_err(), writer.value(&bytes).unwrap_err()] {
         assert!(matches!(error, CodecError::Trailing(2)), "{error}");
-        assert_eq!(error.kind(), Kind::Decode);
+        assert_eq!(error.kind(), DeadLetterKind::Decode);
     }
 }
 
@@ -54,7 +54,7 @@ fn nine_bytes_cannot_ask_for_half_a_gigabyte() {
         let writer = schema(&format!(r#"{{"type":"record","name":"R","fields":[{{"name":"x","type":{kind}}}]}}"#));
         let error = writer.value(&NINE).unwrap_err();
         assert!(error.to_string().starts_with("x: "), "{error}");
-        assert_eq!(error.kind(), Kind::Decode);
+        assert_eq!(error.kind(), DeadLetterKind::Decode);
     }
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
@@ -81,7 +81,7 @@ fn items_without_bytes_are_counted() {
         )
     });
     let doubling = format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, twice.collect::<Vec<_>>().join(","));
-    assert_eq!(schema(&doubling).value(&[]).unwrap_err().kind(), Kind::Decode);
+    assert_eq!(schema(&doubling).value(&[]).unwrap_err().kind(), DeadLetterKind::Decode);
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ fn nesting_ends_before_the_stack_does() {
                 let error = writer.decode::<Node>(&bytes).unwrap_err();
                 assert!(error.to_string().contains("nest deeper"), "{error}");
                 assert!(error.to_string().len() < 200, "{error}");
-                assert_eq!(writer.value(&bytes).unwrap_err().kind(), Kind::Decode);
+                assert_eq!(writer.value(&bytes).unwrap_err().kind(), DeadLetterKind::Decode);
             }
             writer.decode::<Node>(&deep(deepest - 1)).expect("the deepest that is allowed");
             writer.value(&deep(deepest - 1)).expect("the deepest that is allowed");
@@ -129,7 +129,7 @@ fn text_that_is_not_utf_8_names_its_field() {
     let mut bytes = datum(ORDER, &order());
     bytes[1] = 0xff;
     for error in [schema(ORDER).decode::<Order>(&bytes).unwrap_err(), schema(ORDER).value(&bytes).unwrap_err()] {
-        assert_eq!((error.to_string().as_str(), error.kind()), ("id: a string is not UTF-8", Kind::Decode));
+        assert_eq!((error.to_string().as_str(), error.kind()), ("id: a string is not UTF-8", DeadLetterKind::Decode));
     }
 }
 
@@ -194,7 +194,7 @@ fn random_bytes_never_panic_and_never_grow() {
     let valid = datum(ORDER, &order());
     let check = |bytes: &[u8]| {
         if let Err(error) = order_schema.decode::<Order>(bytes) {
-            assert_eq!(error.kind(), Kind::Decode, "{error}");
+            assert_eq!(error.kind(), DeadLetterKind::Decode, "{error}");
         }
         let _ = node.decode::<Node>(bytes);
         for writer in [&order_schema, &node, &nulls] {
@@ -204,7 +204,7 @@ fn random_bytes_never_panic_and_never_grow() {
                     writer.json(&value);
                 }
                 Err(error) => {
-                    assert_eq!(error.kind(), Kind::Decode, "{error}");
+                    assert_eq!(error.kind(), DeadLetterKind::Decode, "{error}");
                     assert!(error.to_string().len() < 300, "{error}");
                 }
             }

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::random::{self, Rng};
 use crate::{
     codec::{json, tests::*},
-    failure::Kind,
+    failure::DeadLetterKind,
 };
 
 const ALL: &str = r#"{"type":"record","name":"All","namespace":"t","fields":[
@@ -102,7 +102,7 @@ fn a_refused_line_names_the_field_and_what_it_expects() {
         (json!([1]), "expected record, got an array"),
     ] {
         let error = through(&json).unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.kind()), (message, Kind::Contract));
+        assert_eq!((error.to_string().as_str(), error.kind()), (message, DeadLetterKind::Contract));
     }
 }
 

@@ -4,7 +4,7 @@ use super::KeyedBy;
 use crate::{
     driver::Driver,
     event::{Event, payload::Payload},
-    failure::{Failure, Kind, OrRetry, Result, dead_letter::Letter},
+    failure::{DeadLetterKind, Failure, OrRetry, Result, dead_letter::DeadLetter},
     pipeline::{Pipeline, steps::Group},
     processor::{state::State, stateless::with},
     telemetry::metrics::Metric,
@@ -93,10 +93,10 @@ fn state_is_kept_by_the_key_that_the_function_says() {
     assert_eq!(sums, [("ann".to_owned(), 300), ("ann".to_owned(), 700), ("bob".to_owned(), 5)]);
 }
 
-/// A record that is keyed anew is the same event: id, source, time and subject are those of its first place.
+/// A record that is repartitioned is the same event: id, source, time and subject are those of its first place.
 /// Red when `headers::moved` leaves one of them to the place where the record stands then.
 #[test]
-fn a_record_that_is_keyed_anew_stays_the_same_event() {
+fn a_record_that_is_repartitioned_stays_the_same_event() {
     fn tell(_: &mut Spend, paid: Event<Paid>) -> Result<Spent> {
         let meta = &paid.meta;
         let text = format!("{} {} {} {:?}", meta.id, meta.source, meta.time.millis(), meta.subject);
@@ -133,7 +133,10 @@ fn a_failure_changes_no_state_and_is_final() {
     assert_eq!(driver.state_of::<Spend>("spend", "ann"), Some(Spend { cents: 301, payments: 2 }));
     let letters = driver.letters("spend");
     let kinds: Vec<_> = letters.iter().map(|letter| (letter.kind.clone(), letter.attempts)).collect();
-    assert_eq!(kinds, [(Kind::Rejected.as_str().to_owned(), 1), (Kind::Rejected.as_str().to_owned(), 1)]);
+    assert_eq!(
+        kinds,
+        [(DeadLetterKind::Rejected.as_str().to_owned(), 1), (DeadLetterKind::Rejected.as_str().to_owned(), 1)]
+    );
     assert_eq!(&*letters[0].origin.partition.topic, "spend.spend.repartition");
 }
 
@@ -155,11 +158,11 @@ fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     assert_eq!(driver.records("mend.dlq").iter().filter(|record| record.value.is_none()).count(), 1, "a marker");
 }
 
-/// Issue 11, 23: a letter of a record that failed before it was keyed anew, such as one whose schema nobody knew.
+/// Issue 11, 23: a letter of a record that failed before it was repartitioned, such as one whose schema nobody knew.
 /// Red when it is settled by the keying, before its step has run; when the step's failure is another letter; or when its
-/// record is keyed anew for ever.
+/// record is repartitioned for ever.
 #[test]
-fn a_letter_that_is_keyed_anew_is_settled_once_its_step_has_run() {
+fn a_letter_that_is_repartitioned_is_settled_once_its_step_has_run() {
     fn mend(spend: &mut Spend, paid: Paid) -> Result<()> {
         if spend.payments == 0 && paid.cents == 0 {
             return Err(Failure::reject("not yet"));
@@ -170,7 +173,8 @@ fn a_letter_that_is_keyed_anew_is_settled_once_its_step_has_run() {
     let mut driver = Driver::new(Pipeline::default().on("mend", mend.keyed_by(|paid: &Paid| paid.customer.clone())));
     let mut letter = driver.send(paid("o1", "ann", 0)).letters("mend").remove(0);
     letter.origin = driver.records("events.shop")[0].origin();
-    let of = |letters: Vec<Letter>, redrives| letters.into_iter().find(|letter| letter.redrives == redrives).unwrap();
+    let of =
+        |letters: Vec<DeadLetter>, redrives| letters.into_iter().find(|letter| letter.redrives == redrives).unwrap();
     let second = of(driver.send_record(letter.redriven()).letters("mend"), 1);
     assert_eq!((second.resolved, &second.origin, driver.letters("mend").len()), (false, &letter.origin, 2));
     let news = of(driver.send(paid("o2", "ann", 1)).send_record(second.redriven()).letters("mend"), 2);

@@ -130,7 +130,7 @@ fn some_of(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{GroupState, Metric, States},
+        super::{GroupMetrics, Metric, States},
         *,
     };
 
@@ -152,7 +152,7 @@ mod tests {
     /// again still counts as down.
     #[test]
     fn a_group_that_failed_says_why_and_since_when_until_it_has_joined_again() {
-        let state = GroupState::default();
+        let state = GroupMetrics::default();
         state.joined();
         state.trouble("t/0", Some("waits for `shop`"));
         state.set(Metric::Partitions, 3);
@@ -172,7 +172,7 @@ mod tests {
     /// Red when an outage says a line for each partition, names all of a thousand, or joins what differs.
     #[test]
     fn what_many_partitions_wait_for_is_said_once() {
-        let state = GroupState::default();
+        let state = GroupMetrics::default();
         state.joined();
         (0..8).for_each(|n| _ = state.trouble(&format!("t/{n}"), Some("waits for `shop`")));
         state.trouble("u/0", Some("stopped"));

@@ -13,7 +13,7 @@ use crate::{
         failure_report::cut,
     },
     processor::ProcessError,
-    telemetry::metrics::GroupState,
+    telemetry::metrics::GroupMetrics,
 };
 
 /// Bytes of a failure that are said of an open circuit.
@@ -45,7 +45,7 @@ impl Circuits {
     pub(crate) fn try_new(
         group: &str,
         settings: &BTreeMap<String, BreakerSettings>,
-        state: &GroupState,
+        state: &GroupMetrics,
     ) -> Result<Self, String> {
         let breaker = |(name, settings): (&String, &BreakerSettings)| Breaker::try_new(name, *settings);
         let breakers: Vec<Breaker> = settings.iter().map(breaker).collect::<Result<_, _>>()?;
@@ -54,7 +54,7 @@ impl Circuits {
     }
 
     /// The leave of every breaker, or of none.
-    pub(crate) fn admit(&self, now: Duration, which: Try, state: &GroupState) -> Result<Leave, Refusal> {
+    pub(crate) fn admit(&self, now: Duration, which: Try, state: &GroupMetrics) -> Result<Leave, Refusal> {
         let mut leave = Leave::default();
         for breaker in &self.breakers {
             let admission = breaker.admit(now, which);
@@ -72,7 +72,7 @@ impl Circuits {
 
     /// Tells the breakers how the call ended. Says what is waited for where it failed for a dependency whose circuit is
     /// not closed: the failure is the outage's, and no attempt.
-    pub(crate) fn finish(&self, leave: Leave, now: Duration, ended: Ended<'_>, state: &GroupState) -> Option<String> {
+    pub(crate) fn finish(&self, leave: Leave, now: Duration, ended: Ended<'_>, state: &GroupMetrics) -> Option<String> {
         let mut outage = None;
         for (breaker, permit) in leave.0 {
             let verdict = ended.verdict(breaker.name());
@@ -90,7 +90,7 @@ impl Circuits {
 
     /// Every change of state reaches the metrics, and the log: that a circuit opens and that it is closed again, once each,
     /// however many probes are in between.
-    fn report(&self, breaker: &Breaker, state: &GroupState) {
+    fn report(&self, breaker: &Breaker, state: &GroupMetrics) {
         while let Some(Transition { from, to, why, calls, failed, slow, .. }) = breaker.take_transition() {
             state.circuit(breaker.name(), to.as_u64());
             let (group, dependency) = (&self.group, breaker.name());

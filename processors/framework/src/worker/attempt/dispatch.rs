@@ -16,14 +16,14 @@ use futures_util::{
 
 use super::{
     circuits::{Ended, Leave},
-    in_flight::{Effects, Job, Outcome, Seen},
+    in_flight::{AttemptContext, Effects, InFlightRecord, Outcome},
     open::{Opened, no_row},
-    record_processor::{LEAST_PAUSE, Step, panicked},
+    record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
 };
 use crate::{
     codec::WriterSchema,
     event::Meta,
-    failure::{Failure, Kind, Result, failure_report::Fault},
+    failure::{DeadLetterKind, Failure, Result, failure_report::FailureReport},
     pipeline::{Work, catalogue::Typed, schema_cache::NoSchema},
     ports::{BoxFuture, unit::RowData},
     processor::{
@@ -46,10 +46,10 @@ const FALLBACK_PAUSE: Duration = Duration::from_millis(1);
 /// each of them an allocation.
 #[expect(clippy::large_enum_variant)]
 pub(crate) enum Begun {
-    Over(Job, Outcome),
-    Running(BoxFuture<'static, (Job, Outcome)>),
+    Over(InFlightRecord, Outcome),
+    Running(BoxFuture<'static, (InFlightRecord, Outcome)>),
     /// It waits for its schema: then it begins again, unless there is an outcome.
-    Fetching(BoxFuture<'static, (Job, Option<Outcome>)>),
+    Fetching(BoxFuture<'static, (InFlightRecord, Option<Outcome>)>),
 }
 
 /// The function at work; it owns all it needs.
@@ -71,8 +71,8 @@ impl Working {
         AssertUnwindSafe(&mut self.work).catch_unwind().poll_unpin(cx)
     }
 
-    fn seen(self) -> (Seen, Option<Leave>, Duration) {
-        (Seen::new(self.meta, self.attempt), self.leave, self.began)
+    fn seen(self) -> (AttemptContext, Option<Leave>, Duration) {
+        (AttemptContext::new(self.meta, self.attempt), self.leave, self.began)
     }
 }
 
@@ -81,9 +81,9 @@ enum Next {
     Working(Working),
 }
 
-impl Step {
+impl RecordProcessor {
     /// Begins an attempt. What needs no waiting is done at once: most records cost no task and one allocation.
-    pub(crate) fn begin(self: &Arc<Self>, job: Job) -> Begun {
+    pub(crate) fn begin(self: &Arc<Self>, job: InFlightRecord) -> Begun {
         let next = match self.open(&job) {
             Err(outcome) => Next::Over(outcome),
             Ok(opened) => match self.schemas.cached(opened.schema_id) {
@@ -107,11 +107,11 @@ impl Step {
         }
     }
 
-    async fn fetch(self: Arc<Self>, mut job: Job, schema_id: u32) -> (Job, Option<Outcome>) {
+    async fn fetch(self: Arc<Self>, mut job: InFlightRecord, schema_id: u32) -> (InFlightRecord, Option<Outcome>) {
         job.begun = true;
         let outcome = match self.schemas.get(schema_id).await {
             Ok(_) => None,
-            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &Fault::new(Kind::Decode, why), None)),
+            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &FailureReport::new(DeadLetterKind::Decode, why), None)),
             Err(NoSchema::Outage(why)) => {
                 Some(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
             }
@@ -120,7 +120,7 @@ impl Step {
     }
 
     /// Waits for the function, up to the time limit.
-    async fn finish(self: Arc<Self>, job: Job, mut working: Working) -> (Job, Outcome) {
+    async fn finish(self: Arc<Self>, job: InFlightRecord, mut working: Working) -> (InFlightRecord, Outcome) {
         let limit = self.clock.sleep(self.time_limit);
         let done = match select(poll_fn(|cx| working.poll(cx)), limit).await {
             Either::Left((done, _)) => Some(done),
@@ -129,8 +129,10 @@ impl Step {
         let outcome = match done {
             Some(done) => self.outcome(&job, working, done),
             None => {
-                let fault =
-                    Fault::new(Kind::Timeout, format!("no result within the time limit of {:?}", self.time_limit));
+                let fault = FailureReport::new(
+                    DeadLetterKind::Timeout,
+                    format!("no result within the time limit of {:?}", self.time_limit),
+                );
                 self.failed(&job, working, Ended::Badly("a call was past its time limit"), &fault)
             }
         };
@@ -138,7 +140,7 @@ impl Step {
     }
 
     /// Goes on with the schema at hand.
-    fn work(&self, job: &Job, mut opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
+    fn work(&self, job: &InFlightRecord, mut opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
         let schema = match schema.of_datum(opened.datum) {
             Ok((schema, datum)) => {
                 opened.datum = datum;
@@ -153,7 +155,7 @@ impl Step {
                 Err(outcome) => return Next::Over(outcome),
             },
         };
-        if let Work::Keep(steps) = &self.group.work {
+        if let Work::Stateful(steps) = &self.group.work {
             return Next::Over(self.keep(job, steps, opened, event_type, schema));
         }
         let Opened { attributes, datum, .. } = opened;
@@ -162,16 +164,16 @@ impl Step {
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
             Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema, sink) => {
                 let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event);
-                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
+                Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
             Work::Sink(sink) if let Some(why) = no_row(sink, schema) => {
-                Next::Over(self.dead(job, &Fault::new(Kind::Contract, why), None))
+                Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
-            Work::Sink(_) | Work::Keep(_) | Work::DeadLetters => {
+            Work::Sink(_) | Work::Stateful(_) | Work::DeadLetters => {
                 let seen = self.see(job, attributes, event_type);
                 Next::Over(match schema.value(datum) {
                     Ok(value) => self.store(job, seen, Some(RowData { schema: schema.clone(), value })),
-                    Err(error) => self.unreadable(job, &error, Some(Seen::new(seen.0, seen.1))),
+                    Err(error) => self.unreadable(job, &error, Some(AttemptContext::new(seen.0, seen.1))),
                 })
             }
         }
@@ -180,7 +182,7 @@ impl Step {
     /// Runs the processor if its dependencies may be called, else its fallback, if it has one.
     fn process(
         &self,
-        job: &Job,
+        job: &InFlightRecord,
         processor: &dyn Processor,
         (attributes, event_type): (Attributes, String),
         schema: &WriterSchema,
@@ -214,7 +216,7 @@ impl Step {
         }
     }
 
-    fn outcome(&self, job: &Job, working: Working, done: Done) -> Outcome {
+    fn outcome(&self, job: &InFlightRecord, working: Working, done: Done) -> Outcome {
         let error = match done {
             Ok(Ok(out)) => return self.succeeded(job, working, out),
             Ok(Err(error)) => error,
@@ -226,11 +228,11 @@ impl Step {
         let ended = Ended::With(&error);
         match &error {
             ProcessError::Failed(Failure::Retry(cause)) => {
-                self.failed(job, working, ended, &Fault::of(Kind::Exhausted, cause))
+                self.failed(job, working, ended, &FailureReport::of(DeadLetterKind::Exhausted, cause))
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
                 let (seen, ..) = self.ended(working, ended);
-                self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))
+                self.dead(job, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(seen))
             }
             ProcessError::Failed(Failure::Throttled(after)) => {
                 let (seen, ..) = self.ended(working, ended);
@@ -247,7 +249,7 @@ impl Step {
         }
     }
 
-    fn succeeded(&self, job: &Job, working: Working, out: Outbox) -> Outcome {
+    fn succeeded(&self, job: &InFlightRecord, working: Working, out: Outbox) -> Outcome {
         let (seen, _) = self.ended(working, Ended::Well);
         let Some(meta) = &seen.meta else { return Outcome::Done(Effects::default()) };
         let cause = Cause {
@@ -262,7 +264,7 @@ impl Step {
     }
 
     /// Tells the breakers; says what is waited for where a failure is an outage's.
-    fn ended(&self, working: Working, ended: Ended<'_>) -> (Seen, Option<String>) {
+    fn ended(&self, working: Working, ended: Ended<'_>) -> (AttemptContext, Option<String>) {
         let (seen, leave, began) = working.seen();
         let now = self.clock.elapsed();
         self.state.observe(Metric::ProcessingTime, now.saturating_sub(began));
@@ -270,7 +272,7 @@ impl Step {
     }
 
     /// An attempt has failed: an outage is waited for, and anything else is tried again as the ladder says.
-    fn failed(&self, job: &Job, working: Working, ended: Ended<'_>, fault: &Fault) -> Outcome {
+    fn failed(&self, job: &InFlightRecord, working: Working, ended: Ended<'_>, fault: &FailureReport) -> Outcome {
         let (seen, outage) = self.ended(working, ended);
         seen.attempt.failed(fault);
         if let Some(why) = outage {

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     event::{Meta, time::Time},
-    failure::{Kind, breaker::Try},
+    failure::{DeadLetterKind, breaker::Try},
     ports::unit::{Change, Marker, RowData},
     telemetry::spans::{Attempt, Span},
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Outgoing, Record, TopicPartition},
     },
     worker::partition::lanes::Lane,
@@ -16,10 +16,10 @@ use crate::{
 
 /// A record on its way through a group.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct InFlightRecord {
     pub(crate) partition: TopicPartition,
     /// What its topic is to the group.
-    pub(crate) role: Role,
+    pub(crate) role: TopicRole,
     /// Which start of the partition it belongs to.
     pub(crate) start: u64,
     pub(crate) lane: Option<Lane>,
@@ -36,11 +36,11 @@ pub(crate) struct Job {
     pub(crate) record: Record,
 }
 
-impl Job {
+impl InFlightRecord {
     /// Whether a dependency is called for the first time for this record, as far as can be told without its headers: what is
     /// read from a topic of the group's own has failed before, or stands behind what has.
     pub(crate) fn which_try(&self) -> Try {
-        let first = self.role == Role::Input && self.failed == 0 && self.probed == 0;
+        let first = self.role == TopicRole::Input && self.failed == 0 && self.probed == 0;
         if first { Try::First } else { Try::Again }
     }
 }
@@ -80,17 +80,17 @@ pub(crate) struct Effects {
     pub(crate) event_time: Option<Time>,
     /// Spans that end when all this is durable.
     pub(crate) spans: Vec<Span>,
-    pub(crate) fate: Fate,
+    pub(crate) fate: Disposition,
 }
 
 /// What a record that is done with has become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Disposition {
     /// What its processor made of it.
     #[default]
     Processed,
     /// It goes on under another key.
-    KeyedAnew,
+    Repartitioned,
     /// It has come before, and the store has what it changed.
     Replayed,
     /// It waits for another attempt, on a retry topic or in the group's state.
@@ -98,12 +98,12 @@ pub(crate) enum Fate {
     /// It waits behind one of its key.
     Queued,
     /// It is a dead letter.
-    Dead(Kind),
+    Dead(DeadLetterKind),
 }
 
 /// A record as far as an attempt at it has understood it, and the attempt's span.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct AttemptContext {
     /// Nothing where the record's headers are too broken to say which trace it belongs to.
     pub(crate) meta: Option<Arc<Meta>>,
     pub(crate) attempt: Attempt,
@@ -111,7 +111,7 @@ pub(crate) struct Seen {
     pub(crate) step: Option<Arc<str>>,
 }
 
-impl Seen {
+impl AttemptContext {
     pub(crate) fn new(meta: Arc<Meta>, attempt: Attempt) -> Self {
         Self { meta: Some(meta), attempt, step: None }
     }

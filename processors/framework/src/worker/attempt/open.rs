@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use super::{
-    in_flight::{Effects, Job, Outcome, Seen},
-    record_processor::Step,
+    in_flight::{AttemptContext, Effects, InFlightRecord, Outcome},
+    record_processor::RecordProcessor,
 };
 use crate::{
     codec::{self, WriterSchema},
     event::Meta,
-    failure::{Kind, cut, failure_report::Fault},
+    failure::{DeadLetterKind, cut, failure_report::FailureReport},
     pipeline::{
         Work,
         catalogue::{Catalogue, Typed, unknown_record},
@@ -22,7 +22,7 @@ use crate::{
     telemetry::{metrics::Metric, spans::Attempt},
     wire::{
         delivery_headers::Trust,
-        group_topics::{Owned, Role, group_of_dlq},
+        group_topics::{GroupTopics, TopicRole, group_of_dlq},
         headers::Attributes,
         record::Record,
     },
@@ -35,14 +35,14 @@ pub(crate) struct Opened<'a> {
     pub(crate) datum: &'a [u8],
 }
 
-impl Step {
+impl RecordProcessor {
     /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
-    pub(crate) fn open<'a>(&self, job: &'a Job) -> Result<Opened<'a>, Outcome> {
+    pub(crate) fn open<'a>(&self, job: &'a InFlightRecord) -> Result<Opened<'a>, Outcome> {
         let record = &job.record;
         if matches!(self.group.work, Work::DeadLetters) {
             return Err(self.keep_letter(job));
         }
-        let contract = |why: String| self.dead(job, &Fault::new(Kind::Contract, why), None);
+        let contract = |why: String| self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
         let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
         if !job.begun {
             self.state.add(Metric::HeadersIgnored, attributes.ignored);
@@ -71,8 +71,8 @@ impl Step {
         Ok(Opened { attributes, schema_id, datum })
     }
 
-    pub(crate) fn trust(&self, role: Role) -> Trust<'_> {
-        if role == Role::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
+    pub(crate) fn trust(&self, role: TopicRole) -> Trust<'_> {
+        if role == TopicRole::Input { Trust::Nobody } else { Trust::Group(&self.group.id) }
     }
 
     /// By the topic where the record first stood.
@@ -86,34 +86,34 @@ impl Step {
     /// sink's events come from others too.
     pub(crate) fn foreign(
         &self,
-        job: &Job,
+        job: &InFlightRecord,
         attributes: &Attributes,
         schema: &WriterSchema,
         sink: &Sink,
     ) -> Option<String> {
         let own = self.schema?;
         let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
-        let edited = || Owned::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(&sink.event);
+        let edited = || GroupTopics::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(&sink.event);
         if Catalogue::is_own(topic) || edited() { schema.unreadable_by(own) } else { None }
     }
 
     /// Whether the type may stand on this topic, and whether the group takes it.
-    fn check(&self, job: &Job, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
+    fn check(&self, job: &InFlightRecord, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
         let origin = attributes.origin();
         let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
         if !Catalogue::belongs(topic, event_type) {
             let why = format!("event type `{event_type}` does not belong on topic {topic}");
-            return Err(self.dead(job, &Fault::new(Kind::Contract, why), None));
+            return Err(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None));
         }
         if !self.interest.takes(event_type) {
             self.state.add(Metric::Skipped, 1);
-            return Err(self.done(job, Effects::default(), &Seen::default()));
+            return Err(self.done(job, Effects::default(), &AttemptContext::default()));
         }
         Ok(())
     }
 
-    fn tombstone(&self, job: &Job, attributes: Attributes, event_type: String) -> Outcome {
-        let contract = |why: &str| self.dead(job, &Fault::new(Kind::Contract, why), None);
+    fn tombstone(&self, job: &InFlightRecord, attributes: Attributes, event_type: String) -> Outcome {
+        let contract = |why: &str| self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
         match &self.group.work {
             Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
                 let seen = self.see(job, attributes, event_type);
@@ -125,7 +125,7 @@ impl Step {
     }
 
     /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
-    fn keep_letter(&self, job: &Job) -> Outcome {
+    fn keep_letter(&self, job: &InFlightRecord) -> Outcome {
         let attributes = Attributes::read(&job.record.headers, Trust::Letter(group_of_dlq(&job.record)));
         if !job.begun {
             self.state.add(Metric::HeadersForged, attributes.spoofed);
@@ -137,41 +137,46 @@ impl Step {
 
     pub(crate) fn type_by_schema(
         &self,
-        job: &Job,
+        job: &InFlightRecord,
         attributes: &Attributes,
         schema: &WriterSchema,
     ) -> Result<String, Outcome> {
         let name = schema.full_name().unwrap_or_default();
         let Some(event_type) = self.catalogue.by_record(name) else {
-            return Err(self.dead(job, &Fault::new(Kind::Contract, unknown_record(name)), None));
+            return Err(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, unknown_record(name)), None));
         };
         self.check(job, attributes, event_type)?;
         Ok(event_type.to_owned())
     }
 
     /// The whole metadata, and the span of this attempt.
-    pub(crate) fn see(&self, job: &Job, mut attributes: Attributes, event_type: String) -> (Arc<Meta>, Attempt) {
+    pub(crate) fn see(
+        &self,
+        job: &InFlightRecord,
+        mut attributes: Attributes,
+        event_type: String,
+    ) -> (Arc<Meta>, Attempt) {
         if job.failed > 0 {
             let delivered = attributes.delivered.get_or_insert_default();
             delivered.attempts = delivered.attempts.saturating_add(job.failed);
         }
         let begun = attributes.trace.is_some();
         let mut meta = self.catalogue.complete(&job.record, attributes, event_type);
-        let waited = job.role == Role::Waiting;
+        let waited = job.role == TopicRole::Waiting;
         let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record, waited);
         (Arc::new(meta), attempt)
     }
 
     /// As much as can be said of a record that nobody can process.
-    pub(crate) fn see_broken(&self, job: &Job) -> Seen {
+    pub(crate) fn see_broken(&self, job: &InFlightRecord) -> AttemptContext {
         let attributes = Attributes::read(&job.record.headers, self.trust(job.role));
         // A broken id or source has no trace of its own to derive.
         if attributes.trace.is_none() && attributes.broken.is_some() {
-            return Seen::default();
+            return AttemptContext::default();
         }
         let event_type = attributes.event_type.clone().unwrap_or_default();
         let (meta, attempt) = self.see(job, attributes, event_type);
-        Seen::new(meta, attempt)
+        AttemptContext::new(meta, attempt)
     }
 }
 

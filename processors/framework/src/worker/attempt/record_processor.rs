@@ -4,24 +4,24 @@ use std::{any::Any as Panic, sync::Arc, time::Duration};
 
 use super::{
     circuits::Circuits,
-    in_flight::{Effects, Fate, Job, Outcome, Seen},
-    step_topics::Ways,
-    uncommitted_state::States,
+    in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
+    step_topics::StepTopics,
+    uncommitted_state::UncommittedState,
 };
 use crate::{
     codec::CodecError,
     event::Meta,
-    failure::{Kind, failure_report::Fault},
+    failure::{DeadLetterKind, failure_report::FailureReport},
     pipeline::{ConsumerGroup, catalogue::Catalogue, schema_cache::SchemaCache},
     ports::{Clock, unit::RowData},
     processor::{Interest, emit::Encoders},
     telemetry::{
-        metrics::GroupState,
+        metrics::GroupMetrics,
         spans::{Attempt, Tracing},
     },
     wire::{
-        delivery_headers::Delivered,
-        group_topics::{Owned, Role},
+        delivery_headers::DeliveryHeaders,
+        group_topics::{GroupTopics, TopicRole},
     },
     worker::schedule::failures::Failures,
 };
@@ -30,13 +30,13 @@ use crate::{
 pub(crate) const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a group treats one record.
-pub(crate) struct Step {
+pub(crate) struct RecordProcessor {
     pub(crate) group: ConsumerGroup,
     pub(crate) interest: Interest,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) schemas: Arc<SchemaCache>,
     pub(crate) encoders: Arc<Encoders>,
-    pub(crate) state: Arc<GroupState>,
+    pub(crate) state: Arc<GroupMetrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) time_limit: Duration,
     /// The largest record that is read, bytes of its value.
@@ -47,11 +47,11 @@ pub(crate) struct Step {
     pub(crate) source: String,
     pub(crate) circuits: Circuits,
     /// What it owns, by name.
-    pub(crate) owned: Owned,
+    pub(crate) owned: GroupTopics,
     /// Of each step of a stateful group.
-    pub(crate) ways: Vec<Ways>,
+    pub(crate) step_topics: Vec<StepTopics>,
     /// Of a stateful group.
-    pub(crate) states: Option<States>,
+    pub(crate) states: Option<UncommittedState>,
     /// Of a sink whose event type is in the catalogue, that type's schema.
     pub(crate) schema: Option<&'static str>,
     /// The topics of a stateful group of which one member has all partitions of a number.
@@ -60,11 +60,11 @@ pub(crate) struct Step {
     pub(crate) state_limit: usize,
 }
 
-impl Step {
+impl RecordProcessor {
     /// The record's row; the attempt ends when that is durable.
-    pub(crate) fn store(&self, job: &Job, seen: (Arc<Meta>, Attempt), data: Option<RowData>) -> Outcome {
+    pub(crate) fn store(&self, job: &InFlightRecord, seen: (Arc<Meta>, Attempt), data: Option<RowData>) -> Outcome {
         let (meta, attempt) = seen;
-        let seen = Seen::new(meta.clone(), attempt);
+        let seen = AttemptContext::new(meta.clone(), attempt);
         let outcome = self.done(job, Effects { row: Some((meta, data)), ..Effects::default() }, &seen);
         match outcome {
             Outcome::Done(mut effects) => {
@@ -75,22 +75,22 @@ impl Step {
         }
     }
 
-    pub(crate) fn unreadable(&self, job: &Job, error: &CodecError, seen: Option<Seen>) -> Outcome {
-        self.dead(job, &Fault::new(error.kind(), error.to_string()), seen)
+    pub(crate) fn unreadable(&self, job: &InFlightRecord, error: &CodecError, seen: Option<AttemptContext>) -> Outcome {
+        self.dead(job, &FailureReport::new(error.kind(), error.to_string()), seen)
     }
 
     /// Nobody can process the record: it becomes a dead letter.
-    pub(crate) fn dead(&self, job: &Job, fault: &Fault, seen: Option<Seen>) -> Outcome {
+    pub(crate) fn dead(&self, job: &InFlightRecord, fault: &FailureReport, seen: Option<AttemptContext>) -> Outcome {
         let seen = seen.unwrap_or_else(|| self.see_broken(job));
         seen.attempt.failed(fault);
         Outcome::Done(self.failures.letter(&job.record, self.delivered(job), fault, self.clock.now(), &seen))
     }
 
     /// The record is done with. One that was sent back as a dead letter takes the news of it along.
-    pub(crate) fn done(&self, job: &Job, mut effects: Effects, seen: &Seen) -> Outcome {
+    pub(crate) fn done(&self, job: &InFlightRecord, mut effects: Effects, seen: &AttemptContext) -> Outcome {
         effects.event_time = seen.meta.as_ref().map(|meta| meta.time);
-        if job.role != Role::Input
-            && !matches!(effects.fate, Fate::KeyedAnew)
+        if job.role != TopicRole::Input
+            && !matches!(effects.fate, Disposition::Repartitioned)
             && let Some((marker, span)) = self.failures.marker(&job.record, &self.delivered(job), seen)
         {
             effects.marker = Some(Box::new(marker));
@@ -100,22 +100,22 @@ impl Step {
     }
 
     /// Where an earlier record of its key waits, what becomes of this one.
-    pub(crate) fn behind(&self, job: &Job) -> Option<Outcome> {
+    pub(crate) fn behind(&self, job: &InFlightRecord) -> Option<Outcome> {
         self.failures.behind(job, || self.delivered(job), self.clock.as_ref())
     }
 
     /// The record's way so far, this read included.
-    pub(crate) fn delivered(&self, job: &Job) -> Delivered {
-        let (mut delivered, _) = Delivered::read(&job.record.headers, self.trust(job.role));
+    pub(crate) fn delivered(&self, job: &InFlightRecord) -> DeliveryHeaders {
+        let (mut delivered, _) = DeliveryHeaders::read(&job.record.headers, self.trust(job.role));
         delivered.attempts = delivered.attempts.saturating_add(job.failed);
         delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
         delivered
     }
 }
 
-pub(crate) fn panicked(panic: &(dyn Panic + Send)) -> Fault {
+pub(crate) fn panicked(panic: &(dyn Panic + Send)) -> FailureReport {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_else(|| "no message".to_owned());
-    Fault::new(Kind::Exhausted, format!("the processor panicked: {text}"))
+    FailureReport::new(DeadLetterKind::Exhausted, format!("the processor panicked: {text}"))
 }

@@ -1,17 +1,17 @@
-//! A record of a stateful step: it is keyed anew, or changes its key's state.
+//! A record of a stateful step: it is repartitioned, or changes its key's state.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use super::{
-    in_flight::{Effects, Fate, Job, Outcome, Seen},
+    in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
     open::Opened,
-    record_processor::{LEAST_PAUSE, Step, panicked},
-    step_topics::Ways,
-    uncommitted_state::States,
+    record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
+    step_topics::StepTopics,
+    uncommitted_state::UncommittedState,
 };
 use crate::{
     codec::WriterSchema,
-    failure::{Failure, Kind, failure_report::Fault},
+    failure::{DeadLetterKind, Failure, failure_report::FailureReport},
     pipeline::steps::{self, Steps},
     ports::unit::{InputPartition, InputPosition, Way},
     processor::{
@@ -22,7 +22,7 @@ use crate::{
     telemetry::{metrics::Metric, spans::Message},
     wire::{
         delivery_headers,
-        group_topics::Role,
+        group_topics::TopicRole,
         headers,
         record::{Outgoing, Position},
     },
@@ -33,69 +33,80 @@ const LONGEST_KEY: usize = 32 << 10;
 /// After state could not be read a record is tried again this much later.
 pub(crate) const STATE_PAUSE: Duration = Duration::from_secs(1);
 
-impl Step {
-    fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a Ways)> {
-        steps.iter().zip(&self.ways).find(|(step, _)| step.event.name == event_type)
+impl RecordProcessor {
+    fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a StepTopics)> {
+        steps.iter().zip(&self.step_topics).find(|(step, _)| step.event.name == event_type)
     }
 
     /// Runs the step that takes events of this type, or has the record go the way to it.
     pub(crate) fn keep(
         &self,
-        job: &Job,
+        job: &InFlightRecord,
         steps: &Steps,
         opened: Opened<'_>,
         event_type: String,
         schema: &WriterSchema,
     ) -> Outcome {
-        let (Some((step, ways)), Some(states)) = (self.step_of(steps, &event_type), &self.states) else {
+        let (Some((step, step_topics)), Some(states)) = (self.step_of(steps, &event_type), &self.states) else {
             let why = format!("no step of the group takes `{event_type}`");
-            return self.dead(job, &Fault::new(Kind::Contract, why), None);
+            return self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
         };
         let Opened { attributes, datum, .. } = opened;
         let origin = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
         // One that was sent back keeps the origin of its letter, which may lie before the way to the step.
-        let is_there = matches!(job.role, Role::Repartition | Role::Waiting) || **origin == *ways.repartition;
+        let is_there =
+            matches!(job.role, TopicRole::Repartition | TopicRole::Waiting) || **origin == *step_topics.repartition;
         let arrived = step.processor.is_co_partitioned() || is_there;
-        let input = if arrived { Self::input_of(job, (step, ways), states) } else { None };
+        let input = if arrived { Self::input_of(job, (step, step_topics), states) } else { None };
         if input.as_ref().is_some_and(|input| states.has(step.processor.store(), job.partition.partition, input)) {
             // The news of a letter that was sent back may have been lost.
-            return self.done(job, Effects { fate: Fate::Replayed, ..Effects::default() }, &Seen::default());
+            return self.done(
+                job,
+                Effects { fate: Disposition::Replayed, ..Effects::default() },
+                &AttemptContext::default(),
+            );
         }
         if arrived && let Some(waits) = self.behind(job) {
             return waits;
         }
         let (meta, attempt) = self.see(job, attributes, event_type);
-        let seen = Seen::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
+        let seen = AttemptContext::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
         let delivery = Delivery { meta: &meta, schema, datum };
         let began = self.clock.elapsed();
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let _entered = seen.attempt.enter(&meta.trace);
             if arrived {
-                self.apply(job, (step, ways, input), states, &delivery, &seen)
+                self.apply(job, (step, step_topics, input), states, &delivery, &seen)
             } else {
-                self.key_anew(job, (step, ways), states, &delivery, &seen)
+                self.repartition(job, (step, step_topics), states, &delivery, &seen)
             }
         }));
         self.state.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
         match done {
             Ok(Ok(effects)) => self.done(job, effects, &seen),
-            Ok(Err(NotKept::Contract(why))) => self.dead(job, &Fault::new(Kind::Contract, why), Some(seen)),
+            Ok(Err(NotKept::Contract(why))) => {
+                self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), Some(seen))
+            }
             Ok(Err(NotKept::Error(error))) => self.kept_not(job, &error, seen),
             // A pure function panics again.
             Err(panic) => {
-                let fault = Fault::new(Kind::Rejected, panicked(panic.as_ref()).detail);
+                let fault = FailureReport::new(DeadLetterKind::Rejected, panicked(panic.as_ref()).detail);
                 self.state.add(Metric::Failures, 1);
                 self.dead(job, &fault, Some(seen))
             }
         }
     }
 
-    /// Where inputs come again: which one the record is. One that was keyed anew counts by where it stood before that, so
+    /// Where inputs come again: which one the record is. One that was repartitioned counts by where it stood before that, so
     /// that a second copy of it is the same input, and by the way that it came, since each step reads its own in its own
     /// time.
-    fn input_of(job: &Job, (step, ways): (&steps::Step, &Ways), states: &States) -> Option<InputPosition> {
+    fn input_of(
+        job: &InFlightRecord,
+        (step, step_topics): (&steps::Step, &StepTopics),
+        states: &UncommittedState,
+    ) -> Option<InputPosition> {
         let replays = states.replays()?;
-        let is_moved = job.record.topic == ways.repartition;
+        let is_moved = job.record.topic == step_topics.repartition;
         let moved = if is_moved { delivery_headers::input(&job.record.headers) } else { None };
         let (way, Position { partition, next }, id) = match moved {
             Some((position, id)) => (Way::Over(Arc::clone(&step.name)), position, id),
@@ -107,19 +118,19 @@ impl Step {
     }
 
     /// The record goes to where its key's partition is read, with what its place here says of it.
-    fn key_anew(
+    fn repartition(
         &self,
-        job: &Job,
-        (step, ways): (&steps::Step, &Ways),
-        states: &States,
+        job: &InFlightRecord,
+        (step, step_topics): (&steps::Step, &StepTopics),
+        states: &UncommittedState,
         delivery: &Delivery<'_>,
-        seen: &Seen,
+        seen: &AttemptContext,
     ) -> Result<Effects, NotKept> {
         let key = match step.processor.key(delivery)? {
             Some(key) => key.into_bytes(),
             None => key_of(job)?.to_owned(),
         };
-        let (topic, meta) = (&ways.repartition, delivery.meta);
+        let (topic, meta) = (&step_topics.repartition, delivery.meta);
         let message = Message {
             topic,
             partition: None,
@@ -133,23 +144,23 @@ impl Step {
         if let Some(replays) = states.replays() {
             delivery_headers::say_input(&job.record, &replays.topic_id(&job.record.topic), &mut headers);
         }
-        if job.role == Role::Redrive {
+        if job.role == TopicRole::Redrive {
             // Its letter is settled, or comes back, once the step has run.
-            self.delivered(job).keyed_anew(&job.record, &self.group.id, &mut headers);
+            self.delivered(job).repartitioned(&job.record, &self.group.id, &mut headers);
         }
         let value = job.record.value.clone();
         let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
         let spans = sent.into_iter().map(|(_, span)| span).collect();
-        Ok(Effects { outgoing: vec![outgoing], spans, fate: Fate::KeyedAnew, ..Effects::default() })
+        Ok(Effects { outgoing: vec![outgoing], spans, fate: Disposition::Repartitioned, ..Effects::default() })
     }
 
     fn apply(
         &self,
-        job: &Job,
-        (step, ways, input): (&steps::Step, &Ways, Option<InputPosition>),
-        states: &States,
+        job: &InFlightRecord,
+        (step, step_topics, input): (&steps::Step, &StepTopics, Option<InputPosition>),
+        states: &UncommittedState,
         delivery: &Delivery<'_>,
-        seen: &Seen,
+        seen: &AttemptContext,
     ) -> Result<Effects, NotKept> {
         let (key, store, partition) = (key_of(job)?, step.processor.store(), job.partition.partition);
         let saved = states.read(store, partition, key).map_err(|error| ProcessError::State(error.0))?;
@@ -161,7 +172,7 @@ impl Step {
             return Err(ProcessError::from(Failure::reject(why)).into());
         }
         let (meta, attempt) = (delivery.meta, &seen.attempt);
-        let cause = Cause { meta, attempt, processor: &step.name, source: &ways.source, tracing: &self.tracing };
+        let cause = Cause { meta, attempt, processor: &step.name, source: &step_topics.source, tracing: &self.tracing };
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();
@@ -170,16 +181,16 @@ impl Step {
     }
 
     /// The function has failed, or its argument could not be read.
-    fn kept_not(&self, job: &Job, error: &ProcessError, seen: Seen) -> Outcome {
+    fn kept_not(&self, job: &InFlightRecord, error: &ProcessError, seen: AttemptContext) -> Outcome {
         match error {
             ProcessError::Failed(Failure::Retry(cause)) => {
-                let fault = Fault::of(Kind::Exhausted, cause);
+                let fault = FailureReport::of(DeadLetterKind::Exhausted, cause);
                 seen.attempt.failed(&fault);
                 self.state.add(Metric::Failures, 1);
                 self.failures.again(job, self.delivered(job), &fault, self.clock.as_ref(), &seen)
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
-                self.dead(job, &Fault::of(Kind::Rejected, cause), Some(seen))
+                self.dead(job, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(seen))
             }
             ProcessError::Failed(Failure::Throttled(after)) => {
                 seen.attempt.waits("throttled");
@@ -207,7 +218,7 @@ impl<E: Into<ProcessError>> From<E> for NotKept {
     }
 }
 
-fn key_of(job: &Job) -> Result<&[u8], NotKept> {
+fn key_of(job: &InFlightRecord) -> Result<&[u8], NotKept> {
     let key = job.record.key.as_deref();
     let text = key.filter(|key| key.len() <= LONGEST_KEY && std::str::from_utf8(key).is_ok());
     text.ok_or_else(|| {

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use crate::{
     pipeline::steps::Step,
-    wire::{group_topics::Owned, ids},
+    wire::{group_topics::GroupTopics, ids},
 };
 
 /// What the records of one step are named by, made once.
-pub(crate) struct Ways {
+pub(crate) struct StepTopics {
     /// The topic over which they come.
     pub(crate) repartition: Arc<str>,
     /// What the events that it emits name as their source.
     pub(crate) source: String,
 }
 
-impl Ways {
-    pub(crate) fn of(step: &Step, owned: &Owned) -> Self {
+impl StepTopics {
+    pub(crate) fn of(step: &Step, owned: &GroupTopics) -> Self {
         Self { repartition: owned.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
     }
 }

@@ -16,7 +16,7 @@ use crate::ports::{
 };
 
 /// The state of one group, as its records see it.
-pub(crate) struct States {
+pub(crate) struct UncommittedState {
     stores: Arc<dyn Stores>,
     names: Vec<Arc<str>>,
     /// Of each partition's number, of each store: what is not committed.
@@ -62,7 +62,7 @@ struct Open {
     changes: usize,
 }
 
-impl States {
+impl UncommittedState {
     /// Over these stores, by these names.
     pub(crate) fn new(stores: Arc<dyn Stores>, names: impl IntoIterator<Item = &'static str>) -> Self {
         Self {

@@ -7,11 +7,11 @@ use crate::{
     failure::cut,
     ports::unit::{Progress, RefusedRow, Row, Unit},
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Position, Record, TopicPartition},
     },
     worker::{
-        attempt::in_flight::{Effects, Fate},
+        attempt::in_flight::{Disposition, Effects},
         partition::Partition,
     },
 };
@@ -74,7 +74,7 @@ impl Batch {
         let mut to: BTreeMap<&TopicPartition, i64> = BTreeMap::new();
         if atomic {
             to.extend(self.anchors.iter().filter_map(|anchor| Some((anchor, *self.from.get(anchor)?))));
-            let read = self.records.iter().filter(|covered| covered.role != Role::Waiting);
+            let read = self.records.iter().filter(|covered| covered.role != TopicRole::Waiting);
             to.extend(read.map(|covered| (&covered.partition, covered.offset + 1)));
         }
         let progress = |(partition, next): (&TopicPartition, i64)| Progress {
@@ -130,7 +130,8 @@ impl Batch {
                 own_markers.for_each(drop);
             }
         }
-        let waited = |number| rest.records.iter().any(|c| c.role == Role::Waiting && c.partition.partition == number);
+        let waited =
+            |number| rest.records.iter().any(|c| c.role == TopicRole::Waiting && c.partition.partition == number);
         rest.anchors.retain(|anchor| partitions.contains_key(anchor) && waited(anchor.partition));
         rest.with_positions(atomic)
     }
@@ -170,7 +171,7 @@ impl Batch {
 
     /// Cuts its letter to as much as goes anywhere, where it has one record, which is a letter; whether there was more.
     pub(crate) fn cut(&mut self) -> bool {
-        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Fate::Dead(_)));
+        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Disposition::Dead(_)));
         match self.unit.outgoing.as_mut_slice() {
             [letter] if is_letter && let Some(beginning) = cut::cut(letter) => {
                 *letter = beginning;

@@ -17,26 +17,26 @@ use super::{
 use crate::{
     event::time::Time,
     failure::backoff::Backoff,
-    pipeline::settings::Settings,
+    pipeline::settings::GroupSettings,
     ports::{
-        BoxFuture, Committer, From,
+        BoxFuture, Committer, StartFrom,
         unit::{Change, CommitError, Committed},
     },
-    telemetry::metrics::{GroupState, Metric},
+    telemetry::metrics::{GroupMetrics, Metric},
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Record, TopicPartition},
     },
     worker::{
-        attempt::{in_flight::Fate, record_processor::Step},
-        partition::{Life, Partition},
+        attempt::{in_flight::Disposition, record_processor::RecordProcessor},
+        partition::{Partition, PartitionState},
     },
 };
 
 /// What the store has answered.
 pub(crate) enum Answer {
     /// Where these starts of partitions begin.
-    Started(Vec<(TopicPartition, u64)>, Result<Vec<From>, CommitError>),
+    Started(Vec<(TopicPartition, u64)>, Result<Vec<StartFrom>, CommitError>),
     /// What became of a batch.
     Committed(Batch, Result<Committed, CommitError>),
     /// It was not waited for what becomes of it.
@@ -51,7 +51,7 @@ enum Store {
 }
 
 /// Gathers finished records and commits them, one unit at a time, so that what is published keeps its order.
-pub(crate) struct Assembly {
+pub(crate) struct CommitQueue {
     /// Which of the group's it is: its partitions bear this number.
     number: usize,
     store: Store,
@@ -75,8 +75,8 @@ pub(crate) struct Assembly {
     paused_until: Duration,
 }
 
-impl Assembly {
-    pub(crate) fn new(number: usize, committer: Box<dyn Committer>, settings: &Settings) -> Self {
+impl CommitQueue {
+    pub(crate) fn new(number: usize, committer: Box<dyn Committer>, settings: &GroupSettings) -> Self {
         Self {
             number,
             atomic: committer.atomic(),
@@ -100,7 +100,7 @@ impl Assembly {
 
     /// Takes a finished record in. Where effects and offsets are one transaction it waits for those before it.
     pub(crate) fn finish(&mut self, finished: Finished, partition: &mut Partition) {
-        if !self.atomic || finished.covered.role == Role::Waiting {
+        if !self.atomic || finished.covered.role == TopicRole::Waiting {
             partition.unsaved += 1;
             self.push(finished);
             return;
@@ -220,7 +220,7 @@ impl Assembly {
                     let ours = partitions.get(&covered.partition).filter(|p| p.start == covered.start);
                     let from = ours.map(|partition| partition.durable);
                     last = Some((covered.partition.clone(), covered.start, from));
-                    if covered.role == Role::Waiting {
+                    if covered.role == TopicRole::Waiting {
                         let anchor = anchor(partitions, covered.partition.partition);
                         anchor.iter().for_each(|(id, at)| batch.anchor(id, *at));
                         from
@@ -244,7 +244,7 @@ impl Assembly {
         fenced: &[TopicPartition],
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         moved: &mut BTreeMap<TopicPartition, i64>,
-        step: &Step,
+        step: &RecordProcessor,
     ) {
         let (state, clock) = (&step.state, &step.clock);
         state.add(Metric::Commits, 1);
@@ -264,7 +264,7 @@ impl Assembly {
             let waiting = step.failures.waiting();
             waiting.iter().for_each(|waiting| changes.iter().for_each(|change| waiting.committed(change)));
             partition.unsaved -= run.len();
-            if partition.role == Role::Waiting {
+            if partition.role == TopicRole::Waiting {
                 continue;
             }
             let durable = if self.atomic {
@@ -321,7 +321,7 @@ impl Assembly {
 
     /// Whether the store did not answer when it was asked last, and has something of these partitions to do.
     pub(crate) fn is_out(&self, partitions: &BTreeMap<TopicPartition, Partition>) -> bool {
-        self.failures > 0 && partitions.values().any(|p| p.assembly == self.number)
+        self.failures > 0 && partitions.values().any(|p| p.commit_queue == self.number)
     }
 
     /// Whether nothing can be committed now: the store did not answer when it was asked last, and is not being asked again.
@@ -355,12 +355,12 @@ impl Assembly {
         }
         let again = (!self.again.is_empty()).then_some(self.paused_until);
         let aged = self.ready.front().map(|first| first.at + self.linger);
-        let starts = partitions.values().filter(|p| p.assembly == self.number).filter_map(Partition::starts_at);
+        let starts = partitions.values().filter(|p| p.commit_queue == self.number).filter_map(Partition::starts_at);
         again.into_iter().chain(aged).chain(starts).min().map(|at| at.max(self.paused_until))
     }
 
     fn starting(&self, partitions: &BTreeMap<TopicPartition, Partition>, now: Duration) -> Vec<(TopicPartition, u64)> {
-        let due = |p: &Partition| p.assembly == self.number && p.starts_at().is_some_and(|at| at <= now);
+        let due = |p: &Partition| p.commit_queue == self.number && p.starts_at().is_some_and(|at| at <= now);
         partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
     }
 }
@@ -368,13 +368,13 @@ impl Assembly {
 /// A partition of this number of which the store knows where it stands, and where.
 pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
     let known = |(id, p): &(&TopicPartition, &Partition)| {
-        id.partition == number && p.role != Role::Waiting && p.life != Life::Stopped && p.durable >= 0
+        id.partition == number && p.role != TopicRole::Waiting && p.life != PartitionState::Stopped && p.durable >= 0
     };
     partitions.iter().find(known).map(|(id, p)| (id, p.durable))
 }
 
 /// Counts what became of records that are durable.
-fn count(run: &[Covered], now: Time, state: &GroupState) {
+fn count(run: &[Covered], now: Time, state: &GroupMetrics) {
     let sum = |of: fn(&Covered) -> usize| run.iter().map(of).sum::<usize>() as u64;
     state.add(Metric::Records, run.len() as u64);
     state.add(Metric::Rows, sum(|covered| covered.rows));
@@ -383,14 +383,14 @@ fn count(run: &[Covered], now: Time, state: &GroupState) {
     let mut emitted = 0;
     for Covered { fate, outgoing, event_time, .. } in run {
         match fate {
-            Fate::Processed => {
+            Disposition::Processed => {
                 emitted += *outgoing as u64;
                 event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
             }
-            Fate::KeyedAnew | Fate::Queued => {}
-            Fate::Replayed => state.add(Metric::Replayed, 1),
-            Fate::Retried => state.add(Metric::Retries, 1),
-            Fate::Dead(kind) => state.letter(*kind),
+            Disposition::Repartitioned | Disposition::Queued => {}
+            Disposition::Replayed => state.add(Metric::Replayed, 1),
+            Disposition::Retried => state.add(Metric::Retries, 1),
+            Disposition::Dead(kind) => state.letter(*kind),
         }
     }
     state.add(Metric::Emitted, emitted);

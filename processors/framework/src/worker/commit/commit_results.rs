@@ -8,27 +8,27 @@ use super::{
     finished::{Covered, Finished},
 };
 use crate::{
-    failure::{Kind, failure_report::Fault},
+    failure::{DeadLetterKind, failure_report::FailureReport},
     ports::{
         Control,
         unit::{CommitError, Committed, RefusedRow},
     },
     telemetry::metrics::Metric,
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Record, TopicPartition},
     },
     worker::{
         Worker,
-        attempt::in_flight::{Effects, Fate, Job, Outcome},
+        attempt::in_flight::{Disposition, Effects, InFlightRecord, Outcome},
         deps::WorkerError,
-        partition::{Life, Partition},
+        partition::{Partition, PartitionState},
     },
 };
 
 impl Worker {
-    /// Books what the store has answered to the assembly of this number.
-    pub(crate) fn stored(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
+    /// Books what the store has answered to the commit_queue of this number.
+    pub(crate) fn on_commit_result(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
         let error = match done {
             Answer::Started(starts, Ok(froms)) => {
                 self.recovered(at);
@@ -48,16 +48,16 @@ impl Worker {
                 self.refused_rows(at, batch, rows);
                 return Ok(());
             }
-            Answer::Committed(_, Err(CommitError::Unsettled(why))) => {
+            Answer::Committed(_, Err(CommitError::OutcomeUnknown(why))) => {
                 self.unsettled(at, &why);
                 return Ok(());
             }
             Answer::Committed(batch, Err(error)) => {
-                self.assemblies.of(at).keep(batch);
+                self.commit_queues.of(at).keep(batch);
                 error
             }
             Answer::Cancelled(batch) => {
-                self.assemblies.of(at).keep(batch);
+                self.commit_queues.of(at).keep(batch);
                 return Ok(());
             }
             Answer::Started(_, Err(error)) => error,
@@ -69,8 +69,8 @@ impl Worker {
     fn no_answer(&mut self, at: usize, error: CommitError) -> Result<(), WorkerError> {
         let now = self.clock.elapsed();
         match error {
-            CommitError::Outage(why) | CommitError::Unsettled(why) => {
-                let pause = self.assemblies.of(at).outage(now, &self.settings.backoff);
+            CommitError::Outage(why) | CommitError::OutcomeUnknown(why) => {
+                let pause = self.commit_queues.of(at).outage(now, &self.settings.backoff);
                 self.state.add(Metric::CommitFailures, 1);
                 if self.state.trouble("store", Some(&why)) {
                     self.note_all(at, Some(&why));
@@ -90,8 +90,8 @@ impl Worker {
         // A letter always gets through: its topic may take less than it should.
         if batch.cut() {
             tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
-            self.assemblies.of(at).keep(batch);
-        } else if let Some((covered, record, from)) = self.assemblies.of(at).refused(batch) {
+            self.commit_queues.of(at).keep(batch);
+        } else if let Some((covered, record, from)) = self.commit_queues.of(at).refused(batch) {
             self.refused(at, &covered, record, from, why);
         }
     }
@@ -104,36 +104,36 @@ impl Worker {
             Committed::Fenced(partitions) => partitions,
         };
         let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
-        // One that has been taken anew since, perhaps by another assembly, is not fenced.
+        // One that has been taken anew since, perhaps by another commit_queue, is not fenced.
         fenced.retain(|id| {
             let start = self.partitions.get(id).map(|p| p.start);
             batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
         });
-        let waited: Vec<_> = batch.records.iter().filter(|c| c.role == Role::Waiting).collect();
+        let waited: Vec<_> = batch.records.iter().filter(|c| c.role == TopicRole::Waiting).collect();
         // Those are fenced with their number, since they have no position of their own.
         let theirs = waited.iter().filter(|c| numbers.contains(&c.partition.partition));
         fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
         waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
         let (partitions, moved) = (&mut self.partitions, &mut self.moved);
-        self.assemblies.of(at).book(batch, &fenced, partitions, moved, &self.step);
+        self.commit_queues.of(at).book(batch, &fenced, partitions, moved, &self.step);
         self.places_changed = true;
         self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
         self.fenced(fenced);
     }
 
     fn recovered(&mut self, at: usize) {
-        if self.assemblies.of(at).recovered() {
+        if self.commit_queues.of(at).recovered() {
             self.note_all(at, None);
         }
-        if !self.assemblies.any_out(&self.partitions) && self.state.trouble("store", None) {
+        if !self.commit_queues.any_out(&self.partitions) && self.state.trouble("store", None) {
             tracing::info!(group = %self.step.group.id, "the store answers again");
         }
     }
 
     /// Has the source tell outside why the partitions of a store stand still; those that are held say so themselves.
     fn note_all(&mut self, at: usize, why: Option<&str>) {
-        let stands = |p: &Partition| p.assembly == at && p.blocks == 0 && p.life != Life::Stopped;
-        let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != Role::Waiting);
+        let stands = |p: &Partition| p.commit_queue == at && p.blocks == 0 && p.life != PartitionState::Stopped;
+        let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != TopicRole::Waiting);
         let notes: Vec<_> = theirs.map(|(id, _)| (id.clone(), why.map(str::to_owned))).collect();
         self.source.control(Control::Note(notes));
     }
@@ -141,12 +141,12 @@ impl Worker {
     /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
     fn refused(&mut self, at: usize, covered: &Covered, record: Record, from: i64, why: &str) {
         // What keeps the dead letters has nowhere else to put one.
-        if matches!(covered.fate, Fate::Dead(_)) || self.step.group.owned().is_none() {
+        if matches!(covered.fate, Disposition::Dead(_)) || self.step.group.owned().is_none() {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
         if self.step.states.is_some() {
             let id = covered.partition.clone();
-            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(Life::Leaving(_))) {
+            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(PartitionState::Leaving(_))) {
                 // Its next owner meets the record again.
                 return self.release(&id);
             }
@@ -154,24 +154,24 @@ impl Worker {
             self.refusals.insert((id.clone(), covered.offset), why.to_owned());
             return self.restart(id, Duration::ZERO);
         }
-        let kind = if self.step.group.work.is_processor() { Kind::Rejected } else { Kind::Row };
-        let letter = self.letter(covered, record, &Fault::new(kind, why));
-        self.assemblies.of(at).instead(letter, from);
+        let kind = if self.step.group.work.is_processor() { DeadLetterKind::Rejected } else { DeadLetterKind::Row };
+        let letter = self.letter(covered, record, &FailureReport::new(kind, why));
+        self.commit_queues.of(at).instead(letter, from);
     }
 
     /// These rows of a batch are refused: their records become dead letters, and the batch is tried again with those.
     fn refused_rows(&mut self, at: usize, batch: Batch, rows: Vec<RefusedRow>) {
-        let atomic = self.assemblies.of(at).is_atomic();
+        let atomic = self.commit_queues.of(at).is_atomic();
         let letter = |covered: Covered, record: Record, refused: RefusedRow| {
-            self.letter(&covered, record, &Fault::new(refused.kind, refused.why))
+            self.letter(&covered, record, &FailureReport::new(refused.kind, refused.why))
         };
         let batch = batch.without_rows(rows, atomic, letter);
-        self.assemblies.of(at).keep(batch);
+        self.commit_queues.of(at).keep(batch);
     }
 
     /// The dead letter of a record that was processed before.
-    fn letter(&self, covered: &Covered, record: Record, fault: &Fault) -> Finished {
-        let job = Job {
+    fn letter(&self, covered: &Covered, record: Record, fault: &FailureReport) -> Finished {
+        let job = InFlightRecord {
             partition: covered.partition.clone(),
             role: covered.role,
             start: covered.start,
@@ -195,13 +195,13 @@ impl Worker {
         self.state.add(Metric::CommitFailures, 1);
         tracing::warn!(group = %self.step.group.id, reason = why, "whether a transaction was committed is not known; its partitions start anew from what was");
         let theirs: Vec<_> =
-            self.partitions.iter().filter(|(_, p)| p.assembly == at).map(|(id, p)| (id.clone(), p.life)).collect();
+            self.partitions.iter().filter(|(_, p)| p.commit_queue == at).map(|(id, p)| (id.clone(), p.life)).collect();
         for (id, life) in theirs {
             match life {
                 // One that stands still has nothing under way, and what stopped it has not changed.
-                Life::Starting(_) | Life::Stopped => {}
-                Life::Leaving(_) => self.release(&id),
-                Life::Running => {
+                PartitionState::Starting(_) | PartitionState::Stopped => {}
+                PartitionState::Leaving(_) => self.release(&id),
+                PartitionState::Running => {
                     self.source.control(Control::Pause(vec![id.clone()]));
                     self.restart(id, Duration::ZERO);
                 }
@@ -210,12 +210,12 @@ impl Worker {
     }
 
     /// What becomes of a record whose effects were refused when it was processed before.
-    pub(crate) fn refused_before(&mut self, job: &Job) -> Option<Outcome> {
+    pub(crate) fn refused_before(&mut self, job: &InFlightRecord) -> Option<Outcome> {
         if self.refusals.is_empty() {
             return None;
         }
         let why = self.refusals.get(&(job.partition.clone(), job.record.offset))?;
-        Some(self.step.dead(job, &Fault::new(Kind::Rejected, why), None))
+        Some(self.step.dead(job, &FailureReport::new(DeadLetterKind::Rejected, why), None))
     }
 
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
@@ -223,7 +223,7 @@ impl Worker {
         let Some(life) = ours.map(|p| p.life) else { return };
         tracing::error!(group = %self.step.group.id, partition = %id, error = %why,
             "a record can neither be processed nor put aside, and its partition stops before it: mend what the error names, and restart");
-        if matches!(life, Life::Leaving(_)) {
+        if matches!(life, PartitionState::Leaving(_)) {
             // Its next owner meets the record again.
             self.release(id);
             return;
@@ -231,7 +231,7 @@ impl Worker {
         // Whatever else of it is under way lies behind the refused record: a new start makes it stale.
         self.restart(id.clone(), Duration::ZERO);
         if let Some(partition) = self.partitions.get_mut(id) {
-            partition.life = Life::Stopped;
+            partition.life = PartitionState::Stopped;
         }
         let reason = format!("stopped: {why}");
         self.state.trouble(&id.to_string(), Some(&reason));

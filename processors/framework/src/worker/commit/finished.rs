@@ -7,10 +7,10 @@ use crate::{
     ports::unit::Change,
     telemetry::spans::Span,
     wire::{
-        group_topics::Role,
+        group_topics::TopicRole,
         record::{Outgoing, Record, TopicPartition},
     },
-    worker::attempt::in_flight::{Effects, Fate, Job},
+    worker::attempt::in_flight::{Disposition, Effects, InFlightRecord},
 };
 
 /// A record whose processor is done.
@@ -22,12 +22,12 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    pub(crate) fn new(job: Job, mut effects: Effects, at: Duration) -> Self {
+    pub(crate) fn new(job: InFlightRecord, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
         let changes = || effects.change.iter().chain(effects.waiting.as_deref());
         let changed = changes().map(Change::size).sum::<usize>();
-        let Job { partition, role, start, record, .. } = job;
+        let InFlightRecord { partition, role, start, record, .. } = job;
         let covered = Covered {
             partition,
             role,
@@ -51,10 +51,10 @@ impl Finished {
 #[derive(Debug)]
 pub(crate) struct Covered {
     pub(crate) partition: TopicPartition,
-    pub(crate) role: Role,
+    pub(crate) role: TopicRole,
     pub(crate) start: u64,
     pub(crate) offset: i64,
-    pub(crate) fate: Fate,
+    pub(crate) fate: Disposition,
     /// The record, unless its row has it.
     pub(crate) record: Option<Record>,
     pub(crate) outgoing: usize,

@@ -7,7 +7,7 @@ impl Worker {
     /// Whether more may be read. What stands still has half of the bytes at most, so that the rest goes on.
     pub(crate) fn has_room(&mut self) -> bool {
         let limit = self.settings.in_flight_bytes;
-        let (mut waiting, mut bytes, mut still) = (0, self.assemblies.bytes(), 0);
+        let (mut waiting, mut bytes, mut still) = (0, self.commit_queues.bytes(), 0);
         for partition in self.partitions.values() {
             if partition.stands_still() {
                 still += partition.watermark.bytes();

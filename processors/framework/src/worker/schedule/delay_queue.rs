@@ -2,10 +2,10 @@
 //!
 //! They are kept in a store of the group's, `waiting`, so that they outlive the process: the unit of work that puts one
 //! there passes its offset. Here they are in memory too, by partition number, as all state is. A record is begun from here
-//! once the store has it and it is due, as one of a partition that is read from nowhere: [`Role::Waiting`]. What does not
+//! once the store has it and it is due, as one of a partition that is read from nowhere: [`TopicRole::Waiting`]. What does not
 //! fit waits in its own partition.
 //!
-//! [`Role::Waiting`]: crate::wire::group_topics::Role::Waiting
+//! [`TopicRole::Waiting`]: crate::wire::group_topics::TopicRole::Waiting
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ports::{Clock, Entry, StoreError, Stores, unit::Change},
     processor::state::{self, State},
-    telemetry::metrics::{GroupState, Metric},
+    telemetry::metrics::{GroupMetrics, Metric},
     wire::{
         delivery_headers::due_ms,
-        group_topics::{Owned, WAITING},
+        group_topics::{GroupTopics, WAITING},
         record::{Headers, Outgoing, Record, TopicPartition},
     },
 };
@@ -34,7 +34,7 @@ pub(crate) struct Limits {
 }
 
 /// The records of one group that wait.
-pub(crate) struct Waiting {
+pub(crate) struct DelayQueue {
     group: String,
     /// The topic of their store's changes, which stands for where they are read from.
     topic: Arc<str>,
@@ -43,7 +43,7 @@ pub(crate) struct Waiting {
     limits: Limits,
     /// The longest delay of the group's ladder.
     longest: Duration,
-    state: Arc<GroupState>,
+    state: Arc<GroupMetrics>,
     numbers: Mutex<BTreeMap<i32, Queues>>,
 }
 
@@ -115,17 +115,17 @@ impl From<Bytes> for Vec<u8> {
     }
 }
 
-impl Waiting {
+impl DelayQueue {
     pub(crate) fn new(
         group: &str,
         stores: Arc<dyn Stores>,
         limits: Limits,
         longest: Duration,
-        state: Arc<GroupState>,
+        state: Arc<GroupMetrics>,
     ) -> Self {
         Self {
             group: group.to_owned(),
-            topic: Owned::of(group).changelog(WAITING).into(),
+            topic: GroupTopics::of(group).changelog(WAITING).into(),
             store: WAITING.into(),
             stores,
             limits,
@@ -230,7 +230,7 @@ impl Waiting {
         due
     }
 
-    /// When [`Waiting::due`] is to be asked next, by number.
+    /// When [`DelayQueue::due`] is to be asked next, by number.
     pub(crate) fn wakes(&self) -> Vec<(i32, Duration)> {
         let numbers = self.numbers();
         let some = numbers.iter().filter(|(_, queues)| !queues.records.is_empty());

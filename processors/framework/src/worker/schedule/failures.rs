@@ -7,23 +7,23 @@ use std::{
 
 use tracing::field::display;
 
-use super::delay_queue::Waiting;
+use super::delay_queue::DelayQueue;
 use crate::{
     event::time::Time,
-    failure::{cut, failure_report::Fault, ladder::Ladder},
-    pipeline::{ConsumerGroup, settings::Settings},
+    failure::{cut, failure_report::FailureReport, ladder::Ladder},
+    pipeline::{ConsumerGroup, settings::GroupSettings},
     ports::{
         Clock,
         unit::{Change, Marker},
     },
     telemetry::spans::{Message, Span, Tracing},
     wire::{
-        delivery_headers::{Delivered, with_trace},
-        group_topics::{Owned, Role},
+        delivery_headers::{DeliveryHeaders, with_trace},
+        group_topics::{GroupTopics, TopicRole},
         record::{Outgoing, Record},
         trace_context::TraceContext,
     },
-    worker::attempt::in_flight::{Effects, Fate, Job, Outcome, Seen},
+    worker::attempt::in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
 };
 
 /// Dead letters are logged one by one, but not faster than this: ten thousand in a row are not ten thousand lines.
@@ -39,14 +39,14 @@ pub(crate) enum Waits {
     /// In their places, which hold up their partitions.
     InPlace,
     /// In the group's state, with those of their keys.
-    State(Arc<Waiting>),
+    State(Arc<DelayQueue>),
 }
 
 /// How a group treats failures.
 pub(crate) struct Failures {
     group: String,
     processor: String,
-    owned: Owned,
+    owned: GroupTopics,
     ladder: Ladder,
     /// The largest record that is passed on whole, bytes of its value.
     record_limit: usize,
@@ -62,9 +62,9 @@ struct Log {
 }
 
 impl Failures {
-    pub(crate) fn new(group: &ConsumerGroup, settings: &Settings, waits: Waits, tracing: Tracing) -> Self {
+    pub(crate) fn new(group: &ConsumerGroup, settings: &GroupSettings, waits: Waits, tracing: Tracing) -> Self {
         Self {
-            owned: Owned::of(&group.id),
+            owned: GroupTopics::of(&group.id),
             group: group.id.clone(),
             processor: group.name.clone(),
             ladder: settings.ladder.clone(),
@@ -78,11 +78,11 @@ impl Failures {
     /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
     pub(crate) fn again(
         &self,
-        job: &Job,
-        mut delivered: Delivered,
-        fault: &Fault,
+        job: &InFlightRecord,
+        mut delivered: DeliveryHeaders,
+        fault: &FailureReport,
         clock: &dyn Clock,
-        seen: &Seen,
+        seen: &AttemptContext,
     ) -> Outcome {
         let now = clock.now();
         let failed = delivered.attempts.saturating_add(1);
@@ -101,7 +101,7 @@ impl Failures {
         let processor = self.processor_of(&delivered, seen);
         let mut again = delivered.failed(fault, &self.group, &processor, now.millis());
         again.due_ms = Some(now.plus(delay.get()).millis());
-        let mut effects = Effects { fate: Fate::Retried, ..Effects::default() };
+        let mut effects = Effects { fate: Disposition::Retried, ..Effects::default() };
         let place = match &self.waits {
             Waits::InPlace => return in_place(),
             Waits::Topics => {
@@ -129,24 +129,24 @@ impl Failures {
     /// Where an earlier record of its key waits, what becomes of this one, which has come so far: it waits behind that.
     pub(crate) fn behind(
         &self,
-        job: &Job,
-        delivered: impl FnOnce() -> Delivered,
+        job: &InFlightRecord,
+        delivered: impl FnOnce() -> DeliveryHeaders,
         clock: &dyn Clock,
     ) -> Option<Outcome> {
-        let waiting = self.waiting().filter(|_| job.role != Role::Waiting)?;
+        let waiting = self.waiting().filter(|_| job.role != TopicRole::Waiting)?;
         if !waiting.has(job.partition.partition, job.record.key.as_deref()) {
             return None;
         }
-        let delivered = Delivered { group: Some(self.group.clone()), ..delivered() };
+        let delivered = DeliveryHeaders { group: Some(self.group.clone()), ..delivered() };
         let change = wait(waiting, job, &delivered, clock.elapsed()).map(Box::new);
         Some(match change {
-            Some(_) => Outcome::Done(Effects { waiting: change, fate: Fate::Queued, ..Effects::default() }),
+            Some(_) => Outcome::Done(Effects { waiting: change, fate: Disposition::Queued, ..Effects::default() }),
             None => Outcome::Wait(FULL_PAUSE, waiting.full()),
         })
     }
 
     /// The records that wait in the group's state, if any do.
-    pub(crate) fn waiting(&self) -> Option<&Arc<Waiting>> {
+    pub(crate) fn waiting(&self) -> Option<&Arc<DelayQueue>> {
         let Waits::State(waiting) = &self.waits else { return None };
         Some(waiting)
     }
@@ -155,10 +155,10 @@ impl Failures {
     pub(crate) fn letter(
         &self,
         record: &Record,
-        mut delivered: Delivered,
-        fault: &Fault,
+        mut delivered: DeliveryHeaders,
+        fault: &FailureReport,
         now: Time,
-        seen: &Seen,
+        seen: &AttemptContext,
     ) -> Effects {
         delivered.attempts = delivered.attempts.saturating_add(1);
         let processor = self.processor_of(&delivered, seen);
@@ -167,11 +167,16 @@ impl Failures {
         let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
         let letter = cut::fitting(letter, self.record_limit);
         let spans = span.into_iter().collect();
-        Effects { outgoing: vec![letter], spans, fate: Fate::Dead(fault.kind), ..Effects::default() }
+        Effects { outgoing: vec![letter], spans, fate: Disposition::Dead(fault.kind), ..Effects::default() }
     }
 
     /// The news that a dead letter which was sent back has succeeded; `None` where the record was none.
-    pub(crate) fn marker(&self, record: &Record, delivered: &Delivered, seen: &Seen) -> Option<(Marker, Option<Span>)> {
+    pub(crate) fn marker(
+        &self,
+        record: &Record,
+        delivered: &DeliveryHeaders,
+        seen: &AttemptContext,
+    ) -> Option<(Marker, Option<Span>)> {
         if delivered.redrives == 0 {
             return None;
         }
@@ -184,12 +189,18 @@ impl Failures {
     }
 
     /// The processor that a letter names: once it is one it keeps its name, by which its row is known.
-    fn processor_of(&self, delivered: &Delivered, seen: &Seen) -> String {
+    fn processor_of(&self, delivered: &DeliveryHeaders, seen: &AttemptContext) -> String {
         let step = || seen.step.as_deref().unwrap_or(&self.processor).to_owned();
         delivered.processor.clone().unwrap_or_else(step)
     }
 
-    fn hop(&self, delivered: &Delivered, record: &Record, topic: String, seen: &Seen) -> (Outgoing, Option<Span>) {
+    fn hop(
+        &self,
+        delivered: &DeliveryHeaders,
+        record: &Record,
+        topic: String,
+        seen: &AttemptContext,
+    ) -> (Outgoing, Option<Span>) {
         let (trace, span) = self.send(&topic, delivered, record, seen);
         (delivered.hop(record, topic, trace.as_ref()), span)
     }
@@ -198,9 +209,9 @@ impl Failures {
     fn send(
         &self,
         topic: &str,
-        delivered: &Delivered,
+        delivered: &DeliveryHeaders,
         record: &Record,
-        seen: &Seen,
+        seen: &AttemptContext,
     ) -> (Option<TraceContext>, Option<Span>) {
         let Some(meta) = &seen.meta else { return (None, None) };
         let message = Message {
@@ -216,7 +227,7 @@ impl Failures {
         }
     }
 
-    fn log(&self, record: &Record, dead: &Delivered, fault: &Fault, now: Time, seen: &Seen) {
+    fn log(&self, record: &Record, dead: &DeliveryHeaders, fault: &FailureReport, now: Time, seen: &AttemptContext) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if now < log.next {
             log.silent += 1;
@@ -233,9 +244,9 @@ impl Failures {
 }
 
 /// Has a record wait in the group's state; `None` where there is no room.
-fn wait(waiting: &Waiting, job: &Job, delivered: &Delivered, due: Duration) -> Option<Change> {
+fn wait(waiting: &DelayQueue, job: &InFlightRecord, delivered: &DeliveryHeaders, due: Duration) -> Option<Change> {
     let waits = delivered.hop(&job.record, String::new(), None);
-    if job.role == Role::Waiting {
+    if job.role == TopicRole::Waiting {
         return waiting.again(&job.record, waits, due);
     }
     waiting.append(job.partition.partition, waits, job.record.timestamp_ms, due)

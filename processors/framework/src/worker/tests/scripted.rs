@@ -20,18 +20,18 @@ use crate::{
     codec::Encoder,
     driver::clock::ManualClock,
     event::payload::Payload,
-    failure::{Failure, Kind, Result},
-    pipeline::{Pipeline, schema_cache::SchemaCache, settings::Settings, sink::Sink, steps::Group},
+    failure::{DeadLetterKind, Failure, Result},
+    pipeline::{Pipeline, schema_cache::SchemaCache, settings::GroupSettings, sink::Sink, steps::Group},
     ports::{
         Batch, BoxFuture, Clock, Fetched,
         unit::{CommitError, Committed, Progress},
     },
     processor::{state::State, stateful::KeyedBy as _, with},
-    telemetry::{metrics::GroupState, spans::Tracing},
+    telemetry::{metrics::GroupMetrics, spans::Tracing},
     wire::record::{Headers, Outgoing, Record, TopicPartition},
     worker::{
         Worker,
-        deps::{Parts, WorkerError},
+        deps::{WorkerDeps, WorkerError},
     },
 };
 
@@ -50,7 +50,7 @@ pub(super) fn redrive(number: i32) -> TopicPartition {
     TopicPartition::new("play.redrive", number)
 }
 
-/// The partition `number` of the topic of records that were keyed anew.
+/// The partition `number` of the topic of records that were repartitioned.
 pub(super) fn repartition(number: i32) -> TopicPartition {
     TopicPartition::new("play.play.repartition", number)
 }
@@ -157,7 +157,7 @@ impl Wake for Woken {
 pub(super) struct Bench {
     shared: Shared,
     clock: Arc<ManualClock>,
-    pub(super) state: Arc<GroupState>,
+    pub(super) state: Arc<GroupMetrics>,
     stop: Option<oneshot::Sender<()>>,
     work: BoxFuture<'static, Result<(), WorkerError>>,
     pub(super) ended: Option<Result<(), WorkerError>>,
@@ -165,28 +165,28 @@ pub(super) struct Bench {
 
 impl Bench {
     /// A processor whose effects are published ahead of the positions.
-    pub(super) fn publisher(plan: &Plan, settings: Settings) -> Self {
+    pub(super) fn publisher(plan: &Plan, settings: GroupSettings) -> Self {
         Self::new(Pipeline::default().on("play", with(plan.clone(), play)), false, 1, settings)
     }
 
     /// A processor whose effects and positions are one transaction.
-    pub(super) fn atomic(plan: &Plan, settings: Settings) -> Self {
+    pub(super) fn atomic(plan: &Plan, settings: GroupSettings) -> Self {
         Self::new(Pipeline::default().on("play", with(plan.clone(), play)), true, 1, settings)
     }
 
     /// A stateful step that counts the events of each key, and answers with key and count.
-    pub(super) fn counting(settings: Settings) -> Self {
+    pub(super) fn counting(settings: GroupSettings) -> Self {
         Self::new(Pipeline::default().on("play", count.co_partitioned()), true, 1, settings)
     }
 
     /// The same, at least once: inputs may come again.
-    pub(super) fn counting_again(settings: Settings) -> Self {
+    pub(super) fn counting_again(settings: GroupSettings) -> Self {
         Self::counting(settings).again()
     }
 
-    /// Two steps that keep one count, of pings and of pongs: pongs are keyed anew, and pings too unless they are
+    /// Two steps that keep one count, of pings and of pongs: pongs are repartitioned, and pings too unless they are
     /// `co_partitioned`. At least once.
-    pub(super) fn sharing(co_partitioned: bool, settings: Settings) -> Self {
+    pub(super) fn sharing(co_partitioned: bool, settings: GroupSettings) -> Self {
         let pings = |group: Group| {
             if co_partitioned {
                 group.on("ping", count.co_partitioned())
@@ -198,8 +198,8 @@ impl Bench {
         Self::new(Pipeline::default().group("play", group), true, 1, settings).again()
     }
 
-    /// The same of records that are keyed anew first.
-    pub(super) fn keying_anew(settings: Settings) -> Self {
+    /// The same of records that are repartitioned first.
+    pub(super) fn repartitioning(settings: GroupSettings) -> Self {
         Self::new(Pipeline::default().on("play", count.keyed_by(|ping| ping.id.clone())), true, 1, settings).again()
     }
 
@@ -227,19 +227,19 @@ impl Bench {
     }
 
     /// A sink.
-    pub(super) fn sink(settings: Settings) -> Self {
+    pub(super) fn sink(settings: GroupSettings) -> Self {
         Self::sinks(1, settings)
     }
 
     /// A sink that commits over so many connections.
-    pub(super) fn sinks(stores: usize, settings: Settings) -> Self {
+    pub(super) fn sinks(stores: usize, settings: GroupSettings) -> Self {
         let pipeline = Pipeline::default().event::<Ping>().sink("sink", Sink::of::<Ping>("pings").key("id"));
         Self::new(pipeline, true, stores, settings)
     }
 
-    fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: Settings) -> Self {
+    fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: GroupSettings) -> Self {
         let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
-        let parts = Parts {
+        let parts = WorkerDeps {
             stores: Some(Arc::new(Kept(shared.clone()))),
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
@@ -293,7 +293,7 @@ impl Bench {
     }
 
     /// The store refuses the row of this key, and says so.
-    pub(super) fn bad_row(&mut self, key: &str, kind: Kind) -> &mut Self {
+    pub(super) fn bad_row(&mut self, key: &str, kind: DeadLetterKind) -> &mut Self {
         self.outside().bad_rows.push((key.to_owned(), kind));
         self
     }

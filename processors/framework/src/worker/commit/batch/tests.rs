@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use crate::{
     event::Meta,
-    failure::Kind,
+    failure::DeadLetterKind,
     ports::unit::{Marker, RowData},
     wire::{
         headers::Attributes,
         record::{Headers, Outgoing},
     },
-    worker::{attempt::in_flight::Job, commit::batch::*},
+    worker::{attempt::in_flight::InFlightRecord, commit::batch::*},
 };
 
 /// What one record asks for: how many outgoing records, and whether it has a row and a marker.
@@ -55,11 +55,11 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         waiting: None,
         event_time: None,
         spans: Vec::new(),
-        fate: if count == 2 { Fate::Dead(Kind::Row) } else { Fate::Processed },
+        fate: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
     };
-    let job = Job {
+    let job = InFlightRecord {
         partition: place,
-        role: Role::Input,
+        role: TopicRole::Input,
         start: u64::try_from(partition).unwrap(),
         lane: None,
         failed: 0,
@@ -153,7 +153,7 @@ proptest! {
         let is_ours = |(partition, _): &(i32, i64)| ours[usize::try_from(*partition).unwrap()];
         let start = |partition: i32| u64::try_from(partition).unwrap() + u64::from(!is_ours(&(partition, 0)));
         let partitions: BTreeMap<_, _> =
-            (0..3).map(|p| (place(p), Partition::new(Role::Input, start(p), Duration::ZERO, 0, false))).collect();
+            (0..3).map(|p| (place(p), Partition::new(TopicRole::Input, start(p), Duration::ZERO, 0, false))).collect();
         let (first, second) = batch(&asks, atomic).split_at(cut.index(asks.len()), atomic);
         let wanted: Vec<_> = [&first, &second].into_iter().flat_map(records).filter(is_ours).collect();
         let mut end = chained([&first, &second]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{
     BreakerWindow,
     failure::{
-        Kind,
+        DeadLetterKind,
         breaker::{BreakerSettings, CircuitState},
     },
     pipeline::{policy::Policy, settings::Order},
@@ -156,7 +156,7 @@ fn a_probe_that_never_returns_does_not_keep_the_circuit_half_open() {
     dependency.is(Mood::Well);
     driver.advance(60 * SECOND);
     assert_eq!((circuit(&driver, "shop"), driver.emitted::<Pong>().len()), (CLOSED, 20));
-    assert_eq!((driver.letters("play").len(), driver.state("play").letters(Kind::Timeout)), (0, 0));
+    assert_eq!((driver.letters("play").len(), driver.state("play").letters(DeadLetterKind::Timeout)), (0, 0));
     assert_eq!(dependency.0.lock().unwrap().attempts.iter().max(), Some(&1), "of those that opened it");
 }
 
@@ -217,7 +217,7 @@ fn a_rejection_is_an_answer_of_a_healthy_dependency() {
     let policy = Policy::new().breaker("shop", settings());
     let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)).policy("play", policy));
     (0..4).for_each(|seq| _ = driver.send(ping("bad", seq)));
-    assert_eq!((circuit(&driver, "shop"), driver.state("play").letters(Kind::Rejected)), (CLOSED, 2));
+    assert_eq!((circuit(&driver, "shop"), driver.state("play").letters(DeadLetterKind::Rejected)), (CLOSED, 2));
     assert_eq!(driver.records("play.retry.1s").len(), 2);
 }
 
@@ -256,8 +256,10 @@ fn a_group_behind_an_open_circuit_stops_at_once() {
     use crate::ports::Fetched;
     use crate::worker::tests::scripted::{Bench, Plan, at};
     let plan = Plan::default();
-    let mut bench =
-        Bench::publisher(&plan, Settings { breakers: [("shop".to_owned(), settings())].into(), ..Settings::default() });
+    let mut bench = Bench::publisher(
+        &plan,
+        GroupSettings { breakers: [("shop".to_owned(), settings())].into(), ..GroupSettings::default() },
+    );
     bench.tell(Fetched::Assigned(vec![at(0), at(1)])).log();
     ["a0", "a1"].into_iter().for_each(|event| plan.fail(event, Failure::retry("503")));
     bench.records(0, 1, 0, "a a a").records(1, 2, 0, "b").log();
@@ -273,7 +275,7 @@ fn a_group_behind_an_open_circuit_stops_at_once() {
 fn a_registry_that_does_not_answer_holds_the_partition() {
     use crate::worker::tests::scripted::{Bench, Plan, at};
     let plan = Plan::default();
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(2);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(2);
     bench.registry_down(true).records(0, 1, 0, "a b").advance(600 * SECOND);
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("pause 0", ""));
     assert_eq!(bench.state.troubles(), ["events.net/0: the schema registry does not answer: 503"]);

@@ -6,7 +6,7 @@ use crate::{
     BreakerWindow,
     failure::{
         breaker::{BreakerSettings, CircuitState},
-        dead_letter::Letter,
+        dead_letter::DeadLetter,
     },
     pipeline::policy::Policy,
     worker::tests::*,
@@ -97,7 +97,7 @@ fn letters_that_are_sent_back_in_vain_do_not_open_the_circuit() {
     assert_eq!((letters.len(), is_closed(&driver)), (100, true));
     let mut bad = 0;
     for chunk in letters.chunks(20) {
-        chunk.iter().map(Letter::redriven).for_each(|record| _ = driver.send_record(record));
+        chunk.iter().map(DeadLetter::redriven).for_each(|record| _ = driver.send_record(record));
         bad += a_second(&mut driver, &mut seq);
     }
     (0..20).for_each(|_| bad += a_second(&mut driver, &mut seq));

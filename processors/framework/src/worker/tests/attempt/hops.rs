@@ -10,7 +10,7 @@ const HOPS: [&str; 3] = ["play.retry.1s", "play.retry.2s", "play.dlq"];
 
 /// A group that always fails, with delays of one and two seconds.
 fn hopeless(failing: &Failing) -> Driver {
-    let settings = Settings { ladder: ladder(&[1, 2]), ..Settings::default() };
+    let settings = GroupSettings { ladder: ladder(&[1, 2]), ..GroupSettings::default() };
     Driver::with_settings(Pipeline::default().on("play", with(failing.clone(), fail)), settings)
 }
 

@@ -1,13 +1,13 @@
 //! Dead letters that are sent back to their group: what it makes of them, and how the dead letters hear of it.
 
 use crate::{
-    failure::dead_letter::Letter,
+    failure::dead_letter::DeadLetter,
     pipeline::catalogue::{Binding, KeyFormat},
     worker::tests::*,
 };
 
 /// A group that fails `bad` in these ways, with one letter of it.
-fn rejected(more: impl IntoIterator<Item = Failure>) -> (Driver, Letter) {
+fn rejected(more: impl IntoIterator<Item = Failure>) -> (Driver, DeadLetter) {
     let script = Script::of([Failure::reject("first")].into_iter().chain(more));
     let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)));
     driver.advance(SECOND).send(ping("bad", 1));
@@ -102,7 +102,7 @@ fn a_letter_is_sent_back_to_its_group_alone() {
 #[test]
 fn an_edited_letter_is_a_new_event_that_the_old_one_caused() {
     let failing = Failing::first(1);
-    let settings = Settings { ladder: ladder(&[]), ..Settings::default() };
+    let settings = GroupSettings { ladder: ladder(&[]), ..GroupSettings::default() };
     let mut driver = Driver::with_settings(Pipeline::default().on("play", with(failing.clone(), fail)), settings);
     let talk = Headers::from_iter([("ce_correlationid", Some(&b"talk-1"[..])), ("x-free", Some(b"kept"))]);
     driver.send_with(ping("a", 1), talk).send(ping("b", 2)).advance(3600 * SECOND);

@@ -2,7 +2,7 @@
 //! known of them is kept.
 
 use crate::{
-    failure::Kind,
+    failure::DeadLetterKind,
     pipeline::settings::Order,
     ports::{Fetched, unit::CommitError},
     wire::record::{Record, TopicPartition},
@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// Two records a unit or more, and what fails is tried again in its place.
-fn in_place() -> Settings {
-    Settings { order: Order::Partition, linger: 10 * MS, ..Settings::default() }
+fn in_place() -> GroupSettings {
+    GroupSettings { order: Order::Partition, linger: 10 * MS, ..GroupSettings::default() }
 }
 
-/// Where the pings of two steps that share a store are read after they are keyed anew.
+/// Where the pings of two steps that share a store are read after they are repartitioned.
 fn pings(number: i32) -> TopicPartition {
     TopicPartition::new("play.ping.repartition", number)
 }
@@ -33,7 +33,7 @@ fn other(place: &TopicPartition, offset: i64, key: &str, mut headers: Headers) -
     record(place, offset, key, headers)
 }
 
-/// A record as a step reads it that was keyed anew: the headers say where it stood.
+/// A record as a step reads it that was repartitioned: the headers say where it stood.
 fn moved(bench: &Bench, at: usize, place: &TopicPartition) -> Record {
     let (outgoing, _) = bench.own().swap_remove(at);
     assert_eq!(outgoing.topic, place.topic);
@@ -59,9 +59,9 @@ fn steps_that_share_a_store_read_in_any_order() {
 }
 
 /// Red when what a step reads where it stands, events or what was redriven, says something of what another reads after it
-/// was keyed anew: an earlier record of the same partition is lost that is still on its way.
+/// was repartitioned: an earlier record of the same partition is lost that is still on its way.
 #[test]
-fn a_step_that_reads_in_place_does_not_overtake_one_that_is_keyed_anew() {
+fn a_step_that_reads_in_place_does_not_overtake_one_that_is_repartitioned() {
     let mut bench = Bench::sharing(true, in_place());
     bench.tell(Fetched::Assigned(vec![at(0), redrive(0), others(0)])).log();
     let read = vec![other(&at(0), 10, "a", Headers::default()), record(&at(0), 11, "a", Headers::default())];
@@ -69,7 +69,7 @@ fn a_step_that_reads_in_place_does_not_overtake_one_that_is_keyed_anew() {
     let keyed = moved(&bench, 0, &others(0));
     bench.batch(3, vec![keyed]).advance(10 * MS);
     assert_eq!(bench.taken()[1..], ["a1", "a2"]);
-    // A letter of before it was keyed anew goes that way again; one of behind that is read where it stands.
+    // A letter of before it was repartitioned goes that way again; one of behind that is read where it stands.
     let back = |topic: &str| {
         let origin = [("hw_origin_topic", topic), ("hw_origin_partition", "0"), ("hw_origin_offset", "1")];
         let more = [("hw_group", "play"), ("hw_redrive_count", "1"), ("hw_origin_timestamp", "1")];
@@ -87,19 +87,19 @@ fn a_step_that_reads_in_place_does_not_overtake_one_that_is_keyed_anew() {
 /// one's records begin again at offset 0, and would be passed over.
 #[test]
 fn records_of_a_topic_that_was_created_anew_are_other_inputs() {
-    let mut bench = Bench::keying_anew(in_place());
+    let mut bench = Bench::repartitioning(in_place());
     bench.created("1st/+").tell(Fetched::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
     bench.records(0, 1, 700, "a").advance(10 * MS);
     let old = moved(&bench, 0, &repartition(0));
     assert_eq!(old.headers.get("hw_input"), Some(Some(&b"events.net/0/700/1st/+"[..])));
     bench.created("2nd/+").batch(3, vec![old.clone()]).records(0, 1, 1_000, "a").advance(10 * MS);
-    let (new, _) = bench.own().pop().expect("it is keyed anew");
+    let (new, _) = bench.own().pop().expect("it is repartitioned");
     let new = Record { headers: new.headers, offset: 1, ..old.clone() };
     assert_eq!(new.headers.get("hw_input"), Some(Some(&b"events.net/0/1000/2nd/+"[..])));
     let mut low = Headers::default();
     low.push_text("hw_input", "events.net/0/3/2nd/+");
     bench.batch(3, vec![Record { headers: low, ..new.clone() }, Record { offset: 2, ..new }]).advance(10 * MS);
-    // What was keyed anew by a version that did not say the id counts as of the topic that is there.
+    // What was repartitioned by a version that did not say the id counts as of the topic that is there.
     let mut of_before = Headers::default();
     of_before.push_text("hw_input", "events.net/0/5");
     bench.batch(3, vec![Record { headers: of_before, offset: 3, ..old }]).advance(10 * MS);
@@ -144,7 +144,7 @@ fn a_number_that_leaves_is_given_back_where_a_record_of_it_is_refused() {
     bench.tell(Fetched::Revoked(vec![at(0), redrive(0)])).silent(false).advance(SECOND);
     let log = bench.log();
     assert!(log.contains("released 0redrive/0") && !log.contains("start 0, begin"), "{log}");
-    assert_eq!((bench.taken(), bench.state.letters(Kind::Rejected)), (vec!["a1".to_owned()], 0), "{log}");
+    assert_eq!((bench.taken(), bench.state.letters(DeadLetterKind::Rejected)), (vec!["a1".to_owned()], 0), "{log}");
 }
 
 /// Issue 11, 23. Red when a commit goes on for partitions that are given up at the drain deadline, or are lost: what it has

@@ -1,7 +1,7 @@
 //! Records that fail and are tried again: how often, when, and in what order.
 
 use crate::{
-    failure::Kind,
+    failure::DeadLetterKind,
     pipeline::{policy::Policy, settings::Order},
     worker::tests::*,
 };
@@ -58,7 +58,7 @@ fn a_record_is_a_letter_after_one_attempt_more_than_the_ladder_has_delays() {
             );
             let retries = if order == Order::Partition { 0 } else { delays.len() as u64 };
             let state = driver.state("play");
-            assert_eq!((state.get(Metric::Retries), state.letters(Kind::Exhausted)), (retries, 1));
+            assert_eq!((state.get(Metric::Retries), state.letters(DeadLetterKind::Exhausted)), (retries, 1));
             assert_eq!(driver.advance(3600 * SECOND).letters("play").len(), 1);
         }
     }
@@ -71,7 +71,7 @@ fn only_a_last_attempt_past_its_time_makes_a_timeout() {
         let hang = hangs.lock().unwrap().pop_front();
         if hang == Some(true) { std::future::pending().await } else { Err(Failure::retry("no")) }
     }
-    for (hangs, kind) in [([true, false], Kind::Exhausted), ([false, true], Kind::Timeout)] {
+    for (hangs, kind) in [([true, false], DeadLetterKind::Exhausted), ([false, true], DeadLetterKind::Timeout)] {
         let policy = Policy::new().ladder(ladder(&[1])).time_limit(3 * SECOND);
         let hangs = Arc::new(Mutex::new(VecDeque::from(hangs)));
         let mut driver = Driver::new(Pipeline::default().on("play", with(hangs, hang)).policy("play", policy));
@@ -154,6 +154,6 @@ fn a_group_that_always_fails_affects_no_other() {
     let (works, fails) = (driver.state("works"), driver.state("fails"));
     assert_eq!((driver.emitted::<Pong>().len(), driver.letters("fails").len()), (100, 100));
     assert_eq!((works.get(Metric::Records), works.get(Metric::Failures)), (100, 0));
-    assert_eq!((driver.letters("works").len(), fails.letters(Kind::Exhausted)), (0, 100));
+    assert_eq!((driver.letters("works").len(), fails.letters(DeadLetterKind::Exhausted)), (0, 100));
     assert_eq!(failing.seen().len(), 500);
 }

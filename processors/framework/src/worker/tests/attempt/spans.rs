@@ -33,7 +33,7 @@ impl Back {
         Self { spans, provider, sampler: Sampler::parse(name, argument).expect("a sampler") }
     }
 
-    fn driver(&self, pipeline: Pipeline, settings: Settings) -> Driver {
+    fn driver(&self, pipeline: Pipeline, settings: GroupSettings) -> Driver {
         Driver::traced(pipeline, settings, &Tracing::new(&self.provider, self.sampler))
     }
 
@@ -76,7 +76,7 @@ fn a_record_is_processed_in_a_span_and_what_it_emits_is_sent_in_another() {
         .on("play", with(Failing::default(), fail))
         .event::<Pong>()
         .sink("pongs", Sink::of::<Pong>("pongs").key("id"));
-    let mut driver = back.driver(pipeline, Settings::default());
+    let mut driver = back.driver(pipeline, GroupSettings::default());
     driver.send_with(ping("a", 1), with_parent(PARENT));
     let (process, send, store) =
         (back.one("process events.net"), back.one("send events.answer"), back.one("process events.answer"));
@@ -116,7 +116,7 @@ fn a_record_is_processed_in_a_span_and_what_it_emits_is_sent_in_another() {
 #[test]
 fn each_hop_is_sent_in_a_span_of_its_own_in_the_same_trace() {
     let back = Back::sampling("parentbased_always_on", "");
-    let settings = Settings { ladder: ladder(&[1]), ..Settings::default() };
+    let settings = GroupSettings { ladder: ladder(&[1]), ..GroupSettings::default() };
     let mut driver = back.driver(Pipeline::default().on("play", with(Failing::first(2), fail)), settings);
     driver.send(ping("a", 1)).advance(2 * SECOND);
     let letter = driver.letters("play").remove(0);
@@ -158,7 +158,8 @@ fn each_hop_is_sent_in_a_span_of_its_own_in_the_same_trace() {
 #[test]
 fn a_record_that_nobody_can_read_is_seen_too() {
     let back = Back::sampling("parentbased_always_on", "");
-    let mut driver = back.driver(Pipeline::default().on("play", with(Failing::default(), fail)), Settings::default());
+    let mut driver =
+        back.driver(Pipeline::default().on("play", with(Failing::default(), fail)), GroupSettings::default());
     driver.send_record(raw("events.net", Some(b"junk"), with_parent(PARENT)));
     let process = back.one("process events.net");
     assert_eq!(
@@ -175,7 +176,7 @@ fn the_trace_id_alone_decides_what_is_recorded() {
     let back = Back::sampling("parentbased_traceidratio", "0.25");
     let failing = Failing::default();
     let pipeline = Pipeline::default().on("a", with(failing.clone(), fail)).on("b", with(failing.clone(), fail));
-    let mut driver = back.driver(pipeline, Settings::default());
+    let mut driver = back.driver(pipeline, GroupSettings::default());
     (0..200).for_each(|n| _ = driver.send(ping(&format!("k{n}"), n)));
     let below = |trace: &[u8; 16]| u64::from_be_bytes(trace[8..].try_into().expect("eight")) >> 1 < 1 << 61;
     let wanted: HashSet<[u8; 16]> = failing.seen().iter().map(|meta| meta.trace.trace_id).filter(below).collect();
@@ -223,7 +224,7 @@ fn a_processor_works_within_its_record_s_trace() {
     for sampler in ["always_on", "always_off"] {
         let (back, seen) = (Back::sampling(sampler, ""), Arc::new(Mutex::default()));
         let mut driver =
-            back.driver(Pipeline::default().on("look", with(Arc::clone(&seen), look)), Settings::default());
+            back.driver(Pipeline::default().on("look", with(Arc::clone(&seen), look)), GroupSettings::default());
         driver.send_with(ping("a", 1), with_parent(PARENT));
         let span = back.all().first().map_or(PARENT[36..52].to_owned(), |span| span.span_context.span_id().to_string());
         let line = format!("{} {span}", &PARENT[3..35]);
@@ -239,7 +240,7 @@ fn attempts_under_the_order_key_are_those_of_one_place() {
     let back = Back::sampling("parentbased_always_on", "");
     let policy = Policy::new().order(Order::Key);
     let pipeline = Pipeline::default().on("play", with(Failing::first(2), fail)).policy("play", policy);
-    let mut driver = back.driver(pipeline, Settings::default());
+    let mut driver = back.driver(pipeline, GroupSettings::default());
     driver.send_with(ping("a", 1), with_parent(PARENT)).advance(11 * SECOND);
     let attempts: Vec<SpanData> = back.all().into_iter().filter(|span| span.name == "process events.net").collect();
     let of = |name| attempts.iter().map(|span| attribute(span, name)).collect::<Vec<_>>();

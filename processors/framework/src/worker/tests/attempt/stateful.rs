@@ -1,7 +1,7 @@
 //! State that is not committed: seen by later records, and forgotten with what it rests on.
 
 use crate::{
-    failure::Kind,
+    failure::DeadLetterKind,
     pipeline::settings::Order,
     ports::{
         Fetched,
@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// A linger that puts what several batches bring into one unit.
-fn together() -> Settings {
-    Settings { linger: Duration::from_millis(10), ..Settings::default() }
+fn together() -> GroupSettings {
+    GroupSettings { linger: Duration::from_millis(10), ..GroupSettings::default() }
 }
 
 /// The same where what fails is tried again in its place.
-fn in_place() -> Settings {
-    Settings { order: Order::Partition, ..together() }
+fn in_place() -> GroupSettings {
+    GroupSettings { order: Order::Partition, ..together() }
 }
 
 /// A counting group with partition 0 of every topic that goes by number.
@@ -53,7 +53,7 @@ fn a_record_sees_what_is_not_committed_yet() {
 #[test]
 fn after_an_unknown_outcome_everything_starts_from_what_is_committed() {
     let mut bench = counting();
-    bench.answer(Err(CommitError::Unsettled("cut off".to_owned())));
+    bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned())));
     bench.records(0, 1, 0, "a b a").advance(10 * MS);
     let log = bench.log();
     assert!(log.contains("pause 0") && log.contains("start 0redrive/0"), "{log}");
@@ -86,7 +86,7 @@ fn a_refused_record_leaves_no_state() {
     // Without what the first of them has changed the second is what was refused.
     let log = bench.log();
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a"], "{log}");
-    assert_eq!(bench.state.letters(Kind::Rejected), 1);
+    assert_eq!(bench.state.letters(DeadLetterKind::Rejected), 1);
     bench.records(0, start(&log), 3, "a").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a", "dlq:a"]);
 }
@@ -102,7 +102,7 @@ fn partitions_of_one_number_are_not_begun_apart() {
     assert!(why.contains("partition 1 of play.redrive") && why.contains("topology apply"), "{why}");
     assert_eq!(bench.state.get(Metric::Stopped), 1);
     // No more does it begin with those that start anew for another reason.
-    bench.answer(Err(CommitError::Unsettled("cut off".to_owned())));
+    bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned())));
     let log = bench.records(0, 1, 0, "a").advance(10 * MS).log();
     assert!(log.contains("begin 0#") && !log.contains("begin 1#"), "{log}");
     assert_eq!(bench.state.get(Metric::Stopped), 1);
@@ -166,14 +166,14 @@ fn inputs_are_told_apart_by_their_partitions() {
     assert_eq!(bench.taken(), ["a1", "a2"]);
 }
 
-/// Red when a record that was keyed anew does not say where it stood, so that another copy of it counts as another input;
+/// Red when a record that was repartitioned does not say where it stood, so that another copy of it counts as another input;
 /// also while the first is not committed yet.
 #[test]
-fn a_record_that_was_keyed_anew_twice_is_one_input() {
-    let mut bench = Bench::keying_anew(in_place());
+fn a_record_that_was_repartitioned_twice_is_one_input() {
+    let mut bench = Bench::repartitioning(in_place());
     bench.tell(Fetched::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
     bench.records(0, 1, 7, "a").advance(10 * MS);
-    let (moved, _) = bench.own().pop().expect("it is keyed anew");
+    let (moved, _) = bench.own().pop().expect("it is repartitioned");
     assert_eq!(moved.headers.get("hw_input"), Some(Some(&b"events.net/0/7"[..])), "the id is not known");
     let copy = |place: &TopicPartition, offset| record(place, offset, "a", moved.headers.clone());
     bench.batch(3, (0..2).map(|offset| copy(&repartition(0), offset)).collect()).advance(10 * MS);
@@ -182,7 +182,7 @@ fn a_record_that_was_keyed_anew_twice_is_one_input() {
     assert_eq!(bench.state.get(Metric::Replayed), 2);
 }
 
-/// Red when the header is believed of a record that the group has not keyed anew: anybody could have records skipped.
+/// Red when the header is believed of a record that the group has not repartitioned: anybody could have records skipped.
 #[test]
 fn a_foreign_record_does_not_say_where_it_stands() {
     let mut bench = Bench::counting_again(in_place());

@@ -1,7 +1,7 @@
 //! Units that the store refuses: halved until the record stands alone, which becomes a dead letter.
 
 use crate::{
-    failure::Kind,
+    failure::DeadLetterKind,
     ports::{
         Fetched,
         unit::{CommitError, Committed, Progress},
@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// A linger that puts what several batches bring into one unit.
-fn together() -> Settings {
-    Settings { linger: Duration::from_millis(10), ..Settings::default() }
+fn together() -> GroupSettings {
+    GroupSettings { linger: Duration::from_millis(10), ..GroupSettings::default() }
 }
 
 fn fenced(number: i32) -> std::result::Result<Committed, CommitError> {
@@ -43,7 +43,7 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     for (name, value) in [("hw_error_kind", "row"), ("hw_error_message", "bad k617"), ("hw_origin_offset", "617")] {
         assert_eq!(headers[name], value);
     }
-    assert_eq!((bench.state.letters(Kind::Row), bench.state.get(Metric::Rows)), (1, 999));
+    assert_eq!((bench.state.letters(DeadLetterKind::Row), bench.state.get(Metric::Rows)), (1, 999));
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
@@ -52,7 +52,7 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
 #[test]
 fn rows_that_the_store_names_become_letters_in_their_unit() {
     let mut bench = Bench::sink(together()).assigned(2);
-    bench.bad_row("b", Kind::Row).bad_row("d", Kind::Contract);
+    bench.bad_row("b", DeadLetterKind::Row).bad_row("d", DeadLetterKind::Contract);
     bench.records(0, 1, 0, "a b c").records(1, 2, 0, "d e").advance(10 * MS);
     assert_eq!(bench.log(), "unit 0:3 1:2, unit 0:3 1:2 dlq:b dlq:d, commit 0:3 1:2");
     assert_eq!(bench.taken(), ["a", "c", "e", "dlq:b", "dlq:d"]);
@@ -63,7 +63,7 @@ fn rows_that_the_store_names_become_letters_in_their_unit() {
         (of("hw_origin_partition"), of("hw_origin_offset")),
         (vec!["0".into(), "1".into()], vec!["1".into(), "0".into()])
     );
-    assert_eq!((bench.state.letters(Kind::Row), bench.state.get(Metric::Rows)), (1, 3));
+    assert_eq!((bench.state.letters(DeadLetterKind::Row), bench.state.get(Metric::Rows)), (1, 3));
 }
 
 /// Red when a letter is published apart from the unit that passes its record, not in the records' order, or to another
@@ -90,18 +90,18 @@ fn an_event_that_the_broker_refuses_is_a_letter() {
     assert_eq!(bench.taken(), ["a", "dlq:b", "c", "d"]);
     let letter = bench.own().remove(0).0;
     assert_eq!(delivery(&letter.headers)["hw_error_kind"], "rejected");
-    assert_eq!((bench.state.letters(Kind::Rejected), bench.state.get(Metric::Emitted)), (1, 3));
+    assert_eq!((bench.state.letters(DeadLetterKind::Rejected), bench.state.get(Metric::Emitted)), (1, 3));
 }
 
 /// Red when a record whose next attempt cannot be written down stops its partition.
 #[test]
 fn a_retry_that_the_broker_refuses_is_a_letter() {
     let plan = Plan::default();
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     plan.fail("a0", Failure::retry("once"));
     bench.poison("retry.1s:a").records(0, 1, 0, "a");
     assert_eq!(bench.log(), "unit retry.1s:a, unit dlq:a, commit 0:1");
-    assert_eq!((bench.state.get(Metric::Retries), bench.state.letters(Kind::Rejected)), (0, 1));
+    assert_eq!((bench.state.get(Metric::Retries), bench.state.letters(DeadLetterKind::Rejected)), (0, 1));
 }
 
 /// Red when the good partition does not commit, the bad one goes on, what ends later is committed past the refused row, or
@@ -121,7 +121,7 @@ fn a_refused_letter_stops_its_partition_and_no_other() {
     bench.records(1, 2, 3, "f").records(1, 3, 3, "f").records(0, 1, 2, "g").advance(SECOND);
     assert_eq!(bench.log(), "unit 0:3 g, commit 0:3");
     assert_eq!(bench.state.troubles(), ["events.net/1: stopped: bad dlq:c"]);
-    assert_eq!((bench.state.get(Metric::Stopped), bench.state.letters(Kind::Row)), (1, 0));
+    assert_eq!((bench.state.get(Metric::Stopped), bench.state.letters(DeadLetterKind::Row)), (1, 0));
     bench.tell(Fetched::Lost(vec![at(1)])).tell(Fetched::Assigned(vec![at(1)])).log();
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
@@ -129,7 +129,7 @@ fn a_refused_letter_stops_its_partition_and_no_other() {
 /// Red when a refusal makes a partition ours again that has gone, or holds up one that leaves.
 #[test]
 fn a_refusal_does_not_bring_back_a_partition_that_leaves() {
-    let mut bench = Bench::sink(Settings::default()).assigned(1);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.poison("a").poison("dlq:a");
     bench.silent(true).records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)]));
     assert_eq!(bench.silent(false).log(), "unit 0:1, unit 0:1 dlq:a, released 0, forget 0");
@@ -143,7 +143,7 @@ fn a_refusal_does_not_bring_back_a_partition_that_leaves() {
 /// Red when an outage that ended with a refusal is still reported.
 #[test]
 fn a_refusal_is_an_answer() {
-    let mut bench = Bench::sink(Settings::default()).assigned(1);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.answer(Err(CommitError::Outage("no answer".to_owned()))).poison("a").poison("dlq:a");
     bench.records(0, 1, 0, "a").advance(SECOND);
     assert_eq!(bench.log(), "unit 0:1, unit 0:1, unit 0:1 dlq:a, pause 0");
@@ -191,7 +191,7 @@ fn halves_keep_the_markers_of_their_records() {
     bench.tell(Fetched::Assigned(vec![redrive(0), retry(0)])).log();
     bench.poison("b").batch(1, vec![sent_back("a", 0), sent_back("b", 1), sent_back("c", 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["a", "dlq:a!", "dlq:b", "c", "dlq:c!"]);
-    assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(Kind::Rejected)), (2, 1));
+    assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(DeadLetterKind::Rejected)), (2, 1));
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }
@@ -201,7 +201,7 @@ fn halves_keep_the_markers_of_their_records() {
 #[test]
 fn a_letter_that_is_too_large_for_its_topic_goes_with_its_beginning() {
     let plan = Plan::default();
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     plan.fail("a0", Failure::retry("once"));
     plan.fail("b1", Failure::reject("never"));
     bench.largest(100_000);

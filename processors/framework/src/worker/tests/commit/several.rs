@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// A linger that puts what two batches bring into one unit.
-fn together() -> Settings {
-    Settings { linger: 10 * MS, ..Settings::default() }
+fn together() -> GroupSettings {
+    GroupSettings { linger: 10 * MS, ..GroupSettings::default() }
 }
 
 fn outage() -> std::result::Result<Committed, CommitError> {
@@ -24,7 +24,7 @@ fn outage() -> std::result::Result<Committed, CommitError> {
 /// under way at once.
 #[test]
 fn a_connection_that_hangs_holds_up_its_own_partitions_only() {
-    let mut bench = Bench::sinks(2, Settings::default());
+    let mut bench = Bench::sinks(2, GroupSettings::default());
     bench.tell(Fetched::Assigned((0..4).map(at).collect()));
     let starts = bench.log();
     assert!(starts.contains("start 02, ") && starts.contains("1> start 13, "), "{starts}");
@@ -38,7 +38,7 @@ fn a_connection_that_hangs_holds_up_its_own_partitions_only() {
 /// Red when an outage pauses the other connection, ends for the group when the other one answers, or outlives its end.
 #[test]
 fn an_outage_over_one_connection_is_that_ones_alone() {
-    let mut bench = Bench::sinks(2, Settings::default()).assigned(2);
+    let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
     bench.answer_of(1, outage()).answer_of(1, outage()).records(1, 2, 0, "b").records(0, 1, 0, "a");
     assert_eq!(bench.log(), "1> unit 1:1, unit 0:1, commit 0:1");
     assert_eq!(bench.state.troubles(), ["store: no answer"]);
@@ -51,7 +51,7 @@ fn an_outage_over_one_connection_is_that_ones_alone() {
 /// Red when a connection that failed and has no partition any more keeps the group from being ready.
 #[test]
 fn an_outage_ends_with_the_partitions_that_it_held() {
-    let mut bench = Bench::sinks(2, Settings::default()).assigned(2);
+    let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
     bench.answer_of(1, outage()).records(1, 2, 0, "b").tell(Fetched::Lost(vec![at(1)])).records(0, 1, 0, "a");
     assert_eq!(bench.state.troubles(), Vec::<String>::new());
     bench.advance(SECOND);
@@ -65,7 +65,7 @@ fn a_refused_unit_is_halved_over_its_own_connection() {
     bench.poison("b").records(1, 2, 0, "a b").records(0, 1, 0, "c d").advance(10 * MS);
     let halves = "1> unit 1:1, commit 1:1, 1> unit 1:2, 1> unit 1:2 dlq:b, commit 1:2";
     assert_eq!(bench.log(), format!("unit 0:2, commit 0:2, 1> unit 1:2, {halves}"));
-    assert_eq!((bench.state.get(Metric::Rows), bench.state.letters(crate::failure::Kind::Row)), (3, 1));
+    assert_eq!((bench.state.get(Metric::Rows), bench.state.letters(crate::failure::DeadLetterKind::Row)), (3, 1));
 }
 
 /// Red when a fenced partition is taken anew over the other connection while units of it may be under way, or the other's
@@ -82,7 +82,7 @@ fn a_fenced_partition_starts_anew_over_its_own_connection() {
 /// Red when a late answer to an earlier start makes a partition start anew that another connection has taken since.
 #[test]
 fn a_late_fence_does_not_touch_the_next_start() {
-    let mut bench = Bench::sinks(2, Settings::default()).assigned(1);
+    let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(1);
     bench.silent(true).records(0, 1, 0, "a").tell(Fetched::Lost(vec![at(0)]));
     bench.answer(Ok(Committed::Fenced(vec![at(0)]))).tell(Fetched::Assigned(vec![at(1)])).log();
     assert_eq!(bench.tell(Fetched::Assigned(vec![at(0)])).log(), "1> start 0, begin 0#3, resume 0");
@@ -96,7 +96,7 @@ fn a_late_fence_does_not_touch_the_next_start() {
 /// Red when a stop waits for one connection only, or a partition is given back before its own has answered.
 #[test]
 fn a_stop_waits_for_every_connection() {
-    let mut bench = Bench::sinks(2, Settings::default()).assigned(3);
+    let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(3);
     bench.silent_of(0, true).silent_of(1, true).records(0, 1, 0, "a").records(1, 2, 0, "b");
     bench.tell(Fetched::Revoked(vec![at(0), at(1)])).silent(false);
     assert_eq!(bench.log(), "unit 0:1, 1> unit 1:1, commit 0:1, released 0, forget 0");
@@ -110,7 +110,7 @@ fn a_stop_waits_for_every_connection() {
 /// Red when two connections hold twice as many records, or one can take all of them while the other has none to gather.
 #[test]
 fn connections_share_the_records_in_flight() {
-    let settings = Settings { in_flight: 8, ..Settings::default() };
+    let settings = GroupSettings { in_flight: 8, ..GroupSettings::default() };
     let mut bench = Bench::sinks(2, settings).assigned(2);
     bench.silent_of(0, true).silent_of(1, true).records(0, 1, 0, "a b c d e").records(1, 2, 0, "f g h i j k");
     assert_eq!(bench.log(), "unit 0:2, 1> unit 1:2");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    failure::Kind,
+    failure::DeadLetterKind,
     pipeline::settings::Order,
     ports::Fetched,
     wire::record::Record,
@@ -14,15 +14,15 @@ use crate::{
 };
 
 /// A linger that puts what two batches bring into one unit.
-fn together() -> Settings {
-    Settings { linger: Duration::from_millis(10), ..Settings::default() }
+fn together() -> GroupSettings {
+    GroupSettings { linger: Duration::from_millis(10), ..GroupSettings::default() }
 }
 
 /// Red when a record that was read with the failing one begins before that has succeeded, or nobody is told why.
 #[test]
 fn what_was_read_with_a_failing_record_waits_for_it() {
     let plan = Plan::default();
-    let settings = Settings { order: Order::Partition, ..Settings::default() };
+    let settings = GroupSettings { order: Order::Partition, ..GroupSettings::default() };
     let mut bench = Bench::publisher(&plan, settings).assigned(1);
     // The schema is fetched for the first record: a failure after that comes before the next record begins.
     assert_eq!(bench.records(0, 1, 0, "a").log(), "unit a, commit 0:1");
@@ -40,7 +40,7 @@ fn what_was_read_with_a_failing_record_waits_for_it() {
 fn one_record_of_a_key_runs_at_a_time() {
     let plan = Plan::default();
     let a0 = plan.gate("a0");
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 2, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 2, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a a b c");
     assert_eq!(plan.seen(), "a0 b2 c3");
     a0.send(Ok(())).unwrap();
@@ -54,7 +54,7 @@ fn one_record_of_a_key_runs_at_a_time() {
 fn what_waited_for_a_schema_takes_a_place_like_any_other() {
     let plan = Plan::default();
     let [a0, b1] = ["a0", "b1"].map(|event| plan.gate(event));
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 1, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a b c d");
     assert_eq!(plan.seen(), "a0");
     a0.send(Ok(())).unwrap();
@@ -71,14 +71,14 @@ fn what_waited_for_a_schema_takes_a_place_like_any_other() {
 fn what_waited_behind_an_unknown_schema_takes_a_place_like_any_other() {
     let plan = Plan::default();
     let [a3, _b4] = ["a3", "b4"].map(|event| plan.gate(event));
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 1, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "w").log();
     let unknown = |offset, key| {
         let good = record(&at(0), offset, key, Headers::default());
         Record { value: Some([&[0, 0, 0, 4, 0], &good.value.unwrap()[5..]].concat()), ..good }
     };
     bench.batch(1, vec![unknown(1, "a"), unknown(2, "b")]).records(0, 1, 3, "a b").advance(10 * SECOND);
-    assert_eq!((plan.seen().as_str(), bench.state.letters(Kind::Decode)), ("w0 a3", 2));
+    assert_eq!((plan.seen().as_str(), bench.state.letters(DeadLetterKind::Decode)), ("w0 a3", 2));
     a3.send(Ok(())).unwrap();
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "w0 a3 b4");
@@ -90,7 +90,7 @@ fn what_waited_behind_an_unknown_schema_takes_a_place_like_any_other() {
 fn what_was_held_takes_a_place_like_any_other() {
     let plan = Plan::default();
     let [a0, again, b0, _c1] = ["a0", "a0", "b0", "c1"].map(|event| plan.gate(event));
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 1, ..Settings::default() }).assigned(2);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 1, ..GroupSettings::default() }).assigned(2);
     bench.records(0, 1, 0, "a").advance(Duration::ZERO);
     a0.send(Err(Failure::Throttled(SECOND))).unwrap();
     bench.records(1, 2, 0, "b c").advance(2 * SECOND);
@@ -107,7 +107,7 @@ fn what_was_held_takes_a_place_like_any_other() {
 /// Red when bytes do not cut a unit.
 #[test]
 fn a_unit_is_cut_by_bytes() {
-    let mut bench = Bench::sink(Settings { batch_bytes: 1, ..together() }).assigned(1);
+    let mut bench = Bench::sink(GroupSettings { batch_bytes: 1, ..together() }).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a b").log(), "unit 0:1, commit 0:1, unit 0:2, commit 0:2");
 }
 
@@ -116,7 +116,7 @@ fn a_unit_is_cut_by_bytes() {
 fn what_a_transaction_holds_back_counts_as_in_flight() {
     let plan = Plan::default();
     let a0 = plan.gate("a0");
-    let mut bench = Bench::atomic(&plan, Settings { in_flight: 3, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::atomic(&plan, GroupSettings { in_flight: 3, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a b c d e");
     assert_eq!((plan.seen().as_str(), bench.state.get(Metric::InFlight)), ("a0 b1 c2", 3));
     a0.send(Ok(())).unwrap();
@@ -128,7 +128,7 @@ fn what_a_transaction_holds_back_counts_as_in_flight() {
 fn a_publisher_runs_ahead_of_a_slow_record_within_bounds() {
     let plan = Plan::default();
     let a0 = plan.gate("a0");
-    let mut bench = Bench::publisher(&plan, Settings { in_flight: 2, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { in_flight: 2, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a b c d e f g h i j k").advance(SECOND);
     assert_eq!(plan.seen().split(' ').count(), 2 * crate::worker::AHEAD);
     a0.send(Ok(())).unwrap();
@@ -142,7 +142,7 @@ fn a_publisher_runs_ahead_of_a_slow_record_within_bounds() {
 fn a_pause_without_end_holds_its_partition_only() {
     let plan = Plan::default();
     plan.fail("a0", Failure::Throttled(Duration::MAX));
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(2);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(2);
     bench.advance(SECOND).records(1, 2, 0, "c").records(0, 1, 0, "a b").records(1, 2, 1, "c").advance(SECOND);
     assert_eq!(bench.log(), "unit c, commit 1:1, pause 0, unit c, commit 1:2");
     assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
@@ -153,7 +153,7 @@ fn a_pause_without_end_holds_its_partition_only() {
 fn a_pause_of_no_time_is_a_pause() {
     let plan = Plan::default();
     (0..20_000).for_each(|_| plan.fail("a0", Failure::Throttled(Duration::ZERO)));
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a").advance(SECOND).log(), "pause 0");
     assert_eq!(bench.state.get(Metric::Throttled), 101);
 }
@@ -163,7 +163,7 @@ fn a_pause_of_no_time_is_a_pause() {
 fn a_group_reads_no_further_than_its_bytes() {
     let plan = Plan::default();
     let a0 = plan.gate("a0");
-    let settings = Settings { in_flight_bytes: 40, ..Settings::default() };
+    let settings = GroupSettings { in_flight_bytes: 40, ..GroupSettings::default() };
     let mut bench = Bench::publisher(&plan, settings).assigned(1);
     assert!(bench.wants());
     bench.records(0, 1, 0, "a b c d e f");
@@ -178,7 +178,7 @@ fn a_group_reads_no_further_than_its_bytes() {
 #[test]
 fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
     let plan = Plan::default();
-    let settings = Settings { in_flight_bytes: 40, ..Settings::default() };
+    let settings = GroupSettings { in_flight_bytes: 40, ..GroupSettings::default() };
     let mut bench = Bench::publisher(&plan, settings).assigned(1);
     // The first waits for its schema.
     bench.records(0, 1, 0, "w").silent(true).records(0, 1, 1, "a b c d e f");
@@ -192,7 +192,7 @@ fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
 #[test]
 fn partitions_that_stand_still_let_go_of_what_they_have_read() {
     let plan = Plan::default();
-    let settings = Settings { in_flight_bytes: 400, order: Order::Partition, ..Settings::default() };
+    let settings = GroupSettings { in_flight_bytes: 400, order: Order::Partition, ..GroupSettings::default() };
     let mut bench = Bench::publisher(&plan, settings).assigned(4);
     bench.records(3, 4, 0, "w").log();
     for partition in 0..3 {
@@ -223,7 +223,7 @@ fn what_is_done_behind_a_record_that_is_gone_waits_for_nothing() {
     for (atomic, committed) in [(false, "commit 0:3"), (true, "unit 0:3 b, commit 0:3")] {
         let plan = Plan::default();
         let a0 = plan.gate("a0");
-        let settings = Settings { in_flight_bytes: 20, order: Order::Partition, ..Settings::default() };
+        let settings = GroupSettings { in_flight_bytes: 20, order: Order::Partition, ..GroupSettings::default() };
         let bench = if atomic { Bench::atomic(&plan, settings) } else { Bench::publisher(&plan, settings) };
         let mut bench = bench.assigned(2);
         bench.records(1, 2, 0, "w").advance(SECOND).records(0, 1, 0, "a a b").advance(SECOND);

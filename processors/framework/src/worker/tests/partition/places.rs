@@ -2,7 +2,7 @@
 
 use crate::{
     ports::unit::{CommitError, Committed},
-    telemetry::metrics::Place,
+    telemetry::metrics::PartitionProgress,
     wire::record::{Headers, Record},
     worker::tests::{
         scripted::{Bench, Plan, at, record},
@@ -19,7 +19,7 @@ fn dated(offset: i64) -> Record {
     Record { timestamp_ms: offset * 1_000, ..record(&at(0), offset, "a", Headers::default()) }
 }
 
-fn place(bench: &Bench) -> Place {
+fn place(bench: &Bench) -> PartitionProgress {
     bench.state.places()[&at(0)]
 }
 
@@ -28,7 +28,7 @@ fn place(bench: &Bench) -> Place {
 #[test]
 fn what_the_store_does_not_take_waits_and_says_why() {
     let plan = Plan::default();
-    for bench in [Bench::sink(Settings::default()), Bench::publisher(&plan, Settings::default())] {
+    for bench in [Bench::sink(GroupSettings::default()), Bench::publisher(&plan, GroupSettings::default())] {
         let mut bench = bench.assigned(1);
         (0..3).for_each(|_| _ = bench.answer(outage()));
         bench.batch(1, vec![dated(5), dated(6)]).advance(SECOND).batch(1, vec![dated(7)]).advance(SECOND);
@@ -36,7 +36,7 @@ fn what_the_store_does_not_take_waits_and_says_why() {
         assert!(place(&bench).next.is_none_or(|next| next <= 5), "{:?}", place(&bench));
         assert_eq!(bench.note(&at(0)).as_deref(), Some("no answer"));
         bench.advance(60 * SECOND);
-        assert_eq!(place(&bench), Place { next: Some(8), oldest_ms: None });
+        assert_eq!(place(&bench), PartitionProgress { next: Some(8), oldest_ms: None });
         assert_eq!(bench.note(&at(0)), None);
     }
 }
@@ -44,11 +44,11 @@ fn what_the_store_does_not_take_waits_and_says_why() {
 /// Red when markers behind the last record count as waiting, or hide a record that does.
 #[test]
 fn markers_behind_the_last_record_wait_for_nobody() {
-    let mut bench = Bench::sink(Settings::default()).assigned(1);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.nothing_before(0, 1, 3).advance(SECOND);
     assert_eq!(place(&bench).next, Some(3));
     bench.batch(1, vec![dated(5)]).nothing_before(0, 1, 9).advance(SECOND);
-    assert_eq!(place(&bench), Place { next: Some(9), oldest_ms: None });
+    assert_eq!(place(&bench), PartitionProgress { next: Some(9), oldest_ms: None });
     bench.answer(outage()).batch(1, vec![dated(10)]).nothing_before(0, 1, 12).advance(MS);
     assert!(place(&bench).next.is_some_and(|next| next <= 10) && place(&bench).oldest_ms == Some(10_000));
 }

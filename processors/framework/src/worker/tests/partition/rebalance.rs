@@ -23,7 +23,7 @@ fn outage() -> std::result::Result<Committed, CommitError> {
 fn a_revoked_partition_ends_what_runs_and_commits_before_it_is_released() {
     let plan = Plan::default();
     let (a0, b2) = (plan.gate("a0"), plan.gate("b2"));
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 2, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 2, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a a b c").tell(Fetched::Revoked(vec![at(0)]));
     b2.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit b");
@@ -37,7 +37,7 @@ fn a_revoked_partition_ends_what_runs_and_commits_before_it_is_released() {
 fn a_revoked_partition_is_released_at_the_drain_deadline() {
     let plan = Plan::default();
     let _a0 = plan.gate("a0");
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     bench.records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)])).advance(20 * SECOND - Duration::from_millis(1));
     assert_eq!(bench.log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "released 0, forget 0");
@@ -46,7 +46,7 @@ fn a_revoked_partition_is_released_at_the_drain_deadline() {
 /// Red when a partition that is not ours is not released at once: the source would wait for it.
 #[test]
 fn an_unknown_partition_is_released_at_once() {
-    let mut bench = Bench::publisher(&Plan::default(), Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&Plan::default(), GroupSettings::default()).assigned(1);
     assert_eq!(bench.tell(Fetched::Revoked(vec![at(7)])).log(), "released 7");
 }
 
@@ -55,7 +55,7 @@ fn an_unknown_partition_is_released_at_once() {
 fn a_lost_partition_commits_nothing_and_what_ends_late_is_dropped() {
     let (plan, lost, assigned) = (Plan::default(), || Fetched::Lost(vec![at(0)]), || Fetched::Assigned(vec![at(0)]));
     let (late, b1) = (plan.gate("b1"), plan.gate("b1"));
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     bench.silent(true).records(0, 1, 0, "a b").tell(lost());
     assert_eq!(bench.silent(false).log(), "unit a, forget 0", "what was on its way is published, and nothing else");
     bench.tell(assigned()).records(0, 2, 0, "a b");
@@ -71,7 +71,7 @@ fn a_lost_partition_commits_nothing_and_what_ends_late_is_dropped() {
 #[test]
 fn a_batch_of_an_earlier_start_is_dropped() {
     let plan = Plan::default();
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     bench.tell(Fetched::Lost(vec![at(0)])).tell(Fetched::Assigned(vec![at(0)])).records(0, 1, 5, "a").log();
     assert_eq!(plan.seen(), "");
     assert_eq!(bench.records(0, 2, 0, "b").log(), "unit b, commit 0:1");
@@ -82,7 +82,7 @@ fn a_batch_of_an_earlier_start_is_dropped() {
 fn a_fenced_partition_drops_what_ran_and_starts_again() {
     let plan = Plan::default();
     let b1 = plan.gate("b1");
-    let mut bench = Bench::atomic(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(1);
     bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 0, "a b");
     assert_eq!(bench.log(), "unit 0:1 a, pause 0");
     b1.send(Ok(())).unwrap();
@@ -96,7 +96,7 @@ fn a_fenced_partition_drops_what_ran_and_starts_again() {
 #[test]
 fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
     let plan = Plan::default();
-    let mut bench = Bench::atomic(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(1);
     bench.records(0, 1, 0, "a").log();
     plan.fail("b2", Failure::Throttled(3600 * SECOND));
     bench.silent(true).answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 1, "a b").advance(SECOND);
@@ -109,7 +109,7 @@ fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
 /// Red when a fence is answered for a partition that has gone, or one on its way out is taken again.
 #[test]
 fn a_fence_does_not_bring_back_a_partition_that_leaves() {
-    let mut bench = Bench::sink(Settings::default()).assigned(2);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(2);
     let fenced = || Ok(Committed::Fenced(vec![at(0)]));
     bench.silent(true).answer(fenced()).records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)]));
     assert_eq!(bench.silent(false).advance(SECOND).log(), "unit 0:1, released 0, forget 0");
@@ -124,7 +124,7 @@ fn a_fence_does_not_bring_back_a_partition_that_leaves() {
 fn a_partition_does_not_wait_on_its_way_out_for_a_store_that_does_not_answer() {
     let plan = Plan::default();
     let b1 = plan.gate("b1");
-    let mut bench = Bench::atomic(&plan, Settings::default()).assigned(3);
+    let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(3);
     bench.answer(outage()).records(0, 1, 0, "a").log();
     assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
     bench.records(1, 2, 0, "a b").log();
@@ -139,7 +139,7 @@ fn a_partition_does_not_wait_on_its_way_out_for_a_store_that_does_not_answer() {
 /// Red when an outage drops the unit, changes it, is not reported, is retried at once, or outlives its end.
 #[test]
 fn an_outage_of_the_store_pauses_and_the_same_unit_is_tried_again() {
-    let mut bench = Bench::sink(Settings::default()).assigned(1);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.answer(outage()).answer(outage()).records(0, 1, 0, "a");
     assert_eq!(bench.log(), "unit 0:1");
     assert_eq!(bench.state.troubles(), ["store: no answer"]);
@@ -154,7 +154,7 @@ fn an_outage_of_the_store_pauses_and_the_same_unit_is_tried_again() {
 /// Red when a start that failed is not asked again.
 #[test]
 fn an_outage_at_the_start_of_a_partition_is_waited_for() {
-    let mut bench = Bench::sink(Settings::default());
+    let mut bench = Bench::sink(GroupSettings::default());
     bench.answer(outage()).tell(Fetched::Assigned(vec![at(0)]));
     assert_eq!(bench.log(), "start 0");
     assert_eq!(bench.advance(SECOND / 2).log(), "start 0, begin 0#1, resume 0");
@@ -164,7 +164,7 @@ fn an_outage_at_the_start_of_a_partition_is_waited_for() {
 #[test]
 fn a_unit_that_is_tried_again_leaves_out_what_is_no_longer_ours() {
     for (lost, unit) in [(1, "unit 0:1 a, commit 0:1"), (0, "unit 1:1 b, commit 1:1")] {
-        let settings = Settings { linger: Duration::from_millis(10), ..Settings::default() };
+        let settings = GroupSettings { linger: Duration::from_millis(10), ..GroupSettings::default() };
         let mut bench = Bench::atomic(&Plan::default(), settings).assigned(2);
         bench.answer(outage()).records(0, 1, 0, "a").records(1, 2, 0, "b").advance(Duration::from_millis(10));
         assert_eq!(bench.log(), "unit 0:1 1:1 a b");
@@ -177,7 +177,7 @@ fn a_unit_that_is_tried_again_leaves_out_what_is_no_longer_ours() {
 /// Red when the store is not asked again after its answer, or units go before the starts of partitions.
 #[test]
 fn the_store_is_asked_one_thing_at_a_time() {
-    let mut bench = Bench::sink(Settings::default()).assigned(1);
+    let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.silent(true).records(0, 1, 0, "a").records(0, 1, 1, "b").tell(Fetched::Assigned(vec![at(1)]));
     assert_eq!(bench.advance(SECOND).log(), "unit 0:1");
     assert_eq!(bench.silent(false).log(), "commit 0:1, start 1, begin 1#2, resume 1, unit 0:2, commit 0:2");
@@ -188,7 +188,7 @@ fn the_store_is_asked_one_thing_at_a_time() {
 fn a_group_that_stops_ends_what_runs_commits_it_and_closes() {
     let plan = Plan::default();
     let (a0, b2) = (plan.gate("a0"), plan.gate("b2"));
-    let mut bench = Bench::publisher(&plan, Settings { concurrency: 2, ..Settings::default() }).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 2, ..GroupSettings::default() }).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a a b c").stop().records(0, 1, 4, "d").log(), "");
     b2.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit b");
@@ -202,7 +202,7 @@ fn a_group_that_stops_ends_what_runs_commits_it_and_closes() {
 fn a_group_that_stops_does_not_wait_for_ever() {
     let plan = Plan::default();
     let _a0 = plan.gate("a0");
-    let mut bench = Bench::publisher(&plan, Settings::default()).assigned(1);
+    let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a").stop().advance(20 * SECOND - Duration::from_millis(1)).log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "close");
     assert!(matches!(bench.ended, Some(Ok(()))));

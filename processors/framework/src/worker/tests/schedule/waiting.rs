@@ -1,7 +1,7 @@
 //! The order `key`: what failed, and what follows it, waits in the group's state, and other keys go on.
 
 use crate::{
-    failure::{Failure, Kind},
+    failure::{DeadLetterKind, Failure},
     pipeline::settings::Order,
     ports::{
         Fetched,
@@ -13,16 +13,16 @@ use crate::{
     },
 };
 
-fn by_key() -> Settings {
-    Settings {
+fn by_key() -> GroupSettings {
+    GroupSettings {
         order: Order::Key,
         ladder: crate::failure::ladder::Ladder::try_new([SECOND]).expect("valid"),
-        ..Settings::default()
+        ..GroupSettings::default()
     }
 }
 
 /// A group whose effects are transactions, with partition 0 of every topic that goes by number.
-fn bench(plan: &Plan, settings: Settings) -> Bench {
+fn bench(plan: &Plan, settings: GroupSettings) -> Bench {
     let mut bench = Bench::atomic(plan, settings);
     bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
     bench
@@ -74,7 +74,7 @@ fn what_waits_outlives_a_new_start() {
     fail(&plan, "a0");
     bench.records(0, 1, 0, "a a b").log();
     // Nobody knows what became of the next unit.
-    bench.answer(Err(CommitError::Unsettled("cut off".to_owned()))).records(0, 1, 3, "c");
+    bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned()))).records(0, 1, 3, "c");
     let log = bench.log();
     assert!(!log.contains("waiting"), "the source hears of it: {log}");
     fail(&plan, "a0");
@@ -83,7 +83,7 @@ fn what_waits_outlives_a_new_start() {
     bench.advance(MS);
     assert_eq!(plan.seen(), "a0 b2 c3 c4 a0 a1 a3");
     assert_eq!(bench.taken(), ["b", "c", "dlq:a", "a", "a"]);
-    assert_eq!(bench.state.letters(Kind::Exhausted), 1);
+    assert_eq!(bench.state.letters(DeadLetterKind::Exhausted), 1);
 }
 
 /// Red when a fenced unit of records that waited counts as committed, or the group goes on with what it had.
@@ -105,7 +105,7 @@ fn a_fenced_unit_of_records_that_waited_is_done_again() {
 #[test]
 fn what_has_no_room_waits_in_its_partition() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings { waiting_records: 2, ..by_key() });
+    let mut bench = bench(&plan, GroupSettings { waiting_records: 2, ..by_key() });
     fail(&plan, "a0");
     bench.records(0, 1, 0, "a a a b").records(0, 1, 4, "b");
     assert_eq!((plan.seen().as_str(), bench.state.get(Metric::Waiting)), ("a0 b3", 2));
@@ -150,7 +150,7 @@ fn a_refused_record_that_waited_is_a_letter() {
     bench.records(0, start(&log), 2, "c").advance(SECOND);
     assert_eq!((bench.taken().join(" ").as_str(), bench.state.get(Metric::Waiting)), ("b c dlq:bad", 0), "{log}");
     // Once what waited is read anew the next one has the number that the refused one had.
-    bench.answer(Err(CommitError::Unsettled("cut off".to_owned()))).records(0, start(&log), 3, "d");
+    bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned()))).records(0, start(&log), 3, "d");
     let log = bench.log();
     fail(&plan, "e3");
     bench.records(0, start(&log), 3, "e").advance(SECOND);

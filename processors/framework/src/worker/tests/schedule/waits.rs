@@ -18,7 +18,7 @@ fn waiting(offset: i64, key: &str, due: Duration) -> Record {
 }
 
 /// A group with partition 0 of the events (its first start) and of the retry topic (its second).
-fn bench(plan: &Plan, settings: Settings) -> Bench {
+fn bench(plan: &Plan, settings: GroupSettings) -> Bench {
     let mut bench = Bench::publisher(plan, settings).assigned(1);
     bench.tell(Fetched::Assigned(vec![retry(0)])).log();
     bench
@@ -28,7 +28,7 @@ fn bench(plan: &Plan, settings: Settings) -> Bench {
 #[test]
 fn a_head_begins_exactly_when_it_is_due() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings::default());
+    let mut bench = bench(&plan, GroupSettings::default());
     bench.batch(2, vec![waiting(0, "a", SECOND), waiting(1, "b", SECOND), waiting(2, "c", SECOND * 3 / 2)]);
     assert_eq!(bench.advance(SECOND - MS).log(), "pause retry.1s/0");
     assert_eq!(plan.seen(), "");
@@ -42,7 +42,7 @@ fn a_head_begins_exactly_when_it_is_due() {
 #[test]
 fn no_record_waits_for_longer_than_its_topic_says() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings::default());
+    let mut bench = bench(&plan, GroupSettings::default());
     bench.batch(2, vec![waiting(0, "a", 3600 * SECOND), waiting(1, "b", 3600 * SECOND)]).advance(SECOND - MS);
     assert_eq!(plan.seen(), "");
     bench.advance(MS);
@@ -55,7 +55,7 @@ fn no_record_waits_for_longer_than_its_topic_says() {
 #[test]
 fn a_record_without_a_due_time_begins_at_once() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings::default());
+    let mut bench = bench(&plan, GroupSettings::default());
     let foreign = [("hw_group", Some(&b"other"[..])), ("hw_due", Some(b"9999999999999"))];
     let broken = [("hw_group", Some(&b"play"[..])), ("hw_due", Some(b"soon"))];
     bench.advance(SECOND).batch(
@@ -75,12 +75,12 @@ fn a_record_without_a_due_time_begins_at_once() {
 fn the_source_hears_of_long_waits_and_of_those_of_many_records() {
     let short = SECOND / 10;
     for (count, delivered) in [(99, ""), (100, "pause retry.1s/0, resume retry.1s/0, ")] {
-        let mut bench = bench(&Plan::default(), Settings::default());
+        let mut bench = bench(&Plan::default(), GroupSettings::default());
         bench.batch(2, (0..count).map(|offset| waiting(offset, "a", short)).collect());
         let log = bench.advance(short).log();
         assert!(log.starts_with(&format!("{delivered}unit a")), "{count}: {log}");
     }
-    let mut bench = bench(&Plan::default(), Settings::default());
+    let mut bench = bench(&Plan::default(), GroupSettings::default());
     bench.batch(2, vec![waiting(0, "a", SECOND / 2)]).advance(SECOND / 2 - MS);
     assert_eq!(bench.log(), "pause retry.1s/0");
     // Once told it stays told, however little is left.
@@ -91,7 +91,7 @@ fn the_source_hears_of_long_waits_and_of_those_of_many_records() {
 #[test]
 fn what_waits_takes_no_room_from_other_partitions() {
     let plan = Plan::default();
-    let settings = Settings { prefetch: 3, in_flight: 2, concurrency: 1, ..Settings::default() };
+    let settings = GroupSettings { prefetch: 3, in_flight: 2, concurrency: 1, ..GroupSettings::default() };
     let mut bench = bench(&plan, settings);
     bench.batch(2, (0..5).map(|offset| waiting(offset, "w", SECOND)).collect());
     assert!(bench.wants());
@@ -105,7 +105,7 @@ fn what_waits_takes_no_room_from_other_partitions() {
 #[test]
 fn a_partition_that_waits_is_given_back_at_once() {
     let plan = Plan::default();
-    let [mut revoked, mut stopped] = [(); 2].map(|()| bench(&plan, Settings::default()));
+    let [mut revoked, mut stopped] = [(); 2].map(|()| bench(&plan, GroupSettings::default()));
     for bench in [&mut revoked, &mut stopped] {
         bench.batch(2, vec![waiting(0, "a", SECOND)]).log();
     }
@@ -120,7 +120,7 @@ fn a_partition_that_waits_is_given_back_at_once() {
 fn a_head_that_is_due_and_has_no_place_is_not_waited_for() {
     let plan = Plan::default();
     let [x0, _w0] = ["x0", "w0"].map(|event| plan.gate(event));
-    let mut bench = bench(&plan, Settings { concurrency: 1, ..Settings::default() });
+    let mut bench = bench(&plan, GroupSettings { concurrency: 1, ..GroupSettings::default() });
     bench.records(0, 1, 0, "x").batch(2, vec![waiting(0, "w", SECOND)]).advance(2 * SECOND);
     assert_eq!(plan.seen(), "x0");
     x0.send(Ok(())).unwrap();
@@ -136,7 +136,7 @@ fn a_head_that_is_due_and_has_no_place_is_not_waited_for() {
 #[test]
 fn a_hold_that_ends_does_not_end_the_wait_for_the_head() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings::default());
+    let mut bench = bench(&plan, GroupSettings::default());
     bench.batch(2, vec![waiting(0, "w", Duration::ZERO)]).log();
     let a1 = plan.gate("a1");
     bench.batch(2, vec![waiting(1, "a", Duration::ZERO), waiting(2, "b", SECOND)]);
@@ -151,7 +151,7 @@ fn a_hold_that_ends_does_not_end_the_wait_for_the_head() {
 /// does not join then, or it is not said what it waits for.
 #[test]
 fn a_group_joins_once_its_store_answers() {
-    let mut bench = Bench::sink(Settings::default());
+    let mut bench = Bench::sink(GroupSettings::default());
     bench.store_down(true).advance(60 * SECOND);
     assert!(!bench.has_joined());
     assert_eq!(bench.state.troubles(), ["joining its consumer group", "store: no database"]);
@@ -167,7 +167,7 @@ fn a_group_joins_once_its_store_answers() {
 #[test]
 fn of_more_than_there_is_room_for_the_head_stays_until_it_is_due() {
     let plan = Plan::default();
-    let mut bench = bench(&plan, Settings { in_flight_bytes: 400, ..Settings::default() });
+    let mut bench = bench(&plan, GroupSettings { in_flight_bytes: 400, ..GroupSettings::default() });
     bench.batch(2, (0..200).map(|offset| waiting(offset, "r", SECOND)).collect());
     assert_eq!(bench.log(), "pause retry.1s/0");
     assert!(bench.wants(), "the others go on");

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     event::payload::Payload,
-    failure::{Kind, Result},
+    failure::{DeadLetterKind, Result},
     ports::{
-        BoxFuture, Committer, Control, Entry, Fetched, From, Replays, SchemaError, SchemaText, Schemas, Source,
+        BoxFuture, Committer, Control, Entry, Fetched, Replays, SchemaError, SchemaText, Schemas, Source, StartFrom,
         StoreError, Stores,
         unit::{Change, CommitError, Committed, InputPartition, InputPosition, Progress, RefusedRow, Row, Unit},
     },
@@ -28,7 +28,7 @@ pub(super) struct Outside {
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
     /// The store refuses the rows of these keys, and says which, with this kind.
-    pub(super) bad_rows: Vec<(String, Kind)>,
+    pub(super) bad_rows: Vec<(String, DeadLetterKind)>,
     /// Bytes of a record that the store takes at most.
     pub(super) largest: Option<usize>,
     /// Rows, and what was published, of the units that the store took.
@@ -168,7 +168,7 @@ impl Committer for Store {
         self.shared.lock().unwrap().cancels
     }
 
-    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<From>, CommitError>> {
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
         if partitions.is_empty() {
             let down = self.shared.lock().unwrap().store_down;
             let answer = if down { Err(CommitError::Outage("no database".to_owned())) } else { Ok(Vec::new()) };
@@ -178,7 +178,7 @@ impl Committer for Store {
         Box::pin(async move {
             self.ask(format!("start {names}")).await?;
             partitions.iter().for_each(|id| _ = self.shared.lock().unwrap().stands.remove(id));
-            Ok(vec![From::Committed; partitions.len()])
+            Ok(vec![StartFrom::Committed; partitions.len()])
         })
     }
 
