@@ -37,8 +37,8 @@ mod sql;
 
 pub use config::{Config, Database};
 pub use dead_letters::query::{
-    Discarded, Edited, FailureGroup, Fate, LetterError, LetterFilter, Letters, Moment, Redriven, Status, Stored,
-    Summary,
+    FailureGroup, LetterFilter, Letters, Moment, Status, Stored, Summary,
+    change::{Discarded, Edited, Fate, LetterError, Redriven},
 };
 pub use error::PostgresError;
 pub use migrate::Migration;

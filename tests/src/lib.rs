@@ -17,6 +17,9 @@ mod proxy;
 
 mod eventually;
 
+#[cfg(test)]
+mod house;
+
 pub use engine::{Engine, Group};
 pub use eventually::{eventually, full, patience};
 pub use foreign::{Foreign, Payments, Raw, Seen, register};

@@ -1,6 +1,7 @@
 //! A sink group's committer: rows and offsets in one transaction.
 
 pub(crate) mod batch;
+pub(crate) mod prepared_table;
 pub(crate) mod rows;
 pub(crate) mod write;
 
@@ -141,8 +142,8 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         self.with(async |conn| {
-            let found = Found::read(conn, &rows.name, &sink.key).await?;
-            Ok(table::plan(sink, &rows.name, &layout, &found, found.note())?.sql)
+            let found = Found::read(conn, &rows.prepared.name, &sink.key).await?;
+            Ok(table::plan(sink, &rows.prepared.name, &layout, &found, found.note())?.sql)
         })
         .await
     }
@@ -156,10 +157,10 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         self.with(async |conn| {
-            let before = Found::read(conn, &rows.name, &sink.key).await?;
-            let sql = table::plan(sink, &rows.name, &layout, &before, before.note())?.sql;
+            let before = Found::read(conn, &rows.prepared.name, &sink.key).await?;
+            let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
             let new = New { layout: &layout, record: None };
-            match fit::fit(conn, sink, &rows.name, new, &mut Note::default()).await? {
+            match fit::fit(conn, sink, &rows.prepared.name, new, &mut Note::default()).await? {
                 Ok(()) => Ok(sql),
                 Err(unfit) => Err(PostgresError::Refused(unfit.why)),
             }
@@ -349,7 +350,7 @@ impl Target {
     ) -> Result<Written, PostgresError> {
         match self {
             Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,
-            Self::Table(table) => match table.write(conn, rows, offsets).await {
+            Self::Table(table) => match table.prepared.write(conn, rows, offsets).await {
                 Ok(done) => Ok(Written::All(done)),
                 Err(WriteError::Refused(_)) => Ok(Written::Refused),
                 Err(WriteError::Other(error)) => Err(error),

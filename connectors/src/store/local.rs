@@ -18,13 +18,12 @@ mod inputs;
 mod restore;
 
 mod cache;
-mod part;
-mod slot;
 
 mod flush;
 
 mod disk;
 mod folder;
+mod locks;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +32,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, RwLock,
         atomic::AtomicUsize,
         mpsc::{SyncSender, sync_channel},
     },
@@ -49,6 +48,7 @@ use self::{
     cache::Cache,
     disk::{Disk, Most},
     flush::Shared,
+    locks::{lock, read, write},
 };
 pub use self::{
     checkpoint::Checkpoint,
@@ -409,17 +409,4 @@ impl Drop for Handle {
 
 fn not_open(store: &str, partition: i32) -> LocalError {
     LocalError::NotOpen { store: store.to_owned(), partition }
-}
-
-/// Locks, also after a panic of another thread: no lock here is held where one could leave half a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -45,7 +45,7 @@ use crate::{
         headers::Attributes,
         record::{Headers, Outgoing, Record},
     },
-    worker::{Worker, WorkerDeps, WorkerError},
+    worker::{Worker, WorkerError, deps::WorkerDeps},
 };
 
 /// Runs a pipeline without a broker.
@@ -200,7 +200,7 @@ impl Driver {
     /// # Panics
     /// When a record of that type cannot be read.
     pub fn emitted<T: Payload>(&self) -> Vec<Event<T>> {
-        let facts = crate::event::payload::EventType::of::<T>();
+        let facts = crate::event::event_type::EventType::of::<T>();
         let read = |record: Record| {
             let attributes = Attributes::read(&record.headers, Trust::Nobody);
             assert_eq!(attributes.broken, None, "valid headers");

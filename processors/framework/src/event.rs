@@ -1,5 +1,6 @@
 //! Events: a payload with the metadata that travels in its headers.
 
+pub(crate) mod event_type;
 pub(crate) mod pattern;
 pub(crate) mod payload;
 pub(crate) mod time;

@@ -34,9 +34,12 @@ extern crate self as headwater;
 
 pub use driver::Driver;
 pub use event::pattern::{Pattern, PatternError};
-pub use event::payload::{Category, EventType, Payload, Priority};
 pub use event::time::Time;
 pub use event::{Draft, Event, Meta};
+pub use event::{
+    event_type::EventType,
+    payload::{Category, Payload, Priority},
+};
 pub use failure::backoff::Backoff;
 pub use failure::breaker::{
     Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
@@ -73,7 +76,7 @@ pub use wire::ids::foreign_id;
 pub use wire::murmur2::partition_for;
 pub use wire::record::{Headers, Origin, Outgoing, Position, Record, TopicPartition};
 pub use wire::trace_context::TraceContext;
-pub use worker::{Worker, WorkerDeps, WorkerError};
+pub use worker::{Worker, WorkerError, deps::WorkerDeps};
 
 /// What `#[on_event]` expands to; not part of the public API.
 #[doc(hidden)]

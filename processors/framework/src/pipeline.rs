@@ -21,7 +21,7 @@ use self::{
     steps::{Group, Steps},
 };
 use crate::{
-    event::payload::{EventType, Payload},
+    event::{event_type::EventType, payload::Payload},
     processor::{Function, Interest, IntoProcessor, Processor},
     wire::group_topics::{ALL_EVENTS, GroupTopics, WAITING, all_dlqs, is_group_name},
 };

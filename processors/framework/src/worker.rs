@@ -6,7 +6,8 @@
 //! Shutdown and rebalance: nothing new begins, what is under way ends within the drain deadline, then the position is
 //! committed; late completions of a partition that is gone are dropped.
 
-mod deps;
+pub(crate) mod deps;
+mod error;
 
 mod attempt;
 mod commit;
@@ -17,7 +18,7 @@ mod inputs;
 mod membership;
 mod schema_prefetch;
 
-pub use deps::{WorkerDeps, WorkerError};
+pub use error::WorkerError;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -27,7 +27,7 @@ use headwater::{Outgoing, Position};
 use rdkafka::{ClientConfig, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::{
-    attempt::{AttemptError, Batch, Offsets, insist},
+    attempt::{AttemptError, Batch, MARGIN, Offsets, insist},
     error::Cause,
     life::{Client, Life},
 };
@@ -49,8 +49,6 @@ pub use self::{
     wipe::{kept_keys, wipe_state},
 };
 
-/// How long beyond a transaction's own time its outcome is asked for.
-const MARGIN: Duration = Duration::from_secs(5);
 /// How long beyond its time a call may take to come back.
 const SLACK: Duration = Duration::from_secs(1);
 /// How long an abort may take.

@@ -4,7 +4,7 @@
 //! that is sent back is locked until its record is acknowledged, so it is never lost: whoever is killed in between has
 //! sent it without saying so, and it is sent once more with the same ids. Two who send back at once send each letter once.
 
-mod change;
+pub(crate) mod change;
 mod row;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,6 @@ use crate::postgres::{
     error::{PostgresError, is_undefined},
 };
 
-pub use change::{Discarded, Edited, Fate, LetterError, Redriven};
 pub use row::{Status, Stored};
 
 /// Which letters are meant: those to which everything applies that is said.

@@ -9,13 +9,12 @@ use headwater::{CommitError, DeadLetterKind, RefusedRow, Row, Sink, Unit};
 use sqlx::PgConnection;
 
 use super::{
-    batch::{Batch, key_of},
     fit::{self, New, Unfit},
-    refusal::WriteError,
-    table::{Found, OWN_COLUMNS, Table},
+    prepared_table::PreparedTable,
+    table::Found,
     table_comment::Note,
     trial::{self, Streak},
-    write::{Done, Writer},
+    write::Done,
 };
 use crate::postgres::{
     columns::layout::Layout,
@@ -30,13 +29,9 @@ const MAX_SCHEMAS: usize = 1_000;
 /// How a sink's rows are written, and what is known of its table.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    sink: Sink,
-    pub(crate) name: TableName,
-    layouts: HashMap<(u32, u32), Arc<Layout>>,
+    pub(crate) prepared: PreparedTable,
     /// Of each schema that the table fits, the topics whose records have it.
     known: HashMap<(u32, u32), HashSet<String>>,
-    /// The table, once it fits every schema in `layouts`.
-    table: Option<Table>,
     /// Whether the unit under way was tried row by row.
     tried: bool,
     common: Arc<Common>,
@@ -82,17 +77,16 @@ impl Rows {
 
     /// The same, for another connection.
     pub(crate) fn beside(&self) -> Self {
-        Self::of(self.sink.clone(), self.name.clone(), Arc::clone(&self.common))
+        Self::of(self.prepared.sink.clone(), self.prepared.name.clone(), Arc::clone(&self.common))
     }
 
     fn of(sink: Sink, name: TableName, common: Arc<Common>) -> Self {
-        let (layouts, known) = (HashMap::new(), HashMap::new());
-        Self { sink, name, layouts, known, table: None, tried: false, common }
+        Self { prepared: PreparedTable::new(sink, name), known: HashMap::new(), tried: false, common }
     }
 
     /// The table's name as it is configured.
     pub(crate) fn table(&self) -> &str {
-        &self.sink.table
+        &self.prepared.sink.table
     }
 
     /// Knows every schema of the unit, and sees to it that the table fits them. Tells the rows whose schemas are not ones for
@@ -108,7 +102,7 @@ impl Rows {
         let new = self.look(unit);
         if !new.is_empty() {
             // It may be changed below, and be left before it is read again.
-            self.table = None;
+            self.prepared.table = None;
         }
         let mut unfit = Vec::new();
         for row in &new {
@@ -117,15 +111,16 @@ impl Rows {
         if !unfit.is_empty() {
             return Ok(self.refused(unit, &unfit));
         }
-        if self.table.is_some() && new.is_empty() {
+        if self.prepared.table.is_some() && new.is_empty() {
             return Ok(Vec::new());
         }
         if new.is_empty() {
             // Tombstones alone: a table that is there must still have the columns that guard its rows.
             let new = New { layout: &Layout::default(), record: None };
-            _ = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await?;
+            _ = fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
+                .await?;
         }
-        self.table = Found::read(conn, &self.name, &self.sink.key).await?.table;
+        self.prepared.table = Found::read(conn, &self.prepared.name, &self.prepared.sink.key).await?.table;
         Ok(Vec::new())
     }
 
@@ -157,10 +152,12 @@ impl Rows {
             Err(error) => return Err(error),
         };
         let new = New { layout: &layout, record: Some((topic, &data.schema)) };
-        if let Err(unfit) = fit::fit(conn, &self.sink, &self.name, new, &mut *self.common.note.lock().await).await? {
+        if let Err(unfit) =
+            fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await).await?
+        {
             return Ok(Some(unfit));
         }
-        self.layouts.insert(layout.key, Arc::new(layout));
+        self.prepared.layouts.insert(layout.key, Arc::new(layout));
         self.known.entry(key).or_default().insert(topic.to_owned());
         Ok(None)
     }
@@ -172,26 +169,15 @@ impl Rows {
             unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
         };
         let refused = unit.rows.iter().enumerate().filter_map(|(place, row)| Some((place, of(row)?)));
-        refused.map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.refuses(why) }).collect()
+        refused
+            .map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.prepared.refuses(why) })
+            .collect()
     }
 
     fn look_again(&mut self) {
         self.known.clear();
-        self.layouts.clear();
-        self.table = None;
-    }
-
-    /// Writes rows whose schemas were prepared, in the caller's transaction.
-    pub(crate) async fn write(
-        &self,
-        conn: &mut PgConnection,
-        rows: &[&Row],
-        offsets: &Offsets,
-    ) -> Result<Done, WriteError> {
-        let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
-        let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
-        let Some(table) = &self.table else { return Ok(Done::default()) };
-        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
+        self.prepared.layouts.clear();
+        self.prepared.table = None;
     }
 
     /// The same where a row is refused, or all: finds out which.
@@ -202,7 +188,7 @@ impl Rows {
         rows: &[&Row],
         offsets: &Offsets,
     ) -> Result<Written, PostgresError> {
-        let found = trial::run(conn, (self, offsets), rows).await?;
+        let found = trial::run(conn, (&self.prepared, offsets), rows).await?;
         if found.refused.is_empty() {
             return Ok(Written::All(found.done));
         }
@@ -210,23 +196,10 @@ impl Rows {
         self.tried = true;
         let place = |row: &Row| unit.rows.iter().position(|one| std::ptr::eq(one, row));
         let refused = found.refused.into_iter().filter_map(|(at, refusal)| Some((place(rows[at])?, refusal.why)));
-        let refused =
-            refused.map(|(row, why)| RefusedRow { row, kind: DeadLetterKind::Row, why: self.refuses(&why) }).collect();
+        let refused = refused
+            .map(|(row, why)| RefusedRow { row, kind: DeadLetterKind::Row, why: self.prepared.refuses(&why) })
+            .collect();
         Ok(Written::Rows(refused))
-    }
-
-    /// A row that is stored only now, with what has come behind it of its key where one of that deletes: else it would come
-    /// back behind its tombstone.
-    pub(crate) fn with_its_tombstone<'a>(&self, row: &'a Row, behind: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
-        let mut part = vec![row];
-        let Some(table) = self.table.as_ref().filter(|_| self.sink.delete) else { return part };
-        let key_of = |row| key_of(row, &self.sink, table, &self.layouts);
-        let Some(key) = key_of(row) else { return part };
-        part.extend(behind.filter(|row| key_of(row).as_ref() == Some(&key)));
-        if part.iter().all(|row| row.data.is_some()) {
-            part.truncate(1);
-        }
-        part
     }
 
     /// A unit is durable.
@@ -235,26 +208,6 @@ impl Rows {
         if !std::mem::take(&mut self.tried) && done.written + done.deleted > 0 {
             *self.common.streak() = Streak::default();
         }
-    }
-
-    fn refuses(&self, why: &str) -> String {
-        format!("a row cannot go into `{}`: {why}", self.sink.table)
-    }
-
-    /// A row is refused because this column is null: the error says where it is one that the row's schema does not have.
-    pub(crate) fn check_required(&self, row: &Row, column: &str) -> Result<(), PostgresError> {
-        let Some(data) = &row.data else { return Ok(()) };
-        let layout = self.layouts.get(&data.schema.key());
-        let has = layout.is_none_or(|layout| layout.position(column).is_some());
-        if has || OWN_COLUMNS.iter().any(|(own, ..)| *own == column) {
-            return Ok(());
-        }
-        let (id, table, quoted) = (data.schema.id(), self.name.sql(), quote(column)?);
-        Err(PostgresError::Outage(format!(
-            "column `{column}` of {} must not be null, and schema {id} of `{}` has no such field: give it a default, or run \
-             alter table {table} alter column {quoted} drop not null",
-            self.name, self.sink.event
-        )))
     }
 
     /// What the outcome of a unit means to whoever asked for it.

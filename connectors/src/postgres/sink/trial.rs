@@ -12,8 +12,8 @@ use headwater::Row;
 use sqlx::{Connection, PgConnection};
 
 use super::{
+    prepared_table::PreparedTable,
     refusal::{Cause, Refusal, WriteError},
-    rows::Rows,
     write::Done,
 };
 use crate::postgres::{error::PostgresError, offsets::Offsets};
@@ -79,7 +79,11 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// [`PostgresError::Outage`] where a column is at fault that no row of its schema can fill, with what to mend.
-pub(crate) async fn run(conn: &mut PgConnection, to: (&Rows, &Offsets), rows: &[&Row]) -> Result<Found, PostgresError> {
+pub(crate) async fn run(
+    conn: &mut PgConnection,
+    to: (&PreparedTable, &Offsets),
+    rows: &[&Row],
+) -> Result<Found, PostgresError> {
     // What is checked at the end of the transaction would name no row.
     sqlx::query("set constraints all immediate").execute(&mut *conn).await?;
     let mut found = Found::default();
@@ -117,7 +121,7 @@ pub(crate) async fn run(conn: &mut PgConnection, to: (&Rows, &Offsets), rows: &[
 /// Tries the refused rows again, now that all others are there.
 async fn again(
     conn: &mut PgConnection,
-    to: (&Rows, &Offsets),
+    to: (&PreparedTable, &Offsets),
     rows: &[&Row],
     found: &mut Found,
 ) -> Result<(), PostgresError> {
@@ -137,7 +141,7 @@ async fn again(
 /// Stores a part, or leaves everything as it was.
 async fn store(
     conn: &mut PgConnection,
-    (table, offsets): (&Rows, &Offsets),
+    (table, offsets): (&PreparedTable, &Offsets),
     part: &[&Row],
 ) -> Result<Result<Done, Refusal>, PostgresError> {
     let mut savepoint = conn.begin().await?;

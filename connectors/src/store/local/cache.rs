@@ -3,15 +3,18 @@
 //! Entries stand in one slab; each partition has a table of slots by key. A hand goes round the slab and takes out what is
 //! on disk and was not asked for since its last visit (second chance). What waits to be written stays.
 
+pub(crate) mod part;
+pub(crate) mod slot;
+
 use std::{collections::HashMap, ops::Bound, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{
-    checkpoint::Checkpoint,
+use self::{
     part::PartitionCache,
     slot::{Bytes, Pair, SLOT, Slot, State, cost, number},
 };
+use super::checkpoint::Checkpoint;
 
 /// The entries of all open partitions.
 pub(crate) struct Cache {

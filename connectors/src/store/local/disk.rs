@@ -19,12 +19,12 @@ use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode
 use headwater::ports::Entry;
 
 use super::{
+    cache::slot::{Bytes, Pair},
     checkpoint::Checkpoint,
     config::StateConfig,
     error::{Damage, LocalError},
-    folder, lock, read,
-    slot::{Bytes, Pair},
-    write,
+    folder,
+    locks::{lock, read, write},
 };
 
 /// The newest format that this version reads, and the one it writes.

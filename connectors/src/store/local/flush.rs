@@ -10,7 +10,13 @@ use std::{
 
 use headwater::Change;
 
-use super::{cache::Cache, config::StateConfig, disk::Disk, error::LocalError, lock, slot::cost};
+use super::{
+    cache::{Cache, slot::cost},
+    config::StateConfig,
+    disk::Disk,
+    error::LocalError,
+    locks::lock,
+};
 
 /// Entries, and bytes of them, that are written at a time: it bounds what is held twice.
 const CHUNK_ENTRIES: usize = 4096;

@@ -4,13 +4,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     LocalStore,
+    cache::slot::{Bytes, Pair},
     checkpoint::Checkpoint,
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
     inputs::SourceOffsets,
     lock,
-    slot::{Bytes, Pair},
 };
 
 /// So many entries or fewer are written like changes; more are worth files of their own.

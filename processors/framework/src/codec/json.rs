@@ -10,16 +10,13 @@
 
 mod input;
 mod logical;
+mod names;
 mod output;
 
-use apache_avro::{
-    Schema,
-    schema::{NamesRef, UuidSchema},
-    types::Value,
-};
+use apache_avro::{Schema, schema::NamesRef, types::Value};
 use serde_json::Value as Json;
 
-use super::{error::Fault, schema::type_name};
+use super::error::Fault;
 
 /// JSON as a person writes it.
 pub(crate) fn read(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
@@ -34,29 +31,4 @@ pub(crate) fn default(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Res
 /// A value as JSON for a person.
 pub(crate) fn write(value: &Value, schema: &Schema, names: &NamesRef<'_>) -> Json {
     output::json(value, schema, names)
-}
-
-/// What Avro's JSON encoding calls a union's branch.
-fn branch_name(schema: &Schema) -> String {
-    match schema.name() {
-        Some(name) => name.fullname(None),
-        None => wire_type(schema).to_owned(),
-    }
-}
-
-/// The type below a logical type.
-fn wire_type(schema: &Schema) -> &'static str {
-    match schema {
-        Schema::Date | Schema::TimeMillis => "int",
-        Schema::TimeMicros
-        | Schema::TimestampMillis
-        | Schema::TimestampMicros
-        | Schema::TimestampNanos
-        | Schema::LocalTimestampMillis
-        | Schema::LocalTimestampMicros
-        | Schema::LocalTimestampNanos => "long",
-        Schema::Decimal(_) | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => "bytes",
-        Schema::Uuid(UuidSchema::String) => "string",
-        other => type_name(other),
-    }
 }

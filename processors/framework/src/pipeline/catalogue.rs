@@ -11,8 +11,8 @@ use crate::{
     codec::{self, WriterSchema},
     event::{
         Meta,
+        event_type::EventType,
         pattern::{Pattern, is_event_type, is_foreign_type},
-        payload::EventType,
     },
     wire::{delivery_headers::Trust, group_topics::DLQ, headers::Attributes, record::Record},
 };

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::{catalogue::topic_of, topology::subject_of};
 use crate::{
     codec::{CodecError, Encoder, WriterSchema},
-    event::payload::EventType,
+    event::event_type::EventType,
     ports::{Clock, SchemaError, SchemaText, Schemas},
     processor::emit::Encoders,
 };

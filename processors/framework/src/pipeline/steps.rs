@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    event::payload::EventType,
+    event::event_type::EventType,
     processor::{Function, Interest, IntoProcessor, StatefulProcessor},
     wire::group_topics::{WAITING, is_group_name},
 };

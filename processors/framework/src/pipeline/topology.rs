@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use apache_avro::Schema;
 
 use super::{Pipeline, catalogue::topic_of};
-use crate::event::payload::EventType;
+use crate::event::event_type::EventType;
 
 /// The topics and schemas that a pipeline needs. Bound topics are not among them: they are somebody else's.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::Encoder,
-    event::{
-        Draft, Facts, Meta,
-        payload::{EventType, Payload},
-        time::Time,
-    },
+    event::{Draft, Facts, Meta, event_type::EventType, payload::Payload, time::Time},
     failure::{Failure, Result},
     telemetry::spans::{Attempt, Message, Span, Tracing},
     wire::{headers::Emitted, ids, record::Outgoing},

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{emit::Outbox, input::Delivery};
 use crate::{
     codec::CodecError,
-    event::{pattern::Pattern, payload::EventType},
+    event::{event_type::EventType, pattern::Pattern},
     failure::{Failure, Result},
     ports::BoxFuture,
 };

@@ -6,10 +6,7 @@ use apache_avro::types::Value;
 
 use crate::{
     codec::{CodecError, WriterSchema},
-    event::{
-        Event, Meta,
-        payload::{EventType, Payload},
-    },
+    event::{Event, Meta, event_type::EventType, payload::Payload},
 };
 
 /// What a processor takes: a payload `T`, an `Event<T>`, or an `Event<Any>` under a pattern.

@@ -10,7 +10,7 @@ use super::{
     stateless::With,
 };
 use crate::{
-    event::payload::EventType,
+    event::event_type::EventType,
     failure::{Failure, Result},
 };
 

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     event::{
+        event_type::EventType,
         pattern::{Pattern, PatternError},
-        payload::EventType,
     },
     failure::{Failure, Result},
     ports::BoxFuture,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{
     Worker,
     attempt::stateful::STATE_PAUSE,
-    deps::WorkerError,
+    error::WorkerError,
     partition::{Partition, PartitionState},
 };
 use crate::{

@@ -25,6 +25,8 @@ use crate::kafka::{
     },
 };
 
+/// How long beyond a transaction's own time its outcome is asked for.
+pub(crate) const MARGIN: Duration = Duration::from_secs(5);
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Between two looks whether records have failed while others are waited for.
@@ -133,7 +135,7 @@ pub(crate) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instan
         let send = |wait| librdkafka::transactions::send_offsets(client.client(), &list, &metadata, wait);
         insist(deadline, send).map_err(AttemptError::Call)?;
     }
-    insist(deadline + super::MARGIN, |wait| librdkafka::transactions::commit(client.client(), wait)).map_err(|fault| {
+    insist(deadline + MARGIN, |wait| librdkafka::transactions::commit(client.client(), wait)).map_err(|fault| {
         // Said before anything is asked of the coordinator.
         if fault.code == Code::Inconsistent { AttemptError::Call(fault) } else { AttemptError::Commit(fault) }
     })

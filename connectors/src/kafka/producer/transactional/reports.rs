@@ -57,7 +57,7 @@ impl Sent {
 
 /// Receives what became of each record, on the producer's polling thread; one attempt at a time.
 #[derive(Default)]
-pub(in crate::kafka) struct Reports {
+pub(crate) struct Reports {
     attempt: Mutex<Attempt>,
     /// A connection has failed since this was last looked at: a request may still be on its way.
     trouble: AtomicBool,
@@ -79,7 +79,7 @@ impl Reports {
     }
 
     /// Expects so many reports of a new attempt; what still comes of earlier ones is nobody's. Gives the attempt's number.
-    pub(in crate::kafka) fn begin(&self, records: usize) -> usize {
+    pub(crate) fn begin(&self, records: usize) -> usize {
         self.trouble.store(false, Ordering::Relaxed);
         let mut attempt = self.attempt();
         let number = (attempt.number + 1) % (1 << 20);
@@ -88,29 +88,29 @@ impl Reports {
     }
 
     /// The number that comes back with a record's fate.
-    pub(in crate::kafka) const fn numbered(attempt: usize, index: usize) -> usize {
+    pub(crate) const fn numbered(attempt: usize, index: usize) -> usize {
         (attempt << INDEX_BITS) | index
     }
 
     /// What has failed so far, by index.
-    pub(in crate::kafka) fn faults(&self) -> Vec<(usize, Code)> {
+    pub(crate) fn faults(&self) -> Vec<(usize, Code)> {
         let mut faults = self.attempt().faults.clone();
         faults.sort_unstable_by_key(|(index, _)| *index);
         faults
     }
 
     /// How many records have no report yet.
-    pub(in crate::kafka) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.attempt().left
     }
 
     /// Where all of it stands.
-    pub(in crate::kafka) fn take_sent(&self) -> Sent {
+    pub(crate) fn take_sent(&self) -> Sent {
         std::mem::take(&mut self.attempt().sent)
     }
 
     /// Whether a connection has failed during the attempt.
-    pub(in crate::kafka) fn had_trouble(&self) -> bool {
+    pub(crate) fn had_trouble(&self) -> bool {
         self.trouble.load(Ordering::Relaxed)
     }
 

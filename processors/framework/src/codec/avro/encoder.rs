@@ -10,6 +10,7 @@ use crate::codec::{
     error::{CodecError, Fault, clip, schema_cause},
     json,
     schema::{Leaked, follow},
+    wire_format::MAGIC,
 };
 
 /// Room for a usual event, so that encoding one allocates once.
@@ -104,7 +105,7 @@ impl Encoder {
     /// What comes before every value's datum: the magic byte 0 and the schema id, big endian.
     pub fn frame(&self) -> [u8; 5] {
         let [a, b, c, d] = self.id.to_be_bytes();
-        [crate::codec::MAGIC, a, b, c, d]
+        [MAGIC, a, b, c, d]
     }
 
     fn begin(&self) -> Vec<u8> {

@@ -9,7 +9,10 @@ use apache_avro::{
 };
 use serde_json::{Map, Value as Json};
 
-use super::{branch_name, logical, wire_type};
+use super::{
+    logical,
+    names::{branch_name, wire_type},
+};
 use crate::codec::{
     error::Fault,
     schema::{follow, type_name},

@@ -7,7 +7,7 @@ use apache_avro::{
 };
 use serde_json::{Number, Value as Json, json as object};
 
-use super::{branch_name, logical};
+use super::{logical, names::branch_name};
 use crate::codec::schema::follow;
 
 /// A value as JSON; where the schema does not fit the value, the value speaks for itself.

@@ -2,8 +2,10 @@
 
 use apache_avro::{Schema, types::Value};
 
-use super::EventType;
-use crate::codec::{self, Encoder, WriterSchema};
+use crate::{
+    codec::{self, Encoder, WriterSchema},
+    event::event_type::EventType,
+};
 
 impl EventType {
     /// The field that is the record's key; `None` where a sample does not show it.
@@ -48,7 +50,8 @@ fn sample(schema: &Schema, name: &str) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EventType, Payload};
+    use super::super::Payload;
+    use crate::event::event_type::EventType;
 
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Order {

@@ -21,7 +21,7 @@ use crate::{
     worker::{
         Worker,
         attempt::in_flight::{Disposition, Effects, InFlightRecord, Outcome},
-        deps::WorkerError,
+        error::WorkerError,
         partition::{Partition, PartitionState},
     },
 };

@@ -29,10 +29,7 @@ use crate::{
     processor::{state::State, stateful::KeyedBy as _, with},
     telemetry::{metrics::GroupMetrics, spans::Tracing},
     wire::record::{Headers, Outgoing, Record, TopicPartition},
-    worker::{
-        Worker,
-        deps::{WorkerDeps, WorkerError},
-    },
+    worker::{Worker, deps::WorkerDeps, error::WorkerError},
 };
 
 /// The partition `number` of the topic of pings.

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashTable;
 
-use super::{checkpoint::Checkpoint, inputs::SourceOffsets, slot::Bytes};
+use super::slot::Bytes;
+use crate::store::local::{checkpoint::Checkpoint, inputs::SourceOffsets};
 
 /// One open partition of one store.
 pub(crate) struct PartitionCache {

@@ -1,0 +1,234 @@
+//! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// Modules of a folder at most.
+const DOZEN: usize = 12;
+/// Lines of a file at most, its tests included.
+const LINES: usize = 540;
+/// The crates whose folders and arrows are in order.
+const IN_ORDER: [&str; 2] = ["processors/framework/src", "connectors/src"];
+/// Modules of circles that are there still: the polling thread's state, whose parts call each other, and a store and its restore.
+const LEFT: [&str; 10] = [
+    "kafka::consumer::fetch",
+    "kafka::consumer::membership",
+    "kafka::consumer::membership::fenced",
+    "kafka::consumer::offsets::doubts",
+    "kafka::consumer::offsets::start_offset",
+    "kafka::consumer::poll_loop",
+    "kafka::consumer::rebalance",
+    "kafka::consumer::source",
+    "store::local",
+    "store::local::restore",
+];
+
+/// A module by its path from the crate's root, which is empty.
+type Module = Vec<String>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The modules of a crate but for its tests, each with its file.
+fn modules(src: &Path) -> BTreeMap<Module, PathBuf> {
+    let module = |path: &Path| -> Module {
+        let inner = path.strip_prefix(src).expect("below").with_extension("");
+        let parts = inner.iter().map(|part| part.to_string_lossy().into_owned());
+        parts.filter(|part| part != "lib").collect()
+    };
+    let all = files(src).into_iter().map(|path| (module(&path), path));
+    all.filter(|(module, _)| !module.iter().any(|part| part == "tests")).collect()
+}
+
+/// What a module names of its crate: paths that begin with `crate`, `super`, `self` or one of its own modules; but not in tests.
+fn named(here: &Module, children: &BTreeSet<&str>, tokens: TokenStream) -> Vec<Module> {
+    let (mut found, mut tests) = (Vec::new(), false);
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Group(group) if std::mem::take(&mut tests) && group.delimiter() == Delimiter::Brace => {}
+            TokenTree::Group(group) => {
+                tests |= group.delimiter() == Delimiter::Bracket && group.stream().to_string().starts_with("cfg (test");
+                found.extend(named(here, children, group.stream()));
+            }
+            TokenTree::Punct(mark) if mark.as_char() == ';' => tests = false,
+            TokenTree::Ident(first) => {
+                let first = first.to_string();
+                if !is_colon(tokens.peek()) {
+                    continue;
+                }
+                let base = match first.as_str() {
+                    "crate" => Vec::new(),
+                    "self" => here.clone(),
+                    "super" => here[..here.len().saturating_sub(1)].to_vec(),
+                    child if children.contains(child) => [here.as_slice(), std::slice::from_ref(&first)].concat(),
+                    _ => continue,
+                };
+                paths(base, &mut tokens, &mut found);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The paths that go on behind `base`, as `::a::{b, c::d}`.
+fn paths(
+    mut base: Module,
+    tokens: &mut std::iter::Peekable<proc_macro2::token_stream::IntoIter>,
+    found: &mut Vec<Module>,
+) {
+    while is_colon(tokens.peek()) {
+        tokens.next();
+        if !is_colon(tokens.peek()) {
+            break;
+        }
+        tokens.next();
+        match tokens.next() {
+            Some(TokenTree::Ident(part)) if part == "super" => _ = base.pop(),
+            Some(TokenTree::Ident(part)) => base.push(part.to_string()),
+            Some(TokenTree::Group(group)) => {
+                let mut inner = group.stream().into_iter().peekable();
+                while let Some(token) = inner.next() {
+                    if let TokenTree::Ident(part) = token {
+                        let own = part == "self";
+                        paths(
+                            if own { base.clone() } else { [&base[..], &[part.to_string()]].concat() },
+                            &mut inner,
+                            found,
+                        );
+                    }
+                }
+                return;
+            }
+            _ => {}
+        }
+    }
+    found.push(base);
+}
+
+fn is_colon(token: Option<&TokenTree>) -> bool {
+    matches!(token, Some(TokenTree::Punct(mark)) if mark.as_char() == ':')
+}
+
+/// Which modules each module uses.
+fn arrows(src: &Path) -> BTreeMap<Module, BTreeSet<Module>> {
+    let all = modules(src);
+    let uses = |here: &Module, path: &PathBuf| {
+        let children = all.keys().filter(|one| one.len() == here.len() + 1 && one.starts_with(here));
+        let children: BTreeSet<&str> = children.filter_map(|one| one.last().map(String::as_str)).collect();
+        let tokens = fs::read_to_string(path).expect("a file").parse().expect("rust");
+        let ends = named(here, &children, tokens).into_iter().filter_map(|mut path| {
+            while !all.contains_key(&path) {
+                path.pop()?;
+            }
+            Some(path)
+        });
+        // What the root has is a face for other crates.
+        ends.filter(|end| end != here && !end.is_empty()).collect()
+    };
+    all.iter().filter(|(here, _)| !here.is_empty()).map(|(here, path)| (here.clone(), uses(here, path))).collect()
+}
+
+/// The modules from which a way leads back to them.
+fn circles(arrows: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
+    let leads_back = |start: &Module| {
+        let (mut next, mut seen) = (vec![start], BTreeSet::new());
+        while let Some(module) = next.pop() {
+            for end in arrows.get(module).into_iter().flatten() {
+                if end == start {
+                    return true;
+                }
+                if seen.insert(end) {
+                    next.push(end);
+                }
+            }
+        }
+        false
+    };
+    arrows.keys().filter(|module| leads_back(module)).map(|module| module.join("::")).collect()
+}
+
+/// HOUSE 2. Red when two modules of a crate use each other, directly or around others.
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let found: Vec<String> = IN_ORDER.iter().flat_map(|src| circles(&arrows(&root().join(src)))).collect();
+    assert_eq!(found, LEFT, "use what is below, or move what both need below both");
+}
+
+/// The rule above on modules that are made for it. Red when a path is not followed: `self`, `super`, a child's name, braces, or
+/// one within an expression; or when tests count.
+#[test]
+fn a_circle_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    write("lib.rs", "mod a; mod b; mod c; pub use a::A;");
+    for (in_a, in_b) in [
+        ("use crate::b::B;", "use super::{a::{self, A}};"),
+        ("use super::b;", "fn f() { g(crate::a::A::new()) }"),
+        ("mod inner; pub use inner::I;", ""),
+        ("mod inner; fn f() { self::inner::i() }", ""),
+    ] {
+        write("a.rs", in_a);
+        write("a/inner.rs", if in_a.contains("inner") { "use super::A;" } else { "" });
+        write("b.rs", in_b);
+        assert_eq!(circles(&arrows(folder.path())).len(), 2, "{in_a} {in_b}");
+    }
+    write("a.rs", "use crate::{b::B, c}; #[cfg(test)] mod tests { use crate::b; }");
+    write("a/inner.rs", "");
+    write("b.rs", "use crate::c::C; #[cfg(test)] mod tests { use crate::a; }");
+    write("c.rs", "use std::fmt;");
+    assert_eq!(circles(&arrows(folder.path())), Vec::<String>::new());
+}
+
+/// HOUSE 2. Red when a folder has more modules than one can take in at a glance.
+#[test]
+fn a_folder_has_at_most_a_dozen_modules() {
+    for src in IN_ORDER {
+        let mut folders: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        for path in files(&root().join(src)) {
+            for one in path.ancestors().take_while(|one| !one.ends_with(src)) {
+                let (Some(folder), Some(name)) = (one.parent(), one.file_stem()) else { continue };
+                folders.entry(folder.to_owned()).or_default().insert(name.to_string_lossy().into_owned());
+            }
+        }
+        for (folder, modules) in folders {
+            assert!(modules.len() <= DOZEN, "{} has {}: {modules:?}", folder.display(), modules.len());
+        }
+    }
+}
+
+/// HOUSE. Red when a file is longer than anybody reads.
+#[test]
+fn no_file_is_endless() {
+    for folder in ["processors", "schemas", "connectors", "deploy", "tests", "benches"] {
+        for path in files(&root().join(folder)) {
+            let lines = fs::read_to_string(&path).expect("a file").lines().count();
+            assert!(lines <= LINES, "{} has {lines} lines, {LINES} at most: take a part out of it", path.display());
+        }
+    }
+}
