@@ -44,7 +44,7 @@ pub(crate) struct Partition {
     /// Where the store or the source said that it starts.
     pub(crate) from: StartFrom,
     pub(crate) life: PartitionState,
-    /// The number of the commit_queue that commits it.
+    /// The number of the commit queue that commits it.
     pub(crate) commit_queue: usize,
     /// Where the store's position stands; -1 while it has none.
     pub(crate) durable: i64,

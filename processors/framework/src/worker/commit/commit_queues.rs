@@ -1,5 +1,5 @@
-//! The commit_queues of a group, one for each committer: units of different partitions go side by side, and those of one
-//! partition in order, since each partition belongs to one commit_queue as long as it is ours.
+//! The commit queues of a group, one for each committer: units of different partitions go side by side, and those of one
+//! partition in order, since each partition belongs to one commit queue as long as it is ours.
 
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     pipeline::settings::GroupSettings, ports::Committer, wire::record::TopicPartition, worker::partition::Partition,
 };
 
-/// All commit_queues of a group; there is at least one.
+/// All commit queues of a group; there is at least one.
 pub(crate) struct CommitQueues(Vec<CommitQueue>);
 
 impl CommitQueues {
-    /// The units of several commit_queues are smaller: each has to gather one while it commits another, and all share the
+    /// The units of several commit queues are smaller: each has to gather one while it commits another, and all share the
     /// group's bound on records in flight.
     pub(crate) fn new(committers: Vec<Box<dyn Committer>>, settings: &GroupSettings) -> Self {
         let mut settings = settings.clone();
@@ -26,7 +26,7 @@ impl CommitQueues {
         Self(committers.into_iter().enumerate().map(number).collect())
     }
 
-    /// The commit_queue of a partition that is new here: the one with the fewest of its topic.
+    /// The commit queue of a partition that is new here: the one with the fewest of its topic.
     pub(crate) fn assign(&self, id: &TopicPartition, partitions: &BTreeMap<TopicPartition, Partition>) -> usize {
         let load = |number: &usize| {
             partitions.iter().filter(|(other, p)| other.topic == id.topic && p.commit_queue == *number).count()

@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl Worker {
-    /// Books what the store has answered to the commit_queue of this number.
+    /// Books what the store has answered to the commit queue of this number.
     pub(crate) fn on_commit_result(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
         let error = match done {
             Answer::Started(starts, Ok(froms)) => {
@@ -104,7 +104,7 @@ impl Worker {
             Committed::Fenced(partitions) => partitions,
         };
         let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
-        // One that has been taken anew since, perhaps by another commit_queue, is not fenced.
+        // One that has been taken anew since, perhaps by another commit queue, is not fenced.
         fenced.retain(|id| {
             let start = self.partitions.get(id).map(|p| p.start);
             batch.records.iter().any(|c| c.partition == *id && start.is_none_or(|start| start == c.start))
