@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use headwater_dev::PostgresChoice;
-use headwater_tests::{Process, SharedStack, Space, eventually, full};
+use headwater_tests::{Foreign, Payments, Process, Proxy, SharedStack, Space, eventually, full};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
 use crate::{
     PROGRAM,
     outage::{own_stack, ready},
-    shared,
+    shared, space,
 };
 
+const SOON: Duration = Duration::from_mins(1);
 /// How long what a broker that has come back sets off is waited for.
 const AFTER: Duration = Duration::from_secs(8);
 
@@ -77,4 +78,40 @@ async fn a_broker_that_goes_and_comes_back_ends_no_idle_process() {
     drop(processes);
     space.pool.close().await;
     stack.stop().await.expect("stopped");
+}
+
+/// A broker that lost touch with its controller says that the cluster has no brokers: librdkafka then forgets them all, the
+/// bootstrap servers too, and asks nobody any more. Sources, producers of both kinds and admin clients come back by themselves.
+/// Red when clients that reach nobody are not told the bootstrap servers again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_were_told_of_no_broker_come_back() {
+    let space = space("idle_brokerless").await;
+    let (code, _, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &[], "").await;
+    assert_eq!(code, 0, "{err}");
+    let proxy = Proxy::kafka(&space.endpoints.kafka_bootstrap).await;
+    let env = [("HEADWATER__KAFKA__BOOTSTRAP", proxy.address())];
+    let process = Process::start(PROGRAM, &space, "run", &["run"], &env);
+    let http = process.address().await;
+    eventually("it is ready", SOON, async || ready(&http).await.0 == 200).await;
+    let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, "events.payment").await);
+    let works = async |orders: i64| {
+        let order = format!("brokerless-{orders}");
+        let payment = payments.value_of("brokerless", &order, 1, Some("a@example.org"));
+        foreign.send("events.payment", Some(&order), Some(&payment), &[]);
+        foreign.flush();
+        // Other tests pay as well.
+        let totals = "select coalesce(sum(payments), 0)::int8 from customer_totals where customer_id = 'brokerless'";
+        eventually("everything is through", SOON, async || {
+            space.count("select count(*) from orders where order_id like 'brokerless-%'").await == orders
+                && space.count(totals).await == orders
+        })
+        .await;
+    };
+    works(1).await;
+    proxy.hide_brokers(true);
+    eventually("it reaches nobody", SOON, async || ready(&http).await.0 == 503).await;
+    sleep(Duration::from_secs(3)).await;
+    proxy.hide_brokers(false);
+    works(2).await;
+    eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
 }

@@ -130,7 +130,7 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
 /// a transaction and without one.
 /// Red when a refused batch is tried the same way again and again, or never in smaller ones, by any of the three; when what was sent
 /// behind it is not sent again; when a producer that failed for good is kept; or when what librdkafka keeps behind a record
-/// that was refused alone is waited for (`purge` left out in `in_order.rs` or `transactions/attempt.rs`): in order as long as
+/// that was refused alone is waited for (`purge` left out in `gapless.rs` or `transactional/attempt.rs`): in order as long as
 /// a delivery may take, and in a transaction until its time is over, each time anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fits_passes_a_topic_that_takes_less_than_a_batch() {
@@ -148,14 +148,16 @@ async fn what_fits_passes(space: &Space) {
         let seen = Foreign::new(space).read(topic).into_iter();
         seen.filter_map(|seen| std::str::from_utf8(&seen.value?[..4]).ok()?.parse().ok()).collect()
     };
-    let expected: Vec<usize> = (0..2_000).filter(|n| *n != LARGE).collect();
+    let all_but_one = |count: usize| -> Vec<usize> { (0..count).filter(|n| *n != LARGE).collect() };
+    let expected = all_but_one(2_000);
     for name in ["plain", "ordered", "atomic"] {
         limited(space, &space.topic(name), 4_000, 1).await;
     }
-    let all =
-        |name: &str| -> Vec<Outgoing> { (0..2_000).map(|n| record(&space.topic(name), 0, value(n), 0)).collect() };
+    let all = |name: &str, count: usize| -> Vec<Outgoing> {
+        (0..count).map(|n| record(&space.topic(name), 0, value(n), 0)).collect()
+    };
 
-    let plain = all("plain");
+    let plain = all("plain", 2_000);
     let errors = Producer::new(&kafka).expect("a producer").send(&plain).await.expect_err("one is too large").0;
     assert!(errors.len() == 1 && errors[0].index == LARGE && errors[0].permanent, "{errors:?}");
     let mut last = arrived(&space.topic("plain"));
@@ -165,7 +167,7 @@ async fn what_fits_passes(space: &Space) {
     assert_eq!(last, expected);
 
     let mut ordered = GaplessProducer::new(&kafka).expect("a producer");
-    let records = all("ordered");
+    let records = all("ordered", 2_000);
     let mut refs: Vec<&Outgoing> = records.iter().collect();
     // Whether others are on their way behind it is chance.
     for _ in 0..5 {
@@ -189,12 +191,13 @@ async fn what_fits_passes(space: &Space) {
     };
     let membership = KafkaSource::join(&kafka, group).expect("a member").membership();
     let mut transactions = TransactionalProducer::new(&kafka, &space.topic("id")).expect("a producer");
-    let mut records = all("atomic");
+    // So many that the first is refused before the last is handed over.
+    let mut records = all("atomic", 9_999);
     match transactions.commit(&records, &[], &membership).await {
         Err(TransactionError::Refused { index: LARGE, why }) => assert!(why.contains("max.message.bytes"), "{why}"),
         other => panic!("{other:?}"),
     }
     records.remove(LARGE);
     transactions.commit(&records, &[], &membership).await.expect("the others fit");
-    assert_eq!(arrived(&space.topic("atomic")), expected);
+    assert_eq!(arrived(&space.topic("atomic")), all_but_one(9_999));
 }

@@ -76,7 +76,9 @@ impl Fault {
                 kill_process(broker, Signal::CONT).expect("thawed");
             }
             Self::BrokerDown(seconds) => {
-                stack.kafka().expect("its own").kill().await.expect("killed");
+                // Not killed: a broker alone that dies amid a transaction's end, and is fenced when it starts again, drops the
+                // markers ("couldn't find leader endpoint"), and what stands behind them is never read (Kafka 4.1).
+                stack.kafka().expect("its own").stop().await.expect("stopped");
                 sleep(Duration::from_secs(*seconds)).await;
                 stack.kafka().expect("its own").start().await.expect("started");
             }

@@ -8,7 +8,10 @@ mod postgres;
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -41,6 +44,8 @@ pub struct Proxy {
     address: String,
     watch: Arc<Mutex<Option<Watch>>>,
     held: mpsc::Receiver<Held>,
+    brokerless: Arc<AtomicBool>,
+    cut: watch::Sender<()>,
     _serving: JoinSet<()>,
 }
 
@@ -86,7 +91,7 @@ impl Proxy {
         url.set_port(Some(port)).expect("a port");
         // What is encrypted cannot be read.
         url.query_pairs_mut().append_pair("sslmode", "disable");
-        Self::serving(url.into(), listener, server, Postgres::default)
+        Self::serving(url.into(), listener, server, |_| Postgres::default())
     }
 
     /// A proxy to the one broker of a cluster, at this `host:port` of the loopback; it holds what is produced, commits of
@@ -99,19 +104,22 @@ impl Proxy {
         let (host, broker) = (host.to_owned(), broker.parse().expect("a port"));
         let (listener, port) = listen().await;
         let address = format!("{host}:{port}");
-        Self::serving(address, listener, bootstrap.to_owned(), move || Kafka::new(&host, broker, port))
+        let protocol = move |brokerless| Kafka::new(&host, broker, port, brokerless);
+        Self::serving(address, listener, bootstrap.to_owned(), protocol)
     }
 
     fn serving<P: Protocol>(
         address: String,
         listener: TcpListener,
         server: String,
-        protocol: impl Fn() -> P + Send + Sync + 'static,
+        protocol: impl Fn(Arc<AtomicBool>) -> P + Send + Sync + 'static,
     ) -> Self {
-        let (watch, (hold, held)) = (Arc::default(), mpsc::channel(16));
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, server, protocol, Arc::clone(&watch), hold));
-        Self { address, watch, held, _serving: serving }
+        let (watch, (hold, held), (cut, is_cut)) = (Arc::default(), mpsc::channel(16), watch::channel(()));
+        let (brokerless, mut serving) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        let told = Arc::clone(&brokerless);
+        let protocol = move || protocol(Arc::clone(&told));
+        serving.spawn(serve(listener, server, protocol, (Arc::clone(&watch), hold, is_cut)));
+        Self { address, watch, held, brokerless, cut, _serving: serving }
     }
 
     /// Where clients reach the server, as the server's own address was given.
@@ -123,6 +131,14 @@ impl Proxy {
     pub fn watch(&self, side: Side, texts: &[&str]) {
         let texts = texts.iter().copied().map(str::to_owned).collect();
         *lock(&self.watch) = Some(Watch { side, texts });
+    }
+
+    /// Cuts every connection, and from now on says that the cluster has no brokers, as one does that has lost touch with its
+    /// controller; or does so no longer.
+    pub fn hide_brokers(&self, hidden: bool) {
+        self.brokerless.store(hidden, Ordering::Relaxed);
+        // Nobody may be connected.
+        self.cut.send_replace(());
     }
 
     /// Nothing is held any more, and what is held and was not asked for is cut.
@@ -143,24 +159,23 @@ async fn listen() -> (TcpListener, u16) {
     (listener, port)
 }
 
-async fn serve<P: Protocol>(
-    listener: TcpListener,
-    server: String,
-    protocol: impl Fn() -> P,
-    watch: Arc<Mutex<Option<Watch>>>,
-    hold: mpsc::Sender<Held>,
-) {
+/// What the test is told and says: what it watches, what is held, and when connections are cut.
+type Test = (Arc<Mutex<Option<Watch>>>, mpsc::Sender<Held>, watch::Receiver<()>);
+
+async fn serve<P: Protocol>(listener: TcpListener, server: String, protocol: impl Fn() -> P, test: Test) {
     let mut relays = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                let (server, protocol, watch, hold) = (server.clone(), protocol(), Arc::clone(&watch), hold.clone());
+                let (server, protocol, (watch, hold, mut cut)) = (server.clone(), protocol(), test.clone());
+                cut.mark_unchanged();
                 relays.spawn(async move {
                     let server = TcpStream::connect(server).await?;
                     client.set_nodelay(true)?;
                     server.set_nodelay(true)?;
-                    Relay::new(client, server, protocol, watch, hold).run().await
+                    let relay = Relay::new(client, server, protocol, watch, hold);
+                    tokio::select! { end = relay.run() => end, _ = cut.changed() => Ok(()) }
                 });
             }
             Some(_) = relays.join_next() => {}

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod admin;
+pub(crate) mod bootstrap;
 pub(crate) mod fetch;
 pub(crate) mod groups;
 pub(crate) mod membership;

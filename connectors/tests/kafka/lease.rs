@@ -165,7 +165,7 @@ async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
     assert_eq!(published(&broker).await, ["first", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 }
 
-/// The same of the producer without gaps. Fails where `hand_over` in `in_order.rs` does not ask again after the wait.
+/// The same of the producer without gaps. Fails where `hand_over` in `gapless.rs` does not ask again after the wait.
 #[tokio::test]
 async fn what_waits_for_room_without_gaps_is_dropped_too() {
     let broker = broker(&[("in", 1), ("out", 1)]);

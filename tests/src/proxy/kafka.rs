@@ -1,6 +1,15 @@
 //! Kafka's protocol: messages have their length before them, and answers the number of their request.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::Protocol;
+
+/// The request for brokers and topics, and the first version of it whose arrays and strings are compact.
+const METADATA: u16 = 3;
+const COMPACT: u16 = 9;
 
 /// The requests that can be watched.
 const REQUESTS: [(u16, &str); 7] = [
@@ -21,13 +30,18 @@ pub(super) struct Kafka {
     asked: [u8; 4],
     /// The number of the request whose answer is withheld.
     withheld: Option<[u8; 4]>,
+    /// The numbers of the requests for brokers and topics that have no answer yet.
+    listings: Vec<[u8; 4]>,
+    /// Whether answers to those name no broker.
+    brokerless: Arc<AtomicBool>,
 }
 
 impl Kafka {
     /// To the broker at this host; clients are to stay on the proxy's port.
-    pub(super) fn new(host: &str, broker: u16, proxy: u16) -> Self {
+    pub(super) fn new(host: &str, broker: u16, proxy: u16, brokerless: Arc<AtomicBool>) -> Self {
         let address = |port| [host.as_bytes(), &u32::from(port).to_be_bytes()[..]].concat();
-        Self { addresses: (address(broker), address(proxy)), asked: [0; 4], withheld: None }
+        let (addresses, listings) = ((address(broker), address(proxy)), Vec::new());
+        Self { addresses, asked: [0; 4], withheld: None, listings, brokerless }
     }
 }
 
@@ -35,8 +49,12 @@ impl Protocol for Kafka {
     /// A request is told by its name and all that it carries: the ids of transactions and the names of topics are text.
     fn ask(&mut self, unread: &mut Vec<u8>) -> Option<(Vec<u8>, Option<String>)> {
         let frame = message(unread)?;
-        let (key, asked) = (u16::from_be_bytes(*frame[4..].first_chunk()?), *frame[8..].first_chunk()?);
+        let short = |at: usize| frame[at..].first_chunk().copied().map(u16::from_be_bytes);
+        let (key, version, asked) = (short(4)?, short(6)?, *frame[8..].first_chunk()?);
         self.asked = asked;
+        if key == METADATA && version >= COMPACT {
+            self.listings.push(asked);
+        }
         let name = REQUESTS.iter().find(|(request, _)| *request == key).map(|(_, name)| name);
         let request = name.map(|name| format!("{name} {}", String::from_utf8_lossy(&frame[12..])));
         Some((frame, request))
@@ -52,8 +70,54 @@ impl Protocol for Kafka {
         while let Some(at) = frame.windows(broker.len()).position(|bytes| bytes == broker) {
             frame[at..at + broker.len()].copy_from_slice(proxy);
         }
+        if let Some(at) = self.listings.iter().position(|number| frame[4..].starts_with(number)) {
+            self.listings.swap_remove(at);
+            if self.brokerless.load(Ordering::Relaxed) {
+                frame = without_brokers(&frame)?;
+            }
+        }
         let withheld = self.withheld.take_if(|number| frame[4..].starts_with(number)).is_some();
         Some((frame, withheld))
+    }
+}
+
+/// The same list of brokers and topics without its brokers.
+fn without_brokers(frame: &[u8]) -> Option<Vec<u8>> {
+    // The length, the number, no tags, and how long the client was throttled.
+    let (head, mut rest) = frame[4..].split_at_checked(4 + 1 + 4)?;
+    for _ in 0..length(&mut rest)? {
+        skip(&mut rest, 4)?;
+        text(&mut rest)?;
+        skip(&mut rest, 4)?;
+        text(&mut rest)?;
+        // No tags.
+        skip(&mut rest, 1)?;
+    }
+    let body = [head, &[1], rest].concat();
+    Some([&u32::try_from(body.len()).ok()?.to_be_bytes()[..], &body].concat())
+}
+
+fn skip(rest: &mut &[u8], count: usize) -> Option<()> {
+    *rest = rest.get(count..)?;
+    Some(())
+}
+
+fn text(rest: &mut &[u8]) -> Option<()> {
+    let count = length(rest)?;
+    skip(rest, count)
+}
+
+/// A compact length, which is told as one more, seven bits a byte; that of what is null is 0.
+fn length(rest: &mut &[u8]) -> Option<usize> {
+    let (mut told, mut shift) = (0, 0);
+    loop {
+        let (byte, left) = rest.split_first()?;
+        *rest = left;
+        told |= usize::from(byte & 0x7f).checked_shl(shift)?;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            return Some(told.saturating_sub(1));
+        }
     }
 }
 
@@ -76,7 +140,7 @@ mod tests {
     /// told where the broker itself listens.
     #[test]
     fn the_answer_to_one_request_is_withheld_and_names_the_proxy() {
-        let mut kafka = Kafka::new("127.0.0.1", 9092, 77);
+        let mut kafka = Kafka::new("127.0.0.1", 9092, 77, Arc::default());
         let (produce, end) = ([0, 0, 0, 7, 0, 0, 0, 1], [0, 26, 0, 1, 0, 0, 0, 2]);
         let mut said = [message_of(&[&produce, b"id"]), message_of(&[&end, b"id.0"])].concat();
         let all = said.clone();
@@ -96,5 +160,18 @@ mod tests {
         }
         let named = message_of(&[&[0, 0, 0, 1], b"127.0.0.1", &77_u32.to_be_bytes()]);
         assert_eq!(seen, [(named, false), (answers[1].clone(), true)]);
+    }
+    /// Red when a broker is left in the list, or a topic is lost with them.
+    #[test]
+    fn a_list_may_name_no_broker() {
+        let brokerless = Arc::new(AtomicBool::new(true));
+        let mut kafka = Kafka::new("127.0.0.1", 9092, 77, brokerless);
+        let request = [0, 3, 0, 12, 0, 0, 0, 5];
+        kafka.ask(&mut message_of(&[&request])).expect("whole");
+        let head = [0, 0, 0, 5, 0, 0, 0, 0, 0];
+        let broker = [&[0, 0, 0, 1, 3][..], b"ab", &9092_u32.to_be_bytes(), &[2, b'r', 0]].concat();
+        let other = [&[0, 0, 0, 2, 2][..], b"c", &9093_u32.to_be_bytes(), &[0, 0]].concat();
+        let mut answer = message_of(&[&head, &[3], &broker, &other, b"topics"]);
+        assert_eq!(kafka.answer(&mut answer), Some((message_of(&[&head, &[1], b"topics"]), false)));
     }
 }

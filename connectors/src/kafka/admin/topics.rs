@@ -18,7 +18,13 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use crate::kafka::{believed::Repeated, config::KafkaConfig, error::KafkaError, librdkafka, logs};
+use crate::kafka::{
+    believed::Repeated,
+    config::KafkaConfig,
+    error::KafkaError,
+    librdkafka::{self, bootstrap::Bootstrap},
+    logs,
+};
 
 /// How long one question to the cluster may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
@@ -113,6 +119,7 @@ impl fmt::Display for Change {
 pub struct Cluster {
     pub(crate) admin: Arc<AdminClient<Logs>>,
     pub(crate) config: Arc<KafkaConfig>,
+    bootstrap: Arc<Bootstrap>,
 }
 
 impl fmt::Debug for Cluster {
@@ -141,7 +148,8 @@ impl Cluster {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
             .map_err(|error| KafkaError::Config(error.to_string()))?;
-        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()) })
+        let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
+        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -359,8 +367,12 @@ impl Cluster {
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let admin = Arc::clone(&self.admin);
-        let answered = tokio::task::spawn_blocking(move || question(admin.inner())).await;
-        answered.map_err(|error| KafkaError::Outage(error.to_string()))?
+        let asked = tokio::task::spawn_blocking(move || question(admin.inner())).await;
+        let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
+        if let Err(KafkaError::Outage(_)) = &answer {
+            self.bootstrap.again(self.admin.inner());
+        }
+        answer
     }
 }
 

@@ -65,8 +65,9 @@ impl PollLoop {
             return;
         }
         // One topic that every cluster with groups has; whether we may see it does not matter.
-        if consumer.fetch_metadata(Some("__consumer_offsets"), PROBE_TIMEOUT).is_ok() {
-            self.reached();
+        match consumer.fetch_metadata(Some("__consumer_offsets"), PROBE_TIMEOUT) {
+            Ok(_) => self.reached(),
+            Err(_) => self.bootstrap.again(consumer.client()),
         }
         self.probe_at = Instant::now() + PROBE;
     }

@@ -22,9 +22,9 @@ use super::{
     source::{Mailbox, Outlets, SourceConfig},
 };
 use crate::kafka::{
-    config::ConsumerConfig,
+    config::{ConsumerConfig, KafkaConfig},
     error::KafkaError,
-    librdkafka::{CommitQueue, fetch::FetchQueue, membership::GroupMetadata},
+    librdkafka::{CommitQueue, bootstrap::Bootstrap, fetch::FetchQueue, membership::GroupMetadata},
 };
 
 /// How long a round waits for records, and so how long the engine waits to be heard.
@@ -55,6 +55,7 @@ pub(crate) struct PollLoop {
     pub(crate) round: Round,
     pub(crate) up: Option<bool>,
     pub(crate) probe_at: Instant,
+    pub(crate) bootstrap: Bootstrap,
     /// When the group first gave us our part.
     pub(crate) joined: Option<Instant>,
     /// How long this process has been there.
@@ -160,8 +161,8 @@ fn close(consumer: Arc<GroupConsumer>, group: &str) {
 }
 
 impl PollLoop {
-    pub(crate) fn new(config: ConsumerConfig, source: SourceConfig, outlets: Outlets, mailbox: Arc<Mailbox>) -> Self {
-        let now = Instant::now();
+    pub(crate) fn new(kafka: &KafkaConfig, source: SourceConfig, outlets: Outlets, mailbox: Arc<Mailbox>) -> Self {
+        let (config, now) = (kafka.consumer.clone(), Instant::now());
         Self {
             commits: Commits::new(config.commit_interval, source.commits, now),
             config,
@@ -178,6 +179,7 @@ impl PollLoop {
             round: Round::default(),
             up: None,
             probe_at: now,
+            bootstrap: Bootstrap::new(&kafka.bootstrap),
             joined: None,
             tenure: Tenure::default(),
             fenced: None,

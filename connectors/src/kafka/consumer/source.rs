@@ -143,7 +143,7 @@ impl KafkaSource {
         let lease = Lease::of(kafka.consumer.session_timeout);
         let (open, closed) = watch::channel(());
         let outlets = Outlets { events: events_in, batches: batches_in, lease: lease.clone(), _open: open };
-        let mut member = PollLoop::new(kafka.consumer.clone(), config, outlets, Arc::clone(&mailbox));
+        let mut member = PollLoop::new(kafka, config, outlets, Arc::clone(&mailbox));
         member.tenure = tenure;
         let consumer = consumer(&settings, member)?;
         let consumer = Arc::new(consumer);

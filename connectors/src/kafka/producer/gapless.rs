@@ -23,7 +23,12 @@ use super::{
     partition_counts::{Asked, Counts, FixedCounts},
     transactional::{Sent, reports::Reports},
 };
-use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::membership::lease::Held,
+    error::KafkaError,
+    librdkafka::{self, bootstrap::Bootstrap},
+};
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
@@ -44,6 +49,7 @@ pub struct GaplessProducer {
     max_bytes: u32,
     counts: Counts,
     fixed: FixedCounts,
+    bootstrap: Bootstrap,
     client: Option<Arc<Client>>,
 }
 
@@ -60,6 +66,7 @@ impl GaplessProducer {
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
             fixed: FixedCounts::default(),
+            bootstrap: Bootstrap::new(&config.bootstrap),
             client: None,
         })
     }
@@ -210,6 +217,9 @@ impl GaplessProducer {
     }
 
     fn away(&self, index: usize) -> BatchErrors {
+        if let Some(client) = &self.client {
+            self.bootstrap.again(client.client());
+        }
         failed(index, format!("no acknowledgement within {:?}: the broker may be down", self.patience))
     }
 }

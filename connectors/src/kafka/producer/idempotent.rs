@@ -26,12 +26,20 @@ use super::{
     batch_size::BatchBytes,
     partition_counts::{Asked, Counts},
 };
-use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka, logs};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::membership::lease::Held,
+    error::KafkaError,
+    librdkafka::{self, bootstrap::Bootstrap},
+    logs,
+};
 
 /// How long to wait for room in a full queue before trying again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
+/// A batch that takes longer may have no broker left to go to.
+const SLOW: Duration = Duration::from_secs(5);
 /// After so many records it is asked again whether the rest may be published.
 const STRETCH: usize = 16;
 
@@ -61,6 +69,7 @@ impl Producer {
             max_bytes: config.max_record_bytes,
             patience: config.producer.delivery_timeout,
             counts: Counts::default(),
+            bootstrap: Bootstrap::new(&config.bootstrap),
             client: Mutex::new(Some(Arc::new(client))),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -153,7 +162,10 @@ impl Producer {
                     }
                 }
                 // The client is held until here: one that is dropped purges its queue.
-                batch.settled().await;
+                if tokio::time::timeout(SLOW, batch.settled()).await.is_err() {
+                    self.shared.bootstrap.again(client.client());
+                    batch.settled().await;
+                }
             }
             Err(reason) => indices.iter().for_each(|index| batch.settle(*index, Err(Fault::Closed(reason.clone())))),
         }
@@ -210,6 +222,7 @@ struct Shared {
     /// How long an outage is ridden out.
     patience: Duration,
     counts: Counts,
+    bootstrap: Bootstrap,
     client: Mutex<Option<Arc<Client>>>,
 }
 
@@ -255,7 +268,7 @@ impl Shared {
                     return Ok(());
                 }
                 Asked::Refused(error) => return Err(Fault::Client(error)),
-                Asked::Nobody => {}
+                Asked::Nobody => self.bootstrap.again(client.client()),
             }
             self.current().map_err(Fault::Closed)?;
             if Instant::now() > deadline {

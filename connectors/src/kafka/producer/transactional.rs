@@ -40,7 +40,7 @@ use crate::kafka::{
     config::KafkaConfig,
     consumer::membership::Membership,
     error::KafkaError,
-    librdkafka::{self, transactions::TransactionFault},
+    librdkafka::{self, bootstrap::Bootstrap, transactions::TransactionFault},
 };
 
 pub use self::{
@@ -69,6 +69,7 @@ pub struct TransactionalProducer {
     max_bytes: u32,
     counts: Counts,
     fixed: FixedCounts,
+    bootstrap: Bootstrap,
     life: Option<Life>,
     /// The producer has no epoch yet.
     newborn: bool,
@@ -110,6 +111,7 @@ impl TransactionalProducer {
             max_bytes: config.max_record_bytes,
             counts: Counts::default(),
             fixed: FixedCounts::default(),
+            bootstrap: Bootstrap::new(&config.bootstrap),
             life: None,
             newborn: true,
             stage: Stage::Fresh,
@@ -345,6 +347,7 @@ impl TransactionalProducer {
                 Ok(())
             }
             Some(Err(fault)) if fault.retriable && !fault.fatal => {
+                self.bootstrap_again();
                 Err(self.unsettled(&format!("the coordinator does not answer: {}", fault.text)))
             }
             Some(Err(fault)) => {
@@ -356,6 +359,12 @@ impl TransactionalProducer {
                 self.abandon();
                 Err(self.unsettled("the coordinator does not answer"))
             }
+        }
+    }
+
+    fn bootstrap_again(&self) {
+        if let Some(client) = self.life.as_ref().and_then(Life::client) {
+            self.bootstrap.again(client.client());
         }
     }
 
@@ -393,6 +402,7 @@ impl TransactionalProducer {
                     }
                     Some(Asked::Nobody) | None if Instant::now() < deadline => tokio::time::sleep(COUNT_WAIT).await,
                     Some(Asked::Nobody) | None => {
+                        self.bootstrap_again();
                         let text = format!(
                             "the partitions of topic {} cannot be counted: the broker may be down",
                             record.topic

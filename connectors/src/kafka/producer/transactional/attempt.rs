@@ -1,6 +1,9 @@
 //! One attempt at a transaction: what its records and offsets go through, and what can go wrong on the way.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use headwater::{Outgoing, Position, TopicPartition};
 use rdkafka::{
@@ -105,11 +108,19 @@ impl Batch<'_> {
                 match code {
                     Code::QueueFull => self.room(client).await?,
                     Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
-                    code => return Err(refused(Fault::of(code))),
+                    // The transaction has failed: of records that were handed over before, whose reports say why.
+                    code => return Err(self.earlier(client).await.unwrap_or_else(|| refused(Fault::of(code)))),
                 }
             }
         }
         Ok(())
+    }
+
+    /// What records failed of that were handed over before.
+    async fn earlier(&self, client: &Arc<Client>) -> Option<AttemptError> {
+        let (client, deadline) = (Arc::clone(client), self.deadline);
+        let told = tokio::task::spawn_blocking(move || flushed(&client, deadline)).await;
+        told.map_or(Some(AttemptError::Stuck), Result::err)
     }
 
     async fn room(&self, client: &Client) -> Result<(), AttemptError> {

@@ -1,0 +1,93 @@
+use super::*;
+
+fn with(name: &str, value: &str) -> KafkaConfig {
+    KafkaConfig { properties: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..KafkaConfig::default() }
+}
+
+/// Red when the map is applied before the typed settings, or not at all.
+#[test]
+fn the_map_overrides_what_is_free_to_choose() {
+    let client = with("fetch.queue.backoff.ms", "11").consumer("g", Some("i")).unwrap();
+    assert_eq!(client.get("fetch.queue.backoff.ms"), Some("11"));
+    assert_eq!(client.get("group.instance.id"), Some("i"));
+    assert_eq!(client.get("isolation.level"), Some("read_committed"));
+}
+
+/// Red when a row of `REFUSED` is dropped, or an unknown name is handed on unchecked.
+#[test]
+fn properties_that_guarantees_rest_on_are_refused_by_name() {
+    for name in ["enable.auto.commit", "isolation.level", "acks", "group.id", "partitioner"] {
+        let error = with(name, "true").producer().unwrap_err().to_string();
+        assert!(error.contains(&format!("`{name}`")), "{error}");
+    }
+    let error = with("fetch.max.bites", "1").consumer("g", None).unwrap_err().to_string();
+    assert!(error.contains("fetch.max.bites"), "{error}");
+}
+
+/// Red when a consumer refuses an answer that holds the largest record, or a producer a record with all its headers.
+#[test]
+fn clients_take_the_largest_record_and_its_headers() {
+    let config = KafkaConfig {
+        max_record_bytes: 200_000_000,
+        producer: ProducerConfig { queue_bytes: 300_000_000, ..ProducerConfig::default() },
+        ..KafkaConfig::default()
+    };
+    let number = |client: &ClientConfig, name: &str| client.get(name).unwrap().parse::<u32>().unwrap();
+    assert_eq!(number(&config.producer().unwrap(), "message.max.bytes"), 200_065_536);
+    let consumer = config.consumer("g", None).unwrap();
+    assert_eq!(number(&consumer, "fetch.max.bytes"), 200_065_536);
+    assert!(number(&consumer, "receive.message.max.bytes") > 200_065_536 + 512);
+    // librdkafka checks them against each other only here.
+    consumer.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+    KafkaConfig::default().consumer("g", None).unwrap().create::<rdkafka::consumer::BaseConsumer>().unwrap();
+}
+
+/// Red when librdkafka refuses what a transaction's time makes of the other settings, the shortest time included; or when
+/// one that is too short or too long is not said.
+#[test]
+fn transactions_of_every_length_can_be_made() {
+    let with = |transaction_timeout| KafkaConfig {
+        producer: ProducerConfig { transaction_timeout, ..ProducerConfig::default() },
+        ..KafkaConfig::default()
+    };
+    for seconds in [1, 10, 900] {
+        let client = with(Duration::from_secs(seconds)).transactional("id").unwrap();
+        client.create::<rdkafka::producer::BaseProducer>().unwrap();
+    }
+    for seconds in [0, 901] {
+        let problems = with(Duration::from_secs(seconds)).problems().join("; ");
+        assert!(problems.contains("kafka.producer.transaction_timeout"), "{problems}");
+    }
+}
+
+/// Red when a record can be larger than the queue that it must pass: it would wait for room for ever.
+#[test]
+fn the_largest_record_finds_room() {
+    let config = KafkaConfig { max_record_bytes: 64 << 20, ..KafkaConfig::default() };
+    let problems = config.problems();
+    assert!(problems.len() == 1 && problems[0].contains("kafka.producer.queue_bytes"), "{problems:?}");
+    let config = KafkaConfig { max_record_bytes: 500_000, ..KafkaConfig::default() };
+    let problems = config.problems();
+    assert!(problems.len() == 1 && problems[0].contains("message_max_bytes"), "{problems:?}");
+}
+
+/// Red when `is_secret` forgets a word.
+#[test]
+fn secrets_do_not_print() {
+    for name in ["sasl.password", "ssl.key.password", "ssl.key.pem", "sasl.username"] {
+        let text = format!("{:?}", with(name, "hunter2"));
+        assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+    }
+    assert!(format!("{:?}", with("debug", "cgrp")).contains("cgrp"));
+}
+
+/// Red when `deny_unknown_fields` or the duration format goes.
+#[test]
+fn reads_durations_and_refuses_unknown_keys() {
+    let read = |text: &str| serde_json::from_str::<KafkaConfig>(text);
+    let config = read(r#"{"bootstrap":"b:1","consumer":{"drain":"3s","assignor":"range"}}"#).unwrap();
+    assert_eq!(config.consumer.drain, Duration::from_secs(3));
+    assert_eq!(config.consumer.assignor, Assignor::Range);
+    assert!(read(r#"{"bootstap":"b:1"}"#).unwrap_err().to_string().contains("bootstap"));
+    assert!(read(r#"{"consumer":{"drain":"soon"}}"#).unwrap_err().to_string().contains("20s"));
+}
