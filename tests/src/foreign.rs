@@ -2,17 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use apache_avro::{Schema, types::Value, writer::datum::GenericDatumWriter};
 use headwater::Record;
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::{Header, Headers, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+    message::{DeliveryResult, Header, Headers, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use serde_json::{Value as Json, json};
 
@@ -21,7 +22,23 @@ use crate::{eventually::patience, space::Space};
 /// A foreign producer and consumer.
 pub struct Foreign {
     bootstrap: String,
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Undelivered>,
+}
+
+/// Why records were not delivered.
+#[derive(Default)]
+struct Undelivered(Mutex<Vec<String>>);
+
+impl ClientContext for Undelivered {}
+
+impl ProducerContext for Undelivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, record)) = delivered {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {error}", record.topic()));
+        }
+    }
 }
 
 /// A record as a foreign consumer sees it.
@@ -106,7 +123,7 @@ impl Foreign {
             .set("message.max.bytes", "16000000")
             // The order in which records are sent is the order in which they stand.
             .set("enable.idempotence", "true")
-            .create()
+            .create_with_context(Undelivered::default())
             .expect("a producer");
         Self { bootstrap, producer }
     }
@@ -163,6 +180,8 @@ impl Foreign {
     /// When it is not within a minute.
     pub fn flush(&self) {
         self.producer.flush(Duration::from_mins(1)).expect("everything is acknowledged");
+        let failed = std::mem::take(&mut *self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner));
+        assert!(failed.is_empty(), "{} records were not delivered, the first: {}", failed.len(), failed[0]);
     }
 
     /// Every record that is on a topic now.
