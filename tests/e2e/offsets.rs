@@ -200,7 +200,9 @@ async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_nam
     let groups = ["run", "--group", "paid", "--group", "latest"];
     let start = |name: &str| Process::start(PROGRAM, &space, name, &groups, &[]);
     let paid = async || space.count("select count(*) from paid where order_id like 'oa-%'").await;
-    let latest = async |cents| space.count(&format!("select count(*) from latest where amount_cents = {cents}")).await;
+    let latest = async |cents| {
+        space.count(&format!("select count(*) from latest where order_id like 'oa-%' and amount_cents = {cents}")).await
+    };
     let mut first = start("first");
     send(&foreign, 50, 1);
     eventually("all are stored", SOON, async || paid().await == 50 && latest(1).await == 10).await;

@@ -179,10 +179,14 @@ impl PollLoop {
         if positions.is_empty() || self.leaving {
             return;
         }
+        let deadline = Instant::now() + ANSWER;
+        // librdkafka may repeat a commit that is under way, and then its older position must not come behind the last.
+        self.take_answers(consumer, ANSWER / 2);
         let list = partition::list_at(positions.iter().map(|(name, next)| (name, *next)));
-        let outcome = list.and_then(|list| self.send_commit(consumer, &list)).map_err(|error| error.to_string());
+        let sent = list.and_then(|list| self.send_commit(consumer, &list)).map_err(|error| error.to_string());
+        let left = deadline.saturating_duration_since(Instant::now());
         let outcome =
-            outcome.and_then(|()| self.take_answers(consumer, ANSWER).map_or(Ok(()), |code| Err(code.to_string())));
+            sent.and_then(|()| self.take_answers(consumer, left).map_or(Ok(()), |code| Err(code.to_string())));
         if let Err(error) = outcome {
             tracing::warn!(
                 group = self.source.group,

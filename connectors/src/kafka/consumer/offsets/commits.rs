@@ -63,17 +63,14 @@ impl Commits {
         }
     }
 
-    /// Commits where no commit is under way or due: the answer says whether we are still in the group. It does not wait for
-    /// the interval, which may be longer than a session. Where nothing else has to be committed it repeats a position.
+    /// Has one position committed again where no commit is under way or due: the answer says whether we are still in the
+    /// group. It does not wait for the interval, which may be longer than a session, and takes nothing of what does.
     pub(crate) fn affirm(&mut self, now: Instant) -> bool {
         if self.silent || !self.under_way.is_empty() || now < self.refused_until {
             return false;
         }
-        self.not_before = now;
-        if self.due(now).is_none() {
-            self.under_way.extend(self.notes.standing());
-            self.sent = now;
-        }
+        self.under_way.extend(self.notes.standing());
+        self.sent = now;
         !self.under_way.is_empty()
     }
 
@@ -220,7 +217,7 @@ mod tests {
         assert_eq!(commits.take(&[name]), []);
     }
 
-    /// Fails where a question whether we are in the group waits for the interval, repeats an old position beside a newer one,
+    /// Fails where a question whether we are in the group waits for the interval, takes along or puts off what waits for it,
     /// goes out beside another commit, or right after a refusal.
     #[test]
     fn a_position_is_affirmed_between_two_commits() {
@@ -234,14 +231,12 @@ mod tests {
         commits.add([at(9)]);
         let soon = now + Duration::from_secs(1);
         assert!(commits.due(soon).is_none() && commits.affirm(soon));
-        assert_eq!(noted(&commits), [(9, String::new())]);
-        commits.answered(soon, &answer(9, Some(Code::RebalanceInProgress)));
+        assert_eq!(noted(&commits), [(5, String::new())]);
+        commits.answered(soon, &answer(5, Some(Code::RebalanceInProgress)));
         assert!(!commits.affirm(soon));
-        let soon = soon + BACK_OFF;
-        assert!(commits.affirm(soon));
-        commits.answered(soon, &answer(9, None));
-        assert!(commits.is_settled() && commits.affirm(soon));
-        assert_eq!(noted(&commits), [(9, String::new())], "there is nothing newer");
+        assert!(commits.affirm(soon + BACK_OFF));
+        commits.answered(soon + BACK_OFF, &answer(5, None));
+        assert_eq!(commits.due(now + interval).unwrap()[&name], 9);
     }
 
     /// Red when the position that is under way is forgotten, or wins over a newer one.
