@@ -39,10 +39,11 @@ fn warehouse_breaker() -> BreakerSettings {
     BreakerSettings { window: BreakerWindow::Calls(20), failure_rate: 0.8, ..BreakerSettings::default() }
 }
 
-/// The README's example is a test.
+/// The examples of the README and the pages are tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
-struct Readme;
+#[doc = include_str!("../../docs/state.md")]
+struct Pages;
 
 #[cfg(test)]
 mod tests {

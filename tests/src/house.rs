@@ -1,4 +1,5 @@
-//! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file.
+//! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file, a short
+//! README, no link that leads nowhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Modules of a folder at most.
 const DOZEN: usize = 12;
+/// The README has fewer lines.
+const README_LINES: usize = 300;
 /// Lines of a file at most, its tests included.
 const LINES: usize = 500;
 /// The crates whose folders and arrows are in order.
@@ -230,5 +233,80 @@ fn no_file_is_endless() {
             let lines = fs::read_to_string(&path).expect("a file").lines().count();
             assert!(lines <= LINES, "{} has {lines} lines, {LINES} at most: take a part out of it", path.display());
         }
+    }
+}
+
+/// A page's text, without its blocks of code.
+fn prose(page: &Path) -> String {
+    let (mut text, mut in_code) = (String::new(), false);
+    for line in fs::read_to_string(page).expect("a page").lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        if !in_code && !is_fence {
+            text.extend([line, "\n"]);
+        }
+    }
+    text
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// The links of a page to files and headings that there are not; what other sites have is theirs.
+fn broken_links(page: &Path) -> Vec<String> {
+    let text = prose(page);
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+    let leads = |link: &str| {
+        let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = if path.is_empty() { page.to_owned() } else { page.with_file_name(path) };
+        target.exists() && (anchor.is_empty() || anchors(&prose(&target)).contains(anchor))
+    };
+    let broken = links.filter(|link| !link.contains("://") && !leads(link));
+    broken.map(|link| format!("{} leads to {link}", page.display())).collect()
+}
+
+/// HOUSE 6. Red when the README is no longer read at a sitting.
+#[test]
+fn the_readme_is_short() {
+    let lines = fs::read_to_string(root().join("README.md")).expect("a file").lines().count();
+    assert!(
+        lines < README_LINES,
+        "README.md has {lines} lines, and should have fewer than {README_LINES}: move a part to docs/"
+    );
+}
+
+/// Red when a file or a heading that a page leads to is renamed or gone.
+#[test]
+fn every_link_of_a_page_leads_somewhere() {
+    let entries = fs::read_dir(root().join("docs")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let pages = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let broken: Vec<String> = pages.chain([root().join("README.md")]).flat_map(|page| broken_links(&page)).collect();
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+/// The rule above on pages that are made for it. Red when a link's file or its heading is not looked for, when a page's own
+/// headings or the second link of a line are forgotten, or when code and other sites count.
+#[test]
+fn a_broken_link_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("page.md");
+    fs::write(folder.path().join("other.md"), "# `Two` words, here\n```\n# code\n```\n").expect("written");
+    for (link, is_there) in [
+        ("other.md", true),
+        ("none.md", false),
+        ("other.md#two-words-here", true),
+        ("other.md#code", false),
+        ("none.md#two-words-here", false),
+        ("#own", true),
+        ("#other", false),
+        ("https://example.org/none", true),
+    ] {
+        let text = format!("# Own\n[one](other.md) and [two]({link})\n```\n[three](none.md)\n```\n");
+        fs::write(&page, text).expect("written");
+        assert_eq!(broken_links(&page).is_empty(), is_there, "{link}");
     }
 }

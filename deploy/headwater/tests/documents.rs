@@ -1,9 +1,9 @@
-//! What is written beside the program stays true to it: the README's picture, the files of the image and of compose, the
+//! What is written beside the program stays true to it: the pages' picture, the files of the image and of compose, the
 //! completions and the manual.
 
 use std::process::{Command, Output, Stdio};
 
-const README: &str = include_str!("../../../README.md");
+const OPERATION: &str = include_str!("../../../docs/operation.md");
 const COMPOSE: &str = include_str!("../../compose.yaml");
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 
@@ -27,12 +27,12 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Red when the pipeline or the drawing has changed and the README's picture has not.
+/// Red when the pipeline or the drawing has changed and the page's picture has not.
 #[test]
-fn the_picture_in_the_readme_is_what_the_command_draws() {
-    let block = README.split_once("```mermaid\n").and_then(|(_, rest)| rest.split_once("```")).expect("a picture").0;
+fn the_picture_in_the_pages_is_what_the_command_draws() {
+    let block = OPERATION.split_once("```mermaid\n").and_then(|(_, rest)| rest.split_once("```")).expect("a picture").0;
     let drawn = printed(&["topology", "show", "--format", "mermaid"]);
-    assert_eq!(block, drawn, "copy what `headwater topology show --format mermaid` prints into README.md");
+    assert_eq!(block, drawn, "copy what `headwater topology show --format mermaid` prints into docs/operation.md");
 }
 
 /// Red when a setting is renamed, or a value is none that it can have (`REPLICATION: "0"`, a sampler that there is not), and
