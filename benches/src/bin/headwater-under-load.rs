@@ -9,5 +9,5 @@ use headwater_processors::{Warehouse, orders};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_cli::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    headwater_runtime::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
 }

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use headwater::Pipeline;
-use headwater_cli::Deps;
 use headwater_processors::Warehouse;
+use headwater_runtime::Deps;
 
 /// A record's many small pieces are made on one thread and dropped on another, which the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_cli::main(orders)
+    headwater_runtime::main(orders)
 }
 
 fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {

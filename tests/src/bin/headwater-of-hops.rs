@@ -60,7 +60,7 @@ async fn end(Passed { id }: Passed) -> Result<Ended> {
 }
 
 fn main() -> ExitCode {
-    headwater_cli::main(|_| {
+    headwater_runtime::main(|_| {
         Ok(Pipeline::default().on("split", split).on("again", again).on("pass", pass).on("end", end))
     })
 }

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use headwater_processors::{Warehouse, orders};
 
 fn main() -> ExitCode {
-    headwater_cli::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    headwater_runtime::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
 }

@@ -6,7 +6,7 @@
 //! use std::process::ExitCode;
 //!
 //! use headwater::{Pipeline, Sink, with};
-//! use headwater_cli::Deps;
+//! use headwater_runtime::Deps;
 //! use headwater_processors::{Warehouse, fulfil_order};
 //! use headwater_schemas::OrderFulfilled;
 //!
@@ -18,7 +18,7 @@
 //! }
 //!
 //! fn main() -> ExitCode {
-//!     headwater_cli::main(shop)
+//!     headwater_runtime::main(shop)
 //! }
 //! ```
 //!
