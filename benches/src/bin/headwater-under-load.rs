@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use headwater_processors::{Warehouse, orders};
+use headwater_runtime::Program;
 
 /// As it is shipped.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_runtime::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).main()
 }

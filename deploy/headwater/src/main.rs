@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use headwater::Pipeline;
 use headwater_processors::Warehouse;
-use headwater_runtime::Deps;
+use headwater_runtime::{Deps, Program};
 
 /// A record's many small pieces are made on one thread and dropped on another, which the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_runtime::main(orders)
+    Program::new(orders).main()
 }
 
 fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {

@@ -24,36 +24,36 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{INTERRUPTED, arguments::Command, program::Program, signals::Stop};
+use crate::{INTERRUPTED, app::Loader, arguments::Command, signals::Stop};
 
 /// Does what the command says.
-pub(crate) async fn run(program: &Program, command: Command, mut stop: Stop) -> Result<ExitCode> {
+pub(crate) async fn run(loader: &Loader, command: Command, mut stop: Stop) -> Result<ExitCode> {
     match command {
-        Command::Run(arguments) => run::run(program, &arguments, stop).await,
-        Command::Dev(arguments) => dev::run(program, arguments, stop).await,
+        Command::Run(arguments) => run::run(loader, &arguments, stop).await,
+        Command::Dev(arguments) => dev::run(loader, arguments, stop).await,
         // Nothing of it needs to be finished: doing it again does the rest.
         Command::Topology(command) => tokio::select! {
-            outcome = topology::run(program, &command) => outcome,
+            outcome = topology::run(loader, &command) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
         // What was moved is moved; doing it again does the rest.
         Command::Offsets(command) => tokio::select! {
-            outcome = offsets::run(program, &command) => outcome,
+            outcome = offsets::run(loader, &command) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
         Command::Groups(arguments) => tokio::select! {
-            outcome = groups::run(program, &arguments) => outcome,
+            outcome = groups::run(loader, &arguments) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
-        Command::Dlq(command) => dlq::run(program, command, stop).await,
+        Command::Dlq(command) => dlq::run(loader, command, stop).await,
         Command::State(command) => tokio::select! {
-            outcome = state::run(program, &command) => outcome,
+            outcome = state::run(loader, &command) => outcome,
             () = stop.requested() => Ok(ExitCode::from(INTERRUPTED)),
         },
-        Command::Produce(arguments) => produce::run(program, arguments, stop).await,
-        Command::Load(arguments) => load::run(program, arguments, stop).await,
-        Command::Tail(arguments) => tail::run(program, &arguments, stop).await,
-        Command::Config(command) => config::run(program, command),
+        Command::Produce(arguments) => produce::run(loader, arguments, stop).await,
+        Command::Load(arguments) => load::run(loader, arguments, stop).await,
+        Command::Tail(arguments) => tail::run(loader, &arguments, stop).await,
+        Command::Config(command) => config::run(loader, command),
         Command::Completions { shell } => documents::completions(shell),
         Command::Man { command } => documents::man(&command),
     }

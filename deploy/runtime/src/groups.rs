@@ -22,11 +22,11 @@ use headwater_connectors::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    app::{App, ConfiguredGroup},
     config::{Config, Guarantee},
     counted::Counted,
     lag,
     outside::Clients,
-    program::{App, ConfiguredGroup},
     state::{self, LocalInstance},
     supervisor::{Attempts, Ended, Supervisor},
 };

@@ -10,7 +10,7 @@ use headwater_connectors::{
     registry::Registry,
 };
 
-use crate::{config::Problems, program::App};
+use crate::{app::App, config::Problems};
 
 /// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
 /// start.

@@ -1,222 +1,86 @@
-//! A pipeline and its configuration, before and after they are put together.
+//! A program: its pipeline, and the story of its process.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{io::Write, process::ExitCode};
 
-use headwater::{
-    ConsumerGroup, DEAD_LETTERS, Delay, EventType, GroupSettings, Order, Pipeline, Sink, SpanCounts, Tracing, Work,
-    ports::Http,
+use clap::Parser;
+use headwater::Pipeline;
+
+use crate::{
+    INTERRUPTED, USAGE,
+    app::{Build, Deps, Loader},
+    arguments::Arguments,
+    command,
+    config::{Layers, Problems},
+    logs,
+    signals::Signals,
+    telemetry::Telemetry,
 };
-use headwater_connectors::{
-    http::HttpClient,
-    kafka::{KafkaConfig, Start},
-    otlp::Otlp,
-    postgres::Database,
-};
-use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Problems, Resolved, nearest};
-
-/// What a pipeline may need of the outside.
-pub struct Deps {
-    http: Arc<dyn Http>,
-    warehouse_url: String,
-    settings: toml::Table,
-}
-
-impl Deps {
-    /// The HTTP client of this process, with the bounds of `[client]`.
-    pub fn http(&self) -> Arc<dyn Http> {
-        self.http.clone()
-    }
-
-    /// The warehouse's base address, `warehouse.url`; in `dev` its stand-in's.
-    pub fn warehouse_url(&self) -> &str {
-        &self.warehouse_url
-    }
-
-    /// Reads the free section `[settings]`; deny unknown fields to have them refused.
-    ///
-    /// # Errors
-    /// A sentence that names the setting.
-    pub fn settings<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        let settings = toml::Value::Table(self.settings.clone());
-        settings.try_into().map_err(|error: toml::de::Error| anyhow::anyhow!("settings: {}", error.message()))
-    }
-}
-
-pub(crate) type Build = Box<dyn Fn(&Deps) -> anyhow::Result<Pipeline>>;
-
-/// Configuration that is not checked and a pipeline that is not built yet.
-pub(crate) struct Program {
-    layers: Layers,
+/// A program of a pipeline.
+pub struct Program {
     build: Build,
-    tracing: Tracing,
-    spans: Arc<SpanCounts>,
-}
-
-/// A checked configuration and its pipeline, with the bound topics and sinks of the configuration.
-pub(crate) struct App {
-    pub(crate) config: Config,
-    /// The same as it was read, for `config show`.
-    pub(crate) tree: toml::Table,
-    pub(crate) pipeline: Pipeline,
-    pub(crate) groups: Vec<ConfiguredGroup>,
-    /// How records are traced.
-    pub(crate) tracing: Tracing,
-    /// What became of the process's spans.
-    pub(crate) spans: Arc<SpanCounts>,
-}
-
-/// A group with its bounds and the place where it starts.
-#[derive(Clone)]
-pub(crate) struct ConfiguredGroup {
-    pub(crate) group: ConsumerGroup,
-    pub(crate) settings: GroupSettings,
-    pub(crate) start: Start,
-    /// Connections over which a sink writes.
-    pub(crate) sink_connections: usize,
-    /// What its effects are promised.
-    pub(crate) guarantee: Guarantee,
-}
-
-impl ConfiguredGroup {
-    /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
-    pub(crate) fn is_stored(&self) -> bool {
-        !self.group.work.is_processor()
-    }
-
-    /// The delays of its retry topics. A sink has none: it waits with what it cannot write now. A stateful group has none
-    /// either: nothing may overtake a record of its key.
-    pub(crate) fn delays(&self) -> &[Delay] {
-        match self.group.work {
-            Work::Process(_) => self.settings.ladder.delays(),
-            Work::Stateful(_) | Work::Sink(_) | Work::DeadLetters => &[],
-        }
-    }
-
-    /// The names of the stores that it keeps, sorted.
-    pub(crate) fn stores(&self) -> BTreeSet<&'static str> {
-        self.group.stores(self.settings.order)
-    }
 }
 
 impl Program {
-    pub(crate) fn new(layers: Layers, build: Build, otlp: &Otlp) -> Self {
-        Self { layers, build, tracing: otlp.tracing(), spans: otlp.counts() }
-    }
-
-    /// The log's format, even where other settings are wrong.
-    pub(crate) fn log_format(&self) -> LogFormat {
-        self.layers.clone().resolve().map_or(LogFormat::Text, |resolved| resolved.config.log.format)
-    }
-
-    /// The largest record that is read, bytes; the standard one where the settings are wrong.
-    pub(crate) fn record_limit(&self) -> usize {
-        let configured = self.layers.clone().resolve().ok().map(|resolved| resolved.config.kafka.max_record_bytes);
-        usize::try_from(configured.unwrap_or(KafkaConfig::default().max_record_bytes)).unwrap_or(usize::MAX)
-    }
-
-    /// Puts everything together, with a command's own settings over the configured ones.
+    /// A program of the pipeline that `build` makes.
     ///
-    /// # Errors
-    /// Everything that is wrong with configuration and pipeline, at once.
-    pub(crate) fn load(&self, overlay: &[(String, String)]) -> Result<App, Problems> {
-        let mut layers = self.layers.clone();
-        layers.overlay(overlay);
-        let Resolved { config, tree, mut problems } = layers.resolve()?;
-        let pipeline = match self.pipeline(&config) {
-            Ok(pipeline) => pipeline,
+    /// `build` is called with what a pipeline may need of the outside; `dev` calls it anew once its stack runs. What it
+    /// refuses counts as wrong configuration.
+    pub fn new(build: impl Fn(&Deps) -> anyhow::Result<Pipeline> + 'static) -> Self {
+        Self { build: Box::new(build) }
+    }
+
+    /// Reads arguments, configuration and environment, builds the pipeline and does what the command says.
+    pub fn main(self) -> ExitCode {
+        let arguments = match Arguments::try_parse() {
+            Ok(arguments) => arguments,
             Err(error) => {
-                problems.push(format!("{error:#}"));
-                return Err(Problems(problems));
+                // To standard output for `--help`, else to standard error; nobody is left to hear of a failure.
+                let _ = error.print();
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
             }
         };
-        problems.extend(pipeline.problems());
-        let all = pipeline.groups(&config.prefix);
-        problems.extend(unknown_groups(&config, &all));
-        let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
-        for group in all {
-            let kind = Kind::of(&group.work);
-            if let Work::Sink(sink) = &group.work
-                && let Some(why) = Database::problem_of(sink, known(&pipeline, sink).as_ref())
-            {
-                problems.push(format!("sink {}: {why}", group.name));
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+        let layers = Layers::read(arguments.config.as_deref(), variables);
+        match self.start(layers, arguments) {
+            Ok(code) => code,
+            Err(error) => report(&error),
+        }
+    }
+
+    /// Runs the command until it is done, or until a second signal says that nobody waits for it.
+    fn start(self, layers: Layers, arguments: Arguments) -> anyhow::Result<ExitCode> {
+        let telemetry = Telemetry::start()?;
+        let otlp = telemetry.otlp();
+        let loader = &Loader::new(layers, self.build, otlp);
+        logs::start(loader.log_format(), arguments.command.is_service(), otlp.tracer())?;
+        headwater::codec::limit_allocations(loader.record_limit());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let outcome = runtime.block_on(async {
+            let mut signals = Signals::listen()?;
+            tokio::select! {
+                outcome = command::run(loader, arguments.command, signals.stop()) => outcome,
+                () = signals.second() => Ok(ExitCode::from(INTERRUPTED)),
             }
-            match config.bounds(&group.name, kind, &group.policy) {
-                Ok((settings, start)) => {
-                    // Where records of events may begin is a choice; a dead letter is never passed over.
-                    let start = if group.owned().is_some() { start } else { Start::Earliest };
-                    let sink_connections = config.sink_connections(&group.name);
-                    let guarantee = config.guarantee(&group.name, kind, settings.order);
-                    if settings.order == Order::Key
-                        && let Some(why) = group.unfit_for_key()
-                    {
-                        problems.push(format!("group {}: {why}", group.name));
-                    }
-                    groups.push(ConfiguredGroup { group, settings, start, sink_connections, guarantee });
-                }
-                Err(wrong) => problems.extend(wrong),
-            }
-        }
-        if names == [DEAD_LETTERS] {
-            problems.push("the pipeline has no group: register a processor or a sink".to_owned());
-        }
-        problems.sort();
-        problems.dedup();
-        Problems::refuse(problems)?;
-        let (tracing, spans) = (self.tracing.clone(), self.spans.clone());
-        Ok(App { config, tree, pipeline, groups, tracing, spans })
-    }
-
-    fn pipeline(&self, config: &Config) -> anyhow::Result<Pipeline> {
-        let deps = Deps {
-            http: Arc::new(HttpClient::new(&config.client)?),
-            warehouse_url: config.warehouse.url.expose().to_owned(),
-            settings: config.settings.0.clone(),
-        };
-        let mut pipeline = (self.build)(&deps)?;
-        for (topic, binding) in &config.topics {
-            pipeline = pipeline.bind(topic, binding.clone());
-        }
-        for (name, sink) in &config.sinks {
-            pipeline = pipeline.sink(name, sink.clone());
-        }
-        Ok(pipeline)
+        });
+        // A thread that waits for a server or for standard input must not hold the process.
+        runtime.shutdown_background();
+        outcome
     }
 }
 
-impl App {
-    /// The groups of these names, or all of them.
-    ///
-    /// # Errors
-    /// Names that no group has, with those there are.
-    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<ConfiguredGroup>, Problems> {
-        let known: Vec<&str> = self.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
-        let unknown = names.iter().filter(|name| !known.contains(&name.as_str()));
-        Problems::refuse(unknown.map(|name| no_group("--group", name, &known)).collect())?;
-        let wanted = |bounded: &&ConfiguredGroup| names.is_empty() || names.contains(&bounded.group.name);
-        Ok(self.groups.iter().filter(wanted).cloned().collect())
-    }
-}
-
-/// The type of a sink's events, where the catalogue has it. What keys the records of a bound topic have is their producer's
-/// choice.
-fn known(pipeline: &Pipeline, sink: &Sink) -> Option<EventType> {
-    let catalogue = pipeline.catalogue();
-    let bound = catalogue.bindings().any(|(_, binding)| binding.event_type == sink.event);
-    let keyless = |event: EventType| EventType { key_of: |_, _| Ok(String::new()), ..event };
-    catalogue.get(&sink.event).map(|event| if bound { keyless(*event) } else { *event })
-}
-
-fn unknown_groups(config: &Config, groups: &[ConsumerGroup]) -> Vec<String> {
-    let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
-    let unknown = config.groups.keys().filter(|name| !known.contains(&name.as_str()));
-    unknown.map(|name| no_group("groups", name, &known)).collect()
-}
-
-fn no_group(place: &str, name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) => format!("{place}: there is no group `{name}`; did you mean `{near}`?"),
-        None => format!("{place}: there is no group `{name}`; there are {}", known.join(", ")),
+/// Says what went wrong on standard error, a line each.
+fn report(error: &anyhow::Error) -> ExitCode {
+    let mut out = std::io::stderr().lock();
+    match error.downcast_ref::<Problems>() {
+        Some(Problems(problems)) => {
+            problems.iter().for_each(|problem| drop(writeln!(out, "error: {problem}")));
+            ExitCode::from(USAGE)
+        }
+        None => {
+            format!("{error:#}").lines().for_each(|line| drop(writeln!(out, "error: {line}")));
+            ExitCode::FAILURE
+        }
     }
 }

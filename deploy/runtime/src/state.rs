@@ -38,7 +38,7 @@ use self::{
     here::Kept,
     owners::{Fresh, Owners, View},
 };
-use crate::{outside::Clients, program::App};
+use crate::{app::App, outside::Clients};
 
 /// Questions that are answered at once at most; a list counts as [`LIST`] of them.
 const AT_ONCE: usize = 64;

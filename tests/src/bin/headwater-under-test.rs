@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use headwater_processors::{Warehouse, orders};
+use headwater_runtime::Program;
 
 fn main() -> ExitCode {
-    headwater_runtime::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).main()
 }

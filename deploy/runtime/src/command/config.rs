@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{arguments::ConfigCommand, config::masked, output::Output, program::Program};
+use crate::{app::Loader, arguments::ConfigCommand, config::masked, output::Output};
 
-pub(crate) fn run(program: &Program, command: ConfigCommand) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) fn run(loader: &Loader, command: ConfigCommand) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let mut out = Output::new();
     match command {
         ConfigCommand::Check => out.line(format_args!("no problem; {} groups", app.groups.len()))?,

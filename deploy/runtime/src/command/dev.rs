@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use super::topology;
 use crate::{
+    app::{App, Loader},
     arguments::DevArguments,
     config::{Overlay, PREFIX},
     groups::Groups,
@@ -25,7 +26,6 @@ use crate::{
     instance::Instance,
     output::Output,
     outside::Clients,
-    program::{App, Program},
     signals::Stop,
     state::{LocalInstance, Reading},
 };
@@ -37,16 +37,16 @@ const DEMO: Duration = Duration::from_secs(120);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(crate) async fn run(program: &Program, arguments: DevArguments, stop: Stop) -> Result<ExitCode> {
+pub(crate) async fn run(loader: &Loader, arguments: DevArguments, stop: Stop) -> Result<ExitCode> {
     // What is wrong is said before anything is started.
-    program.load(&[])?;
+    loader.load(&[])?;
     let listener = Server::listen(arguments.http).await?;
     let stack = match Stack::start(stack_config(&arguments), stop.channel()).await {
         Ok(stack) => stack,
         Err(_) if stop.is_requested() => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error),
     };
-    let ran = on(program, &arguments, stack.endpoints(), listener, stop).await;
+    let ran = on(loader, &arguments, stack.endpoints(), listener, stop).await;
     let stopped = stack.stop().await;
     ran?;
     stopped?;
@@ -74,14 +74,14 @@ fn stack_config(arguments: &DevArguments) -> StackConfig {
 
 /// Everything that happens while the stack runs.
 async fn on(
-    program: &Program,
+    loader: &Loader,
     arguments: &DevArguments,
     endpoints: &Endpoints,
     listener: TcpListener,
     mut stop: Stop,
 ) -> Result<()> {
     let overlay = overlay(arguments, endpoints)?;
-    let app = program.load(&overlay)?;
+    let app = loader.load(&overlay)?;
     let outside = Clients::new(&app)?;
     tokio::select! {
         applied = apply(&app, &outside) => applied?,

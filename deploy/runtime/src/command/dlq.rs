@@ -29,18 +29,18 @@ pub(super) use self::text::{WIDE, note, plain};
 use super::standing;
 use crate::{
     INTERRUPTED,
+    app::{App, Loader},
     arguments::{DlqCommand, Which},
     config::Problems,
     outside::Clients,
-    program::{App, Program},
     signals::Stop,
 };
 
 /// Those that wait for a person.
 const WAITING: [Status; 2] = [Status::Open, Status::Parked];
 
-pub(crate) async fn run(program: &Program, command: DlqCommand, mut stop: Stop) -> Result<ExitCode> {
-    let desk = Desk::open(program)?;
+pub(crate) async fn run(loader: &Loader, command: DlqCommand, mut stop: Stop) -> Result<ExitCode> {
+    let desk = Desk::open(loader)?;
     let done = match command {
         // What is under way is finished, and said.
         DlqCommand::Redrive(arguments) => return redrive::run(&desk, &arguments, stop).await,
@@ -72,8 +72,8 @@ struct Desk {
 }
 
 impl Desk {
-    fn open(program: &Program) -> Result<Self> {
-        let app = program.load(&[])?;
+    fn open(loader: &Loader) -> Result<Self> {
+        let app = loader.load(&[])?;
         let outside = Clients::new(&app)?;
         Ok(Self { letters: outside.database.letters(), app, outside })
     }

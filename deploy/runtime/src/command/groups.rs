@@ -12,13 +12,13 @@ use super::{
     standing::{self, Purpose, Standing},
     table::Table,
 };
-use crate::{arguments::GroupsArguments, output::Output, outside::Clients, program::Program};
+use crate::{app::Loader, arguments::GroupsArguments, output::Output, outside::Clients};
 
 /// Partitions named in one line at most.
 const NAMED: usize = 6;
 
-pub(crate) async fn run(program: &Program, arguments: &GroupsArguments) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
     let mut chosen = Vec::new();
     for name in &arguments.names {

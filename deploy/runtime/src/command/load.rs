@@ -38,10 +38,10 @@ use self::{
 use super::target::Target;
 use crate::{
     INTERRUPTED,
+    app::{App, Loader},
     arguments::LoadArguments,
     config::Problems,
     outside::Clients,
-    program::{App, Program},
     signals::Stop,
 };
 
@@ -54,8 +54,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long what is under way may take after Ctrl-C.
 const HURRY: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(program: &Program, arguments: LoadArguments, mut stop: Stop) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, arguments: LoadArguments, mut stop: Stop) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
     let prepared = tokio::select! {
         prepared = prepare(&app, &outside, &arguments) => prepared?,

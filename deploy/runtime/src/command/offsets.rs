@@ -16,15 +16,15 @@ use super::{
     table::Table,
 };
 use crate::{
+    app::{App, Loader},
     arguments::{OffsetsCommand, ResetArguments, Target},
     config::{Problems, nearest},
     output::Output,
     outside::Clients,
-    program::{App, Program},
 };
 
-pub(crate) async fn run(program: &Program, command: &OffsetsCommand) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, command: &OffsetsCommand) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
     match command {
         OffsetsCommand::Show { group, json } => show(&stand(&app, &outside, group, warn).await?, *json)?,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::target::{Key, Target};
-use crate::{INTERRUPTED, arguments::ProduceArguments, outside::Clients, program::Program, signals::Stop};
+use crate::{INTERRUPTED, app::Loader, arguments::ProduceArguments, outside::Clients, signals::Stop};
 
 /// Bytes of a line at most.
 const LINE_LIMIT: u64 = 16 << 20;
@@ -22,8 +22,8 @@ const BATCH: usize = 500;
 const SOURCE: &str = "headwater/produce";
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-pub(crate) async fn run(program: &Program, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
     let target = Target::find(&app, &outside, arguments.event_type, arguments.key).await?;
     // A broker that cannot be reached, or a topic that is not there, is said before anything is read.

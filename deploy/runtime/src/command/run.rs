@@ -6,19 +6,19 @@ use anyhow::Result;
 use headwater::States;
 
 use crate::{
+    app::{ConfiguredGroup, Loader},
     arguments::RunArguments,
     groups::Groups,
     http::{Health, Server},
     instance::Instance,
     outside::Clients,
-    program::{ConfiguredGroup, Program},
     signals::Stop,
     state::{LocalInstance, Reading},
 };
 
-pub(crate) async fn run(program: &Program, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
+pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
     let overlay: Vec<_> = arguments.http.iter().map(|addr| ("http.addr".to_owned(), addr.to_string())).collect();
-    let app = program.load(&overlay)?;
+    let app = loader.load(&overlay)?;
     let chosen = app.select(&arguments.group)?;
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let outside = Clients::new(&app)?;

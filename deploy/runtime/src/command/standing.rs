@@ -10,9 +10,9 @@ use headwater_connectors::kafka::{
 };
 
 use crate::{
+    app::{App, ConfiguredGroup},
     config::{Problems, nearest},
     outside::Clients,
-    program::{App, ConfiguredGroup},
 };
 
 /// Offsets of one partition, and of all of a group, that are read at most to tell records from markers.

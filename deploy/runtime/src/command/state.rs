@@ -10,16 +10,16 @@ use super::{
     table::{Table, thousands},
 };
 use crate::{
+    app::Loader,
     arguments::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments},
     config::Problems,
     output::Output,
     outside::Clients,
-    program::Program,
     state::{Asked, Entry, Found, Hop, Reading, Refusal, Store},
 };
 
-pub(crate) async fn run(program: &Program, command: &StateCommand) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, command: &StateCommand) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
     let reading = Reading::new(&app, &outside, None)?;
     match command {

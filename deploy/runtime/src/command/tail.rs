@@ -8,18 +8,18 @@ use headwater_connectors::kafka::Subscription;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
+    app::{App, Loader},
     arguments::TailArguments,
     config::{Problems, nearest},
     groups::ALL_EVENTS,
     output::{self, Output},
     outside::Clients,
-    program::{App, Program},
     reader::{Lens, Reader, Seen},
     signals::Stop,
 };
 
-pub(crate) async fn run(program: &Program, arguments: &TailArguments, mut stop: Stop) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, arguments: &TailArguments, mut stop: Stop) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let pattern: Pattern = arguments.pattern.parse().map_err(|error| Problems::one(format!("{error}")))?;
     if let Some(hint) = unknown(&app, &arguments.pattern) {
         writeln!(std::io::stderr().lock(), "{hint}")?;

@@ -12,9 +12,9 @@ use headwater::{
 use headwater_connectors::kafka::Cluster;
 
 use crate::{
+    app::App,
     config::{Problems, nearest},
     outside::Clients,
-    program::App,
 };
 
 /// Where events of a type go and how they are written.

@@ -19,10 +19,10 @@ use headwater_connectors::{
 };
 
 use crate::{
+    app::{App, ConfiguredGroup, Loader},
     arguments::{Format, TopologyCommand},
     output::Output,
     outside::Clients,
-    program::{App, ConfiguredGroup, Program},
 };
 
 use graph::Graph;
@@ -37,8 +37,8 @@ const DEAD_LETTERS_TABLE: &str = "headwater.dead_letters";
 /// How long dead letters are kept on their topics; their table keeps them for ever.
 const LETTERS_KEPT: Duration = DAY.saturating_mul(365);
 
-pub(crate) async fn run(program: &Program, command: &TopologyCommand) -> Result<ExitCode> {
-    let app = program.load(&[])?;
+pub(crate) async fn run(loader: &Loader, command: &TopologyCommand) -> Result<ExitCode> {
+    let app = loader.load(&[])?;
     let dry_run = match command {
         TopologyCommand::Show { format } => {
             show(&app, *format)?;

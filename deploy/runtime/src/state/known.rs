@@ -5,7 +5,7 @@ use std::fmt;
 use headwater::GroupTopics;
 
 use super::answer::{Refusal, Why};
-use crate::{config::nearest, program::ConfiguredGroup};
+use crate::{app::ConfiguredGroup, config::nearest};
 
 /// Every group that keeps state.
 pub(crate) struct Known(Vec<Keeping>);

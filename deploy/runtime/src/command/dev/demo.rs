@@ -11,9 +11,9 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::{
+    app::App,
     output::Output,
     outside::Clients,
-    program::App,
     reader::{Lens, Reader},
 };
 

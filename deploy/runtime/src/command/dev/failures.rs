@@ -15,7 +15,7 @@ use headwater_schemas::PaymentCompleted;
 use sqlx::{Connection, PgConnection};
 
 use super::demo::{LOOK, payment, produce};
-use crate::{output::Output, outside::Clients, program::App, reader::Reader};
+use crate::{app::App, output::Output, outside::Clients, reader::Reader};
 
 /// Makes three payments fail, each in its way, and shows what became of them.
 pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {

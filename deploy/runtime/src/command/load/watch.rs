@@ -15,10 +15,10 @@ use super::{
     sender::parse_id,
 };
 use crate::{
+    app::App,
     arguments::LoadArguments,
     config::{Problems, nearest},
     outside::Clients,
-    program::App,
     reader::Reader,
 };
 

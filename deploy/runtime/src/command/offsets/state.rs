@@ -13,7 +13,7 @@ use super::{
     },
     Move,
 };
-use crate::{arguments::ResetArguments, config::Problems, outside::Clients, program::ConfiguredGroup};
+use crate::{app::ConfiguredGroup, arguments::ResetArguments, config::Problems, outside::Clients};
 
 /// What becomes of the state.
 pub(super) enum State {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use headwater::{Catalogue, Interest, Topology, Work, topic_of};
 
 use super::DEAD_LETTERS_TABLE;
-use crate::program::{App, ConfiguredGroup};
+use crate::app::{App, ConfiguredGroup};
 
 /// What stands for every topic of events, those to come included.
 const ALL_EVENTS: &str = "events.*";

@@ -8,7 +8,7 @@ use super::{
     super::{dot, mermaid},
     *,
 };
-use crate::{config::Layers, program::Program};
+use crate::{app::Loader, config::Layers};
 
 /// Names as only a hostile hand chooses them: they end quotes, begin escapes, Markdown or HTML, and break lines.
 const ODD: &str = "[topics.'`a\"b\\<i>#1;|']\ntype = 'payment.completed'\n\
@@ -29,7 +29,7 @@ fn graph(pipeline: Pipeline, config: &str) -> Graph {
     file.write_all(config.as_bytes()).unwrap();
     let layers = Layers::read(Some(file.path()), []);
     let otlp = Otlp::start(OtlpConfig::from_env("", String::new()).unwrap()).unwrap();
-    Graph::of(&Program::new(layers, Box::new(move |_| Ok(pipeline.clone())), &otlp).load(&[]).unwrap())
+    Graph::of(&Loader::new(layers, Box::new(move |_| Ok(pipeline.clone())), &otlp).load(&[]).unwrap())
 }
 
 fn small() -> Pipeline {
