@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use headwater_load::Load;
 use headwater_processors::{Warehouse, orders};
 use headwater_runtime::Program;
 
@@ -10,5 +11,5 @@ use headwater_runtime::Program;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).main()
+    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).command::<Load>().main()
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use headwater::Pipeline;
+use headwater_load::Load;
 use headwater_processors::Warehouse;
 use headwater_runtime::{Deps, Program};
 
@@ -11,7 +12,7 @@ use headwater_runtime::{Deps, Program};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    Program::new(orders).main()
+    Program::new(orders).command::<Load>().main()
 }
 
 fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {

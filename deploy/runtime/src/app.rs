@@ -47,7 +47,7 @@ impl Deps {
 pub(crate) type Build = Box<dyn Fn(&Deps) -> anyhow::Result<Pipeline>>;
 
 /// Configuration that is not checked and a pipeline that is not built yet.
-pub(crate) struct Loader {
+pub struct Loader {
     layers: Layers,
     build: Build,
     tracing: Tracing,
@@ -55,7 +55,7 @@ pub(crate) struct Loader {
 }
 
 /// A checked configuration and its pipeline, with the bound topics and sinks of the configuration.
-pub(crate) struct App {
+pub struct App {
     pub(crate) config: Config,
     /// The same as it was read, for `config show`.
     pub(crate) tree: toml::Table,
@@ -69,8 +69,9 @@ pub(crate) struct App {
 
 /// A group with its bounds and the place where it starts.
 #[derive(Clone)]
-pub(crate) struct ConfiguredGroup {
-    pub(crate) group: ConsumerGroup,
+pub struct ConfiguredGroup {
+    /// The group.
+    pub group: ConsumerGroup,
     pub(crate) settings: GroupSettings,
     pub(crate) start: Start,
     /// Connections over which a sink writes.
@@ -120,7 +121,7 @@ impl Loader {
     ///
     /// # Errors
     /// Everything that is wrong with configuration and pipeline, at once.
-    pub(crate) fn load(&self, overlay: &[(String, String)]) -> Result<App, Problems> {
+    pub fn load(&self, overlay: &[(String, String)]) -> Result<App, Problems> {
         let mut layers = self.layers.clone();
         layers.overlay(overlay);
         let Resolved { config, tree, mut problems } = layers.resolve()?;
@@ -186,6 +187,21 @@ impl Loader {
 }
 
 impl App {
+    /// The pipeline, with the bound topics and sinks of the configuration.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Every group of it.
+    pub fn groups(&self) -> &[ConfiguredGroup] {
+        &self.groups
+    }
+
+    /// How records are traced.
+    pub fn tracing(&self) -> &Tracing {
+        &self.tracing
+    }
+
     /// The groups of these names, or all of them.
     ///
     /// # Errors

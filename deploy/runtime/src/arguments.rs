@@ -6,7 +6,6 @@ macro_rules! examples {
 }
 
 mod dlq;
-mod load;
 mod state;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -20,7 +19,6 @@ pub(crate) use dlq::{
     DiscardArguments, DlqCommand, DlqGroupsArguments, DlqListArguments, DlqShowArguments, EditArguments,
     RedriveArguments, Which,
 };
-pub(crate) use load::{LoadArguments, Rate};
 pub(crate) use state::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments};
 
 /// A Kafka stream-processing engine: consumes Avro topics, keeps correlation and causation, and puts results in Postgres
@@ -44,12 +42,12 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: BuiltIn,
 }
 
-/// The commands, each in a file of its own.
+/// The commands that every program has, each in a file of its own.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum BuiltIn {
     /// Start a local stack and every processor on it.
     #[command(after_help = examples!("headwater dev --demo", "headwater dev --stack-only --data /tmp/stack"))]
     Dev(DevArguments),
@@ -91,12 +89,6 @@ pub(crate) enum Command {
         "headwater produce shipment.sent --key shipment_id < shipments.jsonl"
     ))]
     Produce(ProduceArguments),
-    /// Send generated events at a rate, or as fast as possible, and measure until they are acknowledged and arrive.
-    #[command(after_help = examples!(
-        "headwater load payment.completed --rate 500/s --duration 30s",
-        "headwater load payment.completed --count 10000 --to-topic order.fulfilled --json"
-    ))]
-    Load(LoadArguments),
     /// Print events as JSON lines, from now on.
     #[command(after_help = examples!(
         "headwater tail",
@@ -129,7 +121,7 @@ pub(crate) enum Command {
     },
 }
 
-impl Command {
+impl BuiltIn {
     /// Whether it runs until it is stopped and tells of itself meanwhile.
     pub(crate) fn is_service(&self) -> bool {
         matches!(self, Self::Dev(_) | Self::Run(_))

@@ -21,7 +21,8 @@ use headwater_connectors::{
 };
 use serde::Deserialize;
 
-pub(crate) use check::{Resolved, nearest};
+pub(crate) use check::Resolved;
+pub use check::nearest;
 pub(crate) use group::{GroupConfig, Guarantee, Kind};
 pub(crate) use layers::{Layers, Overlay, PREFIX};
 pub(crate) use show::masked;
@@ -144,16 +145,19 @@ pub(crate) struct TopologyConfig {
 /// What is wrong with configuration, arguments or pipeline, a sentence each: exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub(crate) struct Problems(pub(crate) Vec<String>);
+pub struct Problems(pub Vec<String>);
 
 impl Problems {
     /// One problem.
-    pub(crate) fn one(text: impl Into<String>) -> Self {
+    pub fn one(text: impl Into<String>) -> Self {
         Self(vec![text.into()])
     }
 
     /// An error where there is any.
-    pub(crate) fn refuse(problems: Vec<String>) -> Result<(), Self> {
+    ///
+    /// # Errors
+    /// All of them.
+    pub fn refuse(problems: Vec<String>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
     }
 }

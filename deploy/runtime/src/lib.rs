@@ -71,7 +71,16 @@ mod telemetry;
 pub use app::Deps;
 pub use program::Program;
 
+// What commands of a program's own stand on.
+pub use app::{App, ConfiguredGroup, Loader};
+pub use command::{Command, KeySource, ProduceTarget, Table, thousands};
+pub use config::{Problems, nearest};
+pub use output::{Output, OutputState};
+pub use outside::Clients;
+pub use reader::{DecodedRecord, RecordDecoder, TopicReader};
+pub use signals::Stop;
+
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
-/// Ended by a signal before it was done; 128 + SIGINT, as shells have it.
-const INTERRUPTED: u8 = 130;
+/// The exit code of a command that was ended by a signal before it was done: 128 + SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;

@@ -5,17 +5,26 @@ use std::io::{self, BufWriter, Stdout, Write};
 use anyhow::{Context, Result};
 
 /// Standard output, gathered and written by [`Output::flush`].
-pub(crate) struct Output(BufWriter<Stdout>);
+pub struct Output(BufWriter<Stdout>);
 
 /// Whether somebody still reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
-    Reads,
-    HasGone,
+pub enum OutputState {
+    /// They do.
+    Open,
+    /// They have gone.
+    Closed,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Output {
-    pub(crate) fn new() -> Self {
+    /// Nothing gathered yet.
+    pub fn new() -> Self {
         Self(BufWriter::new(io::stdout()))
     }
 
@@ -23,7 +32,7 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written for another reason than a reader that has gone.
-    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> Result<Reader> {
+    pub fn line(&mut self, text: impl std::fmt::Display) -> Result<OutputState> {
         outcome(writeln!(self.0, "{text}"))
     }
 
@@ -31,15 +40,15 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::line`].
-    pub(crate) fn flush(&mut self) -> Result<Reader> {
+    pub fn flush(&mut self) -> Result<OutputState> {
         outcome(self.0.flush())
     }
 }
 
-fn outcome(written: io::Result<()>) -> Result<Reader> {
+fn outcome(written: io::Result<()>) -> Result<OutputState> {
     match written {
-        Ok(()) => Ok(Reader::Reads),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::HasGone),
+        Ok(()) => Ok(OutputState::Open),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(OutputState::Closed),
         Err(error) => Err(error).context("cannot write to standard output"),
     }
 }

@@ -15,13 +15,19 @@ use crate::{app::App, config::Problems};
 /// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
 /// start.
 #[derive(Clone)]
-pub(crate) struct Clients {
-    pub(crate) kafka: KafkaConfig,
-    pub(crate) cluster: Cluster,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) schemas: Arc<SchemaCache>,
-    pub(crate) database: Database,
-    pub(crate) clock: Arc<dyn Clock>,
+pub struct Clients {
+    /// How Kafka is reached.
+    pub kafka: KafkaConfig,
+    /// Asks the cluster.
+    pub cluster: Cluster,
+    /// The schema registry.
+    pub registry: Arc<Registry>,
+    /// Schemas by their ids, each fetched once.
+    pub schemas: Arc<SchemaCache>,
+    /// Postgres.
+    pub database: Database,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Clients {
@@ -29,7 +35,7 @@ impl Clients {
     ///
     /// # Errors
     /// When the configuration cannot work.
-    pub(crate) fn new(app: &App) -> Result<Self> {
+    pub fn new(app: &App) -> Result<Self> {
         let config = &app.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
@@ -48,7 +54,7 @@ impl Clients {
     ///
     /// # Errors
     /// When the configuration cannot work.
-    pub(crate) fn producer(&self) -> Result<Producer> {
+    pub fn producer(&self) -> Result<Producer> {
         Producer::new(&self.kafka).map_err(|error| Problems::one(error.to_string()).into())
     }
 }

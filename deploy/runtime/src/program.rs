@@ -2,14 +2,12 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
 use headwater::Pipeline;
 
 use crate::{
     INTERRUPTED, USAGE,
     app::{Build, Deps, Loader},
-    arguments::Arguments,
-    command,
+    command::{Command, CommandLine, Written},
     config::{Layers, Problems},
     logs,
     signals::Signals,
@@ -19,6 +17,7 @@ use crate::{
 /// A program of a pipeline.
 pub struct Program {
     build: Build,
+    commands: CommandLine,
 }
 
 impl Program {
@@ -27,13 +26,20 @@ impl Program {
     /// `build` is called with what a pipeline may need of the outside; `dev` calls it anew once its stack runs. What it
     /// refuses counts as wrong configuration.
     pub fn new(build: impl Fn(&Deps) -> anyhow::Result<Pipeline> + 'static) -> Self {
-        Self { build: Box::new(build) }
+        Self { build: Box::new(build), commands: CommandLine::default() }
+    }
+
+    /// Has a command beside those of every program.
+    #[must_use]
+    pub fn command<C: Command>(mut self) -> Self {
+        self.commands.add::<C>();
+        self
     }
 
     /// Reads arguments, configuration and environment, builds the pipeline and does what the command says.
     pub fn main(self) -> ExitCode {
-        let arguments = match Arguments::try_parse() {
-            Ok(arguments) => arguments,
+        let written = match self.commands.read() {
+            Ok(written) => written,
             Err(error) => {
                 // To standard output for `--help`, else to standard error; nobody is left to hear of a failure.
                 let _ = error.print();
@@ -42,25 +48,25 @@ impl Program {
         };
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-        let layers = Layers::read(arguments.config.as_deref(), variables);
-        match self.start(layers, arguments) {
+        let layers = Layers::read(written.config.as_deref(), variables);
+        match self.start(layers, written) {
             Ok(code) => code,
             Err(error) => report(&error),
         }
     }
 
     /// Runs the command until it is done, or until a second signal says that nobody waits for it.
-    fn start(self, layers: Layers, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    fn start(self, layers: Layers, written: Written) -> anyhow::Result<ExitCode> {
         let telemetry = Telemetry::start()?;
         let otlp = telemetry.otlp();
         let loader = &Loader::new(layers, self.build, otlp);
-        logs::start(loader.log_format(), arguments.command.is_service(), otlp.tracer())?;
+        logs::start(loader.log_format(), written.is_service(), otlp.tracer())?;
         headwater::codec::limit_allocations(loader.record_limit());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
             let mut signals = Signals::listen()?;
             tokio::select! {
-                outcome = command::run(loader, arguments.command, signals.stop()) => outcome,
+                outcome = self.commands.run(written, loader, signals.stop()) => outcome,
                 () = signals.second() => Ok(ExitCode::from(INTERRUPTED)),
             }
         });

@@ -16,7 +16,7 @@ use headwater::{
     ports::{Control, Fetched, Schemas as _, Source as _, StartFrom},
 };
 use headwater_connectors::{
-    kafka::{Cluster, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription},
+    kafka::{Cluster, KafkaSource, SourceConfig, Start, Subscription},
     registry::Registry,
 };
 use serde_json::Value as Json;
@@ -28,26 +28,21 @@ use crate::outside::Clients;
 const LEAVE: Duration = Duration::from_secs(3);
 
 /// Records of some topics, by partition in order.
-pub(crate) struct Reader {
+pub struct TopicReader {
     source: KafkaSource,
     /// Where partitions begin that existed at the start; later ones are read from their beginning.
     begin: BTreeMap<TopicPartition, i64>,
     starts: u64,
 }
 
-impl Reader {
+impl TopicReader {
     /// Reads what comes from now on, or everything there is.
     ///
     /// # Errors
     /// When the cluster does not answer.
-    pub(crate) async fn open(
-        kafka: &KafkaConfig,
-        cluster: &Cluster,
-        subscription: Subscription,
-        from_beginning: bool,
-    ) -> Result<Self> {
+    pub async fn open(outside: &Clients, subscription: Subscription, from_beginning: bool) -> Result<Self> {
         // Noted before joining, which takes a while: "now" is when the command was given.
-        let begin = if from_beginning { BTreeMap::new() } else { ends(cluster, &subscription).await? };
+        let begin = if from_beginning { BTreeMap::new() } else { ends(&outside.cluster, &subscription).await? };
         let config = SourceConfig {
             group: format!("headwater-reader-{}", Uuid::new_v4()),
             instance: None,
@@ -57,14 +52,14 @@ impl Reader {
             assignor: None,
             client_id: None,
         };
-        Ok(Self { source: KafkaSource::join(kafka, config)?, begin, starts: 0 })
+        Ok(Self { source: KafkaSource::join(&outside.kafka, config)?, begin, starts: 0 })
     }
 
     /// Waits until it has partitions to read.
     ///
     /// # Errors
     /// When reading cannot go on.
-    pub(crate) async fn joined(&mut self) -> Result<()> {
+    pub async fn joined(&mut self) -> Result<()> {
         while self.starts == 0 {
             self.step(false).await?;
         }
@@ -75,7 +70,7 @@ impl Reader {
     ///
     /// # Errors
     /// When reading cannot go on.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Record>> {
+    pub async fn next(&mut self) -> Result<Vec<Record>> {
         loop {
             if let Some(records) = self.step(true).await? {
                 return Ok(records);
@@ -100,7 +95,7 @@ impl Reader {
     }
 
     /// Leaves, so that the broker need not wait for a member that has gone.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         self.source.control(Control::Close);
         let closed = async {
             while !matches!(self.source.next(true).await, Fetched::Closed | Fetched::Failed(_) | Fetched::Halted(_)) {}
@@ -131,43 +126,49 @@ async fn ends(cluster: &Cluster, subscription: &Subscription) -> Result<BTreeMap
 }
 
 /// A record as far as it can be understood.
-pub(crate) struct Seen {
+pub struct DecodedRecord {
     /// The metadata, or why there is none.
-    pub(crate) meta: Result<Meta, String>,
-    pub(crate) schema_id: Option<u32>,
+    pub meta: Result<Meta, String>,
+    /// The id of its writer's schema.
+    pub schema_id: Option<u32>,
     /// The data as JSON, null for a tombstone; or why it cannot be read.
-    pub(crate) data: Result<Json, String>,
+    pub data: Result<Json, String>,
 }
 
 /// Understands records by their writers' schemas, each fetched once.
-pub(crate) struct Lens {
+pub struct RecordDecoder {
     registry: Arc<Registry>,
     catalogue: Catalogue,
     schemas: HashMap<u32, Arc<WriterSchema>>,
 }
 
-impl Lens {
-    pub(crate) fn new(outside: &Clients, catalogue: &Catalogue) -> Self {
+impl RecordDecoder {
+    /// Knows no schema yet.
+    pub fn new(outside: &Clients, catalogue: &Catalogue) -> Self {
         Self { registry: outside.registry.clone(), catalogue: catalogue.clone(), schemas: HashMap::new() }
     }
 
     /// What a record says.
-    pub(crate) async fn look(&mut self, record: &Record) -> Seen {
+    pub async fn decode(&mut self, record: &Record) -> DecodedRecord {
         let Some(value) = &record.value else {
-            return Seen { meta: self.catalogue.describe(record, None), schema_id: None, data: Ok(Json::Null) };
+            return DecodedRecord {
+                meta: self.catalogue.describe(record, None),
+                schema_id: None,
+                data: Ok(Json::Null),
+            };
         };
         let (id, datum) = match split(value) {
             Ok(split) => split,
             Err(error) => {
                 let meta = self.catalogue.describe(record, None);
-                return Seen { meta, schema_id: None, data: Err(error.to_string()) };
+                return DecodedRecord { meta, schema_id: None, data: Err(error.to_string()) };
             }
         };
         let schema = self.schema(id).await;
         let meta = self.catalogue.describe(record, schema.as_ref().ok());
         let data = schema
             .and_then(|schema| schema.value(datum).map(|value| schema.json(&value)).map_err(|error| error.to_string()));
-        Seen { meta, schema_id: Some(id), data }
+        DecodedRecord { meta, schema_id: Some(id), data }
     }
 
     async fn schema(&mut self, id: u32) -> Result<Arc<WriterSchema>, String> {

@@ -56,16 +56,16 @@ async fn listen(mut interrupt: Signal, mut terminate: Signal, stop: watch::Sende
 
 /// Whether the process was asked to stop.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
     /// Resolves when it was.
-    pub(crate) async fn requested(&mut self) {
+    pub async fn requested(&mut self) {
         let _ = self.0.wait_for(|seen| *seen).await;
     }
 
     /// Whether it was.
-    pub(crate) fn is_requested(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         *self.0.borrow()
     }
 

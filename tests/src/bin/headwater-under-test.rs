@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use headwater_load::Load;
 use headwater_processors::{Warehouse, orders};
 use headwater_runtime::Program;
 
 fn main() -> ExitCode {
-    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).main()
+    Program::new(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url())))).command::<Load>().main()
 }

@@ -3,21 +3,19 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{arguments::Arguments, config::Problems, output::Output};
+use crate::{config::Problems, output::Output};
 
-pub(crate) fn completions(shell: Shell) -> Result<ExitCode> {
+pub(crate) fn completions(mut grammar: clap::Command, shell: Shell) -> Result<ExitCode> {
     let mut text = Vec::new();
-    let (mut program, name) = (Arguments::command(), called());
-    clap_complete::generate(shell, &mut program, name, &mut text);
+    clap_complete::generate(shell, &mut grammar, called(), &mut text);
     print(&text)
 }
 
-pub(crate) fn man(path: &[String]) -> Result<ExitCode> {
-    let mut command = Arguments::command().display_name(called()).bin_name(called()).disable_help_subcommand(true);
+pub(crate) fn man(grammar: clap::Command, path: &[String]) -> Result<ExitCode> {
+    let mut command = grammar.display_name(called()).bin_name(called()).disable_help_subcommand(true);
     // Gives every command its whole name, `headwater dlq redrive`, and the options of all.
     command.build();
     for name in path {

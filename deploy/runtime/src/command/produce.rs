@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::target::{Key, Target};
+use super::produce_target::{KeySource, ProduceTarget};
 use crate::{INTERRUPTED, app::Loader, arguments::ProduceArguments, outside::Clients, signals::Stop};
 
 /// Bytes of a line at most.
@@ -25,7 +25,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
-    let target = Target::find(&app, &outside, arguments.event_type, arguments.key).await?;
+    let target = ProduceTarget::find(&app, &outside, arguments.event_type, arguments.key).await?;
     // A broker that cannot be reached, or a topic that is not there, is said before anything is read.
     tokio::select! {
         there = target.require_topic(&outside.cluster) => there?,
@@ -72,7 +72,7 @@ impl Tally {
     }
 }
 
-impl Target {
+impl ProduceTarget {
     async fn send(&self, producer: &Producer, lines: impl Iterator<Item = Line>, tally: &mut Tally) -> Result<()> {
         let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in lines {
@@ -98,11 +98,11 @@ impl Target {
         let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
         let value = self.encoder.encode_json(&json).map_err(|error| error.to_string())?;
         let key = match &self.key {
-            Key::Of(facts) => {
+            KeySource::Of(facts) => {
                 let (_, datum) = split(&value).map_err(|error| error.to_string())?;
                 (facts.key_of)(&self.schema, datum).map_err(|error| error.to_string())?
             }
-            Key::Field(field) => match json.get(field) {
+            KeySource::Field(field) => match json.get(field) {
                 Some(Json::String(text)) => text.clone(),
                 Some(number @ Json::Number(_)) => number.to_string(),
                 _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),

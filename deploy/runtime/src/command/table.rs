@@ -2,7 +2,7 @@
 
 /// A table that is printed once it is whole.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     /// Whether each column holds numbers.
     numeric: Vec<bool>,
     lines: Vec<Line>,
@@ -17,24 +17,24 @@ enum Line {
 
 impl Table {
     /// A table with these titles; one that begins with `>` is of a column of numbers.
-    pub(crate) fn new(titles: &[&str]) -> Self {
+    pub fn new(titles: &[&str]) -> Self {
         let numeric = titles.iter().map(|title| title.starts_with('>')).collect();
         let titles = titles.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
         Self { numeric, lines: vec![Line::Cells(titles)] }
     }
 
     /// A line with a cell for each title.
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
+    pub fn row(&mut self, cells: Vec<String>) {
         self.lines.push(Line::Cells(cells));
     }
 
     /// A line below the last, indented and not aligned.
-    pub(crate) fn below(&mut self, text: &str) {
+    pub fn below(&mut self, text: &str) {
         self.lines.push(Line::Below(format!("  {text}")));
     }
 
     /// The lines, the titles first.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+    pub fn lines(&self) -> impl Iterator<Item = String> {
         let mut widths = vec![0; self.numeric.len()];
         for line in &self.lines {
             let Line::Cells(cells) = line else { continue };
@@ -55,7 +55,7 @@ impl Table {
 }
 
 /// `1,234,567`.
-pub(crate) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {

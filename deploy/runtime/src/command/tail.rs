@@ -12,9 +12,9 @@ use crate::{
     arguments::TailArguments,
     config::{Problems, nearest},
     groups::ALL_EVENTS,
-    output::{self, Output},
+    output::{Output, OutputState},
     outside::Clients,
-    reader::{Lens, Reader, Seen},
+    reader::{DecodedRecord, RecordDecoder, TopicReader},
     signals::Stop,
 };
 
@@ -25,13 +25,13 @@ pub(crate) async fn run(loader: &Loader, arguments: &TailArguments, mut stop: St
         writeln!(std::io::stderr().lock(), "{hint}")?;
     }
     let outside = Clients::new(&app)?;
-    let mut lens = Lens::new(&outside, app.pipeline.catalogue());
+    let mut decoder = RecordDecoder::new(&outside, app.pipeline.catalogue());
     let mut reader = tokio::select! {
-        reader = Reader::open(&app.config.kafka, &outside.cluster, sources(&app, &pattern), arguments.from_beginning) => reader?,
+        reader = TopicReader::open(&outside, sources(&app, &pattern), arguments.from_beginning) => reader?,
         () = stop.requested() => return Ok(ExitCode::SUCCESS),
     };
     let printed = tokio::select! {
-        printed = print(&mut reader, &mut lens, &pattern, arguments.limit) => printed,
+        printed = print(&mut reader, &mut decoder, &pattern, arguments.limit) => printed,
         () = stop.requested() => Ok(()),
     };
     reader.close().await;
@@ -51,11 +51,16 @@ fn unknown(app: &App, pattern: &str) -> Option<String> {
 }
 
 /// Prints until the limit is reached, or nobody reads any more.
-async fn print(reader: &mut Reader, lens: &mut Lens, pattern: &Pattern, limit: Option<u64>) -> Result<()> {
+async fn print(
+    reader: &mut TopicReader,
+    decoder: &mut RecordDecoder,
+    pattern: &Pattern,
+    limit: Option<u64>,
+) -> Result<()> {
     let (mut out, mut left) = (Output::new(), limit.unwrap_or(u64::MAX));
     while left > 0 {
         for record in reader.next().await? {
-            let seen = lens.look(&record).await;
+            let seen = decoder.decode(&record).await;
             // One whose type is unknown could be what is looked for.
             let wanted = seen.meta.as_ref().map_or(true, |meta| pattern.matches(&meta.event_type));
             if wanted && left > 0 {
@@ -63,7 +68,7 @@ async fn print(reader: &mut Reader, lens: &mut Lens, pattern: &Pattern, limit: O
                 out.line(line(&record, &seen))?;
             }
         }
-        if out.flush()? == output::Reader::HasGone {
+        if out.flush()? == OutputState::Closed {
             return Ok(());
         }
     }
@@ -85,7 +90,7 @@ fn sources(app: &App, pattern: &Pattern) -> Subscription {
 }
 
 /// One event with all of its metadata, as an object on one line.
-fn line(record: &Record, seen: &Seen) -> Json {
+fn line(record: &Record, seen: &DecodedRecord) -> Json {
     let mut fields = Map::new();
     match &seen.meta {
         Ok(meta) => metadata(&mut fields, meta),

@@ -126,7 +126,7 @@ pub(super) fn typed(text: &str) -> Option<Value> {
 }
 
 /// The known name that a wrong one was probably meant to be.
-pub(crate) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     let by_distance = known.iter().map(|name| (distance(wrong, name), *name));
     by_distance.min().filter(|(distance, name)| *distance <= 1 + name.len() / 4).map(|(_, name)| name)
 }

@@ -14,7 +14,7 @@ use crate::{
     app::App,
     output::Output,
     outside::Clients,
-    reader::{Lens, Reader},
+    reader::{RecordDecoder, TopicReader},
 };
 
 const PAYMENTS: i64 = 6;
@@ -33,7 +33,7 @@ pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {
     let topics = TYPES.map(topic_of).into();
     let subscription = Subscription { topics, patterns: Vec::new() };
     // From now on: what earlier demos left is not shown.
-    let mut reader = Reader::open(&app.config.kafka, &outside.cluster, subscription, false).await?;
+    let mut reader = TopicReader::open(outside, subscription, false).await?;
     let payments = payments();
     produce(outside, &payments).await?;
     let shown = tokio::time::timeout(PATIENCE, async {
@@ -91,14 +91,19 @@ pub(super) async fn produce(outside: &Clients, payments: &[PaymentCompleted]) ->
 type Events = BTreeMap<(String, String), Meta>;
 
 /// Reads until every payment, its order and its receipt were seen.
-async fn events(app: &App, outside: &Clients, reader: &mut Reader, payments: &[PaymentCompleted]) -> Result<Events> {
-    let mut lens = Lens::new(outside, app.pipeline.catalogue());
+async fn events(
+    app: &App,
+    outside: &Clients,
+    reader: &mut TopicReader,
+    payments: &[PaymentCompleted],
+) -> Result<Events> {
+    let mut decoder = RecordDecoder::new(outside, app.pipeline.catalogue());
     let mut events = Events::new();
     while events.len() < TYPES.len() * payments.len() {
         for record in reader.next().await? {
             let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             let Some(payment) = payments.iter().find(|payment| payment.order_id == key) else { continue };
-            let seen = lens.look(&record).await;
+            let seen = decoder.decode(&record).await;
             let meta = seen.meta.map_err(anyhow::Error::msg)?;
             events.insert((meta.event_type.clone(), payment.order_id.clone()), meta);
         }

@@ -15,7 +15,7 @@ use headwater_schemas::PaymentCompleted;
 use sqlx::{Connection, PgConnection};
 
 use super::demo::{LOOK, payment, produce};
-use crate::{app::App, output::Output, outside::Clients, reader::Reader};
+use crate::{app::App, output::Output, outside::Clients, reader::TopicReader};
 
 /// Makes three payments fail, each in its way, and shows what became of them.
 pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {
@@ -66,7 +66,7 @@ fn line(out: &mut Output, order: &str, letter: &Summary) -> Result<()> {
 async fn retried(app: &App, outside: &Clients, order: &str) -> Result<String> {
     let topic = format!("{}fulfil-order.retry.1s", app.config.prefix);
     let subscription = Subscription { topics: vec![topic.clone()], patterns: Vec::new() };
-    let mut reader = Reader::open(&app.config.kafka, &outside.cluster, subscription, true).await?;
+    let mut reader = TopicReader::open(outside, subscription, true).await?;
     loop {
         for record in reader.next().await? {
             if record.key.as_deref() != Some(order.as_bytes()) {

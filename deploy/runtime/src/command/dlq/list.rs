@@ -13,7 +13,7 @@ use super::{
 use crate::{
     arguments::{DlqGroupsArguments, DlqListArguments},
     command::table::Table,
-    output::{self, Output},
+    output::{Output, OutputState},
 };
 
 /// Fingerprints that are told apart at most.
@@ -98,7 +98,7 @@ pub(super) async fn letters(desk: &Desk, arguments: &DlqListArguments) -> Result
         left -= page.len() as u64;
         let more = page.len() == size as usize && left > 0;
         last = page.into_iter().last().or(last);
-        if out.flush()? == output::Reader::HasGone || !more {
+        if out.flush()? == OutputState::Closed || !more {
             break;
         }
     }

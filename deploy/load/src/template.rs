@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use apache_avro::{Schema, schema::UuidSchema};
+use headwater_runtime::{Problems, nearest};
 use serde_json::Value as Json;
 
-use super::values::{Node, Number, Piece, Unit};
-use crate::config::{Problems, nearest};
+use crate::values::{Node, Number, Piece, Unit};
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -19,7 +19,7 @@ const LETTERS_LIMIT: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Problems`] when it is no JSON; a file that cannot be read.
-pub(super) fn read(given: &str) -> Result<Json> {
+pub(crate) fn read(given: &str) -> Result<Json> {
     let inline = given.trim_start().starts_with('{');
     let text = if inline {
         given.to_owned()
@@ -32,7 +32,7 @@ pub(super) fn read(given: &str) -> Result<Json> {
 }
 
 /// Whether anything in it changes from record to record.
-pub(super) fn has_placeholders(json: &Json) -> bool {
+pub(crate) fn has_placeholders(json: &Json) -> bool {
     match json {
         Json::String(text) => text.contains(OPEN),
         Json::Array(items) => items.iter().any(has_placeholders),
@@ -45,7 +45,7 @@ pub(super) fn has_placeholders(json: &Json) -> bool {
 ///
 /// # Errors
 /// Why it cannot be one, as a sentence.
-pub(super) fn text(schema: &Schema, text: &str) -> Result<Node, String> {
+pub(crate) fn text(schema: &Schema, text: &str) -> Result<Node, String> {
     let pieces = pieces(text)?;
     let alone = match pieces.as_slice() {
         [piece] => Some(piece),

@@ -8,32 +8,28 @@ use std::{
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
+use headwater_runtime::{Output, Table, thousands};
 use serde_json::{Map, Value as Json, json};
 
-use super::{Load, meter::Meter};
-use crate::{
-    arguments::Rate,
-    command::table::{Table, thousands},
-    output::Output,
-};
+use crate::{LoadRun, arguments::Rate, meter::Meter};
 
 /// Name and quantile of what is reported of a latency; 1 is the longest.
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)];
 
 /// Lines of progress on standard error: one that is written over where that is a terminal.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     terminal: bool,
     acknowledged: u64,
     at: Duration,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), acknowledged: 0, at: Duration::ZERO }
     }
 
     /// Says how things stand.
-    pub(super) fn line(&mut self, meter: &Meter) {
+    pub(crate) fn line(&mut self, meter: &Meter) {
         let (now, (acks, recent)) = (meter.now(), meter.heard());
         let speed = per_second(acks.acknowledged - self.acknowledged, now - self.at);
         (self.acknowledged, self.at) = (acks.acknowledged, now);
@@ -59,7 +55,7 @@ impl Progress {
     }
 
     /// Takes the line away again.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.terminal {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
@@ -71,7 +67,7 @@ fn p99(recent: &Histogram<u64>) -> String {
 }
 
 /// What has come of a load, as JSON of the keys that `--help` lists.
-pub(super) fn summary(load: &Load, interrupted: bool) -> Json {
+pub(crate) fn summary(load: &LoadRun, interrupted: bool) -> Json {
     let meter = &load.job.meter;
     let (acks, _) = meter.heard();
     let measured = acks.last.saturating_sub(meter.warm_up);
@@ -113,7 +109,7 @@ pub(super) fn summary(load: &Load, interrupted: bool) -> Json {
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub(super) fn print(summary: &Json) -> Result<()> {
+pub(crate) fn print(summary: &Json) -> Result<()> {
     let mut out = Output::new();
     let number = |value: &Json| thousands(value.as_u64().unwrap_or_default());
     let wanted = match &summary["rate_per_s"] {

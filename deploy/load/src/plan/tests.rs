@@ -3,13 +3,13 @@ use std::collections::HashSet;
 use headwater::{Time, Tracing};
 
 use super::*;
-use crate::command::load::random::Random;
+use crate::random::Random;
 
-fn target(schema: &str, key: &str) -> Target {
+fn target(schema: &str, key: &str) -> ProduceTarget {
     let schema = WriterSchema::parse(7, schema, &[]).expect("a schema");
     let encoder = Encoder::of(&schema).expect("an encoder");
-    let key = Key::Field(key.to_owned());
-    Target {
+    let key = KeySource::Field(key.to_owned());
+    ProduceTarget {
         event_type: "test.made".to_owned(),
         topic: "events.test".into(),
         encoder,
@@ -20,7 +20,7 @@ fn target(schema: &str, key: &str) -> Target {
 }
 
 /// So many values as JSON, with their keys.
-fn made(target: &Target, template: Option<&str>, seed: u32, count: u64) -> Vec<(Json, String)> {
+fn made(target: &ProduceTarget, template: Option<&str>, seed: u32, count: u64) -> Vec<(Json, String)> {
     let plan = Plan::new(target, template).unwrap_or_else(|error| panic!("{template:?}: {error:#}"));
     let (mut random, mut said, mut out) = (Random::new(seed, 0), Vec::new(), Vec::new());
     let values = (0..count).map(|number| {

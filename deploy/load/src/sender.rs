@@ -10,7 +10,7 @@ use headwater::{Headers, Message, Outgoing, Time, Tracing, first_headers, foreig
 use headwater_connectors::kafka::{CallbackProducer, KafkaConfig, KafkaError, Place, Taken};
 use uuid::Uuid;
 
-use super::{
+use crate::{
     meter::{Meter, Sent},
     plan::Plan,
     random::{Keys, Random},
@@ -24,29 +24,29 @@ const SOURCE: &str = "headwater/load";
 const FULL: Duration = Duration::from_millis(1);
 
 /// What all producers of a load have in common.
-pub(super) struct Job {
-    pub(super) schedule: Schedule,
-    pub(super) plan: Plan,
-    pub(super) topic: Arc<str>,
-    pub(super) event_type: String,
-    pub(super) seed: u32,
+pub(crate) struct Job {
+    pub(crate) schedule: Schedule,
+    pub(crate) plan: Plan,
+    pub(crate) topic: Arc<str>,
+    pub(crate) event_type: String,
+    pub(crate) seed: u32,
     /// How many keys there are, and the exponent of Zipf's law.
-    pub(super) keys: Option<u64>,
-    pub(super) zipf: Option<f64>,
+    pub(crate) keys: Option<u64>,
+    pub(crate) zipf: Option<f64>,
     /// What the ids of this load begin with, when its records carry headers.
-    pub(super) run: Option<Uuid>,
-    pub(super) tracing: Tracing,
-    pub(super) meter: Arc<Meter>,
+    pub(crate) run: Option<Uuid>,
+    pub(crate) tracing: Tracing,
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// A producer that tells the meter what becomes of its records; with each go its [`Sent`] and its size in bytes.
-pub(super) type Wire = CallbackProducer<(Sent, u64)>;
+pub(crate) type Wire = CallbackProducer<(Sent, u64)>;
 
 /// A producer for the load.
 ///
 /// # Errors
 /// When the configuration cannot work.
-pub(super) fn wire(
+pub(crate) fn wire(
     kafka: &KafkaConfig,
     producer: usize,
     topic: &Arc<str>,
@@ -65,12 +65,12 @@ fn derived(topic: &str, place: Place) -> Option<u128> {
 }
 
 /// Ids that are no UUID are not ours.
-pub(super) fn parse_id(text: &str) -> Option<u128> {
+pub(crate) fn parse_id(text: &str) -> Option<u128> {
     Uuid::parse_str(text).ok().map(|id| id.as_u128())
 }
 
 /// Sends one share of the load; blocks until all of it is handed over or `stopped` says so.
-pub(super) fn run(job: &Job, wire: &Wire, share: Share, stopped: impl Fn() -> bool) {
+pub(crate) fn run(job: &Job, wire: &Wire, share: Share, stopped: impl Fn() -> bool) {
     let producer = usize::try_from(share.producer).unwrap_or_default();
     let keys = Keys::of(job.keys, job.zipf, share);
     let mut random = Random::new(job.seed, share.producer);

@@ -14,7 +14,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 /// Records that are waited for at once at most; then the load waits.
-pub(super) const OUTSTANDING: u64 = 500_000;
+pub(crate) const OUTSTANDING: u64 = 500_000;
 /// Arrivals that nobody was said to have sent, as others' traffic is, that are remembered at most.
 const EARLY: usize = 1_000_000;
 /// The longest latency that is told apart from longer ones.
@@ -22,31 +22,31 @@ const LONGEST: Duration = Duration::from_hours(1);
 
 /// One record that is under way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// When it was due, since the start.
-    pub(super) at: Duration,
+    pub(crate) at: Duration,
     /// Its correlation id, when it carries one.
-    pub(super) id: Option<u128>,
+    pub(crate) id: Option<u128>,
     /// The number of its key.
-    pub(super) key: u64,
+    pub(crate) key: u64,
 }
 
 /// Everything of one load.
-pub(super) struct Meter {
+pub(crate) struct Meter {
     start: OnceLock<Instant>,
-    pub(super) warm_up: Duration,
+    pub(crate) warm_up: Duration,
     /// What a producer has heard at first.
     nothing: Acks,
     /// One per producer.
     acks: Vec<Mutex<Acks>>,
-    pub(super) sent: AtomicU64,
-    pub(super) destinations: Vec<Destination>,
+    pub(crate) sent: AtomicU64,
+    pub(crate) destinations: Vec<Destination>,
 }
 
 /// Where arrivals are looked for.
-pub(super) struct Destination {
+pub(crate) struct Destination {
     /// `topic events.order`, `table orders`.
-    pub(super) name: String,
+    pub(crate) name: String,
     arrivals: Mutex<Arrivals>,
     /// How many are waited for.
     pending: AtomicU64,
@@ -54,21 +54,21 @@ pub(super) struct Destination {
 
 /// What one producer heard.
 #[derive(Clone, Debug)]
-pub(super) struct Acks {
-    pub(super) latency: Latency,
-    pub(super) acknowledged: u64,
-    pub(super) failed: u64,
-    pub(super) first_error: Option<String>,
+pub(crate) struct Acks {
+    pub(crate) latency: Latency,
+    pub(crate) acknowledged: u64,
+    pub(crate) failed: u64,
+    pub(crate) first_error: Option<String>,
     /// Bytes of keys, values and headers after the warm-up.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// When the last record was acknowledged.
-    pub(super) last: Duration,
+    pub(crate) last: Duration,
 }
 
 /// Latencies in microseconds, to three digits: all, and those since the last line of progress.
 #[derive(Clone, Debug)]
-pub(super) struct Latency {
-    pub(super) all: Histogram<u64>,
+pub(crate) struct Latency {
+    pub(crate) all: Histogram<u64>,
     recent: Histogram<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Latency {
 impl Meter {
     /// # Errors
     /// When the bounds of a histogram make no sense.
-    pub(super) fn new(producers: u64, warm_up: Duration, destinations: Vec<Destination>) -> Result<Self> {
+    pub(crate) fn new(producers: u64, warm_up: Duration, destinations: Vec<Destination>) -> Result<Self> {
         let (latency, acknowledged, failed, bytes) = (Latency::new()?, 0, 0, 0);
         let nothing = Acks { latency, acknowledged, failed, first_error: None, bytes, last: Duration::ZERO };
         let acks = (0..producers).map(|_| Mutex::new(nothing.clone())).collect();
@@ -101,21 +101,21 @@ impl Meter {
     }
 
     /// When the load began: now, at the first call.
-    pub(super) fn start(&self) -> Instant {
+    pub(crate) fn start(&self) -> Instant {
         *self.start.get_or_init(Instant::now)
     }
 
     /// The time since then.
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.start().elapsed()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.destinations.iter().any(|destination| destination.pending() >= OUTSTANDING)
     }
 
     /// A record was acknowledged; `id` is what its effects are correlated by.
-    pub(super) fn acknowledged(&self, producer: usize, sent: Sent, bytes: u64, id: impl FnOnce() -> Option<u128>) {
+    pub(crate) fn acknowledged(&self, producer: usize, sent: Sent, bytes: u64, id: impl FnOnce() -> Option<u128>) {
         let now = self.now();
         {
             let mut acks = lock(&self.acks[producer]);
@@ -136,7 +136,7 @@ impl Meter {
     }
 
     /// A record failed, or was not sent at all.
-    pub(super) fn failed(&self, producer: usize, sent: Sent, why: String) {
+    pub(crate) fn failed(&self, producer: usize, sent: Sent, why: String) {
         let mut acks = lock(&self.acks[producer]);
         acks.failed += 1;
         acks.first_error.get_or_insert(why);
@@ -145,7 +145,7 @@ impl Meter {
     }
 
     /// Nobody needs to look for this record.
-    pub(super) fn forget(&self, sent: Sent) {
+    pub(crate) fn forget(&self, sent: Sent) {
         let Some(id) = sent.id else { return };
         for destination in &self.destinations {
             destination.with(|arrivals| arrivals.pending.remove(&id));
@@ -153,20 +153,20 @@ impl Meter {
     }
 
     /// From now on this record is looked for.
-    pub(super) fn await_arrival(&self, sent: Sent) {
+    pub(crate) fn await_arrival(&self, sent: Sent) {
         let Some(id) = sent.id else { return };
         let warm_up = self.warm_up;
         self.destinations.iter().for_each(|destination| destination.with(|arrivals| arrivals.sent(id, sent, warm_up)));
     }
 
     /// These records have arrived.
-    pub(super) fn arrived(&self, destination: usize, ids: impl Iterator<Item = u128>) {
+    pub(crate) fn arrived(&self, destination: usize, ids: impl Iterator<Item = u128>) {
         let (now, warm_up) = (self.now(), self.warm_up);
         self.destinations[destination].with(|arrivals| ids.for_each(|id| arrivals.arrived(id, now, warm_up)));
     }
 
     /// What all producers heard so far, and the acknowledgements since the last call.
-    pub(super) fn heard(&self) -> (Acks, Histogram<u64>) {
+    pub(crate) fn heard(&self) -> (Acks, Histogram<u64>) {
         let (mut sum, mut recent) = (self.nothing.clone(), self.nothing.latency.all.clone());
         for acks in &self.acks {
             let mut one = lock(acks);
@@ -188,7 +188,7 @@ impl Destination {
     ///
     /// # Errors
     /// When the bounds of a histogram make no sense.
-    pub(super) fn new(name: String, replaces: bool, early: bool) -> Result<Self> {
+    pub(crate) fn new(name: String, replaces: bool, early: bool) -> Result<Self> {
         let arrivals = Arrivals {
             pending: HashMap::new(),
             early: early.then(Early::default),
@@ -201,18 +201,18 @@ impl Destination {
         Ok(Self { name, arrivals: Mutex::new(arrivals), pending: AtomicU64::new(0) })
     }
 
-    pub(super) fn pending(&self) -> u64 {
+    pub(crate) fn pending(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
     }
 
     /// Notes how long nobody looked.
-    pub(super) fn note_gap(&self, gap: Duration) {
+    pub(crate) fn note_gap(&self, gap: Duration) {
         self.with(|arrivals| arrivals.gap = arrivals.gap.max(gap));
     }
 
     /// Latencies, how many were seen and superseded, and the longest time that nobody looked; the latencies since the last
     /// call.
-    pub(super) fn seen(&self) -> (Histogram<u64>, u64, u64, Duration, Histogram<u64>) {
+    pub(crate) fn seen(&self) -> (Histogram<u64>, u64, u64, Duration, Histogram<u64>) {
         self.with(|arrivals| {
             let recent = arrivals.latency.take_recent();
             (arrivals.latency.all.clone(), arrivals.seen, arrivals.superseded, arrivals.gap, recent)

@@ -1,8 +1,13 @@
-//! `load TYPE`: generated events at a set rate or as fast as possible, and how long they take.
+//! `load TYPE`: generated events at a set rate or as fast as possible, and how long they take. A program has the command by
+//! `Program::command::<Load>()`.
 //!
 //! An open loop: when a record is due follows from the rate alone, and its latency counts from then. So what a stall holds
 //! up is in the figures, all of it, and not only the one record that met it (coordinated omission). How long it takes is
 //! measured to the acknowledgement and, where that is wanted, to the event or the row that the record caused.
+//!
+//! This crate deliberately knows no event: what it sends follows from a schema.
+
+mod arguments;
 
 mod meter;
 mod random;
@@ -21,12 +26,15 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use headwater::Time;
+use headwater_connectors::kafka::KafkaConfig;
+use headwater_runtime::{App, Clients, Command, INTERRUPTED, Loader, Output, Problems, ProduceTarget, Stop};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at, timeout_at},
 };
 use uuid::Uuid;
 
+pub use self::arguments::Load;
 use self::{
     meter::Meter,
     plan::Plan,
@@ -34,15 +42,6 @@ use self::{
     schedule::{End, Schedule, Share},
     sender::{Job, Wire},
     watch::Watch,
-};
-use super::target::Target;
-use crate::{
-    INTERRUPTED,
-    app::{App, Loader},
-    arguments::LoadArguments,
-    config::Problems,
-    outside::Clients,
-    signals::Stop,
 };
 
 /// How often progress is told.
@@ -54,11 +53,19 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long what is under way may take after Ctrl-C.
 const HURRY: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(loader: &Loader, arguments: LoadArguments, mut stop: Stop) -> Result<ExitCode> {
+impl Command for Load {
+    const NAME: &'static str = "load";
+
+    fn run(self, loader: &Loader, stop: Stop) -> impl Future<Output = Result<ExitCode>> {
+        run(loader, self, stop)
+    }
+}
+
+async fn run(loader: &Loader, arguments: Load, mut stop: Stop) -> Result<ExitCode> {
     let app = loader.load(&[])?;
-    let outside = Clients::new(&app)?;
+    let clients = Clients::new(&app)?;
     let prepared = tokio::select! {
-        prepared = prepare(&app, &outside, &arguments) => prepared?,
+        prepared = prepare(&app, &clients, &arguments) => prepared?,
         () = stop.requested() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let (load, watches) = prepared;
@@ -67,12 +74,12 @@ pub(crate) async fn run(loader: &Loader, arguments: LoadArguments, mut stop: Sto
     for (number, watch) in watches.into_iter().enumerate() {
         watching.spawn(watch.run(Arc::clone(meter), number));
     }
-    let wires = connect(&app, &load).await?;
+    let wires = connect(&clients.kafka, &load).await?;
     load.work(wires, &mut watching, &stop, arguments.wait).await?;
     let interrupted = stop.is_requested();
     let summary = report::summary(&load, interrupted);
     if arguments.json {
-        let mut out = crate::output::Output::new();
+        let mut out = Output::new();
         out.line(&summary)?;
         out.flush()?;
     } else {
@@ -87,13 +94,13 @@ pub(crate) async fn run(loader: &Loader, arguments: LoadArguments, mut stop: Sto
 }
 
 /// A load that is ready to begin.
-struct Load {
+struct LoadRun {
     job: Arc<Job>,
     producers: u64,
 }
 
 /// Finds out what is sent and where it is looked for; asks every server that the load needs.
-async fn prepare(app: &App, outside: &Clients, arguments: &LoadArguments) -> Result<(Load, Vec<Watch>)> {
+async fn prepare(app: &App, clients: &Clients, arguments: &Load) -> Result<(LoadRun, Vec<Watch>)> {
     let producers = arguments.producers;
     if let Some(keys) = arguments.keys.filter(|keys| *keys < producers) {
         return Err(
@@ -104,13 +111,13 @@ async fn prepare(app: &App, outside: &Clients, arguments: &LoadArguments) -> Res
     if matches!(end, End::After(duration) if duration <= arguments.warm_up) {
         return Err(Problems::one("--warm-up leaves nothing of --duration to measure".to_owned()).into());
     }
-    let mut target = Target::find(app, outside, arguments.event_type.clone(), arguments.key.clone()).await?;
+    let mut target = ProduceTarget::find(app, clients, arguments.event_type.clone(), arguments.key.clone()).await?;
     let plan = Plan::new(&target, arguments.template.as_deref())?;
     if let Some(topic) = &arguments.topic {
         target.topic = topic.as_str().into();
     }
-    target.require_topic(&outside.cluster).await?;
-    let (watches, destinations) = watch::start(app, outside, arguments).await?.into_iter().unzip();
+    target.require_topic(&clients.cluster).await?;
+    let (watches, destinations) = watch::start(app, clients, arguments).await?.into_iter().unzip();
     let meter = Meter::new(producers, arguments.warm_up, destinations)?;
     let job = Job {
         schedule: Schedule { rate: arguments.rate, end },
@@ -124,7 +131,7 @@ async fn prepare(app: &App, outside: &Clients, arguments: &LoadArguments) -> Res
         tracing: target.tracing,
         meter: Arc::new(meter),
     };
-    Ok((Load { job: Arc::new(job), producers }, watches))
+    Ok((LoadRun { job: Arc::new(job), producers }, watches))
 }
 
 /// Another one each time.
@@ -134,10 +141,10 @@ fn any_seed() -> u32 {
 }
 
 /// The producers, connected.
-async fn connect(app: &App, load: &Load) -> Result<Vec<Wire>> {
+async fn connect(kafka: &KafkaConfig, load: &LoadRun) -> Result<Vec<Wire>> {
     let mut connecting = JoinSet::new();
     for producer in 0..usize::try_from(load.producers)? {
-        let (kafka, job) = (app.config.kafka.clone(), Arc::clone(&load.job));
+        let (kafka, job) = (kafka.clone(), Arc::clone(&load.job));
         connecting.spawn_blocking(move || {
             let wire = sender::wire(&kafka, producer, &job.topic, &job.meter)?;
             wire.connect(&job.topic, CONNECT).map(|()| (producer, wire))
@@ -149,7 +156,7 @@ async fn connect(app: &App, load: &Load) -> Result<Vec<Wire>> {
     Ok(wires.into_iter().map(|(_, wire)| wire).collect())
 }
 
-impl Load {
+impl LoadRun {
     /// Sends everything, and waits until it is acknowledged and has arrived, or `wait` is over.
     async fn work(
         &self,

@@ -6,15 +6,12 @@ use apache_avro::{
     schema::{InnerDecimalSchema, NamesRef, RecordSchema, ResolvedSchema, UuidSchema},
 };
 use headwater::codec::{CodecError, Encoder, WriterSchema, split};
+use headwater_runtime::{KeySource, Problems, ProduceTarget, nearest};
 use serde_json::{Map, Value as Json};
 
-use super::{
+use crate::{
     template,
     values::{Node, Number, Piece, Record, Unit, long},
-};
-use crate::{
-    command::target::{Key, Target},
-    config::{Problems, nearest},
 };
 
 /// How often a type may stand within itself before its optional parts end.
@@ -30,7 +27,7 @@ const NO_KEY: &str = "the key's field is neither text nor a whole number: say an
 
 /// How values are made.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     frame: [u8; 5],
     value: Node,
 }
@@ -40,7 +37,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Problems`]: a template or a key's field that does not fit the schema, a schema that no value can be made for.
-    pub(super) fn new(target: &Target, template: Option<&str>) -> Result<Self> {
+    pub(crate) fn new(target: &ProduceTarget, template: Option<&str>) -> Result<Self> {
         let template = template.map(template::read).transpose()?;
         let schema = target.schema.schema();
         let Schema::Record(record) = schema else {
@@ -50,8 +47,8 @@ impl Plan {
         let maker = Maker { encoder: &target.encoder, names: resolved.get_names() };
         let problem = |why: String| Problems::one(format!("`{}`: {why}", target.event_type));
         let key = match &target.key {
-            Key::Field(field) => field.clone(),
-            Key::Of(facts) => {
+            KeySource::Field(field) => field.clone(),
+            KeySource::Of(facts) => {
                 let plain = Self {
                     frame: target.encoder.frame(),
                     value: maker.record(record, None, None, 0).map_err(problem)?,
@@ -71,7 +68,7 @@ impl Plan {
     }
 
     /// Writes a whole Kafka value; `record.said` becomes its key.
-    pub(super) fn write(&self, record: &mut Record<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, record: &mut Record<'_>, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&self.frame);
         self.value.write(record, out);
@@ -96,7 +93,7 @@ impl Plan {
 /// A value and its key.
 fn sample(plan: &Plan) -> (Vec<u8>, Vec<u8>) {
     let (mut out, mut said) = (Vec::new(), Vec::new());
-    let mut random = super::random::Random::new(0, 0);
+    let mut random = crate::random::Random::new(0, 0);
     let (number, key, seed) = (0, 0, 0);
     let now = headwater::Time::now();
     let mut record = Record { number, key, key_text: "0-0", seed, now, random: &mut random, said: &mut said };

@@ -1,20 +1,20 @@
 //! Random numbers that come out the same for the same seed, and keys drawn by them.
 
-use super::schedule::Share;
+use crate::schedule::Share;
 
 /// SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Streams of different numbers have nothing to do with each other.
-    pub(super) fn new(seed: u32, stream: u64) -> Self {
+    pub(crate) fn new(seed: u32, stream: u64) -> Self {
         let mut mixed = Self(u64::from(seed) << 32 ^ stream);
         Self(mixed.next())
     }
 
     /// Any number.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,21 +23,21 @@ impl Random {
     }
 
     /// A number below `bound`, which is at least 1.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or_default()
     }
 
     /// A number from 0 to below 1.
     #[allow(clippy::cast_precision_loss, reason = "53 bits are what a double holds")]
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
 /// Which keys there are, and how often each comes.
 #[derive(Clone, Debug)]
-pub(super) enum Keys {
+pub(crate) enum Keys {
     /// Each record has one of its own: its number.
     Fresh,
     /// So many, evenly.
@@ -48,7 +48,7 @@ pub(super) enum Keys {
 
 impl Keys {
     /// A producer's share of `count` keys: no key is sent by two, so that the order of its records is kept.
-    pub(super) fn of(count: Option<u64>, zipf: Option<f64>, share: Share) -> Self {
+    pub(crate) fn of(count: Option<u64>, zipf: Option<f64>, share: Share) -> Self {
         let own = count.map(|count| (count - share.producer).div_ceil(share.of));
         match (own, zipf) {
             (None, _) => Self::Fresh,
@@ -58,7 +58,7 @@ impl Keys {
     }
 
     /// The key's number, from 0.
-    pub(super) fn draw(&self, record: u64, share: Share, random: &mut Random) -> u64 {
+    pub(crate) fn draw(&self, record: u64, share: Share, random: &mut Random) -> u64 {
         let rank = match self {
             Self::Fresh => return record,
             Self::Even(count) => random.below(*count),
@@ -71,7 +71,7 @@ impl Keys {
 /// Zipf's law over `count` ranks, without a table. Source: Hörmann and Derflinger, "Rejection-inversion to generate variates
 /// from monotone discrete distributions", 1996, as in Apache Commons RNG's `RejectionInversionZipfSampler`.
 #[derive(Clone, Debug)]
-pub(super) struct Zipf {
+pub(crate) struct Zipf {
     count: f64,
     exponent: f64,
     first: f64,

@@ -18,30 +18,36 @@ use crate::{
 };
 
 /// Where events of a type go and how they are written.
-pub(super) struct Target {
-    pub(super) event_type: String,
-    pub(super) topic: Arc<str>,
-    pub(super) encoder: Encoder,
-    pub(super) schema: Arc<WriterSchema>,
-    pub(super) key: Key,
-    pub(super) tracing: Tracing,
+pub struct ProduceTarget {
+    /// The type's name.
+    pub event_type: String,
+    /// Where its events go.
+    pub topic: Arc<str>,
+    /// Writes values as Avro.
+    pub encoder: Encoder,
+    /// What they are written by.
+    pub schema: Arc<WriterSchema>,
+    /// Where their keys come from.
+    pub key: KeySource,
+    /// How they are traced.
+    pub tracing: Tracing,
 }
 
 /// Where a record's key comes from.
-pub(super) enum Key {
+pub enum KeySource {
     /// The value of this field.
     Field(String),
     /// What the type itself says.
     Of(EventType),
 }
 
-impl Target {
+impl ProduceTarget {
     /// A type of the catalogue goes to its own topic under its own schema; one that only a binding names goes to the
     /// bound topic under the newest schema registered for that. `key` names the key's field, if not the type does.
     ///
     /// # Errors
     /// [`Problems`] for a type that is not known; whatever keeps the registry from giving the schema.
-    pub(super) async fn find(app: &App, outside: &Clients, event_type: String, key: Option<String>) -> Result<Self> {
+    pub async fn find(app: &App, outside: &Clients, event_type: String, key: Option<String>) -> Result<Self> {
         let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
         let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
         if let Some(facts) = catalogue.get(&event_type) {
@@ -54,7 +60,7 @@ impl Target {
                 error => error.into(),
             })?;
             let schema = WriterSchema::parse(id, facts.schema, &[])?;
-            let key = key.map_or(Key::Of(*facts), Key::Field);
+            let key = key.map_or(KeySource::Of(*facts), KeySource::Field);
             return Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing });
         }
         let Some(topic) = bound else {
@@ -78,12 +84,15 @@ impl Target {
         })?;
         let text = outside.registry.by_id(id).await?;
         let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
-        let key = Key::Field(key);
+        let key = KeySource::Field(key);
         Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing })
     }
 
     /// Says so when the topic is not there, or no broker answers.
-    pub(super) async fn require_topic(&self, cluster: &Cluster) -> Result<()> {
+    ///
+    /// # Errors
+    /// That, as a sentence.
+    pub async fn require_topic(&self, cluster: &Cluster) -> Result<()> {
         let topic = &*self.topic;
         anyhow::ensure!(
             cluster.topics().await?.iter().any(|known| known.name == topic),

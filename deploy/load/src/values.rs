@@ -9,13 +9,13 @@ use std::io::Write as _;
 use headwater::Time;
 use uuid::Builder;
 
-use super::random::Random;
+use crate::random::Random;
 
 const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
 
 /// How one part of a value is written.
 #[derive(Clone, Debug)]
-pub(super) enum Node {
+pub(crate) enum Node {
     /// The same bytes each time.
     Constant(Vec<u8>),
     /// One after the other: a record's fields, an array with its counts.
@@ -48,7 +48,7 @@ pub(super) enum Node {
 
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Literal(String),
     Number(Number),
     Float(f64, f64),
@@ -65,7 +65,7 @@ pub(super) enum Piece {
 
 /// A whole number.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     /// The record's.
     Record,
     /// The key's.
@@ -78,7 +78,7 @@ pub(super) enum Number {
 
 /// What a time is counted in.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Days,
     MillisOfDay,
     MicrosOfDay,
@@ -88,21 +88,21 @@ pub(super) enum Unit {
 }
 
 /// What one record is made of.
-pub(super) struct Record<'a> {
-    pub(super) number: u64,
+pub(crate) struct Record<'a> {
+    pub(crate) number: u64,
     /// The key's number, and its text.
-    pub(super) key: u64,
-    pub(super) key_text: &'a str,
-    pub(super) seed: u32,
-    pub(super) now: Time,
-    pub(super) random: &'a mut Random,
+    pub(crate) key: u64,
+    pub(crate) key_text: &'a str,
+    pub(crate) seed: u32,
+    pub(crate) now: Time,
+    pub(crate) random: &'a mut Random,
     /// Gets what the key's field says.
-    pub(super) said: &'a mut Vec<u8>,
+    pub(crate) said: &'a mut Vec<u8>,
 }
 
 impl Node {
     /// Appends the part to `out`.
-    pub(super) fn write(&self, record: &mut Record<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, record: &mut Record<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Constant(bytes) => out.extend_from_slice(bytes),
             Self::Sequence(parts) => parts.iter().for_each(|part| part.write(record, out)),
@@ -235,7 +235,7 @@ impl Unit {
 }
 
 /// A whole number as Avro writes it: zigzag, seven bits a byte, the lowest first.
-pub(super) fn long(out: &mut Vec<u8>, number: i64) {
+pub(crate) fn long(out: &mut Vec<u8>, number: i64) {
     let mut rest = (number << 1 ^ number >> 63).cast_unsigned();
     while rest >= 0x80 {
         out.push(rest.to_le_bytes()[0] | 0x80);

@@ -8,18 +8,13 @@ use headwater_connectors::{
     kafka::Subscription,
     postgres::{PostgresError, TableWatch},
 };
+use headwater_runtime::{App, Clients, Problems, TopicReader, nearest};
 use tokio::time::Instant;
 
-use super::{
+use crate::{
+    arguments::Load,
     meter::{Destination, Meter},
     sender::parse_id,
-};
-use crate::{
-    app::App,
-    arguments::LoadArguments,
-    config::{Problems, nearest},
-    outside::Clients,
-    reader::Reader,
 };
 
 /// How often a table is looked at when that costs little.
@@ -33,9 +28,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 const JOIN: Duration = Duration::from_secs(30);
 
 /// Who looks for records in one place.
-pub(super) enum Watch {
+pub(crate) enum Watch {
     /// On a topic, those of an event type or all.
-    Topic(Box<Reader>, Option<String>),
+    Topic(Box<TopicReader>, Option<String>),
     Table(TableWatch),
 }
 
@@ -43,24 +38,20 @@ pub(super) enum Watch {
 ///
 /// # Errors
 /// [`Problems`] for a topic or a sink that there is not; whatever keeps a server from answering.
-pub(super) async fn start(
-    app: &App,
-    outside: &Clients,
-    arguments: &LoadArguments,
-) -> Result<Vec<(Watch, Destination)>> {
+pub(crate) async fn start(app: &App, clients: &Clients, arguments: &Load) -> Result<Vec<(Watch, Destination)>> {
     let mut watches = Vec::new();
     let early = !arguments.headers;
     if let Some(sink) = &arguments.to_table {
         let sink = find_sink(app, sink)?;
-        let watch = TableWatch::start(&outside.database, &sink.table).await?;
+        let watch = TableWatch::start(&clients.database, &sink.table).await?;
         // With a key of its own each record has a row of its own, as far as the load can know.
         let replaces = sink.mode == Mode::Upsert && arguments.keys.is_some();
         watches.push((Watch::Table(watch), Destination::new(format!("table {}", sink.table), replaces, early)?));
     }
     if let Some(wanted) = &arguments.to_topic {
-        let (topic, event_type) = find_topic(app, outside, wanted).await?;
+        let (topic, event_type) = find_topic(app, clients, wanted).await?;
         let subscription = Subscription { topics: vec![topic.clone()], patterns: Vec::new() };
-        let mut reader = Reader::open(&app.config.kafka, &outside.cluster, subscription, false).await?;
+        let mut reader = TopicReader::open(clients, subscription, false).await?;
         let joined = tokio::time::timeout(JOIN, reader.joined()).await;
         joined.unwrap_or_else(|_| anyhow::bail!("topic {topic} cannot be read: no partition of it within {JOIN:?}"))?;
         let name = event_type.as_ref().map_or_else(|| format!("topic {topic}"), |name| format!("{name} on {topic}"));
@@ -74,7 +65,7 @@ impl Watch {
     ///
     /// # Errors
     /// When looking cannot go on.
-    pub(super) async fn run(self, meter: Arc<Meter>, destination: usize) -> Result<()> {
+    pub(crate) async fn run(self, meter: Arc<Meter>, destination: usize) -> Result<()> {
         match self {
             Self::Topic(mut reader, event_type) => loop {
                 let records = reader.next().await?;
@@ -141,8 +132,8 @@ fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
 }
 
 fn find_sink<'a>(app: &'a App, name: &str) -> Result<&'a Sink, Problems> {
-    let sinks = app.groups.iter().filter_map(|bounded| match &bounded.group.work {
-        Work::Sink(sink) => Some((bounded.group.name.as_str(), bounded.group.id.as_str(), sink)),
+    let sinks = app.groups().iter().filter_map(|configured| match &configured.group.work {
+        Work::Sink(sink) => Some((configured.group.name.as_str(), configured.group.id.as_str(), sink)),
         _ => None,
     });
     let sinks: Vec<_> = sinks.collect();
@@ -154,10 +145,10 @@ fn find_sink<'a>(app: &'a App, name: &str) -> Result<&'a Sink, Problems> {
 }
 
 /// The topic of a type, and the type; or a topic that is there.
-async fn find_topic(app: &App, outside: &Clients, wanted: &str) -> Result<(String, Option<String>)> {
-    let topics = outside.cluster.topics().await?;
+async fn find_topic(app: &App, clients: &Clients, wanted: &str) -> Result<(String, Option<String>)> {
+    let topics = clients.cluster.topics().await?;
     let there = |name: &str| topics.iter().any(|topic| topic.name == name);
-    let catalogue = app.pipeline.catalogue();
+    let catalogue = app.pipeline().catalogue();
     if catalogue.get(wanted).is_some() {
         let topic = topic_of(wanted);
         anyhow::ensure!(there(&topic), "topic {topic} does not exist: run `headwater topology apply`");

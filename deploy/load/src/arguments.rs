@@ -36,10 +36,10 @@ Examples:
   headwater load payment.completed --rate max --count 1000000 --producers 2 --keys 10000 --zipf 1.1
   headwater load payment.completed --template '{\"amount_cents\": \"{{int 1 5000}}\", \"email\": null}' --json";
 
-/// What `load` takes.
+/// Send generated events at a rate, or as fast as possible, and measure until they are acknowledged and arrive.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub(crate) struct LoadArguments {
+pub struct Load {
     /// The event type, such as payment.completed.
     #[arg(value_name = "TYPE")]
     pub(crate) event_type: String,

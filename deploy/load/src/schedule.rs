@@ -14,35 +14,35 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How many records are sent, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Schedule {
-    pub(super) rate: Rate,
-    pub(super) end: End,
+pub(crate) struct Schedule {
+    pub(crate) rate: Rate,
+    pub(crate) end: End,
 }
 
 /// When it is over.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     After(Duration),
     Count(u64),
 }
 
 /// One producer's part: of `of` producers each sends every `of`-th record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     /// From 0.
-    pub(super) producer: u64,
-    pub(super) of: u64,
+    pub(crate) producer: u64,
+    pub(crate) of: u64,
 }
 
 /// A record's number, from 0 over all producers, and the time since the start at which it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) number: u64,
-    pub(super) at: Duration,
+pub(crate) struct Due {
+    pub(crate) number: u64,
+    pub(crate) at: Duration,
 }
 
 /// The time since the start, as senders see it.
-pub(super) trait Clock {
+pub(crate) trait Clock {
     fn now(&mut self) -> Duration;
     fn sleep(&mut self, span: Duration);
 }
@@ -61,7 +61,7 @@ impl Clock for Instant {
 impl Schedule {
     /// Calls `send` for each record of the share when it is due, or at once when it is late, until all are sent, `stopped`
     /// says so, or `send` does.
-    pub(super) fn run(
+    pub(crate) fn run(
         self,
         share: Share,
         clock: &mut impl Clock,
