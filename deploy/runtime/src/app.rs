@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use anyhow::Context as _;
 use headwater::{
     ConsumerGroup, DEAD_LETTERS, Delay, EventType, GroupSettings, Order, Pipeline, Sink, SpanCounts, Tracing, Work,
     ports::Http,
@@ -12,15 +13,16 @@ use headwater_connectors::{
     otlp::Otlp,
     postgres::Database,
 };
+use headwater_dev::Endpoints;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Problems, Resolved, nearest};
+use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Overlay, Problems, Resolved, Section, nearest};
 
 /// What a pipeline may need of the outside.
 pub struct Deps {
     http: Arc<dyn Http>,
-    warehouse_url: String,
     settings: toml::Table,
+    sections: toml::Table,
 }
 
 impl Deps {
@@ -29,9 +31,15 @@ impl Deps {
         self.http.clone()
     }
 
-    /// The warehouse's base address, `warehouse.url`; in `dev` its stand-in's.
-    pub fn warehouse_url(&self) -> &str {
-        &self.warehouse_url
+    /// A section of the program's own.
+    ///
+    /// # Errors
+    /// When the program has no such section.
+    pub fn section<S: Section>(&self) -> anyhow::Result<S> {
+        let section = self.sections.get(S::NAME).cloned();
+        let section =
+            section.with_context(|| format!("there is no section [{0}]: add Program::section for it", S::NAME))?;
+        section.try_into().map_err(|error: toml::de::Error| anyhow::anyhow!("{}: {}", S::NAME, error.message()))
     }
 
     /// Reads the free section `[settings]`; deny unknown fields to have them refused.
@@ -59,6 +67,7 @@ pub struct App {
     pub(crate) config: Config,
     /// The same as it was read, for `config show`.
     pub(crate) tree: toml::Table,
+    pub(crate) deps: Deps,
     pub(crate) pipeline: Pipeline,
     pub(crate) groups: Vec<ConfiguredGroup>,
     /// How records are traced.
@@ -117,6 +126,11 @@ impl Loader {
         usize::try_from(configured.unwrap_or(KafkaConfig::default().max_record_bytes)).unwrap_or(usize::MAX)
     }
 
+    /// What points the program's own sections at a local stack.
+    pub(crate) fn on_stack(&self, stack: &Endpoints) -> Overlay {
+        self.layers.on_stack(stack)
+    }
+
     /// Puts everything together, with a command's own settings over the configured ones.
     ///
     /// # Errors
@@ -125,8 +139,8 @@ impl Loader {
         let mut layers = self.layers.clone();
         layers.overlay(overlay);
         let Resolved { config, tree, mut problems } = layers.resolve()?;
-        let pipeline = match self.pipeline(&config) {
-            Ok(pipeline) => pipeline,
+        let (deps, pipeline) = match self.pipeline(&config) {
+            Ok(built) => built,
             Err(error) => {
                 problems.push(format!("{error:#}"));
                 return Err(Problems(problems));
@@ -166,14 +180,14 @@ impl Loader {
         problems.dedup();
         Problems::refuse(problems)?;
         let (tracing, spans) = (self.tracing.clone(), self.spans.clone());
-        Ok(App { config, tree, pipeline, groups, tracing, spans })
+        Ok(App { config, tree, deps, pipeline, groups, tracing, spans })
     }
 
-    fn pipeline(&self, config: &Config) -> anyhow::Result<Pipeline> {
+    fn pipeline(&self, config: &Config) -> anyhow::Result<(Deps, Pipeline)> {
         let deps = Deps {
             http: Arc::new(HttpClient::new(&config.client)?),
-            warehouse_url: config.warehouse.url.expose().to_owned(),
             settings: config.settings.0.clone(),
+            sections: config.sections.0.clone(),
         };
         let mut pipeline = (self.build)(&deps)?;
         for (topic, binding) in &config.topics {
@@ -182,11 +196,26 @@ impl Loader {
         for (name, sink) in &config.sinks {
             pipeline = pipeline.sink(name, sink.clone());
         }
-        Ok(pipeline)
+        Ok((deps, pipeline))
     }
 }
 
 impl App {
+    /// What the pipeline was made with.
+    pub fn deps(&self) -> &Deps {
+        &self.deps
+    }
+
+    /// What stands before the name of every consumer group.
+    pub fn prefix(&self) -> &str {
+        &self.config.prefix
+    }
+
+    /// The database's address, with its password.
+    pub fn database_url(&self) -> &str {
+        self.config.postgres.url.expose()
+    }
+
     /// The pipeline, with the bound topics and sinks of the configuration.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline

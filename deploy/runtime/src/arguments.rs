@@ -149,7 +149,7 @@ pub(crate) struct DevArguments {
     /// Where the stack keeps its data and `endpoints.env`.
     #[arg(long, default_value = ".headwater", value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// Start Kafka, registry, Postgres and warehouse, apply the topology, and run no group.
+    /// Start the stack, apply the topology, and run no group.
     #[arg(long)]
     pub(crate) stack_only: bool,
 }

@@ -21,6 +21,7 @@ mod produce_target;
 mod tail;
 mod topology;
 
+pub use dev::Demo;
 pub use line::Command;
 pub(crate) use line::{CommandLine, Written};
 pub use produce_target::{KeySource, ProduceTarget};

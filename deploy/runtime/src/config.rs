@@ -6,6 +6,7 @@
 mod check;
 mod group;
 mod layers;
+mod section;
 mod show;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -25,6 +26,8 @@ pub(crate) use check::Resolved;
 pub use check::nearest;
 pub(crate) use group::{GroupConfig, Guarantee, Kind};
 pub(crate) use layers::{Layers, Overlay, PREFIX};
+pub(crate) use section::AddedSection;
+pub use section::Section;
 pub(crate) use show::masked;
 
 /// Everything that can be configured.
@@ -44,7 +47,6 @@ pub(crate) struct Config {
     pub(crate) postgres: PostgresConfig,
     /// The HTTP client that processors use.
     pub(crate) client: HttpConfig,
-    pub(crate) warehouse: WarehouseConfig,
     pub(crate) topology: TopologyConfig,
     /// How the keyed state of stateful groups is kept on this machine.
     pub(crate) state: StateConfig,
@@ -56,10 +58,13 @@ pub(crate) struct Config {
     pub(crate) sinks: BTreeMap<String, Sink>,
     /// What the pipeline of a user's own program wants to be told.
     pub(crate) settings: Free,
+    /// The sections that the program adds, checked by their types.
+    #[serde(skip)]
+    pub(crate) sections: Free,
 }
 
 /// A free section: which of its values are secrets only the user knows, so none prints.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Free(pub(crate) toml::Table);
 
@@ -125,12 +130,6 @@ impl PostgresConfig {
             ..postgres::Config::new(self.url.expose())
         }
     }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WarehouseConfig {
-    pub(crate) url: Secret,
 }
 
 /// What `topology apply` gives the topics that it creates.

@@ -69,11 +69,13 @@ mod signals;
 mod telemetry;
 
 pub use app::Deps;
+pub use config::Section;
+pub use headwater_dev::Endpoints;
 pub use program::Program;
 
 // What commands of a program's own stand on.
 pub use app::{App, ConfiguredGroup, Loader};
-pub use command::{Command, KeySource, ProduceTarget, Table, thousands};
+pub use command::{Command, Demo, KeySource, ProduceTarget, Table, thousands};
 pub use config::{Problems, nearest};
 pub use output::{Output, OutputState};
 pub use outside::Clients;

@@ -7,8 +7,8 @@ use headwater::Pipeline;
 use crate::{
     INTERRUPTED, USAGE,
     app::{Build, Deps, Loader},
-    command::{Command, CommandLine, Written},
-    config::{Layers, Problems},
+    command::{Command, CommandLine, Demo, Written},
+    config::{AddedSection, Layers, Problems, Section},
     logs,
     signals::Signals,
     telemetry::Telemetry,
@@ -18,6 +18,7 @@ use crate::{
 pub struct Program {
     build: Build,
     commands: CommandLine,
+    sections: Vec<AddedSection>,
 }
 
 impl Program {
@@ -26,7 +27,21 @@ impl Program {
     /// `build` is called with what a pipeline may need of the outside; `dev` calls it anew once its stack runs. What it
     /// refuses counts as wrong configuration.
     pub fn new(build: impl Fn(&Deps) -> anyhow::Result<Pipeline> + 'static) -> Self {
-        Self { build: Box::new(build), commands: CommandLine::default() }
+        Self { build: Box::new(build), commands: CommandLine::default(), sections: Vec::new() }
+    }
+
+    /// Has a section of the configuration beside those of every program.
+    #[must_use]
+    pub fn section<S: Section>(mut self) -> Self {
+        self.sections.push(AddedSection::of::<S>());
+        self
+    }
+
+    /// Has something to show by `dev --demo`.
+    #[must_use]
+    pub fn demo<D: Demo>(mut self) -> Self {
+        self.commands.show::<D>();
+        self
     }
 
     /// Has a command beside those of every program.
@@ -48,7 +63,7 @@ impl Program {
         };
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-        let layers = Layers::read(written.config.as_deref(), variables);
+        let layers = Layers::read(written.config.as_deref(), variables).with_sections(self.sections.clone());
         match self.start(layers, written) {
             Ok(code) => code,
             Err(error) => report(&error),

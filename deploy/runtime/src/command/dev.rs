@@ -4,7 +4,6 @@
 //! since that is what was asked for. A second signal cuts it short: 130.
 
 mod demo;
-mod failures;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -20,7 +19,7 @@ use super::topology;
 use crate::{
     app::{App, Loader},
     arguments::DevArguments,
-    config::{Overlay, PREFIX},
+    config::{Overlay, PREFIX, Problems},
     groups::Groups,
     http::{Health, Server},
     instance::Instance,
@@ -37,7 +36,19 @@ const DEMO: Duration = Duration::from_secs(120);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(crate) async fn run(loader: &Loader, arguments: DevArguments, stop: Stop) -> Result<ExitCode> {
+pub(crate) use demo::AddedDemo;
+pub use demo::Demo;
+
+pub(crate) async fn run(
+    loader: &Loader,
+    arguments: DevArguments,
+    demo: Option<AddedDemo>,
+    stop: Stop,
+) -> Result<ExitCode> {
+    if arguments.demo && demo.is_none() {
+        return Err(Problems::one("this program has no demo: leave --demo out").into());
+    }
+    let demo = demo.filter(|_| arguments.demo);
     // What is wrong is said before anything is started.
     loader.load(&[])?;
     let listener = Server::listen(arguments.http).await?;
@@ -46,7 +57,7 @@ pub(crate) async fn run(loader: &Loader, arguments: DevArguments, stop: Stop) ->
         Err(_) if stop.is_requested() => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error),
     };
-    let ran = on(loader, &arguments, stack.endpoints(), listener, stop).await;
+    let ran = on(loader, (&arguments, demo), stack.endpoints(), listener, stop).await;
     let stopped = stack.stop().await;
     ran?;
     stopped?;
@@ -75,12 +86,12 @@ fn stack_config(arguments: &DevArguments) -> StackConfig {
 /// Everything that happens while the stack runs.
 async fn on(
     loader: &Loader,
-    arguments: &DevArguments,
+    (arguments, demo): (&DevArguments, Option<AddedDemo>),
     endpoints: &Endpoints,
     listener: TcpListener,
     mut stop: Stop,
 ) -> Result<()> {
-    let overlay = overlay(arguments, endpoints)?;
+    let overlay = overlay(loader, (arguments, demo), endpoints)?;
     let app = loader.load(&overlay)?;
     let outside = Clients::new(&app)?;
     tokio::select! {
@@ -100,7 +111,7 @@ async fn on(
     } else {
         let groups = Groups::start(&app, &outside, &here, &app.groups, &states)?;
         let worked = tokio::select! {
-            worked = work(&app, &outside, &health, arguments, &lines) => worked,
+            worked = work(&app, &outside, &health, (arguments, demo), &lines) => worked,
             () = stop.requested() => Ok(()),
         };
         health.stopping();
@@ -123,7 +134,7 @@ async fn work(
     app: &App,
     outside: &Clients,
     health: &Health,
-    arguments: &DevArguments,
+    (arguments, demo): (&DevArguments, Option<AddedDemo>),
     lines: &[(String, String)],
 ) -> Result<()> {
     let missing = missing_topics(app, outside).await?;
@@ -140,12 +151,8 @@ async fn work(
         bail!("not ready within {JOIN:?}: {}", health.troubles().await.join("; "));
     }
     announce(arguments, lines)?;
-    if arguments.demo {
-        let shown = async {
-            demo::show(app, outside).await?;
-            failures::show(app, outside).await
-        };
-        return tokio::time::timeout(DEMO, shown)
+    if let Some(demo) = demo {
+        return tokio::time::timeout(DEMO, (demo.show)(app, outside))
             .await
             .unwrap_or_else(|_| bail!("the demo was not over within {DEMO:?}"));
     }
@@ -161,23 +168,26 @@ async fn missing_topics(app: &App, outside: &Clients) -> Result<Vec<String>> {
 }
 
 /// What points a program at this stack, by setting.
-fn overlay(arguments: &DevArguments, endpoints: &Endpoints) -> Result<Overlay> {
+fn overlay(
+    loader: &Loader,
+    (arguments, demo): (&DevArguments, Option<AddedDemo>),
+    endpoints: &Endpoints,
+) -> Result<Overlay> {
     let data = std::path::absolute(&arguments.data).context("cannot resolve --data")?;
     let state: PathBuf = data.join("state");
-    // A demo need not wait long for its retries.
-    let ladder = arguments.demo.then(|| ("defaults.retry", "1s,2s".to_owned()));
+    let demo = demo.iter().flat_map(|demo| demo.settings).map(|(setting, value)| (*setting, (*value).to_owned()));
     let settings = [
         ("kafka.bootstrap", endpoints.kafka_bootstrap.clone()),
         ("kafka.consumer.session_timeout", "10s".to_owned()),
         ("registry.url", endpoints.schema_registry_url.clone()),
         ("postgres.url", endpoints.database_url.clone()),
-        ("warehouse.url", endpoints.warehouse_url.clone()),
         // Its brokers are one.
         ("topology.replication", "1".to_owned()),
         ("topology.min_insync_replicas", "1".to_owned()),
         ("dir", state.display().to_string()),
     ];
-    Ok(settings.into_iter().chain(ladder).map(|(setting, value)| (setting.to_owned(), value)).collect())
+    let settings = settings.into_iter().chain(demo).map(|(setting, value)| (setting.to_owned(), value));
+    Ok(settings.chain(loader.on_stack(endpoints)).collect())
 }
 
 /// The lines of `endpoints.env`.

@@ -6,7 +6,11 @@ use anyhow::Result;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _};
 use futures_util::future::LocalBoxFuture;
 
-use super::{config, dev, dlq, documents, groups, offsets, produce, run, state, tail, topology};
+use super::{
+    config,
+    dev::{self, AddedDemo, Demo},
+    dlq, documents, groups, offsets, produce, run, state, tail, topology,
+};
 use crate::{
     INTERRUPTED,
     app::Loader,
@@ -46,6 +50,7 @@ fn added<'a, C: Command>(
 #[derive(Default)]
 pub(crate) struct CommandLine {
     added: Vec<Added>,
+    demo: Option<AddedDemo>,
 }
 
 /// What somebody has written.
@@ -70,6 +75,10 @@ impl Written {
 impl CommandLine {
     pub(crate) fn add<C: Command>(&mut self) {
         self.added.push(Added { name: C::NAME, arguments: C::augment_args, run: added::<C> });
+    }
+
+    pub(crate) fn show<D: Demo>(&mut self) {
+        self.demo = Some(AddedDemo::of::<D>());
     }
 
     /// Reads the process's arguments.
@@ -105,7 +114,7 @@ impl CommandLine {
     async fn built_in(&self, command: BuiltIn, loader: &Loader, mut stop: Stop) -> Result<ExitCode> {
         match command {
             BuiltIn::Run(arguments) => run::run(loader, &arguments, stop).await,
-            BuiltIn::Dev(arguments) => dev::run(loader, arguments, stop).await,
+            BuiltIn::Dev(arguments) => dev::run(loader, arguments, self.demo, stop).await,
             // Nothing of it needs to be finished: doing it again does the rest.
             BuiltIn::Topology(command) => tokio::select! {
                 outcome = topology::run(loader, &command) => outcome,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use headwater_connectors::registry::Registry;
 use toml::{Table, Value};
 
-use super::{Config, Problems, show};
+use super::{Config, Free, Problems, section::AddedSection, show};
 
 /// One setting of a layer.
 #[derive(Clone)]
@@ -40,18 +40,25 @@ pub(crate) struct Resolved {
 }
 
 /// Merges what can be merged. The error is about the compiled-in defaults only.
-pub(super) fn resolve(defaults: Table, leaves: Vec<Leaf>, mut problems: Vec<String>) -> Result<Resolved, Problems> {
+pub(super) fn resolve(
+    defaults: Table,
+    leaves: Vec<Leaf>,
+    mut problems: Vec<String>,
+    sections: &[AddedSection],
+) -> Result<Resolved, Problems> {
     let defaults = normalised(&mut Vec::new(), defaults)?;
     let mut merged = defaults.clone();
     for leaf in composed(leaves) {
-        match leaf.fit(&defaults) {
+        match leaf.fit(&defaults, sections) {
             Ok(value) => put(&mut merged, &leaf.path, value),
             Err(why) => problems.push(format!("{} ({}): {why}", leaf.path.join("."), leaf.from)),
         }
     }
     // What passed alone passes together: settings meet in `later` only.
-    let config = read(merged.clone()).map_err(|error| Problems::one(error.message()))?;
+    let config = read(merged.clone(), sections).map_err(|error| Problems::one(error.message()))?;
     problems.extend(later(&config));
+    let of = |section: &AddedSection| section.problems(config.sections.0.get(section.name)?.clone()).ok();
+    problems.extend(sections.iter().filter_map(of).flatten());
     Ok(Resolved { config, tree: merged, problems })
 }
 
@@ -81,13 +88,13 @@ pub(super) fn is_whole(path: &[String]) -> bool {
 
 impl Leaf {
     /// The reading that the tree takes.
-    fn fit(&self, defaults: &Table) -> Result<Value, String> {
+    fn fit(&self, defaults: &Table, sections: &[AddedSection]) -> Result<Value, String> {
         let mut why = None;
         for reading in &self.readings {
             let tried = normal(&self.path, reading.clone()).and_then(|value| {
                 let mut tree = defaults.clone();
                 put(&mut tree, &self.path, value.clone());
-                read(tree).map(|_| value).map_err(|error| self.explain(error.message()))
+                read(tree, sections).map(|_| value).map_err(|error| self.explain(error.message(), defaults, sections))
             });
             match tried {
                 Ok(value) => return Ok(value),
@@ -98,9 +105,11 @@ impl Leaf {
         Err(why.unwrap_or_default())
     }
 
-    fn explain(&self, message: &str) -> String {
+    fn explain(&self, message: &str, defaults: &Table, sections: &[AddedSection]) -> String {
         if message.contains("unknown field") {
-            return unknown(message);
+            // The reader of the whole tree has not seen the program's own sections.
+            let is_section = !defaults.contains_key(&self.path[0]);
+            return unknown(message, if is_section { sections } else { &[] });
         }
         if show::is_secret(&self.path) {
             return "not a value that this setting can have".to_owned();
@@ -110,10 +119,10 @@ impl Leaf {
 }
 
 /// "unknown field `bootstap`, expected one of `bootstrap`, …" as a sentence with the nearest known name.
-fn unknown(message: &str) -> String {
+fn unknown(message: &str, sections: &[AddedSection]) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     let wrong = names.next().unwrap_or_default();
-    let known: Vec<&str> = names.collect();
+    let known: Vec<&str> = names.chain(sections.iter().map(|section| section.name)).collect();
     match nearest(wrong, &known) {
         Some(near) => format!("there is no setting `{wrong}`; did you mean `{near}`?"),
         None => format!("there is no setting `{wrong}`; known here are {}", known.join(", ")),
@@ -147,8 +156,16 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn read(tree: Table) -> Result<Config, toml::de::Error> {
-    Value::Table(tree).try_into()
+fn read(mut tree: Table, sections: &[AddedSection]) -> Result<Config, toml::de::Error> {
+    let mut own = Table::new();
+    for section in sections {
+        if let Some(value) = tree.remove(section.name) {
+            section.problems(value.clone())?;
+            own.insert(section.name.to_owned(), value);
+        }
+    }
+    let config: Config = Value::Table(tree).try_into()?;
+    Ok(Config { sections: Free(own), ..config })
 }
 
 /// Puts a value into a tree; a table is laid over what is there.
@@ -247,9 +264,6 @@ fn later(config: &Config) -> Vec<String> {
         let (min, all) = (topology.min_insync_replicas, topology.replication);
         problems.push(format!("topology.min_insync_replicas is {min}, more than topology.replication, {all}"));
     }
-    if !is_web_address(config.warehouse.url.expose()) {
-        problems.push("warehouse.url must be an address such as http://127.0.0.1:8090".to_owned());
-    }
     let url = config.postgres.url.expose();
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         problems.push("postgres.url must be an address such as postgres://user@127.0.0.1:5432/database".to_owned());
@@ -259,9 +273,4 @@ fn later(config: &Config) -> Vec<String> {
         problems.push("postgres.max_connections, connect_timeout and statement_timeout must be above 0".to_owned());
     }
     problems
-}
-
-fn is_web_address(text: &str) -> bool {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
 }

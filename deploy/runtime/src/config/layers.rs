@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use headwater_dev::Endpoints;
 use toml::{Table, Value};
 
 use super::{
     Problems,
     check::{self, Leaf, Resolved},
+    section::AddedSection,
 };
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -26,6 +28,7 @@ pub(crate) struct Layers {
     defaults: Table,
     leaves: Vec<Leaf>,
     problems: Vec<String>,
+    sections: Vec<AddedSection>,
 }
 
 impl Layers {
@@ -33,7 +36,7 @@ impl Layers {
     pub(crate) fn read(file: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         // Seen to be valid by a test.
         let defaults = DEFAULTS.parse::<Table>().unwrap_or_default();
-        let mut layers = Self { defaults, leaves: Vec::new(), problems: Vec::new() };
+        let mut layers = Self { defaults, leaves: Vec::new(), problems: Vec::new(), sections: Vec::new() };
         layers.add_file(file);
         let mut variables: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
         // A variable may hold a whole section: what names a part of it comes later and wins.
@@ -42,6 +45,28 @@ impl Layers {
             layers.add_variable(&name, &value);
         }
         layers
+    }
+
+    /// Has sections beside those of every program.
+    pub(crate) fn with_sections(mut self, sections: Vec<AddedSection>) -> Self {
+        for section in sections {
+            match section.defaults() {
+                _ if self.defaults.contains_key(section.name) => self
+                    .problems
+                    .push(format!("two sections are named [{}]: give the program's own another name", section.name)),
+                Ok(defaults) => {
+                    self.defaults.insert(section.name.to_owned(), Value::Table(defaults));
+                    self.sections.push(section);
+                }
+                Err(why) => self.problems.push(why),
+            }
+        }
+        self
+    }
+
+    /// What points the program's own sections at a local stack.
+    pub(crate) fn on_stack(&self, stack: &Endpoints) -> Overlay {
+        self.sections.iter().flat_map(|section| section.on_stack(stack)).collect()
     }
 
     /// Lays a command's own settings over all others.
@@ -57,7 +82,7 @@ impl Layers {
     /// # Errors
     /// When the compiled-in defaults are not a configuration.
     pub(crate) fn resolve(self) -> Result<Resolved, Problems> {
-        check::resolve(self.defaults, self.leaves, self.problems)
+        check::resolve(self.defaults, self.leaves, self.problems, &self.sections)
     }
 
     fn add_file(&mut self, file: Option<&Path>) {

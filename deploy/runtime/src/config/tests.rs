@@ -8,6 +8,27 @@ use tempfile::NamedTempFile;
 
 use super::*;
 
+/// A section of a program's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shop {
+    url: Secret,
+}
+
+impl Section for Shop {
+    const NAME: &'static str = "shop";
+    const DEFAULTS: &'static str = r#"url = "http://127.0.0.1:8090""#;
+
+    fn problems(&self) -> Vec<String> {
+        let problem = "shop.url must be an address".to_owned();
+        if self.url.expose().starts_with("http://") { Vec::new() } else { vec![problem] }
+    }
+
+    fn on_stack(stack: &headwater_dev::Endpoints) -> Vec<(&'static str, String)> {
+        vec![("url", stack.database_url.clone())]
+    }
+}
+
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -17,7 +38,8 @@ fn file(text: &str) -> NamedTempFile {
 fn resolve(text: &str, variables: &[(&str, &str)]) -> Resolved {
     let file = file(text);
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Layers::read(Some(file.path()), variables).resolve().unwrap()
+    let sections = vec![AddedSection::of::<Shop>()];
+    Layers::read(Some(file.path()), variables).with_sections(sections).resolve().unwrap()
 }
 
 fn valid(text: &str, variables: &[(&str, &str)]) -> Config {
@@ -160,7 +182,7 @@ fn a_broken_file_is_named_with_its_line_and_without_its_text() {
 
 const SECRETS: &str = "[postgres]\nurl = \"postgres://me:hunter2@db:5432/shop?sslpassword=hunter2\"\n\
     [registry]\nurl = \"http://key:hunter2@registry:8081\"\npassword = \"hunter2\"\n\
-    [warehouse]\nurl = \"http://hunter2@warehouse\"\n\
+    [shop]\nurl = \"http://hunter2@shop\"\n\
     [kafka.properties]\n\"sasl.username\" = \"hunter2\"\n\"ssl.key.pem\" = \"hunter2\"\n\
     [settings]\nmail_url = \"smtp://mail?auth=hunter2\"\napi_token = \"hunter2\"\nplain = 7\nhook.url = \"hunter2\"";
 
@@ -171,8 +193,7 @@ fn secrets_are_masked() {
     assert_eq!(resolved.problems, Vec::<String>::new());
     let shown = masked(&resolved.tree);
     assert!(!shown.contains("hunter2"), "{shown}");
-    for part in ["postgres://me:***@db:5432/shop", "http://key:***@registry:8081", "http://***@warehouse", "plain = 7"]
-    {
+    for part in ["postgres://me:***@db:5432/shop", "http://key:***@registry:8081", "http://***@shop", "plain = 7"] {
         assert!(shown.contains(part), "{part} is missing in:\n{shown}");
     }
     assert!(!format!("{:?}", resolved.config).contains("hunter2"), "{:?}", resolved.config);
@@ -182,7 +203,7 @@ fn secrets_are_masked() {
 #[test]
 fn a_problem_with_a_secret_does_not_quote_it() {
     let text =
-        "[registry]\npassword = 4711\nurl = \"hunter2\"\n[postgres]\nurl = \"hunter2\"\n[warehouse]\nurl = \"hunter2\"";
+        "[registry]\npassword = 4711\nurl = \"hunter2\"\n[postgres]\nurl = \"hunter2\"\n[shop]\nurl = \"hunter2\"";
     let problems = resolve(text, &[]).problems;
     assert!(problems.len() >= 4, "{problems:?}");
     let text = problems.join("\n");
@@ -263,4 +284,52 @@ fn a_stateful_group_is_exactly_once_unless_it_says_otherwise() {
     assert_eq!((order("any"), order("told")), (Order::Key, Order::Partition));
     let linger = |name| config.bounds(name, Kind::Stateful, &Policy::new()).unwrap().0.linger;
     assert_eq!((linger("any"), linger("told")), (Duration::from_millis(100), Duration::ZERO));
+}
+
+/// Red when a section of the program's own has no defaults, does not take its settings from a file, the variables and the local
+/// stack, is not what the pipeline is told, or is not checked by its type: keys, values and what it says of itself.
+#[test]
+fn a_section_of_the_programs_own_is_as_good_as_any() {
+    let url = |resolved: &Resolved| resolved.config.sections.0["shop"]["url"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(url(&resolve("", &[])), "http://127.0.0.1:8090");
+    assert_eq!(url(&resolve("[shop]\nurl = \"http://file\"", &[])), "http://file");
+    let told = [("HEADWATER__SHOP__URL", "http://environment")];
+    assert_eq!(url(&resolve("[shop]\nurl = \"http://file\"", &told)), "http://environment");
+    assert_eq!(resolve("", &told).tree["shop"]["url"].as_str(), Some("http://environment"));
+    for (text, why) in [
+        ("[shopp]\nurl = \"http://x\"", "did you mean `shop`?"),
+        ("[shop]\nurk = 1", "shop.urk"),
+        ("[shop]\nurk = 1", "did you mean `url`?"),
+        ("[shop]\nurl = 1", "not a value that this setting can have"),
+        ("[shop]\nurl = \"ftp://x\"", "shop.url must be an address"),
+    ] {
+        let problems = resolve(text, &[]).problems;
+        assert!(problems.len() == 1 && problems[0].contains(why), "{text}: {problems:?}");
+    }
+    let stack = headwater_dev::Endpoints {
+        kafka_bootstrap: String::new(),
+        schema_registry_url: String::new(),
+        database_url: "http://stack".to_owned(),
+        warehouse_url: String::new(),
+    };
+    let layers = Layers::read(Some(file("").path()), []).with_sections(vec![AddedSection::of::<Shop>()]);
+    assert_eq!(layers.on_stack(&stack), [("shop.url".to_owned(), "http://stack".to_owned())]);
+}
+
+/// Red when a program's own section takes the place of one that every program has.
+#[test]
+fn a_section_has_a_name_of_its_own() {
+    struct Kafka;
+    impl<'de> Deserialize<'de> for Kafka {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            Ok(Self)
+        }
+    }
+    impl Section for Kafka {
+        const NAME: &'static str = "kafka";
+        const DEFAULTS: &'static str = "";
+    }
+    let layers = Layers::read(Some(file("").path()), []).with_sections(vec![AddedSection::of::<Kafka>()]);
+    let problems = layers.resolve().map_or_else(|problems| problems.0, |resolved| resolved.problems);
+    assert!(problems.join("\n").contains("two sections are named [kafka]"), "{problems:?}");
 }

@@ -1,41 +1,43 @@
 //! The demo's second part: a retry that succeeds, a rejection, an exhausted record and its way back, each read back from
 //! broker and database.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use headwater::{
     Outgoing, Span,
-    ports::{Http as _, Request},
+    ports::{Http, Request},
 };
 use headwater_connectors::{
-    http::HttpClient,
     kafka::Subscription,
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
 };
+use headwater_runtime::{App, Clients, Output, TopicReader};
 use headwater_schemas::PaymentCompleted;
 use sqlx::{Connection, PgConnection};
 
-use super::demo::{LOOK, payment, produce};
-use crate::{app::App, output::Output, outside::Clients, reader::TopicReader};
+use super::payments::{LOOK, payment, produce};
+use crate::warehouse::WarehouseConfig;
 
 /// Makes three payments fail, each in its way, and shows what became of them.
-pub(super) async fn show(app: &App, outside: &Clients) -> Result<()> {
-    let letters = outside.database.letters();
+pub(super) async fn show(app: &App, clients: &Clients) -> Result<()> {
+    let letters = clients.database.letters();
     let warehouse = Warehouse::of(app)?;
-    let mut database = PgConnection::connect(app.config.postgres.url.expose()).await?;
+    let mut database = PgConnection::connect(app.database_url()).await?;
     let [flaky, silent, doomed] = ["flaky", "silent", "doomed"].map(payment);
     let silent = PaymentCompleted { email: None, ..silent };
 
     warehouse.fail(&format!(r#"{{"status":503,"first":1,"order_id":"{}"}}"#, flaky.order_id)).await?;
-    produce(outside, &[flaky.clone(), silent.clone()]).await?;
-    let retried = retried(app, outside, &flaky.order_id).await?;
+    produce(clients, &[flaky.clone(), silent.clone()]).await?;
+    let retried = retried(app, clients, &flaky.order_id).await?;
     order(&mut database, &flaky.order_id).await?;
     let rejected = letter(app, &letters, "send-receipt", &silent.order_id, Status::Open).await?;
 
     warehouse.fail(&format!(r#"{{"status":503,"order_id":"{}"}}"#, doomed.order_id)).await?;
-    produce(outside, std::slice::from_ref(&doomed)).await?;
+    produce(clients, std::slice::from_ref(&doomed)).await?;
     let exhausted = letter(app, &letters, "fulfil-order", &doomed.order_id, Status::Open).await?;
     warehouse.mend().await?;
-    redrive(app, outside, &letters, &exhausted).await?;
+    redrive(app, clients, &letters, &exhausted).await?;
     let correlation = order(&mut database, &doomed.order_id).await?;
     let resolved = letter(app, &letters, "fulfil-order", &doomed.order_id, Status::Resolved).await?;
     database.close().await?;
@@ -63,10 +65,10 @@ fn line(out: &mut Output, order: &str, letter: &Summary) -> Result<()> {
 }
 
 /// What stands of an order on the first retry topic.
-async fn retried(app: &App, outside: &Clients, order: &str) -> Result<String> {
-    let topic = format!("{}fulfil-order.retry.1s", app.config.prefix);
+async fn retried(app: &App, clients: &Clients, order: &str) -> Result<String> {
+    let topic = format!("{}fulfil-order.retry.1s", app.prefix());
     let subscription = Subscription { topics: vec![topic.clone()], patterns: Vec::new() };
-    let mut reader = TopicReader::open(outside, subscription, true).await?;
+    let mut reader = TopicReader::open(clients, subscription, true).await?;
     loop {
         for record in reader.next().await? {
             if record.key.as_deref() != Some(order.as_bytes()) {
@@ -93,7 +95,7 @@ async fn order(database: &mut PgConnection, order: &str) -> Result<String> {
 
 /// A group's dead letter of an order, once it is there and has come so far.
 async fn letter(app: &App, letters: &Letters, group: &str, order: &str, status: Status) -> Result<Summary> {
-    let group = Some(format!("{}{group}", app.config.prefix));
+    let group = Some(format!("{}{group}", app.prefix()));
     let filter = LetterFilter { group, statuses: vec![status], ..LetterFilter::default() };
     loop {
         for summary in letters.page(&filter, None, true, 100).await? {
@@ -107,10 +109,10 @@ async fn letter(app: &App, letters: &Letters, group: &str, order: &str, status: 
 }
 
 /// As `headwater dlq redrive` does it.
-async fn redrive(app: &App, outside: &Clients, letters: &Letters, letter: &Summary) -> Result<()> {
-    let producer = outside.producer()?;
+async fn redrive(app: &App, clients: &Clients, letters: &Letters, letter: &Summary) -> Result<()> {
+    let producer = clients.producer()?;
     let send = async |stored: &[Stored]| {
-        let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), &app.tracing);
+        let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), app.tracing());
         let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = stored.iter().map(redriven).unzip();
         match producer.send(&records).await {
             Ok(()) => vec![Fate::Sent; records.len()],
@@ -124,14 +126,14 @@ async fn redrive(app: &App, outside: &Clients, letters: &Letters, letter: &Summa
 
 /// The stand-in's faults.
 struct Warehouse {
-    http: HttpClient,
+    http: Arc<dyn Http>,
     url: String,
 }
 
 impl Warehouse {
     fn of(app: &App) -> Result<Self> {
-        let url = format!("{}/faults", app.config.warehouse.url.expose());
-        Ok(Self { http: HttpClient::new(&app.config.client)?, url })
+        let warehouse: WarehouseConfig = app.deps().section()?;
+        Ok(Self { http: app.deps().http(), url: format!("{}/faults", warehouse.url()) })
     }
 
     async fn fail(&self, faults: &str) -> Result<()> {

@@ -1,0 +1,21 @@
+//! The product: its pipelines, what they want to be told, and what they show. What every program can do is the runtime's.
+
+mod demo;
+mod warehouse;
+
+use headwater::Pipeline;
+use headwater_load::Load;
+use headwater_processors::Warehouse;
+use headwater_runtime::{Deps, Program};
+
+use self::{demo::OrdersDemo, warehouse::WarehouseConfig};
+
+/// The whole program.
+pub fn program() -> Program {
+    Program::new(orders).section::<WarehouseConfig>().command::<Load>().demo::<OrdersDemo>()
+}
+
+fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {
+    let warehouse: WarehouseConfig = deps.section()?;
+    Ok(headwater_processors::orders(Warehouse::new(deps.http(), warehouse.url())))
+}
