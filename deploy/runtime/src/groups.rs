@@ -1,5 +1,9 @@
 //! The running groups of one process, and how they stop.
 
+mod counting_sink;
+mod lag;
+mod supervisor;
+
 use std::{
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -21,14 +25,15 @@ use headwater_connectors::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
+use self::{
+    counting_sink::Counted,
+    supervisor::{Attempts, Ended, Supervisor},
+};
 use crate::{
     app::{App, ConfiguredGroup},
+    clients::Clients,
     config::{Config, Guarantee},
-    counted::Counted,
-    lag,
-    outside::Clients,
     state::{self, LocalInstance},
-    supervisor::{Attempts, Ended, Supervisor},
 };
 
 /// How long the last records may take to be acknowledged; the workers have waited for theirs.

@@ -47,26 +47,16 @@
 mod program;
 
 mod app;
-mod arguments;
 mod config;
 
 mod command;
 
-mod counted;
+mod clients;
 mod groups;
-mod supervisor;
-
 mod http;
-mod instance;
-mod lag;
-mod outside;
-mod reader;
 mod state;
 
-mod logs;
-mod output;
-mod signals;
-mod telemetry;
+mod process;
 
 pub use app::Deps;
 pub use config::Section;
@@ -75,12 +65,17 @@ pub use program::Program;
 
 // What commands of a program's own stand on.
 pub use app::{App, ConfiguredGroup, Loader};
-pub use command::{Command, Demo, KeySource, ProduceTarget, Table, thousands};
+pub use clients::{
+    Clients,
+    topic_reader::{DecodedRecord, RecordDecoder, TopicReader},
+};
+pub use command::{Command, Demo, KeySource, ProduceTarget};
 pub use config::{Problems, nearest};
-pub use output::{Output, OutputState};
-pub use outside::Clients;
-pub use reader::{DecodedRecord, RecordDecoder, TopicReader};
-pub use signals::Stop;
+pub use process::{
+    output::{Output, OutputState},
+    signals::Stop,
+    table::{Table, thousands},
+};
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;

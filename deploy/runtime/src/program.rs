@@ -9,9 +9,7 @@ use crate::{
     app::{Build, Deps, Loader},
     command::{Command, CommandLine, Demo, Written},
     config::{AddedSection, Layers, Problems, Section},
-    logs,
-    signals::Signals,
-    telemetry::Telemetry,
+    process::{logs, signals::Signals, telemetry::Telemetry},
 };
 
 /// A program of a pipeline.

@@ -7,12 +7,12 @@
 
 mod address;
 mod answer;
-mod known;
+mod stores;
 
-mod here;
+mod local_instance;
 mod owners;
 
-mod ask;
+mod instance_client;
 mod list;
 
 mod routes;
@@ -27,18 +27,18 @@ use tokio::sync::Semaphore;
 pub(crate) use self::{
     address::{is_address, of as address_of},
     answer::{Entry, Found, InstanceStats, Listed, Refusal},
-    here::LocalInstance,
-    known::{Known, Store},
     list::Asked,
+    local_instance::LocalInstance,
     routes::routes,
+    stores::{Known, Store},
 };
 use self::{
     answer::Why,
-    ask::Asker,
-    here::Kept,
+    instance_client::Asker,
+    local_instance::Kept,
     owners::{Fresh, Owners, View},
 };
-use crate::{app::App, outside::Clients};
+use crate::{app::App, clients::Clients};
 
 /// Questions that are answered at once at most; a list counts as [`LIST`] of them.
 const AT_ONCE: usize = 64;

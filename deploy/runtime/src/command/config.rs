@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{app::Loader, arguments::ConfigCommand, config::masked, output::Output};
+use super::arguments::ConfigCommand;
+use crate::{app::Loader, config::masked, process::output::Output};
 
 pub(crate) fn run(loader: &Loader, command: ConfigCommand) -> Result<ExitCode> {
     let app = loader.load(&[])?;

@@ -15,17 +15,14 @@ use headwater_dev::{
 
 use tokio::net::TcpListener;
 
-use super::topology;
+use super::{arguments::DevArguments, topology};
 use crate::{
     app::{App, Loader},
-    arguments::DevArguments,
+    clients::Clients,
     config::{Overlay, PREFIX, Problems},
     groups::Groups,
     http::{Health, Server},
-    instance::Instance,
-    output::Output,
-    outside::Clients,
-    signals::Stop,
+    process::{instance::Instance, output::Output, signals::Stop},
     state::{LocalInstance, Reading},
 };
 

@@ -26,14 +26,16 @@ use headwater_connectors::{
 use uuid::Uuid;
 
 pub(super) use self::text::{WIDE, note, plain};
-use super::standing;
+use super::{
+    arguments::{DlqCommand, Which},
+    groups::group_status,
+};
 use crate::{
     INTERRUPTED,
     app::{App, Loader},
-    arguments::{DlqCommand, Which},
+    clients::Clients,
     config::Problems,
-    outside::Clients,
-    signals::Stop,
+    process::signals::Stop,
 };
 
 /// Those that wait for a person.
@@ -80,7 +82,7 @@ impl Desk {
 
     /// The full id of the group of this name: one of the pipeline, or one that is no more and has left letters behind.
     async fn group(&self, name: &str) -> Result<String> {
-        let unknown = match standing::find(&self.app, name) {
+        let unknown = match group_status::find(&self.app, name) {
             Ok(found) => return Ok(found.group.id.clone()),
             Err(unknown) => unknown,
         };

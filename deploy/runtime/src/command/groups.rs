@@ -1,5 +1,8 @@
 //! `groups`: what each group is doing, how much waits for it, and what stands still and why.
 
+pub(super) mod group_status;
+mod instances;
+
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
@@ -7,12 +10,16 @@ use headwater::TopicPartition;
 use headwater_connectors::kafka::GroupMember;
 use serde_json::{Value as Json, json};
 
-use super::{
-    instances::{self, Told},
-    standing::{self, Purpose, Standing},
-    table::Table,
+use self::{
+    group_status::{Purpose, Standing},
+    instances::Told,
 };
-use crate::{app::Loader, arguments::GroupsArguments, output::Output, outside::Clients};
+use super::arguments::GroupsArguments;
+use crate::{
+    app::Loader,
+    clients::Clients,
+    process::{output::Output, table::Table},
+};
 
 /// Partitions named in one line at most.
 const NAMED: usize = 6;
@@ -22,10 +29,10 @@ pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<
     let outside = Clients::new(&app)?;
     let mut chosen = Vec::new();
     for name in &arguments.names {
-        chosen.push(standing::find(&app, name)?.clone());
+        chosen.push(group_status::find(&app, name)?.clone());
     }
     let all = if chosen.is_empty() { &app.groups } else { &chosen };
-    let standings = standing::of(&outside, all, warn).await?;
+    let standings = group_status::of(&outside, all, warn).await?;
     // Any member of a process says where that answers, for all of its groups.
     let ids: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
     let all_members = outside.cluster.groups(&ids).await?;

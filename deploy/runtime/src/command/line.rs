@@ -7,16 +7,14 @@ use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _};
 use futures_util::future::LocalBoxFuture;
 
 use super::{
-    config,
-    dev::{self, AddedDemo, Demo},
-    dlq, documents, groups, offsets, produce, run, state, tail, topology,
-};
-use crate::{
-    INTERRUPTED,
-    app::Loader,
     arguments::{Arguments, BuiltIn},
-    signals::Stop,
+    completions, config,
+    dev::{self, AddedDemo, Demo},
+    dlq,
+    events::{produce, tail},
+    groups, offsets, run, state, topology,
 };
+use crate::{INTERRUPTED, app::Loader, process::signals::Stop};
 
 /// A command that a program has beside those of every program: the type is its arguments, whose doc comment is the help.
 pub trait Command: Args + 'static {
@@ -137,8 +135,8 @@ impl CommandLine {
             BuiltIn::Produce(arguments) => produce::run(loader, arguments, stop).await,
             BuiltIn::Tail(arguments) => tail::run(loader, &arguments, stop).await,
             BuiltIn::Config(command) => config::run(loader, command),
-            BuiltIn::Completions { shell } => documents::completions(self.grammar(), shell),
-            BuiltIn::Man { command } => documents::man(self.grammar(), &command),
+            BuiltIn::Completions { shell } => completions::completions(self.grammar(), shell),
+            BuiltIn::Man { command } => completions::man(self.grammar(), &command),
         }
     }
 }

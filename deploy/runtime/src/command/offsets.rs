@@ -11,16 +11,17 @@ use serde_json::{Value as Json, json};
 
 use self::state::State;
 use super::{
-    groups::{warn, who},
-    standing::{self, Place, Purpose, Standing},
-    table::Table,
+    arguments::{OffsetsCommand, ResetArguments, Target},
+    groups::{
+        group_status::{self, Place, Purpose, Standing},
+        warn, who,
+    },
 };
 use crate::{
     app::{App, Loader},
-    arguments::{OffsetsCommand, ResetArguments, Target},
+    clients::Clients,
     config::{Problems, nearest},
-    output::Output,
-    outside::Clients,
+    process::{output::Output, table::Table},
 };
 
 pub(crate) async fn run(loader: &Loader, command: &OffsetsCommand) -> Result<ExitCode> {
@@ -34,8 +35,8 @@ pub(crate) async fn run(loader: &Loader, command: &OffsetsCommand) -> Result<Exi
 }
 
 async fn stand(app: &App, outside: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<Standing> {
-    let bounded = standing::find(app, group)?;
-    let mut standings = standing::of(outside, std::slice::from_ref(bounded), warn).await?;
+    let bounded = group_status::find(app, group)?;
+    let mut standings = group_status::of(outside, std::slice::from_ref(bounded), warn).await?;
     standings.pop().context("a group has a standing")
 }
 
@@ -273,7 +274,7 @@ fn as_json(group: &str, m: &Move, state: &State, dry_run: bool) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::standing::tests::place, *};
+    use super::{super::groups::group_status::tests::place, *};
 
     /// Red when records are counted that the log has not, or a place is not brought into it and said.
     #[test]

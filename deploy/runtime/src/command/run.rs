@@ -5,14 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use headwater::States;
 
+use super::arguments::RunArguments;
 use crate::{
     app::{ConfiguredGroup, Loader},
-    arguments::RunArguments,
+    clients::Clients,
     groups::Groups,
     http::{Health, Server},
-    instance::Instance,
-    outside::Clients,
-    signals::Stop,
+    process::{instance::Instance, signals::Stop},
     state::{LocalInstance, Reading},
 };
 

@@ -6,15 +6,17 @@ use anyhow::Result;
 use serde_json::{Value as Json, json};
 
 use super::{
+    arguments::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments},
     dlq::{WIDE, note, plain},
-    table::{Table, thousands},
 };
 use crate::{
     app::Loader,
-    arguments::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments},
+    clients::Clients,
     config::Problems,
-    output::Output,
-    outside::Clients,
+    process::{
+        output::Output,
+        table::{Table, thousands},
+    },
     state::{Asked, Entry, Found, Hop, Reading, Refusal, Store},
 };
 

@@ -18,11 +18,11 @@ use headwater_connectors::{
     postgres::{Database, PostgresError},
 };
 
+use super::arguments::{Format, TopologyCommand};
 use crate::{
     app::{App, ConfiguredGroup, Loader},
-    arguments::{Format, TopologyCommand},
-    output::Output,
-    outside::Clients,
+    clients::Clients,
+    process::output::Output,
 };
 
 use graph::Graph;

@@ -6,7 +6,11 @@ use futures_util::{StreamExt as _, stream};
 use headwater::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
-use super::{Entry, Fresh, Hop, LIST, Reading, Refusal, Store, View, answer::Why};
+use super::{
+    Fresh, Hop, LIST, Reading, View,
+    answer::{Entry, Refusal, Why},
+    stores::Store,
+};
 
 /// Keys that are listed when nobody says how many, and at most.
 const LIMIT: usize = 100;

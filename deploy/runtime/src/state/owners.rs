@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::{
     answer::{Refusal, Why},
-    known::Store,
+    stores::Store,
 };
 
 /// How long an answer is good.
@@ -121,7 +121,10 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::address::tests::member, super::known::tests::store, *};
+    use super::{
+        super::{address::tests::member, stores::tests::store},
+        *,
+    };
 
     fn view(state: GroupState, members: Vec<GroupMember>) -> View {
         View { group: "shop.g".to_owned(), at: Instant::now(), state, members, counts: BTreeMap::new() }

@@ -15,7 +15,12 @@ use axum::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Asked, Found, Hop, InstanceStats, Listed, Reading, Refusal, answer::Why, ask::FORWARDED};
+use super::{
+    Hop, Reading,
+    answer::{Found, InstanceStats, Listed, Refusal, Why},
+    instance_client::FORWARDED,
+    list::Asked,
+};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures_util::future::LocalBoxFuture;
 
-use crate::{app::App, outside::Clients};
+use crate::{app::App, clients::Clients};
 
 /// Something to show of a program: sample events, and what became of them.
 pub trait Demo: 'static {

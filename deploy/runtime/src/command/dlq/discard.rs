@@ -12,7 +12,7 @@ use super::{
     list::PAGE,
     text::{letters, note, thousands},
 };
-use crate::{arguments::DiscardArguments, config::Problems, output::Output};
+use crate::{command::arguments::DiscardArguments, config::Problems, process::output::Output};
 
 pub(super) async fn run(desk: &Desk, arguments: &DiscardArguments) -> Result<ExitCode> {
     let mut told = Told { out: Output::new(), json: arguments.json, done: 0, not: 0 };

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
 
 use super::{Desk, WAITING, text::note, value};
-use crate::{arguments::EditArguments, output::Output};
+use crate::{command::arguments::EditArguments, process::output::Output};
 
 /// Bytes of a value in JSON at most.
 const TEXT_LIMIT: u64 = 64 << 20;

@@ -11,9 +11,11 @@ use super::{
     text::{WIDE, note, plain, thousands},
 };
 use crate::{
-    arguments::{DlqGroupsArguments, DlqListArguments},
-    command::table::Table,
-    output::{Output, OutputState},
+    command::arguments::{DlqGroupsArguments, DlqListArguments},
+    process::{
+        output::{Output, OutputState},
+        table::Table,
+    },
 };
 
 /// Fingerprints that are told apart at most.

@@ -27,7 +27,11 @@ use super::{
     text::{WIDE, letters, note, per_second, plain, thousands},
     whole::{self, Unread},
 };
-use crate::{INTERRUPTED, arguments::RedriveArguments, command::table::Table, output::Output, signals::Stop};
+use crate::{
+    INTERRUPTED,
+    command::arguments::RedriveArguments,
+    process::{output::Output, signals::Stop, table::Table},
+};
 
 /// Bytes that are sent together at most, unless one letter is larger.
 const CHUNK_BYTES: u64 = 8 << 20;

@@ -14,7 +14,7 @@ use super::{
     value::{self, Decoded},
     whole::{self, Unread},
 };
-use crate::{arguments::DlqShowArguments, output::Output};
+use crate::{command::arguments::DlqShowArguments, process::output::Output};
 
 /// Characters of a text that is a record's.
 const LIMIT: usize = 4_096;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::Write, time::Duration};
 
-pub(super) use crate::command::table::thousands;
+pub(super) use crate::process::table::thousands;
 
 /// Characters of a message in a table.
 pub(in crate::command) const WIDE: usize = 72;

@@ -6,14 +6,17 @@ use anyhow::Result;
 use headwater::{GroupTopics, TopicPartition};
 use headwater_connectors::kafka::kept_keys;
 
-use super::{
-    super::{
-        standing::{Place, Purpose, Standing},
-        table::thousands,
+use super::Move;
+use crate::{
+    app::ConfiguredGroup,
+    clients::Clients,
+    command::{
+        arguments::ResetArguments,
+        groups::group_status::{Place, Purpose, Standing},
     },
-    Move,
+    config::Problems,
+    process::table::thousands,
 };
-use crate::{app::ConfiguredGroup, arguments::ResetArguments, config::Problems, outside::Clients};
 
 /// What becomes of the state.
 pub(super) enum State {
@@ -106,7 +109,8 @@ fn undecided(group: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::standing::tests::place, *};
+    use super::*;
+    use crate::command::groups::group_status::tests::place;
 
     /// Red when what was repartitioned comes again beside its input, or what waits on a redrive topic is passed over.
     #[test]

@@ -9,13 +9,17 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     app::{App, Loader},
-    arguments::TailArguments,
+    clients::{
+        Clients,
+        topic_reader::{DecodedRecord, RecordDecoder, TopicReader},
+    },
+    command::arguments::TailArguments,
     config::{Problems, nearest},
     groups::ALL_EVENTS,
-    output::{Output, OutputState},
-    outside::Clients,
-    reader::{DecodedRecord, RecordDecoder, TopicReader},
-    signals::Stop,
+    process::{
+        output::{Output, OutputState},
+        signals::Stop,
+    },
 };
 
 pub(crate) async fn run(loader: &Loader, arguments: &TailArguments, mut stop: Stop) -> Result<ExitCode> {

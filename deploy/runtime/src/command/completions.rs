@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{config::Problems, output::Output};
+use crate::{config::Problems, process::output::Output};
 
 pub(crate) fn completions(mut grammar: clap::Command, shell: Shell) -> Result<ExitCode> {
     let mut text = Vec::new();

@@ -13,8 +13,8 @@ use headwater_connectors::kafka::Cluster;
 
 use crate::{
     app::App,
+    clients::Clients,
     config::{Problems, nearest},
-    outside::Clients,
 };
 
 /// Where events of a type go and how they are written.

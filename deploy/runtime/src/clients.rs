@@ -1,5 +1,7 @@
 //! The clients of one process, shared by its groups.
 
+pub(crate) mod topic_reader;
+
 use std::sync::Arc;
 
 use anyhow::Result;

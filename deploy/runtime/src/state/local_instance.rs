@@ -12,7 +12,7 @@ use headwater_connectors::store::local::{LocalStore, StoreStats};
 use super::{
     address,
     answer::{Entry, GroupStats, InstanceStats, KeptStore, Refusal, Why},
-    known::{Known, Store},
+    stores::{Known, Store},
 };
 
 /// Bytes of keys and values in one list at most.

@@ -22,7 +22,7 @@ use headwater_connectors::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::outside::Clients;
+use super::Clients;
 
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(3);

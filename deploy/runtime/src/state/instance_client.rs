@@ -13,8 +13,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     address,
     answer::{Entry, Found, InstanceStats, Listed, Refusal, Why},
-    known::Store,
     list::Asked,
+    stores::Store,
 };
 
 /// The header of a question that is not passed on.

@@ -10,10 +10,10 @@ use tracing_subscriber::{
 };
 
 /// A format, and behind what it writes the ids of the current trace.
-pub(super) struct Traced<F> {
-    pub(super) format: F,
+pub(crate) struct Traced<F> {
+    pub(crate) format: F,
     /// Whether a line is an object.
-    pub(super) json: bool,
+    pub(crate) json: bool,
 }
 
 impl<S, N, F> FormatEvent<S, N> for Traced<F>

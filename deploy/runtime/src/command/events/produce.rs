@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::produce_target::{KeySource, ProduceTarget};
-use crate::{INTERRUPTED, app::Loader, arguments::ProduceArguments, outside::Clients, signals::Stop};
+use crate::{INTERRUPTED, app::Loader, clients::Clients, command::arguments::ProduceArguments, process::signals::Stop};
 
 /// Bytes of a line at most.
 const LINE_LIMIT: u64 = 16 << 20;

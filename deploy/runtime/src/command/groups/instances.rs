@@ -32,18 +32,18 @@ const AT_ONCE: usize = 16;
 
 /// What was said of the groups, by their ids.
 #[derive(Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     by_group: BTreeMap<String, Vec<(String, GroupHealth)>>,
 }
 
 impl Told {
     /// What each instance says of a group, by the instance's name.
-    pub(super) fn of(&self, group: &str) -> &[(String, GroupHealth)] {
+    pub(crate) fn of(&self, group: &str) -> &[(String, GroupHealth)] {
         self.by_group.get(group).map_or(&[], Vec::as_slice)
     }
 
     /// What a group is doing, where that is worse than what its `members` look like: one that left a moment ago still counts.
-    pub(super) fn worse(&self, group: &str, members: usize) -> Option<&'static str> {
+    pub(crate) fn worse(&self, group: &str, members: usize) -> Option<&'static str> {
         let told = self.of(group);
         let is = |activity: Activity| told.iter().any(|(_, health)| health.state == activity.name());
         let all_down = !is(Activity::Working) && !is(Activity::Joining) && !told.is_empty() && told.len() >= members;
@@ -68,7 +68,7 @@ impl Told {
 ///
 /// # Errors
 /// When the system's network configuration cannot be read.
-pub(super) async fn ask<'a>(config: &Config, members: impl Iterator<Item = &'a GroupMember>) -> Result<Told> {
+pub(crate) async fn ask<'a>(config: &Config, members: impl Iterator<Item = &'a GroupMember>) -> Result<Told> {
     let client = &HttpClient::new(&HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES })?;
     let mut addresses: BTreeSet<String> = members.filter_map(address_of).collect();
     let (ip, port) = (config.http.addr.ip(), config.http.addr.port());

@@ -11,8 +11,8 @@ use headwater_connectors::kafka::{
 
 use crate::{
     app::{App, ConfiguredGroup},
+    clients::Clients,
     config::{Problems, nearest},
-    outside::Clients,
 };
 
 /// Offsets of one partition, and of all of a group, that are read at most to tell records from markers.
@@ -327,7 +327,7 @@ async fn places(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A place in a log that has the offsets 10 to 19.
