@@ -3,163 +3,29 @@
 //! Layers, later ones win: the compiled-in `defaults.toml`, then `headwater.toml` in the working folder or `--config
 //! FILE`, then `HEADWATER__SECTION__KEY` variables. Every problem is named at once, and no message holds a secret.
 
-mod check;
-mod group;
-mod layers;
+mod problems;
+
+mod address;
+mod group_config;
 mod section;
+mod tree;
+
+mod group;
 mod show;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+mod check;
+mod layers;
 
-use headwater::{Binding, Sink};
-use headwater_connectors::{
-    http::HttpConfig,
-    kafka::KafkaConfig,
-    postgres,
-    registry::RegistryConfig,
-    store::local::StateConfig,
-    units::{Secret, duration},
-};
-use serde::Deserialize;
-
+pub(crate) use address::is_address;
 pub(crate) use check::Resolved;
 pub use check::nearest;
-pub(crate) use group::{GroupConfig, Guarantee, Kind};
+pub(crate) use group_config::{Guarantee, Kind};
 pub(crate) use layers::{Layers, Overlay, PREFIX};
+pub use problems::Problems;
 pub(crate) use section::AddedSection;
 pub use section::Section;
 pub(crate) use show::masked;
-
-/// Everything that can be configured.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Config {
-    /// The process's name; by default made of the host's and a slot.
-    pub(crate) instance: Option<String>,
-    /// Put before the name of every consumer group.
-    pub(crate) prefix: String,
-    /// The state directory.
-    pub(crate) dir: PathBuf,
-    pub(crate) log: LogConfig,
-    pub(crate) http: ServerConfig,
-    pub(crate) kafka: KafkaConfig,
-    pub(crate) registry: RegistryConfig,
-    pub(crate) postgres: PostgresConfig,
-    /// The HTTP client that processors use.
-    pub(crate) client: HttpConfig,
-    pub(crate) topology: TopologyConfig,
-    /// How the keyed state of stateful groups is kept on this machine.
-    pub(crate) state: StateConfig,
-    pub(crate) defaults: GroupConfig,
-    /// What a group has otherwise, by its name without the prefix.
-    pub(crate) groups: BTreeMap<String, GroupConfig>,
-    /// Existing topics that are read as events of one type.
-    pub(crate) topics: BTreeMap<String, Binding>,
-    pub(crate) sinks: BTreeMap<String, Sink>,
-    /// What the pipeline of a user's own program wants to be told.
-    pub(crate) settings: Free,
-    /// The sections that the program adds, checked by their types.
-    #[serde(skip)]
-    pub(crate) sections: Free,
-}
-
-/// A free section: which of its values are secrets only the user knows, so none prints.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Free(pub(crate) toml::Table);
-
-impl fmt::Debug for Free {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LogConfig {
-    pub(crate) format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
-}
-
-/// An address to listen on; where it is none, with the form that is wanted.
-fn listened<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let port = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()).unwrap_or("8080");
-        serde::de::Error::custom(format!(
-            "`{text}` is no address to listen on: write an IP address and a port, 0.0.0.0:{port} for every interface or \
-             127.0.0.1:{port} for this machine alone"
-        ))
-    })
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ServerConfig {
-    /// Where health, metrics and state are answered.
-    #[serde(deserialize_with = "listened")]
-    pub(crate) addr: SocketAddr,
-    /// `host:port` that other instances reach this one at; empty where `addr` says it.
-    pub(crate) advertise: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PostgresConfig {
-    pub(crate) url: Secret,
-    pub(crate) max_connections: u32,
-    #[serde(with = "duration")]
-    pub(crate) connect_timeout: Duration,
-    #[serde(with = "duration")]
-    pub(crate) statement_timeout: Duration,
-}
-
-impl PostgresConfig {
-    /// The connector's own configuration.
-    pub(crate) fn connector(&self) -> postgres::Config {
-        postgres::Config {
-            max_connections: self.max_connections,
-            connect_timeout: self.connect_timeout,
-            statement_timeout: self.statement_timeout,
-            ..postgres::Config::new(self.url.expose())
-        }
-    }
-}
-
-/// What `topology apply` gives the topics that it creates.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TopologyConfig {
-    pub(crate) partitions: i32,
-    pub(crate) replication: i32,
-    pub(crate) min_insync_replicas: i32,
-}
-
-/// What is wrong with configuration, arguments or pipeline, a sentence each: exit code 2.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct Problems(pub Vec<String>);
-
-impl Problems {
-    /// One problem.
-    pub fn one(text: impl Into<String>) -> Self {
-        Self(vec![text.into()])
-    }
-
-    /// An error where there is any.
-    ///
-    /// # Errors
-    /// All of them.
-    pub fn refuse(problems: Vec<String>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
-    }
-}
+pub(crate) use tree::{Config, LogFormat};
 
 #[cfg(test)]
 mod tests;

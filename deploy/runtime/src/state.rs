@@ -5,8 +5,10 @@
 //! once what it knows of the group is older than a second. What is read is what was committed last. Nothing here blocks
 //! the groups, and everything is bounded: questions at once, their time, the bytes of an answer.
 
-mod address;
 mod answer;
+mod query;
+
+mod address;
 mod stores;
 
 mod local_instance;
@@ -14,144 +16,16 @@ mod owners;
 
 mod instance_client;
 mod list;
+mod reader;
 
 mod routes;
 
-use std::{sync::Arc, time::Duration};
-
-use anyhow::Result;
-use headwater::{Metric, States, partition_for};
-use headwater_connectors::kafka::GroupMember;
-use tokio::sync::Semaphore;
-
 pub(crate) use self::{
-    address::{is_address, of as address_of},
-    answer::{Entry, Found, InstanceStats, Listed, Refusal},
-    list::Asked,
-    local_instance::LocalInstance,
+    address::of as address_of,
+    answer::{Entry, Found, Refusal},
+    local_instance::{LocalInstance, watch},
+    query::{Asked, Hop},
+    reader::Reading,
     routes::routes,
-    stores::{Known, Store},
+    stores::Store,
 };
-use self::{
-    answer::Why,
-    instance_client::Asker,
-    local_instance::Kept,
-    owners::{Fresh, Owners, View},
-};
-use crate::{app::App, clients::Clients};
-
-/// Questions that are answered at once at most; a list counts as [`LIST`] of them.
-const AT_ONCE: usize = 64;
-const LIST: u32 = 8;
-/// How often the metrics are told how large the state is.
-const EVERY: Duration = Duration::from_secs(5);
-
-/// Whose question it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// Somebody's; another instance may have to be asked.
-    First,
-    /// Another instance's, which takes this one for the owner: it is not passed on again.
-    Forwarded,
-}
-
-/// Reads the keyed state of every group of the pipeline, wherever it is.
-pub(crate) struct Reading {
-    known: Known,
-    owners: Owners,
-    asker: Asker,
-    /// What this process has itself; a command has nothing.
-    here: Option<Arc<LocalInstance>>,
-    room: Semaphore,
-}
-
-impl Reading {
-    /// # Errors
-    /// When the system's network configuration cannot be read.
-    pub(crate) fn new(app: &App, outside: &Clients, here: Option<Arc<LocalInstance>>) -> Result<Self> {
-        let known = Known::of(&app.groups);
-        let owners = Owners::new(outside.cluster.clone(), known.ids());
-        Ok(Self { known, owners, asker: Asker::new()?, here, room: Semaphore::new(AT_ONCE) })
-    }
-
-    /// What there is to be read.
-    pub(crate) fn known(&self) -> &Known {
-        &self.known
-    }
-
-    /// What a key has.
-    ///
-    /// # Errors
-    /// When it has nothing, or cannot be read now.
-    pub(crate) async fn get(&self, store: &Store, key: &str, hop: Hop) -> Result<Entry, Refusal> {
-        let _room = self.room(1)?;
-        let found = match self.get_once(store, key, hop, Fresh::enough()).await {
-            Err(refusal) if refusal.may_have_moved() => self.get_once(store, key, hop, Fresh::now()).await,
-            found => found,
-        };
-        found.map_err(|refusal| refusal.told_at(hop))
-    }
-
-    async fn get_once(&self, store: &Store, key: &str, hop: Hop, fresh: Fresh) -> Result<Entry, Refusal> {
-        let view = self.owners.view(&store.group, fresh).await?;
-        let partition = partition_for(key.as_bytes(), view.count(store)?);
-        let owner = view.owner(store, partition)?;
-        match self.kept(store, owner, hop)? {
-            Some(kept) => kept.get(store, partition, key).await,
-            None => self.asker.get(owner, store, key).await,
-        }
-    }
-
-    /// The group's state here where this process is the owner, `None` where another one has to be asked.
-    fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<Kept>, Refusal> {
-        let kept = self.here.as_ref().and_then(|here| here.kept(&store.group));
-        let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
-        if kept.is_none() && hop == Hop::Forwarded {
-            let text =
-                format!("this instance does not have that partition of {store}: {} has it", address::name(owner));
-            return Err(Why::Moved.because(text));
-        }
-        Ok(kept)
-    }
-
-    fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, Refusal> {
-        let why = |_| Why::Away.because("too many questions about state are being answered: try again shortly");
-        self.room.try_acquire_many(wanted).map_err(why)
-    }
-
-    /// What this instance has, of every stateful group.
-    pub(crate) async fn stats(&self) -> Result<InstanceStats, Refusal> {
-        let _room = self.room(1)?;
-        match &self.here {
-            Some(here) => here.stats(&self.known).await,
-            None => Err(Why::Unknown.because("this process keeps no state")),
-        }
-    }
-
-    /// What every member of a group has.
-    ///
-    /// # Errors
-    /// When one of them does not answer.
-    pub(crate) async fn stats_of(&self, group: &str) -> Result<Vec<InstanceStats>, Refusal> {
-        let view = self.owners.view(group, Fresh::enough()).await?;
-        let mut all = Vec::new();
-        for member in view.members() {
-            let mut stats = self.asker.stats(member).await?;
-            stats.groups.retain(|of| of.group == group);
-            all.push(stats);
-        }
-        Ok(all)
-    }
-}
-
-/// Tells the metrics how large each group's state is on this disk, for as long as it is let.
-pub(crate) async fn watch(here: Arc<LocalInstance>, states: States) {
-    let mut every = tokio::time::interval(EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        for (group, bytes) in here.sizes().await {
-            states.of(&group).set(Metric::StateBytes, bytes);
-        }
-    }
-}

@@ -1,5 +1,6 @@
 //! `offsets show` and `offsets reset`: how far a group has read, and letting one that is stopped go on from elsewhere.
 
+mod moves;
 mod state;
 
 use std::{collections::BTreeMap, process::ExitCode};
@@ -9,7 +10,7 @@ use headwater::TopicPartition;
 use headwater_connectors::kafka::wipe_state;
 use serde_json::{Value as Json, json};
 
-use self::state::State;
+use self::{moves::Move, state::State};
 use super::{
     arguments::{OffsetsCommand, ResetArguments, Target},
     groups::{
@@ -119,53 +120,6 @@ fn active(standing: &Standing) -> Option<String> {
     })
 }
 
-/// One partition's way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Move {
-    partition: TopicPartition,
-    /// What was committed.
-    from: Option<i64>,
-    /// Where it goes on without the move.
-    next: i64,
-    to: i64,
-    first: i64,
-    end: i64,
-    /// What was asked for, where the log does not have it.
-    asked: Option<i64>,
-}
-
-impl Move {
-    fn new(place: &Place, asked: i64) -> Self {
-        let to = asked.clamp(place.first, place.end.max(place.first));
-        let Place { partition, committed, next, first, end, .. } = place.clone();
-        Self { partition, from: committed, next, to, first, end, asked: (asked != to).then_some(asked) }
-    }
-
-    /// Records that are read again; a hole in the offsets counts as some.
-    fn again(&self) -> i64 {
-        self.from.map_or(0, |from| (from.min(self.end) - self.to).max(0))
-    }
-
-    /// Records that are never read.
-    fn skipped(&self) -> i64 {
-        (self.to - self.next.max(self.first)).max(0)
-    }
-
-    fn effect(&self) -> String {
-        let effect = match (self.again(), self.skipped()) {
-            (0, 0) if self.from == Some(self.to) => "stays".to_owned(),
-            (0, 0) => "begins here".to_owned(),
-            (again, 0) => format!("{again} will be read again"),
-            (_, skipped) => format!("{skipped} will be skipped"),
-        };
-        match self.asked {
-            Some(asked) if asked < self.to => format!("{effect}; the log begins at {}, not at {asked}", self.to),
-            Some(asked) => format!("{effect}; the log ends at {}, not at {asked}", self.to),
-            None => effect,
-        }
-    }
-}
-
 async fn plan(outside: &Clients, standing: &Standing, arguments: &ResetArguments) -> Result<Vec<Move>> {
     let places = chosen(standing, arguments)?;
     let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
@@ -270,28 +224,4 @@ fn as_json(group: &str, m: &Move, state: &State, dry_run: bool) -> Json {
         "state": state.name(),
         "dry_run": dry_run,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::groups::group_status::tests::place, *};
-
-    /// Red when records are counted that the log has not, or a place is not brought into it and said.
-    #[test]
-    fn a_move_counts_what_the_log_has() {
-        let of = |committed, asked| Move::new(&place(committed), asked);
-        for (moved, to, again, skipped, effect) in [
-            (of(Some(15), 10), 10, 5, 0, "5 will be read again"),
-            (of(Some(15), 3), 10, 5, 0, "5 will be read again; the log begins at 10, not at 3"),
-            (of(Some(15), 20), 20, 0, 5, "5 will be skipped"),
-            (of(Some(7), 12), 12, 0, 2, "2 will be skipped"),
-            (of(Some(99), 10), 10, 10, 0, "10 will be read again"),
-            (of(Some(15), 15), 15, 0, 0, "stays"),
-            (of(None, 10), 10, 0, 0, "begins here"),
-            (of(None, 50), 20, 0, 10, "10 will be skipped; the log ends at 20, not at 50"),
-        ] {
-            assert_eq!((moved.to, moved.again(), moved.skipped()), (to, again, skipped), "{moved:?}");
-            assert_eq!(moved.effect(), effect);
-        }
-    }
 }

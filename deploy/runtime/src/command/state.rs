@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     arguments::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments},
-    dlq::{WIDE, note, plain},
+    dlq::text::{WIDE, note, plain},
 };
 use crate::{
     app::Loader,

@@ -25,15 +25,13 @@ use crate::{
     process::output::Output,
 };
 
-use graph::Graph;
+use graph::{DEAD_LETTERS_TABLE, Graph};
 
 /// Only fields with defaults are added or removed, against every earlier version.
 const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a record that waits is kept beyond its delay: so long may a group stand still.
 const WAITING_KEPT: Duration = DAY.saturating_mul(7);
-/// Where the built-in group keeps dead letters.
-const DEAD_LETTERS_TABLE: &str = "headwater.dead_letters";
 /// How long dead letters are kept on their topics; their table keeps them for ever.
 const LETTERS_KEPT: Duration = DAY.saturating_mul(365);
 

@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use headwater_connectors::registry::Registry;
 use toml::{Table, Value};
 
-use super::{Config, Free, Problems, section::AddedSection, show};
+use super::{
+    address::is_address,
+    problems::Problems,
+    section::AddedSection,
+    show,
+    tree::{Config, Free},
+};
 
 /// One setting of a layer.
 #[derive(Clone)]
@@ -253,7 +259,7 @@ fn later(config: &Config) -> Vec<String> {
         problems.push("prefix: what begins with `events.` are topics of events: choose another one".to_owned());
     }
     let advertise = &config.http.advertise;
-    if !advertise.is_empty() && !crate::state::is_address(advertise) {
+    if !advertise.is_empty() && !is_address(advertise) {
         problems.push("http.advertise must be a host and a port such as 10.0.0.7:8080".to_owned());
     }
     let topology = config.topology;

@@ -6,8 +6,8 @@ use headwater_dev::Endpoints;
 use toml::{Table, Value};
 
 use super::{
-    Problems,
     check::{self, Leaf, Resolved},
+    problems::Problems,
     section::AddedSection,
 };
 

@@ -3,7 +3,15 @@
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use headwater::{KeyFormat, Order, Policy};
-use headwater_connectors::kafka;
+use headwater_connectors::{
+    http::HttpConfig,
+    kafka::{self, KafkaConfig},
+    postgres,
+    registry::RegistryConfig,
+    store::local::StateConfig,
+    units::Secret,
+};
+use serde::Deserialize;
 use tempfile::NamedTempFile;
 
 use super::*;

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use headwater_connectors::kafka::GroupMember;
 
+use crate::config::is_address;
+
 const CLIENT: &str = "headwater@";
 /// Characters of the mark behind the instance's name in a member's: `-` and eight digits.
 const MARK: usize = 9;
@@ -41,18 +43,6 @@ fn is_mark(text: &str) -> bool {
     text.strip_prefix('-').is_some_and(|digits| digits.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
-/// Whether this is a host and a port, fit for an address of the web.
-pub(crate) fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let is_host = match inner {
-        Some(six) => six.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(plain),
-    };
-    is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use headwater::TopicPartition;
@@ -85,19 +75,6 @@ pub(super) mod tests {
         assert_eq!(of(&six).as_deref(), Some("[fe80:0:0:0:0:0:0:1]:80"));
         for other in ["rdkafka", "headwater@", "headwater@host", "headwater@host/x:80", "headwater@u:p@host:80"] {
             assert_eq!(of(&member("one", other, &[])), None, "{other}");
-        }
-    }
-
-    /// Red when what has no port, or more than host and port, passes for an address.
-    #[test]
-    fn an_address_is_a_host_and_a_port() {
-        for right in ["10.0.0.7:8080", "shop:1", "[::1]:80", "a-b.example.org:65535"] {
-            assert!(is_address(right), "{right}");
-        }
-        for wrong in
-            ["", "host", ":80", "host:", "host:0", "host:65536", "http://host:80", "::1:80", "[x]:80", "a b:80"]
-        {
-            assert!(!is_address(wrong), "{wrong}");
         }
     }
 

@@ -4,8 +4,6 @@ use headwater_connectors::store::local::StoreStats;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::Hop;
-
 /// A key and what it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -145,14 +143,6 @@ impl Refusal {
     /// Whether it is worth asking Kafka anew who the owner is.
     pub(super) fn may_have_moved(&self) -> bool {
         matches!(self.why, Why::Moved | Why::Away | Why::Silent)
-    }
-
-    /// That an instance is not the owner concerns only the instance that asked it.
-    pub(super) fn told_at(self, hop: Hop) -> Self {
-        match (self.why, hop) {
-            (Why::Moved, Hop::First) => Why::Away.because(format!("{}; it is moving: try again shortly", self.text)),
-            _ => self,
-        }
     }
 
     /// A list without this part would have a gap: whatever is wrong, the whole cannot be read now.

@@ -13,7 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     address,
     answer::{Entry, Found, InstanceStats, Listed, Refusal, Why},
-    list::Asked,
+    query::Asked,
     stores::Store,
 };
 

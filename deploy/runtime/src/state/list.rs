@@ -7,46 +7,15 @@ use headwater::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{
-    Fresh, Hop, LIST, Reading, View,
     answer::{Entry, Refusal, Why},
+    owners::{Fresh, View},
+    query::{Asked, Hop, MOST},
+    reader::{LIST, Reading},
     stores::Store,
 };
 
-/// Keys that are listed when nobody says how many, and at most.
-const LIMIT: usize = 100;
-const MOST: usize = 1_000;
 /// Owners that are asked at the same time.
 const OWNERS: usize = 8;
-
-/// Which keys are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
-    /// What they begin with.
-    pub(super) prefix: String,
-    /// How many at most.
-    pub(crate) limit: usize,
-    /// Of which partitions; of all where that is not said.
-    pub(super) partitions: Option<BTreeSet<i32>>,
-}
-
-impl Asked {
-    /// # Errors
-    /// When more keys are wanted than are listed.
-    pub(crate) fn new(prefix: Option<String>, limit: Option<usize>) -> Result<Self, Refusal> {
-        let limit = limit.unwrap_or(LIMIT);
-        if !(1..=MOST).contains(&limit) {
-            return Err(Why::Wrong.because(format!("limit must be from 1 to {MOST}")));
-        }
-        Ok(Self { prefix: prefix.unwrap_or_default(), limit, partitions: None })
-    }
-
-    /// Only these partitions, as `0,3,5`.
-    pub(super) fn of(self, partitions: &str) -> Result<Self, Refusal> {
-        let numbers: Result<BTreeSet<i32>, _> = partitions.split(',').map(str::parse).collect();
-        let wrong = |_| Why::Wrong.because("partitions must be numbers such as 0,3,5");
-        Ok(Self { partitions: Some(numbers.map_err(wrong)?), ..self })
-    }
-}
 
 /// What a record that waits is kept under, where only its number is said.
 fn waiting_name(key: &str) -> String {
@@ -82,7 +51,7 @@ impl Reading {
             Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, Fresh::now()).await,
             found => found,
         };
-        found.map_err(|refusal| refusal.told_at(hop))
+        found.map_err(|refusal| hop.told(refusal))
     }
 
     async fn list_once(&self, store: &Store, asked: &Asked, hop: Hop, fresh: Fresh) -> Result<Vec<Entry>, Refusal> {
@@ -163,18 +132,5 @@ mod tests {
         assert_eq!(waiting_name("7"), "00000000000000000007");
         assert_eq!(waiting_name("00000000000000000007"), "00000000000000000007");
         assert_eq!(waiting_name("o-7"), "o-7");
-    }
-
-    /// Red when a list has no bound, or what is no number is passed over.
-    #[test]
-    fn a_list_is_bounded() {
-        assert_eq!(Asked::new(None, None).unwrap().limit, 100);
-        assert_eq!(Asked::new(None, Some(1_000)).unwrap().limit, 1_000);
-        for wrong in [0, 1_001] {
-            assert_eq!(Asked::new(None, Some(wrong)).unwrap_err().status(), 400);
-        }
-        let asked = || Asked::new(None, None).unwrap();
-        assert_eq!(asked().of("3,0").unwrap().partitions, Some(BTreeSet::from([0, 3])));
-        assert!(asked().of("0,x").is_err() && asked().of("").is_err());
     }
 }

@@ -4,19 +4,22 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use headwater::ports::Stores as _;
+use headwater::{Metric, States, ports::Stores as _};
 use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
     address,
-    answer::{Entry, GroupStats, InstanceStats, KeptStore, Refusal, Why},
+    answer::{Entry, GroupStats, InstanceStats, KeptStore, PartitionStats, Refusal, Why},
     stores::{Known, Store},
 };
 
 /// Bytes of keys and values in one list at most.
 const LIST_BYTES: usize = 8 << 20;
+/// How often the metrics are told how large the state is.
+const EVERY: Duration = Duration::from_secs(5);
 
 /// This instance as others see it, and the state of its groups for as long as they run.
 pub(crate) struct LocalInstance {
@@ -102,7 +105,7 @@ impl LocalInstance {
     }
 }
 
-fn partitions(stats: &[StoreStats], store: &str) -> Vec<super::answer::PartitionStats> {
+fn partitions(stats: &[StoreStats], store: &str) -> Vec<PartitionStats> {
     stats.iter().filter(|stats| stats.store == store).map(Into::into).collect()
 }
 
@@ -163,6 +166,18 @@ impl Kept {
         }
         let text = format!("partition {partition} of {store} is being restored or moves: try again shortly");
         Why::Away.because(text)
+    }
+}
+
+/// Tells the metrics how large each group's state is on this disk, for as long as it is let.
+pub(crate) async fn watch(here: Arc<LocalInstance>, states: States) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        for (group, bytes) in here.sizes().await {
+            states.of(&group).set(Metric::StateBytes, bytes);
+        }
     }
 }
 

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Hop, Reading,
     answer::{Found, InstanceStats, Listed, Refusal, Why},
     instance_client::FORWARDED,
-    list::Asked,
+    query::{Asked, Hop},
+    reader::Reading,
 };
 
 type Answer<T> = Result<Json<T>, Refusal>;

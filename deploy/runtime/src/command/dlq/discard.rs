@@ -8,19 +8,19 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Desk, WAITING, filter,
+    context::{DlqContext, WAITING, filter},
     list::PAGE,
     text::{letters, note, thousands},
 };
 use crate::{command::arguments::DiscardArguments, config::Problems, process::output::Output};
 
-pub(super) async fn run(desk: &Desk, arguments: &DiscardArguments) -> Result<ExitCode> {
+pub(super) async fn run(context: &DlqContext, arguments: &DiscardArguments) -> Result<ExitCode> {
     let mut told = Told { out: Output::new(), json: arguments.json, done: 0, not: 0 };
     if arguments.id.is_empty() {
-        by_filter(desk, arguments, &mut told).await?;
+        by_filter(context, arguments, &mut told).await?;
     } else {
         for ids in arguments.id.chunks(PAGE as usize) {
-            told.tell(desk.letters.discard(ids, arguments.note.as_deref()).await?)?;
+            told.tell(context.letters.discard(ids, arguments.note.as_deref()).await?)?;
         }
     }
     if !arguments.json {
@@ -30,16 +30,16 @@ pub(super) async fn run(desk: &Desk, arguments: &DiscardArguments) -> Result<Exi
     Ok(if told.not == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn by_filter(desk: &Desk, arguments: &DiscardArguments, told: &mut Told) -> Result<()> {
+async fn by_filter(context: &DlqContext, arguments: &DiscardArguments, told: &mut Told) -> Result<()> {
     let which = &arguments.which;
     if arguments.group.is_none() && which.fingerprint.is_none() && which.kind.is_none() && which.since.is_none() {
         let why = "say which: letters by their ids, or with --group, --fingerprint, --kind, --since";
         return Err(Problems::one(why).into());
     }
-    let group = desk.optional_group(arguments.group.as_ref()).await?;
+    let group = context.optional_group(arguments.group.as_ref()).await?;
     let mut filter = filter(group, which, WAITING.to_vec());
     // What comes later nobody has seen.
-    let (all, until) = desk.letters.selection(&filter).await?;
+    let (all, until) = context.letters.selection(&filter).await?;
     filter.until = until;
     if !arguments.yes {
         let why = format!("{} would be discarded: say --yes to do it", letters(all));
@@ -47,10 +47,10 @@ async fn by_filter(desk: &Desk, arguments: &DiscardArguments, told: &mut Told) -
     }
     let mut last = None;
     loop {
-        let page = desk.letters.page(&filter, last.as_ref(), false, PAGE).await?;
+        let page = context.letters.page(&filter, last.as_ref(), false, PAGE).await?;
         let ids: Vec<Uuid> = page.iter().map(|letter| letter.id).collect();
         let Some(end) = page.into_iter().last() else { return Ok(()) };
-        told.tell(desk.letters.discard(&ids, arguments.note.as_deref()).await?)?;
+        told.tell(context.letters.discard(&ids, arguments.note.as_deref()).await?)?;
         last = Some(end);
     }
 }

@@ -13,21 +13,25 @@ use headwater_connectors::postgres::{LetterError, Stored};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
 
-use super::{Desk, WAITING, text::note, value};
+use super::{
+    context::{DlqContext, WAITING},
+    text::note,
+    value,
+};
 use crate::{command::arguments::EditArguments, process::output::Output};
 
 /// Bytes of a value in JSON at most.
 const TEXT_LIMIT: u64 = 64 << 20;
 
-pub(super) async fn run(desk: &Desk, arguments: EditArguments) -> Result<ExitCode> {
-    let old = desk.letter(arguments.id).await?;
+pub(super) async fn run(context: &DlqContext, arguments: EditArguments) -> Result<ExitCode> {
+    let old = context.letter(arguments.id).await?;
     if !WAITING.contains(&old.status) {
         return Err(LetterError::Closed(old.id, old.status).into());
     }
     if let Some(cut) = old.letter.cut().filter(Cut::is_beside_the_value) {
         anyhow::bail!("letter {} cannot be edited: {cut}; `headwater dlq redrive` fetches it whole", old.id);
     }
-    let draft = Draft::of(desk, &old.letter, arguments.schema_id).await?;
+    let draft = Draft::of(context, &old.letter, arguments.schema_id).await?;
     let (text, file) = match &arguments.value {
         Some(path) => (read(path)?, None),
         None => {
@@ -50,17 +54,17 @@ pub(super) async fn run(desk: &Desk, arguments: EditArguments) -> Result<ExitCod
             return Err(error);
         }
     };
-    desk.require_topic(&GroupTopics::of(&old.letter.group).redrive()).await?;
-    send(desk, &old, bytes, arguments.json).await
+    context.require_topic(&GroupTopics::of(&old.letter.group).redrive()).await?;
+    send(context, &old, bytes, arguments.json).await
 }
 
-async fn send(desk: &Desk, old: &Stored, bytes: Vec<u8>, as_json: bool) -> Result<ExitCode> {
-    let producer = desk.producer()?;
+async fn send(context: &DlqContext, old: &Stored, bytes: Vec<u8>, as_json: bool) -> Result<ExitCode> {
+    let producer = context.producer()?;
     let place = async |record: Outgoing| {
-        let (record, _span) = old.letter.traced(record, &desk.app.tracing);
+        let (record, _span) = old.letter.traced(record, &context.app.tracing);
         producer.place(&record).await.map_err(|error| error.reason)
     };
-    let edited = desk.letters.edit(old.id, bytes, place).await?;
+    let edited = context.letters.edit(old.id, bytes, place).await?;
     let (partition, offset) = (&edited.origin.partition, edited.origin.offset);
     let mut out = Output::new();
     if as_json {
@@ -89,10 +93,10 @@ struct Draft {
 }
 
 impl Draft {
-    async fn of(desk: &Desk, letter: &DeadLetter, schema_id: Option<u32>) -> Result<Self> {
+    async fn of(context: &DlqContext, letter: &DeadLetter, schema_id: Option<u32>) -> Result<Self> {
         let own = match &letter.value {
             _ if let Some(cut) = letter.cut() => Err(cut.to_string()),
-            Some(bytes) => value::decode(desk, bytes).await.data,
+            Some(bytes) => value::decode(context, bytes).await.data,
             None => Err("it has no value".to_owned()),
         };
         if let Err(why) = &own {
@@ -101,9 +105,9 @@ impl Draft {
         let json = own.as_ref().ok().map(|(_, json)| json.clone());
         let (schema, same_schema) = match (schema_id, own) {
             (None, Ok((schema, _))) => (schema, true),
-            (None, Err(_)) => (value::newest(desk, letter).await?, false),
+            (None, Err(_)) => (value::newest(context, letter).await?, false),
             (Some(id), Ok((schema, _))) if schema.id() == id => (schema, true),
-            (Some(id), _) => (value::schema(desk, id).await?, false),
+            (Some(id), _) => (value::schema(context, id).await?, false),
         };
         Ok(Self { json, schema, same_schema })
     }

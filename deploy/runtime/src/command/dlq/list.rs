@@ -7,7 +7,7 @@ use headwater_connectors::postgres::{FailureGroup, Status, Summary};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Desk, filter,
+    context::{DlqContext, filter},
     text::{WIDE, note, plain, thousands},
 };
 use crate::{
@@ -24,10 +24,10 @@ pub(super) const MAKES: u32 = 1_000;
 pub(super) const PAGE: u32 = 500;
 
 /// Letters by group and fingerprint.
-pub(super) async fn groups(desk: &Desk, arguments: &DlqGroupsArguments) -> Result<ExitCode> {
-    let group = desk.optional_group(arguments.group.as_ref()).await?;
+pub(super) async fn groups(context: &DlqContext, arguments: &DlqGroupsArguments) -> Result<ExitCode> {
+    let group = context.optional_group(arguments.group.as_ref()).await?;
     let of = headwater_connectors::postgres::LetterFilter { group, ..<_>::default() };
-    let makes = desk.letters.makes(&of, MAKES).await?;
+    let makes = context.letters.makes(&of, MAKES).await?;
     let mut out = Output::new();
     if arguments.json {
         makes.iter().try_for_each(|make| out.line(make_json(make)).map(drop))?;
@@ -85,13 +85,13 @@ fn make_json(make: &FailureGroup) -> Json {
 }
 
 /// Single letters, the newest first.
-pub(super) async fn letters(desk: &Desk, arguments: &DlqListArguments) -> Result<ExitCode> {
-    let group = desk.optional_group(arguments.group.as_ref()).await?;
+pub(super) async fn letters(context: &DlqContext, arguments: &DlqListArguments) -> Result<ExitCode> {
+    let group = context.optional_group(arguments.group.as_ref()).await?;
     let filter = filter(group, &arguments.which, arguments.status.clone());
     let (mut out, mut left, mut last) = (Output::new(), arguments.limit, None);
     loop {
         let size = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE);
-        let page = desk.letters.page(&filter, last.as_ref(), true, size).await?;
+        let page = context.letters.page(&filter, last.as_ref(), true, size).await?;
         if arguments.json {
             page.iter().try_for_each(|letter| out.line(summary_json(letter)).map(drop))?;
         } else if !page.is_empty() {
@@ -105,7 +105,7 @@ pub(super) async fn letters(desk: &Desk, arguments: &DlqListArguments) -> Result
         }
     }
     if left == 0 {
-        let (all, _) = desk.letters.selection(&filter).await?;
+        let (all, _) = context.letters.selection(&filter).await?;
         if all > arguments.limit {
             note(format_args!("{} of {}: --limit shows more", thousands(arguments.limit), thousands(all)));
         }

@@ -21,7 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Desk, WAITING, filter,
+    context::{DlqContext, WAITING, filter},
     list::{MAKES, PAGE, count},
     pace::Pace,
     text::{WIDE, letters, note, per_second, plain, thousands},
@@ -40,26 +40,26 @@ const HELD: (u32, Duration) = (10, Duration::from_millis(200));
 /// How long the last records may take when the producer is closed; all of them are acknowledged.
 const CLOSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -> Result<ExitCode> {
-    let group = desk.group(&arguments.group).await?;
+pub(super) async fn run(context: &DlqContext, arguments: &RedriveArguments, stop: Stop) -> Result<ExitCode> {
+    let group = context.group(&arguments.group).await?;
     let topic = GroupTopics::of(&group).redrive();
     // A parked letter has failed too often: only a person who means this one sends it back.
     let statuses = if arguments.id.is_empty() { vec![Status::Open] } else { WAITING.to_vec() };
     let mut filter = filter(Some(group.clone()), &arguments.which, statuses);
     filter.ids.clone_from(&arguments.id);
-    say_closed(desk, &filter).await?;
+    say_closed(context, &filter).await?;
     // What comes back while this runs is not meant.
-    let (all, until) = desk.letters.selection(&filter).await?;
+    let (all, until) = context.letters.selection(&filter).await?;
     filter.until = until;
     let planned = all.min(arguments.limit.unwrap_or(u64::MAX));
     if arguments.dry_run {
-        dry_run(desk, &filter, &topic, planned, arguments.json).await?;
+        dry_run(context, &filter, &topic, planned, arguments.json).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if planned > 0 {
-        desk.require_topic(&topic).await?;
+        context.require_topic(&topic).await?;
     } else if arguments.id.is_empty() {
-        say_none(desk, &arguments.group, &filter).await?;
+        say_none(context, &arguments.group, &filter).await?;
     }
     let at = arguments.rate.map(|rate| format!(" at {rate}/s")).unwrap_or_default();
     if !arguments.json {
@@ -67,11 +67,11 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
     }
     let begin = Instant::now();
     let mut run = Run {
-        kafka: &desk.app.config.kafka,
-        cluster: &desk.outside.cluster,
-        letters: &desk.letters,
-        producer: desk.producer()?,
-        tracing: &desk.app.tracing,
+        kafka: &context.app.config.kafka,
+        cluster: &context.outside.cluster,
+        letters: &context.letters,
+        producer: context.producer()?,
+        tracing: &context.app.tracing,
         filter,
         json: arguments.json,
         pace: Pace::new(arguments.rate, begin),
@@ -85,13 +85,13 @@ pub(super) async fn run(desk: &Desk, arguments: &RedriveArguments, stop: Stop) -
 }
 
 /// Names the letters that are meant by their ids and cannot be sent back.
-async fn say_closed(desk: &Desk, filter: &LetterFilter) -> Result<()> {
+async fn say_closed(context: &DlqContext, filter: &LetterFilter) -> Result<()> {
     if filter.ids.is_empty() {
         return Ok(());
     }
     let group = filter.group.as_deref().unwrap_or_default();
     let named = LetterFilter { group: filter.group.clone(), ids: filter.ids.clone(), ..LetterFilter::default() };
-    let found = desk.letters.page(&named, None, false, u32::try_from(filter.ids.len()).unwrap_or(u32::MAX)).await?;
+    let found = context.letters.page(&named, None, false, u32::try_from(filter.ids.len()).unwrap_or(u32::MAX)).await?;
     let missing: Vec<String> =
         filter.ids.iter().filter(|id| found.iter().all(|letter| letter.id != **id)).map(Uuid::to_string).collect();
     anyhow::ensure!(missing.is_empty(), "group {group} has no dead letter {}", missing.join(", "));
@@ -102,9 +102,9 @@ async fn say_closed(desk: &Desk, filter: &LetterFilter) -> Result<()> {
 }
 
 /// Says why there is nothing to send: most likely a filter is wrong, or what is meant is parked.
-async fn say_none(desk: &Desk, group: &str, filter: &LetterFilter) -> Result<()> {
+async fn say_none(context: &DlqContext, group: &str, filter: &LetterFilter) -> Result<()> {
     let parked = LetterFilter { statuses: vec![Status::Parked], ..filter.clone() };
-    match desk.letters.selection(&parked).await?.0 {
+    match context.letters.selection(&parked).await?.0 {
         0 => note(format_args!("no open letter is meant: `headwater dlq groups {group}` shows what there is")),
         number => note(format_args!(
             "no open letter is meant, and {} parked, which only --id sends back: \
@@ -115,8 +115,8 @@ async fn say_none(desk: &Desk, group: &str, filter: &LetterFilter) -> Result<()>
     Ok(())
 }
 
-async fn dry_run(desk: &Desk, filter: &LetterFilter, topic: &str, planned: u64, as_json: bool) -> Result<()> {
-    let makes = desk.letters.makes(filter, MAKES).await?;
+async fn dry_run(context: &DlqContext, filter: &LetterFilter, topic: &str, planned: u64, as_json: bool) -> Result<()> {
+    let makes = context.letters.makes(filter, MAKES).await?;
     let mut out = Output::new();
     let of = |make| WAITING.iter().map(|status| count(make, *status)).sum::<u64>();
     if as_json {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use super::{
-    Desk,
+    context::DlqContext,
     text::{hex, note, plain, shown},
     value::{self, Decoded},
     whole::{self, Unread},
@@ -19,13 +19,13 @@ use crate::{command::arguments::DlqShowArguments, process::output::Output};
 /// Characters of a text that is a record's.
 const LIMIT: usize = 4_096;
 
-pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<ExitCode> {
-    let stored = desk.letter(arguments.id).await?;
+pub(super) async fn run(context: &DlqContext, arguments: &DlqShowArguments) -> Result<ExitCode> {
+    let stored = context.letter(arguments.id).await?;
     if arguments.raw {
-        return raw(desk, &stored).await;
+        return raw(context, &stored).await;
     }
     let edited_as = match stored.status {
-        Status::Edited => desk.letters.edited_as(stored.id).await?,
+        Status::Edited => context.letters.edited_as(stored.id).await?,
         _ => None,
     };
     let decoded = match &stored.letter.value {
@@ -33,7 +33,7 @@ pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<Exi
             let why = format!("{cut}; `headwater dlq redrive` fetches it whole from its origin, while that holds it");
             Some(Decoded { schema_id: None, data: Err(why) })
         }
-        Some(value) => Some(value::decode(desk, value).await),
+        Some(value) => Some(value::decode(context, value).await),
         None => None,
     };
     let shown = Shown { stored: &stored, edited_as, decoded: decoded.as_ref() };
@@ -48,7 +48,7 @@ pub(super) async fn run(desk: &Desk, arguments: &DlqShowArguments) -> Result<Exi
 }
 
 /// Writes the value: of one that was cut the whole, where that can be had, else its beginning, and says so.
-async fn raw(desk: &Desk, stored: &Stored) -> Result<ExitCode> {
+async fn raw(context: &DlqContext, stored: &Stored) -> Result<ExitCode> {
     let letter = &stored.letter;
     let Some(kept) = &letter.value else {
         anyhow::bail!("dead letter {} has no value: it is a tombstone", stored.id);
@@ -56,7 +56,7 @@ async fn raw(desk: &Desk, stored: &Stored) -> Result<ExitCode> {
     if !letter.cut().is_some_and(|cut| cut.is_of_the_value()) {
         return write(kept).map(|()| ExitCode::SUCCESS);
     }
-    match fetched(desk, letter).await {
+    match fetched(context, letter).await {
         Ok(whole) => write(whole.value.as_deref().unwrap_or_default()).map(|()| ExitCode::SUCCESS),
         Err(why) => {
             write(kept)?;
@@ -72,8 +72,8 @@ fn write(value: &[u8]) -> Result<()> {
 }
 
 /// The letter with what was cut off it; why not, as a sentence.
-async fn fetched(desk: &Desk, letter: &DeadLetter) -> Result<DeadLetter, String> {
-    let whole = match whole::record(&desk.app.config.kafka, &letter.group, &letter.origin).await {
+async fn fetched(context: &DlqContext, letter: &DeadLetter) -> Result<DeadLetter, String> {
+    let whole = match whole::record(&context.app.config.kafka, &letter.group, &letter.origin).await {
         Ok(record) => letter.whole(&record),
         Err(Unread::Never(why)) => Err(why),
         Err(Unread::Outage(why)) => Err(format!("{why}; the same command fetches it once kafka answers")),

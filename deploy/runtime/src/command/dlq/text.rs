@@ -5,10 +5,10 @@ use std::{fmt::Write as _, io::Write, time::Duration};
 pub(super) use crate::process::table::thousands;
 
 /// Characters of a message in a table.
-pub(in crate::command) const WIDE: usize = 72;
+pub(crate) const WIDE: usize = 72;
 
 /// The beginning of a text, on one line: what a record brings must not move a terminal's cursor.
-pub(in crate::command) fn plain(text: &str, limit: usize) -> String {
+pub(crate) fn plain(text: &str, limit: usize) -> String {
     let mut out = String::with_capacity(text.len().min(limit));
     for (count, c) in text.chars().enumerate() {
         if count == limit {
@@ -52,7 +52,7 @@ pub(super) fn per_second(number: u64, elapsed: Duration) -> Option<u64> {
 }
 
 /// Says something beside the answer; nobody is left to hear of a failure.
-pub(in crate::command) fn note(text: impl std::fmt::Display) {
+pub(crate) fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 

@@ -11,7 +11,7 @@ use headwater::{
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
-use super::{Desk, text::hex};
+use super::{context::DlqContext, text::hex};
 
 /// A value as far as it can be understood.
 pub(super) struct Decoded {
@@ -26,12 +26,12 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Reads a value by the schema that it was written with.
-pub(super) async fn decode(desk: &Desk, value: &[u8]) -> Decoded {
+pub(super) async fn decode(context: &DlqContext, value: &[u8]) -> Decoded {
     let (id, datum) = match split(value) {
         Ok(split) => split,
         Err(error) => return Decoded { schema_id: None, data: Err(error.to_string()) },
     };
-    let data = match schema(desk, id).await {
+    let data = match schema(context, id).await {
         Ok(schema) => match schema.value(datum) {
             Ok(value) => {
                 let json = schema.json(&value);
@@ -48,8 +48,8 @@ pub(super) async fn decode(desk: &Desk, value: &[u8]) -> Decoded {
 ///
 /// # Errors
 /// When the registry does not answer or has no such schema, or it cannot be used.
-pub(super) async fn schema(desk: &Desk, id: u32) -> Result<Arc<WriterSchema>> {
-    let text = desk.outside.registry.by_id(id).await?;
+pub(super) async fn schema(context: &DlqContext, id: u32) -> Result<Arc<WriterSchema>> {
+    let text = context.outside.registry.by_id(id).await?;
     Ok(WriterSchema::parse(id, &text.schema, &text.references)?)
 }
 
@@ -57,18 +57,18 @@ pub(super) async fn schema(desk: &Desk, id: u32) -> Result<Arc<WriterSchema>> {
 ///
 /// # Errors
 /// As [`schema`]; and when the type is not known.
-pub(super) async fn newest(desk: &Desk, letter: &DeadLetter) -> Result<Arc<WriterSchema>> {
-    let subject = subject(desk, letter).context(
+pub(super) async fn newest(context: &DlqContext, letter: &DeadLetter) -> Result<Arc<WriterSchema>> {
+    let subject = subject(context, letter).context(
         "the value cannot be decoded and the event's type is not known: say with --schema-id how the new one is written",
     )?;
-    let id = desk.outside.registry.latest(&subject).await?;
-    schema(desk, id).await
+    let id = context.outside.registry.latest(&subject).await?;
+    schema(context, id).await
 }
 
-fn subject(desk: &Desk, letter: &DeadLetter) -> Option<String> {
-    let (event_type, catalogue) = (letter.event_type.as_deref()?, desk.app.pipeline.catalogue());
+fn subject(context: &DlqContext, letter: &DeadLetter) -> Option<String> {
+    let (event_type, catalogue) = (letter.event_type.as_deref()?, context.app.pipeline.catalogue());
     if let Some(facts) = catalogue.get(event_type) {
-        let subjects = Topology::of(&desk.app.pipeline).subjects;
+        let subjects = Topology::of(&context.app.pipeline).subjects;
         return subjects.into_iter().find(|subject| subject.schema == facts.schema).map(|subject| subject.name);
     }
     let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use headwater::{GroupTopics, TopicPartition};
 use headwater_connectors::kafka::kept_keys;
 
-use super::Move;
+use super::moves::Move;
 use crate::{
     app::ConfiguredGroup,
     clients::Clients,

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use headwater::{Catalogue, Interest, Topology, Work, topic_of};
 
-use super::DEAD_LETTERS_TABLE;
 use crate::app::{App, ConfiguredGroup};
 
+/// Where the built-in group keeps dead letters.
+pub(super) const DEAD_LETTERS_TABLE: &str = "headwater.dead_letters";
 /// What stands for every topic of events, those to come included.
 const ALL_EVENTS: &str = "events.*";
 
