@@ -20,4 +20,4 @@ mod config;
 pub use dev::Demo;
 pub use events::produce_target::{KeySource, ProduceTarget};
 pub use line::Command;
-pub(crate) use line::{CommandLine, Written};
+pub(crate) use line::{CommandLine, Invocation};

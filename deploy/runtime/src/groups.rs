@@ -26,8 +26,8 @@ use headwater_connectors::{
 use tokio::{sync::watch, task::JoinSet};
 
 use self::{
-    counting_sink::Counted,
-    supervisor::{Attempts, Ended, Supervisor},
+    counting_sink::CountingSink,
+    supervisor::{GroupFailure, Supervised, Supervisor},
 };
 use crate::{
     app::{App, ConfiguredGroup},
@@ -73,7 +73,7 @@ impl Groups {
         states: &States,
     ) -> Result<Self> {
         let producer = outside.producer()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(GroupContext {
             config: app.config.clone(),
             all: app.groups.iter().map(|bounded| bounded.group.id.clone()).collect(),
             tracing: app.tracing.clone(),
@@ -93,7 +93,8 @@ impl Groups {
                 backoff: bounded.settings.backoff,
                 group: group.clone(),
             };
-            let attempts = Attempt { shared: shared.clone(), bounded: bounded.clone(), last: Left::default() };
+            let attempts =
+                Attempt { shared: shared.clone(), bounded: bounded.clone(), last: PreviousAttempt::default() };
             let supervised = supervisor.run(attempts, stopped.clone());
             supervisors.spawn(async move { (group, supervised.await) });
         }
@@ -151,14 +152,14 @@ async fn watch_letters(letters: Letters, states: States) {
 
 /// One group, as often as it has to be started.
 struct Attempt {
-    shared: Arc<Shared>,
+    shared: Arc<GroupContext>,
     bounded: ConfiguredGroup,
-    last: Left,
+    last: PreviousAttempt,
 }
 
 /// What an attempt leaves to the next one.
 #[derive(Default)]
-struct Left {
+struct PreviousAttempt {
     /// When its member is gone.
     closed: Option<Closed>,
     /// How long the group has had its place here.
@@ -167,7 +168,7 @@ struct Left {
     damage: Option<Damage>,
 }
 
-impl Left {
+impl PreviousAttempt {
     /// Resolves once files of the state turn out to be damaged: as long as they are open nothing can be mended.
     async fn damaged(&self) -> String {
         let mut every = tokio::time::interval(LOOK);
@@ -184,8 +185,8 @@ impl Left {
     }
 }
 
-impl Attempts for Attempt {
-    fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), Ended>> {
+impl Supervised for Attempt {
+    fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>> {
         Box::pin(async move {
             let (shared, bounded) = (self.shared.clone(), self.bounded.clone());
             // Opening the state on the disk takes its time.
@@ -203,9 +204,10 @@ impl Attempts for Attempt {
                     parts?
                 }
                 Err(error) => {
-                    return Err(error
-                        .try_into_panic()
-                        .map_or_else(|error| Ended::Failed(error.to_string()), |panic| Ended::of_panic(&*panic)));
+                    return Err(error.try_into_panic().map_or_else(
+                        |error| GroupFailure::Failed(error.to_string()),
+                        |panic| GroupFailure::of_panic(&*panic),
+                    ));
                 }
             };
             let worker = tokio::select! {
@@ -217,7 +219,7 @@ impl Attempts for Attempt {
             };
             tokio::select! {
                 ended = worker.run(stopped) => Ok(ended?),
-                why = self.last.damaged() => Err(Ended::Failed(why)),
+                why = self.last.damaged() => Err(GroupFailure::Failed(why)),
             }
         })
     }
@@ -240,7 +242,7 @@ impl Attempts for Attempt {
 }
 
 /// What the groups of a process are made from.
-struct Shared {
+struct GroupContext {
     config: Config,
     /// The ids of all groups of the pipeline.
     all: Vec<String>,
@@ -252,7 +254,7 @@ struct Shared {
     producer: Producer,
 }
 
-impl Shared {
+impl GroupContext {
     /// A member's static name: the instance's, and a mark of what it reads. To a static member that comes back Kafka gives
     /// the partitions that it had, whatever it subscribes to now: one that reads other topics has to be another member.
     fn member(&self, bounded: &ConfiguredGroup) -> String {
@@ -270,7 +272,7 @@ impl Shared {
 
     /// The group's state on this machine's disk. Where its files are damaged, as opening them shows or as the last attempt
     /// found, they are put aside: the changelog is the truth, and the state is restored from there as if the disk were new.
-    fn local(&self, group: &str, damage: Option<&LocalError>) -> Result<LocalStore, Ended> {
+    fn local(&self, group: &str, damage: Option<&LocalError>) -> Result<LocalStore, GroupFailure> {
         let dir = self.config.dir.join(self.here.instance()).join(group);
         let renew = |damage: &LocalError| {
             let aside = LocalStore::set_aside(&dir).map_err(failed)?;
@@ -283,14 +285,14 @@ impl Shared {
         match LocalStore::open(&dir, &self.config.state) {
             Ok(local) => Ok(local),
             Err(error @ LocalError::Corrupt { .. }) => renew(&error),
-            Err(error @ LocalError::Newer { .. }) => Err(Ended::Halted(error.to_string())),
+            Err(error @ LocalError::Newer { .. }) => Err(GroupFailure::Halted(error.to_string())),
             Err(error) => Err(failed(error)),
         }
     }
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
     /// know why it waits, finds the address there.
-    fn source(&self, bounded: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, Ended> {
+    fn source(&self, bounded: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, GroupFailure> {
         let (topics, patterns) = bounded.group.reads();
         let keeps = !bounded.stores().is_empty();
         let named = self.config.kafka.properties.contains_key("client.id");
@@ -308,13 +310,13 @@ impl Shared {
     }
 
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
-    fn parts(&self, bounded: &ConfiguredGroup, left: &mut Left) -> Result<WorkerDeps, Ended> {
+    fn parts(&self, bounded: &ConfiguredGroup, left: &mut PreviousAttempt) -> Result<WorkerDeps, GroupFailure> {
         let member = self.member(bounded);
         let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = bounded.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
         let counted = |sink: PostgresSink| {
-            Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
+            CountingSink::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
         };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
@@ -375,6 +377,6 @@ impl Shared {
 }
 
 /// What cannot be made now may be made later: a file, such as a certificate, can come back.
-fn failed(why: impl fmt::Display) -> Ended {
-    Ended::Failed(why.to_string())
+fn failed(why: impl fmt::Display) -> GroupFailure {
+    GroupFailure::Failed(why.to_string())
 }

@@ -24,7 +24,7 @@ use headwater_connectors::postgres::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 pub(crate) use self::groups::{GroupHealth, InstanceGroups};
-use crate::state::{self, Reading};
+use crate::state::{self, StateReader};
 
 /// How long the database may take to show that it is there; a probe waits no longer.
 const PING: Duration = Duration::from_secs(2);
@@ -90,7 +90,7 @@ impl Server {
     ///
     /// # Errors
     /// When the system does not say which address it is.
-    pub(crate) fn start(listener: TcpListener, health: Health, reading: Reading) -> Result<Self> {
+    pub(crate) fn start(listener: TcpListener, health: Health, reading: StateReader) -> Result<Self> {
         let addr = listener.local_addr()?;
         let routes = Router::new()
             .route("/livez", get(|| async { "alive\n" }))

@@ -7,7 +7,7 @@ use headwater::Pipeline;
 use crate::{
     INTERRUPTED, USAGE,
     app::{Build, Deps, Loader},
-    command::{Command, CommandLine, Demo, Written},
+    command::{Command, CommandLine, Demo, Invocation},
     config::{AddedSection, Layers, Problems, Section},
     process::{logs, signals::Signals, telemetry::Telemetry},
 };
@@ -51,8 +51,8 @@ impl Program {
 
     /// Reads arguments, configuration and environment, builds the pipeline and does what the command says.
     pub fn main(self) -> ExitCode {
-        let written = match self.commands.read() {
-            Ok(written) => written,
+        let invocation = match self.commands.read() {
+            Ok(invocation) => invocation,
             Err(error) => {
                 // To standard output for `--help`, else to standard error; nobody is left to hear of a failure.
                 let _ = error.print();
@@ -61,25 +61,25 @@ impl Program {
         };
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-        let layers = Layers::read(written.config.as_deref(), variables).with_sections(self.sections.clone());
-        match self.start(layers, written) {
+        let layers = Layers::read(invocation.config.as_deref(), variables).with_sections(self.sections.clone());
+        match self.start(layers, invocation) {
             Ok(code) => code,
             Err(error) => report(&error),
         }
     }
 
     /// Runs the command until it is done, or until a second signal says that nobody waits for it.
-    fn start(self, layers: Layers, written: Written) -> anyhow::Result<ExitCode> {
+    fn start(self, layers: Layers, invocation: Invocation) -> anyhow::Result<ExitCode> {
         let telemetry = Telemetry::start()?;
         let otlp = telemetry.otlp();
         let loader = &Loader::new(layers, self.build, otlp);
-        logs::start(loader.log_format(), written.is_service(), otlp.tracer())?;
+        logs::start(loader.log_format(), invocation.is_service(), otlp.tracer())?;
         headwater::codec::limit_allocations(loader.record_limit());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
             let mut signals = Signals::listen()?;
             tokio::select! {
-                outcome = self.commands.run(written, loader, signals.stop()) => outcome,
+                outcome = self.commands.run(invocation, loader, signals.stop()) => outcome,
                 () = signals.second() => Ok(ExitCode::from(INTERRUPTED)),
             }
         });

@@ -24,8 +24,8 @@ pub(crate) use self::{
     address::of as address_of,
     answer::{Entry, Found, Refusal},
     local_instance::{LocalInstance, watch},
-    query::{Asked, Hop},
-    reader::Reading,
+    query::{Hop, ListQuery},
+    reader::StateReader,
     routes::routes,
     stores::Store,
 };

@@ -176,7 +176,7 @@ pub(crate) enum TopologyCommand {
     Show {
         /// As text, or as a picture of what flows where: Mermaid's language, or Graphviz's.
         #[arg(long, value_enum, default_value_t)]
-        format: Format,
+        format: TopologyFormat,
     },
     /// Create topics, register schemas, run migrations and create the sinks' tables. Changes nothing twice.
     #[command(after_help = examples!("headwater topology apply --dry-run", "headwater topology apply"))]
@@ -189,7 +189,7 @@ pub(crate) enum TopologyCommand {
 
 /// How `topology show` says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum TopologyFormat {
     #[default]
     Text,
     Mermaid,
@@ -241,8 +241,8 @@ pub(crate) struct ResetArguments {
     /// The group, with or without the prefix.
     pub(crate) group: String,
     /// Where it goes on: at the oldest record, behind the newest, at the first one of a time or later, or at an offset.
-    #[arg(long, value_name = "earliest|latest|TIME|OFFSET", value_parser = Target::parse)]
-    pub(crate) to: Target,
+    #[arg(long, value_name = "earliest|latest|TIME|OFFSET", value_parser = ResetTarget::parse)]
+    pub(crate) to: ResetTarget,
     /// Only this topic, which may be one of the group's retry topics or its redrive topic; else its inputs.
     #[arg(long, value_name = "TOPIC")]
     pub(crate) topic: Option<String>,
@@ -265,14 +265,14 @@ pub(crate) struct ResetArguments {
 
 /// Where a group goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum ResetTarget {
     /// At an end of the log, or at a time.
     Start(Start),
     /// At an offset.
     Offset(i64),
 }
 
-impl Target {
+impl ResetTarget {
     fn parse(text: &str) -> Result<Self, String> {
         let offset = || text.parse().ok().filter(|offset| *offset >= 0).map(Self::Offset);
         let time = || Time::parse(text).map(|time| Self::Start(Start::At(time)));
@@ -331,12 +331,12 @@ mod tests {
     /// Red when a number is not an offset, a negative one is taken, or a time without its offset from UTC is guessed.
     #[test]
     fn a_target_is_an_end_a_time_or_an_offset() {
-        assert_eq!(Target::parse("latest"), Ok(Target::Start(Start::Latest)));
-        assert_eq!(Target::parse("2026"), Ok(Target::Offset(2026)));
+        assert_eq!(ResetTarget::parse("latest"), Ok(ResetTarget::Start(Start::Latest)));
+        assert_eq!(ResetTarget::parse("2026"), Ok(ResetTarget::Offset(2026)));
         let time = Time::parse("2026-01-01T00:00:00Z").unwrap();
-        assert_eq!(Target::parse("2026-01-01T02:00:00+02:00"), Ok(Target::Start(Start::At(time))));
+        assert_eq!(ResetTarget::parse("2026-01-01T02:00:00+02:00"), Ok(ResetTarget::Start(Start::At(time))));
         for wrong in ["-1", "2026-01-01", "2026-01-01T00:00:00", "newest", ""] {
-            assert!(Target::parse(wrong).is_err(), "{wrong}");
+            assert!(ResetTarget::parse(wrong).is_err(), "{wrong}");
         }
     }
 

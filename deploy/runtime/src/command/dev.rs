@@ -23,7 +23,7 @@ use crate::{
     groups::Groups,
     http::{Health, Server},
     process::{instance::Instance, output::Output, signals::Stop},
-    state::{LocalInstance, Reading},
+    state::{LocalInstance, StateReader},
 };
 
 /// How long the groups may take to join, once the stack runs.
@@ -99,7 +99,7 @@ async fn on(
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let health = Health::new(instance.name(), states.clone(), Some(outside.database.clone()));
     let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
-    let server = Server::start(listener, health.clone(), Reading::new(&app, &outside, Some(here.clone()))?)?;
+    let server = Server::start(listener, health.clone(), StateReader::new(&app, &outside, Some(here.clone()))?)?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {
         announce(arguments, &lines)?;

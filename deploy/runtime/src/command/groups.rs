@@ -11,8 +11,8 @@ use headwater_connectors::kafka::GroupMember;
 use serde_json::{Value as Json, json};
 
 use self::{
-    group_status::{Purpose, Standing},
-    instances::Told,
+    group_status::{GroupOverview, Purpose},
+    instances::InstanceReports,
 };
 use super::arguments::GroupsArguments;
 use crate::{
@@ -32,11 +32,11 @@ pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<
         chosen.push(group_status::find(&app, name)?.clone());
     }
     let all = if chosen.is_empty() { &app.groups } else { &chosen };
-    let standings = group_status::of(&outside, all, warn).await?;
+    let overviews = group_status::of(&outside, all, warn).await?;
     // Any member of a process says where that answers, for all of its groups.
     let ids: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
     let all_members = outside.cluster.groups(&ids).await?;
-    let told = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
+    let reports = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
     let prefix = &app.config.prefix;
     // Without a prefix every group of the cluster would be one that is not ours.
     let strangers = if chosen.is_empty() && !prefix.is_empty() {
@@ -48,14 +48,14 @@ pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<
     };
     let mut out = Output::new();
     if arguments.json {
-        for standing in &standings {
-            out.line(as_json(standing, &told))?;
+        for overview in &overviews {
+            out.line(as_json(overview, &reports))?;
         }
         for name in strangers {
             out.line(json!({"group": name, "state": STRANGER}))?;
         }
     } else {
-        for line in table(&standings, &told, &strangers, arguments.verbose).lines() {
+        for line in table(&overviews, &reports, &strangers, arguments.verbose).lines() {
             out.line(line)?;
         }
     }
@@ -71,31 +71,31 @@ pub(super) fn warn(text: String) {
     let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
 }
 
-fn table(standings: &[Standing], told: &Told, strangers: &[String], verbose: bool) -> Table {
+fn table(overviews: &[GroupOverview], reports: &InstanceReports, strangers: &[String], verbose: bool) -> Table {
     let mut table = Table::new(&["GROUP", "STATE", ">MEMBERS", ">LAG", ">RETRIES", ">REDRIVES", ">STANDING STILL"]);
-    for standing in standings {
+    for overview in overviews {
         let number = |lag: Option<i64>| lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
-        let still = standing.places.iter().filter(|place| place.remark().is_some()).count();
+        let still = overview.places.iter().filter(|place| place.remark().is_some()).count();
         table.row(vec![
-            standing.bounded.group.id.clone(),
-            state(standing, told).to_owned(),
-            standing.status.members.len().to_string(),
-            number(standing.behind()),
-            number(standing.lag(Purpose::Retry)),
-            number(standing.lag(Purpose::Redrive)),
-            format!("{still}/{}", standing.places.len()),
+            overview.bounded.group.id.clone(),
+            state(overview, reports).to_owned(),
+            overview.status.members.len().to_string(),
+            number(overview.behind()),
+            number(overview.lag(Purpose::Retry)),
+            number(overview.lag(Purpose::Redrive)),
+            format!("{still}/{}", overview.places.len()),
         ]);
-        for topic in &standing.missing {
+        for topic in &overview.missing {
             table.below(&format!("topic {topic} does not exist: run `headwater topology apply`"));
         }
-        for (instance, health) in told.of(&standing.bounded.group.id) {
+        for (instance, health) in reports.of(&overview.bounded.group.id) {
             health.troubles.iter().for_each(|trouble| table.below(&format!("instance {instance}: {trouble}")));
         }
-        for (reason, partitions) in reasons(standing) {
+        for (reason, partitions) in reasons(overview) {
             table.below(&format!("{}: {reason}", named(&partitions)));
         }
         if verbose {
-            standing.status.members.iter().for_each(|member| table.below(&describe(member)));
+            overview.status.members.iter().for_each(|member| table.below(&describe(member)));
         }
     }
     for name in strangers {
@@ -107,15 +107,15 @@ fn table(standings: &[Standing], told: &Told, strangers: &[String], verbose: boo
 }
 
 /// What a group is doing, in a word.
-fn state(standing: &Standing, told: &Told) -> &'static str {
-    let worse = told.worse(&standing.bounded.group.id, standing.status.members.len());
-    worse.unwrap_or_else(|| standing.activity().name())
+fn state(overview: &GroupOverview, reports: &InstanceReports) -> &'static str {
+    let worse = reports.worse(&overview.bounded.group.id, overview.status.members.len());
+    worse.unwrap_or_else(|| overview.activity().name())
 }
 
 /// Partitions by what is to be said of them.
-fn reasons(standing: &Standing) -> BTreeMap<String, Vec<&TopicPartition>> {
+fn reasons(overview: &GroupOverview) -> BTreeMap<String, Vec<&TopicPartition>> {
     let mut reasons: BTreeMap<String, Vec<&TopicPartition>> = BTreeMap::new();
-    for place in &standing.places {
+    for place in &overview.places {
         if let Some(remark) = place.remark() {
             reasons.entry(remark).or_default().push(&place.partition);
         }
@@ -164,7 +164,7 @@ fn ranges(numbers: &[i32]) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(",")
 }
 
-fn as_json(standing: &Standing, told: &Told) -> Json {
+fn as_json(overview: &GroupOverview, reports: &InstanceReports) -> Json {
     let member = |member: &GroupMember| {
         json!({
             "id": member.id,
@@ -174,24 +174,24 @@ fn as_json(standing: &Standing, told: &Told) -> Json {
             "partitions": member.partitions.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };
-    let still = standing.places.iter().filter_map(|place| {
+    let still = overview.places.iter().filter_map(|place| {
         let (topic, partition) = (&*place.partition.topic, place.partition.partition);
         place.remark().map(|reason| json!({"topic": topic, "partition": partition, "reason": reason}))
     });
-    let instances = told
-        .of(&standing.bounded.group.id)
+    let instances = reports
+        .of(&overview.bounded.group.id)
         .iter()
         .map(|(instance, health)| json!({"instance": instance, "state": health.state, "troubles": health.troubles}));
     json!({
-        "group": standing.bounded.group.id,
-        "state": state(standing, told),
-        "members": standing.status.members.iter().map(member).collect::<Vec<_>>(),
-        "lag": standing.behind(),
-        "retries": standing.lag(Purpose::Retry),
-        "redrives": standing.lag(Purpose::Redrive),
-        "partitions": standing.places.len(),
+        "group": overview.bounded.group.id,
+        "state": state(overview, reports),
+        "members": overview.status.members.iter().map(member).collect::<Vec<_>>(),
+        "lag": overview.behind(),
+        "retries": overview.lag(Purpose::Retry),
+        "redrives": overview.lag(Purpose::Redrive),
+        "partitions": overview.places.len(),
         "standing_still": still.collect::<Vec<_>>(),
-        "missing_topics": standing.missing,
+        "missing_topics": overview.missing,
         "instances": instances.collect::<Vec<_>>(),
     })
 }

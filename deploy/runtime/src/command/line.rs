@@ -52,21 +52,21 @@ pub(crate) struct CommandLine {
 }
 
 /// What somebody has written.
-pub(crate) struct Written {
+pub(crate) struct Invocation {
     /// The configuration file.
     pub(crate) config: Option<PathBuf>,
-    command: Chosen,
+    command: Invoked,
 }
 
-enum Chosen {
+enum Invoked {
     BuiltIn(BuiltIn),
     Added(Added, ArgMatches),
 }
 
-impl Written {
+impl Invocation {
     /// Whether the command runs until it is stopped and tells of itself meanwhile.
     pub(crate) fn is_service(&self) -> bool {
-        matches!(&self.command, Chosen::BuiltIn(command) if command.is_service())
+        matches!(&self.command, Invoked::BuiltIn(command) if command.is_service())
     }
 }
 
@@ -83,16 +83,16 @@ impl CommandLine {
     ///
     /// # Errors
     /// Wrong usage, or what was asked to be printed.
-    pub(crate) fn read(&self) -> Result<Written, clap::Error> {
+    pub(crate) fn read(&self) -> Result<Invocation, clap::Error> {
         let matches = self.grammar().try_get_matches()?;
         if let Some((name, own)) = matches.subcommand()
             && let Some(added) = self.added.iter().find(|added| added.name == name)
         {
             let config = matches.get_one("config").cloned();
-            return Ok(Written { config, command: Chosen::Added(*added, own.clone()) });
+            return Ok(Invocation { config, command: Invoked::Added(*added, own.clone()) });
         }
         let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut self.grammar()))?;
-        Ok(Written { config: arguments.config, command: Chosen::BuiltIn(arguments.command) })
+        Ok(Invocation { config: arguments.config, command: Invoked::BuiltIn(arguments.command) })
     }
 
     /// What can be written.
@@ -102,10 +102,10 @@ impl CommandLine {
     }
 
     /// Does what was written.
-    pub(crate) async fn run(&self, written: Written, loader: &Loader, stop: Stop) -> Result<ExitCode> {
-        match written.command {
-            Chosen::BuiltIn(command) => self.built_in(command, loader, stop).await,
-            Chosen::Added(added, matches) => (added.run)(&matches, loader, stop).await,
+    pub(crate) async fn run(&self, invocation: Invocation, loader: &Loader, stop: Stop) -> Result<ExitCode> {
+        match invocation.command {
+            Invoked::BuiltIn(command) => self.built_in(command, loader, stop).await,
+            Invoked::Added(added, matches) => (added.run)(&matches, loader, stop).await,
         }
     }
 

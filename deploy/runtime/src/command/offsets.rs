@@ -1,7 +1,7 @@
 //! `offsets show` and `offsets reset`: how far a group has read, and letting one that is stopped go on from elsewhere.
 
 mod moves;
-mod state;
+mod state_reset;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -10,11 +10,11 @@ use headwater::TopicPartition;
 use headwater_connectors::kafka::wipe_state;
 use serde_json::{Value as Json, json};
 
-use self::{moves::Move, state::State};
+use self::{moves::Move, state_reset::StateReset};
 use super::{
-    arguments::{OffsetsCommand, ResetArguments, Target},
+    arguments::{OffsetsCommand, ResetArguments, ResetTarget},
     groups::{
-        group_status::{self, Place, Purpose, Standing},
+        group_status::{self, GroupOverview, PartitionPosition, Purpose},
         warn, who,
     },
 };
@@ -35,18 +35,18 @@ pub(crate) async fn run(loader: &Loader, command: &OffsetsCommand) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stand(app: &App, outside: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<Standing> {
+async fn stand(app: &App, outside: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<GroupOverview> {
     let bounded = group_status::find(app, group)?;
-    let mut standings = group_status::of(outside, std::slice::from_ref(bounded), warn).await?;
-    standings.pop().context("a group has a standing")
+    let mut overviews = group_status::of(outside, std::slice::from_ref(bounded), warn).await?;
+    overviews.pop().context("a group has an overview")
 }
 
-fn show(standing: &Standing, as_json: bool) -> Result<()> {
+fn show(overview: &GroupOverview, as_json: bool) -> Result<()> {
     let mut out = Output::new();
     if as_json {
-        for place in &standing.places {
+        for place in &overview.places {
             out.line(json!({
-                "group": standing.bounded.group.id,
+                "group": overview.bounded.group.id,
                 "topic": &*place.partition.topic,
                 "partition": place.partition.partition,
                 "committed": place.committed,
@@ -58,7 +58,7 @@ fn show(standing: &Standing, as_json: bool) -> Result<()> {
         }
     } else {
         let mut table = Table::new(&["TOPIC", ">PARTITION", ">COMMITTED", ">FIRST", ">END", ">LAG", "NOTE"]);
-        for place in &standing.places {
+        for place in &overview.places {
             table.row(vec![
                 place.partition.topic.to_string(),
                 place.partition.partition.to_string(),
@@ -71,7 +71,7 @@ fn show(standing: &Standing, as_json: bool) -> Result<()> {
         }
         table.lines().try_for_each(|line| out.line(line).map(drop))?;
     }
-    for topic in &standing.missing {
+    for topic in &overview.missing {
         warn(format!("topic {topic} does not exist: run `headwater topology apply`"));
     }
     out.flush()?;
@@ -84,32 +84,32 @@ fn offset(offset: Option<i64>) -> String {
 
 async fn reset(app: &App, outside: &Clients, arguments: &ResetArguments) -> Result<()> {
     let mut silent = None;
-    let standing = stand(app, outside, &arguments.group, |why| silent = Some(why)).await?;
+    let overview = stand(app, outside, &arguments.group, |why| silent = Some(why)).await?;
     if let Some(why) = silent {
         anyhow::bail!("nothing was changed: {why}");
     }
-    let state = State::find(outside, &standing.bounded, arguments).await?;
-    let mut moves = plan(outside, &standing, arguments).await?;
-    moves.extend(state.moves(&standing, arguments));
-    let active = active(&standing);
+    let state = StateReset::find(outside, &overview.bounded, arguments).await?;
+    let mut moves = plan(outside, &overview, arguments).await?;
+    moves.extend(state.moves(&overview, arguments));
+    let active = active(&overview);
     let done = active.is_none() && !arguments.dry_run;
     if done {
         // Reading state may have taken its time.
-        let members = outside.cluster.groups(&[standing.bounded.group.id.as_str()]).await?;
+        let members = outside.cluster.groups(&[overview.bounded.group.id.as_str()]).await?;
         if members.values().any(|status| !status.members.is_empty()) {
-            anyhow::bail!("a member of group {} has just joined: stop it and try again", standing.bounded.group.id);
+            anyhow::bail!("a member of group {} has just joined: stop it and try again", overview.bounded.group.id);
         }
-        carry_out(outside, &standing, &moves, &state).await?;
+        carry_out(outside, &overview, &moves, &state).await?;
     }
     if done || arguments.dry_run {
-        print(&standing, &moves, &state, arguments)?;
+        print(&overview, &moves, &state, arguments)?;
     }
     active.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
 }
 
 /// Why the group cannot be moved now: a member would go on from where it is, and commit that.
-fn active(standing: &Standing) -> Option<String> {
-    let (group, members) = (&standing.bounded.group.id, &standing.status.members);
+fn active(overview: &GroupOverview) -> Option<String> {
+    let (group, members) = (&overview.bounded.group.id, &overview.status.members);
     (!members.is_empty()).then(|| {
         let names: Vec<String> = members.iter().map(who).collect();
         format!(
@@ -120,13 +120,13 @@ fn active(standing: &Standing) -> Option<String> {
     })
 }
 
-async fn plan(outside: &Clients, standing: &Standing, arguments: &ResetArguments) -> Result<Vec<Move>> {
-    let places = chosen(standing, arguments)?;
+async fn plan(outside: &Clients, overview: &GroupOverview, arguments: &ResetArguments) -> Result<Vec<Move>> {
+    let places = chosen(overview, arguments)?;
     let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
     let asked: BTreeMap<TopicPartition, i64> = match arguments.to {
-        Target::Start(start) => outside.cluster.offsets(&names, start).await?,
-        Target::Offset(offset) if names.len() == 1 => names.into_iter().map(|name| (name, offset)).collect(),
-        Target::Offset(offset) => {
+        ResetTarget::Start(start) => outside.cluster.offsets(&names, start).await?,
+        ResetTarget::Offset(offset) if names.len() == 1 => names.into_iter().map(|name| (name, offset)).collect(),
+        ResetTarget::Offset(offset) => {
             let why = format!(
                 "offset {offset} is one partition's, and {} are meant: say which with --topic and --partition",
                 names.len()
@@ -138,23 +138,23 @@ async fn plan(outside: &Clients, standing: &Standing, arguments: &ResetArguments
 }
 
 /// The partitions that are meant: the group's inputs, or those that the arguments name.
-fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<&'a Place>> {
-    let group = &standing.bounded.group.id;
-    let wanted = |place: &&Place| match &arguments.topic {
+fn chosen<'a>(overview: &'a GroupOverview, arguments: &ResetArguments) -> Result<Vec<&'a PartitionPosition>> {
+    let group = &overview.bounded.group.id;
+    let wanted = |place: &&PartitionPosition| match &arguments.topic {
         Some(topic) => {
             *place.partition.topic == **topic && arguments.partition.is_none_or(|n| n == place.partition.partition)
         }
         None => place.purpose == Purpose::Input,
     };
-    let places: Vec<&Place> = standing.places.iter().filter(wanted).collect();
+    let places: Vec<&PartitionPosition> = overview.places.iter().filter(wanted).collect();
     if !places.is_empty() {
         return Ok(places);
     }
-    let mut known: Vec<&str> = standing.places.iter().map(|place| &*place.partition.topic).collect();
+    let mut known: Vec<&str> = overview.places.iter().map(|place| &*place.partition.topic).collect();
     known.dedup();
     let why = match (&arguments.topic, arguments.partition) {
         (Some(topic), Some(partition)) if known.contains(&topic.as_str()) => {
-            let count = standing.places.iter().filter(|place| *place.partition.topic == **topic).count();
+            let count = overview.places.iter().filter(|place| *place.partition.topic == **topic).count();
             format!("topic {topic} has no partition {partition}, only 0 to {}", count - 1)
         }
         (Some(topic), _) => {
@@ -168,14 +168,14 @@ fn chosen<'a>(standing: &'a Standing, arguments: &ResetArguments) -> Result<Vec<
 }
 
 /// Moves the group: in Postgres where its offsets live there, and in Kafka, which then has the copy.
-async fn carry_out(outside: &Clients, standing: &Standing, moves: &[Move], state: &State) -> Result<()> {
-    let group = &standing.bounded.group.id;
+async fn carry_out(outside: &Clients, overview: &GroupOverview, moves: &[Move], state: &StateReset) -> Result<()> {
+    let group = &overview.bounded.group.id;
     let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
-    if let State::Wiped(changelogs) = state {
+    if let StateReset::Wiped(changelogs) = state {
         let changelogs: Vec<TopicPartition> = changelogs.keys().cloned().collect();
         return Ok(wipe_state(&outside.kafka, group, &changelogs, &places).await?);
     }
-    if !standing.bounded.is_stored() {
+    if !overview.bounded.is_stored() {
         return Ok(outside.cluster.commit(group, &places).await?);
     }
     let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
@@ -188,8 +188,8 @@ async fn carry_out(outside: &Clients, standing: &Standing, moves: &[Move], state
     })
 }
 
-fn print(standing: &Standing, moves: &[Move], state: &State, arguments: &ResetArguments) -> Result<()> {
-    let group = &standing.bounded.group.id;
+fn print(overview: &GroupOverview, moves: &[Move], state: &StateReset, arguments: &ResetArguments) -> Result<()> {
+    let group = &overview.bounded.group.id;
     let mut out = Output::new();
     if arguments.json {
         for m in moves {
@@ -211,7 +211,7 @@ fn print(standing: &Standing, moves: &[Move], state: &State, arguments: &ResetAr
     Ok(())
 }
 
-fn as_json(group: &str, m: &Move, state: &State, dry_run: bool) -> Json {
+fn as_json(group: &str, m: &Move, state: &StateReset, dry_run: bool) -> Json {
     json!({
         "group": group,
         "topic": &*m.partition.topic,

@@ -12,7 +12,7 @@ use crate::{
     groups::Groups,
     http::{Health, Server},
     process::{instance::Instance, signals::Stop},
-    state::{LocalInstance, Reading},
+    state::{LocalInstance, StateReader},
 };
 
 pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
@@ -26,7 +26,7 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let health = Health::new(instance.name(), states.clone(), database);
     let listener = Server::listen(app.config.http.addr).await?;
     let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
-    let reading = Reading::new(&app, &outside, Some(here.clone()))?;
+    let reading = StateReader::new(&app, &outside, Some(here.clone()))?;
     let server = Server::start(listener, health.clone(), reading)?;
     let groups = Groups::start(&app, &outside, &here, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");

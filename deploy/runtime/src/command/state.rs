@@ -17,13 +17,13 @@ use crate::{
         output::Output,
         table::{Table, thousands},
     },
-    state::{Asked, Entry, Found, Hop, Reading, Refusal, Store},
+    state::{Entry, Found, Hop, ListQuery, Refusal, StateReader, Store},
 };
 
 pub(crate) async fn run(loader: &Loader, command: &StateCommand) -> Result<ExitCode> {
     let app = loader.load(&[])?;
     let outside = Clients::new(&app)?;
-    let reading = Reading::new(&app, &outside, None)?;
+    let reading = StateReader::new(&app, &outside, None)?;
     match command {
         StateCommand::Get(arguments) => get(&reading, arguments).await?,
         StateCommand::List(arguments) => list(&reading, arguments).await?,
@@ -37,7 +37,7 @@ fn usage(refusal: Refusal) -> Problems {
     Problems::one(refusal.to_string())
 }
 
-async fn get(reading: &Reading, arguments: &StateGetArguments) -> Result<()> {
+async fn get(reading: &StateReader, arguments: &StateGetArguments) -> Result<()> {
     let store = reading.known().store(&arguments.group, &arguments.store).map_err(usage)?;
     let entries = reading.find(store, &arguments.key, Hop::First).await?;
     let mut out = Output::new();
@@ -56,9 +56,9 @@ async fn get(reading: &Reading, arguments: &StateGetArguments) -> Result<()> {
     Ok(())
 }
 
-async fn list(reading: &Reading, arguments: &StateListArguments) -> Result<()> {
+async fn list(reading: &StateReader, arguments: &StateListArguments) -> Result<()> {
     let store = reading.known().store(&arguments.group, &arguments.store).map_err(usage)?;
-    let asked = Asked::new(arguments.prefix.clone(), Some(arguments.limit)).map_err(usage)?;
+    let asked = ListQuery::new(arguments.prefix.clone(), Some(arguments.limit)).map_err(usage)?;
     let entries = reading.list(store, &asked, Hop::First).await?;
     let (count, mut out) = (entries.len(), Output::new());
     if arguments.json {
@@ -88,7 +88,7 @@ fn as_json(store: &Store, entry: Entry) -> Result<Json> {
     Ok(serde_json::to_value(found)?)
 }
 
-async fn stats(reading: &Reading, arguments: &StateStatsArguments) -> Result<()> {
+async fn stats(reading: &StateReader, arguments: &StateStatsArguments) -> Result<()> {
     let groups = match &arguments.group {
         Some(name) => vec![reading.known().group(name).map_err(usage)?.to_owned()],
         None => reading.known().ids(),

@@ -18,7 +18,7 @@ use headwater_connectors::{
     postgres::{Database, PostgresError},
 };
 
-use super::arguments::{Format, TopologyCommand};
+use super::arguments::{TopologyCommand, TopologyFormat};
 use crate::{
     app::{App, ConfiguredGroup, Loader},
     clients::Clients,
@@ -222,12 +222,12 @@ async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Out
 }
 
 /// Prints what the pipeline needs and where each group reads, or draws it.
-fn show(app: &App, format: Format) -> Result<()> {
+fn show(app: &App, format: TopologyFormat) -> Result<()> {
     let mut out = Output::new();
     match format {
-        Format::Text => list(app, &mut out)?,
-        Format::Mermaid => drop(out.line(mermaid::draw(&Graph::of(app)))?),
-        Format::Dot => drop(out.line(dot::draw(&Graph::of(app)))?),
+        TopologyFormat::Text => list(app, &mut out)?,
+        TopologyFormat::Mermaid => drop(out.line(mermaid::draw(&Graph::of(app)))?),
+        TopologyFormat::Dot => drop(out.line(dot::draw(&Graph::of(app)))?),
     }
     out.flush()?;
     Ok(())

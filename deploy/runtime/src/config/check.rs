@@ -10,7 +10,7 @@ use super::{
     problems::Problems,
     section::AddedSection,
     show,
-    tree::{Config, Free},
+    tree::{Config, FreeSection},
 };
 
 /// One setting of a layer.
@@ -171,7 +171,7 @@ fn read(mut tree: Table, sections: &[AddedSection]) -> Result<Config, toml::de::
         }
     }
     let config: Config = Value::Table(tree).try_into()?;
-    Ok(Config { sections: Free(own), ..config })
+    Ok(Config { sections: FreeSection(own), ..config })
 }
 
 /// Puts a value into a tree; a table is laid over what is there.

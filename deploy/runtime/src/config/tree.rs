@@ -42,18 +42,18 @@ pub(crate) struct Config {
     pub(crate) topics: BTreeMap<String, Binding>,
     pub(crate) sinks: BTreeMap<String, Sink>,
     /// What the pipeline of a user's own program wants to be told.
-    pub(crate) settings: Free,
+    pub(crate) settings: FreeSection,
     /// The sections that the program adds, checked by their types.
     #[serde(skip)]
-    pub(crate) sections: Free,
+    pub(crate) sections: FreeSection,
 }
 
 /// A free section: which of its values are secrets only the user knows, so none prints.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Free(pub(crate) toml::Table);
+pub(crate) struct FreeSection(pub(crate) toml::Table);
 
-impl fmt::Debug for Free {
+impl fmt::Debug for FreeSection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }

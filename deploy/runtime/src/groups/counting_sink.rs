@@ -9,19 +9,19 @@ use headwater::{
 use headwater_connectors::postgres::{PostgresSink, SinkCounts};
 
 /// A sink that reports the rows it passed over.
-pub(crate) struct Counted {
+pub(crate) struct CountingSink {
     sink: PostgresSink,
     counts: Arc<SinkCounts>,
     state: Arc<GroupMetrics>,
 }
 
-impl Counted {
+impl CountingSink {
     pub(crate) fn new(sink: PostgresSink, state: Arc<GroupMetrics>) -> Self {
         Self { counts: sink.counts(), sink, state }
     }
 }
 
-impl Committer for Counted {
+impl Committer for CountingSink {
     fn atomic(&self) -> bool {
         self.sink.atomic()
     }

@@ -17,7 +17,7 @@ const STEADY: Duration = Duration::from_secs(60);
 
 /// Why a group ended before it was told to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum GroupFailure {
     /// Started anew it may work.
     Failed(String),
     /// Only a person can decide what comes next.
@@ -25,9 +25,9 @@ pub(crate) enum Ended {
 }
 
 /// What is supervised.
-pub(crate) trait Attempts: Send {
+pub(crate) trait Supervised: Send {
     /// Builds everything that the group needs and works until it is told to stop.
-    fn work(&mut self, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), Ended>>;
+    fn work(&mut self, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>>;
 
     /// Waits until nothing of the last attempt is left: a group has one member here, and one folder.
     fn release(&mut self) -> BoxFuture<'_, ()>;
@@ -46,20 +46,24 @@ impl Supervisor {
     ///
     /// # Errors
     /// Why the group failed while it was to stop: not all that was under way is done.
-    pub(crate) async fn run(self, mut attempts: impl Attempts, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+    pub(crate) async fn run(
+        self,
+        mut attempts: impl Supervised,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), String> {
         let (mut failures, mut since) = (0, None);
         loop {
             let began = self.clock.elapsed();
             let Err(ended) = caught(attempts.work(stop.clone())).await else { return Ok(()) };
             self.state.add(Metric::GroupFailures, 1);
             let why = match ended {
-                Ended::Failed(why) | Ended::Halted(why) if *stop.borrow() => return Err(why),
-                Ended::Halted(why) => {
+                GroupFailure::Failed(why) | GroupFailure::Halted(why) if *stop.borrow() => return Err(why),
+                GroupFailure::Halted(why) => {
                     self.halt(why, since);
                     let _ = stop.wait_for(|stopped| *stopped).await;
                     return Ok(());
                 }
-                Ended::Failed(why) => why,
+                GroupFailure::Failed(why) => why,
             };
             if self.state.has_joined() && self.clock.elapsed().saturating_sub(began) >= STEADY {
                 (failures, since) = (0, None);
@@ -83,7 +87,7 @@ impl Supervisor {
     }
 
     /// Between two attempts.
-    async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl Attempts) {
+    async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl Supervised) {
         let pause = self.backoff.after(failures).min(LONGEST);
         tracing::warn!(group = self.group, error = down.why, retry_in = ?pause, "the group failed and is started anew; the others go on");
         self.state.set_down(Down { next: Next::At(self.clock.now().plus(pause)), ..down.clone() });
@@ -94,12 +98,12 @@ impl Supervisor {
 }
 
 /// A panic ends the attempt, and nothing else.
-async fn caught(work: BoxFuture<'_, Result<(), Ended>>) -> Result<(), Ended> {
+async fn caught(work: BoxFuture<'_, Result<(), GroupFailure>>) -> Result<(), GroupFailure> {
     // What it may have left half done is thrown away as a whole.
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(Ended::of_panic(&*panic)))
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(GroupFailure::of_panic(&*panic)))
 }
 
-impl Ended {
+impl GroupFailure {
     /// A fault of the program.
     pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -108,7 +112,7 @@ impl Ended {
     }
 }
 
-impl From<WorkerError> for Ended {
+impl From<WorkerError> for GroupFailure {
     fn from(error: WorkerError) -> Self {
         match error {
             WorkerError::Schemas { why, .. } | WorkerError::Failed { why, .. } => Self::Failed(why),
@@ -176,15 +180,15 @@ mod tests {
         held: bool,
     }
 
-    impl Attempts for Scripted {
-        fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), Ended>> {
+    impl Supervised for Scripted {
+        fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>> {
             Box::pin(async move {
                 let held = if std::mem::replace(&mut self.held, true) { "beside the attempt before: " } else { "" };
                 self.seen.lock().unwrap().push(format!("{held}{}", self.state.troubles().join("; ")));
-                let failed = || Err(Ended::Failed("no schema".to_owned()));
+                let failed = || Err(GroupFailure::Failed("no schema".to_owned()));
                 match self.script.pop_front().unwrap_or(Script::UntilStopped) {
                     Script::Fails => failed(),
-                    Script::Halts => Err(Ended::Halted("decide".to_owned())),
+                    Script::Halts => Err(GroupFailure::Halted("decide".to_owned())),
                     Script::Panics => panic!("index out of bounds"),
                     Script::Works(time) => {
                         self.state.joined();

@@ -89,13 +89,13 @@ impl From<&StoreStats> for PartitionStats {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct Refusal {
-    pub(super) why: Why,
+    pub(super) why: RefusalKind,
     pub(super) text: String,
 }
 
 /// The kinds of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum RefusalKind {
     /// The question is wrong.
     Wrong,
     /// There is no such group or store, or the key has no state.
@@ -110,7 +110,7 @@ pub(super) enum Why {
     Away,
 }
 
-impl Why {
+impl RefusalKind {
     pub(super) fn because(self, text: impl Into<String>) -> Refusal {
         Refusal { why: self, text: text.into() }
     }
@@ -131,23 +131,24 @@ impl Refusal {
     /// The status that says it.
     pub(super) fn status(&self) -> u16 {
         match self.why {
-            Why::Wrong => 400,
-            Why::Unknown => 404,
-            Why::Moved => 421,
-            Why::Broken => 500,
-            Why::Silent => 502,
-            Why::Away => 503,
+            RefusalKind::Wrong => 400,
+            RefusalKind::Unknown => 404,
+            RefusalKind::Moved => 421,
+            RefusalKind::Broken => 500,
+            RefusalKind::Silent => 502,
+            RefusalKind::Away => 503,
         }
     }
 
     /// Whether it is worth asking Kafka anew who the owner is.
     pub(super) fn may_have_moved(&self) -> bool {
-        matches!(self.why, Why::Moved | Why::Away | Why::Silent)
+        matches!(self.why, RefusalKind::Moved | RefusalKind::Away | RefusalKind::Silent)
     }
 
     /// A list without this part would have a gap: whatever is wrong, the whole cannot be read now.
     pub(super) fn of_partitions(self, partitions: &str) -> Self {
-        let why = if matches!(self.why, Why::Wrong | Why::Moved) { self.why } else { Why::Away };
+        let why =
+            if matches!(self.why, RefusalKind::Wrong | RefusalKind::Moved) { self.why } else { RefusalKind::Away };
         why.because(format!("partitions {partitions} cannot be read: {}", self.text))
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     address,
-    answer::{Entry, Found, InstanceStats, Listed, Refusal, Why},
-    query::Asked,
+    answer::{Entry, Found, InstanceStats, Listed, Refusal, RefusalKind},
+    query::ListQuery,
     stores::Store,
 };
 
@@ -25,15 +25,15 @@ const ANSWER: Duration = Duration::from_secs(3);
 const BYTES: usize = 64 << 20;
 
 /// Asks other instances.
-pub(super) struct Asker(HttpClient);
+pub(super) struct InstanceClient(HttpClient);
 
 /// How an instance says why there is no answer.
 #[derive(Deserialize)]
-struct Told {
+struct ErrorBody {
     error: String,
 }
 
-impl Asker {
+impl InstanceClient {
     pub(super) fn new() -> Result<Self> {
         let config = HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES };
         Ok(Self(HttpClient::new(&config)?))
@@ -50,7 +50,7 @@ impl Asker {
         owner: &GroupMember,
         store: &Store,
         partitions: &[i32],
-        asked: &Asked,
+        asked: &ListQuery,
     ) -> Result<Vec<Entry>, Refusal> {
         let numbers: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         let (prefix, limit) = (encoded(&asked.prefix), asked.limit);
@@ -67,10 +67,10 @@ impl Asker {
         let name = address::name(owner);
         let Some(address) = address::of(owner) else {
             let text = format!("where instance {name} answers is unknown: its client id is `{}`", owner.client);
-            return Err(Why::Silent.because(text));
+            return Err(RefusalKind::Silent.because(text));
         };
         let silent = |why: String| {
-            Why::Silent.because(format!("instance {name}, which has it, does not answer at {address}: {why}"))
+            RefusalKind::Silent.because(format!("instance {name}, which has it, does not answer at {address}: {why}"))
         };
         let request = Request {
             method: "GET",
@@ -82,8 +82,8 @@ impl Asker {
         if answer.status == 200 {
             return serde_json::from_slice(&answer.body).map_err(|error| silent(format!("no answer of ours: {error}")));
         }
-        match serde_json::from_slice::<Told>(&answer.body) {
-            Ok(told) => Err(Why::told(answer.status).because(told.error)),
+        match serde_json::from_slice::<ErrorBody>(&answer.body) {
+            Ok(told) => Err(RefusalKind::told(answer.status).because(told.error)),
             Err(_) => Err(silent(format!("it says {} without a reason", answer.status))),
         }
     }

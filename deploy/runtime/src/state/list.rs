@@ -7,10 +7,10 @@ use headwater::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{
-    answer::{Entry, Refusal, Why},
-    owners::{Fresh, View},
-    query::{Asked, Hop, MOST},
-    reader::{LIST, Reading},
+    answer::{Entry, Refusal, RefusalKind},
+    owners::{GroupView, MaxAge},
+    query::{Hop, ListQuery, MOST},
+    reader::{LIST, StateReader},
     stores::Store,
 };
 
@@ -22,7 +22,7 @@ fn waiting_name(key: &str) -> String {
     key.parse::<u64>().map_or_else(|_| key.to_owned(), |number| format!("{number:020}"))
 }
 
-impl Reading {
+impl StateReader {
     /// What a key has; of records that wait, which are numbered in each partition from 0 on, what each partition has.
     ///
     /// # Errors
@@ -32,11 +32,11 @@ impl Reading {
             return Ok(vec![self.get(store, key, hop).await?]);
         }
         let name = waiting_name(key);
-        let mut entries = self.list(store, &Asked::new(Some(name.clone()), Some(MOST))?, hop).await?;
+        let mut entries = self.list(store, &ListQuery::new(Some(name.clone()), Some(MOST))?, hop).await?;
         entries.retain(|entry| entry.key == name);
         if entries.is_empty() {
             let text = format!("{store} has no record `{}` in any partition", key.escape_debug());
-            return Err(Why::Unknown.because(text));
+            return Err(RefusalKind::Unknown.because(text));
         }
         Ok(entries)
     }
@@ -45,16 +45,22 @@ impl Reading {
     ///
     /// # Errors
     /// When one partition cannot be read.
-    pub(crate) async fn list(&self, store: &Store, asked: &Asked, hop: Hop) -> Result<Vec<Entry>, Refusal> {
+    pub(crate) async fn list(&self, store: &Store, asked: &ListQuery, hop: Hop) -> Result<Vec<Entry>, Refusal> {
         let _room = self.room(LIST)?;
-        let found = match self.list_once(store, asked, hop, Fresh::enough()).await {
-            Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, Fresh::now()).await,
+        let found = match self.list_once(store, asked, hop, MaxAge::enough()).await {
+            Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, MaxAge::now()).await,
             found => found,
         };
         found.map_err(|refusal| hop.told(refusal))
     }
 
-    async fn list_once(&self, store: &Store, asked: &Asked, hop: Hop, fresh: Fresh) -> Result<Vec<Entry>, Refusal> {
+    async fn list_once(
+        &self,
+        store: &Store,
+        asked: &ListQuery,
+        hop: Hop,
+        fresh: MaxAge,
+    ) -> Result<Vec<Entry>, Refusal> {
         let view = self.owners.view(&store.group, fresh).await?;
         let all: BTreeSet<i32> = (0..view.count(store)?).collect();
         let wanted = asked.partitions.as_ref().map_or(all.clone(), |some| all.intersection(some).copied().collect());
@@ -73,7 +79,7 @@ impl Reading {
         owner: &GroupMember,
         partitions: Vec<i32>,
         store: &Store,
-        asked: &Asked,
+        asked: &ListQuery,
         hop: Hop,
     ) -> Result<Vec<Entry>, Refusal> {
         let named = partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -90,7 +96,7 @@ impl Reading {
 
 type Owned<'a> = BTreeMap<&'a str, (&'a GroupMember, Vec<i32>)>;
 
-fn by_owner<'a>(view: &'a View, store: &Store, partitions: &BTreeSet<i32>) -> Result<Owned<'a>, Refusal> {
+fn by_owner<'a>(view: &'a GroupView, store: &Store, partitions: &BTreeSet<i32>) -> Result<Owned<'a>, Refusal> {
     let mut owned = Owned::new();
     for partition in partitions {
         let owner = view.owner(store, *partition)?;

@@ -12,8 +12,8 @@ use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
     address,
-    answer::{Entry, GroupStats, InstanceStats, KeptStore, PartitionStats, Refusal, Why},
-    stores::{Known, Store},
+    answer::{Entry, GroupStats, InstanceStats, KeptStore, PartitionStats, Refusal, RefusalKind},
+    stores::{Store, StoreCatalogue},
 };
 
 /// Bytes of keys and values in one list at most.
@@ -25,12 +25,12 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct LocalInstance {
     instance: String,
     client_id: String,
-    kept: Mutex<BTreeMap<String, Kept>>,
+    kept: Mutex<BTreeMap<String, LocalGroup>>,
 }
 
 /// The state of one group here.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct LocalGroup {
     instance: String,
     /// The name of the group's member here.
     pub(super) member: String,
@@ -58,7 +58,7 @@ impl LocalInstance {
 
     /// The state of a group can be read from now on, where this member has the partition.
     pub(crate) fn open(&self, group: &str, member: String, local: LocalStore) {
-        let kept = Kept { instance: self.instance.clone(), member, local };
+        let kept = LocalGroup { instance: self.instance.clone(), member, local };
         self.all().insert(group.to_owned(), kept);
     }
 
@@ -72,11 +72,11 @@ impl LocalInstance {
         self.all().clear();
     }
 
-    pub(super) fn kept(&self, group: &str) -> Option<Kept> {
+    pub(super) fn kept(&self, group: &str) -> Option<LocalGroup> {
         self.all().get(group).cloned()
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, LocalGroup>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,13 +84,13 @@ impl LocalInstance {
     pub(super) async fn sizes(&self) -> Vec<(String, u64)> {
         let all = self.all().clone();
         let sizes = move || {
-            let size = |kept: &Kept| kept.local.stats().iter().map(|stats| stats.disk_bytes).sum();
+            let size = |kept: &LocalGroup| kept.local.stats().iter().map(|stats| stats.disk_bytes).sum();
             all.iter().map(|(group, kept)| (group.clone(), size(kept))).collect()
         };
         tokio::task::spawn_blocking(sizes).await.unwrap_or_default()
     }
 
-    pub(super) async fn stats(&self, known: &Known) -> Result<InstanceStats, Refusal> {
+    pub(super) async fn stats(&self, known: &StoreCatalogue) -> Result<InstanceStats, Refusal> {
         let mut groups = Vec::new();
         for id in known.ids() {
             let stats = match self.kept(&id) {
@@ -109,7 +109,7 @@ fn partitions(stats: &[StoreStats], store: &str) -> Vec<PartitionStats> {
     stats.iter().filter(|stats| stats.store == store).map(Into::into).collect()
 }
 
-impl Kept {
+impl LocalGroup {
     /// What a key has.
     pub(super) async fn get(self, store: &Store, partition: i32, key: &str) -> Result<Entry, Refusal> {
         let (store, key) = (store.clone(), key.to_owned());
@@ -117,7 +117,7 @@ impl Kept {
             let saved = self.local.get(store.name, partition, key.as_bytes());
             let saved = saved.map_err(|error| self.why(&store, partition, error.0))?.ok_or_else(|| {
                 let text = format!("{store} has no state of key `{}` (partition {partition})", key.escape_debug());
-                Why::Unknown.because(text)
+                RefusalKind::Unknown.because(text)
             })?;
             self.entry((key.into_bytes(), partition, saved.to_vec()))
         })
@@ -144,7 +144,7 @@ impl Kept {
                 all.truncate(limit);
                 if all.iter().map(|(key, _, value)| key.len() + value.len()).sum::<usize>() > LIST_BYTES {
                     let text = format!("the first {limit} keys have more than {LIST_BYTES} bytes: set a smaller limit");
-                    return Err(Why::Wrong.because(text));
+                    return Err(RefusalKind::Wrong.because(text));
                 }
             }
             all.into_iter().map(|raw| self.entry(raw)).collect()
@@ -155,17 +155,17 @@ impl Kept {
     fn entry(&self, (key, partition, saved): Raw) -> Result<Entry, Refusal> {
         let key = String::from_utf8_lossy(&key).into_owned();
         let (version, value) = headwater::show(&saved).map_err(|why| {
-            Why::Broken.because(format!("the state of key `{}` cannot be shown: {why}", key.escape_debug()))
+            RefusalKind::Broken.because(format!("the state of key `{}` cannot be shown: {why}", key.escape_debug()))
         })?;
         Ok(Entry { key, partition, owner: self.instance.clone(), version, value })
     }
 
     fn why(&self, store: &Store, partition: i32, error: String) -> Refusal {
         if self.local.is_open(store.name, partition) {
-            return Why::Broken.because(error);
+            return RefusalKind::Broken.because(error);
         }
         let text = format!("partition {partition} of {store} is being restored or moves: try again shortly");
-        Why::Away.because(text)
+        RefusalKind::Away.because(text)
     }
 }
 
@@ -186,5 +186,5 @@ async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Why::Broken.because(format!("reading state failed: {error}"))))
+    done.unwrap_or_else(|error| Err(RefusalKind::Broken.because(format!("reading state failed: {error}"))))
 }

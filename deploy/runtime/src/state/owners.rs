@@ -10,7 +10,7 @@ use headwater_connectors::kafka::{Cluster, GroupMember, GroupState, KafkaError};
 use tokio::sync::Mutex;
 
 use super::{
-    answer::{Refusal, Why},
+    answer::{Refusal, RefusalKind},
     stores::Store,
 };
 
@@ -21,9 +21,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// How old an answer may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fresh(Option<Instant>);
+pub(super) struct MaxAge(Option<Instant>);
 
-impl Fresh {
+impl MaxAge {
     /// No older than a second.
     pub(super) fn enough() -> Self {
         Self(Instant::now().checked_sub(GOOD))
@@ -39,11 +39,11 @@ impl Fresh {
 pub(super) struct Owners {
     cluster: Cluster,
     /// Each behind a lock of its own, so that Kafka is asked once, however many wait.
-    views: BTreeMap<String, Mutex<Option<Arc<View>>>>,
+    views: BTreeMap<String, Mutex<Option<Arc<GroupView>>>>,
 }
 
 /// A group as Kafka described it.
-pub(super) struct View {
+pub(super) struct GroupView {
     group: String,
     /// When it was asked for.
     at: Instant,
@@ -62,15 +62,16 @@ impl Owners {
     ///
     /// # Errors
     /// When Kafka does not say.
-    pub(super) async fn view(&self, group: &str, fresh: Fresh) -> Result<Arc<View>, Refusal> {
+    pub(super) async fn view(&self, group: &str, fresh: MaxAge) -> Result<Arc<GroupView>, Refusal> {
         let Some(slot) = self.views.get(group) else {
-            return Err(Why::Unknown.because(format!("there is no group `{group}` that keeps state")));
+            return Err(RefusalKind::Unknown.because(format!("there is no group `{group}` that keeps state")));
         };
         let mut slot = slot.lock().await;
         if let Some(view) = slot.as_ref().filter(|view| fresh.0.is_none_or(|since| view.at >= since)) {
             return Ok(view.clone());
         }
-        let silent = |why: String| Why::Away.because(format!("who has the partitions of {group} is unknown: {why}"));
+        let silent =
+            |why: String| RefusalKind::Away.because(format!("who has the partitions of {group} is unknown: {why}"));
         let view = match tokio::time::timeout(ANSWER, self.ask(group)).await {
             Ok(view) => Arc::new(view.map_err(|error| silent(error.to_string()))?),
             Err(_) => return Err(silent(format!("kafka does not answer within {ANSWER:?}"))),
@@ -79,17 +80,17 @@ impl Owners {
         Ok(view)
     }
 
-    async fn ask(&self, group: &str) -> Result<View, KafkaError> {
+    async fn ask(&self, group: &str) -> Result<GroupView, KafkaError> {
         let at = Instant::now();
         let asked = [group];
         let (topics, mut groups) = tokio::try_join!(self.cluster.topics(), self.cluster.groups(&asked))?;
         let status = groups.remove(group).unwrap_or_default();
         let counts = topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
-        Ok(View { group: group.to_owned(), at, state: status.state, members: status.members, counts })
+        Ok(GroupView { group: group.to_owned(), at, state: status.state, members: status.members, counts })
     }
 }
 
-impl View {
+impl GroupView {
     pub(super) fn members(&self) -> &[GroupMember] {
         &self.members
     }
@@ -98,7 +99,7 @@ impl View {
     pub(super) fn count(&self, store: &Store) -> Result<i32, Refusal> {
         self.counts.get(&store.changelog).copied().ok_or_else(|| {
             let text = format!("topic {} does not exist: run `headwater topology apply`", store.changelog);
-            Why::Away.because(text)
+            RefusalKind::Away.because(text)
         })
     }
 
@@ -114,7 +115,8 @@ impl View {
                 GroupState::Rebalancing => "its partitions are being dealt out: try again shortly",
                 _ => "nobody has it now: try again shortly",
             };
-            Why::Away.because(format!("partition {partition} of {} {} cannot be read: {why}", self.group, store.name))
+            RefusalKind::Away
+                .because(format!("partition {partition} of {} {} cannot be read: {why}", self.group, store.name))
         })
     }
 }
@@ -126,8 +128,8 @@ mod tests {
         *,
     };
 
-    fn view(state: GroupState, members: Vec<GroupMember>) -> View {
-        View { group: "shop.g".to_owned(), at: Instant::now(), state, members, counts: BTreeMap::new() }
+    fn view(state: GroupState, members: Vec<GroupMember>) -> GroupView {
+        GroupView { group: "shop.g".to_owned(), at: Instant::now(), state, members, counts: BTreeMap::new() }
     }
 
     /// Red when a partition of that number of a topic that does not bring the state makes an owner, or it is not said why

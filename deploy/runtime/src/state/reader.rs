@@ -9,12 +9,12 @@ use tokio::sync::Semaphore;
 
 use super::{
     address,
-    answer::{Entry, InstanceStats, Refusal, Why},
-    instance_client::Asker,
-    local_instance::{Kept, LocalInstance},
-    owners::{Fresh, Owners},
+    answer::{Entry, InstanceStats, Refusal, RefusalKind},
+    instance_client::InstanceClient,
+    local_instance::{LocalGroup, LocalInstance},
+    owners::{MaxAge, Owners},
     query::Hop,
-    stores::{Known, Store},
+    stores::{Store, StoreCatalogue},
 };
 use crate::{app::App, clients::Clients};
 
@@ -23,26 +23,26 @@ const AT_ONCE: usize = 64;
 pub(super) const LIST: u32 = 8;
 
 /// Reads the keyed state of every group of the pipeline, wherever it is.
-pub(crate) struct Reading {
-    known: Known,
+pub(crate) struct StateReader {
+    known: StoreCatalogue,
     pub(super) owners: Owners,
-    pub(super) asker: Asker,
+    pub(super) asker: InstanceClient,
     /// What this process has itself; a command has nothing.
     here: Option<Arc<LocalInstance>>,
     room: Semaphore,
 }
 
-impl Reading {
+impl StateReader {
     /// # Errors
     /// When the system's network configuration cannot be read.
     pub(crate) fn new(app: &App, outside: &Clients, here: Option<Arc<LocalInstance>>) -> Result<Self> {
-        let known = Known::of(&app.groups);
+        let known = StoreCatalogue::of(&app.groups);
         let owners = Owners::new(outside.cluster.clone(), known.ids());
-        Ok(Self { known, owners, asker: Asker::new()?, here, room: Semaphore::new(AT_ONCE) })
+        Ok(Self { known, owners, asker: InstanceClient::new()?, here, room: Semaphore::new(AT_ONCE) })
     }
 
     /// What there is to be read.
-    pub(crate) fn known(&self) -> &Known {
+    pub(crate) fn known(&self) -> &StoreCatalogue {
         &self.known
     }
 
@@ -52,14 +52,14 @@ impl Reading {
     /// When it has nothing, or cannot be read now.
     pub(crate) async fn get(&self, store: &Store, key: &str, hop: Hop) -> Result<Entry, Refusal> {
         let _room = self.room(1)?;
-        let found = match self.get_once(store, key, hop, Fresh::enough()).await {
-            Err(refusal) if refusal.may_have_moved() => self.get_once(store, key, hop, Fresh::now()).await,
+        let found = match self.get_once(store, key, hop, MaxAge::enough()).await {
+            Err(refusal) if refusal.may_have_moved() => self.get_once(store, key, hop, MaxAge::now()).await,
             found => found,
         };
         found.map_err(|refusal| hop.told(refusal))
     }
 
-    async fn get_once(&self, store: &Store, key: &str, hop: Hop, fresh: Fresh) -> Result<Entry, Refusal> {
+    async fn get_once(&self, store: &Store, key: &str, hop: Hop, fresh: MaxAge) -> Result<Entry, Refusal> {
         let view = self.owners.view(&store.group, fresh).await?;
         let partition = partition_for(key.as_bytes(), view.count(store)?);
         let owner = view.owner(store, partition)?;
@@ -70,19 +70,19 @@ impl Reading {
     }
 
     /// The group's state here where this process is the owner, `None` where another one has to be asked.
-    pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<Kept>, Refusal> {
+    pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, Refusal> {
         let kept = self.here.as_ref().and_then(|here| here.kept(&store.group));
         let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
         if kept.is_none() && hop == Hop::Forwarded {
             let text =
                 format!("this instance does not have that partition of {store}: {} has it", address::name(owner));
-            return Err(Why::Moved.because(text));
+            return Err(RefusalKind::Moved.because(text));
         }
         Ok(kept)
     }
 
     pub(super) fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, Refusal> {
-        let why = |_| Why::Away.because("too many questions about state are being answered: try again shortly");
+        let why = |_| RefusalKind::Away.because("too many questions about state are being answered: try again shortly");
         self.room.try_acquire_many(wanted).map_err(why)
     }
 
@@ -91,7 +91,7 @@ impl Reading {
         let _room = self.room(1)?;
         match &self.here {
             Some(here) => here.stats(&self.known).await,
-            None => Err(Why::Unknown.because("this process keeps no state")),
+            None => Err(RefusalKind::Unknown.because("this process keeps no state")),
         }
     }
 
@@ -100,7 +100,7 @@ impl Reading {
     /// # Errors
     /// When one of them does not answer.
     pub(crate) async fn stats_of(&self, group: &str) -> Result<Vec<InstanceStats>, Refusal> {
-        let view = self.owners.view(group, Fresh::enough()).await?;
+        let view = self.owners.view(group, MaxAge::enough()).await?;
         let mut all = Vec::new();
         for member in view.members() {
             let mut stats = self.asker.stats(member).await?;

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    answer::{Found, InstanceStats, Listed, Refusal, Why},
+    answer::{Found, InstanceStats, Listed, Refusal, RefusalKind},
     instance_client::FORWARDED,
-    query::{Asked, Hop},
-    reader::Reading,
+    query::{Hop, ListQuery},
+    reader::StateReader,
 };
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -37,7 +37,7 @@ struct Question {
 }
 
 /// The routes under which state is read.
-pub(crate) fn routes(reading: Reading) -> Router {
+pub(crate) fn routes(reading: StateReader) -> Router {
     Router::new()
         .route("/v1/state", get(stats))
         .route("/v1/state/{group}/{store}", get(ask))
@@ -54,22 +54,22 @@ impl IntoResponse for Refusal {
 
 impl From<PathRejection> for Refusal {
     fn from(rejection: PathRejection) -> Self {
-        Why::Wrong.because(rejection.body_text().to_lowercase())
+        RefusalKind::Wrong.because(rejection.body_text().to_lowercase())
     }
 }
 
 impl From<QueryRejection> for Refusal {
     fn from(rejection: QueryRejection) -> Self {
-        Why::Wrong.because(rejection.body_text().to_lowercase())
+        RefusalKind::Wrong.because(rejection.body_text().to_lowercase())
     }
 }
 
-async fn stats(State(reading): State<Arc<Reading>>) -> Answer<InstanceStats> {
+async fn stats(State(reading): State<Arc<StateReader>>) -> Answer<InstanceStats> {
     Ok(Json(reading.stats().await?))
 }
 
 async fn one(
-    State(reading): State<Arc<Reading>>,
+    State(reading): State<Arc<StateReader>>,
     headers: HeaderMap,
     path: Result<Path<(String, String, String)>, PathRejection>,
 ) -> Answer<Found> {
@@ -78,7 +78,7 @@ async fn one(
 }
 
 async fn ask(
-    State(reading): State<Arc<Reading>>,
+    State(reading): State<Arc<StateReader>>,
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<Question>, QueryRejection>,
@@ -88,7 +88,7 @@ async fn ask(
         return Ok(found(&reading, &group, &store, &key, hop(&headers)).await?.into_response());
     }
     let store = reading.known().store(&group, &store)?;
-    let asked = Asked::new(question.prefix, question.limit)?;
+    let asked = ListQuery::new(question.prefix, question.limit)?;
     let asked = match question.partitions {
         Some(partitions) => asked.of(&partitions)?,
         None => asked,
@@ -98,16 +98,16 @@ async fn ask(
     Ok(Json(listed).into_response())
 }
 
-async fn found(reading: &Reading, group: &str, store: &str, key: &str, hop: Hop) -> Answer<Found> {
+async fn found(reading: &StateReader, group: &str, store: &str, key: &str, hop: Hop) -> Answer<Found> {
     let store = reading.known().store(group, store)?;
     let mut entries = reading.find(store, key, hop).await?;
     if entries.len() > 1 {
         let partitions: Vec<String> = entries.iter().map(|entry| entry.partition.to_string()).collect();
         let text =
             format!("partitions {} each have one: say which with `?prefix={key}&partitions=N`", partitions.join(", "));
-        return Err(Why::Wrong.because(text));
+        return Err(RefusalKind::Wrong.because(text));
     }
-    let Some(entry) = entries.pop() else { return Err(Why::Unknown.because("there is none")) };
+    let Some(entry) = entries.pop() else { return Err(RefusalKind::Unknown.because("there is none")) };
     Ok(Json(Found { group: store.group.clone(), store: store.name.to_owned(), entry }))
 }
 

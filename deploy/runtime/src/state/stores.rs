@@ -4,13 +4,13 @@ use std::fmt;
 
 use headwater::GroupTopics;
 
-use super::answer::{Refusal, Why};
+use super::answer::{Refusal, RefusalKind};
 use crate::{app::ConfiguredGroup, config::nearest};
 
 /// Every group that keeps state.
-pub(crate) struct Known(Vec<Keeping>);
+pub(crate) struct StoreCatalogue(Vec<StatefulGroup>);
 
-struct Keeping {
+struct StatefulGroup {
     name: String,
     id: String,
     stores: Vec<Store>,
@@ -34,9 +34,9 @@ impl fmt::Display for Store {
     }
 }
 
-impl Known {
+impl StoreCatalogue {
     pub(super) fn of(groups: &[ConfiguredGroup]) -> Self {
-        let keeping = |bounded: &ConfiguredGroup| Keeping {
+        let keeping = |bounded: &ConfiguredGroup| StatefulGroup {
             name: bounded.group.name.clone(),
             id: bounded.group.id.clone(),
             stores: stores(bounded),
@@ -74,7 +74,7 @@ impl Known {
         })
     }
 
-    fn find(&self, name: &str) -> Result<&Keeping, Refusal> {
+    fn find(&self, name: &str) -> Result<&StatefulGroup, Refusal> {
         self.0.iter().find(|group| group.name == name || group.id == name).ok_or_else(|| {
             let names = self.0.iter().map(|group| group.name.as_str()).collect();
             missing(&format!("there is no group `{name}` that keeps state"), name, names)
@@ -88,7 +88,7 @@ fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
         None if names.is_empty() => "the pipeline has none".to_owned(),
         None => format!("there are {}", names.join(", ")),
     };
-    Why::Unknown.because(format!("{what}; {hint}"))
+    RefusalKind::Unknown.because(format!("{what}; {hint}"))
 }
 
 fn stores(bounded: &ConfiguredGroup) -> Vec<Store> {
@@ -115,8 +115,8 @@ pub(super) mod tests {
     /// Red when a group is found by its id alone or its name alone, or what there is instead is not said.
     #[test]
     fn groups_and_stores_are_found_or_named() {
-        let group = Keeping { name: "g".to_owned(), id: "shop.g".to_owned(), stores: vec![store()] };
-        let known = Known(vec![group]);
+        let group = StatefulGroup { name: "g".to_owned(), id: "shop.g".to_owned(), stores: vec![store()] };
+        let known = StoreCatalogue(vec![group]);
         assert_eq!(known.store("g", "spend"), known.store("shop.g", "spend"));
         assert!(known.store("g", "spend").is_ok());
         let why = known.store("x.y", "spend").unwrap_err();

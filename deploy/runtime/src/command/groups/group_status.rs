@@ -22,18 +22,18 @@ const COUNTED_ALL: i64 = 20_000;
 type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
 /// A group as it stands.
-pub(crate) struct Standing {
+pub(crate) struct GroupOverview {
     pub(crate) bounded: ConfiguredGroup,
     pub(crate) status: GroupStatus,
     /// Every partition that it reads, by purpose.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<PartitionPosition>,
     /// Topics that it should read and that do not exist.
     pub(crate) missing: Vec<String>,
 }
 
 /// A partition as a group stands in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PartitionPosition {
     pub(crate) partition: TopicPartition,
     pub(crate) purpose: Purpose,
     /// The offset that comes next; `None` where nothing was committed.
@@ -64,14 +64,14 @@ pub(crate) enum Purpose {
 
 /// What a group is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activity {
+pub(crate) enum RunState {
     Running,
     Rebalancing,
     Stopped,
     NeverStarted,
 }
 
-impl Activity {
+impl RunState {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -82,13 +82,13 @@ impl Activity {
     }
 }
 
-impl Standing {
-    pub(crate) fn activity(&self) -> Activity {
+impl GroupOverview {
+    pub(crate) fn activity(&self) -> RunState {
         match self.status.state {
-            GroupState::Rebalancing => Activity::Rebalancing,
-            _ if !self.status.members.is_empty() => Activity::Running,
-            _ if self.places.iter().any(|place| place.committed.is_some()) => Activity::Stopped,
-            _ => Activity::NeverStarted,
+            GroupState::Rebalancing => RunState::Rebalancing,
+            _ if !self.status.members.is_empty() => RunState::Running,
+            _ if self.places.iter().any(|place| place.committed.is_some()) => RunState::Stopped,
+            _ => RunState::NeverStarted,
         }
     }
 
@@ -100,13 +100,13 @@ impl Standing {
 
     /// Records that wait on the topics of a purpose; `None` where there is no such topic.
     pub(crate) fn lag(&self, purpose: Purpose) -> Option<i64> {
-        let mut of = self.places.iter().filter(|place| place.purpose == purpose).map(Place::lag).peekable();
+        let mut of = self.places.iter().filter(|place| place.purpose == purpose).map(PartitionPosition::lag).peekable();
         of.peek()?;
         Some(of.sum())
     }
 }
 
-impl Place {
+impl PartitionPosition {
     /// Records that are still to be processed. Where there are many, an offset without a record counts as one.
     pub(crate) fn lag(&self) -> i64 {
         (self.end - self.begin() - self.void).max(0)
@@ -167,7 +167,7 @@ pub(crate) async fn of(
     outside: &Clients,
     groups: &[ConfiguredGroup],
     warn: impl FnOnce(String),
-) -> Result<Vec<Standing>> {
+) -> Result<Vec<GroupOverview>> {
     let ids: Vec<&str> = groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
     let cluster = &outside.cluster;
     let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
@@ -182,19 +182,19 @@ pub(crate) async fn of(
     let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
     let (firsts, ends) = tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.ends(&all))?;
     let logs = Logs { firsts, ends };
-    let mut standings = Vec::new();
+    let mut overviews = Vec::new();
     for ((bounded, told), reads) in groups.iter().zip(told).zip(reads) {
         let id = &bounded.group.id;
         let stored = all_stored.as_mut().filter(|_| bounded.is_stored()).map(|all| all.remove(id).unwrap_or_default());
         let committed = Committed { told, stored };
-        standings.push(Standing {
+        overviews.push(GroupOverview {
             places: counted(outside, places(cluster, bounded, &reads, &committed, &logs).await?).await?,
             status: statuses.remove(id).unwrap_or_default(),
             bounded: bounded.clone(),
             missing: reads.missing,
         });
     }
-    Ok(standings)
+    Ok(overviews)
 }
 
 /// What Postgres says; a sentence where it says nothing.
@@ -267,7 +267,7 @@ struct Logs {
 
 /// Finds how many offsets hold no record, where so few are left that they can be read for it: a group that has done
 /// everything has its place before the markers of the last transaction.
-async fn counted(outside: &Clients, mut places: Vec<Place>) -> Result<Vec<Place>> {
+async fn counted(outside: &Clients, mut places: Vec<PartitionPosition>) -> Result<Vec<PartitionPosition>> {
     let mut left = COUNTED_ALL;
     let mut stretches = Vec::new();
     for place in places.iter().filter(|place| (1..=COUNTED).contains(&place.readable())) {
@@ -291,7 +291,7 @@ async fn places(
     reads: &Reads,
     committed: &Committed,
     logs: &Logs,
-) -> Result<Vec<Place>> {
+) -> Result<Vec<PartitionPosition>> {
     let never = reads.partitions.keys().all(|partition| committed.next(partition).is_none());
     let inputs: Vec<TopicPartition> = reads
         .partitions
@@ -309,7 +309,7 @@ async fn places(
         let (first, end) = (logs.firsts.get(partition).copied()?, logs.ends.get(partition).copied()?);
         let begin = begins.get(partition).copied().unwrap_or(first);
         let next = committed.next(partition);
-        Some(Place {
+        Some(PartitionPosition {
             partition: partition.clone(),
             purpose: *purpose,
             committed: next,
@@ -321,7 +321,7 @@ async fn places(
             void: 0,
         })
     };
-    let mut places: Vec<Place> = reads.partitions.iter().filter_map(place).collect();
+    let mut places: Vec<PartitionPosition> = reads.partitions.iter().filter_map(place).collect();
     places.sort_by_key(|place| place.purpose);
     Ok(places)
 }
@@ -331,8 +331,8 @@ pub(crate) mod tests {
     use super::*;
 
     /// A place in a log that has the offsets 10 to 19.
-    pub(in crate::command) fn place(committed: Option<i64>) -> Place {
-        Place {
+    pub(in crate::command) fn place(committed: Option<i64>) -> PartitionPosition {
+        PartitionPosition {
             partition: TopicPartition::new("t", 0),
             purpose: Purpose::Input,
             committed,
@@ -361,7 +361,7 @@ pub(crate) mod tests {
     #[test]
     fn markers_are_no_lag_and_an_open_transaction_is() {
         let of = |void, stable, committed| {
-            let place = Place { void, stable, ..place(Some(committed)) };
+            let place = PartitionPosition { void, stable, ..place(Some(committed)) };
             (place.lag(), place.remark().is_some_and(|remark| remark.contains("transaction")))
         };
         assert_eq!(of(2, 20, 18), (0, false), "markers at the end");

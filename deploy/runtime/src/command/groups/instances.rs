@@ -32,11 +32,11 @@ const AT_ONCE: usize = 16;
 
 /// What was said of the groups, by their ids.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct InstanceReports {
     by_group: BTreeMap<String, Vec<(String, GroupHealth)>>,
 }
 
-impl Told {
+impl InstanceReports {
     /// What each instance says of a group, by the instance's name.
     pub(crate) fn of(&self, group: &str) -> &[(String, GroupHealth)] {
         self.by_group.get(group).map_or(&[], Vec::as_slice)
@@ -44,20 +44,21 @@ impl Told {
 
     /// What a group is doing, where that is worse than what its `members` look like: one that left a moment ago still counts.
     pub(crate) fn worse(&self, group: &str, members: usize) -> Option<&'static str> {
-        let told = self.of(group);
-        let is = |activity: Activity| told.iter().any(|(_, health)| health.state == activity.name());
-        let all_down = !is(Activity::Working) && !is(Activity::Joining) && !told.is_empty() && told.len() >= members;
+        let reports = self.of(group);
+        let is = |activity: Activity| reports.iter().any(|(_, health)| health.state == activity.name());
+        let all_down =
+            !is(Activity::Working) && !is(Activity::Joining) && !reports.is_empty() && reports.len() >= members;
         let worst = if is(Activity::Halted) { Activity::Halted } else { Activity::Failed };
         all_down.then(|| worst.name())
     }
 
     fn take(&mut self, instance: &InstanceGroups) {
         for health in &instance.groups {
-            let told = self.by_group.entry(health.group.clone()).or_default();
+            let reports = self.by_group.entry(health.group.clone()).or_default();
             // What is said twice was said at two addresses of one process; of two with one name each says something else.
             let said = (instance.instance.clone(), health.clone());
-            if !told.contains(&said) {
-                told.push(said);
+            if !reports.contains(&said) {
+                reports.push(said);
             }
         }
     }
@@ -68,7 +69,10 @@ impl Told {
 ///
 /// # Errors
 /// When the system's network configuration cannot be read.
-pub(crate) async fn ask<'a>(config: &Config, members: impl Iterator<Item = &'a GroupMember>) -> Result<Told> {
+pub(crate) async fn ask<'a>(
+    config: &Config,
+    members: impl Iterator<Item = &'a GroupMember>,
+) -> Result<InstanceReports> {
     let client = &HttpClient::new(&HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES })?;
     let mut addresses: BTreeSet<String> = members.filter_map(address_of).collect();
     let (ip, port) = (config.http.addr.ip(), config.http.addr.port());
@@ -81,37 +85,37 @@ pub(crate) async fn ask<'a>(config: &Config, members: impl Iterator<Item = &'a G
         serde_json::from_slice::<InstanceGroups>(&answer.body).ok()
     });
     let mut answers = stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-    let mut told = Told::default();
+    let mut reports = InstanceReports::default();
     while let Some(answer) = answers.next().await {
-        answer.iter().for_each(|instance| told.take(instance));
+        answer.iter().for_each(|instance| reports.take(instance));
     }
-    told.by_group.values_mut().for_each(|told| told.sort_by(|(a, _), (b, _)| a.cmp(b)));
-    Ok(told)
+    reports.by_group.values_mut().for_each(|reports| reports.sort_by(|(a, _), (b, _)| a.cmp(b)));
+    Ok(reports)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(states: &[(&str, &str)]) -> Told {
-        let mut told = Told::default();
+    fn reports(states: &[(&str, &str)]) -> InstanceReports {
+        let mut reports = InstanceReports::default();
         for (instance, state) in states {
             let health = GroupHealth { group: "g".to_owned(), state: (*state).to_owned(), troubles: Vec::new() };
-            told.take(&InstanceGroups { instance: (*instance).to_owned(), groups: vec![health] });
+            reports.take(&InstanceGroups { instance: (*instance).to_owned(), groups: vec![health] });
         }
-        told
+        reports
     }
 
     /// Red when one instance that works, or one that did not answer, does not make the group work, a halted one is passed
     /// over for one that is tried again, or of two processes with one name only one is heard.
     #[test]
     fn a_group_is_down_where_every_instance_says_so() {
-        assert_eq!(told(&[("a", "halted"), ("b", "failed")]).worse("g", 2), Some("halted"));
-        assert_eq!(told(&[("a", "failed")]).worse("g", 0), Some("failed"));
-        assert_eq!(told(&[("a", "failed"), ("b", "working")]).worse("g", 1), None);
-        assert_eq!(told(&[("a", "failed")]).worse("g", 2), None, "the other one may work");
-        assert_eq!(told(&[]).worse("g", 0), None);
-        assert_eq!(told(&[("a", "failed"), ("a", "failed")]).of("g").len(), 1, "reached by two addresses");
-        assert_eq!(told(&[("a", "working"), ("a", "halted")]).of("g").len(), 2, "two processes with one name");
+        assert_eq!(reports(&[("a", "halted"), ("b", "failed")]).worse("g", 2), Some("halted"));
+        assert_eq!(reports(&[("a", "failed")]).worse("g", 0), Some("failed"));
+        assert_eq!(reports(&[("a", "failed"), ("b", "working")]).worse("g", 1), None);
+        assert_eq!(reports(&[("a", "failed")]).worse("g", 2), None, "the other one may work");
+        assert_eq!(reports(&[]).worse("g", 0), None);
+        assert_eq!(reports(&[("a", "failed"), ("a", "failed")]).of("g").len(), 1, "reached by two addresses");
+        assert_eq!(reports(&[("a", "working"), ("a", "halted")]).of("g").len(), 2, "two processes with one name");
     }
 }

@@ -2,7 +2,7 @@
 
 use headwater::TopicPartition;
 
-use crate::command::groups::group_status::Place;
+use crate::command::groups::group_status::PartitionPosition;
 
 /// One partition's way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +20,9 @@ pub(super) struct Move {
 }
 
 impl Move {
-    pub(super) fn new(place: &Place, asked: i64) -> Self {
+    pub(super) fn new(place: &PartitionPosition, asked: i64) -> Self {
         let to = asked.clamp(place.first, place.end.max(place.first));
-        let Place { partition, committed, next, first, end, .. } = place.clone();
+        let PartitionPosition { partition, committed, next, first, end, .. } = place.clone();
         Self { partition, from: committed, next, to, first, end, asked: (asked != to).then_some(asked) }
     }
 

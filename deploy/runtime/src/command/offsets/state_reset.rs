@@ -12,14 +12,14 @@ use crate::{
     clients::Clients,
     command::{
         arguments::ResetArguments,
-        groups::group_status::{Place, Purpose, Standing},
+        groups::group_status::{GroupOverview, PartitionPosition, Purpose},
     },
     config::Problems,
     process::table::thousands,
 };
 
 /// What becomes of the state.
-pub(super) enum State {
+pub(super) enum StateReset {
     /// There is none.
     None,
     /// It stays.
@@ -28,7 +28,7 @@ pub(super) enum State {
     Wiped(BTreeMap<TopicPartition, usize>),
 }
 
-impl State {
+impl StateReset {
     /// # Errors
     /// [`Problems`] where there is state and nobody says what becomes of it, or there can be none and somebody does.
     pub(super) async fn find(outside: &Clients, bounded: &ConfiguredGroup, arguments: &ResetArguments) -> Result<Self> {
@@ -60,15 +60,15 @@ impl State {
 
     /// What is moved beside what was asked for. What was repartitioned is read again from the inputs where the state is wiped;
     /// of what the group owns and has no offset of everything counts as done, or it would come again.
-    pub(super) fn moves(&self, standing: &Standing, arguments: &ResetArguments) -> Vec<Move> {
+    pub(super) fn moves(&self, overview: &GroupOverview, arguments: &ResetArguments) -> Vec<Move> {
         if matches!(self, Self::None) || arguments.topic.is_some() {
             return Vec::new();
         }
-        let moved = standing.places.iter().filter(|place| self.passes_over(place));
+        let moved = overview.places.iter().filter(|place| self.passes_over(place));
         moved.map(|place| Move::new(place, place.end)).collect()
     }
 
-    fn passes_over(&self, place: &Place) -> bool {
+    fn passes_over(&self, place: &PartitionPosition) -> bool {
         match place.purpose {
             Purpose::Input | Purpose::Retry => false,
             Purpose::Repartition => place.committed.is_none() || matches!(self, Self::Wiped(_)),
@@ -85,7 +85,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for StateReset {
     /// The end of a sentence about the group.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -115,9 +115,9 @@ mod tests {
     /// Red when what was repartitioned comes again beside its input, or what waits on a redrive topic is passed over.
     #[test]
     fn of_its_own_topics_nothing_comes_a_second_time() {
-        let (kept, wiped) = (State::Kept, State::Wiped(BTreeMap::new()));
+        let (kept, wiped) = (StateReset::Kept, StateReset::Wiped(BTreeMap::new()));
         let of = |purpose, committed| {
-            let place = Place { purpose, ..place(committed) };
+            let place = PartitionPosition { purpose, ..place(committed) };
             (kept.passes_over(&place), wiped.passes_over(&place))
         };
         assert_eq!(of(Purpose::Input, None), (false, false));
