@@ -236,10 +236,10 @@ impl App {
     /// # Errors
     /// Names that no group has, with those there are.
     pub(crate) fn select(&self, names: &[String]) -> Result<Vec<ConfiguredGroup>, Problems> {
-        let known: Vec<&str> = self.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
+        let known: Vec<&str> = self.groups.iter().map(|configured| configured.group.name.as_str()).collect();
         let unknown = names.iter().filter(|name| !known.contains(&name.as_str()));
         Problems::refuse(unknown.map(|name| no_group("--group", name, &known)).collect())?;
-        let wanted = |bounded: &&ConfiguredGroup| names.is_empty() || names.contains(&bounded.group.name);
+        let wanted = |configured: &&ConfiguredGroup| names.is_empty() || names.contains(&configured.group.name);
         Ok(self.groups.iter().filter(wanted).cloned().collect())
     }
 }

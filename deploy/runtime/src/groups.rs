@@ -55,7 +55,7 @@ pub(crate) struct Groups {
     producer: Producer,
     close_limit: Duration,
     /// Where their state can be read.
-    here: Arc<LocalInstance>,
+    local_instance: Arc<LocalInstance>,
     /// Ends with the groups.
     _watch: JoinSet<()>,
 }
@@ -67,46 +67,46 @@ impl Groups {
     /// When the configuration of the producer that they share cannot work; no group runs then.
     pub(crate) fn start(
         app: &App,
-        outside: &Clients,
-        here: &Arc<LocalInstance>,
+        clients: &Clients,
+        local_instance: &Arc<LocalInstance>,
         groups: &[ConfiguredGroup],
         states: &States,
     ) -> Result<Self> {
-        let producer = outside.producer()?;
+        let producer = clients.producer()?;
         let shared = Arc::new(GroupContext {
             config: app.config.clone(),
-            all: app.groups.iter().map(|bounded| bounded.group.id.clone()).collect(),
+            all: app.groups.iter().map(|configured| configured.group.id.clone()).collect(),
             tracing: app.tracing.clone(),
-            outside: outside.clone(),
-            here: here.clone(),
+            clients: clients.clone(),
+            local_instance: local_instance.clone(),
             states: states.clone(),
             catalogue: Arc::new(app.pipeline.catalogue().clone()),
             producer: producer.clone(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut supervisors = JoinSet::new();
-        for bounded in groups {
-            let group = bounded.group.id.clone();
+        for configured in groups {
+            let group = configured.group.id.clone();
             let supervisor = Supervisor {
                 state: states.of(&group),
-                clock: outside.clock.clone(),
-                backoff: bounded.settings.backoff,
+                clock: clients.clock.clone(),
+                backoff: configured.settings.backoff,
                 group: group.clone(),
             };
             let attempts =
-                Attempt { shared: shared.clone(), bounded: bounded.clone(), last: PreviousAttempt::default() };
+                Attempt { shared: shared.clone(), configured: configured.clone(), last: PreviousAttempt::default() };
             let supervised = supervisor.run(attempts, stopped.clone());
             supervisors.spawn(async move { (group, supervised.await) });
         }
         let mut watch = JoinSet::new();
-        watch.spawn(lag::watch(outside.cluster.clone(), states.clone()));
-        watch.spawn(state::watch(here.clone(), states.clone()));
-        let keeps_letters = groups.iter().any(|bounded| matches!(bounded.group.work, Work::DeadLetters));
+        watch.spawn(lag::watch(clients.cluster.clone(), states.clone()));
+        watch.spawn(state::watch(local_instance.clone(), states.clone()));
+        let keeps_letters = groups.iter().any(|configured| matches!(configured.group.work, Work::DeadLetters));
         if keeps_letters {
-            watch.spawn(watch_letters(outside.database.letters(), states.clone()));
+            watch.spawn(watch_letters(clients.database.letters(), states.clone()));
         }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
-        Ok(Self { supervisors, stop, producer, close_limit, here: here.clone(), _watch: watch })
+        Ok(Self { supervisors, stop, producer, close_limit, local_instance: local_instance.clone(), _watch: watch })
     }
 
     /// Lets every group finish what is under way, commit and leave.
@@ -130,7 +130,7 @@ impl Groups {
                 }
             }
         }
-        self.here.close();
+        self.local_instance.close();
         self.producer.close(self.close_limit).await?;
         anyhow::ensure!(failed == 0, "{failed} of {count} groups failed while they stopped");
         Ok(())
@@ -153,7 +153,7 @@ async fn watch_letters(letters: Letters, states: States) {
 /// One group, as often as it has to be started.
 struct Attempt {
     shared: Arc<GroupContext>,
-    bounded: ConfiguredGroup,
+    configured: ConfiguredGroup,
     last: PreviousAttempt,
 }
 
@@ -188,10 +188,10 @@ impl PreviousAttempt {
 impl Supervised for Attempt {
     fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>> {
         Box::pin(async move {
-            let (shared, bounded) = (self.shared.clone(), self.bounded.clone());
+            let (shared, configured) = (self.shared.clone(), self.configured.clone());
             // Opening the state on the disk takes its time.
             let mut left = std::mem::take(&mut self.last);
-            let building = tokio::task::spawn_blocking(move || (shared.parts(&bounded, &mut left), left));
+            let building = tokio::task::spawn_blocking(move || (shared.parts(&configured, &mut left), left));
             let mut early = stop.clone();
             let built = tokio::select! {
                 built = building => built,
@@ -226,8 +226,8 @@ impl Supervised for Attempt {
 
     fn release(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let group = &self.bounded.group.id;
-            let kept = self.shared.here.release(group);
+            let group = &self.configured.group.id;
+            let kept = self.shared.local_instance.release(group);
             // The last one that lets go of the state writes what waits. A fault there leaves nothing held.
             let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
             let Some(closed) = self.last.closed.take() else { return };
@@ -247,8 +247,8 @@ struct GroupContext {
     /// The ids of all groups of the pipeline.
     all: Vec<String>,
     tracing: Tracing,
-    outside: Clients,
-    here: Arc<LocalInstance>,
+    clients: Clients,
+    local_instance: Arc<LocalInstance>,
     states: States,
     catalogue: Arc<Catalogue>,
     producer: Producer,
@@ -257,23 +257,23 @@ struct GroupContext {
 impl GroupContext {
     /// A member's static name: the instance's, and a mark of what it reads. To a static member that comes back Kafka gives
     /// the partitions that it had, whatever it subscribes to now: one that reads other topics has to be another member.
-    fn member(&self, bounded: &ConfiguredGroup) -> String {
+    fn member(&self, configured: &ConfiguredGroup) -> String {
         let mut mark = DefaultHasher::new();
-        bounded.group.reads().hash(&mut mark);
-        match bounded.group.work {
+        configured.group.reads().hash(&mut mark);
+        match configured.group.work {
             Work::Process(_) | Work::Stateful(_) => {
-                bounded.settings.ladder.delays().iter().for_each(|delay| delay.to_string().hash(&mut mark))
+                configured.settings.ladder.delays().iter().for_each(|delay| delay.to_string().hash(&mut mark))
             }
             Work::Sink(_) => {}
             Work::DeadLetters => self.all.iter().for_each(|other| other.hash(&mut mark)),
         }
-        format!("{}-{:08x}", self.here.instance(), mark.finish() >> 32)
+        format!("{}-{:08x}", self.local_instance.instance(), mark.finish() >> 32)
     }
 
     /// The group's state on this machine's disk. Where its files are damaged, as opening them shows or as the last attempt
     /// found, they are put aside: the changelog is the truth, and the state is restored from there as if the disk were new.
     fn local(&self, group: &str, damage: Option<&LocalError>) -> Result<LocalStore, GroupFailure> {
-        let dir = self.config.dir.join(self.here.instance()).join(group);
+        let dir = self.config.dir.join(self.local_instance.instance()).join(group);
         let renew = |damage: &LocalError| {
             let aside = LocalStore::set_aside(&dir).map_err(failed)?;
             tracing::error!(group, error = %damage, aside = %aside.display(), "damaged state was put aside and is restored from the changelog: look after the disk");
@@ -292,58 +292,62 @@ impl GroupContext {
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
     /// know why it waits, finds the address there.
-    fn source(&self, bounded: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, GroupFailure> {
-        let (topics, patterns) = bounded.group.reads();
-        let keeps = !bounded.stores().is_empty();
+    fn source(&self, configured: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, GroupFailure> {
+        let (topics, patterns) = configured.group.reads();
+        let keeps = !configured.stores().is_empty();
         let named = self.config.kafka.properties.contains_key("client.id");
         let source = SourceConfig {
-            group: bounded.group.id.clone(),
+            group: configured.group.id.clone(),
             instance: Some(member.to_owned()),
             subscription: Subscription { topics, patterns },
-            start: bounded.start,
-            commits: bounded.guarantee != Guarantee::ExactlyOnce,
+            start: configured.start,
+            commits: configured.guarantee != Guarantee::ExactlyOnce,
             // State belongs to a partition's number: who has one has it of every topic.
             assignor: keeps.then_some(Assignor::Range),
-            client_id: (keeps || !named).then(|| self.here.client_id().to_owned()),
+            client_id: (keeps || !named).then(|| self.local_instance.client_id().to_owned()),
         };
         KafkaSource::join_again(&self.config.kafka, source, tenure.clone()).map_err(failed)
     }
 
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
-    fn parts(&self, bounded: &ConfiguredGroup, left: &mut PreviousAttempt) -> Result<WorkerDeps, GroupFailure> {
-        let member = self.member(bounded);
-        let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = bounded.clone();
+    fn parts(&self, configured: &ConfiguredGroup, left: &mut PreviousAttempt) -> Result<WorkerDeps, GroupFailure> {
+        let member = self.member(configured);
+        let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = configured.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
         let counted = |sink: PostgresSink| {
-            CountingSink::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
+            CountingSink::new(sink.with_topic_ids(Arc::new(self.clients.cluster.clone())), state.clone())
         };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
-        let source = self.source(bounded, &member, &left.tenure)?;
+        let source = self.source(configured, &member, &left.tenure)?;
         left.closed = Some(source.closed());
         let publisher = || AtLeastOnceCommitter::new(self.producer.clone()).under(source.lease());
         let transactional = || {
-            let kafka = (&self.config.kafka, self.outside.cluster.clone());
-            let seen = (state.clone(), self.outside.clock.clone());
-            let committer =
-                ExactlyOnceCommitter::new(kafka, (&group.id, self.here.instance()), source.membership(), seen);
+            let kafka = (&self.config.kafka, self.clients.cluster.clone());
+            let seen = (state.clone(), self.clients.clock.clone());
+            let committer = ExactlyOnceCommitter::new(
+                kafka,
+                (&group.id, self.local_instance.instance()),
+                source.membership(),
+                seen,
+            );
             committer.map_err(failed)
         };
-        let database = &self.outside.database;
+        let database = &self.clients.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
             Work::Process(_) | Work::Stateful(_) if let Some(local) = local => {
-                self.here.open(&group.id, member, local.clone());
+                self.local_instance.open(&group.id, member, local.clone());
                 if guarantee == Guarantee::ExactlyOnce {
                     stores = Some(Arc::new(local.clone()));
                     let keeping = transactional()?.keeping(local, kept);
                     vec![Box::new(keeping.map_err(failed)?)]
                 } else {
                     stores = Some(Arc::new(Replayed(local.clone())));
-                    let kafka = (&self.config.kafka, self.outside.cluster.clone());
-                    let seen = (state.clone(), self.outside.clock.clone());
+                    let kafka = (&self.config.kafka, self.clients.cluster.clone());
+                    let seen = (state.clone(), self.clients.clock.clone());
                     let committer =
                         StatefulAtLeastOnceCommitter::new(kafka, (&group.id, source.lease()), (local, kept), seen);
                     vec![Box::new(committer.map_err(failed)?)]
@@ -368,8 +372,8 @@ impl GroupContext {
             source: Box::new(source),
             committers,
             stores,
-            schemas: self.outside.schemas.clone(),
-            clock: self.outside.clock.clone(),
+            schemas: self.clients.schemas.clone(),
+            clock: self.clients.clock.clone(),
             state,
             tracing: self.tracing.clone(),
         })

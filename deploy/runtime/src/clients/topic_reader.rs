@@ -40,9 +40,9 @@ impl TopicReader {
     ///
     /// # Errors
     /// When the cluster does not answer.
-    pub async fn open(outside: &Clients, subscription: Subscription, from_beginning: bool) -> Result<Self> {
+    pub async fn open(clients: &Clients, subscription: Subscription, from_beginning: bool) -> Result<Self> {
         // Noted before joining, which takes a while: "now" is when the command was given.
-        let begin = if from_beginning { BTreeMap::new() } else { ends(&outside.cluster, &subscription).await? };
+        let begin = if from_beginning { BTreeMap::new() } else { ends(&clients.cluster, &subscription).await? };
         let config = SourceConfig {
             group: format!("headwater-reader-{}", Uuid::new_v4()),
             instance: None,
@@ -52,7 +52,7 @@ impl TopicReader {
             assignor: None,
             client_id: None,
         };
-        Ok(Self { source: KafkaSource::join(&outside.kafka, config)?, begin, starts: 0 })
+        Ok(Self { source: KafkaSource::join(&clients.kafka, config)?, begin, starts: 0 })
     }
 
     /// Waits until it has partitions to read.
@@ -144,8 +144,8 @@ pub struct RecordDecoder {
 
 impl RecordDecoder {
     /// Knows no schema yet.
-    pub fn new(outside: &Clients, catalogue: &Catalogue) -> Self {
-        Self { registry: outside.registry.clone(), catalogue: catalogue.clone(), schemas: HashMap::new() }
+    pub fn new(clients: &Clients, catalogue: &Catalogue) -> Self {
+        Self { registry: clients.registry.clone(), catalogue: catalogue.clone(), schemas: HashMap::new() }
     }
 
     /// What a record says.

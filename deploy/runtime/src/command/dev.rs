@@ -90,25 +90,26 @@ async fn on(
 ) -> Result<()> {
     let overlay = overlay(loader, (arguments, demo), endpoints)?;
     let app = loader.load(&overlay)?;
-    let outside = Clients::new(&app)?;
+    let clients = Clients::new(&app)?;
     tokio::select! {
-        applied = apply(&app, &outside) => applied?,
+        applied = apply(&app, &clients) => applied?,
         () = stop.requested() => return Ok(()),
     }
     let states = States::with_spans(app.spans.clone());
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
-    let health = Health::new(instance.name(), states.clone(), Some(outside.database.clone()));
-    let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
-    let server = Server::start(listener, health.clone(), StateReader::new(&app, &outside, Some(here.clone()))?)?;
+    let health = Health::new(instance.name(), states.clone(), Some(clients.database.clone()));
+    let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let server =
+        Server::start(listener, health.clone(), StateReader::new(&app, &clients, Some(local_instance.clone()))?)?;
     let lines = lines(endpoints, &overlay, &server);
     let ended = if arguments.stack_only {
         announce(arguments, &lines)?;
         stop.requested().await;
         Ok(())
     } else {
-        let groups = Groups::start(&app, &outside, &here, &app.groups, &states)?;
+        let groups = Groups::start(&app, &clients, &local_instance, &app.groups, &states)?;
         let worked = tokio::select! {
-            worked = work(&app, &outside, &health, (arguments, demo), &lines) => worked,
+            worked = work(&app, &clients, &health, (arguments, demo), &lines) => worked,
             () = stop.requested() => Ok(()),
         };
         health.stopping();
@@ -120,8 +121,8 @@ async fn on(
 }
 
 /// The topology, with what was done in the log.
-async fn apply(app: &App, outside: &Clients) -> Result<()> {
-    let outcome = topology::apply(app, outside, false).await;
+async fn apply(app: &App, clients: &Clients) -> Result<()> {
+    let outcome = topology::apply(app, clients, false).await;
     outcome.done.iter().for_each(|done| tracing::info!("{done}"));
     if outcome.problems.is_empty() { Ok(()) } else { bail!("{}", outcome.problems.join("\n")) }
 }
@@ -129,12 +130,12 @@ async fn apply(app: &App, outside: &Clients) -> Result<()> {
 /// Waits until all is ready, says where everything is, and shows the demo or works until somebody stops it.
 async fn work(
     app: &App,
-    outside: &Clients,
+    clients: &Clients,
     health: &Health,
     (arguments, demo): (&DevArguments, Option<AddedDemo>),
     lines: &[(String, String)],
 ) -> Result<()> {
-    let missing = missing_topics(app, outside).await?;
+    let missing = missing_topics(app, clients).await?;
     for topic in &missing {
         tracing::warn!(topic, "a bound topic does not exist yet: whoever owns it creates it, its groups wait for it");
     }
@@ -149,7 +150,7 @@ async fn work(
     }
     announce(arguments, lines)?;
     if let Some(demo) = demo {
-        return tokio::time::timeout(DEMO, (demo.show)(app, outside))
+        return tokio::time::timeout(DEMO, (demo.show)(app, clients))
             .await
             .unwrap_or_else(|_| bail!("the demo was not over within {DEMO:?}"));
     }
@@ -157,8 +158,8 @@ async fn work(
 }
 
 /// Bound topics that are not there.
-async fn missing_topics(app: &App, outside: &Clients) -> Result<Vec<String>> {
-    let topics = outside.cluster.topics().await?;
+async fn missing_topics(app: &App, clients: &Clients) -> Result<Vec<String>> {
+    let topics = clients.cluster.topics().await?;
     let bound = app.pipeline.catalogue().bindings().map(|(topic, _)| topic);
     let missing = bound.filter(|bound| topics.iter().all(|topic| topic.name != *bound));
     Ok(missing.map(str::to_owned).collect())

@@ -26,22 +26,22 @@ const NAMED: usize = 6;
 
 pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<ExitCode> {
     let app = loader.load(&[])?;
-    let outside = Clients::new(&app)?;
+    let clients = Clients::new(&app)?;
     let mut chosen = Vec::new();
     for name in &arguments.names {
         chosen.push(group_status::find(&app, name)?.clone());
     }
     let all = if chosen.is_empty() { &app.groups } else { &chosen };
-    let overviews = group_status::of(&outside, all, warn).await?;
+    let overviews = group_status::of(&clients, all, warn).await?;
     // Any member of a process says where that answers, for all of its groups.
-    let ids: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
-    let all_members = outside.cluster.groups(&ids).await?;
+    let ids: Vec<&str> = app.groups.iter().map(|configured| configured.group.id.as_str()).collect();
+    let all_members = clients.cluster.groups(&ids).await?;
     let reports = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
     let prefix = &app.config.prefix;
     // Without a prefix every group of the cluster would be one that is not ours.
     let strangers = if chosen.is_empty() && !prefix.is_empty() {
-        let known = |name: &String| app.groups.iter().any(|bounded| bounded.group.id == *name);
-        let names = outside.cluster.group_names().await?;
+        let known = |name: &String| app.groups.iter().any(|configured| configured.group.id == *name);
+        let names = clients.cluster.group_names().await?;
         names.into_iter().filter(|name| name.starts_with(prefix) && !known(name)).collect()
     } else {
         Vec::new()
@@ -77,7 +77,7 @@ fn table(overviews: &[GroupOverview], reports: &InstanceReports, strangers: &[St
         let number = |lag: Option<i64>| lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string());
         let still = overview.places.iter().filter(|place| place.remark().is_some()).count();
         table.row(vec![
-            overview.bounded.group.id.clone(),
+            overview.configured.group.id.clone(),
             state(overview, reports).to_owned(),
             overview.status.members.len().to_string(),
             number(overview.behind()),
@@ -88,7 +88,7 @@ fn table(overviews: &[GroupOverview], reports: &InstanceReports, strangers: &[St
         for topic in &overview.missing {
             table.below(&format!("topic {topic} does not exist: run `headwater topology apply`"));
         }
-        for (instance, health) in reports.of(&overview.bounded.group.id) {
+        for (instance, health) in reports.of(&overview.configured.group.id) {
             health.troubles.iter().for_each(|trouble| table.below(&format!("instance {instance}: {trouble}")));
         }
         for (reason, partitions) in reasons(overview) {
@@ -108,7 +108,7 @@ fn table(overviews: &[GroupOverview], reports: &InstanceReports, strangers: &[St
 
 /// What a group is doing, in a word.
 fn state(overview: &GroupOverview, reports: &InstanceReports) -> &'static str {
-    let worse = reports.worse(&overview.bounded.group.id, overview.status.members.len());
+    let worse = reports.worse(&overview.configured.group.id, overview.status.members.len());
     worse.unwrap_or_else(|| overview.activity().name())
 }
 
@@ -179,11 +179,11 @@ fn as_json(overview: &GroupOverview, reports: &InstanceReports) -> Json {
         place.remark().map(|reason| json!({"topic": topic, "partition": partition, "reason": reason}))
     });
     let instances = reports
-        .of(&overview.bounded.group.id)
+        .of(&overview.configured.group.id)
         .iter()
         .map(|(instance, health)| json!({"instance": instance, "state": health.state, "troubles": health.troubles}));
     json!({
-        "group": overview.bounded.group.id,
+        "group": overview.configured.group.id,
         "state": state(overview, reports),
         "members": overview.status.members.iter().map(member).collect::<Vec<_>>(),
         "lag": overview.behind(),

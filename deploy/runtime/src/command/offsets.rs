@@ -27,17 +27,17 @@ use crate::{
 
 pub(crate) async fn run(loader: &Loader, command: &OffsetsCommand) -> Result<ExitCode> {
     let app = loader.load(&[])?;
-    let outside = Clients::new(&app)?;
+    let clients = Clients::new(&app)?;
     match command {
-        OffsetsCommand::Show { group, json } => show(&stand(&app, &outside, group, warn).await?, *json)?,
-        OffsetsCommand::Reset(arguments) => reset(&app, &outside, arguments).await?,
+        OffsetsCommand::Show { group, json } => show(&stand(&app, &clients, group, warn).await?, *json)?,
+        OffsetsCommand::Reset(arguments) => reset(&app, &clients, arguments).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stand(app: &App, outside: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<GroupOverview> {
-    let bounded = group_status::find(app, group)?;
-    let mut overviews = group_status::of(outside, std::slice::from_ref(bounded), warn).await?;
+async fn stand(app: &App, clients: &Clients, group: &str, warn: impl FnOnce(String)) -> Result<GroupOverview> {
+    let configured = group_status::find(app, group)?;
+    let mut overviews = group_status::of(clients, std::slice::from_ref(configured), warn).await?;
     overviews.pop().context("a group has an overview")
 }
 
@@ -46,7 +46,7 @@ fn show(overview: &GroupOverview, as_json: bool) -> Result<()> {
     if as_json {
         for place in &overview.places {
             out.line(json!({
-                "group": overview.bounded.group.id,
+                "group": overview.configured.group.id,
                 "topic": &*place.partition.topic,
                 "partition": place.partition.partition,
                 "committed": place.committed,
@@ -82,24 +82,24 @@ fn offset(offset: Option<i64>) -> String {
     offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())
 }
 
-async fn reset(app: &App, outside: &Clients, arguments: &ResetArguments) -> Result<()> {
+async fn reset(app: &App, clients: &Clients, arguments: &ResetArguments) -> Result<()> {
     let mut silent = None;
-    let overview = stand(app, outside, &arguments.group, |why| silent = Some(why)).await?;
+    let overview = stand(app, clients, &arguments.group, |why| silent = Some(why)).await?;
     if let Some(why) = silent {
         anyhow::bail!("nothing was changed: {why}");
     }
-    let state = StateReset::find(outside, &overview.bounded, arguments).await?;
-    let mut moves = plan(outside, &overview, arguments).await?;
+    let state = StateReset::find(clients, &overview.configured, arguments).await?;
+    let mut moves = plan(clients, &overview, arguments).await?;
     moves.extend(state.moves(&overview, arguments));
     let active = active(&overview);
     let done = active.is_none() && !arguments.dry_run;
     if done {
         // Reading state may have taken its time.
-        let members = outside.cluster.groups(&[overview.bounded.group.id.as_str()]).await?;
+        let members = clients.cluster.groups(&[overview.configured.group.id.as_str()]).await?;
         if members.values().any(|status| !status.members.is_empty()) {
-            anyhow::bail!("a member of group {} has just joined: stop it and try again", overview.bounded.group.id);
+            anyhow::bail!("a member of group {} has just joined: stop it and try again", overview.configured.group.id);
         }
-        carry_out(outside, &overview, &moves, &state).await?;
+        carry_out(clients, &overview, &moves, &state).await?;
     }
     if done || arguments.dry_run {
         print(&overview, &moves, &state, arguments)?;
@@ -109,7 +109,7 @@ async fn reset(app: &App, outside: &Clients, arguments: &ResetArguments) -> Resu
 
 /// Why the group cannot be moved now: a member would go on from where it is, and commit that.
 fn active(overview: &GroupOverview) -> Option<String> {
-    let (group, members) = (&overview.bounded.group.id, &overview.status.members);
+    let (group, members) = (&overview.configured.group.id, &overview.status.members);
     (!members.is_empty()).then(|| {
         let names: Vec<String> = members.iter().map(who).collect();
         format!(
@@ -120,11 +120,11 @@ fn active(overview: &GroupOverview) -> Option<String> {
     })
 }
 
-async fn plan(outside: &Clients, overview: &GroupOverview, arguments: &ResetArguments) -> Result<Vec<Move>> {
+async fn plan(clients: &Clients, overview: &GroupOverview, arguments: &ResetArguments) -> Result<Vec<Move>> {
     let places = chosen(overview, arguments)?;
     let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
     let asked: BTreeMap<TopicPartition, i64> = match arguments.to {
-        ResetTarget::Start(start) => outside.cluster.offsets(&names, start).await?,
+        ResetTarget::Start(start) => clients.cluster.offsets(&names, start).await?,
         ResetTarget::Offset(offset) if names.len() == 1 => names.into_iter().map(|name| (name, offset)).collect(),
         ResetTarget::Offset(offset) => {
             let why = format!(
@@ -139,7 +139,7 @@ async fn plan(outside: &Clients, overview: &GroupOverview, arguments: &ResetArgu
 
 /// The partitions that are meant: the group's inputs, or those that the arguments name.
 fn chosen<'a>(overview: &'a GroupOverview, arguments: &ResetArguments) -> Result<Vec<&'a PartitionPosition>> {
-    let group = &overview.bounded.group.id;
+    let group = &overview.configured.group.id;
     let wanted = |place: &&PartitionPosition| match &arguments.topic {
         Some(topic) => {
             *place.partition.topic == **topic && arguments.partition.is_none_or(|n| n == place.partition.partition)
@@ -168,20 +168,20 @@ fn chosen<'a>(overview: &'a GroupOverview, arguments: &ResetArguments) -> Result
 }
 
 /// Moves the group: in Postgres where its offsets live there, and in Kafka, which then has the copy.
-async fn carry_out(outside: &Clients, overview: &GroupOverview, moves: &[Move], state: &StateReset) -> Result<()> {
-    let group = &overview.bounded.group.id;
+async fn carry_out(clients: &Clients, overview: &GroupOverview, moves: &[Move], state: &StateReset) -> Result<()> {
+    let group = &overview.configured.group.id;
     let places: BTreeMap<TopicPartition, i64> = moves.iter().map(|m| (m.partition.clone(), m.to)).collect();
     if let StateReset::Wiped(changelogs) = state {
         let changelogs: Vec<TopicPartition> = changelogs.keys().cloned().collect();
-        return Ok(wipe_state(&outside.kafka, group, &changelogs, &places).await?);
+        return Ok(wipe_state(&clients.kafka, group, &changelogs, &places).await?);
     }
-    if !overview.bounded.is_stored() {
-        return Ok(outside.cluster.commit(group, &places).await?);
+    if !overview.configured.is_stored() {
+        return Ok(clients.cluster.commit(group, &places).await?);
     }
     let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
-    let ids = outside.cluster.topic_ids(&topics).await?;
-    outside.database.reset_offsets(group, &places, &ids).await?;
-    outside.cluster.commit(group, &places).await.with_context(|| {
+    let ids = clients.cluster.topic_ids(&topics).await?;
+    clients.database.reset_offsets(group, &places, &ids).await?;
+    clients.cluster.commit(group, &places).await.with_context(|| {
         format!(
             "group {group} is reset in postgres, which counts; kafka's copy for lag tools is not, until the group runs"
         )
@@ -189,7 +189,7 @@ async fn carry_out(outside: &Clients, overview: &GroupOverview, moves: &[Move], 
 }
 
 fn print(overview: &GroupOverview, moves: &[Move], state: &StateReset, arguments: &ResetArguments) -> Result<()> {
-    let group = &overview.bounded.group.id;
+    let group = &overview.configured.group.id;
     let mut out = Output::new();
     if arguments.json {
         for m in moves {

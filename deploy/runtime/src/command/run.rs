@@ -20,15 +20,15 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let app = loader.load(&overlay)?;
     let chosen = app.select(&arguments.group)?;
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
-    let outside = Clients::new(&app)?;
+    let clients = Clients::new(&app)?;
     let states = States::with_spans(app.spans.clone());
-    let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| outside.database.clone());
+    let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| clients.database.clone());
     let health = Health::new(instance.name(), states.clone(), database);
     let listener = Server::listen(app.config.http.addr).await?;
-    let here = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
-    let reading = StateReader::new(&app, &outside, Some(here.clone()))?;
+    let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let reading = StateReader::new(&app, &clients, Some(local_instance.clone()))?;
     let server = Server::start(listener, health.clone(), reading)?;
-    let groups = Groups::start(&app, &outside, &here, &chosen, &states)?;
+    let groups = Groups::start(&app, &clients, &local_instance, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
     // However its groups fare: what fails is started anew.
     stop.requested().await;

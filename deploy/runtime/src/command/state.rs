@@ -22,8 +22,8 @@ use crate::{
 
 pub(crate) async fn run(loader: &Loader, command: &StateCommand) -> Result<ExitCode> {
     let app = loader.load(&[])?;
-    let outside = Clients::new(&app)?;
-    let reading = StateReader::new(&app, &outside, None)?;
+    let clients = Clients::new(&app)?;
+    let reading = StateReader::new(&app, &clients, None)?;
     match command {
         StateCommand::Get(arguments) => get(&reading, arguments).await?,
         StateCommand::List(arguments) => list(&reading, arguments).await?,

@@ -66,28 +66,28 @@ pub(crate) struct Outcome {
 
 /// Makes the outside what the pipeline needs. What fails does not keep the rest from being done; running it again
 /// changes nothing. Bound topics are somebody else's: neither created nor registered.
-pub(crate) async fn apply(app: &App, outside: &Clients, dry_run: bool) -> Outcome {
+pub(crate) async fn apply(app: &App, clients: &Clients, dry_run: bool) -> Outcome {
     let topology = Topology::of(&app.pipeline);
     let mut outcome = Outcome::default();
-    topics(app, outside, &topology, dry_run, &mut outcome).await;
-    schemas(outside, &topology, dry_run, &mut outcome).await;
+    topics(app, clients, &topology, dry_run, &mut outcome).await;
+    schemas(clients, &topology, dry_run, &mut outcome).await;
     // A database that does not answer is said once.
-    if migrations(&outside.database, dry_run, &mut outcome).await {
-        tables(app, &outside.database, dry_run, &mut outcome).await;
+    if migrations(&clients.database, dry_run, &mut outcome).await {
+        tables(app, &clients.database, dry_run, &mut outcome).await;
     }
     outcome
 }
 
 /// The topics of events first, so that what the groups own follows what they read.
-async fn topics(app: &App, outside: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
-    if create(outside, &event_topics(app, topology), dry_run, outcome).await {
-        create(outside, &owned_topics(app), dry_run, outcome).await;
+async fn topics(app: &App, clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+    if create(clients, &event_topics(app, topology), dry_run, outcome).await {
+        create(clients, &owned_topics(app), dry_run, outcome).await;
     }
 }
 
 /// Whether the cluster has done it, or would.
-async fn create(outside: &Clients, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
-    let plan = if dry_run { outside.cluster.plan(specs).await } else { outside.cluster.apply(specs).await };
+async fn create(clients: &Clients, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
+    let plan = if dry_run { clients.cluster.plan(specs).await } else { clients.cluster.apply(specs).await };
     match plan {
         Ok(changes) => {
             for change in changes {
@@ -111,12 +111,12 @@ fn event_topics(app: &App, topology: &Topology) -> Vec<TopicSpec> {
 /// packed bytes, and what was packed well is packed anew.
 fn owned_topics(app: &App) -> Vec<TopicSpec> {
     let size = u64::from(app.config.kafka.max_record_bytes) + u64::from(HEADER_ROOM);
-    app.groups.iter().flat_map(|bounded| owned_by(app, bounded, size)).collect()
+    app.groups.iter().flat_map(|configured| owned_by(app, configured, size)).collect()
 }
 
 /// The topics that one group owns, for records of at most `size` bytes.
-fn owned_by(app: &App, bounded: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
-    let Some(owned) = bounded.group.owned() else { return Vec::new() };
+fn owned_by(app: &App, configured: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
+    let Some(owned) = configured.group.owned() else { return Vec::new() };
     let topic = |name: String, kept: Duration| {
         let settings = [
             // The broker's retention counts from a record's timestamp: that of an old one would delete it at once.
@@ -126,10 +126,10 @@ fn owned_by(app: &App, bounded: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
         ];
         spec(app, name, settings)
     };
-    let retries = bounded.delays().iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
+    let retries = configured.delays().iter().map(|delay| topic(owned.retry(*delay), delay.get() + WAITING_KEPT));
     let mut topics: Vec<TopicSpec> =
         retries.chain([topic(owned.redrive(), WAITING_KEPT), topic(owned.dlq(), LETTERS_KEPT)]).collect();
-    if let Work::Stateful(steps) = &bounded.group.work {
+    if let Work::Stateful(steps) = &configured.group.work {
         // What stands there is deleted once it is processed, and not before.
         let kept_for_ever = |mut spec: TopicSpec| {
             spec.config.iter_mut().filter(|(name, _)| name == "retention.ms").for_each(|(_, ms)| "-1".clone_into(ms));
@@ -137,7 +137,7 @@ fn owned_by(app: &App, bounded: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
         };
         topics.extend(steps.repartitioned().map(|step| kept_for_ever(topic(owned.repartition(&step.name), DAY))));
     }
-    topics.extend(bounded.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
+    topics.extend(configured.stores().into_iter().map(|store| changelog(app, owned.changelog(store), size)));
     topics
 }
 
@@ -163,13 +163,13 @@ fn spec(app: &App, name: String, settings: impl IntoIterator<Item = (&'static st
     }
 }
 
-async fn schemas(outside: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+async fn schemas(clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
     for subject in &topology.subjects {
-        let registered = match outside.registry.id_of(&subject.name, subject.schema).await {
+        let registered = match clients.registry.id_of(&subject.name, subject.schema).await {
             Ok(_) => continue,
             Err(SchemaError::Unknown(_)) if dry_run => Ok(None),
             // Before the subject's first version, so that none escapes it.
-            Err(SchemaError::Unknown(_)) => register(outside, &subject.name, subject.schema).await.map(Some),
+            Err(SchemaError::Unknown(_)) => register(clients, &subject.name, subject.schema).await.map(Some),
             Err(error) => Err(error),
         };
         match registered {
@@ -182,9 +182,9 @@ async fn schemas(outside: &Clients, topology: &Topology, dry_run: bool, outcome:
     }
 }
 
-async fn register(outside: &Clients, subject: &str, schema: &str) -> Result<u32, SchemaError> {
-    outside.registry.set_compatibility(subject, COMPATIBILITY).await?;
-    outside.registry.register(subject, schema).await
+async fn register(clients: &Clients, subject: &str, schema: &str) -> Result<u32, SchemaError> {
+    clients.registry.set_compatibility(subject, COMPATIBILITY).await?;
+    clients.registry.register(subject, schema).await
 }
 
 /// Whether they are in order.
@@ -205,8 +205,8 @@ async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -
 }
 
 async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Outcome) {
-    for bounded in &app.groups {
-        let Work::Sink(sink) = &bounded.group.work else { continue };
+    for configured in &app.groups {
+        let Work::Sink(sink) = &configured.group.work else { continue };
         // A type that only a binding names has its table made from the first record's schema.
         let Some(facts) = app.pipeline.catalogue().get(&sink.event) else { continue };
         let sql = match WriterSchema::parse(0, facts.schema, &[]) {
@@ -216,7 +216,7 @@ async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Out
         };
         match sql {
             Ok(sql) => outcome.done.extend(sql.into_iter().map(|sql| format!("table {}: {sql}", sink.table))),
-            Err(error) => outcome.problems.push(format!("sink {}: {error}", bounded.group.name)),
+            Err(error) => outcome.problems.push(format!("sink {}: {error}", configured.group.name)),
         }
     }
 }
@@ -236,7 +236,7 @@ fn show(app: &App, format: TopologyFormat) -> Result<()> {
 fn list(app: &App, out: &mut Output) -> Result<()> {
     let topology = Topology::of(&app.pipeline);
     // How large their records may be is left out: only the cluster knows it.
-    let owned = app.groups.iter().flat_map(|bounded| owned_by(app, bounded, 0));
+    let owned = app.groups.iter().flat_map(|configured| owned_by(app, configured, 0));
     for spec in event_topics(app, &topology).into_iter().chain(owned) {
         out.line(Change::Create(spec).to_string().replacen("create topic", "topic", 1))?;
     }
@@ -246,12 +246,12 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
     for (topic, binding) in app.pipeline.catalogue().bindings() {
         out.line(format_args!("bound topic {topic}: {}, neither created nor registered", binding.event_type))?;
     }
-    for bounded in &app.groups {
-        let (group, reads) = (&bounded.group, &bounded.group.subscription);
+    for configured in &app.groups {
+        let (group, reads) = (&configured.group, &configured.group.subscription);
         let mut topics = reads.topics.clone();
         topics.extend(reads.all_events.then(|| "events.*".to_owned()));
         topics.extend(matches!(group.work, Work::DeadLetters).then(|| format!("{}*.dlq", app.config.prefix)));
-        let kept = bounded.stores().into_iter().collect::<Vec<_>>().join(", ");
+        let kept = configured.stores().into_iter().collect::<Vec<_>>().join(", ");
         let to = match &group.work {
             Work::Process(_) | Work::Stateful(_) if kept.is_empty() => String::new(),
             Work::Process(_) | Work::Stateful(_) => format!(", keeps {kept}"),

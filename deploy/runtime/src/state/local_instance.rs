@@ -170,12 +170,12 @@ impl LocalGroup {
 }
 
 /// Tells the metrics how large each group's state is on this disk, for as long as it is let.
-pub(crate) async fn watch(here: Arc<LocalInstance>, states: States) {
+pub(crate) async fn watch(local_instance: Arc<LocalInstance>, states: States) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        for (group, bytes) in here.sizes().await {
+        for (group, bytes) in local_instance.sizes().await {
             states.of(&group).set(Metric::StateBytes, bytes);
         }
     }

@@ -28,17 +28,17 @@ pub(crate) struct StateReader {
     pub(super) owners: Owners,
     pub(super) asker: InstanceClient,
     /// What this process has itself; a command has nothing.
-    here: Option<Arc<LocalInstance>>,
+    local_instance: Option<Arc<LocalInstance>>,
     room: Semaphore,
 }
 
 impl StateReader {
     /// # Errors
     /// When the system's network configuration cannot be read.
-    pub(crate) fn new(app: &App, outside: &Clients, here: Option<Arc<LocalInstance>>) -> Result<Self> {
+    pub(crate) fn new(app: &App, clients: &Clients, local_instance: Option<Arc<LocalInstance>>) -> Result<Self> {
         let known = StoreCatalogue::of(&app.groups);
-        let owners = Owners::new(outside.cluster.clone(), known.ids());
-        Ok(Self { known, owners, asker: InstanceClient::new()?, here, room: Semaphore::new(AT_ONCE) })
+        let owners = Owners::new(clients.cluster.clone(), known.ids());
+        Ok(Self { known, owners, asker: InstanceClient::new()?, local_instance, room: Semaphore::new(AT_ONCE) })
     }
 
     /// What there is to be read.
@@ -71,7 +71,7 @@ impl StateReader {
 
     /// The group's state here where this process is the owner, `None` where another one has to be asked.
     pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, Refusal> {
-        let kept = self.here.as_ref().and_then(|here| here.kept(&store.group));
+        let kept = self.local_instance.as_ref().and_then(|local_instance| local_instance.kept(&store.group));
         let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
         if kept.is_none() && hop == Hop::Forwarded {
             let text =
@@ -89,8 +89,8 @@ impl StateReader {
     /// What this instance has, of every stateful group.
     pub(crate) async fn stats(&self) -> Result<InstanceStats, Refusal> {
         let _room = self.room(1)?;
-        match &self.here {
-            Some(here) => here.stats(&self.known).await,
+        match &self.local_instance {
+            Some(local_instance) => local_instance.stats(&self.known).await,
             None => Err(RefusalKind::Unknown.because("this process keeps no state")),
         }
     }

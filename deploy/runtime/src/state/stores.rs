@@ -36,10 +36,10 @@ impl fmt::Display for Store {
 
 impl StoreCatalogue {
     pub(super) fn of(groups: &[ConfiguredGroup]) -> Self {
-        let keeping = |bounded: &ConfiguredGroup| StatefulGroup {
-            name: bounded.group.name.clone(),
-            id: bounded.group.id.clone(),
-            stores: stores(bounded),
+        let keeping = |configured: &ConfiguredGroup| StatefulGroup {
+            name: configured.group.name.clone(),
+            id: configured.group.id.clone(),
+            stores: stores(configured),
         };
         Self(groups.iter().map(keeping).filter(|group| !group.stores.is_empty()).collect())
     }
@@ -91,8 +91,8 @@ fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
     RefusalKind::Unknown.because(format!("{what}; {hint}"))
 }
 
-fn stores(bounded: &ConfiguredGroup) -> Vec<Store> {
-    let group = &bounded.group;
+fn stores(configured: &ConfiguredGroup) -> Vec<Store> {
+    let group = &configured.group;
     let store = |name: &'static str| Store {
         group: group.id.clone(),
         name,
@@ -100,7 +100,7 @@ fn stores(bounded: &ConfiguredGroup) -> Vec<Store> {
         // Inputs may have other numbers of partitions, and so other owners.
         feeds: group.own_topics.clone(),
     };
-    bounded.stores().into_iter().map(store).collect()
+    configured.stores().into_iter().map(store).collect()
 }
 
 #[cfg(test)]

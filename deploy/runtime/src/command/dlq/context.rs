@@ -20,15 +20,15 @@ pub(super) const WAITING: [Status; 2] = [Status::Open, Status::Parked];
 /// Pipeline, clients and dead letters.
 pub(super) struct DlqContext {
     pub(super) app: App,
-    pub(super) outside: Clients,
+    pub(super) clients: Clients,
     pub(super) letters: Letters,
 }
 
 impl DlqContext {
     pub(super) fn open(loader: &Loader) -> Result<Self> {
         let app = loader.load(&[])?;
-        let outside = Clients::new(&app)?;
-        Ok(Self { letters: outside.database.letters(), app, outside })
+        let clients = Clients::new(&app)?;
+        Ok(Self { letters: clients.database.letters(), app, clients })
     }
 
     /// The full id of the group of this name: one of the pipeline, or one that is no more and has left letters behind.
@@ -68,7 +68,7 @@ impl DlqContext {
     /// # Errors
     /// When the cluster does not answer, or lacks the topic to which this group's letters are sent back.
     pub(super) async fn require_topic(&self, topic: &str) -> Result<()> {
-        let there = self.outside.cluster.topics().await?.iter().any(|known| known.name == topic);
+        let there = self.clients.cluster.topics().await?.iter().any(|known| known.name == topic);
         anyhow::ensure!(there, "topic {topic} does not exist: run `headwater topology apply`");
         Ok(())
     }

@@ -68,7 +68,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &RedriveArguments, stop
     let begin = Instant::now();
     let mut run = Run {
         kafka: &context.app.config.kafka,
-        cluster: &context.outside.cluster,
+        cluster: &context.clients.cluster,
         letters: &context.letters,
         producer: context.producer()?,
         tracing: &context.app.tracing,

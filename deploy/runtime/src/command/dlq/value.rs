@@ -49,7 +49,7 @@ pub(super) async fn decode(context: &DlqContext, value: &[u8]) -> Decoded {
 /// # Errors
 /// When the registry does not answer or has no such schema, or it cannot be used.
 pub(super) async fn schema(context: &DlqContext, id: u32) -> Result<Arc<WriterSchema>> {
-    let text = context.outside.registry.by_id(id).await?;
+    let text = context.clients.registry.by_id(id).await?;
     Ok(WriterSchema::parse(id, &text.schema, &text.references)?)
 }
 
@@ -61,7 +61,7 @@ pub(super) async fn newest(context: &DlqContext, letter: &DeadLetter) -> Result<
     let subject = subject(context, letter).context(
         "the value cannot be decoded and the event's type is not known: say with --schema-id how the new one is written",
     )?;
-    let id = context.outside.registry.latest(&subject).await?;
+    let id = context.clients.registry.latest(&subject).await?;
     schema(context, id).await
 }
 

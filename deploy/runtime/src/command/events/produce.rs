@@ -24,14 +24,14 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: Stop) -> Result<ExitCode> {
     let app = loader.load(&[])?;
-    let outside = Clients::new(&app)?;
-    let target = ProduceTarget::find(&app, &outside, arguments.event_type, arguments.key).await?;
+    let clients = Clients::new(&app)?;
+    let target = ProduceTarget::find(&app, &clients, arguments.event_type, arguments.key).await?;
     // A broker that cannot be reached, or a topic that is not there, is said before anything is read.
     tokio::select! {
-        there = target.require_topic(&outside.cluster) => there?,
+        there = target.require_topic(&clients.cluster) => there?,
         () = stop.requested() => return Ok(ExitCode::from(INTERRUPTED)),
     }
-    let producer = outside.producer()?;
+    let producer = clients.producer()?;
     let (lines_in, mut lines) = mpsc::channel(BATCH);
     // Ends with standard input, or when nobody takes its lines any more.
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read_lines(&lines_in))?;

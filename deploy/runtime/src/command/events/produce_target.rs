@@ -47,7 +47,7 @@ impl ProduceTarget {
     ///
     /// # Errors
     /// [`Problems`] for a type that is not known; whatever keeps the registry from giving the schema.
-    pub async fn find(app: &App, outside: &Clients, event_type: String, key: Option<String>) -> Result<Self> {
+    pub async fn find(app: &App, clients: &Clients, event_type: String, key: Option<String>) -> Result<Self> {
         let (catalogue, tracing) = (app.pipeline.catalogue(), app.tracing.clone());
         let bound = catalogue.bindings().find(|(_, binding)| binding.event_type == event_type).map(|(topic, _)| topic);
         if let Some(facts) = catalogue.get(&event_type) {
@@ -55,7 +55,7 @@ impl ProduceTarget {
             let subject =
                 headwater::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
             let subject = subject.map(|subject| subject.name).unwrap_or_default();
-            let id = outside.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
+            let id = clients.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
                 SchemaError::Unknown(why) => anyhow::anyhow!("{why}: run `headwater topology apply`"),
                 error => error.into(),
             })?;
@@ -78,11 +78,11 @@ impl ProduceTarget {
                 "`{event_type}` is known by its bound topic alone: say with --key which field is the key"
             ))
         })?;
-        let id = outside.registry.latest(&format!("{topic}-value")).await.map_err(|error| match error {
+        let id = clients.registry.latest(&format!("{topic}-value")).await.map_err(|error| match error {
             SchemaError::Unknown(why) => anyhow::anyhow!("{why}: register a schema for the bound topic"),
             error => error.into(),
         })?;
-        let text = outside.registry.by_id(id).await?;
+        let text = clients.registry.by_id(id).await?;
         let schema = WriterSchema::parse(id, &text.schema, &text.references)?;
         let key = KeySource::Field(key);
         Ok(Self { encoder: Encoder::of(&schema)?, event_type, topic: topic.into(), schema, key, tracing })

@@ -28,10 +28,10 @@ pub(crate) async fn run(loader: &Loader, arguments: &TailArguments, mut stop: St
     if let Some(hint) = unknown(&app, &arguments.pattern) {
         writeln!(std::io::stderr().lock(), "{hint}")?;
     }
-    let outside = Clients::new(&app)?;
-    let mut decoder = RecordDecoder::new(&outside, app.pipeline.catalogue());
+    let clients = Clients::new(&app)?;
+    let mut decoder = RecordDecoder::new(&clients, app.pipeline.catalogue());
     let mut reader = tokio::select! {
-        reader = TopicReader::open(&outside, sources(&app, &pattern), arguments.from_beginning) => reader?,
+        reader = TopicReader::open(&clients, sources(&app, &pattern), arguments.from_beginning) => reader?,
         () = stop.requested() => return Ok(ExitCode::SUCCESS),
     };
     let printed = tokio::select! {

@@ -23,7 +23,7 @@ type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
 /// A group as it stands.
 pub(crate) struct GroupOverview {
-    pub(crate) bounded: ConfiguredGroup,
+    pub(crate) configured: ConfiguredGroup,
     pub(crate) status: GroupStatus,
     /// Every partition that it reads, by purpose.
     pub(crate) places: Vec<PartitionPosition>,
@@ -150,9 +150,9 @@ impl PartitionPosition {
 /// # Errors
 /// That there is none, with the nearest.
 pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a ConfiguredGroup, Problems> {
-    let found = app.groups.iter().find(|bounded| bounded.group.name == name || bounded.group.id == name);
+    let found = app.groups.iter().find(|configured| configured.group.name == name || configured.group.id == name);
     found.ok_or_else(|| {
-        let known: Vec<&str> = app.groups.iter().map(|bounded| bounded.group.name.as_str()).collect();
+        let known: Vec<&str> = app.groups.iter().map(|configured| configured.group.name.as_str()).collect();
         let hint = nearest(name, &known)
             .map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
         Problems::one(format!("there is no group `{name}`; {hint}"))
@@ -164,33 +164,34 @@ pub(crate) fn find<'a>(app: &'a App, name: &str) -> Result<&'a ConfiguredGroup, 
 /// # Errors
 /// When the cluster does not answer.
 pub(crate) async fn of(
-    outside: &Clients,
+    clients: &Clients,
     groups: &[ConfiguredGroup],
     warn: impl FnOnce(String),
 ) -> Result<Vec<GroupOverview>> {
-    let ids: Vec<&str> = groups.iter().map(|bounded| bounded.group.id.as_str()).collect();
-    let cluster = &outside.cluster;
+    let ids: Vec<&str> = groups.iter().map(|configured| configured.group.id.as_str()).collect();
+    let cluster = &clients.cluster;
     let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
-    let reads: Vec<Reads> = groups.iter().map(|bounded| Reads::of(bounded, &topics)).collect();
+    let reads: Vec<Reads> = groups.iter().map(|configured| Reads::of(configured, &topics)).collect();
     // Before the ends of the logs, so that nothing seems to be committed beyond them.
     let asked = ids.iter().zip(&reads).map(|(id, reads)| async move {
         cluster.committed(id, &reads.partitions.keys().cloned().collect::<Vec<_>>()).await
     });
     let told = try_join_all(asked).await?;
-    let mut all_stored = stored(outside, groups).await.map_err(warn).ok();
+    let mut all_stored = stored(clients, groups).await.map_err(warn).ok();
     let all: BTreeSet<&TopicPartition> = reads.iter().flat_map(|reads| reads.partitions.keys()).collect();
     let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
     let (firsts, ends) = tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.ends(&all))?;
     let logs = Logs { firsts, ends };
     let mut overviews = Vec::new();
-    for ((bounded, told), reads) in groups.iter().zip(told).zip(reads) {
-        let id = &bounded.group.id;
-        let stored = all_stored.as_mut().filter(|_| bounded.is_stored()).map(|all| all.remove(id).unwrap_or_default());
+    for ((configured, told), reads) in groups.iter().zip(told).zip(reads) {
+        let id = &configured.group.id;
+        let stored =
+            all_stored.as_mut().filter(|_| configured.is_stored()).map(|all| all.remove(id).unwrap_or_default());
         let committed = Committed { told, stored };
         overviews.push(GroupOverview {
-            places: counted(outside, places(cluster, bounded, &reads, &committed, &logs).await?).await?,
+            places: counted(clients, places(cluster, configured, &reads, &committed, &logs).await?).await?,
             status: statuses.remove(id).unwrap_or_default(),
-            bounded: bounded.clone(),
+            configured: configured.clone(),
             missing: reads.missing,
         });
     }
@@ -198,13 +199,16 @@ pub(crate) async fn of(
 }
 
 /// What Postgres says; a sentence where it says nothing.
-async fn stored(outside: &Clients, groups: &[ConfiguredGroup]) -> Result<Stored, String> {
-    let ids: Vec<&str> =
-        groups.iter().filter(|bounded| bounded.is_stored()).map(|bounded| bounded.group.id.as_str()).collect();
+async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<Stored, String> {
+    let ids: Vec<&str> = groups
+        .iter()
+        .filter(|configured| configured.is_stored())
+        .map(|configured| configured.group.id.as_str())
+        .collect();
     if ids.is_empty() {
         return Ok(Stored::new());
     }
-    outside
+    clients
         .database
         .stored_offsets(&ids)
         .await
@@ -218,8 +222,8 @@ struct Reads {
 }
 
 impl Reads {
-    fn of(bounded: &ConfiguredGroup, topics: &[Topic]) -> Self {
-        let group = &bounded.group;
+    fn of(configured: &ConfiguredGroup, topics: &[Topic]) -> Self {
+        let group = &configured.group;
         let dead_letters = group.id.strip_suffix(DEAD_LETTERS).filter(|_| group.name == DEAD_LETTERS);
         let (retry, redrive) = (format!("{}.retry.", group.id), format!("{}.redrive", group.id));
         let purpose = |topic: &str| {
@@ -267,7 +271,7 @@ struct Logs {
 
 /// Finds how many offsets hold no record, where so few are left that they can be read for it: a group that has done
 /// everything has its place before the markers of the last transaction.
-async fn counted(outside: &Clients, mut places: Vec<PartitionPosition>) -> Result<Vec<PartitionPosition>> {
+async fn counted(clients: &Clients, mut places: Vec<PartitionPosition>) -> Result<Vec<PartitionPosition>> {
     let mut left = COUNTED_ALL;
     let mut stretches = Vec::new();
     for place in places.iter().filter(|place| (1..=COUNTED).contains(&place.readable())) {
@@ -276,7 +280,7 @@ async fn counted(outside: &Clients, mut places: Vec<PartitionPosition>) -> Resul
             stretches.push(Stretch { partition: place.partition.clone(), from: place.begin(), to: place.stable });
         }
     }
-    let records = count_records(&outside.kafka, &stretches).await?;
+    let records = count_records(&clients.kafka, &stretches).await?;
     for place in &mut places {
         if let Some(records) = records.get(&place.partition) {
             place.void = place.readable() - records;
@@ -287,7 +291,7 @@ async fn counted(outside: &Clients, mut places: Vec<PartitionPosition>) -> Resul
 
 async fn places(
     cluster: &Cluster,
-    bounded: &ConfiguredGroup,
+    configured: &ConfiguredGroup,
     reads: &Reads,
     committed: &Committed,
     logs: &Logs,
@@ -300,8 +304,8 @@ async fn places(
         .map(|(name, _)| name.clone())
         .collect();
     // Only a group that is wholly new begins by its start; what appears later is read from its beginning.
-    let begins = if never && bounded.start != Start::Earliest {
-        cluster.offsets(&inputs, bounded.start).await?
+    let begins = if never && configured.start != Start::Earliest {
+        cluster.offsets(&inputs, configured.start).await?
     } else {
         BTreeMap::new()
     };

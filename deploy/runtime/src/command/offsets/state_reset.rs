@@ -31,8 +31,12 @@ pub(super) enum StateReset {
 impl StateReset {
     /// # Errors
     /// [`Problems`] where there is state and nobody says what becomes of it, or there can be none and somebody does.
-    pub(super) async fn find(outside: &Clients, bounded: &ConfiguredGroup, arguments: &ResetArguments) -> Result<Self> {
-        let (group, stores) = (&bounded.group.id, bounded.stores());
+    pub(super) async fn find(
+        clients: &Clients,
+        configured: &ConfiguredGroup,
+        arguments: &ResetArguments,
+    ) -> Result<Self> {
+        let (group, stores) = (&configured.group.id, configured.stores());
         let said = arguments.with_state || arguments.keep_state;
         if stores.is_empty() {
             let why =
@@ -44,12 +48,12 @@ impl StateReset {
         }
         let owned = GroupTopics::of(group);
         let changelogs: Vec<String> = stores.into_iter().map(|store| owned.changelog(store)).collect();
-        let topics = outside.cluster.topics().await?;
+        let topics = clients.cluster.topics().await?;
         let theirs = topics.iter().filter(|topic| changelogs.contains(&topic.name));
         let partitions: Vec<TopicPartition> = theirs
             .flat_map(|topic| (0..topic.partitions).map(|n| TopicPartition::new(topic.name.as_str(), n)))
             .collect();
-        let keys = kept_keys(&outside.kafka, group, &partitions).await?;
+        let keys = kept_keys(&clients.kafka, group, &partitions).await?;
         let count: usize = keys.values().sum();
         match (arguments.with_state, count) {
             (true, _) => Ok(Self::Wiped(keys)),

@@ -72,8 +72,8 @@ impl Graph {
             graph.topic(&mut topics, &topic);
         }
         let mut dlqs = Vec::new();
-        for bounded in &app.groups {
-            graph.group(&mut topics, app.pipeline.catalogue(), bounded, &mut dlqs);
+        for configured in &app.groups {
+            graph.group(&mut topics, app.pipeline.catalogue(), configured, &mut dlqs);
         }
         graph
     }
@@ -83,10 +83,10 @@ impl Graph {
         &mut self,
         topics: &mut BTreeMap<String, usize>,
         catalogue: &Catalogue,
-        bounded: &ConfiguredGroup,
+        configured: &ConfiguredGroup,
         dlqs: &mut Vec<usize>,
     ) {
-        let group = &bounded.group;
+        let group = &configured.group;
         let within = self.boxes.len();
         self.boxes.push(group.id.clone());
         let name = match group.work {
@@ -95,14 +95,14 @@ impl Graph {
             Work::Sink(_) | Work::DeadLetters => "sink",
         };
         let node = self.node(Kind::Group, vec![name.to_owned()], Some(within));
-        for (topic, types) in inputs(bounded, catalogue) {
+        for (topic, types) in inputs(configured, catalogue) {
             let topic = self.topic(topics, &topic);
             self.edge(topic, node, Way::Events, types);
         }
-        dlqs.extend(self.owned(bounded, node, within));
+        dlqs.extend(self.owned(configured, node, within));
         match &group.work {
             Work::Process(_) | Work::Stateful(_) => {
-                for (topic, types) in outputs(bounded) {
+                for (topic, types) in outputs(configured) {
                     let topic = self.topic(topics, &topic);
                     self.edge(node, topic, Way::Events, types);
                 }
@@ -118,16 +118,16 @@ impl Graph {
     }
 
     /// The topics that a group owns: one node for those that it reads again, one for its dead letters, which is returned.
-    fn owned(&mut self, bounded: &ConfiguredGroup, node: usize, within: usize) -> Option<usize> {
-        let owned = bounded.group.owned()?;
-        let suffix = |name: String| name.strip_prefix(&bounded.group.id).unwrap_or(&name).to_owned();
-        let delays = bounded.delays().iter().map(|delay| owned.retry(*delay));
+    fn owned(&mut self, configured: &ConfiguredGroup, node: usize, within: usize) -> Option<usize> {
+        let owned = configured.group.owned()?;
+        let suffix = |name: String| name.strip_prefix(&configured.group.id).unwrap_or(&name).to_owned();
+        let delays = configured.delays().iter().map(|delay| owned.retry(*delay));
         let mut again: Vec<String> = delays.chain([owned.redrive()]).collect();
-        if let Work::Stateful(steps) = &bounded.group.work {
+        if let Work::Stateful(steps) = &configured.group.work {
             again.extend(steps.repartitioned().map(|step| owned.repartition(&step.name)));
         }
         let changelogs: Vec<String> =
-            bounded.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
+            configured.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
         if !changelogs.is_empty() {
             let changelogs = self.node(Kind::Topic, changelogs, Some(within));
             self.edge(node, changelogs, Way::Waiting, Vec::new());
@@ -161,9 +161,9 @@ impl Graph {
 
 /// The topics of events that a group reads, with the types that it takes from each: what is known of a pattern's types, and
 /// the pattern itself where it may match others.
-fn inputs(bounded: &ConfiguredGroup, catalogue: &Catalogue) -> BTreeMap<String, Vec<String>> {
-    let subscription = &bounded.group.subscription;
-    let interest = bounded.group.work.interest();
+fn inputs(configured: &ConfiguredGroup, catalogue: &Catalogue) -> BTreeMap<String, Vec<String>> {
+    let subscription = &configured.group.subscription;
+    let interest = configured.group.work.interest();
     let mut inputs: BTreeMap<String, Vec<String>> =
         subscription.topics.iter().map(|t| (t.clone(), Vec::new())).collect();
     for facts in catalogue.types().filter(|facts| interest.takes(facts.name)) {
@@ -182,9 +182,9 @@ fn inputs(bounded: &ConfiguredGroup, catalogue: &Catalogue) -> BTreeMap<String, 
 }
 
 /// The topics that a processor may emit to, with the types.
-fn outputs(bounded: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
-    let fallback = bounded.group.fallback.iter().flat_map(|fallback| fallback.emits());
-    let emits = bounded.group.work.emits().into_iter().chain(fallback);
+fn outputs(configured: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
+    let fallback = configured.group.fallback.iter().flat_map(|fallback| fallback.emits());
+    let emits = configured.group.work.emits().into_iter().chain(fallback);
     let mut outputs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for facts in emits {
         let types = outputs.entry(topic_of(facts.name)).or_default();
