@@ -1,13 +1,11 @@
-//! The program whose memory is measured: the orders pipeline, as `headwater` runs it.
+//! The program whose memory is measured: `headwater` itself.
 
 use std::process::ExitCode;
-
-use headwater_processors::{Warehouse, orders};
 
 /// As it is shipped.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_cli::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    headwater_cli::program().main()
 }

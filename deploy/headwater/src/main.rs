@@ -1,19 +1,11 @@
-//! The product: the orders pipeline with every command.
+//! The `headwater` binary.
 
 use std::process::ExitCode;
-
-use headwater::Pipeline;
-use headwater_cli::Deps;
-use headwater_processors::Warehouse;
 
 /// A record's many small pieces are made on one thread and dropped on another, which the system's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    headwater_cli::main(orders)
-}
-
-fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {
-    Ok(headwater_processors::orders(Warehouse::new(deps.http(), deps.warehouse_url())))
+    headwater_cli::program().main()
 }

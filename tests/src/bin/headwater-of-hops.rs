@@ -5,6 +5,7 @@
 use std::{path::Path, process::ExitCode};
 
 use headwater::{Event, Failure, Payload, Pipeline, Result};
+use headwater_runtime::Program;
 use serde::{Deserialize, Serialize};
 
 /// A hop's event: its record's name and its type.
@@ -60,7 +61,6 @@ async fn end(Passed { id }: Passed) -> Result<Ended> {
 }
 
 fn main() -> ExitCode {
-    headwater_cli::main(|_| {
-        Ok(Pipeline::default().on("split", split).on("again", again).on("pass", pass).on("end", end))
-    })
+    let pipeline = || Pipeline::default().on("split", split).on("again", again).on("pass", pass).on("end", end);
+    Program::new(move |_| Ok(pipeline())).main()
 }

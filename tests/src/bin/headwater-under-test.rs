@@ -1,9 +1,7 @@
-//! The program that the end-to-end tests start, stop, freeze and kill: the orders pipeline, as `headwater` runs it.
+//! The program that the end-to-end tests start, stop, freeze and kill: `headwater` itself.
 
 use std::process::ExitCode;
 
-use headwater_processors::{Warehouse, orders};
-
 fn main() -> ExitCode {
-    headwater_cli::main(|deps| Ok(orders(Warehouse::new(deps.http(), deps.warehouse_url()))))
+    headwater_cli::program().main()
 }

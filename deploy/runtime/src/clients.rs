@@ -1,0 +1,62 @@
+//! The clients of one process, shared by its groups.
+
+pub(crate) mod topic_reader;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use headwater::{SchemaCache, SystemClock, ports::Clock};
+use headwater_connectors::{
+    kafka::{Cluster, KafkaConfig, Producer},
+    postgres::Database,
+    registry::Registry,
+};
+
+use crate::{app::App, config::Problems};
+
+/// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
+/// start.
+#[derive(Clone)]
+pub struct Clients {
+    /// How Kafka is reached.
+    pub kafka: KafkaConfig,
+    /// Asks the cluster.
+    pub cluster: Cluster,
+    /// The schema registry.
+    pub registry: Arc<Registry>,
+    /// Schemas by their ids, each fetched once.
+    pub schemas: Arc<SchemaCache>,
+    /// Postgres.
+    pub database: Database,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Clients {
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn new(app: &App) -> Result<Self> {
+        let config = &app.config;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
+        let database = config.postgres.connector().build();
+        Ok(Self {
+            cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
+            schemas: Arc::new(SchemaCache::new(registry.clone(), clock.clone())),
+            registry,
+            kafka: config.kafka.clone(),
+            database: database.map_err(|error| Problems::one(format!("postgres: {error}")))?,
+            clock,
+        })
+    }
+
+    /// A producer, which keeps the order of everybody who shares it.
+    ///
+    /// # Errors
+    /// When the configuration cannot work.
+    pub fn producer(&self) -> Result<Producer> {
+        Producer::new(&self.kafka).map_err(|error| Problems::one(error.to_string()).into())
+    }
+}

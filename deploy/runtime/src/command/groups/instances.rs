@@ -1,0 +1,121 @@
+//! What the instances say of their groups: found through the client ids of the members that there are, and at the address
+//! where this configuration answers itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::Result;
+use futures_util::{StreamExt as _, stream};
+use headwater::{
+    Activity,
+    ports::{Http as _, Request},
+};
+use headwater_connectors::{
+    http::{HttpClient, HttpConfig},
+    kafka::GroupMember,
+};
+
+use crate::{
+    config::Config,
+    http::{GroupHealth, InstanceGroups},
+    state::address_of,
+};
+
+/// How long an instance may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Bytes of its answer at most.
+const BYTES: usize = 4 << 20;
+/// Instances that are asked at the same time.
+const AT_ONCE: usize = 16;
+
+/// What was said of the groups, by their ids.
+#[derive(Default)]
+pub(crate) struct InstanceReports {
+    by_group: BTreeMap<String, Vec<(String, GroupHealth)>>,
+}
+
+impl InstanceReports {
+    /// What each instance says of a group, by the instance's name.
+    pub(crate) fn of(&self, group: &str) -> &[(String, GroupHealth)] {
+        self.by_group.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a group is doing, where that is worse than what its `members` look like: one that left a moment ago still counts.
+    pub(crate) fn worse(&self, group: &str, members: usize) -> Option<&'static str> {
+        let reports = self.of(group);
+        let is = |activity: Activity| reports.iter().any(|(_, health)| health.state == activity.name());
+        let all_down =
+            !is(Activity::Working) && !is(Activity::Joining) && !reports.is_empty() && reports.len() >= members;
+        let worst = if is(Activity::Halted) { Activity::Halted } else { Activity::Failed };
+        all_down.then(|| worst.name())
+    }
+
+    fn take(&mut self, instance: &InstanceGroups) {
+        for health in &instance.groups {
+            let reports = self.by_group.entry(health.group.clone()).or_default();
+            // What is said twice was said at two addresses of one process; of two with one name each says something else.
+            let said = (instance.instance.clone(), health.clone());
+            if !reports.contains(&said) {
+                reports.push(said);
+            }
+        }
+    }
+}
+
+/// Asks every instance that these members belong to, and whoever answers where this configuration would. One that does not
+/// answer says nothing.
+///
+/// # Errors
+/// When the system's network configuration cannot be read.
+pub(crate) async fn ask<'a>(
+    config: &Config,
+    members: impl Iterator<Item = &'a GroupMember>,
+) -> Result<InstanceReports> {
+    let client = &HttpClient::new(&HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES })?;
+    let mut addresses: BTreeSet<String> = members.filter_map(address_of).collect();
+    let (ip, port) = (config.http.addr.ip(), config.http.addr.port());
+    let here = if ip.is_unspecified() { format!("127.0.0.1:{port}") } else { config.http.addr.to_string() };
+    addresses.extend((port > 0).then_some(here));
+    let answers = addresses.into_iter().map(async |address| {
+        let url = format!("http://{address}/v1/groups");
+        let request = Request { method: "GET", url, headers: Vec::new(), body: Vec::new() };
+        let answer = client.send(request).await.ok().filter(|answer| answer.status == 200)?;
+        serde_json::from_slice::<InstanceGroups>(&answer.body).ok()
+    });
+    let mut answers = stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+    let mut reports = InstanceReports::default();
+    while let Some(answer) = answers.next().await {
+        answer.iter().for_each(|instance| reports.take(instance));
+    }
+    reports.by_group.values_mut().for_each(|reports| reports.sort_by(|(a, _), (b, _)| a.cmp(b)));
+    Ok(reports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reports(states: &[(&str, &str)]) -> InstanceReports {
+        let mut reports = InstanceReports::default();
+        for (instance, state) in states {
+            let health = GroupHealth { group: "g".to_owned(), state: (*state).to_owned(), troubles: Vec::new() };
+            reports.take(&InstanceGroups { instance: (*instance).to_owned(), groups: vec![health] });
+        }
+        reports
+    }
+
+    /// Red when one instance that works, or one that did not answer, does not make the group work, a halted one is passed
+    /// over for one that is tried again, or of two processes with one name only one is heard.
+    #[test]
+    fn a_group_is_down_where_every_instance_says_so() {
+        assert_eq!(reports(&[("a", "halted"), ("b", "failed")]).worse("g", 2), Some("halted"));
+        assert_eq!(reports(&[("a", "failed")]).worse("g", 0), Some("failed"));
+        assert_eq!(reports(&[("a", "failed"), ("b", "working")]).worse("g", 1), None);
+        assert_eq!(reports(&[("a", "failed")]).worse("g", 2), None, "the other one may work");
+        assert_eq!(reports(&[]).worse("g", 0), None);
+        assert_eq!(reports(&[("a", "failed"), ("a", "failed")]).of("g").len(), 1, "reached by two addresses");
+        assert_eq!(reports(&[("a", "working"), ("a", "halted")]).of("g").len(), 2, "two processes with one name");
+    }
+}

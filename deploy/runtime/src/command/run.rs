@@ -1,0 +1,41 @@
+//! `run`: groups against the configured cluster, until a signal.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headwater::States;
+
+use super::arguments::RunArguments;
+use crate::{
+    app::{ConfiguredGroup, Loader},
+    clients::Clients,
+    groups::Groups,
+    http::{Health, Server},
+    process::{instance::Instance, signals::Stop},
+    state::{LocalInstance, StateReader},
+};
+
+pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Stop) -> Result<ExitCode> {
+    let overlay: Vec<_> = arguments.http.iter().map(|addr| ("http.addr".to_owned(), addr.to_string())).collect();
+    let app = loader.load(&overlay)?;
+    let chosen = app.select(&arguments.group)?;
+    let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
+    let clients = Clients::new(&app)?;
+    let states = States::with_spans(app.spans.clone());
+    let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| clients.database.clone());
+    let health = Health::new(instance.name(), states.clone(), database);
+    let listener = Server::listen(app.config.http.addr).await?;
+    let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let reading = StateReader::new(&app, &clients, Some(local_instance.clone()))?;
+    let server = Server::start(listener, health.clone(), reading)?;
+    let groups = Groups::start(&app, &clients, &local_instance, &chosen, &states)?;
+    tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
+    // However its groups fare: what fails is started anew.
+    stop.requested().await;
+    health.stopping();
+    let drained = groups.drain().await;
+    server.stop().await;
+    drained?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
