@@ -13,7 +13,7 @@ use headwater::{
     ports::{BoxFuture, Committer, Stores},
 };
 use headwater_connectors::{
-    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
@@ -158,6 +158,8 @@ struct Left {
     closed: Option<Closed>,
     /// How long the group has had its place here.
     tenure: Tenure,
+    /// Who was in the group when the process came.
+    arrival: Arrival,
     /// What became of its state.
     damage: Option<Damage>,
 }
@@ -322,7 +324,7 @@ impl Shared {
             let seen = (state.clone(), self.outside.clock.clone());
             let committer =
                 ExactlyOnceCommitter::new(kafka, (&group.id, self.here.instance()), source.membership(), seen);
-            committer.map_err(failed)
+            committer.map(|committer| committer.with_arrival(left.arrival.clone())).map_err(failed)
         };
         let database = &self.outside.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
