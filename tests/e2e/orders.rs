@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_tests::{Foreign, Payments, Process, Space, eventually};
+use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually, patience};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 use sqlx::{AssertSqlSafe, Row};
@@ -161,16 +161,19 @@ async fn any_bound_topic_reaches_a_table_by_configuration_alone() {
     assert!(process.stop().await.success());
 }
 
-/// SPEC E2, PITFALLS 7. The owner of an insert sink is frozen past the session time-out with a batch that waits to be stored,
-/// another takes over, and it thaws: its batch is fenced. Red when the offset rows are updated whoever owns them and wherever
-/// they stand; either check alone, of the epoch or of the offset, keeps the rows from being there twice.
+/// SPEC E2, PITFALLS 7. The owner of an insert sink is frozen past the session time-out within its transaction, before the offset
+/// rows are locked; another takes over, and it thaws: its batch is fenced. Red when the offset rows are updated whoever owns them
+/// and wherever they stand (`Offsets::advance`); either check alone, of the epoch or of the offset, keeps the rows from being there
+/// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
     let space = space("zombie").await;
-    let sink = "[sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\nmode = \"insert\"\n\
-                [groups.paid]\nlinger = \"3s\"\n";
+    let sink = "[sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\nmode = \"insert\"\n";
     let (topic, foreign, payments) = ready(&space, 2, sink).await;
-    let group = |name: &str| Process::start(PROGRAM, &space, name, &["run", "--group", "paid"], &[]);
+    let mut proxy = Proxy::postgres(&space.database_url).await;
+    let group = |name: &str, url: &str| {
+        Process::start(PROGRAM, &space, name, &["run", "--group", "paid"], &[("HEADWATER__POSTGRES__URL", url)])
+    };
     let send = |from: usize, to: usize| {
         for n in from..to {
             let order = format!("z{n}");
@@ -179,25 +182,24 @@ async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
         foreign.flush();
     };
     let paid = async || space.count("select count(*) from paid where order_id like 'z%'").await;
-    let mut first = group("first");
-    send(0, 2_000);
-    eventually("the first works", SOON, async || paid().await == 2_000).await;
-    send(2_000, 2_500);
-    // Read by now, and not due yet.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(paid().await, 2_000);
+    send(0, 500);
+    proxy.watch(Side::Before, &["from headwater.consumer_offsets o join unnest"]);
+    let mut first = group("first", proxy.address());
+    let held = proxy.next(patience(SOON)).await.expect("it begins a transaction");
     first.signal(Signal::STOP);
-    let mut second = group("second");
-    send(2_500, 3_000);
-    eventually("the second has done all", Duration::from_mins(1), async || paid().await >= 3_000).await;
+    let mut second = group("second", &space.database_url);
+    send(500, 1_000);
+    eventually("the second has done all", Duration::from_mins(1), async || paid().await >= 1_000).await;
     first.signal(Signal::CONT);
-    send(3_000, 4_000);
-    eventually("all are stored", SOON, async || paid().await >= 4_000).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    proxy.unwatch();
+    held.pass();
+    first.logs("another owner has committed this partition", SOON).await;
+    send(1_000, 2_000);
+    eventually("all are stored", SOON, async || paid().await >= 2_000).await;
     let distinct = "select count(distinct (hw_topic, hw_partition, hw_offset)) from paid where order_id like 'z%'";
-    assert_eq!((paid().await, space.count(distinct).await), (4_000, 4_000));
+    assert_eq!((paid().await, space.count(distinct).await), (2_000, 2_000));
     let offsets = "select sum(next_offset)::bigint from headwater.consumer_offsets where topic like '%-payments'";
-    assert_eq!(space.count(offsets).await, 4_000);
+    assert_eq!(space.count(offsets).await, 2_000);
     assert!(first.stop().await.success(), "{}", first.log());
     assert!(second.stop().await.success(), "{}", second.log());
 }

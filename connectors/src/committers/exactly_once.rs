@@ -7,13 +7,14 @@
 //! Shutdown: state that waits in memory is written when its partition is forgotten, or the store is dropped.
 
 pub(crate) mod changes;
+pub(crate) mod fencing;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::sync::Arc;
+
+use self::{
+    changes::Changes,
+    fencing::{Arrival, Fencing},
 };
-
-use self::changes::Changes;
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError, Membership, TransactionError, TransactionalProducer, stable_offsets},
     store::{
@@ -27,11 +28,6 @@ use headwater::{
     ports::{BoxFuture, Clock, Committer, StartFrom},
 };
 
-/// How long a member may take to learn that another has its name: heartbeats are at most 2 s apart.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Between two looks at it.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Commits units of work as Kafka transactions.
 pub struct ExactlyOnceCommitter {
     kafka: KafkaConfig,
@@ -39,6 +35,7 @@ pub struct ExactlyOnceCommitter {
     owned: GroupTopics,
     transactions: TransactionalProducer,
     membership: Membership,
+    fencing: Fencing,
     state: Arc<GroupMetrics>,
     clock: Arc<dyn Clock>,
     /// Whether how the last transaction ended has to be found out.
@@ -60,12 +57,22 @@ impl ExactlyOnceCommitter {
         membership: Membership,
         (state, clock): (Arc<GroupMetrics>, Arc<dyn Clock>),
     ) -> Result<Self, KafkaError> {
+        let fencing = Fencing {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            instance: instance.to_owned(),
+            membership: membership.clone(),
+            state: Arc::clone(&state),
+            session: kafka.consumer.session_timeout,
+            arrival: Arrival::default(),
+        };
         Ok(Self {
             kafka: kafka.clone(),
             group: group.to_owned(),
             owned: GroupTopics::of(group),
             transactions: TransactionalProducer::new(kafka, &format!("{group}.{instance}.0"))?,
             membership,
+            fencing,
             state,
             unsettled: false,
             trim: RepartitionPurger::new(cluster, Arc::clone(&clock)),
@@ -73,6 +80,13 @@ impl ExactlyOnceCommitter {
             kept: None,
             repartition: Vec::new(),
         })
+    }
+
+    /// The same for a process that may have had members of this group before, which this tells of.
+    #[must_use]
+    pub fn with_arrival(mut self, arrival: Arrival) -> Self {
+        self.fencing.arrival = arrival;
+        self
     }
 
     /// The same for a group that keeps state, on these topics.
@@ -91,11 +105,13 @@ impl ExactlyOnceCommitter {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let settled = if self.unsettled { self.transactions.settle().await } else { self.transactions.begin().await };
+        let Self { transactions, fencing, unsettled, .. } = &mut *self;
+        let begun = async { if *unsettled { transactions.settle().await } else { transactions.begin().await } };
+        let (settled, ()) = tokio::join!(begun, fencing.arrive());
         match settled {
             Ok(()) => {}
             Err(TransactionError::Fatal(why)) => return Err(CommitError::Fatal(why)),
-            Err(TransactionError::Taken(why)) => return Err(self.shut_out(why).await),
+            Err(TransactionError::Taken(why)) => return Err(self.fencing.verdict(why).await),
             Err(other) => return Err(CommitError::Outage(other.to_string())),
         }
         self.unsettled = false;
@@ -108,25 +124,6 @@ impl ExactlyOnceCommitter {
             self.transactions.fix_counts(self.repartition.iter().cloned(), count);
         }
         Ok(offsets.into_iter().map(|next| next.map_or(StartFrom::Committed, StartFrom::Offset)).collect())
-    }
-
-    /// Another has our transactional id. Where that is a second process of our name the source learns of it as well, and
-    /// judges which of the two came later; who failed meanwhile would begin anew as the one that did. So the source speaks
-    /// first: this waits for longer than it takes it to learn of the other, and for as long as it judges.
-    async fn shut_out(&self, why: String) -> CommitError {
-        tracing::warn!(
-            group = self.group,
-            reason = why,
-            "nothing more can be committed by this producer; whether another process has the member's place is awaited"
-        );
-        let mut until = Instant::now() + HEARTBEAT;
-        while Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-            if self.membership.is_fenced() {
-                until = Instant::now() + HEARTBEAT;
-            }
-        }
-        CommitError::Failed(why)
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
@@ -156,7 +153,7 @@ impl ExactlyOnceCommitter {
                 self.unsettled = true;
                 Err(CommitError::OutcomeUnknown(why))
             }
-            Err(TransactionError::Taken(why)) => Err(self.shut_out(why).await),
+            Err(TransactionError::Taken(why)) => Err(self.fencing.verdict(why).await),
             Err(TransactionError::Fatal(why)) => Err(CommitError::Fatal(why)),
         }
     }

@@ -4,7 +4,7 @@ mod exact;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError as ClientError};
 use serde::Deserialize;
 
 use headwater::HEADER_ROOM;
@@ -404,8 +404,14 @@ impl KafkaConfig {
             client.set(name, value);
         }
         // librdkafka says here, by name, which property it does not know or cannot read.
-        client.create_native_config().map_err(|error| KafkaError::Config(format!("kafka.properties: {error}")))?;
-        Ok(client)
+        match client.create_native_config() {
+            Ok(_) => Ok(client),
+            // Without the value: it may be a password, under a name that is misspelt.
+            Err(ClientError::ClientConfig(_, why, name, _)) => {
+                Err(KafkaError::Config(format!("kafka.properties: `{name}` cannot be set: {why}")))
+            }
+            Err(error) => Err(KafkaError::Config(format!("kafka.properties: {error}"))),
+        }
     }
 }
 

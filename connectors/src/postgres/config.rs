@@ -40,6 +40,11 @@ impl Config {
         }
     }
 
+    /// Why the URL cannot be read, if it cannot.
+    pub fn problem(&self) -> Option<String> {
+        options(&self.url).err().map(|error| error.to_string())
+    }
+
     /// A handle on the database. Connects when it is first used, so that a database that is down is no reason not to
     /// start; must be called within a tokio runtime.
     ///

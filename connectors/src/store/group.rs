@@ -72,7 +72,7 @@ impl GroupStores {
         while let Some(last) = self.under_way.last_mut() {
             let ended = last.await;
             self.under_way.pop();
-            ended.map_err(|error| CommitError::Failed(error.to_string()))?;
+            restore::ended(ended)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use headwater::{
     Committed,
     ports::{Committer, StartFrom as Start},
 };
+use sqlx::{Connection as _, PgConnection};
 
 fn insert() -> headwater::Sink {
     things().insert()
@@ -77,6 +78,37 @@ async fn an_owner_that_is_fenced_but_still_assigned_goes_on_with_a_new_epoch() {
     assert_eq!(owner.commit(&first).await.unwrap(), Committed::Done);
     assert_eq!(db.stored(0).await, (1, 3));
     assert_eq!(db.number("select count(*) from things").await, 1);
+}
+
+/// Red when the offset rows of a unit are judged before they are locked (`LOCKED` left out): who is taken over meanwhile fails
+/// instead of being fenced; or when they are locked in another order than everybody's: two that meet would stand in each
+/// other's way.
+#[tokio::test]
+async fn offset_rows_are_locked_in_one_order_and_judged_then() {
+    let mut db = Db::new("offsets_locked").await;
+    let schema = plain();
+    let mut sink = db.sink(insert()).await;
+    let mut heir = PgConnection::connect(&db.url).await.unwrap();
+    let mut tx = heir.begin().await.unwrap();
+    let taken = "update headwater.consumer_offsets set owner_epoch = owner_epoch + 1 where partition = 0";
+    sqlx::query(taken).execute(&mut *tx).await.unwrap();
+    let meanwhile = async {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while db.number(waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // It waits for the first of its rows, and so holds no other one.
+        let free =
+            "select count(*) from (select from headwater.consumer_offsets where partition = 1 for update nowait) f";
+        assert_eq!(db.number(free).await, 1);
+        tx.commit().await.unwrap();
+    };
+    let rows = vec![row(&schema, 1, 0, thing("one", "x")), row(&schema, 0, 0, thing("zero", "x"))];
+    let both = unit(rows, vec![moves(1, 0, 1), moves(0, 0, 1)]);
+    let (outcome, ()) = tokio::join!(sink.commit(&both), meanwhile);
+    assert_eq!(outcome.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!((db.stored(0).await, db.stored(1).await), ((-1, 2), (1, 1)));
 }
 
 /// Red when a forgotten partition is still moved.

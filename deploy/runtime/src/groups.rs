@@ -17,7 +17,7 @@ use headwater::{
     ports::{BoxFuture, Committer, Stores},
 };
 use headwater_connectors::{
-    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
@@ -164,6 +164,8 @@ struct PreviousAttempt {
     closed: Option<Closed>,
     /// How long the group has had its place here.
     tenure: Tenure,
+    /// Who was in the group when the process came.
+    arrival: Arrival,
     /// What became of its state.
     damage: Option<Damage>,
 }
@@ -333,7 +335,7 @@ impl GroupContext {
                 source.membership(),
                 seen,
             );
-            committer.map_err(failed)
+            committer.map(|committer| committer.with_arrival(left.arrival.clone())).map_err(failed)
         };
         let database = &self.clients.database;
         let mut stores: Option<Arc<dyn Stores>> = None;

@@ -351,23 +351,22 @@ impl Cluster {
         &self,
         question: impl FnOnce(&Client<Logs>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let config = Arc::clone(&self.config);
-        let ask = move |client: &Client<Logs>| {
-            question(client).map_err(|error| match outage(&error) {
-                KafkaError::Outage(why) => KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))),
-                other => other,
-            })
-        };
-        self.blocking(ask).await
+        self.blocking(move |client| question(client).map_err(|error| outage(&error))).await
     }
 
-    /// Asks on a thread where it may block.
+    /// Asks on a thread where it may block. Where nobody answers it is said where the cluster was looked for.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let admin = Arc::clone(&self.admin);
-        let asked = tokio::task::spawn_blocking(move || question(admin.inner())).await;
+        let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
+        let ask = move || match question(admin.inner()) {
+            Err(KafkaError::Outage(why)) => {
+                Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+            }
+            answer => answer,
+        };
+        let asked = tokio::task::spawn_blocking(ask).await;
         let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
         if let Err(KafkaError::Outage(_)) = &answer {
             self.bootstrap.again(self.admin.inner());
@@ -442,14 +441,17 @@ fn looked_for(bootstrap: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked), or not that a host has no
-    /// address.
+    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked in `blocking`), or not that a host
+    /// has no address.
     #[tokio::test]
     async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
         let bootstrap = "127.0.0.1:1, no-such-host.invalid:9092".to_owned();
         let cluster = Cluster::new(&KafkaConfig { bootstrap, ..KafkaConfig::default() }).unwrap();
         let nobody = |_: &Client<Logs>| Err::<(), _>(ClientError::MetadataFetch(Code::BrokerTransportFailure));
-        let said = cluster.ask(nobody).await.unwrap_err().to_string();
-        assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+        let nobody_either = |_: &Client<Logs>| Err::<(), _>(KafkaError::Outage("nobody answers".to_owned()));
+        for said in [cluster.ask(nobody).await, cluster.blocking(nobody_either).await] {
+            let said = said.unwrap_err().to_string();
+            assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+        }
     }
 }

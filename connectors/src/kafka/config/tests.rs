@@ -24,6 +24,14 @@ fn properties_that_guarantees_rest_on_are_refused_by_name() {
     assert!(error.contains("fetch.max.bites"), "{error}");
 }
 
+/// Red when librdkafka's own error is printed, which quotes the value: a password whose name is misspelt is no secret then.
+#[test]
+fn a_property_that_nobody_knows_is_refused_without_its_value() {
+    let error = with("sasl.pasword", "hunter2").consumer("g", None).unwrap_err().to_string();
+    assert!(error.contains("`sasl.pasword`") && error.contains("No such"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
 /// Red when a consumer refuses an answer that holds the largest record, or a producer a record with all its headers.
 #[test]
 fn clients_take_the_largest_record_and_its_headers() {

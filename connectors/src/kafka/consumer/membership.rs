@@ -41,6 +41,12 @@ impl Membership {
         metadata.is_member().then(|| metadata.generation())
     }
 
+    /// The member's id, which the coordinator gave it; `None` while it is in no generation.
+    pub(crate) fn id(&self) -> Option<String> {
+        let consumer = self.consumer();
+        GroupMetadata::of(consumer.upgrade()?.client()).filter(GroupMetadata::is_member)?.member_id()
+    }
+
     /// Whether another has the member's name in the group, which the source is judging.
     pub(crate) fn is_fenced(&self) -> bool {
         let consumer = self.consumer();

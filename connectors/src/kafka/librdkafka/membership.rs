@@ -1,6 +1,6 @@
 //! Who a consumer is in its group, as transactions need it. rdkafka hides the generation, and with it whether there is any.
 
-use std::ptr::NonNull;
+use std::{ffi::CStr, ptr::NonNull};
 
 use rdkafka::{
     bindings::{
@@ -32,12 +32,17 @@ impl GroupMetadata {
     /// Whether it is in a generation at all. To a broker one that is in none is an administrator, whose offsets it takes
     /// when the group is empty.
     pub(crate) fn is_member(&self) -> bool {
+        self.member_id().is_some() && self.generation() >= 0
+    }
+
+    /// The id that the coordinator gave the consumer.
+    pub(crate) fn member_id(&self) -> Option<String> {
         // SAFETY: it is alive, and its member id, if there is one, ends with a NUL.
-        let named = unsafe {
-            let name = rd_kafka_consumer_group_metadata_member_id(self.0.as_ptr());
-            !name.is_null() && *name != 0
+        let id = unsafe {
+            let id = rd_kafka_consumer_group_metadata_member_id(self.0.as_ptr());
+            if id.is_null() { return None } else { CStr::from_ptr(id) }
         };
-        named && self.generation() >= 0
+        Some(id.to_string_lossy().into_owned()).filter(|id| !id.is_empty())
     }
 
     pub(crate) fn as_ptr(&self) -> *const rd_kafka_consumer_group_metadata_t {

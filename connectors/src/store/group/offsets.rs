@@ -92,7 +92,7 @@ impl Restorer {
             };
             reader.read(&wanted, &cancelled, each, |_| ()).map(|_| !keys.is_empty())
         });
-        reading.await.map_err(|error| CommitError::Failed(error.to_string()))?.map_err(|error| match error {
+        super::restore::ended(reading.await)?.map_err(|error| match error {
             ChangelogError::Kafka(error) => error.into(),
             ChangelogError::Cancelled => CommitError::Outage("reading the changelogs was cancelled".to_owned()),
         })

@@ -11,6 +11,7 @@ use std::{
 };
 
 use headwater::{CommitError, GroupMetrics, GroupTopics, Metric, TopicPartition, ports::Clock};
+use tokio::task::JoinError;
 
 use super::topics::StateTopics;
 use crate::{
@@ -50,6 +51,11 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// What came of a task on a thread of its own. One that panics is a defect, which a new start may mend.
+pub(crate) fn ended<T>(joined: Result<T, JoinError>) -> Result<T, CommitError> {
+    joined.map_err(|error| CommitError::Failed(error.to_string()))
 }
 
 impl Restorer {
@@ -118,8 +124,7 @@ impl Restorer {
             work.state.trouble("restore", None);
             restored
         });
-        let restored = restored.await.map_err(|error| CommitError::Failed(error.to_string()))?;
-        let full = restored.map_err(|error| match error {
+        let full = ended(restored.await)?.map_err(|error| match error {
             Failed::Kafka(error) => error.into(),
             Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
             Failed::Local(error) => CommitError::Fatal(error.to_string()),

@@ -218,6 +218,16 @@ fn a_problem_with_a_secret_does_not_quote_it() {
     assert!(!text.contains("hunter2") && !text.contains("4711"), "{problems:?}");
 }
 
+/// Red when an address of a database that cannot be read is no problem before somebody connects (`problem` not asked), or its
+/// password is quoted.
+#[test]
+fn a_database_address_that_cannot_be_read_is_a_problem() {
+    let problems = resolve("[postgres]\nurl = \"postgres://me:hunter2@db:54x/shop\"", &[]).problems;
+    let [problem] = &problems[..] else { panic!("{problems:?}") };
+    assert!(problem.starts_with("postgres.url: ") && problem.contains("port"), "{problem}");
+    assert!(!problem.contains("hunter2"), "{problem}");
+}
+
 /// Red when `show` leaves something out, or prints what is no TOML.
 #[test]
 fn what_show_prints_can_be_read_back() {

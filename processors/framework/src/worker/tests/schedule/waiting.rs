@@ -8,7 +8,7 @@ use crate::{
         unit::{CommitError, Committed},
     },
     worker::tests::{
-        scripted::{Bench, Plan, at, redrive},
+        scripted::{Bench, Plan, at, record, redrive},
         *,
     },
 };
@@ -136,6 +136,20 @@ fn a_partition_leaves_with_its_records_that_waited() {
     let log = bench.log();
     assert!(log.contains("unit 0:1 a, released 0redrive/0"), "{log}");
     assert_eq!(bench.state.get(Metric::Waiting), 0);
+}
+
+/// Red when what waits under a number leaves with its first partition that does (`leave` does not look at the others of the
+/// number): nobody would try it again.
+#[test]
+fn records_that_wait_stay_while_a_partition_of_their_number_does() {
+    let plan = Plan::default();
+    let mut bench = bench(&plan, by_key());
+    fail(&plan, "a0");
+    bench.records(0, 1, 0, "a").batch(3, vec![record(&redrive(0), 7, "b", Headers::default())]).log();
+    let log = bench.tell(Fetched::Revoked(vec![at(0)])).log();
+    assert!(log.contains("released 0"), "{log}");
+    bench.advance(SECOND);
+    assert_eq!((plan.seen().as_str(), bench.taken()), ("a0 b7 a0", vec!["b".to_owned(), "a".to_owned()]));
 }
 
 /// Red when a record that waited and whose event is refused is tried for ever, or is lost, or another one that waits in its
