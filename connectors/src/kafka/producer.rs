@@ -5,6 +5,4 @@ pub(crate) mod gapless;
 pub(crate) mod idempotent;
 pub(crate) mod transactional;
 
-pub(crate) mod batch;
-pub(crate) mod batch_size;
-pub(crate) mod partition_counts;
+pub(crate) mod core;

@@ -17,11 +17,13 @@ use rdkafka::{
 };
 
 use super::{
-    batch::{BatchError, BatchErrors, Fault},
-    batch_size::BatchBytes,
+    core::{
+        batch_size::BatchBytes,
+        fault::{BatchError, BatchErrors, Fault},
+        partition_counts::{Asked, Counts, FixedCounts},
+        reports::{Reports, Sent},
+    },
     idempotent::Names,
-    partition_counts::{Asked, Counts, FixedCounts},
-    transactional::{Sent, reports::Reports},
 };
 use crate::kafka::{
     config::KafkaConfig,

@@ -21,9 +21,9 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 
-use super::{
-    batch::{BatchError, BatchErrors, BatchState, Delivery, Fault},
+use super::core::{
     batch_size::BatchBytes,
+    fault::{BatchError, BatchErrors, BatchState, Delivery, Fault},
     partition_counts::{Asked, Counts},
 };
 use crate::kafka::{

@@ -12,7 +12,6 @@
 mod attempt;
 mod error;
 mod life;
-pub(crate) mod reports;
 
 mod wipe;
 
@@ -31,10 +30,11 @@ use self::{
     error::Cause,
     life::{Client, Life},
 };
-use super::{
-    batch::Fault,
+use super::core::{
     batch_size::BatchBytes,
+    fault::Fault,
     partition_counts::{Asked, Counts, FixedCounts},
+    reports::Sent,
 };
 use crate::kafka::{
     config::KafkaConfig,
@@ -45,7 +45,6 @@ use crate::kafka::{
 
 pub use self::{
     error::TransactionError,
-    reports::Sent,
     wipe::{kept_keys, wipe_state},
 };
 

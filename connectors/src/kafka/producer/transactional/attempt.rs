@@ -15,16 +15,18 @@ use rdkafka::{
 use super::{
     error::Cause,
     life::{Client, Life},
-    reports::Reports,
 };
 use crate::kafka::{
     consumer::{membership::Membership, partition},
     error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
     producer::{
-        batch::Fault,
+        core::{
+            fault::Fault,
+            partition_counts::{Counts, FixedCounts},
+            reports::Reports,
+        },
         idempotent::Names,
-        partition_counts::{Counts, FixedCounts},
     },
 };
 

@@ -11,7 +11,7 @@ use std::{
 use rdkafka::{ClientConfig, producer::ThreadedProducer};
 use tokio::sync::oneshot;
 
-use super::reports::Reports;
+use crate::kafka::producer::core::reports::Reports;
 
 /// The producer; a thread of its own takes the reports.
 pub(crate) type Client = ThreadedProducer<Reports>;

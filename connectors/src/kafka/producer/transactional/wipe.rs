@@ -21,7 +21,6 @@ use rdkafka::{
 use super::{
     attempt::{insist, left},
     life::Client,
-    reports::Reports,
 };
 use crate::kafka::{
     admin::topics::Logs,
@@ -30,7 +29,7 @@ use crate::kafka::{
     consumer::partition,
     error::KafkaError,
     librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
-    producer::idempotent::Names,
+    producer::{core::reports::Reports, idempotent::Names},
 };
 
 /// How long to wait for room in a full queue before trying again.
