@@ -130,7 +130,7 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
 /// a transaction and without one.
 /// Red when a refused batch is tried the same way again and again, or never in smaller ones, by any of the three; when what was sent
 /// behind it is not sent again; when a producer that failed for good is kept; or when what librdkafka keeps behind a record
-/// that was refused alone is waited for (`purge` left out in `gapless.rs` or `transactional/attempt.rs`): in order as long as
+/// that was refused alone is waited for (`purge` left out in `producer/core/flush.rs`): in order as long as
 /// a delivery may take, and in a transaction until its time is over, each time anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fits_passes_a_topic_that_takes_less_than_a_batch() {

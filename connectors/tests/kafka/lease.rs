@@ -148,7 +148,7 @@ fn take_nothing(broker: &Broker) {
 }
 
 /// What waited for room in the producer when its partitions were lost is dropped. Fails where a record is handed over after
-/// that wait without the question whether it may be (`enqueue` in `producer.rs`).
+/// that wait without the question whether it may be (`HandOver::next` in `producer/core/hand_over.rs`).
 #[tokio::test]
 async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
     let broker = broker(&[("in", 1), ("out", 1)]);
@@ -165,7 +165,7 @@ async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
     assert_eq!(published(&broker).await, ["first", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 }
 
-/// The same of the producer without gaps. Fails where `hand_over` in `gapless.rs` does not ask again after the wait.
+/// The same of the producer without gaps. Fails where `HandOver::next` does not ask again after the wait.
 #[tokio::test]
 async fn what_waits_for_room_without_gaps_is_dropped_too() {
     let broker = broker(&[("in", 1), ("out", 1)]);

@@ -3,7 +3,7 @@
 //! For who keeps to a schedule of its own and wants to know when each record was acknowledged. The engine publishes by
 //! batches: see `idempotent.rs`.
 
-use std::{ffi::CString, time::Duration};
+use std::{ffi::CStr, time::Duration};
 
 use headwater::Outgoing;
 use rdkafka::{
@@ -11,10 +11,13 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Message as _},
-    producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use crate::kafka::{config::KafkaConfig, error::KafkaError, librdkafka::produce::produce, logs};
+use super::core::{Core, fault::Fault, flush::give_up};
+use crate::kafka::{
+    config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce, logs,
+};
 
 /// How often it is asked whether to wait on.
 const ASK: Duration = Duration::from_millis(100);
@@ -43,6 +46,7 @@ pub enum Taken {
 
 /// An idempotent producer with an acknowledgement per record, which carries a `T`.
 pub struct CallbackProducer<T: Send + Sync + 'static> {
+    core: Core,
     client: ThreadedProducer<Context<T>>,
 }
 
@@ -58,9 +62,9 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
         config: &KafkaConfig,
         heard: impl Fn(T, Result<Place, String>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
-        let context = Context { heard: Box::new(heard) };
-        let client = config.producer()?.create_with_context(context);
-        Ok(Self { client: client.map_err(|error| KafkaError::Config(error.to_string()))? })
+        let core = Core::new(config, config.producer()?, config.producer.delivery_timeout);
+        let client = core.client(Context { heard: Box::new(heard) }).map_err(KafkaError::Config)?;
+        Ok(Self { core, client })
     }
 
     /// Connects and asks for a topic, so that the first record does not wait for that. Blocks.
@@ -74,15 +78,14 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
 
     /// Hands one record over, if there is room for it; `tag` comes back with its fate.
     pub fn hand_over(&self, record: &Outgoing, tag: T) -> Taken {
-        let topic = match CString::new(&*record.topic) {
-            Ok(topic) => topic,
-            Err(error) => return Taken::Refused(failed(&record.topic, &ClientError::Nul(error))),
+        let produce = |name: &CStr, partition| {
+            let taken = produce(self.client.client(), name, record, partition, Box::new(tag));
+            taken.map_err(|(code, _)| Fault::untaken(code))
         };
-        let partition = record.partition.unwrap_or(-1);
-        match produce(self.client.client(), &topic, record, partition, Box::new(tag)) {
+        match self.core.hand_over(&Held::free()).offer(record, produce) {
             Ok(()) => Taken::Yes,
-            Err((Code::QueueFull, _)) => Taken::QueueIsFull,
-            Err((code, _)) => Taken::Refused(failed(&record.topic, &ClientError::MessageProduction(code))),
+            Err(fault) if fault.is_queue_full() => Taken::QueueIsFull,
+            Err(fault) => Taken::Refused(self.core.error((0, fault), record).reason),
         }
     }
 
@@ -91,10 +94,7 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
     pub fn close(self, go_on: impl Fn() -> bool) {
         while self.client.flush(ASK).is_err() {
             if !go_on() {
-                self.client.purge(PurgeConfig::default().queue().inflight());
-                // Purging reports every record; this delivers the reports.
-                let _ = self.client.flush(Duration::from_secs(1));
-                return;
+                return give_up(&self.client);
             }
         }
     }

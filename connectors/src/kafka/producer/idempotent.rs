@@ -3,45 +3,32 @@
 //! Every record that was handed over ends as an acknowledgement or as an error of its batch, also when the producer
 //! is closed or replaced: what is still queued then is purged, and purging reports each record.
 
+mod delivery;
+
 use std::{
-    ffi::{CStr, CString, NulError},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    ffi::CStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use headwater::{Origin, Outgoing, TopicPartition};
-use rdkafka::{
-    ClientConfig, ClientContext,
-    config::RDKafkaLogLevel,
-    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-    message::{BorrowedMessage, DeliveryResult, Message as _},
-    producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
-};
+use headwater::{Origin, Outgoing};
+use rdkafka::producer::{Producer as _, ThreadedProducer};
 
-use super::{
-    batch::{BatchError, BatchErrors, BatchState, Delivery, Fault},
-    batch_size::BatchBytes,
-    partition_counts::{Asked, Counts},
+use self::delivery::{BatchState, Context, Delivery};
+use super::core::{
+    Core,
+    fault::{BatchError, BatchErrors, Fault},
+    flush::give_up,
+    partition_counts::ask_aside,
 };
 use crate::kafka::{
-    config::KafkaConfig,
-    consumer::membership::lease::Held,
-    error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
-    logs,
+    config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce,
 };
 
 /// How long to wait for room in a full queue before trying again.
-const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
-/// Between two questions how many partitions a topic has, while nobody answers.
-const COUNT_WAIT: Duration = Duration::from_millis(200);
+const ROOM_WAIT: Duration = Duration::from_millis(5);
 /// A batch that takes longer may have no broker left to go to.
 const SLOW: Duration = Duration::from_secs(5);
-/// After so many records it is asked again whether the rest may be published.
-const STRETCH: usize = 16;
 
 /// A producer; clones share one connection.
 #[derive(Clone)]
@@ -54,25 +41,22 @@ pub struct Producer {
 #[error("{0} records were not acknowledged in time")]
 pub struct Undelivered(pub usize);
 
+struct Shared {
+    core: Core,
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+type Client = ThreadedProducer<Context>;
+
 impl Producer {
     /// A producer for this cluster. Does not connect yet.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let settings = config.producer_of_members()?;
-        let batches = BatchBytes::new(config.producer.batch_bytes);
-        let client = connect(&settings).map_err(|error| KafkaError::Config(error.to_string()))?;
-        let shared = Shared {
-            settings,
-            batches,
-            max_bytes: config.max_record_bytes,
-            patience: config.producer.delivery_timeout,
-            counts: Counts::default(),
-            bootstrap: Bootstrap::new(&config.bootstrap),
-            client: Mutex::new(Some(Arc::new(client))),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        let core = Core::new(config, config.producer_of_members()?, config.producer.delivery_timeout);
+        let client = core.client(Context::default()).map_err(KafkaError::Config)?;
+        Ok(Self { shared: Arc::new(Shared { core, client: Mutex::new(Some(Arc::new(client))) }) })
     }
 
     /// Publishes a batch in this order and waits until every record of it is acknowledged or has failed.
@@ -92,21 +76,14 @@ impl Producer {
         if records.is_empty() {
             return Ok(());
         }
-        let all: Vec<usize> = (0..records.len()).collect();
-        let mut faults = self.publish(records, &all, held).await;
-        while self.shared.batches.narrow(&faults, |index| &records[index]) {
+        let mut faults = self.publish(records, 0, held).await;
+        while self.shared.core.narrow(&faults, records) {
             let first = faults.iter().find(|(_, fault)| fault.is_too_large()).map_or(0, |(index, _)| *index);
             self.shared.replace();
             faults.retain(|(index, _)| *index < first);
-            let rest: Vec<usize> = (first..records.len()).collect();
-            faults.extend(self.publish(records, &rest, held).await);
+            faults.extend(self.publish(records, first, held).await);
         }
-        if faults.is_empty() {
-            return Ok(());
-        }
-        let max_bytes = self.shared.max_bytes;
-        let describe = |(index, fault): (usize, Fault)| fault.describe(index, &records[index], max_bytes);
-        Err(BatchErrors(faults.into_iter().map(describe).collect()))
+        if faults.is_empty() { Ok(()) } else { Err(self.shared.core.errors(faults, records)) }
     }
 
     /// Publishes one record as [`Producer::send`] does, and says where it stands, with the timestamp that it has there.
@@ -115,9 +92,9 @@ impl Producer {
     /// Why it is not on its topic.
     pub async fn place(&self, record: &Outgoing) -> Result<Origin, BatchError> {
         let batch = Arc::new(BatchState::new(1));
-        let faults = self.publish_as(&batch, std::slice::from_ref(record), &[0], &Held::free()).await;
+        let faults = self.publish_as(&batch, std::slice::from_ref(record), 0, &Held::free()).await;
         match (faults.into_iter().next(), batch.place()) {
-            (Some((index, fault)), _) => Err(fault.describe(index, record, self.shared.max_bytes)),
+            (Some(fault), _) => Err(self.shared.core.error(fault, record)),
             (None, Some(origin)) => Ok(origin),
             (None, None) => {
                 let reason = "the broker acknowledged the record without saying where it stands".to_owned();
@@ -126,54 +103,31 @@ impl Producer {
         }
     }
 
-    /// Publishes these records in this order, and gives back those that failed.
-    async fn publish(&self, records: &[Outgoing], indices: &[usize], held: &Held) -> Vec<(usize, Fault)> {
-        self.publish_as(&Arc::new(BatchState::new(indices.len())), records, indices, held).await
+    /// Publishes these records from `first` on, in this order, and gives back those that failed.
+    async fn publish(&self, records: &[Outgoing], first: usize, held: &Held) -> Vec<(usize, Fault)> {
+        self.publish_as(&Arc::new(BatchState::new(records.len() - first)), records, first, held).await
     }
 
     async fn publish_as(
         &self,
         batch: &Arc<BatchState>,
         records: &[Outgoing],
-        indices: &[usize],
+        first: usize,
         held: &Held,
     ) -> Vec<(usize, Fault)> {
         match self.shared.current() {
             Ok(client) => {
-                // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
-                let uncounted = self.shared.count(&client, records, indices).await;
-                let mut names = Names::default();
-                let mut stands = Ok(());
-                for (nth, index) in indices.iter().enumerate() {
-                    let record = &records[*index];
-                    if nth % STRETCH == 0 && stands.is_ok() {
-                        stands = held.stands().await;
-                    }
-                    if let Err(why) = &stands {
-                        batch.settle(*index, Err(Fault::Closed(why.clone())));
-                        continue;
-                    }
-                    match uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic) {
-                        Some((_, fault)) => batch.settle(*index, Err(fault.clone())),
-                        None => match names.of(&record.topic) {
-                            Ok(name) => self.shared.enqueue((&client, held), name, record, *index, batch).await,
-                            Err(error) => batch.settle(*index, Err(Fault::Client(ClientError::Nul(error)))),
-                        },
-                    }
-                }
+                self.shared.hand_over((&client, held), records, first, batch).await;
                 // The client is held until here: one that is dropped purges its queue.
                 if tokio::time::timeout(SLOW, batch.settled()).await.is_err() {
-                    self.shared.bootstrap.again(client.client());
+                    self.shared.core.bootstrap_again(client.client());
                     batch.settled().await;
                 }
             }
-            Err(reason) => indices.iter().for_each(|index| batch.settle(*index, Err(Fault::Closed(reason.clone())))),
+            Err(fault) => (first..records.len()).for_each(|index| batch.settle(index, Err(fault.clone()))),
         }
         let faults = batch.take_faults();
-        faults
-            .iter()
-            .filter(|(_, fault)| fault.is_of_another_topic())
-            .for_each(|(index, _)| self.shared.counts.forget(&records[*index].topic));
+        self.shared.core.recount(&faults, records);
         self.shared.replace_if_fatal(&faults);
         faults
     }
@@ -187,49 +141,12 @@ impl Producer {
         let flush = move || {
             let flushed = client.flush(timeout);
             let left = usize::try_from(client.in_flight_count()).unwrap_or(0);
-            client.purge(PurgeConfig::default().queue().inflight());
-            // Purging reports every record; this delivers the reports.
-            let reported = client.flush(Duration::from_secs(1));
-            match (flushed, reported) {
-                (Err(_), _) if left > 0 => Err(Undelivered(left)),
-                _ => Ok(()),
-            }
+            give_up(&client);
+            if flushed.is_err() && left > 0 { Err(Undelivered(left)) } else { Ok(()) }
         };
         // A thread that panicked is no reason to claim that everything was delivered.
         tokio::task::spawn_blocking(flush).await.unwrap_or(Err(Undelivered(0)))
     }
-}
-
-/// The latest topic's name as C has it: records of one topic mostly follow each other.
-#[derive(Default)]
-pub(crate) struct Names(Option<(Arc<str>, CString)>);
-
-impl Names {
-    pub(crate) fn of(&mut self, topic: &Arc<str>) -> Result<&CStr, NulError> {
-        let latest = self.0.take().filter(|(known, _)| known == topic);
-        let name = match latest {
-            Some((_, name)) => name,
-            None => CString::new(&**topic)?,
-        };
-        Ok(&self.0.insert((Arc::clone(topic), name)).1)
-    }
-}
-
-struct Shared {
-    settings: ClientConfig,
-    batches: BatchBytes,
-    max_bytes: u32,
-    /// How long an outage is ridden out.
-    patience: Duration,
-    counts: Counts,
-    bootstrap: Bootstrap,
-    client: Mutex<Option<Arc<Client>>>,
-}
-
-type Client = ThreadedProducer<Context>;
-
-fn connect(settings: &ClientConfig) -> Result<Client, ClientError> {
-    settings.create_with_context(Context::default())
 }
 
 impl Shared {
@@ -237,85 +154,78 @@ impl Shared {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> Result<Arc<Client>, String> {
-        self.client().clone().ok_or_else(|| "the producer is closed".to_owned())
+    fn current(&self) -> Result<Arc<Client>, Fault> {
+        self.client().clone().ok_or_else(|| Fault::Closed("the producer is closed".to_owned()))
+    }
+
+    /// Hands the records from `first` on over; what is not taken is settled at once.
+    async fn hand_over(
+        &self,
+        (client, held): (&Arc<Client>, &Held),
+        records: &[Outgoing],
+        first: usize,
+        batch: &Arc<BatchState>,
+    ) {
+        // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
+        let uncounted = self.count(client, &records[first..]).await;
+        let mut hand_over = self.core.hand_over(held);
+        for (index, record) in records.iter().enumerate().skip(first) {
+            let topic = uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic);
+            let taken = match topic {
+                Some((_, fault)) => Err(fault.clone()),
+                None => {
+                    let produce = |name: &CStr, partition| {
+                        let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
+                        self.produce(client, (name, partition), record, delivery)
+                    };
+                    hand_over.next(record, produce, || Some(ROOM_WAIT)).await
+                }
+            };
+            if let Err(fault) = taken {
+                batch.settle(index, Err(fault));
+            }
+        }
+    }
+
+    /// Hands one record to the client, if that is still the one.
+    fn produce(
+        &self,
+        client: &Arc<Client>,
+        (name, partition): (&CStr, i32),
+        record: &Outgoing,
+        delivery: Box<Delivery>,
+    ) -> Result<(), Fault> {
+        {
+            // Held until it is handed over: what is handed over before the producer is closed is reported by that,
+            // and nothing may be handed over after.
+            let current = self.client();
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
+                let taken = produce(client.client(), name, record, partition, delivery);
+                return taken.map_err(|(code, _)| Fault::untaken(code));
+            }
+        }
+        self.current().and_then(|_| Err(Fault::Closed("the producer failed and was built anew".to_owned())))
     }
 
     /// Learns how many partitions those topics have whose partition a record names; why not, of those it cannot.
-    async fn count(&self, client: &Arc<Client>, records: &[Outgoing], indices: &[usize]) -> Vec<(Arc<str>, Fault)> {
-        let named = indices.iter().map(|index| &records[*index]).filter(|record| record.partition.is_some());
-        let mut missing: Vec<Arc<str>> =
-            named.filter(|record| self.counts.get(&record.topic).is_none()).map(|r| Arc::clone(&r.topic)).collect();
-        missing.sort_unstable();
-        missing.dedup();
-        let mut faults = Vec::new();
-        for topic in missing {
-            if let Err(fault) = self.count_one(client, &topic).await {
-                faults.push((topic, fault));
+    async fn count(&self, client: &Arc<Client>, records: &[Outgoing]) -> Vec<(Arc<str>, Fault)> {
+        let mut faults: Vec<(Arc<str>, Fault)> = Vec::new();
+        for (_, record) in self.core.uncounted(records) {
+            let topic = &record.topic;
+            if faults.iter().any(|(failed, _)| failed == topic) {
+                continue;
+            }
+            let ask = || async {
+                let asked = ask_aside(client, topic).await;
+                // Who waits for an answer is told when the producer was closed meanwhile.
+                self.current().and(asked)
+            };
+            let deadline = Instant::now() + self.core.patience;
+            if let Err(fault) = self.core.count(client.client(), topic, deadline, ask).await {
+                faults.push((Arc::clone(topic), fault));
             }
         }
         faults
-    }
-
-    async fn count_one(&self, client: &Arc<Client>, topic: &Arc<str>) -> Result<(), Fault> {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            let (asked, name) = (Arc::clone(client), Arc::clone(topic));
-            let answer = tokio::task::spawn_blocking(move || Counts::ask(asked.client(), &name)).await;
-            match answer.map_err(|error| Fault::Closed(error.to_string()))? {
-                Asked::Count(count) => {
-                    self.counts.keep(topic, count);
-                    return Ok(());
-                }
-                Asked::Refused(error) => return Err(Fault::Client(error)),
-                Asked::Nobody => self.bootstrap.again(client.client()),
-            }
-            self.current().map_err(Fault::Closed)?;
-            if Instant::now() > deadline {
-                return Err(Fault::Client(ClientError::MessageProduction(Code::MessageTimedOut)));
-            }
-            tokio::time::sleep(COUNT_WAIT).await;
-        }
-    }
-
-    /// Hands one record to librdkafka, which copies it; an error of its own settles the record at once.
-    async fn enqueue(
-        &self,
-        (client, held): (&Arc<Client>, &Held),
-        topic: &CStr,
-        record: &Outgoing,
-        index: usize,
-        batch: &Arc<BatchState>,
-    ) {
-        let mut delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
-        let partition = record.partition.map_or(-1, |number| self.counts.place(&record.topic, number));
-        loop {
-            let sent = {
-                // Held until it is handed over: what is handed over before the producer is closed is reported by that,
-                // and nothing may be handed over after.
-                let current = self.client();
-                if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
-                    break;
-                }
-                librdkafka::produce::produce(client.client(), topic, record, partition, delivery)
-            };
-            match sent {
-                Ok(()) => return,
-                Err((Code::QueueFull, same)) => {
-                    delivery = same;
-                    tokio::time::sleep(QUEUE_FULL_WAIT).await;
-                    if let Err(why) = held.stands().await {
-                        return batch.settle(index, Err(Fault::Closed(why)));
-                    }
-                }
-                Err((Code::MessageSizeTooLarge, _)) => return batch.settle(index, Err(Fault::Oversize)),
-                Err((code, _)) => {
-                    return batch.settle(index, Err(Fault::Client(ClientError::MessageProduction(code))));
-                }
-            }
-        }
-        let why = self.current().err().unwrap_or_else(|| "the producer failed and was built anew".to_owned());
-        batch.settle(index, Err(Fault::Closed(why)));
     }
 
     /// After a fatal error an idempotent producer refuses everything: a new one, with an id of its own, takes over.
@@ -338,53 +248,9 @@ impl Shared {
     }
 
     fn replace_in(&self, current: &mut Option<Arc<Client>>) {
-        match connect(&self.batches.applied(&self.settings)) {
+        match self.core.client(Context::default()) {
             Ok(client) => *current = Some(Arc::new(client)),
             Err(error) => tracing::error!(%error, "the kafka producer could not be built anew: records wait"),
         }
-    }
-}
-
-/// Where an acknowledged record stands. The timestamp is the broker's where the topic has its own.
-fn origin(message: &BorrowedMessage<'_>) -> Origin {
-    Origin {
-        partition: TopicPartition::new(message.topic(), message.partition()),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
-    }
-}
-
-/// Receives what became of each record, on the producer's polling thread.
-#[derive(Default)]
-struct Context {
-    unreachable: AtomicBool,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        logs::line(level, facility, text);
-    }
-
-    /// Said once per outage; the records' own errors follow when their time is over.
-    fn error(&self, error: ClientError, reason: &str) {
-        if !self.unreachable.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, reason, "the kafka producer has trouble");
-        }
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Delivery>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
-        let fate = match result {
-            Ok(message) => {
-                self.unreachable.store(false, Ordering::Relaxed);
-                delivery.batch.stands(|| origin(message));
-                Ok(())
-            }
-            Err((error, _)) => Err(Fault::Client(error.clone())),
-        };
-        delivery.batch.settle(delivery.index, fate);
     }
 }

@@ -12,7 +12,6 @@
 mod attempt;
 mod error;
 mod life;
-pub(crate) mod reports;
 
 mod wipe;
 
@@ -24,28 +23,29 @@ use std::{
 };
 
 use headwater::{Outgoing, Position};
-use rdkafka::{ClientConfig, error::RDKafkaErrorCode as Code, producer::Producer as _};
+use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::{
-    attempt::{AttemptError, Batch, MARGIN, Offsets, insist},
+    attempt::{AttemptError, MARGIN, Offsets, insist},
     error::Cause,
     life::{Client, Life},
 };
-use super::{
-    batch::Fault,
-    batch_size::BatchBytes,
-    partition_counts::{Asked, Counts, FixedCounts},
+use super::core::{
+    Core,
+    fault::Fault,
+    flush::left,
+    partition_counts::{Asked, ask},
+    reports::{Reports, Sent},
 };
 use crate::kafka::{
     config::KafkaConfig,
-    consumer::membership::Membership,
+    consumer::membership::{Membership, lease::Held},
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap, transactions::TransactionFault},
+    librdkafka::{self, transactions::TransactionFault},
 };
 
 pub use self::{
     error::TransactionError,
-    reports::Sent,
     wipe::{kept_keys, wipe_state},
 };
 
@@ -53,8 +53,6 @@ pub use self::{
 const SLACK: Duration = Duration::from_secs(1);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
-/// Between two questions how many partitions a topic has, while nobody answers.
-const COUNT_WAIT: Duration = Duration::from_millis(200);
 /// Producers of earlier lives that may still be stuck or closing.
 const GHOSTS: usize = 3;
 /// Between two looks whether one of them has ended.
@@ -63,13 +61,7 @@ const GHOST_WAIT: Duration = Duration::from_millis(50);
 /// One transactional producer. Only one process may use its id, and one transaction is under way at a time.
 pub struct TransactionalProducer {
     id: String,
-    settings: ClientConfig,
-    batches: BatchBytes,
-    timeout: Duration,
-    max_bytes: u32,
-    counts: Counts,
-    fixed: FixedCounts,
-    bootstrap: Bootstrap,
+    core: Core,
     life: Option<Life>,
     /// The producer has no epoch yet.
     newborn: bool,
@@ -103,15 +95,10 @@ impl TransactionalProducer {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig, transactional_id: &str) -> Result<Self, KafkaError> {
+        let settings = config.transactional(transactional_id)?;
         Ok(Self {
             id: transactional_id.to_owned(),
-            settings: config.transactional(transactional_id)?,
-            batches: BatchBytes::new(config.producer.batch_bytes),
-            timeout: config.producer.transaction_timeout,
-            max_bytes: config.max_record_bytes,
-            counts: Counts::default(),
-            fixed: FixedCounts::default(),
-            bootstrap: Bootstrap::new(&config.bootstrap),
+            core: Core::new(config, settings, config.producer.transaction_timeout),
             life: None,
             newborn: true,
             stage: Stage::Fresh,
@@ -122,7 +109,7 @@ impl TransactionalProducer {
 
     /// From now on records for these topics which name no partition go where their key has one of so many.
     pub fn fix_counts(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
-        self.fixed.fix(topics, count);
+        self.core.fix_counts(topics, count);
     }
 
     /// Ends whatever an earlier process with this id has left open, and shuts that process out. What was committed may
@@ -180,7 +167,7 @@ impl TransactionalProducer {
                 Ok(sent) => return Ok(sent),
                 Err(setback) => setback,
             };
-            if !self.batches.narrow(setback.faults(), |index| records[index]) {
+            if !self.core.narrow(setback.faults(), records) {
                 return Err(self.undo(setback, records, since).await);
             }
             self.abort(since).await?;
@@ -191,7 +178,7 @@ impl TransactionalProducer {
     async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, AttemptError> {
         let Some(life) = &self.life else { return Err(AttemptError::Stuck) };
         let Some(client) = life.client() else { return Err(AttemptError::Stuck) };
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.core.patience;
         let attempt = client.context().begin(records.len());
         // Also for who drops this future.
         self.stage = Stage::Open;
@@ -199,8 +186,11 @@ impl TransactionalProducer {
             .call(MARGIN, |client| librdkafka::transactions::begin(client.client()).map_err(AttemptError::Call))
             .await;
         begun.unwrap_or(Err(AttemptError::Stuck))?;
-        Batch { life, counts: &self.counts, fixed: &self.fixed, records, deadline }.hand_over(attempt).await?;
-        let within = attempt::left(deadline) + MARGIN + SLACK;
+        let held = Held::free();
+        if let Err(failed) = self.core.hand_over(&held).all_numbered(client, records, attempt, deadline).await {
+            return Err(attempt::untaken(client, failed, deadline).await);
+        }
+        let within = left(deadline) + MARGIN + SLACK;
         let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
         done.unwrap_or(Err(AttemptError::Stuck))?;
         let sent = client.context().take_sent();
@@ -247,12 +237,10 @@ impl TransactionalProducer {
         // What was purged along with another is not the reason, and of those that are too large it is one that stood alone.
         faults.sort_by_key(|(index, fault)| {
             let purged = matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
-            (purged, fault.is_too_large() && !self.batches.is_alone(records[*index]))
+            (purged, fault.is_too_large() && !self.core.is_alone(records[*index]))
         });
-        let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
-        another.for_each(|(index, _)| self.counts.forget(&records[*index].topic));
-        let described: Vec<_> =
-            faults.into_iter().map(|(index, fault)| fault.describe(index, records[index], self.max_bytes)).collect();
+        self.core.recount(&faults, records);
+        let described = self.core.errors(faults, records).0;
         let worst = described.iter().find(|error| error.permanent).or(described.first());
         match worst {
             Some(error) if error.permanent => {
@@ -314,7 +302,7 @@ impl TransactionalProducer {
     fn verdict(&mut self, fault: &TransactionFault, since: Instant) -> Option<TransactionError> {
         match Cause::of(fault) {
             // A coordinator does the same to a transaction that has outlived its time.
-            Cause::Epoch if self.haunted || since.elapsed() >= self.timeout => {
+            Cause::Epoch if self.haunted || since.elapsed() >= self.core.patience => {
                 // Each time once, or two processes would shut each other out for ever.
                 self.haunted = false;
                 Some(self.unsettled(&format!("the coordinator has given up the transaction: {}", fault.text)))
@@ -333,11 +321,11 @@ impl TransactionalProducer {
     async fn init(&mut self) -> Result<(), TransactionError> {
         if self.life.is_none() {
             self.few_ghosts().await?;
-            let life = Life::begin(&self.batches.applied(&self.settings), Arc::clone(&self.alive))
-                .map_err(TransactionError::Fatal)?;
+            let client = self.core.client(Reports::default()).map_err(TransactionError::Fatal)?;
+            let life = Life::begin(client, Arc::clone(&self.alive)).map_err(TransactionError::Fatal)?;
             (self.life, self.newborn) = (Some(life), true);
         }
-        let (since, timeout) = (Instant::now(), self.timeout);
+        let (since, timeout) = (Instant::now(), self.core.patience);
         let init = move |client: &Client| {
             insist(since + timeout, |wait| librdkafka::transactions::init(client.client(), wait))
         };
@@ -347,7 +335,9 @@ impl TransactionalProducer {
                 Ok(())
             }
             Some(Err(fault)) if fault.retriable && !fault.fatal => {
-                self.bootstrap_again();
+                if let Some(client) = self.life.as_ref().and_then(Life::client) {
+                    self.core.bootstrap_again(client.client());
+                }
                 Err(self.unsettled(&format!("the coordinator does not answer: {}", fault.text)))
             }
             Some(Err(fault)) => {
@@ -362,12 +352,6 @@ impl TransactionalProducer {
         }
     }
 
-    fn bootstrap_again(&self) {
-        if let Some(client) = self.life.as_ref().and_then(Life::client) {
-            self.bootstrap.again(client.client());
-        }
-    }
-
     async fn call<T: Send + 'static>(
         &self,
         within: Duration,
@@ -378,7 +362,7 @@ impl TransactionalProducer {
 
     /// Waits while too many producers of earlier lives have not ended.
     async fn few_ghosts(&self) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.core.patience;
         while Arc::strong_count(&self.alive) - 1 > GHOSTS {
             if Instant::now() > deadline {
                 return Err(self.unsettled("earlier producers do not end: the coordinator may be down"));
@@ -390,27 +374,18 @@ impl TransactionalProducer {
 
     /// Learns how many partitions those topics have whose partition a record names, before anything is under way.
     async fn count(&self, records: &[&Outgoing]) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + self.timeout;
-        for (index, record) in records.iter().enumerate() {
-            while record.partition.is_some() && self.counts.get(&record.topic).is_none() {
+        // Without a producer the attempt fails, which says so.
+        let Some(life) = &self.life else { return Ok(()) };
+        let Some(client) = life.client() else { return Ok(()) };
+        let deadline = Instant::now() + self.core.patience;
+        for (index, record) in self.core.uncounted(records) {
+            let ask = || async {
                 let topic = Arc::clone(&record.topic);
-                let within = SLACK + MARGIN;
-                match self.call(within, move |client| Counts::ask(client.client(), &topic)).await {
-                    Some(Asked::Count(count)) => self.counts.keep(&record.topic, count),
-                    Some(Asked::Refused(error)) => {
-                        return Err(self.refused(vec![(index, Fault::Client(error))], records));
-                    }
-                    Some(Asked::Nobody) | None if Instant::now() < deadline => tokio::time::sleep(COUNT_WAIT).await,
-                    Some(Asked::Nobody) | None => {
-                        self.bootstrap_again();
-                        let text = format!(
-                            "the partitions of topic {} cannot be counted: the broker may be down",
-                            record.topic
-                        );
-                        return Err(TransactionError::Aborted(text));
-                    }
-                }
-            }
+                let asked = life.call(SLACK + MARGIN, move |client| ask(client.client(), &topic)).await;
+                Ok(asked.unwrap_or(Asked::Nobody))
+            };
+            let counted = self.core.count(client.client(), &record.topic, deadline, ask).await;
+            counted.map_err(|fault| self.refused(vec![(index, fault)], records))?;
         }
         Ok(())
     }

@@ -5,35 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Outgoing, Position, TopicPartition};
-use rdkafka::{
-    TopicPartitionList,
-    error::RDKafkaErrorCode as Code,
-    producer::{Producer as _, PurgeConfig},
-};
+use headwater::{Position, TopicPartition};
+use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
-use super::{
-    error::Cause,
-    life::{Client, Life},
-    reports::Reports,
-};
+use super::{error::Cause, life::Client};
 use crate::kafka::{
     consumer::{membership::Membership, partition},
     error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
-    producer::{
-        batch::Fault,
-        idempotent::Names,
-        partition_counts::{Counts, FixedCounts},
+    producer::core::{
+        fault::Fault,
+        flush::{flush, left},
     },
 };
 
 /// How long beyond a transaction's own time its outcome is asked for.
 pub(crate) const MARGIN: Duration = Duration::from_secs(5);
-/// How long to wait for room in a full queue before trying again.
-const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
-/// Between two looks whether records have failed while others are waited for.
-const FLUSH: Duration = Duration::from_millis(200);
 /// Between two tries of a call that may be made again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -80,57 +67,22 @@ impl Offsets {
     }
 }
 
-/// Records on their way to the producer.
-pub(crate) struct Batch<'a> {
-    pub(crate) life: &'a Life,
-    pub(crate) counts: &'a Counts,
-    pub(crate) fixed: &'a FixedCounts,
-    pub(crate) records: &'a [&'a Outgoing],
-    pub(crate) deadline: Instant,
+/// What an attempt failed of in which this record was not taken.
+pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, Fault), deadline: Instant) -> AttemptError {
+    match failed.1.code() {
+        // It cannot be sent at all.
+        None => AttemptError::Records(vec![failed]),
+        Some(Code::QueueFull) => unharmed(client).err().unwrap_or(AttemptError::Slow),
+        // The transaction has failed: of records that were handed over before, whose reports say why.
+        Some(_) => earlier(client, deadline).await.unwrap_or_else(|| AttemptError::Records(vec![failed])),
+    }
 }
 
-impl Batch<'_> {
-    /// Hands all of them over in order, waiting for room.
-    pub(crate) async fn hand_over(&self, attempt: usize) -> Result<(), AttemptError> {
-        let Some(client) = self.life.client() else { return Err(AttemptError::Stuck) };
-        let mut names = Names::default();
-        for (index, record) in self.records.iter().enumerate() {
-            let refused = |fault| AttemptError::Records(vec![(index, fault)]);
-            let topic = names.of(&record.topic).map_err(|error| refused(Fault::Client(error.into())))?;
-            let partition = match record.partition {
-                Some(number) => self.counts.place(&record.topic, number),
-                None => self.fixed.place(record),
-            };
-            let number = Reports::numbered(attempt, index);
-            while let Err(code) =
-                librdkafka::produce::produce_numbered(client.client(), topic, record, partition, number)
-            {
-                match code {
-                    Code::QueueFull => self.room(client).await?,
-                    Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
-                    // The transaction has failed: of records that were handed over before, whose reports say why.
-                    code => return Err(self.earlier(client).await.unwrap_or_else(|| refused(Fault::of(code)))),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What records failed of that were handed over before.
-    async fn earlier(&self, client: &Arc<Client>) -> Option<AttemptError> {
-        let (client, deadline) = (Arc::clone(client), self.deadline);
-        let told = tokio::task::spawn_blocking(move || flushed(&client, deadline)).await;
-        told.map_or(Some(AttemptError::Stuck), Result::err)
-    }
-
-    async fn room(&self, client: &Client) -> Result<(), AttemptError> {
-        unharmed(client)?;
-        if Instant::now() > self.deadline {
-            return Err(AttemptError::Slow);
-        }
-        tokio::time::sleep(QUEUE_FULL_WAIT).await;
-        Ok(())
-    }
+/// What records failed of that were handed over before.
+async fn earlier(client: &Arc<Client>, deadline: Instant) -> Option<AttemptError> {
+    let client = Arc::clone(client);
+    let told = tokio::task::spawn_blocking(move || flushed(&client, deadline)).await;
+    told.map_or(Some(AttemptError::Stuck), Result::err)
 }
 
 /// Waits for the fate of every record, adds the offsets, and commits. Blocks, and maybe for ever.
@@ -153,14 +105,8 @@ pub(crate) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instan
 }
 
 fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
-    while !librdkafka::transactions::flush(client.client(), left(deadline).min(FLUSH)) {
-        if !client.context().faults().is_empty() {
-            // librdkafka keeps what came back behind a record that was refused, and sends it no more.
-            client.purge(PurgeConfig::default().queue());
-        }
-        if Instant::now() >= deadline {
-            return Err(AttemptError::Slow);
-        }
+    if !flush(client, deadline, || !client.context().faults().is_empty()) {
+        return Err(AttemptError::Slow);
     }
     unharmed(client)
 }
@@ -192,9 +138,4 @@ pub(crate) fn insist(
             outcome => return outcome,
         }
     }
-}
-
-pub(crate) fn left(deadline: Instant) -> Duration {
-    // Zero is not "at once" everywhere.
-    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::{ClientConfig, producer::ThreadedProducer};
+use rdkafka::producer::ThreadedProducer;
 use tokio::sync::oneshot;
 
-use super::reports::Reports;
+use crate::kafka::producer::core::reports::Reports;
 
 /// The producer; a thread of its own takes the reports.
 pub(crate) type Client = ThreadedProducer<Reports>;
@@ -29,9 +29,8 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// A new producer, which does not connect yet. `alive` is held as long as the thread lives.
-    pub(crate) fn begin(settings: &ClientConfig, alive: Arc<()>) -> Result<Self, String> {
-        let client: Client = settings.create_with_context(Reports::default()).map_err(|error| error.to_string())?;
+    /// Of a new producer. `alive` is held as long as the thread lives.
+    pub(crate) fn begin(client: Client, alive: Arc<()>) -> Result<Self, String> {
         let client = Arc::new(client);
         let (jobs, todo) = mpsc::sync_channel::<Job>(JOBS);
         let own = Arc::clone(&client);

@@ -6,35 +6,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use headwater::{Headers, Outgoing, TopicPartition};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    error::RDKafkaErrorCode as Code,
     producer::Producer as _,
 };
+use tokio::runtime::Handle;
 
-use super::{
-    attempt::{insist, left},
-    life::Client,
-    reports::Reports,
-};
+use super::{attempt::insist, life::Client};
 use crate::kafka::{
     admin::topics::Logs,
     changelog::{ChangelogError, ChangelogReader, INPUTS},
     config::KafkaConfig,
-    consumer::partition,
+    consumer::{membership::lease::Held, partition},
     error::KafkaError,
     librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
-    producer::idempotent::Names,
+    producer::core::{Core, flush::left, reports::Reports},
 };
-
-/// How long to wait for room in a full queue before trying again.
-const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 
 type Keys = BTreeMap<TopicPartition, BTreeSet<Vec<u8>>>;
 
@@ -112,15 +106,15 @@ impl Wipe {
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         let nobody = GroupMetadata::of(consumer.client())
             .ok_or_else(|| KafkaError::Outage("a consumer does not say in which group it is".to_owned()))?;
-        let client: Client = self
-            .config
-            .transactional(&format!("{}.reset", self.group))?
-            .create_with_context(Reports::default())
+        let settings = self.config.transactional(&format!("{}.reset", self.group))?;
+        let core = Core::new(&self.config, settings, self.config.producer.transaction_timeout);
+        let client = core
+            .client(Reports::default())
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka producer: {error}")))?;
-        let deadline = Instant::now() + self.config.producer.transaction_timeout;
+        let deadline = Instant::now() + core.patience;
         insist(deadline, |wait| librdkafka::transactions::init(client.client(), wait)).map_err(failed)?;
         librdkafka::transactions::begin(client.client()).map_err(failed)?;
-        let sent = self.send(&client, deadline).and_then(|()| {
+        let sent = self.send(&core, &client, deadline).and_then(|()| {
             let offsets = |wait| librdkafka::transactions::send_offsets(client.client(), &self.offsets, &nobody, wait);
             insist(deadline, offsets).map_err(failed)
         });
@@ -132,29 +126,31 @@ impl Wipe {
         insist(deadline, |wait| librdkafka::transactions::commit(client.client(), wait)).map_err(failed)
     }
 
-    fn send(&self, client: &Client, deadline: Instant) -> Result<(), KafkaError> {
+    fn send(&self, core: &Core, client: &Client, deadline: Instant) -> Result<(), KafkaError> {
         let records = || self.keys.iter().flat_map(|(name, keys)| tombstones(name, keys));
         let attempt = client.context().begin(records().count());
-        let mut names = Names::default();
-        for (index, record) in records().enumerate() {
-            let topic = names.of(&record.topic).map_err(|error| KafkaError::Refused(error.to_string()))?;
-            let (number, at) = (Reports::numbered(attempt, index), record.partition.unwrap_or_default());
-            while let Err(code) = librdkafka::produce::produce_numbered(client.client(), topic, &record, at, number) {
-                if code != Code::QueueFull || Instant::now() > deadline {
-                    return Err(untaken(&record.topic, code));
-                }
-                std::thread::sleep(QUEUE_FULL_WAIT);
+        let held = Held::free();
+        let taken = Handle::current().block_on(async {
+            let mut hand_over = core.hand_over(&held);
+            for (index, record) in records().enumerate() {
+                let number = Reports::numbered(attempt, index);
+                let taken = hand_over.next_numbered(client, &record, number, deadline).await;
+                taken.map_err(|fault| untaken(core.error((index, fault), &record).reason))?;
             }
+            Ok(())
+        });
+        let flushed = taken.is_ok() && librdkafka::transactions::flush(client.client(), left(deadline));
+        if let Some((_, code)) = client.context().faults().first() {
+            return Err(untaken(code));
         }
-        let flushed = librdkafka::transactions::flush(client.client(), left(deadline));
-        match client.context().faults().first() {
-            Some((_, code)) => Err(untaken("the changelogs", *code)),
-            None if flushed && client.context().left() == 0 => Ok(()),
-            None => Err(KafkaError::Outage(
-                "the changelogs did not take everything within kafka.producer.transaction_timeout: raise it for this command"
-                    .to_owned(),
-            )),
+        taken?;
+        if flushed && client.context().left() == 0 {
+            return Ok(());
         }
+        Err(KafkaError::Outage(
+            "the changelogs did not take everything within kafka.producer.transaction_timeout: raise it for this command"
+                .to_owned(),
+        ))
     }
 }
 
@@ -172,8 +168,8 @@ fn tombstones<'a>(name: &'a TopicPartition, keys: &'a BTreeSet<Vec<u8>>) -> impl
     })
 }
 
-fn untaken(what: &str, code: Code) -> KafkaError {
-    KafkaError::Outage(format!("{what} did not take what is deleted, and nothing was changed: {code}"))
+fn untaken(why: impl Display) -> KafkaError {
+    KafkaError::Outage(format!("the changelogs did not take what is deleted, and nothing was changed: {why}"))
 }
 
 fn failed(fault: TransactionFault) -> KafkaError {

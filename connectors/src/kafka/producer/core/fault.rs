@@ -1,16 +1,9 @@
-//! One batch of the producer: what is still to come of it, and what its records failed of.
+//! Why records are not on their topics.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::fmt;
 
-use headwater::{Origin, Outgoing};
+use headwater::Outgoing;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
-use tokio::sync::Notify;
 
 /// Why records of a batch are not on their topics; those that are not named are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,21 +32,6 @@ impl fmt::Display for BatchErrors {
 
 impl std::error::Error for BatchErrors {}
 
-/// What librdkafka hands back with a record's fate. A `Box`, because a batch's records share the state behind it.
-pub(crate) struct Delivery {
-    pub(crate) batch: Arc<BatchState>,
-    pub(crate) index: usize,
-}
-
-/// What is still to come of a batch, and what has failed.
-pub(crate) struct BatchState {
-    left: AtomicUsize,
-    faults: Mutex<Vec<(usize, Fault)>>,
-    /// Where the first record stands that was acknowledged.
-    place: OnceLock<Origin>,
-    done: Notify,
-}
-
 /// Why a record failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -65,51 +43,15 @@ pub(crate) enum Fault {
     Closed(String),
 }
 
-impl BatchState {
-    pub(crate) fn new(count: usize) -> Self {
-        Self { left: AtomicUsize::new(count), faults: Mutex::default(), place: OnceLock::new(), done: Notify::new() }
-    }
-
-    /// Keeps where a record stands; the first to come is asked for alone.
-    pub(crate) fn stands(&self, place: impl FnOnce() -> Origin) {
-        self.place.get_or_init(place);
-    }
-
-    pub(crate) fn place(&self) -> Option<Origin> {
-        self.place.get().cloned()
-    }
-
-    pub(crate) fn settle(&self, index: usize, fate: Result<(), Fault>) {
-        if let Err(fault) = fate {
-            self.faults().push((index, fault));
-        }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Keeps a permit when nobody waits yet.
-            self.done.notify_one();
-        }
-    }
-
-    pub(crate) async fn settled(&self) {
-        while self.left.load(Ordering::Acquire) > 0 {
-            self.done.notified().await;
-        }
-    }
-
-    fn faults(&self) -> MutexGuard<'_, Vec<(usize, Fault)>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn take_faults(&self) -> Vec<(usize, Fault)> {
-        let mut faults = std::mem::take(&mut *self.faults());
-        faults.sort_unstable_by_key(|(index, _)| *index);
-        faults
-    }
-}
-
 impl Fault {
     /// What librdkafka or the broker says of a record.
     pub(crate) fn of(code: Code) -> Self {
         Self::Client(ClientError::MessageProduction(code))
+    }
+
+    /// What librdkafka says of a record that it does not take.
+    pub(crate) fn untaken(code: Code) -> Self {
+        if code == Code::MessageSizeTooLarge { Self::Oversize } else { Self::of(code) }
     }
 
     /// What librdkafka or the broker said.
@@ -118,6 +60,11 @@ impl Fault {
             Self::Client(error) => error.rdkafka_error_code(),
             Self::Oversize | Self::Closed(_) => None,
         }
+    }
+
+    /// Whether there was no room for the record.
+    pub(crate) fn is_queue_full(&self) -> bool {
+        self.code() == Some(Code::QueueFull)
     }
 
     /// Whether the broker refused the record's whole batch as too large.

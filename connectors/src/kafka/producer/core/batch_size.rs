@@ -12,7 +12,7 @@ use std::sync::{
 use headwater::Outgoing;
 use rdkafka::ClientConfig;
 
-use super::batch::Fault;
+use super::fault::Fault;
 
 /// Bytes of one batch at most, beside one record.
 #[derive(Debug)]

@@ -1,0 +1,151 @@
+//! What every producer stands on: its settings and what it has learned of the cluster; counting, hand-over, waits.
+//!
+//! It never knows what its records are together: a batch, a prefix, a transaction. That is each face's own, and so are the client
+//! that a face has at the moment, and when it takes another.
+
+pub(crate) mod hand_over;
+
+pub(crate) mod batch_size;
+pub(crate) mod fault;
+pub(crate) mod flush;
+pub(crate) mod partition_counts;
+pub(crate) mod reports;
+
+use std::{
+    borrow::Borrow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use headwater::Outgoing;
+use rdkafka::{
+    ClientConfig,
+    client::{Client, ClientContext},
+    error::RDKafkaErrorCode as Code,
+    producer::{ProducerContext, ThreadedProducer},
+};
+
+use self::{
+    batch_size::BatchBytes,
+    fault::{BatchError, BatchErrors, Fault},
+    hand_over::HandOver,
+    partition_counts::{Asked, PartitionCounts},
+};
+use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, librdkafka::bootstrap::Bootstrap};
+
+/// Between two questions how many partitions a topic has, while nobody answers.
+const COUNT_WAIT: Duration = Duration::from_millis(200);
+
+/// What a producer knows, whichever client it has at the moment.
+pub(crate) struct Core {
+    settings: ClientConfig,
+    batches: BatchBytes,
+    max_bytes: u32,
+    counts: PartitionCounts,
+    bootstrap: Bootstrap,
+    /// How long an outage is ridden out.
+    pub(crate) patience: Duration,
+}
+
+impl Core {
+    /// Of clients with these settings.
+    pub(crate) fn new(config: &KafkaConfig, settings: ClientConfig, patience: Duration) -> Self {
+        Self {
+            settings,
+            batches: BatchBytes::new(config.producer.batch_bytes),
+            max_bytes: config.max_record_bytes,
+            counts: PartitionCounts::default(),
+            bootstrap: Bootstrap::new(&config.bootstrap),
+            patience,
+        }
+    }
+
+    /// A new client, whose batches are as small as is known to be needed. Does not connect yet.
+    ///
+    /// # Errors
+    /// When the settings cannot work.
+    pub(crate) fn client<C: ProducerContext + 'static>(&self, context: C) -> Result<ThreadedProducer<C>, String> {
+        self.batches.applied(&self.settings).create_with_context(context).map_err(|error| error.to_string())
+    }
+
+    /// For a client that reaches nobody.
+    pub(crate) fn bootstrap_again<C: ClientContext>(&self, client: &Client<C>) {
+        self.bootstrap.again(client);
+    }
+
+    /// From now on records for these topics which name no partition go where their key has one of so many.
+    pub(crate) fn fix_counts(&mut self, topics: impl IntoIterator<Item = String>, count: i32) {
+        self.counts.fix(topics, count);
+    }
+
+    /// Those records, with their places among all, that name a partition of a topic whose partitions are not counted.
+    pub(crate) fn uncounted<'a, R: Borrow<Outgoing>>(
+        &'a self,
+        records: &'a [R],
+    ) -> impl Iterator<Item = (usize, &'a Outgoing)> {
+        let records = records.iter().map(Borrow::borrow).enumerate();
+        records.filter(|(_, record)| record.partition.is_some() && self.counts.get(&record.topic).is_none())
+    }
+
+    /// Learns how many partitions a topic has: `ask` asks the cluster through this client, until it answers or the time is over.
+    ///
+    /// # Errors
+    /// Why that is not known: what `ask` says, what the cluster does, or that it did not answer.
+    pub(crate) async fn count<C: ClientContext, F: Future<Output = Result<Asked, Fault>>>(
+        &self,
+        client: &Client<C>,
+        topic: &Arc<str>,
+        deadline: Instant,
+        ask: impl Fn() -> F,
+    ) -> Result<(), Fault> {
+        loop {
+            match ask().await? {
+                Asked::Count(count) => {
+                    self.counts.keep(topic, count);
+                    return Ok(());
+                }
+                Asked::Refused(error) => return Err(Fault::Client(error)),
+                Asked::Nobody => self.bootstrap.again(client),
+            }
+            if Instant::now() >= deadline {
+                return Err(Fault::of(Code::MessageTimedOut));
+            }
+            tokio::time::sleep(COUNT_WAIT).await;
+        }
+    }
+
+    /// Hands records over one after another, as long as the right to it stands.
+    pub(crate) fn hand_over<'a>(&'a self, held: &'a Held) -> HandOver<'a> {
+        HandOver::new(&self.counts, held)
+    }
+
+    /// Whether smaller batches may help some of the records that were refused as too large: then the next client's are.
+    pub(crate) fn narrow<R: Borrow<Outgoing>>(&self, faults: &[(usize, Fault)], records: &[R]) -> bool {
+        self.batches.narrow(faults, |index| records[index].borrow())
+    }
+
+    /// Whether a record travels in a batch of its own.
+    pub(crate) fn is_alone(&self, record: &Outgoing) -> bool {
+        self.batches.is_alone(record)
+    }
+
+    /// Topics that are not what they were when their partitions were counted are counted anew for the next records.
+    pub(crate) fn recount<R: Borrow<Outgoing>>(&self, faults: &[(usize, Fault)], records: &[R]) {
+        let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
+        another.for_each(|(index, _)| self.counts.forget(&records[*index].borrow().topic));
+    }
+
+    /// What a record failed of, in words.
+    pub(crate) fn error(&self, (index, fault): (usize, Fault), record: &Outgoing) -> BatchError {
+        fault.describe(index, record, self.max_bytes)
+    }
+
+    /// What records failed of, in words.
+    pub(crate) fn errors<R: Borrow<Outgoing>>(&self, faults: Vec<(usize, Fault)>, records: &[R]) -> BatchErrors {
+        let error = |fault: (usize, Fault)| {
+            let record = records[fault.0].borrow();
+            self.error(fault, record)
+        };
+        BatchErrors(faults.into_iter().map(error).collect())
+    }
+}
