@@ -285,4 +285,8 @@ impl Committer for Watched<dyn Committer> {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         self.inner.forget(partitions);
     }
+
+    fn cancels(&self) -> bool {
+        self.inner.cancels()
+    }
 }

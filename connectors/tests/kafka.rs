@@ -5,6 +5,8 @@
 
 #[path = "kafka/changelogs.rs"]
 mod changelogs;
+#[path = "kafka/conformance.rs"]
+mod conformance;
 #[path = "kafka/harness.rs"]
 mod harness;
 #[path = "kafka/in_order.rs"]

@@ -46,6 +46,10 @@ impl AtLeastOnceCommitter {
             let text = "a unit with rows for a table reached the kafka publisher: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
+        if !unit.changes.is_empty() {
+            let text = "a unit with changes of state reached the kafka publisher: its group needs a store";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
         let held = self.hold()?;
         self.send(&unit.outgoing, &held).await?;
         let markers: Vec<Outgoing> = unit.markers.iter().map(|marker| marker.record.clone()).collect();

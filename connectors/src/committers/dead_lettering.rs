@@ -72,4 +72,8 @@ impl<C: Committer> Committer for DeadLetteringCommitter<C> {
         self.sent.clear();
         self.rows.forget(partitions);
     }
+
+    fn cancels(&self) -> bool {
+        self.rows.cancels()
+    }
 }

@@ -214,6 +214,10 @@ impl PostgresSink {
     }
 
     async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+        if !unit.changes.is_empty() {
+            let text = "a unit with changes of state reached a table: its group needs a store";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
         let (mut tries, mut apart) = (0, false);
         let outcome = loop {
             tries += 1;

@@ -1,12 +1,9 @@
-//! The producer and the committer: every record ends as delivered or as an error, never as neither.
+//! The producer: every record ends as delivered or as an error, never as neither.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use headwater::{CommitError, Committed, Headers, Outgoing, Unit, partition_for, ports::Committer};
-use headwater_connectors::{
-    AtLeastOnceCommitter,
-    kafka::{ProducerConfig, Undelivered},
-};
+use headwater::{Headers, Outgoing, partition_for};
+use headwater_connectors::kafka::{ProducerConfig, Undelivered};
 
 use crate::harness::{broker, record};
 
@@ -129,27 +126,6 @@ async fn a_short_outage_is_ridden_out_in_order() {
     reader.read(100).await;
     assert_eq!(reader.values(), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
     reader.close().await;
-}
-
-/// Red when an outage is called a refusal (its records would be dead-lettered) or the other way round.
-#[tokio::test]
-async fn a_unit_is_committed_or_says_whether_another_try_can_help() {
-    let mut broker = broker(&[("t", 1)]);
-    broker.config.max_record_bytes = 1_000_000;
-    let config = ProducerConfig { delivery_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
-    let mut publisher = AtLeastOnceCommitter::new(broker.producer_with(config));
-    assert!(!publisher.atomic());
-    let mut unit = Unit { outgoing: vec![record("t", None, "a"), record("t", None, "b")], ..Unit::default() };
-    assert_eq!(publisher.commit(&unit).await.unwrap(), Committed::Done);
-    broker.mock.broker_down(-1).unwrap();
-    let since = Instant::now();
-    let outage = publisher.commit(&unit).await.unwrap_err();
-    assert!(matches!(outage, CommitError::Outage(_)), "{outage:?}");
-    assert!(since.elapsed() < Duration::from_secs(20));
-    broker.mock.broker_up(-1).unwrap();
-    unit.outgoing[1].value = Some(vec![0; 1_500_000]);
-    let refused = publisher.commit(&unit).await.unwrap_err();
-    assert!(matches!(&refused, CommitError::Refused(text) if text.contains("1500000 bytes")), "{refused:?}");
 }
 
 /// Red when a missing topic is reported as anything but what to do about it.

@@ -24,32 +24,31 @@ const DLQ: &str = "things.dlq";
 /// How long a reader waits; far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A broker that can be shut, and the group `things`, whose dead letters go there.
-struct Group {
+/// A broker that can be shut, and the topic for the dead letters of the group `things`.
+pub(crate) struct Letters {
     broker: MockCluster<'static, DefaultProducerContext>,
-    committer: DeadLetteringCommitter<PostgresSink>,
 }
 
-impl Group {
-    async fn new(db: &Db) -> Self {
+impl Letters {
+    pub(crate) fn new() -> Self {
         let broker = MockCluster::new(1).unwrap();
         broker.create_topic(DLQ, 1, 1).unwrap();
+        Self { broker }
+    }
+
+    pub(crate) fn publisher(&self) -> AtLeastOnceCommitter {
         let producer = ProducerConfig { delivery_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
         let config = KafkaConfig {
-            bootstrap: broker.bootstrap_servers(),
+            bootstrap: self.broker.bootstrap_servers(),
             max_record_bytes: 1_000_000,
             producer,
             ..KafkaConfig::default()
         };
-        let publisher = AtLeastOnceCommitter::new(Producer::new(&config).unwrap());
-        let sink = db.database.sink("things", things().insert()).unwrap();
-        let mut committer = DeadLetteringCommitter::new(sink, publisher);
-        committer.start(&[partition(0), partition(1)]).await.unwrap();
-        Self { broker, committer }
+        AtLeastOnceCommitter::new(Producer::new(&config).unwrap())
     }
 
     /// The values that stand on the dead-letter topic; of a record without one its key.
-    fn published(&self) -> Vec<String> {
+    pub(crate) fn published(&self) -> Vec<String> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.broker.bootstrap_servers()).set("group.id", "test");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -65,12 +64,32 @@ impl Group {
     }
 }
 
+/// The group.
+struct Group {
+    letters: Letters,
+    committer: DeadLetteringCommitter<PostgresSink>,
+}
+
+impl Group {
+    async fn new(db: &Db) -> Self {
+        let letters = Letters::new();
+        let sink = db.database.sink("things", things().insert()).unwrap();
+        let mut committer = DeadLetteringCommitter::new(sink, letters.publisher());
+        committer.start(&[partition(0), partition(1)]).await.unwrap();
+        Self { letters, committer }
+    }
+
+    fn published(&self) -> Vec<String> {
+        self.letters.published()
+    }
+}
+
 fn letter(value: &str) -> Outgoing {
     let value = Some(value.as_bytes().to_vec());
     Outgoing { topic: DLQ.into(), partition: Some(0), key: None, value, headers: Headers::default() }
 }
 
-fn marker(number: i32, key: &str) -> Marker {
+pub(crate) fn marker(number: i32, key: &str) -> Marker {
     let record = Outgoing { key: Some(key.as_bytes().to_vec()), value: None, ..letter("") };
     Marker { place: partition(number), record }
 }
@@ -90,11 +109,11 @@ async fn without_a_letters_acknowledgement_nothing_is_committed() {
     let mut group = Group::new(&db).await;
     assert!(group.committer.atomic());
     let poisoned = Unit { outgoing: vec![letter("poison")], ..both() };
-    group.broker.broker_down(-1).unwrap();
+    group.letters.broker.broker_down(-1).unwrap();
     outage(group.committer.commit(&poisoned).await);
     assert_eq!((db.stored(0).await.0, db.stored(1).await.0), (-1, -1));
     assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);
-    group.broker.broker_up(-1).unwrap();
+    group.letters.broker.broker_up(-1).unwrap();
     let large = Unit { outgoing: vec![letter(&"x".repeat(2_000_000))], ..both() };
     assert!(refusal(group.committer.commit(&large).await).contains("too large"));
     assert_eq!(db.stored(0).await.0, -1);
@@ -134,10 +153,10 @@ async fn a_letter_is_sent_once_however_long_the_database_is_down() {
 async fn news_that_nobody_took_is_sent_again_and_nothing_is_written_twice() {
     let mut db = Db::new("news_again").await;
     let mut group = Group::new(&db).await;
-    group.broker.broker_down(-1).unwrap();
+    group.letters.broker.broker_down(-1).unwrap();
     outage(group.committer.commit(&both()).await);
     assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
-    group.broker.broker_up(-1).unwrap();
+    group.letters.broker.broker_up(-1).unwrap();
     assert_eq!(group.committer.commit(&both()).await.unwrap(), Committed::Done);
     assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
     assert_eq!(group.published(), ["zero has succeeded", "one has succeeded"]);

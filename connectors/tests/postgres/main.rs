@@ -5,6 +5,7 @@
 mod harness;
 
 mod columns;
+mod conformance;
 mod dead_letters;
 mod guard;
 mod lettered;

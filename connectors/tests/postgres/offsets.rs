@@ -111,17 +111,6 @@ async fn offset_rows_are_locked_in_one_order_and_judged_then() {
     assert_eq!((db.stored(0).await, db.stored(1).await), ((-1, 2), (1, 1)));
 }
 
-/// Red when a forgotten partition is still moved.
-#[tokio::test]
-async fn a_forgotten_partition_is_not_moved() {
-    let mut db = Db::new("forgotten").await;
-    let mut sink = db.sink(insert()).await;
-    sink.forget(&[partition(0)]);
-    let first = unit(vec![row(&plain(), 0, 0, thing("a", "x"))], vec![moves(0, 0, 1)]);
-    assert_eq!(sink.commit(&first).await.unwrap(), Committed::Fenced(vec![partition(0)]));
-    assert_eq!(db.stored(0).await, (-1, 1));
-}
-
 /// Red when an offset that already stands at the unit's end is not recognised (fenced), or its rows are written again.
 #[tokio::test]
 async fn a_unit_whose_answer_was_lost_is_committed_once() {

@@ -3,6 +3,8 @@
 pub(crate) mod clock;
 pub(crate) mod unit;
 
+pub mod conformance;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use self::unit::{CommitError, Committed, InputPosition, Unit};
@@ -103,6 +105,26 @@ pub enum StartFrom {
 }
 
 /// Where a group's effects go: commits a whole unit of work, or nothing of it.
+///
+/// What the engine relies on, and [`conformance`] checks:
+/// - **One thing at a time.** The engine asks for the next thing once the last has been answered or was dropped.
+/// - **Order.** Records are published in the unit's order, and before anything else of it is durable; of one key of state the last
+///   change counts; markers follow once all the rest is durable.
+/// - **Success.** [`Committed::Done`] says that all of the unit is durable and can be seen by others. What a committer has no
+///   place for (rows without a table, changes without a store) is [`CommitError::Fatal`], never dropped.
+/// - **Given up.** The engine may drop a commit at any point. The unit is then committed again, or its partitions are started
+///   anew: it is there once where effects and positions are one transaction, and at least once elsewhere, in its order.
+/// - **Outage.** A server that does not answer is [`CommitError::Outage`] where nothing of the unit is durable, or where the same
+///   unit can be committed again; [`CommitError::OutcomeUnknown`] where only [`Committer::start`] can tell. Both are said within
+///   the time-outs of the client, and nobody waits for ever.
+/// - **Refusal.** Data that can never be stored is [`CommitError::Refused`] or [`CommitError::RefusedRows`]. Without it the same
+///   unit is taken; in transactions nothing of the refused one is there, and no marker of it anywhere.
+/// - **Fence.** Where another owner has taken a partition, nothing of that partition is committed any more, a marker included, and
+///   [`Committed::Fenced`] names it; of the others all is.
+/// - **Positions** move together with their effects or after them, and only forward. Who keeps them tells them at the start of a
+///   partition, in the order asked.
+/// - **The end.** [`CommitError::Failed`] has the group started anew, [`CommitError::Fatal`] has it wait for a person. One whose
+///   client was closed commits nothing more, and refuses no data.
 pub trait Committer: Send {
     /// Whether effects and offsets become durable in one transaction. If so a unit holds only what the offsets cover;
     /// if not, effects may be published ahead of them.

@@ -41,6 +41,10 @@ impl Committer for CountingSink {
         })
     }
 
+    fn cancels(&self) -> bool {
+        self.sink.cancels()
+    }
+
     fn forget(&mut self, partitions: &[TopicPartition]) {
         self.sink.forget(partitions);
     }

@@ -19,7 +19,7 @@ use crate::{
     wire::{
         group_topics::{GroupTopics, TopicRole},
         murmur2::partition_for,
-        record::{Outgoing, Record, TopicPartition},
+        record::{Outgoing, Position, Record, TopicPartition},
     },
 };
 
@@ -85,6 +85,13 @@ impl Broker {
         self.contents().positions.get(&(group.to_owned(), TopicPartition::new(topic, partition))).copied()
     }
 
+    /// Where a group goes on in each of these partitions; `new` where it has committed nothing.
+    fn starts(&self, group: &str, partitions: &[TopicPartition], new: StartFrom) -> Vec<StartFrom> {
+        let contents = self.contents();
+        let next = |id: &TopicPartition| contents.positions.get(&(group.to_owned(), id.clone())).copied();
+        partitions.iter().map(|id| next(id).map_or(new, StartFrom::Offset)).collect()
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +102,12 @@ impl Contents {
         for partition in 0..PARTITIONS {
             self.logs.entry(TopicPartition::new(topic.clone(), partition)).or_default();
         }
+    }
+
+    /// Moves a group to a position, and never back: what its source says may be older than what was committed since.
+    fn pass(&mut self, group: &str, position: &Position) {
+        let next = self.positions.entry((group.to_owned(), position.partition.clone())).or_insert(position.next);
+        *next = (*next).max(position.next);
     }
 
     fn append(&mut self, record: Outgoing, now: Time) {
@@ -204,9 +217,7 @@ impl Source for MemorySource {
             Control::Resume(partitions) => self.pause(&partitions, false),
             Control::Commit(positions) => {
                 let mut contents = self.broker.contents();
-                for position in positions {
-                    contents.positions.insert((self.group.clone(), position.partition), position.next);
-                }
+                positions.iter().for_each(|position| contents.pass(&self.group, position));
             }
             Control::Released(_) | Control::Note(_) => {}
             Control::Close => self.events.push_back(Fetched::Closed),
@@ -233,8 +244,12 @@ impl Committer for Publisher {
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        drop(self.0.publish(unit));
-        Box::pin(std::future::ready(Ok(Committed::Done)))
+        Box::pin(async move {
+            no_place_for("rows", unit.rows.is_empty())?;
+            no_place_for("changes of state", unit.changes.is_empty())?;
+            drop(self.0.publish(unit));
+            Ok(Committed::Done)
+        })
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}
@@ -258,19 +273,23 @@ impl Committer for Keeper {
     }
 
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
-        Box::pin(std::future::ready(Ok(vec![StartFrom::Committed; partitions.len()])))
+        Box::pin(async move { Ok(self.broker.starts(&self.group, partitions, StartFrom::Committed)) })
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        let mut contents = self.broker.publish(unit);
-        for Change { store, partition, key, value, .. } in &unit.changes {
-            let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
-            match value {
-                Some(value) => drop(keys.insert(key.clone(), value.clone())),
-                None => drop(keys.remove(key)),
+        Box::pin(async move {
+            no_place_for("rows", unit.rows.is_empty())?;
+            let mut contents = self.broker.publish(unit);
+            for Change { store, partition, key, value, .. } in &unit.changes {
+                let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
+                match value {
+                    Some(value) => drop(keys.insert(key.clone(), value.clone())),
+                    None => drop(keys.remove(key)),
+                }
             }
-        }
-        Box::pin(std::future::ready(Ok(Committed::Done)))
+            unit.positions.iter().for_each(|progress| contents.pass(&self.group, &progress.to));
+            Ok(Committed::Done)
+        })
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}
@@ -309,16 +328,28 @@ impl Committer for Table {
     }
 
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
-        Box::pin(std::future::ready(Ok(vec![StartFrom::Policy; partitions.len()])))
+        Box::pin(async move { Ok(self.broker.starts(&self.sink, partitions, StartFrom::Policy)) })
     }
 
     fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        let mut contents = self.broker.publish(unit);
-        contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
-        Box::pin(std::future::ready(Ok(Committed::Done)))
+        Box::pin(async move {
+            no_place_for("changes of state", unit.changes.is_empty())?;
+            let mut contents = self.broker.publish(unit);
+            contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
+            unit.positions.iter().for_each(|progress| contents.pass(&self.sink, &progress.to));
+            Ok(Committed::Done)
+        })
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}
+}
+
+/// Nothing of a unit is dropped unsaid.
+fn no_place_for(what: &str, is_empty: bool) -> Result<(), CommitError> {
+    if is_empty {
+        return Ok(());
+    }
+    Err(CommitError::Fatal(format!("a unit with {what} reached a committer in memory that has no place for them")))
 }
 
 /// Gives every schema text an id of its own.
@@ -362,3 +393,6 @@ impl Schemas for MemoryRegistry {
         Box::pin(std::future::ready(Ok(self.register(schema))))
     }
 }
+
+#[cfg(test)]
+mod tests;

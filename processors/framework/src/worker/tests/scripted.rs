@@ -1,5 +1,6 @@
 //! A group between a source and a store that do as they are told; what it asks of both is one log.
 
+mod conformance;
 mod outside;
 
 use std::{

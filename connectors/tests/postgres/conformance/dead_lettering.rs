@@ -1,0 +1,96 @@
+//! A sink's table whose group publishes as well.
+
+use headwater::{
+    Outgoing, TopicPartition, Unit,
+    ports::{
+        Committer,
+        conformance::{self, Capability, Contents, Effect, Fixture, Part},
+    },
+};
+use headwater_connectors::DeadLetteringCommitter;
+
+use super::{
+    Place,
+    table::{ROWS, TABLE},
+};
+use crate::{
+    harness::{TOPIC, plain, row, thing, things},
+    lettered::{Letters, marker},
+};
+
+struct DeadLettering {
+    place: Place,
+    letters: Letters,
+}
+
+impl DeadLettering {
+    async fn new(check: &str) -> Self {
+        let mut place = Place::new(&format!("dead_lettering_{check}")).await;
+        place.db.sql(TABLE).await;
+        place.database.apply_table(&things().insert(), &plain()).await.unwrap();
+        Self { place, letters: Letters::new() }
+    }
+}
+
+impl Fixture for DeadLettering {
+    const CAPABILITIES: &'static [Capability] = &[
+        Capability::Atomic,
+        Capability::Transactions,
+        Capability::Positions,
+        Capability::PositionChecks,
+        Capability::Fencing,
+        Capability::Markers,
+        Capability::Refusals,
+        Capability::Outages,
+        Capability::Closing,
+    ];
+    const MISPLACED: &'static [Part] = &[Part::Changes];
+
+    fn topic(&self) -> &str {
+        TOPIC
+    }
+
+    async fn committer(&mut self) -> Box<dyn Committer> {
+        let sink = self.place.database.sink("things", things().insert()).unwrap();
+        Box::new(DeadLetteringCommitter::new(sink, self.letters.publisher()))
+    }
+
+    fn effect(&self, Effect { partition, offset, text }: &Effect, unit: &mut Unit) {
+        unit.rows.push(row(&plain(), *partition, *offset, thing(text, text)));
+    }
+
+    async fn contents(&mut self) -> Contents {
+        Contents { markers: self.letters.published(), ..self.place.contents(ROWS).await }
+    }
+
+    fn marker(&self, text: &str) -> Outgoing {
+        marker(0, text).record
+    }
+
+    fn poison(&self, Effect { partition, offset, text }: &Effect, unit: &mut Unit) {
+        unit.rows.push(row(&plain(), *partition, *offset, thing(text, "poison")));
+    }
+
+    async fn take_over(&mut self, partition: &TopicPartition) {
+        let mut heir = self.place.db.database.sink("things", things().insert()).unwrap();
+        heir.start(std::slice::from_ref(partition)).await.unwrap();
+    }
+
+    async fn cut(&mut self) {
+        self.place.link.cut().await;
+    }
+
+    async fn mend(&mut self) {
+        self.place.link.mend().await;
+    }
+
+    async fn close(&mut self) {
+        self.place.database.close().await;
+    }
+}
+
+/// Red when a marker is sent before its rows are there, or for a partition that is another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_dead_letters_keeps_the_promises_of_a_committer() {
+    conformance::run(async |check| DeadLettering::new(check).await).await;
+}

@@ -1,0 +1,81 @@
+//! The table of dead letters, which refuses nothing.
+
+use std::sync::Arc;
+
+use headwater::{
+    Catalogue, Headers, Record, Row, TopicPartition, Unit,
+    ports::{
+        Committer,
+        conformance::{self, Capability, Contents, Effect, Fixture, Part},
+    },
+};
+
+use super::Place;
+use crate::harness::{as_is, plain, thing};
+
+const LETTERS: &str =
+    "select origin_partition, message from headwater.dead_letters order by origin_partition, origin_offset";
+
+struct DeadLetters(Place);
+
+impl DeadLetters {
+    fn sink(&self) -> Box<dyn Committer> {
+        Box::new(self.0.database.dead_letters("dead-letters", Arc::new(Catalogue::default())))
+    }
+}
+
+impl Fixture for DeadLetters {
+    const CAPABILITIES: &'static [Capability] = &[
+        Capability::Atomic,
+        Capability::Transactions,
+        Capability::Positions,
+        Capability::PositionChecks,
+        Capability::Fencing,
+        Capability::Outages,
+        Capability::Closing,
+    ];
+    const MISPLACED: &'static [Part] = &[Part::Changes];
+
+    fn topic(&self) -> &str {
+        "fulfil.dlq"
+    }
+
+    async fn committer(&mut self) -> Box<dyn Committer> {
+        self.sink()
+    }
+
+    fn effect(&self, Effect { partition, offset, text }: &Effect, unit: &mut Unit) {
+        let mut headers = Headers::default();
+        headers.push_text("hw_error_message", text);
+        let (topic, key, value) = (self.topic().into(), None, Some(b"v".to_vec()));
+        let (partition, offset, timestamp_ms) = (*partition, *offset, 5_000);
+        let record = Record { topic, partition, offset, timestamp_ms, key, value, headers };
+        unit.rows.push(Row { record, data: None, ..as_is(&plain(), thing("", "")) });
+    }
+
+    async fn contents(&mut self) -> Contents {
+        self.0.contents(LETTERS).await
+    }
+
+    async fn take_over(&mut self, partition: &TopicPartition) {
+        self.sink().start(std::slice::from_ref(partition)).await.unwrap();
+    }
+
+    async fn cut(&mut self) {
+        self.0.link.cut().await;
+    }
+
+    async fn mend(&mut self) {
+        self.0.link.mend().await;
+    }
+
+    async fn close(&mut self) {
+        self.0.database.close().await;
+    }
+}
+
+/// Red when letters and offsets are not one transaction, or an offset is moved by who does not own it.
+#[tokio::test]
+async fn the_table_of_dead_letters_keeps_the_promises_of_a_committer() {
+    conformance::run(async |check| DeadLetters(Place::new(&format!("dead_letters_{check}")).await)).await;
+}
