@@ -12,9 +12,10 @@ use headwater::States;
 use headwater_dev::{
     Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, quoted, write_endpoints,
 };
-
 use tokio::net::TcpListener;
 
+pub(crate) use self::demo::AddedDemo;
+pub use self::demo::Demo;
 use super::{arguments::DevArguments, topology};
 use crate::{
     app::{App, Loader},
@@ -32,9 +33,6 @@ const JOIN: Duration = Duration::from_secs(60);
 const DEMO: Duration = Duration::from_secs(120);
 /// Between two looks at whether they have.
 const LOOK: Duration = Duration::from_millis(100);
-
-pub(crate) use demo::AddedDemo;
-pub use demo::Demo;
 
 pub(crate) async fn run(
     loader: &Loader,
