@@ -14,8 +14,8 @@ const DOZEN: usize = 12;
 const LINES: usize = 500;
 /// The crates whose folders and arrows are in order.
 const IN_ORDER: [&str; 2] = ["processors/framework/src", "connectors/src"];
-/// Modules of circles that are there still: the polling thread's state, whose parts call each other, and a store and its restore.
-const LEFT: [&str; 10] = [
+/// Modules of circles that are there still: the polling thread's state, whose parts call each other.
+const LEFT: [&str; 8] = [
     "kafka::consumer::fetch",
     "kafka::consumer::membership",
     "kafka::consumer::membership::fenced",
@@ -24,8 +24,6 @@ const LEFT: [&str; 10] = [
     "kafka::consumer::poll_loop",
     "kafka::consumer::rebalance",
     "kafka::consumer::source",
-    "store::local",
-    "store::local::restore",
 ];
 
 /// A module by its path from the crate's root, which is empty.
