@@ -90,14 +90,16 @@ impl CommitRequests {
             let Some(answer) = queue.answer(left) else {
                 return if awaited { Some(Code::OperationTimedOut) } else { last };
             };
-            let refusal = answer.error.or_else(|| answer.places.iter().find_map(|(.., error)| *error));
+            let refusal = answer.refusal();
             if awaited && !queue.awaits_last() {
                 last = refusal;
             }
             if let Some(error) = refusal {
                 // Expected while the group rebalances: kept, and committed later or when the partition leaves.
                 tracing::debug!(group = outlets.group, %error, "positions were not committed");
-            } else if let Some(asked) = answer.asked
+            }
+            // One accepted position is enough: another may be refused for its own sake.
+            if let Some(asked) = answer.asked.filter(|_| answer.is_accepted())
                 && generation(consumer) == asked.generation
             {
                 outlets.lease.prove(asked.at);
