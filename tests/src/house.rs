@@ -18,19 +18,6 @@ const LINES: usize = 500;
 /// The crates whose folders and arrows are in order.
 const IN_ORDER: [&str; 5] =
     ["processors/framework/src", "connectors/src", "deploy/runtime/src", "deploy/load/src", "deploy/headwater/src"];
-/// Modules of circles that are there still: the polling thread's state, whose parts call each other, and a store and its restore.
-const LEFT: [&str; 10] = [
-    "kafka::consumer::fetch",
-    "kafka::consumer::membership",
-    "kafka::consumer::membership::fenced",
-    "kafka::consumer::offsets::doubts",
-    "kafka::consumer::offsets::start_offset",
-    "kafka::consumer::poll_loop",
-    "kafka::consumer::rebalance",
-    "kafka::consumer::source",
-    "store::local",
-    "store::local::restore",
-];
 
 /// A module by its path from the crate's root, which is empty.
 type Module = Vec<String>;
@@ -177,7 +164,7 @@ fn circles(arrows: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
 #[test]
 fn no_modules_use_each_other_in_a_circle() {
     let found: Vec<String> = IN_ORDER.iter().flat_map(|src| circles(&arrows(&root().join(src)))).collect();
-    assert_eq!(found, LEFT, "use what is below, or move what both need below both");
+    assert!(found.is_empty(), "{found:?}: use what is below, or move what both need below both");
 }
 
 /// The rule above on modules that are made for it. Red when a path is not followed: `self`, `super`, a child's name, braces, or

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod bootstrap;
 pub(crate) mod fetch;
 pub(crate) mod groups;
+pub(crate) mod log_offsets;
 pub(crate) mod membership;
 pub(crate) mod produce;
 pub(crate) mod topic_ids;
@@ -82,6 +83,24 @@ pub(crate) struct CommitAnswer {
     pub(crate) asked: Option<Asked>,
 }
 
+impl CommitAnswer {
+    /// As librdkafka tells it. It gives the error of one position as that of all, though the others were accepted.
+    pub(crate) fn new(error: Option<Code>, places: Vec<(TopicPartition, i64, Option<Code>)>) -> Self {
+        let is_told = places.iter().any(|(.., error)| error.is_some());
+        Self { error: error.filter(|_| !is_told), places, asked: None }
+    }
+
+    /// The first reason why any position was refused.
+    pub(crate) fn refusal(&self) -> Option<Code> {
+        self.error.or_else(|| self.places.iter().find_map(|(.., error)| *error))
+    }
+
+    /// Whether any position was accepted: then the coordinator knows who sent it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.error.is_none() && self.places.iter().any(|(.., error)| error.is_none())
+    }
+}
+
 impl CommitQueue {
     /// A queue for commits of this client; `None` when there is no memory for it.
     pub(crate) fn new<C: ClientContext>(client: &Client<C>) -> Option<Self> {
@@ -151,7 +170,7 @@ fn read_answer(event: NonNull<rd_kafka_event_t>) -> CommitAnswer {
     // SAFETY: the event is alive; both calls accept any kind of event.
     let (error, list) =
         unsafe { (rd_kafka_event_error(event.as_ptr()), rd_kafka_event_topic_partition_list(event.as_ptr())) };
-    CommitAnswer { error: code(error), places: NonNull::new(list).map(read_places).unwrap_or_default(), asked: None }
+    CommitAnswer::new(code(error), NonNull::new(list).map(read_places).unwrap_or_default())
 }
 
 fn read_places(list: NonNull<rd_kafka_topic_partition_list_t>) -> Vec<(TopicPartition, i64, Option<Code>)> {

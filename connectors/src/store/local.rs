@@ -20,6 +20,7 @@ mod restore;
 mod cache;
 
 mod flush;
+mod handle;
 
 mod disk;
 mod folder;
@@ -29,14 +30,9 @@ mod locks;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, RwLock,
-        atomic::AtomicUsize,
-        mpsc::{SyncSender, sync_channel},
-    },
-    thread::JoinHandle,
+    sync::Arc,
 };
 
 use headwater::{
@@ -44,12 +40,6 @@ use headwater::{
     ports::{Entry, StoreError, Stores},
 };
 
-use self::{
-    cache::Cache,
-    disk::{Disk, Most},
-    flush::Shared,
-    locks::{lock, read, write},
-};
 pub use self::{
     checkpoint::Checkpoint,
     config::StateConfig,
@@ -58,19 +48,16 @@ pub use self::{
     inputs::{NoInputs, SourceOffsets},
     restore::Restore,
 };
+use self::{
+    disk::Most,
+    flush::Shared,
+    handle::Handle,
+    locks::{lock, read, write},
+};
 
 /// The keyed state of one consumer group. Clones share it; the last one that is dropped writes what waits.
 #[derive(Clone)]
 pub struct LocalStore(Arc<Handle>);
-
-struct Handle {
-    shared: Arc<Shared>,
-    /// The ids of topics whose records come.
-    topics: RwLock<HashMap<String, Arc<str>>>,
-    /// The thread ends when this is gone.
-    stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
 
 /// How far the changelog of one partition of one store has come: its next offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,21 +123,7 @@ impl LocalStore {
     }
 
     fn start(dir: &Path, config: &StateConfig) -> Result<Self, LocalError> {
-        let shared = Arc::new(Shared {
-            disk: Disk::open(dir, config)?,
-            cache: Mutex::new(Cache::new(config.entry_bytes())),
-            config: config.clone(),
-            turn: Mutex::default(),
-            failure: Mutex::default(),
-            restores: AtomicUsize::new(0),
-        });
-        let (stop, stopped) = sync_channel(0);
-        let flushed = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("state-flush".to_owned())
-            .spawn(move || flush::run(&flushed, &stopped))
-            .map_err(|error| LocalError::disk("open", dir, format!("no thread can be started: {error}")))?;
-        Ok(Self(Arc::new(Handle { shared, topics: RwLock::default(), stop: Some(stop), thread: Some(thread) })))
+        Ok(Self(Arc::new(Handle::start(dir, config)?)))
     }
 
     fn shared(&self) -> &Shared {
@@ -162,14 +135,7 @@ impl LocalStore {
     /// # Errors
     /// When the disk cannot be read.
     pub fn checkpoint(&self, store: &str, partition: i32) -> Result<Option<Checkpoint>, LocalError> {
-        let open = {
-            let cache = lock(&self.shared().cache);
-            cache.id(store, partition).and_then(|id| cache.part(id)).map(|part| part.checkpoint.clone())
-        };
-        match open {
-            Some(checkpoint) => Ok(Some(checkpoint)),
-            None => self.shared().disk.checkpoint(&disk::name(store, partition)?),
-        }
+        self.0.checkpoint(store, partition)
     }
 
     /// Takes changes that the changelog has, all or none, and how far it has come with them. What concerns a partition that
@@ -241,7 +207,7 @@ impl LocalStore {
     /// # Errors
     /// When the disk cannot be read.
     pub fn restore(&self, store: &str, partition: i32, topic_id: &str, now_ms: i64) -> Result<Restore, LocalError> {
-        Restore::new(self.clone(), (store, partition), topic_id, now_ms)
+        Restore::new(Arc::clone(&self.0), (store, partition), topic_id, now_ms)
     }
 
     /// Deletes everything of a partition and closes it: what is there cannot be brought up to date any more.
@@ -392,18 +358,6 @@ impl Stores for LocalStore {
 
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
         Ok(self.list(store, partition, prefix, Most { entries: limit, bytes: usize::MAX })?)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It only panics when the store is broken anyway.
-            let _ = thread.join();
-        }
-        // A failure is noted where it happens, and harms nothing.
-        let _ = self.shared.flush();
     }
 }
 

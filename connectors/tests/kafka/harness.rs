@@ -16,7 +16,7 @@ use headwater_connectors::kafka::{
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    mocking::MockCluster,
+    mocking::{MockCluster, MockCoordinator},
     producer::DefaultProducerContext,
 };
 
@@ -30,12 +30,19 @@ pub(crate) struct Broker {
 
 /// A cluster of one broker with these topics.
 pub(crate) fn broker(topics: &[(&str, i32)]) -> Broker {
+    brokers(1, topics)
+}
+
+/// A cluster of so many brokers, the first of which leads every partition and coordinates the group.
+pub(crate) fn brokers(count: i32, topics: &[(&str, i32)]) -> Broker {
     // Shown for a test that fails; `RUST_LOG` chooses how much.
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-    let mock = MockCluster::new(1).unwrap();
+    let mock = MockCluster::new(count).unwrap();
+    mock.coordinator(MockCoordinator::Group("g".to_owned()), 1).unwrap();
     for (topic, partitions) in topics {
         mock.create_topic(topic, *partitions, 1).unwrap();
+        (0..*partitions).for_each(|number| mock.partition_leader(topic, number, Some(1)).unwrap());
     }
     let consumer = ConsumerConfig {
         session_timeout: Duration::from_secs(6),

@@ -1,10 +1,10 @@
 //! Where a new group starts: one decision for all members and partitions, and what cannot be asked holds up nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_connectors::kafka::Start;
 
-use crate::harness::{broker, partition, record};
+use crate::harness::{Broker, broker, brokers, partition, record};
 
 const QUIET: Duration = Duration::from_millis(400);
 
@@ -66,4 +66,40 @@ async fn a_topic_without_a_leader_holds_up_no_other_and_starts_where_it_stood() 
         assert_eq!(reader.values().last().unwrap(), "too");
         reader.close().await;
     }
+}
+
+/// A cluster in which another broker leads all of topic `u` than leads topic `t`.
+fn two_leaders() -> Broker {
+    let broker = brokers(2, &[("t", 1), ("u", 6)]);
+    (0..6).for_each(|number| broker.mock.partition_leader("u", number, Some(2)).unwrap());
+    broker
+}
+
+/// The leader of one topic does not answer when its partitions and those of another topic begin: the others are read at once,
+/// and its own once it is back.
+/// Red when a round waits for every log that it has asked (`WAIT` in `log_bounds.rs` as long as `ANSWER`), or logs are asked
+/// for one after the other: each of the six would take five seconds, in which the polling thread does nothing else.
+#[tokio::test]
+async fn a_leader_that_does_not_answer_holds_up_no_other_partition() {
+    let broker = two_leaders();
+    broker.fill("t", 5).await;
+    let mut reader = broker.join_these(&["t", "u"], &[], Start::Earliest);
+    let names = reader.assigned().await;
+    assert_eq!(names.len(), 7);
+    broker.mock.broker_down(2).unwrap();
+    let since = Instant::now();
+    reader.begin(&names);
+    reader.read(5).await;
+    // Those that cannot begin are asked for again meanwhile.
+    for count in 6..10 {
+        broker.producer().send(&[record("t", Some(0), "new")]).await.unwrap();
+        reader.read(count).await;
+        reader.commit("t", 0, count as i64);
+        broker.commits("t", count as i64, "").await;
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "read after {:?}", since.elapsed());
+    broker.mock.broker_up(2).unwrap();
+    broker.fill("u", 3).await;
+    reader.read(12).await;
+    reader.close().await;
 }

@@ -15,7 +15,7 @@ use rdkafka::{
 
 use super::{committed, topics::Cluster};
 use crate::kafka::{
-    consumer::{partition, source::Start},
+    consumer::{config::Start, partition},
     error::KafkaError,
     librdkafka::{
         self, CommitQueue,

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use headwater::{Record, TopicPartition};
-use rdkafka::{
-    Message as _,
-    consumer::Consumer as _,
-    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-};
+use rdkafka::consumer::Consumer as _;
 
 use super::{
-    partition::Verdict,
-    poll_loop::{PollLoop, ROUND},
-    rebalance::{GroupConsumer, GroupContext},
+    health::warn_lost,
+    membership::group_consumer::GroupConsumer,
+    offsets::doubts::TopicIds,
+    outlets::Outlets,
+    partition::{Partitions, Verdict},
 };
 use crate::kafka::{
     config::ConsumerConfig,
@@ -22,12 +20,12 @@ use crate::kafka::{
     },
 };
 
-/// Events that one round serves at most.
-const EVENTS: usize = 64;
+/// How long a round waits for records, and so how long the engine waits to be heard.
+pub(crate) const ROUND: Duration = Duration::from_millis(20);
 
 /// What was taken since the last seal.
 #[derive(Debug, Default)]
-pub(crate) struct Round {
+struct Round {
     bytes: usize,
     records: usize,
 }
@@ -45,91 +43,72 @@ impl Round {
     }
 }
 
-/// Takes what there is, up to one batch, and serves librdkafka's callbacks.
-pub(crate) fn poll(consumer: &GroupConsumer, context: &GroupContext) {
-    let mut wait = ROUND;
-    loop {
-        serve(consumer, context);
-        let mut member = context.member();
-        let messages = member.fetches.as_ref().map(|queue| queue.take(consumer.client(), wait)).unwrap_or_default();
-        if messages.is_empty() || member.take(consumer, &messages) {
-            return member.seal();
-        }
-        wait = Duration::ZERO;
-    }
+/// Takes over what librdkafka has fetched.
+pub(crate) struct Fetcher {
+    config: ConsumerConfig,
+    /// Until the consumer is closed.
+    queue: Option<FetchQueue>,
+    round: Round,
 }
 
-/// Serves what librdkafka has to say: rebalances, errors, lines for the log. Of many things each round a few.
-fn serve(consumer: &GroupConsumer, context: &GroupContext) {
-    for _ in 0..EVENTS {
-        if !context.member().fetches.as_ref().is_some_and(FetchQueue::has_events) {
-            return;
-        }
-        match consumer.poll(Duration::ZERO) {
-            Some(Err(error)) => context.member().trouble(consumer, &error, &context.reason()),
-            // Where it stands among the others of its partition nobody knows any more.
-            Some(Ok(record)) => {
-                let place = TopicPartition::new(record.topic(), record.partition());
-                let text = format!("a record of {place} came past its queue, which is a defect of this program");
-                context.member().fail(text);
-            }
-            None => {}
-        }
+impl Fetcher {
+    pub(crate) fn new(config: &ConsumerConfig) -> Self {
+        Self { config: config.clone(), queue: None, round: Round::default() }
     }
-}
 
-impl PollLoop {
     /// Makes the queue that records come to.
-    pub(crate) fn equip(&mut self, consumer: &GroupConsumer) {
-        self.fetches = FetchQueue::new(consumer.client());
-        if self.fetches.is_none() {
-            self.fail("there is no memory for a kafka consumer".to_owned());
+    pub(crate) fn equip(&mut self, consumer: &GroupConsumer, outlets: &mut Outlets) {
+        self.queue = FetchQueue::new(consumer.client());
+        if self.queue.is_none() {
+            outlets.fail("there is no memory for a kafka consumer".to_owned());
         }
     }
 
     /// Lets the records of these partitions come to our queue; of a consumer that is closing nobody takes any.
-    pub(crate) fn attach<'a>(&mut self, consumer: &GroupConsumer, mut names: impl Iterator<Item = &'a TopicPartition>) {
-        let Some(queue) = &self.fetches else { return };
+    pub(crate) fn attach<'a>(
+        &self,
+        consumer: &GroupConsumer,
+        mut names: impl Iterator<Item = &'a TopicPartition>,
+        outlets: &mut Outlets,
+    ) {
+        let Some(queue) = &self.queue else { return };
         if !names.all(|name| queue.attach(consumer.client(), name)) {
-            self.fail("there is no memory for the queues of assigned partitions".to_owned());
+            outlets.fail("there is no memory for the queues of assigned partitions".to_owned());
         }
     }
 
-    /// Takes over what was fetched; whether this round has enough.
-    fn take(&mut self, consumer: &GroupConsumer, messages: &[Message<'_>]) -> bool {
-        let sealed = self.outbox.len();
-        for run in messages.chunk_by(Message::is_beside) {
-            match run[0].error() {
-                Some((Code::PartitionEOF, _)) => self.ends(&run[0]),
-                Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
-                None => self.take_run(consumer, run),
-            }
-        }
-        self.outbox.len() > sealed
+    /// Whether librdkafka has anything to say beside records.
+    pub(crate) fn has_events(&self) -> bool {
+        self.queue.as_ref().is_some_and(FetchQueue::has_events)
     }
 
-    /// A partition has nothing more for now, as far as it can be read.
-    fn ends(&mut self, end: &Message<'_>) {
-        if let Some((_, partition)) = self.partitions.find(&end.topic(), end.partition()) {
-            partition.ends(end.offset());
-        }
+    /// What has been fetched, a part of it; at least one message if one comes within the time.
+    pub(crate) fn fetched<'a>(&self, consumer: &'a GroupConsumer, wait: Duration) -> Vec<Message<'a>> {
+        self.queue.as_ref().map(|queue| queue.take(consumer.client(), wait)).unwrap_or_default()
     }
 
     /// Takes over records of one partition, and seals each time that there is enough for a batch.
-    fn take_run(&mut self, consumer: &GroupConsumer, run: &[Message<'_>]) {
-        self.reached();
+    pub(crate) fn take(
+        &mut self,
+        consumer: &GroupConsumer,
+        run: &[Message<'_>],
+        partitions: &mut Partitions,
+        ids: &mut TopicIds,
+        outlets: &mut Outlets,
+    ) {
         let (name, number) = (run[0].topic(), run[0].partition());
         let mut left = run.iter();
         while left.len() > 0 {
-            let Some((topic, partition)) = self.partitions.find(&name, number) else { return };
+            let Some((topic, partition)) = partitions.find(&name, number) else { return };
             let mut lost = 0;
             for message in left.by_ref() {
                 match partition.accept(message.offset(), || librdkafka::log_start(consumer.client(), &name, number)) {
                     Verdict::Stale => {}
                     Verdict::Backwards { expected } => {
+                        let name = TopicPartition::new(topic, number);
                         // What came before it counts.
-                        self.seal();
-                        return self.doubt(&TopicPartition::new(topic, number), message.offset(), expected);
+                        self.seal(partitions, outlets);
+                        return ids.doubt(partitions, &outlets.group, &name, (message.offset(), expected));
                     }
                     Verdict::Take { lost: before, .. } => {
                         lost += before;
@@ -143,16 +122,22 @@ impl PollLoop {
                 }
             }
             if lost > 0 {
-                self.warn_lost(&name, number, lost);
+                warn_lost(&outlets.group, &name, number, lost);
             }
             if self.round.is_full(&self.config) {
-                self.seal();
+                self.seal(partitions, outlets);
             }
         }
     }
 
-    fn seal(&mut self) {
-        self.outbox.extend(self.partitions.seal());
+    /// Lets what was taken over go to the engine.
+    pub(crate) fn seal(&mut self, partitions: &mut Partitions, outlets: &mut Outlets) {
+        outlets.queue(partitions.seal());
         self.round = Round::default();
+    }
+
+    /// The queue may not outlive the consumer.
+    pub(crate) fn end(&mut self) {
+        self.queue = None;
     }
 }

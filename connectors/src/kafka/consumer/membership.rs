@@ -1,6 +1,7 @@
 //! What other threads may know of a group's member: its present membership, as long as the source lives.
 
 pub(crate) mod fenced;
+pub(crate) mod group_consumer;
 pub(crate) mod lease;
 pub(crate) mod tenure;
 
@@ -12,7 +13,8 @@ use std::{
 use headwater::TopicPartition;
 use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode as Code};
 
-use super::{partition, rebalance::GroupConsumer};
+use self::group_consumer::GroupConsumer;
+use super::partition;
 use crate::kafka::librdkafka::membership::GroupMetadata;
 
 /// The membership of a [`KafkaSource`](super::source::KafkaSource) in its group, read afresh whenever it is asked for. Clones share it.

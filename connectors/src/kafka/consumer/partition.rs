@@ -4,6 +4,8 @@
 //! Only in `Delivering` does anything of it reach the engine. `Delivering` keeps the offset that comes next itself:
 //! wherever librdkafka resumes, it is told that place anew, because its own stored position is not to be trusted.
 
+pub(crate) mod pause;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -14,7 +16,9 @@ use headwater::{
     Record, TopicPartition,
     ports::{Batch, StartFrom},
 };
-use rdkafka::{Offset, TopicPartitionList, topic_partition_list::TopicPartitionListElem};
+use rdkafka::{
+    Offset, TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::TopicPartitionListElem,
+};
 
 use crate::kafka::{believed::Repeated, error::KafkaError};
 
@@ -207,6 +211,15 @@ impl Partitions {
         due.filter_map(|(name, partition)| Some((name, wanted(&partition.life)?))).collect()
     }
 
+    /// What the engine wants nothing of for now, or wants again.
+    pub(crate) fn pause(&mut self, names: &[TopicPartition], paused: bool) {
+        for name in names {
+            if let Some(partition) = self.get_mut(name) {
+                partition.paused = paused;
+            }
+        }
+    }
+
     /// Whether any partition of the topic is ours.
     pub(crate) fn has(&self, topic: &str) -> bool {
         self.0.get(topic).is_some_and(|partitions| !partitions.is_empty())
@@ -228,6 +241,19 @@ impl Partitions {
             })
             .collect()
     }
+}
+
+/// Whether an error is that of a topic or partition, and says nothing of others.
+pub(crate) fn is_own(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::LeaderNotAvailable
+            | Code::InvalidTopic
+    )
 }
 
 /// The names in a list of librdkafka's.

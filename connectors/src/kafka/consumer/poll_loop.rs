@@ -1,368 +1,312 @@
-//! The polling thread: one round serves the engine, looks up where partitions begin, moves batches, commits, and polls.
+//! The polling thread's state: one round serves the engine, looks up where partitions begin, moves batches, commits, and polls.
+//!
+//! When the group deals its partitions anew, librdkafka says so within `poll`. Taken away: report it, serve the engine until
+//! it has let go of every partition or the drain deadline is over, commit what is durable, let go. Lost: report it, commit
+//! nothing. Nobody else commits while this goes on.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    sync::{Arc, mpsc},
+    collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use headwater::{
     TopicPartition,
-    ports::{Batch, Control, Fetched},
+    ports::{Control, Fetched},
 };
-use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::RDKafkaErrorCode as Code};
-use tokio::sync::mpsc::error::TrySendError;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{Consumer as _, RebalanceProtocol},
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+};
 
 use super::{
-    fetch::{self, Round},
-    membership::{Membership, fenced::Fenced, tenure::Tenure},
-    offsets::{commits::Commits, doubts::TopicIds},
-    partition::Partitions,
-    rebalance::{GroupConsumer, GroupContext},
-    source::{Mailbox, Outlets, SourceConfig},
+    config::SourceConfig,
+    fetch::Fetcher,
+    health::BrokerHealth,
+    mailbox::Mailbox,
+    membership::{
+        fenced::InstanceClaim,
+        group_consumer::{GroupConsumer, RebalanceListener},
+        tenure::Tenure,
+    },
+    offsets::{
+        commit_requests::CommitRequests,
+        commits::Commits,
+        doubts::{TopicIds, settle_doubts},
+        log_bounds::LogBounds,
+        start_offset::StartOffsets,
+    },
+    outlets::{End, Outlets},
+    partition::{
+        self, Partitions,
+        pause::{halt_unwanted, set_off_wanted},
+    },
 };
-use crate::kafka::{
-    config::{ConsumerConfig, KafkaConfig},
-    error::KafkaError,
-    librdkafka::{CommitQueue, bootstrap::Bootstrap, fetch::FetchQueue, membership::GroupMetadata},
-};
-
-/// How long a round waits for records, and so how long the engine waits to be heard.
-pub(crate) const ROUND: Duration = Duration::from_millis(20);
-/// How long the last commit may take when the source closes.
-const LAST_COMMIT: Duration = Duration::from_secs(5);
-/// How long leaving the group may take.
-const CLOSING: Duration = Duration::from_secs(5);
+use crate::kafka::{config::KafkaConfig, librdkafka::fetch::Message};
 
 /// All that the polling thread knows.
 pub(crate) struct PollLoop {
-    pub(crate) config: ConsumerConfig,
-    pub(crate) source: SourceConfig,
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) partitions: Partitions,
-    pub(crate) ids: TopicIds,
-    pub(crate) commits: Commits,
-    /// The consumer is being closed: rebalances are nobody's business any more.
-    pub(crate) leaving: bool,
+    mailbox: Arc<Mailbox>,
     pub(crate) outlets: Outlets,
-    /// Until the consumer is closed.
-    pub(crate) fetches: Option<FetchQueue>,
-    /// Made with the first commit.
-    answers: Option<CommitQueue>,
-    /// Batches that the engine has no room for yet; nothing is polled for records while there are any.
-    pub(crate) outbox: VecDeque<Batch>,
-    blocked_since: Option<Instant>,
-    pub(crate) round: Round,
-    pub(crate) up: Option<bool>,
-    pub(crate) probe_at: Instant,
-    pub(crate) bootstrap: Bootstrap,
-    /// When the group first gave us our part.
-    pub(crate) joined: Option<Instant>,
-    /// How long this process has been there.
-    pub(crate) tenure: Tenure,
-    /// Another has our name in the group.
-    pub(crate) fenced: Option<Fenced>,
-    end: Option<End>,
-}
-
-/// Why the thread ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
-    Closed,
-    Failed(String),
-    Halted(String),
-    Abandoned,
-}
-
-/// Polls until the engine closes the source, nobody listens any more, or it cannot go on.
-pub(crate) fn run(consumer: Arc<GroupConsumer>, topics: &[String], membership: &Membership) {
-    let context = Arc::clone(consumer.context());
-    context.member().equip(&consumer);
-    let mailbox = Arc::clone(&context.member().mailbox);
-    mailbox.opened();
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    // One that nobody listens to any more joins nothing.
-    if !mailbox.is_abandoned()
-        && let Err(error) = consumer.subscribe(&topics)
-    {
-        context.member().fail(format!("cannot subscribe: {error}"));
-    }
-    let end = loop {
-        let mut member = context.member();
-        if let Some(end) = member.tick(&consumer) {
-            break end;
-        }
-        if member.must_wait() {
-            drop(member);
-            mailbox.wait(ROUND);
-        } else {
-            drop(member);
-            fetch::poll(&consumer, &context);
-        }
-    };
-    match &end {
-        End::Failed(reason) => context.member().report(Fetched::Failed(reason.clone())),
-        End::Halted(reason) => context.member().report(Fetched::Halted(reason.clone())),
-        End::Closed | End::Abandoned => {}
-    }
-    membership.end();
-    leave(consumer, &context, &end);
-    if end == End::Closed {
-        context.member().report(Fetched::Closed);
-    }
-}
-
-/// Commits what is durable and leaves the group.
-fn leave(consumer: Arc<GroupConsumer>, context: &GroupContext, end: &End) {
-    context.member().leaving = true;
-    if *end != End::Abandoned && consumer.client().fatal_error().is_none() {
-        let deadline = Instant::now() + LAST_COMMIT;
-        context.member().commits.hurry(Instant::now());
-        loop {
-            let mut member = context.member();
-            member.commit(&consumer);
-            if member.commits.is_settled() {
-                break;
-            }
-            drop(member);
-            if Instant::now() > deadline {
-                tracing::warn!(
-                    group = context.member().source.group,
-                    "the last positions were not committed in time: some records will be read again"
-                );
-                break;
-            }
-            // Records that still come are nobody's: nothing is begun any more.
-            consumer.poll(ROUND);
-        }
-    }
-    // They may not outlive the consumer.
-    (context.member().fetches, context.member().answers) = (None, None);
-    context.member().ids.end();
-    let group = context.member().source.group.clone();
-    close(consumer, &group);
-}
-
-/// Closes the consumer, which serves the callbacks that give up its partitions. While the brokers are away librdkafka
-/// waits for a commit as long as a session lasts: then the rest is left to a thread that the process need not wait for.
-fn close(consumer: Arc<GroupConsumer>, group: &str) {
-    let (closed, wait) = mpsc::sync_channel(1);
-    let drop_it = move || {
-        // The last one: the membership, which borrows it for a moment, has ended before.
-        drop(consumer);
-        // Nobody may wait any more.
-        let _ = closed.send(());
-    };
-    let spawned = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(drop_it);
-    // Without a thread the closure, and the consumer with it, is dropped right here.
-    if spawned.is_ok() && wait.recv_timeout(CLOSING).is_err() {
-        tracing::warn!(group, "the kafka consumer does not close: its partitions move after the session time-out");
-    }
+    /// How long partitions that are taken away wait for what is in flight.
+    drain: Duration,
+    partitions: Partitions,
+    fetcher: Fetcher,
+    starts: StartOffsets,
+    bounds: LogBounds,
+    ids: TopicIds,
+    requests: CommitRequests,
+    health: BrokerHealth,
+    claim: InstanceClaim,
 }
 
 impl PollLoop {
-    pub(crate) fn new(kafka: &KafkaConfig, source: SourceConfig, outlets: Outlets, mailbox: Arc<Mailbox>) -> Self {
-        let (config, now) = (kafka.consumer.clone(), Instant::now());
+    pub(crate) fn new(
+        kafka: &KafkaConfig,
+        source: SourceConfig,
+        outlets: Outlets,
+        mailbox: Arc<Mailbox>,
+        tenure: Tenure,
+    ) -> Self {
+        let (config, now) = (&kafka.consumer, Instant::now());
         Self {
-            commits: Commits::new(config.commit_interval, source.commits, now),
-            config,
-            source,
             mailbox,
-            partitions: Partitions::default(),
-            ids: TopicIds::default(),
-            leaving: false,
             outlets,
-            fetches: None,
-            answers: None,
-            outbox: VecDeque::new(),
-            blocked_since: None,
-            round: Round::default(),
-            up: None,
-            probe_at: now,
-            bootstrap: Bootstrap::new(&kafka.bootstrap),
-            joined: None,
-            tenure: Tenure::default(),
-            fenced: None,
-            end: None,
+            drain: config.drain,
+            partitions: Partitions::default(),
+            fetcher: Fetcher::new(config),
+            bounds: LogBounds::default(),
+            ids: TopicIds::default(),
+            requests: CommitRequests::new(Commits::new(config.commit_interval, source.commits, now)),
+            health: BrokerHealth::new(&kafka.bootstrap, now),
+            claim: InstanceClaim::new(source.instance.as_deref(), config.session_timeout, tenure),
+            starts: StartOffsets::new(source),
         }
+    }
+
+    /// Makes the queue that records come to; what the engine asks comes to the mailbox.
+    pub(crate) fn equip(&mut self, consumer: &GroupConsumer) -> Arc<Mailbox> {
+        self.fetcher.equip(consumer, &mut self.outlets);
+        Arc::clone(&self.mailbox)
     }
 
     /// All that a round does besides polling.
-    fn tick(&mut self, consumer: &GroupConsumer) -> Option<End> {
-        let mailbox = Arc::clone(&self.mailbox);
-        while let Some(control) = mailbox.take() {
+    pub(crate) fn tick(&mut self, consumer: &GroupConsumer) -> Option<End> {
+        while let Some(control) = self.mailbox.take() {
             self.control(control);
         }
-        if mailbox.is_abandoned() {
+        if self.mailbox.is_abandoned() {
             return Some(End::Abandoned);
         }
-        self.ship();
+        let Self { outlets, partitions, bounds, ids, requests, .. } = self;
+        outlets.ship();
         // Before places are looked up: what librdkafka holds of an earlier start is outdated by it.
-        self.halt_unwanted(consumer);
-        self.begin_all(consumer);
-        self.settle_doubts(consumer);
-        self.set_off_wanted(consumer);
-        self.commit(consumer);
-        self.probe(consumer);
-        self.judge(consumer);
-        self.end.clone()
+        halt_unwanted(consumer, partitions, outlets);
+        ids.look(consumer, partitions, Instant::now());
+        self.starts.begin_all(consumer, bounds, partitions, &mut requests.commits, outlets);
+        settle_doubts(consumer, ids, bounds, partitions, outlets);
+        set_off_wanted(consumer, partitions, &self.fetcher, outlets);
+        requests.commit(consumer, outlets);
+        self.health.probe(consumer, outlets);
+        self.claim.judge(consumer, outlets);
+        outlets.end()
     }
 
     /// Notes what the engine asks; the next round does it. Within a rebalance librdkafka delivers nothing anyway.
-    pub(crate) fn control(&mut self, control: Control) {
+    fn control(&mut self, control: Control) {
+        let (partitions, commits) = (&mut self.partitions, &mut self.requests.commits);
         match control {
             Control::Begin { partition, from, start } => {
-                if let Some(known) = self.partitions.get_mut(&partition) {
+                if let Some(known) = partitions.get_mut(&partition) {
                     known.begin(from, start, Instant::now());
-                    self.outbox.retain(|batch| batch.partition != partition);
+                    self.outlets.drop_unsent(std::slice::from_ref(&partition));
                 }
             }
-            Control::Pause(names) => self.pause(&names, true),
-            Control::Resume(names) => self.pause(&names, false),
+            Control::Pause(names) => partitions.pause(&names, true),
+            Control::Resume(names) => partitions.pause(&names, false),
             Control::Commit(positions) => {
-                let ours = positions.into_iter().filter(|position| self.partitions.contains(&position.partition));
-                self.commits.add(ours.collect::<Vec<_>>());
+                let ours = positions.into_iter().filter(|position| partitions.contains(&position.partition));
+                commits.add(ours);
             }
             // Outside of a rebalance nothing waits for it.
             Control::Released(_) => {}
             Control::Note(notes) => {
-                let ours = notes.iter().filter(|(name, _)| self.partitions.contains(name));
-                ours.for_each(|(name, note)| self.commits.note(name, note.as_deref()));
+                let ours = notes.iter().filter(|(name, _)| partitions.contains(name));
+                ours.for_each(|(name, note)| commits.note(name, note.as_deref()));
             }
-            Control::Close => {
-                self.end.get_or_insert(End::Closed);
-            }
+            Control::Close => self.outlets.close(),
         }
     }
 
-    fn pause(&mut self, names: &[TopicPartition], paused: bool) {
-        for name in names {
-            if let Some(partition) = self.partitions.get_mut(name) {
-                partition.paused = paused;
-            }
-        }
+    /// Whether librdkafka has anything to say beside records.
+    pub(crate) fn has_events(&self) -> bool {
+        self.fetcher.has_events()
     }
 
-    /// Hands batches to the engine as far as it has room.
-    fn ship(&mut self) {
-        while let Some(batch) = self.outbox.pop_front() {
-            match self.outlets.batches.try_send(batch) {
-                Ok(()) => {
-                    self.blocked_since = None;
-                    self.outlets.lease.expect();
+    /// Takes over what has been fetched; whether that is enough, or all, and then it goes to the engine.
+    pub(crate) fn fetch(&mut self, consumer: &GroupConsumer, wait: Duration) -> bool {
+        let (messages, queued) = (self.fetcher.fetched(consumer, wait), self.outlets.queued());
+        for run in messages.chunk_by(Message::is_beside) {
+            match run[0].error() {
+                // A partition has nothing more for now, as far as it can be read.
+                Some((Code::PartitionEOF, _)) => {
+                    if let Some((_, partition)) = self.partitions.find(&run[0].topic(), run[0].partition()) {
+                        partition.ends(run[0].offset());
+                    }
                 }
-                Err(TrySendError::Full(batch)) => {
-                    self.outbox.push_front(batch);
-                    self.blocked_since.get_or_insert_with(Instant::now);
-                    return;
+                Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
+                None => {
+                    self.health.reached(&self.outlets);
+                    let Self { partitions, ids, outlets, .. } = self;
+                    self.fetcher.take(consumer, run, partitions, ids, outlets);
                 }
-                // Noticed as abandoned.
-                Err(TrySendError::Closed(_)) => {}
             }
         }
-        self.blocked_since = None;
-    }
-
-    /// Whether the engine has kept us waiting for so long that the partitions must be paused and polled on.
-    pub(crate) fn is_held(&self) -> bool {
-        self.blocked_since.is_some_and(|since| since.elapsed() >= self.config.patience)
-    }
-
-    fn must_wait(&self) -> bool {
-        !self.outbox.is_empty() && !self.is_held()
-    }
-
-    /// Drops what partitions that leave have left to say.
-    pub(crate) fn drop_unsent(&mut self, names: &[TopicPartition]) {
-        let leaving: HashSet<&TopicPartition> = names.iter().collect();
-        self.outbox.retain(|batch| !leaving.contains(&batch.partition));
-    }
-
-    /// Takes the broker's answers, and commits what is due.
-    pub(crate) fn commit(&mut self, consumer: &GroupConsumer) {
-        self.take_answers(consumer, Duration::ZERO);
-        let now = Instant::now();
-        let wanted = self.outlets.lease.is_wanted() && !self.leaving;
-        if self.commits.due(now).is_none() && !(wanted && self.commits.affirm(now)) {
-            return;
+        let enough = messages.is_empty() || self.outlets.queued() > queued;
+        if enough {
+            self.fetcher.seal(&mut self.partitions, &mut self.outlets);
         }
-        let list = self.commits.list();
-        if let Err(error) = list.and_then(|list| self.send_commit(consumer, &list)) {
-            tracing::warn!(group = self.source.group, %error, "positions cannot be committed yet");
-            self.commits.failed(now);
-        }
+        enough
     }
 
-    /// Sends a commit and does not wait for its answer.
-    pub(crate) fn send_commit(
-        &mut self,
-        consumer: &GroupConsumer,
-        list: &TopicPartitionList,
-    ) -> Result<(), KafkaError> {
-        if self.answers.is_none() {
-            self.answers = CommitQueue::new(consumer.client());
-        }
-        let Some(queue) = &mut self.answers else { return Err(KafkaError::Outage("no memory".to_owned())) };
-        // One that is in no generation would be taken for an administrator's, and move others' offsets in an empty group.
-        let Some(generation) = generation(consumer) else {
-            return Err(KafkaError::Outage("the consumer is not in its group at the moment".to_owned()));
-        };
-        queue.send(consumer.client(), list, Some(generation)).map_err(|code| KafkaError::Outage(code.to_string()))
-    }
-
-    /// Takes the answers to commits, waiting at most this long for that to the last one; its error.
-    pub(crate) fn take_answers(&mut self, consumer: &GroupConsumer, wait: Duration) -> Option<Code> {
-        let deadline = Instant::now() + wait;
-        let mut last = None;
-        let Some(queue) = &mut self.answers else { return last };
-        while queue.awaits_any() {
-            let (now, awaited) = (Instant::now(), queue.awaits_last());
-            let left = if awaited { deadline.saturating_duration_since(now) } else { Duration::ZERO };
-            let Some(answer) = queue.answer(left) else {
-                return if awaited { Some(Code::OperationTimedOut) } else { last };
-            };
-            let refusal = answer.error.or_else(|| answer.places.iter().find_map(|(.., error)| *error));
-            if awaited && !queue.awaits_last() {
-                last = refusal;
+    /// The client reports an error; most pass by themselves.
+    pub(crate) fn trouble(&mut self, consumer: &GroupConsumer, error: &ClientError, reason: &str) {
+        match consumer.client().fatal_error() {
+            Some((Code::FencedInstanceId, _)) => self.fenced(),
+            Some((_, fatal)) => {
+                let group = &self.outlets.group;
+                let text = format!("the kafka consumer of group {group} failed for good: {fatal}");
+                self.outlets.fail(text);
             }
-            if let Some(error) = refusal {
-                // Expected while the group rebalances: kept, and committed later or when the partition leaves.
-                tracing::debug!(group = self.source.group, %error, "positions were not committed");
-            } else if let Some(asked) = answer.asked
-                && generation(consumer) == asked.generation
-            {
-                self.outlets.lease.prove(asked.at);
-            }
-            self.commits.answered(now, &answer);
+            None => self.health.trouble(error, reason, &self.outlets),
         }
-        last
     }
 
-    /// Reports that these partitions are not ours any more: nothing of theirs may be published from now on.
-    pub(crate) fn report_lost(&self, names: Vec<TopicPartition>) {
-        self.outlets.lease.lost();
-        self.report(Fetched::Lost(names));
+    /// Another has our name in the group: whatever we had there is not ours any more.
+    fn fenced(&mut self) {
+        if self.claim.fence(Instant::now()) {
+            self.lose_all();
+            self.claim.report_displaced(&self.outlets);
+        }
     }
 
-    /// Reports to the engine, which takes control events before records. Waits only when a thousand were not taken.
-    pub(crate) fn report(&self, event: Fetched) {
-        // An engine that is gone is noticed as abandoned.
-        let _ = self.outlets.events.blocking_send(event);
+    /// Gives up every partition: we have no place in the group any more, and librdkafka may say so later or never.
+    fn lose_all(&mut self) {
+        let names = self.partitions.select(|_| true);
+        self.requests.commits.forget(&names);
+        self.forget(&names);
+        if !names.is_empty() && !self.outlets.leaving {
+            self.outlets.report_lost(names);
+        }
     }
 
-    /// Ends the source, which another may replace; the first reason counts.
-    pub(crate) fn fail(&mut self, reason: String) {
-        self.end.get_or_insert(End::Failed(reason));
+    /// Forgets partitions that are not ours any more.
+    fn forget(&mut self, names: &[TopicPartition]) {
+        self.outlets.drop_unsent(names);
+        self.bounds.forget(names);
+        names.iter().for_each(|name| self.partitions.remove(name));
     }
 
-    /// Ends the source until a person has acted; the first reason counts.
-    pub(crate) fn halt(&mut self, reason: String) {
-        self.end.get_or_insert(End::Halted(reason));
+    /// Serves the engine until it has let go of these partitions, at most for the drain deadline.
+    fn await_release(&mut self, consumer: &GroupConsumer, names: &[TopicPartition]) {
+        let mut waiting: HashSet<TopicPartition> = names.iter().cloned().collect();
+        let deadline = Instant::now() + self.drain;
+        while !waiting.is_empty() && !self.mailbox.is_abandoned() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (still, group) = (waiting.len(), &self.outlets.group);
+                tracing::warn!(group, still, "revoked partitions leave before they were drained");
+                return self.outlets.report_lost(waiting.into_iter().collect());
+            }
+            match self.mailbox.take() {
+                Some(Control::Released(released)) => released.iter().for_each(|name| {
+                    waiting.remove(name);
+                }),
+                Some(control) => self.control(control),
+                None => {
+                    // What is drained is published, for which our place may have to be proven.
+                    if self.outlets.lease.is_wanted() {
+                        self.requests.commit(consumer, &self.outlets);
+                    }
+                    self.mailbox.wait(left.min(Duration::from_millis(100)));
+                }
+            }
+        }
+    }
+
+    /// Lets the last commits go out at once.
+    pub(crate) fn hurry(&mut self) {
+        self.requests.commits.hurry(Instant::now());
+    }
+
+    /// Commits what is due; whether the broker knows everything.
+    pub(crate) fn commit(&mut self, consumer: &GroupConsumer) -> bool {
+        self.requests.commit(consumer, &self.outlets);
+        self.requests.commits.is_settled()
+    }
+
+    /// Lets go of what may not outlive the consumer.
+    pub(crate) fn end(&mut self) {
+        self.fetcher.end();
+        self.requests.end();
+        self.ids.end();
+        self.bounds.end();
     }
 }
 
-/// The generation of the group that the consumer is in, if it is in one.
-pub(crate) fn generation(consumer: &GroupConsumer) -> Option<i32> {
-    let metadata = GroupMetadata::of(consumer.client()).filter(GroupMetadata::is_member);
-    metadata.map(|metadata| metadata.generation())
+impl RebalanceListener for PollLoop {
+    fn assigned(&mut self, consumer: &GroupConsumer, list: &mut TopicPartitionList) {
+        let names = partition::names(list);
+        self.fetcher.attach(consumer, names.iter(), &mut self.outlets);
+        self.ids.assigned(&self.partitions, &names);
+        // Nothing is fetched there, since the partitions are paused before they have any place, and `Begin` names the real
+        // one. It is absolute: for `Beginning` librdkafka asks the broker, and when something else is said of the partition
+        // meanwhile, it asks again half a second later and then goes there, over whatever place it was told.
+        let paused = if names.is_empty() { Ok(()) } else { consumer.pause(list) };
+        let placed = paused.and_then(|()| list.set_all_offsets(Offset::Offset(0)));
+        let assigned = placed.and_then(|()| match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+            _ => consumer.assign(list),
+        });
+        if let Err(error) = assigned {
+            return self.outlets.fail(format!("cannot take over assigned partitions: {error}"));
+        }
+        tracing::info!(group = self.outlets.group, partitions = names.len(), "partitions were assigned");
+        let now = Instant::now();
+        self.claim.joined(now);
+        names.iter().for_each(|name| self.partitions.insert(name, now));
+        if !self.outlets.leaving {
+            self.health.reached(&self.outlets);
+            self.outlets.report(Fetched::Assigned(names));
+        }
+    }
+
+    fn revoked(&mut self, consumer: &GroupConsumer, list: &TopicPartitionList) {
+        let names = partition::names(list);
+        let (leaving, partitions) = (self.outlets.leaving, names.len());
+        if !consumer.assignment_lost() && !leaving && !names.is_empty() {
+            tracing::info!(group = self.outlets.group, partitions, "partitions are taken away");
+            self.outlets.drop_unsent(&names);
+            self.outlets.report(Fetched::Revoked(names.clone()));
+            self.await_release(consumer, &names);
+        }
+        if consumer.assignment_lost() {
+            tracing::warn!(group = self.outlets.group, partitions, "partitions were lost to other members");
+            self.requests.commits.forget(&names);
+            if !leaving {
+                self.outlets.report_lost(names.clone());
+            }
+        } else {
+            self.requests.commit_last(consumer, &self.outlets, &names);
+        }
+        self.forget(&names);
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        };
+        if let Err(error) = unassigned {
+            tracing::warn!(group = self.outlets.group, %error, "cannot give up partitions");
+        }
+    }
 }

@@ -1,10 +1,33 @@
-//! Which topics a subscription may read, as far as the literal ends of its patterns tell.
+//! What a group reads, and which topics it may read, as far as the literal ends of its patterns tell.
 //!
 //! librdkafka matches the patterns itself, with an engine that it does not lend.
 
-use super::source::Subscription;
+use crate::kafka::error::KafkaError;
+
+/// What a group reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Topics by name.
+    pub topics: Vec<String>,
+    /// Topics by regular expressions (POSIX extended), each of which begins with `^`, such as `^events\..*`.
+    /// A topic that appears later is read within seconds.
+    pub patterns: Vec<String>,
+}
 
 impl Subscription {
+    /// Names and patterns as librdkafka takes them.
+    pub(crate) fn names(&self) -> Result<Vec<String>, KafkaError> {
+        let mut names = self.topics.clone();
+        names.extend(self.patterns.iter().cloned());
+        let patterns_are_such = self.patterns.iter().all(|pattern| pattern.starts_with('^'));
+        let topics_are_none = self.topics.iter().all(|topic| !topic.is_empty() && !topic.starts_with('^'));
+        if names.is_empty() || !patterns_are_such || !topics_are_none {
+            let text = "a subscription needs topic names, or patterns that begin with `^`";
+            return Err(KafkaError::Config(text.to_owned()));
+        }
+        Ok(names)
+    }
+
     /// Whether a topic is read. Of a pattern only its literal beginning and end are looked at, so that this may hold for a
     /// few topics more than are read, and for none less.
     pub fn may_read(&self, topic: &str) -> bool {

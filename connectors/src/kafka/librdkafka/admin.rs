@@ -15,12 +15,12 @@ use headwater::TopicPartition;
 use rdkafka::{
     TopicPartitionList,
     bindings::{
-        rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new, rd_kafka_AdminOptions_set_isolation_level,
-        rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t, rd_kafka_IsolationLevel_t,
-        rd_kafka_ListOffsets, rd_kafka_ListOffsets_result_infos, rd_kafka_ListOffsetsResultInfo_topic_partition,
-        rd_kafka_admin_op_t, rd_kafka_event_ListOffsets_result, rd_kafka_event_destroy, rd_kafka_event_error,
-        rd_kafka_event_t, rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t,
-        rd_kafka_t, rd_kafka_topic_partition_t,
+        RD_KAFKA_OFFSET_INVALID, rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new,
+        rd_kafka_AdminOptions_set_isolation_level, rd_kafka_AdminOptions_set_request_timeout, rd_kafka_AdminOptions_t,
+        rd_kafka_IsolationLevel_t, rd_kafka_ListOffsets, rd_kafka_ListOffsets_result_infos,
+        rd_kafka_ListOffsetsResultInfo_topic_partition, rd_kafka_admin_op_t, rd_kafka_event_ListOffsets_result,
+        rd_kafka_event_destroy, rd_kafka_event_error, rd_kafka_event_t, rd_kafka_queue_destroy, rd_kafka_queue_new,
+        rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_t,
     },
     client::{Client, ClientContext},
     error::RDKafkaErrorCode as Code,
@@ -65,17 +65,23 @@ pub(crate) fn list_offsets<C: ClientContext>(
                 rd_kafka_AdminOptions_set_isolation_level(options, level);
                 rd_kafka_ListOffsets(client, list.ptr(), options, queue);
             },
-            |event| {
-                let mut count = 0;
-                let infos = rd_kafka_ListOffsets_result_infos(rd_kafka_event_ListOffsets_result(event), &raw mut count);
-                let places = array(infos, count).iter().filter_map(|info| {
-                    let (partition, place) =
-                        read_partition(rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref()?);
-                    Some((partition, place))
-                });
-                Ok(places.collect())
-            },
+            |event| Ok(read_offsets(event)),
         )
+    }
+}
+
+/// What an answer says of each partition.
+///
+/// # Safety
+/// The event is alive, has no error, and answers ListOffsets.
+pub(super) unsafe fn read_offsets(event: *mut rd_kafka_event_t) -> Answers<i64> {
+    let mut count = 0;
+    // SAFETY: by this function's own condition; what the event holds is copied.
+    unsafe {
+        let infos = rd_kafka_ListOffsets_result_infos(rd_kafka_event_ListOffsets_result(event), &raw mut count);
+        let partitions = array(infos, count).iter();
+        let partitions = partitions.filter_map(|info| rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref());
+        partitions.map(read_partition).collect()
     }
 }
 
@@ -132,6 +138,11 @@ unsafe fn array<'a, T>(pointers: *mut *const T, count: usize) -> &'a [*const T] 
 fn read_partition(element: &rd_kafka_topic_partition_t) -> (TopicPartition, Result<i64, Code>) {
     // SAFETY: every element has a name that ends with a NUL.
     let topic = unsafe { CStr::from_ptr(element.topic) }.to_string_lossy();
-    let place = code(element.err).map_or(Ok(element.offset), Err);
+    let place = match code(element.err) {
+        Some(code) => Err(code),
+        // librdkafka 2.12 gives no error where the leader has not answered.
+        None if element.offset == i64::from(RD_KAFKA_OFFSET_INVALID) => Err(Code::OperationTimedOut),
+        None => Ok(element.offset),
+    };
     (TopicPartition::new(topic.as_ref(), element.partition), place)
 }

@@ -3,14 +3,14 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    LocalStore,
     cache::slot::{Bytes, Pair},
     checkpoint::Checkpoint,
     disk::{self, DATA},
     error::LocalError,
     flush::Shared,
+    handle::Handle,
     inputs::SourceOffsets,
-    lock,
+    locks::lock,
 };
 
 /// So many entries or fewer are written like changes; more are worth files of their own.
@@ -21,7 +21,7 @@ const ENTRY: usize = size_of::<Read>();
 /// The state of one partition while it is read from its changelog. Drop it to give up; what was written stays, and the
 /// next restore goes on from [`checkpoint`](Self::checkpoint).
 pub struct Restore {
-    store: LocalStore,
+    store: Arc<Handle>,
     target: Target,
     /// Keys and values, one behind the other; keys as on disk.
     bytes: Vec<u8>,
@@ -59,7 +59,7 @@ struct Read {
 
 impl Restore {
     pub(crate) fn new(
-        store: LocalStore,
+        store: Arc<Handle>,
         (name, partition): (&str, i32),
         topic_id: &str,
         at_ms: i64,
@@ -72,7 +72,7 @@ impl Restore {
             at_ms,
         };
         let Checkpoint { next, inputs, .. } = store.checkpoint(name, partition)?.unwrap_or_default();
-        store.shared().restores.fetch_add(1, Ordering::Relaxed);
+        store.shared.restores.fetch_add(1, Ordering::Relaxed);
         Ok(Self { store, target, bytes: Vec::new(), entries: Vec::new(), count: 0, begun: false, next, inputs })
     }
 
@@ -118,13 +118,13 @@ impl Restore {
         let checkpoint = self.reached(next_offset, now_ms);
         self.write(&checkpoint, true)?;
         let Target { name, store, partition, .. } = &self.target;
-        lock(&self.store.shared().cache).open(name, store, *partition, checkpoint);
+        lock(&self.store.shared.cache).open(name, store, *partition, checkpoint);
         Ok(())
     }
 
     /// Bytes that may gather: its part of the memory for all restores.
     fn limit(&self) -> usize {
-        let shared = self.store.shared();
+        let shared = &self.store.shared;
         shared.config.restore_bytes / shared.restores.load(Ordering::Relaxed).max(1)
     }
 
@@ -141,7 +141,7 @@ impl Restore {
         sort(&self.bytes, &mut self.entries);
         let small = last && !self.begun && self.count <= TAIL;
         let result = self.write_sorted(checkpoint, small);
-        self.store.shared().note(&result);
+        self.store.shared.note(&result);
         result?;
         self.begun = true;
         let limit = self.limit();
@@ -153,7 +153,7 @@ impl Restore {
     }
 
     fn write_sorted(&self, checkpoint: &Checkpoint, small: bool) -> Result<(), LocalError> {
-        let (shared, target) = (self.store.shared(), &self.target);
+        let (shared, target) = (&self.store.shared, &self.target);
         let turn = lock(&shared.turn);
         let open = lock(&shared.cache).id(&target.store, target.partition);
         let Some(id) = open else {
@@ -191,7 +191,7 @@ impl Restore {
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        self.store.shared().restores.fetch_sub(1, Ordering::Relaxed);
+        self.store.shared.restores.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

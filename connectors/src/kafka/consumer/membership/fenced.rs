@@ -15,10 +15,8 @@ use std::{
 use headwater::{Time, ports::Fetched};
 use rdkafka::consumer::Consumer as _;
 
-use crate::kafka::{
-    consumer::{poll_loop::PollLoop, rebalance::GroupConsumer},
-    librdkafka,
-};
+use super::{group_consumer::GroupConsumer, tenure::Tenure};
+use crate::kafka::{consumer::outlets::Outlets, librdkafka};
 
 /// How long the coordinator may take to say who is in the group.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -76,20 +74,46 @@ impl Fenced {
     }
 }
 
-impl PollLoop {
-    /// Another has our name in the group: whatever we had there is not ours any more.
-    pub(crate) fn fenced(&mut self) {
+/// A process's claim to a static name in its group.
+pub(crate) struct InstanceClaim {
+    /// The name; empty where membership is dynamic.
+    instance: String,
+    session: Duration,
+    /// When the group first gave us our part.
+    joined: Option<Instant>,
+    /// How long this process has been there.
+    tenure: Tenure,
+    /// Another has our name in the group.
+    fenced: Option<Fenced>,
+}
+
+impl InstanceClaim {
+    /// Of a member of this name, if it has one, whose session lasts so long.
+    pub(crate) fn new(instance: Option<&str>, session: Duration, tenure: Tenure) -> Self {
+        Self { instance: instance.unwrap_or_default().to_owned(), session, joined: None, tenure, fenced: None }
+    }
+
+    /// The group gives us our part.
+    pub(crate) fn joined(&mut self, now: Instant) {
+        self.joined.get_or_insert(now);
+    }
+
+    /// Another has our name in the group; whether that is news.
+    pub(crate) fn fence(&mut self, now: Instant) -> bool {
         if self.fenced.is_some() {
-            return;
+            return false;
         }
-        let now = Instant::now();
         self.stays(now);
-        let settled = self.tenure.holds(now, self.config.session_timeout);
+        let settled = self.tenure.holds(now, self.session);
         self.fenced = Some(Fenced::new(now, settled));
-        self.lose_all();
-        if !settled && !self.leaving {
-            let (group, instance) = (&self.source.group, self.instance());
-            self.report(Fetched::Displaced(format!(
+        true
+    }
+
+    /// Tells the engine that somebody else may have a right to the place.
+    pub(crate) fn report_displaced(&self, outlets: &Outlets) {
+        if self.fenced.as_ref().is_some_and(|fenced| !fenced.settled) && !outlets.leaving {
+            let (group, instance) = (&outlets.group, &self.instance);
+            outlets.report(Fetched::Displaced(format!(
                 "the place of instance {instance} in group {group} is another's since {}: whether that is a process which lives is looked up for a while before this one asks for it again, or ends",
                 Time::now()
             )));
@@ -97,25 +121,25 @@ impl PollLoop {
     }
 
     /// Looks who has our name, and ends for that reason or another.
-    pub(crate) fn judge(&mut self, consumer: &GroupConsumer) {
+    pub(crate) fn judge(&mut self, consumer: &GroupConsumer, outlets: &mut Outlets) {
         let now = Instant::now();
         if self.fenced.is_none() {
             return self.stays(now);
         }
         let Some(fenced) = self.fenced.as_mut().filter(|fenced| now >= fenced.ask_at) else { return };
         fenced.ask_at = now + PAUSE;
-        let (group, instance) = (&self.source.group, self.source.instance.as_deref().unwrap_or_default());
+        let (group, instance) = (&outlets.group, &self.instance);
         // One that was in its place asks for it whoever has it.
         let taken = if fenced.settled { Ok(true) } else { is_taken(consumer, group, instance) };
         if let Err(error) = &taken {
             tracing::warn!(group, error, "who else is in the group as instance {instance} cannot be read");
         }
-        match fenced.judge(taken.ok(), Instant::now(), self.config.session_timeout) {
-            Verdict::Anew => self.fail(format!(
+        match fenced.judge(taken.ok(), Instant::now(), self.session) {
+            Verdict::Anew => outlets.fail(format!(
                 "the place of instance {instance} in group {group} was given away, to a late join of this member or to another process of that name; it is asked for again"
             )),
             Verdict::Wait => {}
-            Verdict::End => self.halt(format!(
+            Verdict::End => outlets.halt(format!(
                 "another process runs group {group} as instance {instance}, and was there before this one: stop one of them, or give this one an `instance` of its own"
             )),
         }
@@ -124,12 +148,8 @@ impl PollLoop {
     /// Keeps in mind how long we are in our place.
     fn stays(&self, now: Instant) {
         if let Some(joined) = self.joined {
-            self.tenure.stays(joined, now, self.config.session_timeout);
+            self.tenure.stays(joined, now, self.session);
         }
-    }
-
-    fn instance(&self) -> &str {
-        self.source.instance.as_deref().unwrap_or_default()
     }
 }
 

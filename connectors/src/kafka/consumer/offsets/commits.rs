@@ -9,12 +9,18 @@ use headwater::{Position, TopicPartition, ports::StartFrom};
 use rdkafka::TopicPartitionList;
 
 use super::offset_metadata::Notes;
-use crate::kafka::{consumer::partition, error::KafkaError, librdkafka::CommitAnswer};
+use crate::kafka::{
+    consumer::partition::{self, is_own},
+    error::KafkaError,
+    librdkafka::CommitAnswer,
+};
 
 /// A commit that was not answered by then counts as failed.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between a failed commit and the next; a rebalance in progress refuses every one.
 const BACK_OFF: Duration = Duration::from_millis(500);
+/// How long a position that was refused for its own sake is kept out of commits.
+const HOLD: Duration = Duration::from_secs(10);
 
 /// Merged positions, one commit under way at a time.
 #[derive(Debug)]
@@ -24,6 +30,10 @@ pub(crate) struct Commits {
     interval: Duration,
     pending: HashMap<TopicPartition, i64>,
     under_way: HashMap<TopicPartition, i64>,
+    /// Partitions whose positions were refused for their own sake, as those of a deleted topic are, and until when they are
+    /// kept out of commits. After that they go with others and never alone: a commit of which nothing is accepted is repeated
+    /// by librdkafka, and holds up all later ones meanwhile.
+    held: HashMap<TopicPartition, Instant>,
     notes: Notes,
     sent: Instant,
     not_before: Instant,
@@ -33,9 +43,9 @@ pub(crate) struct Commits {
 
 impl Commits {
     pub(crate) fn new(interval: Duration, told: bool, now: Instant) -> Self {
-        let (pending, under_way) = (HashMap::new(), HashMap::new());
+        let (pending, under_way, held) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (silent, notes, sent, not_before, refused_until) = (!told, Notes::new(now), now, now, now);
-        Self { silent, interval, pending, under_way, notes, sent, not_before, refused_until }
+        Self { silent, interval, pending, under_way, held, notes, sent, not_before, refused_until }
     }
 
     /// Notes positions; later ones replace earlier ones.
@@ -63,13 +73,15 @@ impl Commits {
         }
     }
 
-    /// Has one position committed again where no commit is under way or due: the answer says whether we are still in the
-    /// group. It does not wait for the interval, which may be longer than a session, and takes nothing of what does.
+    /// Has a position of each topic committed again where no commit is under way or due: the answer says whether we are still in
+    /// the group, and one that is accepted is enough. It does not wait for the interval, which may be longer than a session, and
+    /// takes nothing of what does.
     pub(crate) fn affirm(&mut self, now: Instant) -> bool {
         if self.silent || !self.under_way.is_empty() || now < self.refused_until {
             return false;
         }
-        self.under_way.extend(self.notes.standing());
+        let held = &self.held;
+        self.under_way.extend(self.notes.standing(|name| !held.contains_key(name)));
         self.sent = now;
         !self.under_way.is_empty()
     }
@@ -85,11 +97,13 @@ impl Commits {
         for (partition, next) in self.notes.due(now) {
             self.pending.entry(partition).or_insert(next);
         }
-        if self.pending.is_empty() {
+        if self.pending.keys().all(|name| self.held.contains_key(name)) {
             return None;
         }
-        self.pending.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
-        self.under_way = std::mem::take(&mut self.pending);
+        let is_held = |name: &TopicPartition| self.held.get(name).is_some_and(|until| now < *until);
+        let all = std::mem::take(&mut self.pending).into_iter();
+        (self.pending, self.under_way) = all.partition(|(name, _)| is_held(name));
+        self.under_way.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
         self.sent = now;
         self.not_before = now + self.interval;
         Some(&self.under_way)
@@ -120,8 +134,14 @@ impl Commits {
                 continue;
             }
             self.under_way.remove(partition);
-            if answer.error.is_some() || error.is_some() {
-                self.pending.entry(partition.clone()).or_insert(*next);
+            let Some(code) = error.or(answer.error) else {
+                self.held.remove(partition);
+                continue;
+            };
+            self.pending.entry(partition.clone()).or_insert(*next);
+            if is_own(code) {
+                self.held.insert(partition.clone(), now + HOLD);
+            } else {
                 self.refused(now);
             }
         }
@@ -140,14 +160,16 @@ impl Commits {
         self.not_before = self.not_before.max(self.refused_until);
     }
 
-    /// Whether the broker knows everything.
+    /// Whether the broker knows everything that it takes.
     pub(crate) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.under_way.is_empty() && self.notes.is_settled()
+        let is_refused = |name: &TopicPartition| self.held.contains_key(name);
+        self.pending.keys().all(is_refused) && self.under_way.is_empty() && self.notes.is_settled(is_refused)
     }
 
     /// Lets the next commit go out at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.not_before = now;
+        self.held.values_mut().for_each(|until| *until = now);
         self.notes.hurry(now);
     }
 
@@ -156,6 +178,7 @@ impl Commits {
         let mut taken = Vec::new();
         for partition in partitions {
             self.notes.forget(partition);
+            self.held.remove(partition);
             let under_way = self.under_way.remove(partition);
             if let Some(next) = self.pending.remove(partition).or(under_way) {
                 taken.push((partition.clone(), next));
@@ -237,6 +260,54 @@ mod tests {
         assert!(commits.affirm(soon + BACK_OFF));
         commits.answered(soon + BACK_OFF, &answer(5, None));
         assert_eq!(commits.due(now + interval).unwrap()[&name], 9);
+    }
+
+    /// Red when the error of one position is taken for that of all (`CommitAnswer::new` passes it on), when a refused one delays
+    /// the others, goes out alone (librdkafka would repeat it, and nothing else be committed), is never tried again, or keeps a
+    /// source from closing.
+    #[test]
+    fn a_position_that_is_refused_for_its_own_sake_holds_up_no_other() {
+        let (now, gone) = (Instant::now(), TopicPartition::new("gone", 0));
+        let code = Some(Code::UnknownTopicOrPartition);
+        let answer = |next, gone_error| {
+            let places = vec![(TopicPartition::new("gone", 0), 5, gone_error), (at(0).partition, next, None)];
+            CommitAnswer::new(gone_error, places)
+        };
+        let mut commits = Commits::new(Duration::from_millis(10), true, now);
+        commits.add([at(5), Position { partition: gone.clone(), next: 5 }]);
+        assert_eq!(commits.due(now).unwrap().len(), 2);
+        assert!(answer(5, code).is_accepted(), "the coordinator knows the member");
+        commits.answered(now, &answer(5, code));
+        assert!(commits.is_settled(), "nobody waits for it");
+        commits.add([at(6)]);
+        let soon = now + Duration::from_millis(20);
+        assert_eq!(commits.due(soon), Some(&HashMap::from([(at(0).partition, 6)])));
+        commits.answered(soon, &self::answer(6, None));
+        let later = now + HOLD + Duration::from_secs(1);
+        assert!(commits.due(later).is_none(), "never alone");
+        commits.add([at(7)]);
+        assert_eq!(commits.due(later).unwrap().len(), 2, "tried again beside another");
+        commits.answered(later, &answer(7, None));
+        commits.add([Position { partition: gone.clone(), next: 8 }]);
+        assert_eq!(commits.due(later + Duration::from_secs(1)), Some(&HashMap::from([(gone, 8)])), "as any other");
+    }
+
+    /// Red when a question whether we are in the group goes out with nothing but a position that may be refused for its own sake:
+    /// nobody could publish while it is.
+    #[test]
+    fn a_position_is_affirmed_beside_one_that_may_be_refused() {
+        let (now, gone) = (Instant::now(), TopicPartition::new("gone", 0));
+        let mut commits = Commits::new(Duration::ZERO, true, now);
+        commits.began(&gone, 5, StartFrom::Committed, "");
+        commits.began(&TopicPartition::new("t", 1), 3, StartFrom::Committed, "");
+        commits.began(&at(0).partition, 3, StartFrom::Committed, "");
+        assert!(commits.affirm(now));
+        assert_eq!(commits.under_way, HashMap::from([(gone.clone(), 5), (at(0).partition, 3)]));
+        let refused = Some(Code::UnknownTopicOrPartition);
+        let places = vec![(gone, 5, refused), (at(0).partition, 3, None)];
+        commits.answered(now, &CommitAnswer::new(refused, places));
+        assert!(commits.affirm(now), "at once");
+        assert_eq!(commits.under_way, HashMap::from([(at(0).partition, 3)]));
     }
 
     /// Red when the position that is under way is forgotten, or wins over a newer one.

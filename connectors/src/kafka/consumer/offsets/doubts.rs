@@ -21,12 +21,18 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
-use super::start_offset::{ANSWER, BACK_OFF};
+use super::log_bounds::{BACK_OFF, LogBounds, begin_later, falls_short};
 use crate::kafka::{
     believed,
-    consumer::{partition::Life, poll_loop::PollLoop, rebalance::GroupConsumer},
+    consumer::{
+        health::warn_lost,
+        membership::group_consumer::GroupConsumer,
+        outlets::Outlets,
+        partition::{Life, Partitions},
+    },
     librdkafka::topic_ids::{Asked, Told},
 };
+use crate::topic_recreated::created_anew;
 
 /// How long one question for ids may take.
 const IDS: Duration = Duration::from_secs(2);
@@ -67,8 +73,37 @@ impl TopicIds {
         (self.asked, self.not_before) = (None, None);
     }
 
+    /// Partitions have just been assigned: the ids of their topics are wanted. What was known of a topic is over, unless
+    /// others of its partitions are read already.
+    pub(crate) fn assigned(&mut self, partitions: &Partitions, names: &[TopicPartition]) {
+        for topic in names.iter().map(|name| &*name.topic).collect::<HashSet<_>>() {
+            if !partitions.has(topic) {
+                self.known.remove(topic);
+                self.anew.remove(topic);
+                self.untold.remove(topic);
+            }
+            self.want(topic);
+        }
+    }
+
+    /// A record came from before the place where its partition goes on, which is another offset: nothing of the partition
+    /// counts until it is known why.
+    pub(crate) fn doubt(
+        &mut self,
+        partitions: &mut Partitions,
+        group: &str,
+        name: &TopicPartition,
+        (offset, expected): (i64, i64),
+    ) {
+        tracing::info!(group, partition = %name, offset, expected, "a record from before the partition's place came: looked into");
+        self.doubt_topic(&name.topic);
+        if let Some(partition) = partitions.get_mut(name) {
+            partition.doubt(Instant::now());
+        }
+    }
+
     /// A topic is doubted, whose id from now on says more.
-    fn doubt(&mut self, topic: &str) {
+    fn doubt_topic(&mut self, topic: &str) {
         if !self.known.contains_key(topic) {
             self.untold.insert(topic.to_owned());
         }
@@ -89,8 +124,9 @@ impl TopicIds {
         }
     }
 
-    /// Takes the answer that has come, and asks for what is still wanted.
-    fn look(&mut self, consumer: &GroupConsumer, now: Instant) {
+    /// Takes the answer that has come, and asks for what is still wanted of topics that are read.
+    pub(crate) fn look(&mut self, consumer: &GroupConsumer, partitions: &Partitions, now: Instant) {
+        self.wanted.retain(|topic| partitions.has(topic));
         if let Some(answer) = self.asked.as_ref().and_then(|asked| asked.answer(Duration::ZERO)) {
             self.asked = None;
             // No answer at all leaves everything wanted.
@@ -120,83 +156,49 @@ impl TopicIds {
     }
 }
 
-impl PollLoop {
-    /// Partitions have just been assigned: the ids of their topics are wanted. What was known of a topic is over, unless
-    /// others of its partitions are read already.
-    pub(crate) fn want_ids(&mut self, names: &[TopicPartition]) {
-        for topic in names.iter().map(|name| &*name.topic).collect::<HashSet<_>>() {
-            if !self.partitions.has(topic) {
-                self.ids.known.remove(topic);
-                self.ids.anew.remove(topic);
-                self.ids.untold.remove(topic);
+/// Looks into what is doubted.
+pub(crate) fn settle_doubts(
+    consumer: &GroupConsumer,
+    ids: &TopicIds,
+    bounds: &mut LogBounds,
+    partitions: &mut Partitions,
+    outlets: &mut Outlets,
+) {
+    let doubted = partitions.due(Instant::now(), |life| match life {
+        Life::Doubted { start, next } => Some((*start, *next)),
+        _ => None,
+    });
+    let mut same = HashMap::new();
+    for (name, (start, next)) in doubted {
+        let doubted = partitions.get_mut(&name).map_or(Duration::ZERO, |partition| partition.since.elapsed());
+        match ids.word(&name.topic, doubted) {
+            Word::Another => {
+                let what = format!("the topic has another id than when offset {next} was due next");
+                outlets.halt(created_anew(&outlets.group, &name.topic, Some(name.partition), &what));
             }
-            self.ids.want(topic);
+            Word::Same => _ = same.insert(name, (start, next)),
+            Word::Later => {
+                let error = ClientError::MetadataFetch(Code::OperationTimedOut);
+                begin_later(partitions, &outlets.group, &name, &error);
+            }
+            Word::Nothing => outlets.fail(format!(
+                "{name}: a record from before offset {next} came, and the id that the topic had before is not known: \
+                 the group begins again at what it has committed"
+            )),
         }
     }
-
-    /// Looks for the ids that are wanted.
-    pub(crate) fn look_for_ids(&mut self, consumer: &GroupConsumer) {
-        let Self { ids, partitions, .. } = self;
-        ids.wanted.retain(|topic| partitions.has(topic));
-        ids.look(consumer, Instant::now());
-    }
-
-    /// A record came from before the place where its partition goes on: nothing of it counts until it is known why.
-    pub(crate) fn doubt(&mut self, name: &TopicPartition, offset: i64, expected: i64) {
-        let group = &self.source.group;
-        tracing::info!(group, partition = %name, offset, expected, "a record from before the partition's place came: looked into");
-        self.ids.doubt(&name.topic);
-        if let Some(partition) = self.partitions.get_mut(name) {
-            partition.doubt(Instant::now());
-        }
-    }
-
-    /// Looks into what is doubted.
-    pub(crate) fn settle_doubts(&mut self, consumer: &GroupConsumer) {
-        let doubted = self.partitions.due(Instant::now(), |life| match life {
-            Life::Doubted { start, next } => Some((*start, *next)),
-            _ => None,
-        });
-        for (name, (start, next)) in doubted {
-            let doubted = self.partitions.get_mut(&name).map_or(Duration::ZERO, |partition| partition.since.elapsed());
-            match self.ids.word(&name.topic, doubted) {
-                Word::Another => {
-                    self.halt_anew(&name, &format!("the topic has another id than when offset {next} was due next"));
+    for (name, answer) in bounds.of(consumer, same.keys()) {
+        let (Some((start, next)), Some(partition)) = (same.get(&name), partitions.get_mut(&name)) else { continue };
+        match answer {
+            Err(error) => begin_later(partitions, &outlets.group, &name, &error),
+            Ok(bounds) if *next > bounds.high => falls_short(partitions, outlets, &name, (*next, bounds.high)),
+            Ok(bounds) => {
+                if *next < bounds.low {
+                    warn_lost(&outlets.group, &name.topic, name.partition, bounds.low - next);
                 }
-                Word::Same => self.settle(consumer, &name, start, next),
-                Word::Later => self.begin_later(&name, &ClientError::MetadataFetch(Code::OperationTimedOut)),
-                Word::Nothing => self.fail(format!(
-                    "{name}: a record from before offset {next} came, and the id that the topic had before is not known: \
-                     the group begins again at what it has committed"
-                )),
+                tracing::info!(group = outlets.group, partition = %name, next, "it was a false start: the partition goes on");
+                partition.deliver(*start, *next.max(&bounds.low), Instant::now());
             }
-        }
-    }
-
-    fn settle(&mut self, consumer: &GroupConsumer, name: &TopicPartition, start: u64, next: i64) {
-        let (low, high) = match consumer.fetch_watermarks(&name.topic, name.partition, ANSWER) {
-            Ok(watermarks) => watermarks,
-            Err(error) => return self.begin_later(name, &error),
-        };
-        if next > high {
-            return self.falls_short(name, next, high);
-        }
-        if next < low {
-            self.warn_lost(&name.topic, name.partition, low - next);
-        }
-        tracing::info!(group = self.source.group, partition = %name, next, "it was a false start: the partition goes on");
-        if let Some(partition) = self.partitions.get_mut(name) {
-            partition.deliver(start, next.max(low), Instant::now());
-        }
-    }
-
-    /// The log ends before the place where a partition goes on: believed once it has been so for a while.
-    pub(crate) fn falls_short(&mut self, name: &TopicPartition, next: i64, high: i64) {
-        let now = Instant::now();
-        let Some(partition) = self.partitions.get_mut(name) else { return };
-        partition.not_before = now + BACK_OFF;
-        if partition.falls_short(now) {
-            self.halt_anew(name, &format!("its log ends at offset {high}, and the group would go on at {next}"));
         }
     }
 }
@@ -230,7 +232,7 @@ mod tests {
             ids.learn(topic.to_owned(), told(if topic == "known" { "one" } else { "" }));
         }
         let topics = ["known", "old", "unknown", "silent"];
-        topics.iter().for_each(|topic| ids.doubt(topic));
+        topics.iter().for_each(|topic| ids.doubt_topic(topic));
         let words = |ids: &TopicIds, doubted| topics.map(|topic| ids.word(topic, doubted));
         assert_eq!(words(&ids, Duration::ZERO), [Word::Later, Word::Later, Word::Later, Word::Later]);
         topics.iter().for_each(|topic| ids.learn((*topic).to_owned(), Err(Code::TopicAuthorizationFailed)));

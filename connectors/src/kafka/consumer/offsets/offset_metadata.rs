@@ -74,9 +74,14 @@ impl Notes {
         due
     }
 
-    /// A partition and the position at which the broker has it, or was last told to have it.
-    pub(crate) fn standing(&self) -> Option<(TopicPartition, i64)> {
-        self.standing.iter().find_map(|(name, standing)| Some((name.clone(), standing.next?)))
+    /// The first partition of each topic for which `wanted` holds, and the position at which the broker has it, or was last told
+    /// to have it.
+    pub(crate) fn standing(&self, wanted: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
+        let known = self.standing.iter().filter_map(|(name, standing)| Some((name, standing.next?)));
+        let mut known: Vec<_> = known.filter(|(name, _)| wanted(name)).collect();
+        known.sort_unstable();
+        known.dedup_by(|(later, _), (first, _)| later.topic == first.topic);
+        known.into_iter().map(|(name, next)| (name.clone(), next)).collect()
     }
 
     /// The note goes out with this position.
@@ -86,9 +91,9 @@ impl Notes {
         standing.note.clone_into(&mut standing.told);
     }
 
-    /// Whether the broker was told all that can be told.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.standing.values().all(|standing| standing.news().is_none())
+    /// Whether the broker was told all that can be told of partitions that it does not refuse.
+    pub(crate) fn is_settled(&self, is_refused: impl Fn(&TopicPartition) -> bool) -> bool {
+        self.standing.iter().all(|(name, standing)| standing.news().is_none() || is_refused(name))
     }
 
     /// Lets what is left be told at once.

@@ -20,23 +20,25 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
+use super::{
+    commits::Commits,
+    log_bounds::{ANSWER, BACK_OFF, Bounds, LogBounds, begin_later, falls_short},
+};
 use crate::kafka::{
     believed,
     consumer::{
-        partition::{self, Life},
-        poll_loop::{self, PollLoop},
-        rebalance::GroupConsumer,
-        source::{SourceConfig, Start},
+        config::{SourceConfig, Start},
+        health::warn_lost,
+        membership::group_consumer::{GroupConsumer, generation},
+        outlets::Outlets,
+        partition::{self, Life, Partitions},
     },
-    librdkafka::{self, CommitQueue},
+    librdkafka::{
+        self, CommitQueue,
+        admin::{Isolation, list_offsets},
+    },
 };
 
-/// How long one question to the brokers may take; the polling thread waits for it.
-pub(crate) const ANSWER: Duration = Duration::from_secs(5);
-/// Between two tries.
-pub(crate) const BACK_OFF: Duration = Duration::from_millis(500);
-/// After so long without an answer it is said.
-const SILENCE: Duration = Duration::from_secs(10);
 /// How long a member waits for each input before its own lowest, whose owner may decide where a new group starts.
 const TURN: Duration = Duration::from_secs(1);
 /// What the note of a mark begins with; the time follows, in milliseconds.
@@ -77,39 +79,61 @@ struct Ready {
     next: i64,
 }
 
-impl PollLoop {
+/// Finds where the partitions of a group begin.
+pub(crate) struct StartOffsets {
+    source: SourceConfig,
+}
+
+impl StartOffsets {
+    pub(crate) fn new(source: SourceConfig) -> Self {
+        Self { source }
+    }
+
     /// Finds the place of every partition that the engine has begun since.
-    pub(crate) fn begin_all(&mut self, consumer: &GroupConsumer) {
-        self.look_for_ids(consumer);
-        self.start_group(consumer);
-        let due = self.partitions.due(Instant::now(), |life| match life {
+    pub(crate) fn begin_all(
+        &self,
+        consumer: &GroupConsumer,
+        bounds: &mut LogBounds,
+        partitions: &mut Partitions,
+        commits: &mut Commits,
+        outlets: &mut Outlets,
+    ) {
+        self.start_group(consumer, partitions);
+        let mut due = partitions.due(Instant::now(), |life| match life {
             Life::Beginning { from, start } => Some((*from, *start)),
             _ => None,
         });
+        let bounds = bounds.of(consumer, due.iter().map(|(name, _)| name));
+        due.retain(|(name, _)| bounds.get(name).is_some_and(Result::is_ok));
+        for (name, error) in bounds.iter().filter_map(|(name, bounds)| Some((name, bounds.as_ref().err()?))) {
+            self.begin_later(partitions, name, error);
+        }
         if due.is_empty() {
             return;
         }
-        let found = match self.places(consumer, &due) {
+        let found = match self.places(consumer, partitions, &due) {
             Ok(found) => found,
-            Err(error) => return due.iter().for_each(|(name, _)| self.begin_later(name, &error)),
+            Err(error) => return due.iter().for_each(|(name, _)| self.begin_later(partitions, name, &error)),
         };
         let placed = due.into_iter().filter_map(|(name, (from, start))| {
-            let next = self.place_of(consumer, &name, &found)?;
+            let bounds = *bounds.get(&name)?.as_ref().ok()?;
+            let next = self.place_of(&name, bounds, &found, partitions, outlets)?;
             Some(Ready { name, from, start, next })
         });
         let mut ready: Vec<Ready> = placed.collect();
         // Before their first record is read: who has state and no offset has lost it.
         let new = ready.iter().filter(|ready| found.new.contains(&ready.name));
         let refused = pin(consumer, new.map(|ready| (&ready.name, ready.next, None)));
-        refused.iter().for_each(|(name, error)| self.begin_later(name, error));
+        refused.iter().for_each(|(name, error)| self.begin_later(partitions, name, error));
         ready.retain(|ready| !refused.contains_key(&ready.name));
-        ready.into_iter().for_each(|ready| self.begin(ready, &found));
+        ready.into_iter().for_each(|ready| self.begin(ready, &found, partitions, commits));
     }
 
     /// Where each begins; those by the earliest record are left out, since the log's start says it.
     fn places(
-        &mut self,
+        &self,
         consumer: &GroupConsumer,
+        partitions: &mut Partitions,
         due: &[(TopicPartition, (StartFrom, u64))],
     ) -> Result<Found, ClientError> {
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
@@ -148,7 +172,7 @@ impl PollLoop {
         if without.is_empty() {
             return Ok(found);
         }
-        match self.fresh(consumer, &without)? {
+        match self.fresh(consumer, partitions, &without)? {
             None => found.waiting.extend(without),
             Some(start) => {
                 let later = without.into_iter().filter(|name| self.source.commits && !start.places.contains_key(name));
@@ -162,22 +186,22 @@ impl PollLoop {
 
     /// Has it decided where a new group starts as soon as partitions are ours, whenever the engine begins them: others may
     /// be waiting for it.
-    fn start_group(&mut self, consumer: &GroupConsumer) {
+    fn start_group(&self, consumer: &GroupConsumer, partitions: &mut Partitions) {
         if self.source.start == Start::Earliest {
             return;
         }
         let unasked = |life: &Life| matches!(life, Life::Waiting { asked: false }).then_some(());
-        let due = self.partitions.due(Instant::now(), unasked);
+        let due = partitions.due(Instant::now(), unasked);
         let names: Vec<_> =
             due.into_iter().map(|(name, ())| name).filter(|name| !self.source.owns(&name.topic)).collect();
         if names.is_empty() {
             return;
         }
-        let start = self.fresh(consumer, &names);
+        let start = self.fresh(consumer, partitions, &names);
         let asked = matches!(&start, Ok(Some(start)) if !start.places.is_empty());
         for name in &names {
-            match (&start, self.partitions.get_mut(name)) {
-                (Err(error), _) => self.begin_later(name, error),
+            match (&start, partitions.get_mut(name)) {
+                (Err(error), _) => self.begin_later(partitions, name, error),
                 (Ok(_), Some(partition)) if asked => partition.life = Life::Waiting { asked },
                 (Ok(_), Some(partition)) => partition.not_before = Instant::now() + BACK_OFF,
                 (Ok(_), None) => {}
@@ -197,9 +221,14 @@ impl PollLoop {
     ///
     /// Topics that the group owns say nothing here: another member may have read a redrive before the first input is
     /// begun, and what waits on them must not be skipped.
-    fn fresh(&mut self, consumer: &GroupConsumer, asked: &[TopicPartition]) -> Result<Option<Answer>, ClientError> {
+    fn fresh(
+        &self,
+        consumer: &GroupConsumer,
+        partitions: &mut Partitions,
+        asked: &[TopicPartition],
+    ) -> Result<Option<Answer>, ClientError> {
         let mut all = inputs(consumer, &self.source)?;
-        let waited = asked.iter().filter_map(|name| self.partitions.get_mut(name).map(|p| p.since.elapsed())).max();
+        let waited = asked.iter().filter_map(|name| partitions.get_mut(name).map(|p| p.since.elapsed())).max();
         let waited = waited.unwrap_or_default();
         // A broker that has just started may not know all topics yet.
         let unknown = waited < believed::WHILE && asked.iter().any(|name| !all.contains(name));
@@ -236,57 +265,52 @@ impl PollLoop {
     }
 
     /// Where a partition begins, if its log has that.
-    fn place_of(&mut self, consumer: &GroupConsumer, name: &TopicPartition, found: &Found) -> Option<i64> {
+    fn place_of(
+        &self,
+        name: &TopicPartition,
+        Bounds { low, high }: Bounds,
+        found: &Found,
+        partitions: &mut Partitions,
+        outlets: &mut Outlets,
+    ) -> Option<i64> {
         if found.waiting.contains(name) {
-            self.partitions.get_mut(name)?.not_before = Instant::now() + BACK_OFF;
+            partitions.get_mut(name)?.not_before = Instant::now() + BACK_OFF;
             return None;
         }
-        let watermarks = match found.failed.get(name) {
-            Some(error) => Err(error.clone()),
-            None => consumer.fetch_watermarks(&name.topic, name.partition, ANSWER),
-        };
-        let (low, high) = match watermarks {
-            Ok(watermarks) => watermarks,
-            Err(error) => {
-                self.begin_later(name, &error);
-                return None;
-            }
-        };
+        if let Some(error) = found.failed.get(name) {
+            self.begin_later(partitions, name, error);
+            return None;
+        }
         let next = found.places.get(name).copied().unwrap_or(low);
         if next > high {
-            self.falls_short(name, next, high);
+            falls_short(partitions, outlets, name, (next, high));
             return None;
         }
         if next < low {
-            self.warn_lost(&name.topic, name.partition, low - next);
+            warn_lost(&self.source.group, &name.topic, name.partition, low - next);
         }
         Some(next.max(low))
     }
 
     /// Lets a partition begin at its place.
-    fn begin(&mut self, ready: Ready, found: &Found) {
+    fn begin(&self, ready: Ready, found: &Found, partitions: &mut Partitions, commits: &mut Commits) {
         let Ready { name, from, start, next } = ready;
         let group = &self.source.group;
         // What is committed anew has no note any more.
         let told = found.told.get(&name).filter(|_| !found.new.contains(&name));
-        self.commits.began(&name, next, from, told.map_or("", String::as_str));
+        commits.began(&name, next, from, told.map_or("", String::as_str));
         if found.behind.contains(&name) {
             // Or who looks at the lag would see some until the partition's next record.
-            self.commits.add([Position { partition: name.clone(), next }]);
+            commits.add([Position { partition: name.clone(), next }]);
         }
         tracing::debug!(group, partition = %name, offset = next, ?from, "reading begins");
-        if let Some(partition) = self.partitions.get_mut(&name) {
+        if let Some(partition) = partitions.get_mut(&name) {
             partition.deliver(start, next, Instant::now());
         }
     }
 
-    pub(crate) fn begin_later(&mut self, name: &TopicPartition, error: &ClientError) {
-        let Some(partition) = self.partitions.get_mut(name) else { return };
-        let now = Instant::now();
-        if partition.postpone(now, BACK_OFF, SILENCE) {
-            tracing::warn!(group = self.source.group, partition = %name, %error, "cannot find out where to begin: tried again");
-            partition.since = now;
-        }
+    fn begin_later(&self, partitions: &mut Partitions, name: &TopicPartition, error: &ClientError) {
+        begin_later(partitions, &self.source.group, name, error);
     }
 }
 
@@ -307,7 +331,7 @@ fn pin<'a>(consumer: &GroupConsumer, places: impl Iterator<Item = (&'a TopicPart
         }
     }
     // One that is in no generation would be taken for an administrator's.
-    let Some(generation) = poll_loop::generation(consumer) else { return all(Code::IllegalGeneration) };
+    let Some(generation) = generation(consumer) else { return all(Code::IllegalGeneration) };
     let Some(mut queue) = CommitQueue::new(consumer.client()) else { return all(Code::Fail) };
     if let Err(code) = queue.send(consumer.client(), &list, Some(generation)) {
         return all(code);
@@ -338,40 +362,44 @@ fn committed<'a>(
 }
 
 /// Where the logs of these stand: at the first record of this time or later, or at their end where there is none or no time
-/// is given. Each topic is asked for alone, since the error of one partition is the whole answer's.
+/// is given. All are asked for at once; those whose leader does not answer in time have failed.
 fn stand(consumer: &GroupConsumer, names: &[TopicPartition], millis: Option<i64>) -> Result<Answer, ClientError> {
-    let mut topics = BTreeMap::<&str, Vec<&TopicPartition>>::new();
-    names.iter().for_each(|name| topics.entry(&name.topic).or_default().push(name));
-    let mut all = Answer::default();
-    for mut names in topics.into_values() {
-        // librdkafka takes the timestamps in the place of the offsets; negative ones mean something else there.
-        for at in millis.map(|millis| Offset::Offset(millis.max(0))).into_iter().chain([Offset::End]) {
-            let answer = offsets(consumer, &names, at)?;
-            all.places.extend(answer.places);
-            all.failed.extend(answer.failed);
-            names.retain(|name| !all.places.contains_key(name) && !all.failed.contains_key(name));
-        }
+    let (mut all, mut names) = (Answer::default(), names.to_vec());
+    // librdkafka takes the timestamps in the place of the offsets; negative ones mean something else there.
+    for at in millis.map(|millis| Offset::Offset(millis.max(0))).into_iter().chain([Offset::End]) {
+        let answer = offsets(consumer, &names, at)?;
+        all.places.extend(answer.places);
+        all.failed.extend(answer.failed);
+        names.retain(|name| !all.places.contains_key(name) && !all.failed.contains_key(name));
     }
     Ok(all)
 }
 
-/// The offsets at this time or end of partitions of one topic.
-fn offsets(consumer: &GroupConsumer, names: &[&TopicPartition], at: Offset) -> Result<Answer, ClientError> {
-    let mut list = TopicPartitionList::new();
+/// The offsets at this time or end.
+fn offsets(consumer: &GroupConsumer, names: &[TopicPartition], at: Offset) -> Result<Answer, ClientError> {
+    let (mut list, mut answer) = (TopicPartitionList::new(), Answer::default());
     for name in names {
         list.add_partition_offset(&name.topic, name.partition, at)?;
     }
     if names.is_empty() {
-        return Ok(Answer::default());
+        return Ok(answer);
     }
-    match consumer.offsets_for_times(list, ANSWER) {
-        Ok(list) => read(&list),
-        Err(error) if is_own(&error) => {
-            let failed = names.iter().map(|name| ((*name).clone(), error.clone())).collect();
-            Ok(Answer { failed, ..Answer::default() })
+    let told = match list_offsets(consumer.client(), &list, Isolation::Committed, ANSWER) {
+        Ok(told) => told,
+        // No leader is known, or none has answered: each is asked for alone later.
+        Err(code @ (Code::NoEnt | Code::OperationTimedOut)) => {
+            names.iter().map(|name| (name.clone(), Err(code))).collect()
         }
-        Err(error) => Err(error),
+        Err(code) => return Err(ClientError::OffsetFetch(code)),
+    };
+    for (name, place) in told {
+        match place {
+            Ok(place @ 0..) => _ = answer.places.insert(name, place),
+            Ok(_) => {}
+            Err(code) => _ = answer.failed.insert(name, ClientError::OffsetFetch(code)),
+        }
     }
+    Ok(answer)
 }
 
 /// The offsets that an answer holds.
@@ -380,28 +408,15 @@ fn read(list: &TopicPartitionList) -> Result<Answer, ClientError> {
     for element in list.elements() {
         let name = TopicPartition::new(element.topic(), element.partition());
         match (element.error(), element.offset()) {
-            (Err(error), _) if is_own(&error) => _ = answer.failed.insert(name, error),
+            (Err(error), _) if error.rdkafka_error_code().is_some_and(partition::is_own) => {
+                _ = answer.failed.insert(name, error)
+            }
             (Err(error), _) => return Err(error),
             (Ok(()), Offset::Offset(offset)) => _ = answer.places.insert(name, offset),
             (Ok(()), _) => {}
         }
     }
     Ok(answer)
-}
-
-/// Whether an error is that of a topic or partition, and says nothing of others.
-fn is_own(error: &ClientError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::TopicAuthorizationFailed
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownTopic
-                | Code::UnknownPartition
-                | Code::LeaderNotAvailable
-                | Code::InvalidTopic
-        )
-    )
 }
 
 /// How long the owner of the `asked` waits before it decides where the group starts, whose inputs are `all`: the lower the
@@ -414,7 +429,7 @@ fn turn(all: &BTreeSet<TopicPartition>, asked: &[TopicPartition]) -> Duration {
 
 /// Every partition that exists now of what the group reads and does not own; see [`Subscription::may_read`].
 ///
-/// [`Subscription::may_read`]: crate::kafka::consumer::source::Subscription::may_read
+/// [`Subscription::may_read`]: crate::kafka::consumer::subscription::Subscription::may_read
 fn inputs(consumer: &GroupConsumer, source: &SourceConfig) -> Result<BTreeSet<TopicPartition>, ClientError> {
     let metadata = consumer.fetch_metadata(None, ANSWER)?;
     let is_input = |topic: &str| source.subscription.may_read(topic) && !source.owns(topic);
