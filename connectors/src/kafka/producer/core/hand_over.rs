@@ -187,7 +187,7 @@ mod tests {
                 names.push(name.to_str().unwrap().to_owned());
                 Ok(())
             });
-            assert_eq!(taken.is_err(), topic.contains('\0'), "{topic}");
+            assert_eq!(taken.is_err(), topic.contains('\0'), "{topic:?}");
         }
         assert_eq!(names, ["a", "a", "b", "b", "a"]);
     }
