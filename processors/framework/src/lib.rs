@@ -1,23 +1,32 @@
 //! Headwater: a Kafka stream-processing engine whose processors are plain functions.
 //!
 //! A developer writes `async fn(E) -> Result<impl Emit>`; the engine reads events, keeps correlation, causation and
-//! trace, runs the function with order per key, and gathers what it asked for into one [`Unit`] of work that a
-//! connector commits together with the offsets. See [`Pipeline`] for registration and [`Driver`] for tests without a
-//! broker.
+//! trace, runs the function with order per key, and gathers what it asked for into one [`Unit`](spi::Unit) of work that a
+//! connector commits together with the offsets.
+//!
+//! The face has two halves:
+//!
+//! - **The root** is what processors and pipelines are written against: [`Event`] and [`Payload`], [`on_event`], [`State`],
+//!   [`Emit`], [`Pipeline`] with its [`Sink`]s and [`Policy`], [`Failure`], and the [`Driver`], which tests a pipeline without
+//!   a broker; in [`http`] the client that a processor may be given.
+//! - **[`spi`]** is what connectors implement and what a program needs that runs groups: the ports, units of work, records on
+//!   the wire, the codec, groups with their settings, dead letters, telemetry, and the worker. No processor needs it.
 //!
 //! This crate deliberately knows no broker, database or HTTP client, no socket, and no business word: those stand behind
-//! the ports in [`ports`]. Apache Avro is its codec, not a client.
+//! the ports. Apache Avro is its codec, not a client.
+
+#![warn(unnameable_types)]
 
 mod event;
 mod wire;
 
-pub mod codec;
+mod codec;
 
 mod processor;
 
 mod pipeline;
 
-pub mod ports;
+mod ports;
 
 mod failure;
 
@@ -32,51 +41,95 @@ mod bench;
 // Lets the macro name this crate by its public path from within it.
 extern crate self as headwater;
 
-pub use driver::Driver;
 pub use event::pattern::{Pattern, PatternError};
 pub use event::time::Time;
-pub use event::{Draft, Event, Meta};
 pub use event::{
+    Draft, Event, Meta,
     event_type::EventType,
     payload::{Category, Payload, Priority},
 };
-pub use failure::backoff::Backoff;
-pub use failure::breaker::{
-    Admission, Breaker, BreakerSettings, CircuitState, Permit, Transition, Try, Verdict, Window as BreakerWindow,
-};
-pub use failure::cut::{Cut, HEADER_ROOM};
-pub use failure::dead_letter::DeadLetter;
-pub use failure::ladder::{Delay, Ladder};
-pub use failure::{Cause, DeadLetterKind, Failure, OrReject, OrRetry, Result};
 pub use headwater_macros::on_event;
-pub use pipeline::catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic_of};
-pub use pipeline::policy::Policy;
-pub use pipeline::schema_cache::SchemaCache;
-pub use pipeline::settings::{GroupSettings, Order};
-pub use pipeline::sink::{Mode, Sink};
-pub use pipeline::steps::{Group, Step, Steps};
-pub use pipeline::topology::{Subject, Topology};
-pub use pipeline::{ConsumerGroup, DEAD_LETTERS, Pipeline, Work};
-pub use ports::clock::SystemClock;
-pub use ports::unit::{
-    Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData, Unit,
-    Way,
-};
-pub use processor::emit::{Emit, Outbox};
-pub use processor::input::{Any, Delivery, Input};
-pub use processor::state::{Saved, Slot, State, show};
+pub use processor::emit::Emit;
+pub use processor::input::{Any, Input};
+pub use processor::state::{Saved, Slot, State};
 pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy};
-pub use processor::{Function, Interest, IntoProcessor, Matching, Processor, StatefulProcessor, With, matching, with};
-pub use telemetry::metrics::{Activity, Down, GroupMetrics, Lag, Metric, Next, PartitionProgress, SpanCounts, States};
-pub use telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
-pub use wire::delivery_headers::says_cut;
-pub use wire::group_topics::{GroupTopics, WAITING};
-pub use wire::headers::first_headers;
-pub use wire::ids::foreign_id;
-pub use wire::murmur2::partition_for;
-pub use wire::record::{Headers, Origin, Outgoing, Position, Record, TopicPartition};
+pub use processor::{IntoProcessor, Matching, With, matching, with};
+// What metadata is made of.
+pub use wire::record::{Headers, Origin, TopicPartition};
 pub use wire::trace_context::TraceContext;
-pub use worker::{Worker, WorkerError, deps::WorkerDeps};
+
+pub use failure::breaker::{BreakerSettings, Window as BreakerWindow};
+pub use failure::ladder::{Delay, Ladder};
+pub use failure::{Cause, Failure, OrReject, OrRetry, Result};
+pub use pipeline::Pipeline;
+pub use pipeline::catalogue::{Binding, KeyFormat};
+pub use pipeline::policy::Policy;
+pub use pipeline::settings::Order;
+pub use pipeline::sink::{Mode, Sink};
+pub use pipeline::steps::Group;
+
+pub use driver::Driver;
+
+/// The HTTP client that a processor may be given, as a port: a connector sends, a test answers.
+pub mod http {
+    pub use crate::ports::{Http, HttpError, Request, Response};
+}
+
+/// What connectors implement, and what a program needs that runs groups; no processor needs it.
+pub mod spi {
+    // The ports.
+    pub use crate::ports::{
+        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, Replays, SchemaError, SchemaText, Schemas, Source,
+        StartFrom, StoreError, Stores, clock::SystemClock,
+    };
+
+    // Units of work.
+    pub use crate::ports::unit::{
+        Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData,
+        Unit, Way,
+    };
+
+    // Records on the wire.
+    pub use crate::pipeline::catalogue::topic_of;
+    pub use crate::wire::delivery_headers::says_cut;
+    pub use crate::wire::group_topics::{GroupTopics, WAITING};
+    pub use crate::wire::headers::first_headers;
+    pub use crate::wire::ids::foreign_id;
+    pub use crate::wire::murmur2::partition_for;
+    pub use crate::wire::record::{Outgoing, Position, Record};
+
+    /// The codec: values in Confluent's wire format to payloads and back.
+    pub mod codec {
+        pub use crate::codec::{CodecError, Encoder, Fault, WriterSchema, can_read, limit_allocations, split};
+    }
+
+    // Groups: what they do, by which settings, over which topics and schemas.
+    pub use crate::failure::backoff::Backoff;
+    pub use crate::pipeline::catalogue::{Catalogue, Subscription};
+    pub use crate::pipeline::schema_cache::SchemaCache;
+    pub use crate::pipeline::settings::GroupSettings;
+    pub use crate::pipeline::steps::{Step, Steps};
+    pub use crate::pipeline::topology::{Subject, Topology};
+    pub use crate::pipeline::{ConsumerGroup, DEAD_LETTERS, Work};
+    pub use crate::processor::emit::Outbox;
+    pub use crate::processor::input::Delivery;
+    pub use crate::processor::state::show;
+    pub use crate::processor::{Function, Interest, Processor, StatefulProcessor, function::ProcessError};
+
+    // Dead letters.
+    pub use crate::failure::DeadLetterKind;
+    pub use crate::failure::cut::{Cut, HEADER_ROOM};
+    pub use crate::failure::dead_letter::DeadLetter;
+
+    // Telemetry.
+    pub use crate::telemetry::metrics::{
+        Activity, Down, GroupMetrics, Lag, Metric, Next, PartitionProgress, SpanCounts, States,
+    };
+    pub use crate::telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
+
+    // What runs a group.
+    pub use crate::worker::{Worker, WorkerError, deps::WorkerDeps};
+}
 
 /// What `#[on_event]` expands to; not part of the public API.
 #[doc(hidden)]

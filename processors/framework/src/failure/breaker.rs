@@ -43,7 +43,7 @@ const TRANSITIONS_KEPT: usize = 16;
 /// Every `now` is time since one fixed moment, such as [`Clock::elapsed`](crate::ports::Clock::elapsed); one that lies
 /// before an earlier one counts as that one.
 #[derive(Clone)]
-pub struct Breaker(Arc<Shared>);
+pub(crate) struct Breaker(Arc<Shared>);
 
 struct Shared {
     name: String,
@@ -52,7 +52,7 @@ struct Shared {
 
 /// Whether a call is made for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Try {
+pub(crate) enum Try {
     /// The first call of a record: a fair sample of how the dependency is.
     First,
     /// A call that has failed before.
@@ -61,7 +61,7 @@ pub enum Try {
 
 /// The answer to a call that wants through.
 #[derive(Debug)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// It may go; how it ends is told to the permit.
     Granted(Permit),
     /// It must not go. A refused call is no attempt.
@@ -74,7 +74,7 @@ pub enum Admission {
 /// One call under way. Dropped unfinished, as by a cancelled call, it counts as [`Verdict::Ignored`].
 #[derive(Debug)]
 #[must_use = "a permit that is dropped at once says nothing about the dependency"]
-pub struct Permit {
+pub(crate) struct Permit {
     breaker: Breaker,
     ticket: Ticket,
     finished: bool,
@@ -82,7 +82,7 @@ pub struct Permit {
 
 /// What a call said about its dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It answered. A refusal for the request's own fault is such an answer too: the dependency is well.
     Success,
     /// It did not answer, or not as one that is well.
@@ -93,7 +93,7 @@ pub enum Verdict {
 
 /// Whether calls go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CircuitState {
+pub(crate) enum CircuitState {
     /// All calls go through.
     Closed,
     /// None does.
@@ -104,7 +104,7 @@ pub enum CircuitState {
 
 /// A change of state, for logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transition {
+pub(crate) struct Transition {
     /// The state that was left.
     pub from: CircuitState,
     /// The state that was entered.
@@ -123,7 +123,7 @@ pub struct Transition {
 
 impl CircuitState {
     /// For a gauge: closed 0, open 1, half-open 2.
-    pub const fn as_u64(self) -> u64 {
+    pub(crate) const fn as_u64(self) -> u64 {
         match self {
             Self::Closed => 0,
             Self::Open => 1,
@@ -132,7 +132,7 @@ impl CircuitState {
     }
 
     /// For a log: `closed`, `open` or `half-open`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open => "open",
@@ -143,19 +143,19 @@ impl CircuitState {
 
 impl Breaker {
     /// A closed circuit for the dependency of this name; the error is that of [`BreakerSettings::check`], with the name.
-    pub fn try_new(name: impl Into<String>, settings: BreakerSettings) -> Result<Self, String> {
+    pub(crate) fn try_new(name: impl Into<String>, settings: BreakerSettings) -> Result<Self, String> {
         let name = name.into();
         settings.check().map_err(|why| format!("breaker {name}: {why}"))?;
         Ok(Self(Arc::new(Shared { name, core: Mutex::new(Core::new(settings)) })))
     }
 
     /// The dependency's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.0.name
     }
 
     /// Asks whether a call may go now.
-    pub fn admit(&self, now: Duration, which: Try) -> Admission {
+    pub(crate) fn admit(&self, now: Duration, which: Try) -> Admission {
         let answer = self.core().admit(now, which);
         match answer {
             Ok(ticket) => Admission::Granted(Permit { breaker: self.clone(), ticket, finished: false }),
@@ -164,14 +164,14 @@ impl Breaker {
     }
 
     /// The state now. An open circuit stays open, also past its time, until a call asks.
-    pub fn state(&self, now: Duration) -> CircuitState {
+    pub(crate) fn state(&self, now: Duration) -> CircuitState {
         let mut core = self.core();
         core.settle(now);
         core.state.name()
     }
 
     /// The oldest transition that nobody has taken yet. The newest 16 are kept.
-    pub fn take_transition(&self) -> Option<Transition> {
+    pub(crate) fn take_transition(&self) -> Option<Transition> {
         self.core().transitions.pop_front()
     }
 
@@ -189,7 +189,7 @@ impl fmt::Debug for Breaker {
 
 impl Permit {
     /// The call has ended; it took from its admission to `now`.
-    pub fn finish(mut self, now: Duration, verdict: Verdict) {
+    pub(crate) fn finish(mut self, now: Duration, verdict: Verdict) {
         self.finished = true;
         self.breaker.core().finish(self.ticket, now, verdict);
     }

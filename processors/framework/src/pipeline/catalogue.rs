@@ -128,7 +128,7 @@ impl Catalogue {
     }
 
     /// The type known by this Avro record name.
-    pub fn by_record(&self, full_name: &str) -> Option<&'static str> {
+    pub(crate) fn by_record(&self, full_name: &str) -> Option<&'static str> {
         self.by_record.get(full_name).copied()
     }
 

@@ -261,11 +261,6 @@ impl GroupMetrics {
         }
     }
 
-    /// How many observations a histogram has.
-    pub fn observed(&self, metric: Metric) -> u64 {
-        self.histogram(metric).map_or(0, Histogram::count)
-    }
-
     fn histogram(&self, metric: Metric) -> Option<&Histogram> {
         self.histograms.get((metric as usize).checked_sub(NUMBERS)?)
     }
@@ -304,7 +299,7 @@ impl GroupMetrics {
     }
 
     /// What is left to do, by topic.
-    pub fn lags(&self) -> BTreeMap<Arc<str>, Lag> {
+    pub(crate) fn lags(&self) -> BTreeMap<Arc<str>, Lag> {
         lock(&self.lags).clone()
     }
 

@@ -86,7 +86,7 @@ impl GroupTopics {
 
     /// Every retry topic that the group has or ever had, as a pattern (POSIX extended): a delay that is taken out of the
     /// ladder leaves records behind.
-    pub fn retries(&self) -> String {
+    pub(crate) fn retries(&self) -> String {
         format!("^{}\\.{RETRY}\\.[0-9]+(ms|s|m|h|d)$", escaped(&self.group))
     }
 

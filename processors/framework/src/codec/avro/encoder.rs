@@ -68,7 +68,7 @@ impl Encoder {
     ///
     /// # Errors
     /// [`CodecError::Unfit`] when `value` is not one of the schema.
-    pub fn encode_value(&self, value: &Value) -> Result<Vec<u8>, CodecError> {
+    pub(crate) fn encode_value(&self, value: &Value) -> Result<Vec<u8>, CodecError> {
         let mut out = self.begin();
         self.writer.write_value_ref(&mut out, value).map_err(|error| CodecError::Unfit(*unfit(&error)))?;
         Ok(out)

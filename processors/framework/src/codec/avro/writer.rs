@@ -87,7 +87,10 @@ impl WriterSchema {
     ///
     /// # Errors
     /// [`CodecError::Malformed`] when the union has no such branch.
-    pub fn of_datum<'s, 'd>(self: &'s Arc<Self>, datum: &'d [u8]) -> Result<(&'s Arc<Self>, &'d [u8]), CodecError> {
+    pub(crate) fn of_datum<'s, 'd>(
+        self: &'s Arc<Self>,
+        datum: &'d [u8],
+    ) -> Result<(&'s Arc<Self>, &'d [u8]), CodecError> {
         if self.branches.is_empty() {
             return Ok((self, datum));
         }

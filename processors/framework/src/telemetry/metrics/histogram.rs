@@ -34,10 +34,6 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    pub(crate) fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
-    }
-
     /// Writes it in Prometheus' text format; times in seconds.
     pub(crate) fn write(&self, name: &str, group: &str, sizes: bool, out: &mut String) -> fmt::Result {
         let label = |value: u64| match value {
