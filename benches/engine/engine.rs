@@ -10,9 +10,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, ConsumerGroup, GroupMetrics, GroupSettings, Metric, Order, Pipeline, SchemaCache,
-    SystemClock, TopicPartition, Tracing, Unit, Work, Worker, WorkerDeps,
-    ports::{BoxFuture, Clock, Committer, Control, Fetched, Source, StartFrom, Stores},
+    Order, Pipeline, TopicPartition,
+    spi::{
+        BoxFuture, Clock, CommitError, Committed, Committer, ConsumerGroup, Control, Fetched, GroupMetrics,
+        GroupSettings, Metric, SchemaCache, Source, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
+        WorkerDeps,
+    },
 };
 use headwater_connectors::{
     AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
@@ -96,7 +99,7 @@ impl Default for How {
 
 fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: How) -> Result<Measured> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
-    headwater::codec::limit_allocations(settings.max_record_bytes);
+    headwater::spi::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
         Otlp::start(OtlpConfig::from_env(env!("CARGO_PKG_VERSION"), "bench".to_owned()).map_err(|problems| {
             anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))

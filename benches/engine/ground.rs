@@ -10,8 +10,10 @@ use anyhow::{Result, ensure};
 use axum::Router;
 use headwater::{
     Payload, Sink, TraceContext,
-    codec::{Encoder, WriterSchema},
-    first_headers,
+    spi::{
+        codec::{Encoder, WriterSchema},
+        first_headers,
+    },
 };
 use headwater_benches::payment;
 use headwater_connectors::{

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use headwater::{Payload, ports::Schemas as _};
+use headwater::{Payload, spi::Schemas as _};
 use headwater_connectors::{
     registry::{Registry, RegistryConfig},
     units::Secret,

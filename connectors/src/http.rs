@@ -2,7 +2,10 @@
 
 use std::{error::Error, time::Duration};
 
-use headwater::ports::{BoxFuture, Http, HttpError, Request, Response};
+use headwater::{
+    http::{Http, HttpError, Request, Response},
+    spi::BoxFuture,
+};
 use reqwest::{
     Client, ClientBuilder, Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},

@@ -45,7 +45,7 @@ pub use consumer::membership::tenure::Tenure;
 pub use consumer::source::{Closed, KafkaSource};
 pub use consumer::subscription::Subscription;
 pub use error::KafkaError;
-pub use headwater::HEADER_ROOM;
+pub use headwater::spi::HEADER_ROOM;
 pub use producer::callback::{CallbackProducer, Place, Taken};
 pub use producer::core::fault::{BatchError, BatchErrors};
 pub use producer::core::reports::Sent;

@@ -1,5 +1,5 @@
 //! Headwater's connectors: Kafka, the schema registry, Postgres, HTTP and keyed state on the local disk, each behind a port of
-//! [`headwater::ports`], and the way of spans to an OpenTelemetry back end.
+//! [`headwater::spi`], and the way of spans to an OpenTelemetry back end.
 //!
 //! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
 //! is the business of processors and of the engine.

@@ -13,7 +13,7 @@ mod queue;
 
 use std::{sync::Arc, time::Duration};
 
-use headwater::{Sampler, SpanCounts, Tracing};
+use headwater::spi::{Sampler, SpanCounts, Tracing};
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
 
 pub use config::OtlpConfig;

@@ -4,7 +4,7 @@
 
 use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url};
 
-use headwater::ports::HttpError;
+use headwater::http::HttpError;
 
 /// The variables of a scheme, those of both last.
 const VARIABLES: [(&str, [&str; 4]); 2] = [

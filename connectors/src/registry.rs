@@ -5,7 +5,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use headwater::ports::{BoxFuture, SchemaError, SchemaText, Schemas};
+use headwater::spi::{BoxFuture, SchemaError, SchemaText, Schemas};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::CONTENT_TYPE};
 use schema_registry_converter::{
     async_impl::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id, perform_sr_call, post_schema},

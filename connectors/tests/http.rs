@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use headwater::ports::{Http, Request, SchemaError, Schemas};
+use headwater::{
+    http::{Http, Request},
+    spi::{SchemaError, Schemas},
+};
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
     registry::{Registry, RegistryConfig},

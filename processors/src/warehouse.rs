@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use headwater::{
     Failure, OrReject, Result,
-    ports::{Http, Request, Response},
+    http::{Http, Request, Response},
 };
 use headwater_schemas::PaymentCompleted;
 use serde::{Deserialize, Serialize};
@@ -96,8 +96,8 @@ pub(crate) mod tests {
     use std::sync::{Mutex, PoisonError};
 
     use headwater::{
-        Category, Event, Headers, Meta, Origin, Payload, Priority, Time, TopicPartition, TraceContext,
-        ports::{BoxFuture, HttpError},
+        Category, Event, Headers, Meta, Origin, Payload, Priority, Time, TopicPartition, TraceContext, http::HttpError,
+        spi::BoxFuture,
     };
 
     use super::*;

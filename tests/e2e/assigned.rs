@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater::{
     TopicPartition,
-    ports::{Control, Fetched, Source as _, StartFrom},
+    spi::{Control, Fetched, Source as _, StartFrom},
 };
 use headwater_connectors::kafka::{Assignor, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription};
 use headwater_tests::{Foreign, Proxy, Side};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Any, Event, Headers, Outgoing, Payload, Pipeline, Result, matching, with};
+use headwater::{Any, Event, Headers, Payload, Pipeline, Result, matching, spi::Outgoing, with};
 use headwater_connectors::{
     kafka::Producer,
     registry::{Registry, RegistryConfig},
@@ -143,7 +143,7 @@ async fn processors_of_three_schema_versions_read_events_of_all_three() {
     let foreign = Foreign::new(&space);
     let send = async |id: &str, schema: &str, data: serde_json::Value| {
         let schema_id = registry.register(subject, schema).await.expect("a compatible schema");
-        let encoder = headwater::codec::Encoder::new(schema_id, schema).expect("valid");
+        let encoder = headwater::spi::codec::Encoder::new(schema_id, schema).expect("valid");
         foreign.send("events.user", Some(id), Some(&encoder.encode(&data).expect("it fits")), &[]);
     };
     send("u1", V1::SCHEMA, serde_json::to_value(V1::sample("u1")).expect("json")).await;

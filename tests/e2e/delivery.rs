@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Binding, Event, KeyFormat, Ladder, Metric, Order, Pipeline, Policy, Result, Sink, with};
+use headwater::{Binding, Event, KeyFormat, Ladder, Order, Pipeline, Policy, Result, Sink, spi::Metric, with};
 use headwater_connectors::kafka::{Assignor, Cluster};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};

@@ -4,7 +4,7 @@ mod cut;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
-use headwater::DeadLetter;
+use headwater::spi::DeadLetter;
 use headwater_connectors::kafka::{Cluster, TopicSpec};
 use headwater_tests::{Foreign, Payments, Process, Space, eventually, full};
 use serde_json::Value as Json;

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Binding, DeadLetterKind, Event, KeyFormat, Payload, Pipeline, Result, codec::Encoder, with};
+use headwater::{
+    Binding, Event, KeyFormat, Payload, Pipeline, Result,
+    spi::{DeadLetterKind, codec::Encoder},
+    with,
+};
 use headwater_connectors::postgres::Database;
 use headwater_tests::{Engine, Foreign, Group, Raw, Space, eventually, full, register};
 use serde::{Deserialize, Serialize};

@@ -12,8 +12,11 @@ use std::{
 };
 
 use headwater::{
-    Binding, KeyFormat, KeyedBy, Payload, Pipeline, Result, State, Topology,
-    codec::{self, WriterSchema},
+    Binding, KeyFormat, KeyedBy, Payload, Pipeline, Result, State,
+    spi::{
+        Topology,
+        codec::{self, WriterSchema},
+    },
 };
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Engine, Foreign, Group, Payments, Seen, Space, eventually, register};

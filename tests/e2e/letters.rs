@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use headwater::{Headers, Outgoing, TopicPartition};
+use headwater::{Headers, TopicPartition, spi::Outgoing};
 use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec};
 use headwater_tests::{Foreign, Process, Raw, Seen, Space, eventually};
 use rdkafka::{

@@ -141,7 +141,7 @@ async fn any_bound_topic_reaches_a_table_by_configuration_alone() {
         {"name":"id","type":"string"},{"name":"kg","type":["null","double"],"default":null},
         {"name":"tags","type":{"type":"array","items":"string"}}]}"#;
     let id = headwater_tests::register(&space, &format!("{topic}-value"), schema).await;
-    let encoder = headwater::codec::Encoder::new(id, schema).expect("valid");
+    let encoder = headwater::spi::codec::Encoder::new(id, schema).expect("valid");
     let foreign = Foreign::new(&space);
     let mut process = Process::start(PROGRAM, &space, "run", &["run", "--group", "shipments"], &[]);
     for key in ["s1", "s2"] {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use headwater::{
-    Catalogue, DeadLetter, DeadLetterKind, Event, Metric, Outgoing, Payload, Pipeline, Result, Sink, TraceContext,
-    codec::Encoder, with,
+    Event, Payload, Pipeline, Result, Sink, TraceContext,
+    spi::{Catalogue, DeadLetter, DeadLetterKind, Metric, Outgoing, codec::Encoder},
+    with,
 };
 use headwater_connectors::kafka::{Cluster, Producer, TopicSpec};
 use headwater_tests::{Engine, Foreign, Group, Raw, Seen, Space, eventually, register};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::{Headers, Outgoing};
+use headwater::{Headers, spi::Outgoing};
 use headwater_connectors::kafka::{
     Cluster, Compression, GaplessProducer, HEADER_ROOM, Held, KafkaSource, Producer, SourceConfig, Start, Subscription,
     TopicSpec, TransactionError, TransactionalProducer,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::ports::{SchemaError, Schemas as _};
+use headwater::spi::{SchemaError, Schemas as _};
 use headwater_connectors::{
     registry::{Registry, RegistryConfig},
     units::Secret,

@@ -8,7 +8,9 @@ use std::{
 };
 
 use headwater::{
-    Binding, DeadLetterKind, Event, Failure, KeyFormat, Ladder, Metric, Order, Pipeline, Policy, Result, with,
+    Binding, Event, Failure, KeyFormat, Ladder, Order, Pipeline, Policy, Result,
+    spi::{DeadLetterKind, Metric},
+    with,
 };
 use headwater_dev::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig};
 use headwater_schemas::PaymentCompleted;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use headwater::{Binding, DeadLetterKind, KeyFormat, Metric, Pipeline, Sink};
+use headwater::{
+    Binding, KeyFormat, Pipeline, Sink,
+    spi::{DeadLetterKind, Metric},
+};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Process, Space, eventually};
 use sqlx::AssertSqlSafe;

@@ -15,7 +15,7 @@ use std::{
 
 use headwater::{
     Payload,
-    codec::{self, WriterSchema},
+    spi::codec::{self, WriterSchema},
 };
 use headwater_schemas::{CustomerFlagged, CustomerTotalled};
 use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually, full};
@@ -164,7 +164,7 @@ impl Shop {
                 kept.remove(&key);
                 continue;
             };
-            let (_, state) = headwater::show(&value).expect("a state");
+            let (_, state) = headwater::spi::show(&value).expect("a state");
             kept.insert(key, (number(&state, "payments"), number(&state, "cents")));
         }
         // Payments of other tests come in over `events.payment`.

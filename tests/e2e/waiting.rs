@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater::Payload as _;
-use headwater::codec::{self, WriterSchema};
+use headwater::spi::codec::{self, WriterSchema};
 use headwater_schemas::OrderFulfilled;
 use headwater_tests::{Foreign, Process, Space, eventually, quiet_stack};
 

@@ -3,8 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use headwater::{
-    GroupMetrics, GroupSettings, Pipeline, SchemaCache, States, SystemClock, Tracing, Work, Worker, WorkerError,
-    ports::{Clock, Committer, Stores},
+    Pipeline,
+    spi::{
+        Clock, Committer, GroupMetrics, GroupSettings, SchemaCache, States, Stores, SystemClock, Tracing, Work, Worker,
+        WorkerError,
+    },
 };
 use headwater_connectors::{
     AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
@@ -96,7 +99,7 @@ impl Group {
 
 impl Group {
     /// A member of this group.
-    fn join(&self, group: &headwater::ConsumerGroup, assignor: Option<Assignor>, commits: bool) -> KafkaSource {
+    fn join(&self, group: &headwater::spi::ConsumerGroup, assignor: Option<Assignor>, commits: bool) -> KafkaSource {
         let (topics, patterns) = group.reads();
         let source = SourceConfig {
             group: group.id.clone(),
@@ -150,7 +153,7 @@ impl Engine {
         let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
-        let worker = |group: headwater::ConsumerGroup| {
+        let worker = |group: headwater::spi::ConsumerGroup| {
             let settings = group.policy.over(how.settings.clone());
             let kept = StateTopics::of(&group, settings.order, &catalogue);
             let keeps = !kept.stores.is_empty();
@@ -165,7 +168,7 @@ impl Engine {
             let mut stores: Option<Arc<dyn Stores>> = None;
             let seen = || (states.of(&group.id), clock.clone() as Arc<dyn Clock>);
             let exact = || how.exactly_once(&group.id, &source, seen());
-            let parts = headwater::WorkerDeps {
+            let parts = headwater::spi::WorkerDeps {
                 committers: match &group.work {
                     Work::Stateful(_) if how.at_least_once => {
                         let local = local(&group.id);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use apache_avro::{Schema, types::Value, writer::datum::GenericDatumWriter};
-use headwater::Record;
+use headwater::spi::Record;
 use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater::{GroupTopics, State as _, TopicPartition, ports::Clock as _};
+use headwater::{
+    State as _, TopicPartition,
+    spi::{Clock as _, GroupTopics},
+};
 use headwater_connectors::{
     kafka::{ChangelogReader, KafkaConfig, Reached},
     store::local::{LocalStore, StateConfig},
@@ -26,7 +29,7 @@ pub(crate) fn read(place: &Place) -> Result<Measured> {
 pub(crate) fn restore(place: &Place) -> Result<Measured> {
     let config = StateConfig { cache_bytes: place.cache, ..StateConfig::default() };
     let local = LocalStore::open(&place.state.join("restored"), &config)?;
-    let now_ms = headwater::SystemClock::default().now().millis();
+    let now_ms = headwater::spi::SystemClock::default().now().millis();
     let begin = |id: TopicPartition| Ok((id.clone(), local.restore(Count::NAME, id.partition, "", now_ms)?));
     let mut restores: HashMap<_, _> = partitions(place).into_iter().map(begin).collect::<Result<_>>()?;
     let mut failed = None;

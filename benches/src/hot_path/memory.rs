@@ -13,10 +13,10 @@ use std::{
 };
 
 use headwater::{
-    CommitError, Committed, GroupSettings, Payload, Pipeline, Record, SchemaCache, Time, TopicPartition, Tracing, Unit,
-    Worker, WorkerDeps,
-    ports::{
-        Batch, BoxFuture, Clock, Committer, Control, Fetched, SchemaError, SchemaText, Schemas, Source, StartFrom,
+    Payload, Pipeline, Time, TopicPartition,
+    spi::{
+        Batch, BoxFuture, Clock, CommitError, Committed, Committer, Control, Fetched, GroupSettings, Record,
+        SchemaCache, SchemaError, SchemaText, Schemas, Source, StartFrom, Tracing, Unit, Worker, WorkerDeps,
     },
 };
 use headwater_schemas::PaymentCompleted;
@@ -61,7 +61,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
 }
 
 fn partitions() -> impl Iterator<Item = TopicPartition> {
-    let topic: Arc<str> = headwater::topic_of(PaymentCompleted::TYPE).into();
+    let topic: Arc<str> = headwater::spi::topic_of(PaymentCompleted::TYPE).into();
     (0..PARTITIONS).map(move |partition| TopicPartition::new(topic.clone(), partition))
 }
 

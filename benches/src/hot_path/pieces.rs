@@ -4,9 +4,12 @@ use std::{hint::black_box, sync::Arc};
 
 use headwater::{
     __bench::{self, Handler},
-    Headers, Meta, Payload, Pipeline, Record, Sampler, Sink, Time, TraceContext, Tracing,
-    codec::{Encoder, WriterSchema, split},
-    first_headers,
+    Headers, Meta, Payload, Pipeline, Sink, Time, TraceContext,
+    spi::{
+        Record, Sampler, Tracing,
+        codec::{Encoder, WriterSchema, split},
+        first_headers,
+    },
 };
 use headwater_processors::send_receipt;
 use headwater_schemas::{PaymentCompleted, ReceiptRequested};
@@ -148,7 +151,7 @@ fn headers() -> Headers {
 
 fn record(headers: Headers) -> Record {
     Record {
-        topic: headwater::topic_of(PaymentCompleted::TYPE).into(),
+        topic: headwater::spi::topic_of(PaymentCompleted::TYPE).into(),
         partition: 0,
         offset: 1_042,
         timestamp_ms: 1_767_225_600_000,

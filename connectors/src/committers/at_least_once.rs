@@ -4,8 +4,8 @@
 //! published anew as a whole and in order, so that of each key a suffix may appear again but nothing is reordered.
 
 use headwater::{
-    CommitError, Committed, Outgoing, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, StartFrom},
+    TopicPartition,
+    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, StartFrom, Unit},
 };
 
 use crate::kafka::{BatchErrors, Held, Lease, Producer};

@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 
 use headwater::{
-    CommitError, Committed, Outgoing, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, StartFrom},
+    TopicPartition,
+    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, StartFrom, Unit},
 };
 
 use super::at_least_once::AtLeastOnceCommitter;

@@ -24,8 +24,11 @@ use crate::{
     },
 };
 use headwater::{
-    CommitError, Committed, GroupMetrics, GroupTopics, Outgoing, Position, TopicPartition, Unit,
-    ports::{BoxFuture, Clock, Committer, StartFrom},
+    TopicPartition,
+    spi::{
+        BoxFuture, Clock, CommitError, Committed, Committer, GroupMetrics, GroupTopics, Outgoing, Position, StartFrom,
+        Unit,
+    },
 };
 
 /// Commits units of work as Kafka transactions.

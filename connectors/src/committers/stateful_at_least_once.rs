@@ -18,9 +18,11 @@ use std::{
 };
 
 use headwater::{
-    CommitError, Committed, GroupMetrics, GroupTopics, Headers, InputPosition, Outgoing, Position, TopicPartition,
-    Unit,
-    ports::{BoxFuture, Clock, Committer, Entry, Replays, StartFrom, StoreError, Stores},
+    Headers, TopicPartition,
+    spi::{
+        BoxFuture, Clock, CommitError, Committed, Committer, Entry, GroupMetrics, GroupTopics, InputPosition, Outgoing,
+        Position, Replays, StartFrom, StoreError, Stores, Unit,
+    },
 };
 
 use super::{

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError as ClientError};
 use serde::Deserialize;
 
-use headwater::HEADER_ROOM;
+use headwater::spi::HEADER_ROOM;
 
 use super::error::KafkaError;
 use crate::units::duration;

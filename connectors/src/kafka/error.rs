@@ -1,6 +1,6 @@
 //! What goes wrong with Kafka, told apart by what helps: a person, or time.
 
-use headwater::CommitError;
+use headwater::spi::CommitError;
 
 /// What goes wrong when a client is built or the cluster is asked something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::Sampler;
+use headwater::spi::Sampler;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{
     Resource,

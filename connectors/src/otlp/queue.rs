@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::SpanCounts;
+use headwater::spi::SpanCounts;
 use opentelemetry::Context;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{Catalogue, CommitError, DeadLetter, Row};
+use headwater::spi::{Catalogue, CommitError, DeadLetter, Row};
 use sqlx::{FromRow, PgConnection};
 
 use self::{

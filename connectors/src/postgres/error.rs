@@ -1,6 +1,6 @@
 //! What goes wrong with Postgres, told apart by what helps: a person, time, or another row.
 
-use headwater::CommitError;
+use headwater::spi::CommitError;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 /// Why the database did not do what was asked.

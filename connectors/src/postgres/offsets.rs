@@ -5,7 +5,10 @@ pub(crate) mod topic_ids;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use headwater::{Progress, Row, TopicPartition, ports::StartFrom as Start};
+use headwater::{
+    TopicPartition,
+    spi::{Progress, Row, StartFrom as Start},
+};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use self::topic_ids::TopicId;

@@ -20,9 +20,11 @@ use std::sync::{
 };
 
 use headwater::{
-    Catalogue, CommitError, Committed, EventType, RefusedRow, Row, Sink, TopicPartition, Unit,
-    codec::WriterSchema,
-    ports::{BoxFuture, Committer, StartFrom as Start},
+    EventType, Sink, TopicPartition,
+    spi::{
+        BoxFuture, Catalogue, CommitError, Committed, Committer, RefusedRow, Row, StartFrom as Start, Unit,
+        codec::WriterSchema,
+    },
 };
 use sqlx::{Connection, PgConnection};
 use tracing::{Instrument as _, Span};

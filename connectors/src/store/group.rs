@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Change, CommitError, GroupMetrics, TopicPartition, ports::Clock};
+use headwater::{
+    TopicPartition,
+    spi::{Change, Clock, CommitError, GroupMetrics},
+};
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use self::restore::Restorer;
@@ -151,7 +154,7 @@ mod tests {
     async fn what_panics_on_the_disk_is_a_failure() {
         let (dir, kafka) = (tempfile::tempdir().unwrap(), KafkaConfig::default());
         let local = LocalStore::open(dir.path(), &StateConfig::default()).unwrap();
-        let (cluster, clock) = (Cluster::new(&kafka).unwrap(), Arc::new(headwater::SystemClock::default()));
+        let (cluster, clock) = (Cluster::new(&kafka).unwrap(), Arc::new(headwater::spi::SystemClock::default()));
         let stores = (local, StateTopics::default());
         let mut kept = GroupStores::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
         let is_failure = |outcome| matches!(outcome, Err(CommitError::Failed(_)));

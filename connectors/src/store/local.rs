@@ -35,10 +35,7 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{
-    Change,
-    ports::{Entry, StoreError, Stores},
-};
+use headwater::spi::{Change, Entry, StoreError, Stores};
 
 pub use self::{
     checkpoint::Checkpoint,

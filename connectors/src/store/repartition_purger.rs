@@ -11,8 +11,8 @@ use std::{
 };
 
 use headwater::{
-    GroupTopics, Position, TopicPartition,
-    ports::{BoxFuture, Clock},
+    TopicPartition,
+    spi::{BoxFuture, Clock, GroupTopics, Position},
 };
 use tokio::task::JoinSet;
 
@@ -133,7 +133,7 @@ async fn committed(kafka: &KafkaConfig, group: &str, places: Places) -> Result<P
 
 #[cfg(test)]
 mod tests {
-    use headwater::{SystemClock, Time};
+    use headwater::{Time, spi::SystemClock};
     use tokio::sync::mpsc;
 
     use super::*;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Outgoing, TopicPartition};
+use headwater::{TopicPartition, spi::Outgoing};
 use headwater_connectors::kafka::{
     ChangelogError, ChangelogReader, KafkaConfig, KafkaError, Progress, Reached, stable_offsets,
 };

@@ -13,8 +13,11 @@ mod stateful;
 use std::sync::atomic::AtomicBool;
 
 use headwater::{
-    Headers, Outgoing,
-    ports::conformance::{Contents, Effect},
+    Headers,
+    spi::{
+        Outgoing,
+        conformance::{Contents, Effect},
+    },
 };
 use headwater_connectors::kafka::{ChangelogReader, KafkaConfig};
 

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::FutureExt as _;
 use headwater::{
-    Headers, Outgoing, Position, Record, TopicPartition,
-    ports::{Control, Fetched, Source, StartFrom},
+    Headers, TopicPartition,
+    spi::{Control, Fetched, Outgoing, Position, Record, Source, StartFrom},
 };
 use headwater_connectors::kafka::{
     Assignor, ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,

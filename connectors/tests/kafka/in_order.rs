@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use headwater_connectors::kafka::{ChangelogReader, GaplessProducer, Held, KafkaConfig, ProducerConfig};
 
 use crate::harness::{Broker, broker, record};

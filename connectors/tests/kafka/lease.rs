@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::{
-    CommitError, Committed, Outgoing, Unit,
-    ports::{Committer, Fetched},
-};
+use headwater::spi::{CommitError, Committed, Committer, Fetched, Outgoing, Unit};
 use headwater_connectors::{
     AtLeastOnceCommitter,
     kafka::{GaplessProducer, KafkaConfig, ProducerConfig},

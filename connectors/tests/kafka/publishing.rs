@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use headwater::{Headers, Outgoing, partition_for};
+use headwater::{
+    Headers,
+    spi::{Outgoing, partition_for},
+};
 use headwater_connectors::kafka::{ProducerConfig, Undelivered};
 
 use crate::harness::{broker, record};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::ports::{Control, Fetched, Source, StartFrom};
+use headwater::spi::{Control, Fetched, Source, StartFrom};
 use headwater_connectors::kafka::{ConsumerConfig, KafkaConfig, Start};
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
@@ -329,7 +329,7 @@ async fn batches_stay_within_their_limits() {
         match reader.next().await {
             Fetched::Assigned(names) => reader.begin(&names),
             Fetched::Records(batch) => {
-                let without_last: usize = batch.records.iter().rev().skip(1).map(headwater::Record::size).sum();
+                let without_last: usize = batch.records.iter().rev().skip(1).map(headwater::spi::Record::size).sum();
                 assert!(batch.records.len() <= 100 && without_last < 200, "{} records", batch.records.len());
                 largest = largest.max(batch.records.len());
                 for record in batch.records {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use headwater::ports::{Control, Fetched, Source};
+use headwater::spi::{Control, Fetched, Source};
 use headwater_connectors::kafka::{Assignor, ConsumerConfig, KafkaConfig};
 
 use crate::harness::{Broker, PATIENCE, Reader, broker, partition, record};

@@ -3,10 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::{
-    Outgoing, Position,
-    ports::{Control, Source as _},
-};
+use headwater::spi::{Control, Outgoing, Position, Source as _};
 use headwater_connectors::kafka::{KafkaConfig, Membership, ProducerConfig, TransactionError, TransactionalProducer};
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer};
 

@@ -5,7 +5,7 @@ mod dead_letters;
 mod link;
 mod table;
 
-use headwater::ports::conformance::Contents;
+use headwater::spi::conformance::Contents;
 
 use self::link::Link;
 use crate::harness::Db;

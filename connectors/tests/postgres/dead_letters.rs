@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headwater::{
-    Catalogue, CommitError, Committed, Headers, Origin, Record, Row, TopicPartition,
-    ports::{Committer, StartFrom as Start},
+    Headers, Origin, TopicPartition,
+    spi::{Catalogue, CommitError, Committed, Committer, Record, Row, StartFrom as Start},
 };
 use headwater_connectors::postgres::PostgresSink;
 use sqlx::{Connection, PgConnection};

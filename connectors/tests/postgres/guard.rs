@@ -2,7 +2,7 @@
 
 use crate::harness::{Db, Writer, at, plain, refusal, returned, row, schema, text, thing, things, tombstone};
 use apache_avro::types::Value;
-use headwater::{Committed, Mode};
+use headwater::{Mode, spi::Committed};
 
 /// Red when the batch is written without choosing (Postgres refuses the statement), or the first of a key is kept.
 #[tokio::test]
@@ -58,7 +58,7 @@ impl Dice {
     }
 
     /// A change of one of three keys of this case, of which the last is only sent back: from one of two partitions, or sent back; of one of two schemas, or none.
-    fn change(&mut self, case: i64) -> headwater::Row {
+    fn change(&mut self, case: i64) -> headwater::spi::Row {
         let other = schema(2, r#"{"name":"id","type":"string"},{"name":"other","type":["null","string"]}"#);
         let key = self.roll(3);
         let (sent_back, number) = (key == 2 || self.roll(5) == 0, i32::try_from(self.roll(2)).unwrap());

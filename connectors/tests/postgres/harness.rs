@@ -9,10 +9,11 @@ use std::{
 
 use apache_avro::{types::Value, writer::datum::GenericDatumWriter};
 use headwater::{
-    Category, CommitError, Committed, Headers, Meta, Origin, Position, Priority, Progress, Record, Row, RowData, Sink,
-    Time, TopicPartition, TraceContext, Unit,
-    codec::WriterSchema,
-    ports::{BoxFuture, Committer, StartFrom as Start},
+    Category, Headers, Meta, Origin, Priority, Sink, Time, TopicPartition, TraceContext,
+    spi::{
+        BoxFuture, CommitError, Committed, Committer, Position, Progress, Record, Row, RowData, StartFrom as Start,
+        Unit, codec::WriterSchema,
+    },
 };
 use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds};
 use headwater_dev::{KafkaChoice, Stack, StackConfig};

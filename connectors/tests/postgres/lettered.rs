@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use headwater::{
-    CommitError, Committed, Headers, Marker, Outgoing, Unit,
-    ports::{Committer, StartFrom as Start},
+    Headers,
+    spi::{CommitError, Committed, Committer, Marker, Outgoing, StartFrom as Start, Unit},
 };
 use headwater_connectors::{
     AtLeastOnceCommitter, DeadLetteringCommitter,

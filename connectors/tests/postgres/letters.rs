@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use headwater::{DeadLetter, Headers, Origin, Time, TopicPartition};
+use headwater::{Headers, Origin, Time, TopicPartition, spi::DeadLetter};
 use headwater_connectors::postgres::{Fate, LetterError, LetterFilter, PostgresError, Status, Stored, Summary};
 use sqlx::AssertSqlSafe;
 use tokio::sync::Barrier;

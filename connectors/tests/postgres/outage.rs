@@ -3,7 +3,7 @@
 use std::{task::Poll, time::Duration};
 
 use crate::harness::{Db, Writer, outage, partition, plain, row, stack, thing, things};
-use headwater::{CommitError, Committed, ports::Committer};
+use headwater::spi::{CommitError, Committed, Committer};
 use headwater_connectors::postgres::{Config, PostgresError};
 use sqlx::{Connection, PgConnection};
 

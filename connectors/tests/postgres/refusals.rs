@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apache_avro::types::Value;
-use headwater::{CommitError, Committed, Row, codec::WriterSchema, ports::Committer as _};
+use headwater::spi::{CommitError, Committed, Committer as _, Row, codec::WriterSchema};
 use headwater_connectors::postgres::{Config, PostgresSink};
 
 use crate::harness::{
@@ -80,7 +80,7 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
         let outcome = writer.commit(rows.clone()).await;
         let Err(CommitError::RefusedRows(found)) = outcome else { panic!("{made}: {outcome:?}") };
         let [one] = &found[..] else { panic!("{made}: {found:?}") };
-        assert_eq!((one.row, one.kind), (2, headwater::DeadLetterKind::Row), "{made}");
+        assert_eq!((one.row, one.kind), (2, headwater::spi::DeadLetterKind::Row), "{made}");
         assert!(one.why.contains(object) && one.why.contains(code) && !one.why.contains(bad), "{made}: {}", one.why);
         // Nothing is there before the letter is.
         assert_eq!(db.number("select count(*) from things").await, 0);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use apache_avro::types::Value;
 use headwater::{
-    CommitError, Committed, DeadLetterKind, Row, TopicPartition, codec::WriterSchema, ports::Committer as _,
+    TopicPartition,
+    spi::{CommitError, Committed, Committer as _, DeadLetterKind, Row, codec::WriterSchema},
 };
 use headwater_connectors::postgres::Config;
 

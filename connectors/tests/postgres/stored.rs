@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater::{
-    Committed,
-    ports::{Committer, StartFrom as Start},
-};
+use headwater::spi::{Committed, Committer, StartFrom as Start};
 use headwater_connectors::postgres::PostgresError;
 
 use crate::harness::{Db, TOPIC, moves, partition, plain, row, thing, things, unit};

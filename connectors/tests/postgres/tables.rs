@@ -2,11 +2,11 @@
 
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;
-use headwater::Committed;
+use headwater::spi::Committed;
 use headwater_connectors::postgres::{Config, PostgresError};
 
 /// A second version of [`plain`], with an optional `email`.
-fn second() -> std::sync::Arc<headwater::codec::WriterSchema> {
+fn second() -> std::sync::Arc<headwater::spi::codec::WriterSchema> {
     schema(
         2,
         r#"{"name":"id","type":"string"},{"name":"name","type":"string"},{"name":"email","type":["null","string"],"default":null}"#,
@@ -204,7 +204,7 @@ async fn several_processes_make_one_table() {
         let barrier = std::sync::Arc::clone(&barrier);
         let mut sink = db.database.sink(format!("group{i}"), things()).unwrap();
         sinks.spawn(async move {
-            use headwater::ports::Committer;
+            use headwater::spi::Committer;
             barrier.wait().await;
             sink.start(&[crate::harness::partition(0)]).await.unwrap();
             let schema = if i % 2 == 0 { plain() } else { second() };

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::harness::{Db, TOPIC, Writer, at, moves, partition, plain, returned, row, thing, things, tombstone, unit};
-use headwater::{
-    CommitError, Committed,
-    ports::{BoxFuture, Committer, StartFrom as Start},
-};
+use headwater::spi::{BoxFuture, CommitError, Committed, Committer, StartFrom as Start};
 use headwater_connectors::postgres::{PostgresSink, TopicIds};
 
 /// What a cluster says of the topic: its id, that it has none, or nothing at all.

@@ -5,7 +5,7 @@ use apache_avro::{
     Schema,
     schema::{InnerDecimalSchema, NamesRef, RecordSchema, ResolvedSchema, UuidSchema},
 };
-use headwater::codec::{CodecError, Encoder, WriterSchema, split};
+use headwater::spi::codec::{CodecError, Encoder, WriterSchema, split};
 use headwater_runtime::{KeySource, Problems, ProduceTarget, nearest};
 use serde_json::{Map, Value as Json};
 

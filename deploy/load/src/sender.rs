@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Headers, Message, Outgoing, Time, Tracing, first_headers, foreign_id};
+use headwater::{
+    Headers, Time,
+    spi::{Message, Outgoing, Tracing, first_headers, foreign_id},
+};
 use headwater_connectors::kafka::{CallbackProducer, KafkaConfig, KafkaError, Place, Taken};
 use uuid::Uuid;
 

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use headwater::{Mode, Record, Sink, Work, foreign_id, topic_of};
+use headwater::{
+    Mode, Sink,
+    spi::{Record, Work, foreign_id, topic_of},
+};
 use headwater_connectors::{
     kafka::Subscription,
     postgres::{PostgresError, TableWatch},

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use headwater::{
-    ConsumerGroup, DEAD_LETTERS, Delay, EventType, GroupSettings, Order, Pipeline, Sink, SpanCounts, Tracing, Work,
-    ports::Http,
+    Delay, EventType, Order, Pipeline, Sink,
+    http::Http,
+    spi::{ConsumerGroup, DEAD_LETTERS, GroupSettings, SpanCounts, Tracing, Work},
 };
 use headwater_connectors::{
     http::HttpClient,

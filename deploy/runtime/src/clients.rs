@@ -5,7 +5,7 @@ pub(crate) mod topic_reader;
 use std::sync::Arc;
 
 use anyhow::Result;
-use headwater::{SchemaCache, SystemClock, ports::Clock};
+use headwater::spi::{Clock, SchemaCache, SystemClock};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
     postgres::Database,

@@ -12,10 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{
-    Catalogue, States, Tracing, Work, Worker, WorkerDeps,
-    ports::{BoxFuture, Committer, Stores},
-};
+use headwater::spi::{BoxFuture, Catalogue, Committer, States, Stores, Tracing, Work, Worker, WorkerDeps};
 use headwater_connectors::{
     Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,

@@ -19,7 +19,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use headwater::States;
+use headwater::spi::States;
 use headwater_connectors::postgres::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 

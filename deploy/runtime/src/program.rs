@@ -74,7 +74,7 @@ impl Program {
         let otlp = telemetry.otlp();
         let loader = &Loader::new(layers, self.build, otlp);
         logs::start(loader.log_format(), invocation.is_service(), otlp.tracer())?;
-        headwater::codec::limit_allocations(loader.record_limit());
+        headwater::spi::codec::limit_allocations(loader.record_limit());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {
             let mut signals = Signals::listen()?;

@@ -80,7 +80,7 @@ pub mod spi {
     // The ports.
     pub use crate::ports::{
         Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, Replays, SchemaError, SchemaText, Schemas, Source,
-        StartFrom, StoreError, Stores, clock::SystemClock,
+        StartFrom, StoreError, Stores, clock::SystemClock, conformance,
     };
 
     // Units of work.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use headwater::{Metric, Payload, Pipeline, Result, with};
+use headwater::{Payload, Pipeline, Result, spi::Metric, with};
 use headwater_schemas::ReceiptRequested;
 use headwater_tests::{Raw, eventually};
 use tokio::sync::watch;

@@ -10,8 +10,9 @@ use std::{
 };
 
 use headwater::{
-    DeadLetter, DeadLetterKind, KeyedBy, Ladder, OrReject as _, OrRetry as _, Order, Pipeline, Policy, Result,
-    partition_for, with,
+    KeyedBy, Ladder, OrReject as _, OrRetry as _, Order, Pipeline, Policy, Result,
+    spi::{DeadLetter, DeadLetterKind, partition_for},
+    with,
 };
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Raw, eventually};

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use headwater::{Metric, partition_for};
+use headwater::spi::{Metric, partition_for};
 use headwater_connectors::{
     kafka::{Cluster, TopicSpec},
     store::local::{LocalStore, StateConfig},

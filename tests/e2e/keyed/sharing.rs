@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use headwater::{Group, KeyedBy, Order, Payload, Pipeline, Policy, Result, codec::Encoder};
+use headwater::{Group, KeyedBy, Order, Payload, Pipeline, Policy, Result, spi::codec::Encoder};
 use headwater_schemas::CustomerTotalled;
 use headwater_tests::{Engine, eventually, full, register};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ impl Tills {
 
     fn saved(&self) -> BTreeMap<String, (i64, i64)> {
         let sum = |bytes: &[u8]| {
-            let (_, state) = headwater::show(bytes).expect("a state");
+            let (_, state) = headwater::spi::show(bytes).expect("a state");
             (state["entries"].as_i64().expect("a number"), state["cents"].as_i64().expect("a number"))
         };
         let saved = self.ledger.saved("till").into_iter();

@@ -2,7 +2,7 @@
 
 use std::{fs::DirEntry, path::Path, time::Duration};
 
-use headwater::partition_for;
+use headwater::spi::partition_for;
 use headwater_connectors::store::local::{LocalStore, StateConfig};
 use headwater_dev::PostgresChoice;
 use headwater_tests::{Process, Raw, SharedStack, Space, eventually, full};

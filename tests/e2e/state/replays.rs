@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use headwater::InputPartition;
+use headwater::spi::InputPartition;
 use headwater_connectors::store::local::SourceOffsets;
 use headwater_schemas::CustomerFlagged;
 use headwater_tests::{Foreign, Process, Seen, eventually, full};

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{Change, GroupTopics, Headers, Outgoing, Unit};
+use headwater::{
+    Headers,
+    spi::{Change, GroupTopics, Outgoing, Unit},
+};
 
 use crate::{kafka::Sent, store::local::End};
 

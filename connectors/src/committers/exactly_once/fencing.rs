@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{CommitError, GroupMetrics};
+use headwater::spi::{CommitError, GroupMetrics};
 
 use crate::kafka::{Cluster, GroupMember, KafkaError, Membership};
 

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater::{GroupTopics, InputPosition, TopicPartition, Way};
+use headwater::{
+    TopicPartition,
+    spi::{GroupTopics, InputPosition, Way},
+};
 
 use crate::{
     kafka::{Cluster, KafkaConfig, KafkaError, stable_offsets},

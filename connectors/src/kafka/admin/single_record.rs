@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Record, TopicPartition};
+use headwater::{TopicPartition, spi::Record};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::{Record, TopicPartition};
+use headwater::{TopicPartition, spi::Record};
 use rdkafka::consumer::Consumer as _;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::ports::Fetched;
+use headwater::spi::Fetched;
 use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},

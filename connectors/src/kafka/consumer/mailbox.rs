@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::ports::Control;
+use headwater::spi::Control;
 
 /// What the engine asks, in order, until the polling thread takes it, which it does many times a second.
 /// Commits, the one frequent thing, are merged; of the rest there are a few per assigned partition.
@@ -81,7 +81,7 @@ impl Mailbox {
 }
 
 /// Later positions replace earlier ones of the same partition.
-fn merge(before: &mut Vec<headwater::Position>, later: Vec<headwater::Position>) {
+fn merge(before: &mut Vec<headwater::spi::Position>, later: Vec<headwater::spi::Position>) {
     for position in later {
         match before.iter_mut().find(|known| known.partition == position.partition) {
             Some(known) => known.next = position.next,

@@ -7,7 +7,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    ports::{Batch, Fetched},
+    spi::{Batch, Fetched},
 };
 use tokio::sync::{
     mpsc::{Sender, error::TrySendError},

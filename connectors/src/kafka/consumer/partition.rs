@@ -13,8 +13,8 @@ use std::{
 };
 
 use headwater::{
-    Record, TopicPartition,
-    ports::{Batch, StartFrom},
+    TopicPartition,
+    spi::{Batch, Record, StartFrom},
 };
 use rdkafka::{
     Offset, TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::TopicPartitionListElem,

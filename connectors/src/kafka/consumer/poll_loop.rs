@@ -12,7 +12,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    ports::{Control, Fetched},
+    spi::{Control, Fetched},
 };
 use rdkafka::{
     Offset, TopicPartitionList,

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use headwater::ports::{Batch, BoxFuture, Control, Fetched, Source};
+use headwater::spi::{Batch, BoxFuture, Control, Fetched, Source};
 use tokio::sync::{
     mpsc::{self, Receiver},
     watch,

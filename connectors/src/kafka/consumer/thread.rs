@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{TopicPartition, ports::Fetched};
+use headwater::{TopicPartition, spi::Fetched};
 use rdkafka::{Message as _, consumer::Consumer as _};
 
 use super::{

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Headers, Record, TopicPartition};
+use headwater::{Headers, TopicPartition, spi::Record};
 use rdkafka::{
     bindings::{
         rd_kafka_consume_batch_queue, rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_header_get_last,

@@ -5,7 +5,7 @@ use std::{
     ptr,
 };
 
-use headwater::{Headers, Outgoing};
+use headwater::{Headers, spi::Outgoing};
 use rdkafka::{
     bindings::{
         RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new, rd_kafka_headers_t,

@@ -5,7 +5,7 @@
 
 use std::{ffi::CStr, time::Duration};
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::{
     ClientConfig,
     client::{Client, ClientContext},

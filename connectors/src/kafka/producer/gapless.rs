@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use super::core::{

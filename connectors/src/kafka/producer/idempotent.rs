@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Origin, Outgoing};
+use headwater::{Origin, spi::Outgoing};
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use self::delivery::{BatchState, Context, Delivery};

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Outgoing, Position};
+use headwater::spi::{Outgoing, Position};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::{

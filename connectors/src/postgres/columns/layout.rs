@@ -7,7 +7,7 @@ use apache_avro::{
     schema::{InnerDecimalSchema, NamespaceRef, UuidSchema},
 };
 
-use headwater::codec::WriterSchema;
+use headwater::spi::codec::WriterSchema;
 
 use super::types::SqlType;
 use crate::postgres::error::PostgresError;

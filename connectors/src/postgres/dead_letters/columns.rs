@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use headwater::{DeadLetter, Headers};
+use headwater::{Headers, spi::DeadLetter};
 
 use super::standing::Standing;
 use crate::postgres::{

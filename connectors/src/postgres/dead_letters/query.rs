@@ -9,7 +9,7 @@ mod row;
 
 use std::collections::BTreeMap;
 
-use headwater::{Origin, Time, TopicPartition, says_cut};
+use headwater::{Origin, Time, TopicPartition, spi::says_cut};
 use sqlx::{
     AssertSqlSafe, Postgres, Row as _,
     postgres::{PgArguments, PgRow},
@@ -98,7 +98,7 @@ pub struct Summary {
     pub dead_lettered: Time,
     /// Bytes of key, value and headers, roughly.
     pub bytes: u64,
-    /// Whether it was too large to be kept whole: [`DeadLetter::cut`](headwater::DeadLetter::cut) says what it lacks.
+    /// Whether it was too large to be kept whole: [`DeadLetter::cut`](headwater::spi::DeadLetter::cut) says what it lacks.
     pub is_cut: bool,
     /// The same as `dead_lettered`, exactly.
     moment: Moment,

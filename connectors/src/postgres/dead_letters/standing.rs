@@ -1,6 +1,6 @@
 //! What the records of one place come to, one after the other: DESIGN section 6.
 
-use headwater::DeadLetter;
+use headwater::spi::DeadLetter;
 
 use super::query::Status;
 
@@ -69,7 +69,10 @@ fn count(letter: &DeadLetter) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{Catalogue, Headers, Record};
+    use headwater::{
+        Headers,
+        spi::{Catalogue, Record},
+    };
 
     use super::*;
 

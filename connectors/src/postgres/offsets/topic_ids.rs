@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{CommitError, TopicPartition, ports::BoxFuture};
+use headwater::{
+    TopicPartition,
+    spi::{BoxFuture, CommitError},
+};
 
 use crate::kafka::Cluster;
 

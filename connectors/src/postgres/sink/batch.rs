@@ -11,7 +11,7 @@ use std::{
 };
 
 use apache_avro::types::Value;
-use headwater::{Meta, Mode, Row, Sink, TopicPartition};
+use headwater::{Meta, Mode, Sink, TopicPartition, spi::Row};
 
 use super::table::Table;
 use crate::postgres::{

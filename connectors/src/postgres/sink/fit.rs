@@ -1,6 +1,9 @@
 //! A sink's table made to fit a schema that is new to the sink, by one process at a time.
 
-use headwater::{DeadLetterKind, Sink, codec::WriterSchema};
+use headwater::{
+    Sink,
+    spi::{DeadLetterKind, codec::WriterSchema},
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{

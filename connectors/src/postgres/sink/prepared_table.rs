@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use headwater::{Row, Sink};
+use headwater::{Sink, spi::Row};
 use sqlx::PgConnection;
 
 use super::{

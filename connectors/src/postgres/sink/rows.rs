@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headwater::{CommitError, DeadLetterKind, RefusedRow, Row, Sink, Unit};
+use headwater::{
+    Sink,
+    spi::{CommitError, DeadLetterKind, RefusedRow, Row, Unit},
+};
 use sqlx::PgConnection;
 
 use super::{

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use apache_avro::Schema;
-use headwater::codec::{WriterSchema, can_read};
+use headwater::spi::codec::{WriterSchema, can_read};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

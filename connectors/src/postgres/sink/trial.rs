@@ -8,7 +8,7 @@
 //! What is only refused beside others (two keys that are one to the database) is stored in statements of its own, and what
 //! needs a neighbour that comes later is tried again behind it.
 
-use headwater::Row;
+use headwater::spi::Row;
 use sqlx::{Connection, PgConnection};
 
 use super::{

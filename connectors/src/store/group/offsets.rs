@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use headwater::{CommitError, TopicPartition};
+use headwater::{TopicPartition, spi::CommitError};
 
 use super::restore::{Restored, Restorer};
 use crate::kafka::{ChangelogError, stable_offsets};

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{CommitError, GroupMetrics, GroupTopics, Metric, TopicPartition, ports::Clock};
+use headwater::{
+    TopicPartition,
+    spi::{Clock, CommitError, GroupMetrics, GroupTopics, Metric},
+};
 use tokio::task::JoinError;
 
 use super::topics::StateTopics;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater::{Catalogue, ConsumerGroup, GroupTopics, Order, TopicPartition};
+use headwater::{
+    Order, TopicPartition,
+    spi::{Catalogue, ConsumerGroup, GroupTopics},
+};
 
 /// What a group that keeps state reads and writes, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

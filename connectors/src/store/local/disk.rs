@@ -16,7 +16,7 @@ use std::{
 };
 
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use headwater::ports::Entry;
+use headwater::spi::Entry;
 
 use super::{
     cache::slot::{Bytes, Pair},

@@ -128,7 +128,7 @@ impl LocalError {
     }
 }
 
-impl From<LocalError> for headwater::ports::StoreError {
+impl From<LocalError> for headwater::spi::StoreError {
     fn from(error: LocalError) -> Self {
         Self(error.to_string())
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::Change;
+use headwater::spi::Change;
 
 use super::{
     cache::{Cache, slot::cost},

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use headwater::{InputPartition, InputPosition, TopicPartition, Way};
+use headwater::{
+    TopicPartition,
+    spi::{InputPartition, InputPosition, Way},
+};
 
 /// What stands for a step where there is none: no step has that name.
 const DIRECT: &str = "-";

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use headwater::{InputPartition, InputPosition, TopicPartition, Way};
+use headwater::{
+    TopicPartition,
+    spi::{InputPartition, InputPosition, Way},
+};
 use tempfile::TempDir;
 
 use crate::store::local::*;

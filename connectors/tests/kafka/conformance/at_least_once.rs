@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use headwater::{
-    Outgoing, Unit,
-    ports::{
-        Committer,
-        conformance::{self, Capability, Contents, Effect, Fixture, Part},
-    },
+use headwater::spi::{
+    Committer, Outgoing, Unit,
+    conformance::{self, Capability, Contents, Effect, Fixture, Part},
 };
 use headwater_connectors::{
     AtLeastOnceCommitter,

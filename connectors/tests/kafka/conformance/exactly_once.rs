@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use headwater::{
-    Change, Outgoing, SystemClock, TopicPartition, Unit,
-    ports::{
-        Committer,
+    TopicPartition,
+    spi::{
+        Change, Committer, Outgoing, SystemClock, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::ports::StartFrom;
+use headwater::spi::StartFrom;
 use headwater_connectors::{
     StateTopics,
     kafka::{
@@ -116,7 +116,7 @@ impl Member {
             let config = if name.ends_with(".changelog") { compacted.clone() } else { Vec::new() };
             TopicSpec { name: name.to_owned(), partitions, replication: 1, config }
         };
-        let changelog = headwater::GroupTopics::of(group).changelog(STORE);
+        let changelog = headwater::spi::GroupTopics::of(group).changelog(STORE);
         let specs = [(&topics.input, 2), (&topics.output, 2), (&changelog, 2), (&topics.markers, 1)];
         let specs = specs.map(|(name, partitions)| spec(name, partitions));
         Cluster::new(&config).unwrap().apply(&specs).await.unwrap();
@@ -168,7 +168,7 @@ impl Member {
 
     /// What the stores have of each partition's key.
     pub(super) fn kept(&self) -> std::collections::BTreeMap<i32, String> {
-        use headwater::ports::Stores as _;
+        use headwater::spi::Stores as _;
         let local = self.local.as_ref().expect("a committer");
         let value = |number| Some((number, local.get(STORE, number, b"key").unwrap()?));
         let text =

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use headwater::{
-    Change, InputPartition, InputPosition, Outgoing, SystemClock, TopicPartition, Unit, Way,
-    ports::{
-        Committer,
+    TopicPartition,
+    spi::{
+        Change, Committer, InputPartition, InputPosition, Outgoing, SystemClock, Unit, Way,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };

@@ -1,9 +1,9 @@
 //! A sink's table whose group publishes as well.
 
 use headwater::{
-    Outgoing, TopicPartition, Unit,
-    ports::{
-        Committer,
+    TopicPartition,
+    spi::{
+        Committer, Outgoing, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use headwater::{
-    Catalogue, Headers, Record, Row, TopicPartition, Unit,
-    ports::{
-        Committer,
+    Headers, TopicPartition,
+    spi::{
+        Catalogue, Committer, Record, Row, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };

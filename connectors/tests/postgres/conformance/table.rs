@@ -1,9 +1,9 @@
 //! A sink's table.
 
 use headwater::{
-    TopicPartition, Unit,
-    ports::{
-        Committer,
+    TopicPartition,
+    spi::{
+        Committer, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    Outgoing, Span,
-    ports::{Http, Request},
+    http::{Http, Request},
+    spi::{Outgoing, Span},
 };
 use headwater_connectors::{
     kafka::Subscription,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use headwater::{Meta, Payload, topic_of};
+use headwater::{Meta, Payload, spi::topic_of};
 use headwater_connectors::kafka::Subscription;
 use headwater_runtime::{App, Clients, Output, RecordDecoder, TopicReader};
 use headwater_schemas::{OrderFulfilled, PaymentCompleted, ReceiptRequested};

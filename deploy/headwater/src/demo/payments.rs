@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use headwater::{EventType, Headers, Outgoing, Payload, Time, codec::Encoder, ports::Schemas as _, topic_of};
+use headwater::{
+    EventType, Headers, Payload, Time,
+    spi::{Outgoing, Schemas as _, codec::Encoder, topic_of},
+};
 use headwater_runtime::Clients;
 use headwater_schemas::PaymentCompleted;
 use uuid::Uuid;

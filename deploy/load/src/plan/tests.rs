@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use headwater::{Time, Tracing};
+use headwater::{Time, spi::Tracing};
 
 use super::*;
 use crate::random::Random;

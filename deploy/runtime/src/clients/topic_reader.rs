@@ -11,9 +11,11 @@ use std::{
 
 use anyhow::{Result, bail};
 use headwater::{
-    Catalogue, Meta, Record, TopicPartition,
-    codec::{WriterSchema, split},
-    ports::{Control, Fetched, Schemas as _, Source as _, StartFrom},
+    Meta, TopicPartition,
+    spi::{
+        Catalogue, Control, Fetched, Record, Schemas as _, Source as _, StartFrom,
+        codec::{WriterSchema, split},
+    },
 };
 use headwater_connectors::{
     kafka::{Cluster, KafkaSource, SourceConfig, Start, Subscription},

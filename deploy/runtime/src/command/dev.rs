@@ -8,7 +8,7 @@ mod demo;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use headwater::States;
+use headwater::spi::States;
 use headwater_dev::{
     Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, quoted, write_endpoints,
 };

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater::States;
+use headwater::spi::States;
 
 use super::arguments::RunArguments;
 use crate::{

@@ -8,11 +8,7 @@ mod mermaid;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use headwater::{
-    Topology, Work,
-    codec::WriterSchema,
-    ports::{SchemaError, Schemas as _},
-};
+use headwater::spi::{SchemaError, Schemas as _, Topology, Work, codec::WriterSchema};
 use headwater_connectors::{
     kafka::{Change, HEADER_ROOM, TopicSpec},
     postgres::{Database, PostgresError},

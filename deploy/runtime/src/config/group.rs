@@ -1,6 +1,9 @@
 //! The bounds of a group, as they are configured.
 
-use headwater::{Backoff, GroupSettings, Order, Policy};
+use headwater::{
+    Order, Policy,
+    spi::{Backoff, GroupSettings},
+};
 use headwater_connectors::kafka;
 
 use super::{

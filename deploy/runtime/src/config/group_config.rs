@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use headwater::{BreakerSettings, BreakerWindow, Delay, Ladder, Order, Time, Work};
+use headwater::{BreakerSettings, BreakerWindow, Delay, Ladder, Order, Time, spi::Work};
 use headwater_connectors::kafka;
 use serde::{Deserialize, Deserializer, de::Error};
 

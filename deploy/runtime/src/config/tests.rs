@@ -66,8 +66,8 @@ fn the_defaults_are_the_connectors_own() {
     assert_eq!(config.state, StateConfig::default());
     assert_eq!(config.postgres.connector(), postgres::Config::new(config.postgres.url.expose()));
     let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
-    let standard = headwater::GroupSettings::default();
-    assert_eq!(settings, headwater::GroupSettings { drain: Duration::from_secs(18), ..standard });
+    let standard = headwater::spi::GroupSettings::default();
+    assert_eq!(settings, headwater::spi::GroupSettings { drain: Duration::from_secs(18), ..standard });
     assert_eq!(start, kafka::Start::Earliest);
     assert_eq!(config.bounds("any", Kind::Sink, &Policy::new()).unwrap().0.linger, Duration::from_millis(100));
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headwater::{
-    CommitError, Committed, GroupMetrics, Metric, TopicPartition, Unit,
-    ports::{BoxFuture, Committer, StartFrom},
+    TopicPartition,
+    spi::{BoxFuture, CommitError, Committed, Committer, GroupMetrics, Metric, StartFrom, Unit},
 };
 use headwater_connectors::postgres::{PostgresSink, SinkCounts};
 

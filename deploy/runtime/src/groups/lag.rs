@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use headwater::{GroupMetrics, Lag, PartitionProgress, States, Time, TopicPartition};
+use headwater::{
+    Time, TopicPartition,
+    spi::{GroupMetrics, Lag, PartitionProgress, States},
+};
 use headwater_connectors::kafka::{Cluster, KafkaError, LogEnd};
 
 /// How often it is looked at.

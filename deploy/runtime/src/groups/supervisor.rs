@@ -5,8 +5,8 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use headwater::{
-    Backoff, Down, GroupMetrics, Metric, Next, Time, WorkerError,
-    ports::{BoxFuture, Clock},
+    Time,
+    spi::{Backoff, BoxFuture, Clock, Down, GroupMetrics, Metric, Next, WorkerError},
 };
 use tokio::sync::watch;
 
@@ -125,7 +125,7 @@ impl From<WorkerError> for GroupFailure {
 mod tests {
     use std::{collections::VecDeque, sync::Mutex};
 
-    use headwater::Activity;
+    use headwater::spi::Activity;
 
     use super::*;
 

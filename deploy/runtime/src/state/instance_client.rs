@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Result;
-use headwater::ports::{Http as _, Request};
+use headwater::http::{Http as _, Request};
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
     kafka::GroupMember,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, stream};
-use headwater::WAITING;
+use headwater::spi::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{

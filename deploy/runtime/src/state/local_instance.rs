@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Metric, States, ports::Stores as _};
+use headwater::spi::{Metric, States, Stores as _};
 use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
@@ -154,7 +154,7 @@ impl LocalGroup {
 
     fn entry(&self, (key, partition, saved): Raw) -> Result<Entry, Refusal> {
         let key = String::from_utf8_lossy(&key).into_owned();
-        let (version, value) = headwater::show(&saved).map_err(|why| {
+        let (version, value) = headwater::spi::show(&saved).map_err(|why| {
             RefusalKind::Broken.because(format!("the state of key `{}` cannot be shown: {why}", key.escape_debug()))
         })?;
         Ok(Entry { key, partition, owner: self.instance.clone(), version, value })

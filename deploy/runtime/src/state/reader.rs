@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use headwater::partition_for;
+use headwater::spi::partition_for;
 use headwater_connectors::kafka::GroupMember;
 use tokio::sync::Semaphore;
 

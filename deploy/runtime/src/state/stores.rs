@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use headwater::GroupTopics;
+use headwater::spi::GroupTopics;
 
 use super::answer::{Refusal, RefusalKind};
 use crate::{app::ConfiguredGroup, config::nearest};

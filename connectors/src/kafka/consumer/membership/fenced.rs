@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Time, ports::Fetched};
+use headwater::{Time, spi::Fetched};
 use rdkafka::consumer::Consumer as _;
 
 use super::{group_consumer::GroupConsumer, tenure::Tenure};

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Position, TopicPartition, ports::StartFrom};
+use headwater::{
+    TopicPartition,
+    spi::{Position, StartFrom},
+};
 use rdkafka::TopicPartitionList;
 
 use super::offset_metadata::Notes;

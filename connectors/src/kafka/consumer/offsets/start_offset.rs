@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Position, Time, TopicPartition, ports::StartFrom};
+use headwater::{
+    Time, TopicPartition,
+    spi::{Position, StartFrom},
+};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::Consumer as _,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{TopicPartition, ports::Fetched};
+use headwater::{TopicPartition, spi::Fetched};
 use rdkafka::consumer::Consumer as _;
 
 use super::{self as partition, Life, Partitions};

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::ClientConfig;
 
 use super::fault::Fault;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 
 /// Why records of a batch are not on their topics; those that are not named are.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::Outgoing;
+use headwater::spi::Outgoing;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use super::{fault::Fault, partition_counts::PartitionCounts, reports::Reports};

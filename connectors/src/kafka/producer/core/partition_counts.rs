@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{Outgoing, partition_for};
+use headwater::spi::{Outgoing, partition_for};
 use rdkafka::{
     client::{Client, ClientContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},

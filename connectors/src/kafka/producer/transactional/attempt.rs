@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Position, TopicPartition};
+use headwater::{TopicPartition, spi::Position};
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use super::{error::Cause, life::Client};

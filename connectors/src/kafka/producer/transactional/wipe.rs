@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use headwater::{Headers, Outgoing, TopicPartition};
+use headwater::{Headers, TopicPartition, spi::Outgoing};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},

@@ -1,6 +1,9 @@
 //! What a person decides about letters: sent back, discarded, edited. Each is one transaction.
 
-use headwater::{DeadLetter, Origin, Outgoing};
+use headwater::{
+    Origin,
+    spi::{DeadLetter, Outgoing},
+};
 use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 use uuid::Uuid;
 

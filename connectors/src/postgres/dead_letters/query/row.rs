@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use headwater::{DeadLetter, Headers, Origin, TopicPartition, says_cut};
+use headwater::{
+    Headers, Origin, TopicPartition,
+    spi::{DeadLetter, says_cut},
+};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 

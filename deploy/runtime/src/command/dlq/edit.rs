@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use headwater::{Cut, DeadLetter, GroupTopics, Outgoing, codec::WriterSchema};
+use headwater::spi::{Cut, DeadLetter, GroupTopics, Outgoing, codec::WriterSchema};
 use headwater_connectors::postgres::{LetterError, Stored};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;

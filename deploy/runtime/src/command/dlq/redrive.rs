@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::{DeadLetter, GroupTopics, Outgoing, Record, Span, Tracing};
+use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Record, Span, Tracing};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
     postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},

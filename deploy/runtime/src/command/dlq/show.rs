@@ -3,7 +3,7 @@
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use headwater::{DeadLetter, Time};
+use headwater::{Time, spi::DeadLetter};
 use headwater_connectors::postgres::{Status, Stored};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use headwater::{
-    DeadLetter, Topology,
+use headwater::spi::{
+    DeadLetter, Schemas as _, Topology,
     codec::{Encoder, WriterSchema, split},
-    ports::Schemas as _,
 };
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};

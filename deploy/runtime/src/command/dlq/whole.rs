@@ -1,6 +1,9 @@
 //! A letter that was cut, and its whole record from where that first stood, while its topic holds it.
 
-use headwater::{DeadLetter, Origin, Record};
+use headwater::{
+    Origin,
+    spi::{DeadLetter, Record},
+};
 use headwater_connectors::kafka::{KafkaConfig, KafkaError, record_at};
 
 /// Why the whole record is not there.

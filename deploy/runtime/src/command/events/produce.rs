@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use headwater::{Message, Outgoing, Span, Time, codec::split, first_headers};
+use headwater::{
+    Time,
+    spi::{Message, Outgoing, Span, codec::split, first_headers},
+};
 use headwater_connectors::kafka::Producer;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use headwater::{
-    EventType, Tracing,
-    codec::{Encoder, WriterSchema},
-    ports::{SchemaError, Schemas as _},
-    topic_of,
+    EventType,
+    spi::{
+        SchemaError, Schemas as _, Tracing,
+        codec::{Encoder, WriterSchema},
+        topic_of,
+    },
 };
 use headwater_connectors::kafka::Cluster;
 
@@ -53,7 +55,7 @@ impl ProduceTarget {
         if let Some(facts) = catalogue.get(&event_type) {
             let topic = topic_of(facts.name);
             let subject =
-                headwater::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
+                headwater::spi::Topology::of(&app.pipeline).subjects.into_iter().find(|s| s.schema == facts.schema);
             let subject = subject.map(|subject| subject.name).unwrap_or_default();
             let id = clients.registry.id_of(&subject, facts.schema).await.map_err(|error| match error {
                 SchemaError::Unknown(why) => anyhow::anyhow!("{why}: run `headwater topology apply`"),

@@ -3,7 +3,10 @@
 use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use headwater::{Headers, Meta, Pattern, Record, topic_of};
+use headwater::{
+    Headers, Meta, Pattern,
+    spi::{Record, topic_of},
+};
 use headwater_connectors::kafka::Subscription;
 use serde_json::{Map, Value as Json, json};
 

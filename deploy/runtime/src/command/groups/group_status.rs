@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
-use headwater::{DEAD_LETTERS, TopicPartition};
+use headwater::{TopicPartition, spi::DEAD_LETTERS};
 use headwater_connectors::kafka::{
     Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, Start, Stretch, Topic, count_records,
 };

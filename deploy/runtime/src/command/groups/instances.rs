@@ -9,8 +9,8 @@ use std::{
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
 use headwater::{
-    Activity,
-    ports::{Http as _, Request},
+    http::{Http as _, Request},
+    spi::Activity,
 };
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},

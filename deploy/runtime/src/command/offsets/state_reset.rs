@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use headwater::{GroupTopics, TopicPartition};
+use headwater::{TopicPartition, spi::GroupTopics};
 use headwater_connectors::kafka::kept_keys;
 
 use super::moves::Move;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater::{Catalogue, Interest, Topology, Work, topic_of};
+use headwater::spi::{Catalogue, Interest, Topology, Work, topic_of};
 
 use crate::app::{App, ConfiguredGroup};
 

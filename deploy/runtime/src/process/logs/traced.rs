@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use headwater::current_trace;
+use headwater::spi::current_trace;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
