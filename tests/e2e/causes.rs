@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_mins(1);
 /// takes another id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_hops_a_retry_and_a_redrive_are_one_conversation_and_one_tree_of_causes() {
-    let space = space("hops").await;
+    let space = space("hops").await.without_warehouse();
     let config = "[groups.again]\nretry = [\"300ms\"]\n\
                   [sinks.ended]\nevent = \"hop.ended\"\ntable = \"ended\"\nkey = \"id\"\n";
     std::fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");

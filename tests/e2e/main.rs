@@ -26,6 +26,7 @@ mod offsets;
 mod outage;
 mod points;
 mod poison;
+mod program;
 mod records;
 mod recovery;
 mod registry;

@@ -403,7 +403,10 @@ impl Payments {
 }
 
 /// A value in Confluent's wire format.
-fn encode(id: u32, schema: &Schema, value: Value) -> Vec<u8> {
+///
+/// # Panics
+/// When it does not fit the schema.
+pub fn encode(id: u32, schema: &Schema, value: Value) -> Vec<u8> {
     let mut bytes = vec![0];
     bytes.extend(id.to_be_bytes());
     let writer = GenericDatumWriter::builder(schema).build().expect("a writer");

@@ -22,7 +22,7 @@ mod house;
 
 pub use engine::{Engine, Group};
 pub use eventually::{eventually, full, patience};
-pub use foreign::{Foreign, Payments, Raw, Seen, register};
+pub use foreign::{Foreign, Payments, Raw, Seen, encode, register};
 pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use process::Process;

@@ -51,6 +51,13 @@ impl Space {
         Self { name: format!("{}-{name}", self.name), ..self.clone() }
     }
 
+    /// The same space for a program that knows no warehouse, and would refuse a setting of one.
+    #[must_use]
+    pub fn without_warehouse(mut self) -> Self {
+        self.endpoints.warehouse_url.clear();
+        self
+    }
+
     /// A topic's name in this space.
     pub fn topic(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.name)
@@ -97,7 +104,8 @@ impl Space {
             ("HEADWATER__TOPOLOGY__REPLICATION", "1".to_owned()),
             ("HEADWATER__TOPOLOGY__MIN_INSYNC_REPLICAS", "1".to_owned()),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+        let set = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+        set.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The one number that a query answers.
