@@ -13,7 +13,6 @@ pub mod registry;
 
 pub mod http;
 pub mod postgres;
-mod proxies;
 
 pub mod store;
 
