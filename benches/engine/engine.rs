@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    CommitError, Committed, ConsumerGroup, GroupMetrics, GroupSettings, Metric, Order, Pipeline, SchemaCache,
+    CommitError, Committed, ConsumerGroup, GroupMetrics, GroupSettings, Metric, Order, Pipeline, SchemaCache, Sink,
     SystemClock, TopicPartition, Tracing, Unit, Work, Worker, WorkerDeps,
     ports::{BoxFuture, Clock, Committer, Control, Fetched, Source, StartFrom, Stores},
 };
@@ -162,6 +162,7 @@ async fn parts(
     let committers = match &group.work {
         Work::Sink(sink) => {
             let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
+            let sink: &Sink = sink.downcast_ref().context("a table")?;
             let one = |_| {
                 let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
                 Ok(watched(Box::new(DeadLetteringCommitter::new(sink, publisher()))))

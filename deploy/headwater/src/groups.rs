@@ -16,14 +16,14 @@ use headwater_connectors::{
     AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
-    postgres::{Letters, PostgresSink},
+    postgres::Letters,
+    sinks::SinkClients,
     store::local::{Damage, LocalError, LocalStore},
 };
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     config::{Config, Guarantee},
-    counted::Counted,
     lag,
     outside::Clients,
     program::{App, ConfiguredGroup},
@@ -308,9 +308,6 @@ impl Shared {
         let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = bounded.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
-        let counted = |sink: PostgresSink| {
-            Counted::new(sink.with_topic_ids(Arc::new(self.outside.cluster.clone())), state.clone())
-        };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
@@ -346,13 +343,23 @@ impl Shared {
                 vec![Box::new(transactional()?)]
             }
             Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],
-            Work::Sink(sink) => {
-                let sinks = database.sinks(&group.id, sink.clone(), sink_connections).map_err(failed)?;
-                let lettered =
-                    |sink| Box::new(DeadLetteringCommitter::new(counted(sink), publisher())) as Box<dyn Committer>;
-                sinks.into_iter().map(lettered).collect()
+            Work::Sink(_) => {
+                let sink = bounded.sink().ok_or_else(|| failed("the sink is of no known kind"))?;
+                let clients = SinkClients {
+                    database: database.clone(),
+                    topic_ids: Arc::new(self.outside.cluster.clone()),
+                    connections: sink_connections,
+                    metrics: state.clone(),
+                };
+                let rows = sink.committers(&group.id, &clients).map_err(failed)?;
+                let lettered = |rows| Box::new(DeadLetteringCommitter::new(rows, publisher())) as Box<dyn Committer>;
+                rows.into_iter().map(lettered).collect()
             }
-            Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
+            Work::DeadLetters => {
+                let keeper = database.dead_letters(&group.id, self.catalogue.clone());
+                let ids = Arc::new(self.outside.cluster.clone());
+                vec![Box::new(keeper.with_topic_ids(ids).with_metrics(state.clone()))]
+            }
         };
         Ok(WorkerDeps {
             group,

@@ -34,7 +34,6 @@ mod program;
 
 mod command;
 
-mod counted;
 mod groups;
 mod supervisor;
 

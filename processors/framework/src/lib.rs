@@ -53,7 +53,7 @@ pub use pipeline::catalogue::{Binding, Catalogue, KeyFormat, Subscription, topic
 pub use pipeline::policy::Policy;
 pub use pipeline::schema_cache::SchemaCache;
 pub use pipeline::settings::{GroupSettings, Order};
-pub use pipeline::sink::{Mode, Sink};
+pub use pipeline::sink::{Mode, Sink, SinkConfig};
 pub use pipeline::steps::{Group, Step, Steps};
 pub use pipeline::topology::{Subject, Topology};
 pub use pipeline::{ConsumerGroup, DEAD_LETTERS, Pipeline, Work};

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headwater::{CommitError, DeadLetterKind, RefusedRow, Row, Sink, Unit};
+use headwater::{CommitError, DeadLetterKind, RefusedRow, Row, Sink, SinkConfig as _, Unit};
 use sqlx::PgConnection;
 
 use super::{

@@ -15,7 +15,7 @@ use headwater::{
 };
 use headwater_connectors::{
     kafka::{Change, HEADER_ROOM, TopicSpec},
-    postgres::{Database, PostgresError},
+    postgres::Database,
 };
 
 use crate::{
@@ -208,16 +208,15 @@ async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -
 
 async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Outcome) {
     for bounded in &app.groups {
-        let Work::Sink(sink) = &bounded.group.work else { continue };
+        let Some(sink) = bounded.sink() else { continue };
         // A type that only a binding names has its table made from the first record's schema.
-        let Some(facts) = app.pipeline.catalogue().get(&sink.event) else { continue };
-        let sql = match WriterSchema::parse(0, facts.schema, &[]) {
-            Ok(schema) if dry_run => database.plan_table(sink, &schema).await,
-            Ok(schema) => database.apply_table(sink, &schema).await,
-            Err(error) => Err(PostgresError::Config(error.to_string())),
+        let Some(facts) = app.pipeline.catalogue().get(sink.event()) else { continue };
+        let done = match WriterSchema::parse(0, facts.schema, &[]) {
+            Ok(schema) => sink.prepare(database, &schema, dry_run).await,
+            Err(error) => Err(error.to_string()),
         };
-        match sql {
-            Ok(sql) => outcome.done.extend(sql.into_iter().map(|sql| format!("table {}: {sql}", sink.table))),
+        match done {
+            Ok(lines) => outcome.done.extend(lines),
             Err(error) => outcome.problems.push(format!("sink {}: {error}", bounded.group.name)),
         }
     }
@@ -257,7 +256,10 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
         let to = match &group.work {
             Work::Process(_) | Work::Stateful(_) if kept.is_empty() => String::new(),
             Work::Process(_) | Work::Stateful(_) => format!(", keeps {kept}"),
-            Work::Sink(sink) => format!(", writes table {}", sink.table),
+            Work::Sink(_) => bounded.sink().map_or_else(String::new, |sink| {
+                let (kind, name) = sink.place();
+                format!(", writes {kind} {name}")
+            }),
             Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };
         out.line(format_args!("group {}: reads {}{to}", group.id, topics.join(", ")))?;
