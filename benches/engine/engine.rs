@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use headwater::{
-    Order, Pipeline, TopicPartition,
+    Order, Pipeline, Sink, TopicPartition,
     spi::{
         BoxFuture, Clock, CommitError, Committed, Committer, ConsumerGroup, Control, Fetched, GroupMetrics,
         GroupSettings, Metric, SchemaCache, Source, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
@@ -165,6 +165,7 @@ async fn parts(
     let committers = match &group.work {
         Work::Sink(sink) => {
             let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
+            let sink: &Sink = sink.downcast_ref().context("a table")?;
             let one = |_| {
                 let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
                 Ok(watched(Box::new(DeadLetteringCommitter::new(sink, publisher()))))

@@ -1,5 +1,7 @@
 //! The HTTP port: one client with a pool of connections, a limit on time and one on size, and no redirects.
 
+pub(crate) mod proxies;
+
 use std::{error::Error, time::Duration};
 
 use headwater::{
@@ -13,7 +15,8 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-use crate::{proxies::Proxies, units::duration};
+use self::proxies::Proxies;
+use crate::units::duration;
 
 /// Limits of the HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,4 @@
-//! Headwater's connectors: Kafka, the schema registry, Postgres, HTTP and keyed state on the local disk, each behind a port of
+//! Headwater's connectors: Kafka, the schema registry, Postgres, files, HTTP and keyed state on the local disk, each behind a port of
 //! [`headwater::spi`], and the way of spans to an OpenTelemetry back end.
 //!
 //! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
@@ -13,7 +13,10 @@ pub mod registry;
 
 pub mod http;
 pub mod postgres;
-mod proxies;
+
+pub mod files;
+
+pub mod sinks;
 
 pub mod store;
 

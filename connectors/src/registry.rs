@@ -16,8 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    http::describe,
-    proxies::Proxies,
+    http::{describe, proxies::Proxies},
     units::{Secret, duration},
 };
 

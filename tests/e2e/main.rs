@@ -16,6 +16,7 @@ mod crash;
 mod delivery;
 mod dev;
 mod dlq;
+mod files;
 mod flood;
 mod idle;
 mod keyed;

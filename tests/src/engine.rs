@@ -18,6 +18,7 @@ use headwater_connectors::{
     },
     postgres::Database,
     registry::{Registry, RegistryConfig},
+    sinks::{SinkClients, connector},
     store::local::{LocalStore, StateConfig},
     units::Secret,
 };
@@ -117,6 +118,12 @@ impl Group {
         (&self.kafka, Cluster::new(&self.kafka).expect("a valid cluster"))
     }
 
+    /// What a sink's committers are made from.
+    fn clients(&self, database: &Database, cluster: &Arc<Cluster>, metrics: Arc<GroupMetrics>) -> SinkClients {
+        let (database, topic_ids) = (database.clone(), cluster.clone());
+        SinkClients { database, topic_ids, connections: self.sink_connections, metrics }
+    }
+
     /// What commits in transactions for this member.
     fn exactly_once(&self, group: &str, source: &KafkaSource, seen: Seen) -> ExactlyOnceCommitter {
         let member = (group, self.instance.as_deref().unwrap_or("one"));
@@ -189,8 +196,10 @@ impl Engine {
                     Work::Process(_) | Work::Stateful(_) if exactly_once => vec![Box::new(exact())],
                     Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],
                     Work::Sink(sink) => {
-                        let sinks = database.sinks(&group.id, sink.clone(), how.sink_connections).expect("valid");
-                        sinks.into_iter().map(|sink| lettering(sink.with_topic_ids(cluster.clone()))).collect()
+                        let clients = how.clients(database, &cluster, states.of(&group.id));
+                        let sink = connector(sink.as_ref()).expect("a kind of sink");
+                        let rows = sink.committers(&group.id, &clients).expect("valid");
+                        rows.into_iter().map(lettering).collect()
                     }
                     Work::DeadLetters => unreachable!("left out below"),
                 },

@@ -14,6 +14,8 @@ pub(crate) mod trial;
 
 pub(crate) mod watch;
 
+mod connector;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -22,8 +24,8 @@ use std::sync::{
 use headwater::{
     EventType, Sink, TopicPartition,
     spi::{
-        BoxFuture, Catalogue, CommitError, Committed, Committer, RefusedRow, Row, StartFrom as Start, Unit,
-        codec::WriterSchema,
+        BoxFuture, Catalogue, CommitError, Committed, Committer, GroupMetrics, Metric, RefusedRow, Row,
+        StartFrom as Start, Unit, codec::WriterSchema,
     },
 };
 use sqlx::{Connection, PgConnection};
@@ -92,6 +94,7 @@ pub struct PostgresSink {
     target: Target,
     counts: Arc<SinkCounts>,
     topic_ids: Option<Arc<dyn TopicIds>>,
+    metrics: Option<Arc<GroupMetrics>>,
 }
 
 impl Database {
@@ -173,7 +176,7 @@ impl Database {
 
 impl PostgresSink {
     fn new(database: Database, group: String, target: Target) -> Self {
-        Self { database, offsets: Offsets::new(group), target, counts: Arc::default(), topic_ids: None }
+        Self { database, offsets: Offsets::new(group), target, counts: Arc::default(), topic_ids: None, metrics: None }
     }
 
     /// What the sink has done; shared, and still there after the sink has gone.
@@ -186,6 +189,13 @@ impl PostgresSink {
     #[must_use]
     pub fn with_topic_ids(mut self, ids: Arc<dyn TopicIds>) -> Self {
         self.topic_ids = Some(ids);
+        self
+    }
+
+    /// Shows among the group's metrics what the sink has passed over.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<GroupMetrics>) -> Self {
+        self.metrics = Some(metrics);
         self
     }
 
@@ -242,6 +252,7 @@ impl PostgresSink {
         };
         self.offsets.settle(&fences, &unit.positions);
         self.counts.add(done);
+        self.metrics.iter().for_each(|metrics| metrics.add(Metric::Superseded, done.superseded));
         let fenced: Vec<TopicPartition> =
             unit.positions.iter().map(|p| &p.to.partition).filter(|p| fences.fenced.contains(*p)).cloned().collect();
         Ok(if fenced.is_empty() { Committed::Done } else { Committed::Fenced(fenced) })

@@ -136,7 +136,9 @@ fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
 
 fn find_sink<'a>(app: &'a App, name: &str) -> Result<&'a Sink, Problems> {
     let sinks = app.groups().iter().filter_map(|configured| match &configured.group.work {
-        Work::Sink(sink) => Some((configured.group.name.as_str(), configured.group.id.as_str(), sink)),
+        Work::Sink(sink) => {
+            sink.downcast_ref::<Sink>().map(|sink| (configured.group.name.as_str(), configured.group.id.as_str(), sink))
+        }
         _ => None,
     });
     let sinks: Vec<_> = sinks.collect();
@@ -144,7 +146,7 @@ fn find_sink<'a>(app: &'a App, name: &str) -> Result<&'a Sink, Problems> {
         return Ok(sink);
     }
     let known: Vec<&str> = sinks.iter().map(|(own, ..)| *own).collect();
-    Err(Problems::one(format!("--to-table: there is no sink `{name}`; {}", hint(name, &known))))
+    Err(Problems::one(format!("--to-table: there is no sink `{name}` into a table; {}", hint(name, &known))))
 }
 
 /// The topic of a type, and the type; or a topic that is there.

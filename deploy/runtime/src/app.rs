@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use headwater::{
-    Delay, EventType, Order, Pipeline, Sink,
+    Delay, EventType, Order, Pipeline,
     http::Http,
     spi::{ConsumerGroup, DEAD_LETTERS, GroupSettings, SpanCounts, Tracing, Work},
 };
@@ -12,7 +12,7 @@ use headwater_connectors::{
     http::HttpClient,
     kafka::{KafkaConfig, Start},
     otlp::Otlp,
-    postgres::Database,
+    sinks::{self, SinkConnector},
 };
 use headwater_dev::Endpoints;
 use serde::de::DeserializeOwned;
@@ -93,7 +93,12 @@ pub struct ConfiguredGroup {
 impl ConfiguredGroup {
     /// Whether the group's offsets live beside its rows, and Kafka's are a copy.
     pub(crate) fn is_stored(&self) -> bool {
-        !self.group.work.is_processor()
+        matches!(self.group.work, Work::DeadLetters) || self.sink().is_some_and(SinkConnector::keeps_offsets)
+    }
+
+    /// What runs its sink, where it is one of a kind that there is.
+    pub(crate) fn sink(&self) -> Option<&dyn SinkConnector> {
+        sink_of(&self.group)
     }
 
     /// The delays of its retry topics. A sink has none: it waits with what it cannot write now. A stateful group has none
@@ -153,10 +158,8 @@ impl Loader {
         let (mut groups, names) = (Vec::new(), all.iter().map(|group| group.name.clone()).collect::<Vec<_>>());
         for group in all {
             let kind = Kind::of(&group.work);
-            if let Work::Sink(sink) = &group.work
-                && let Some(why) = Database::problem_of(sink, known(&pipeline, sink).as_ref())
-            {
-                problems.push(format!("sink {}: {why}", group.name));
+            if matches!(group.work, Work::Sink(_)) {
+                problems.extend(problems_of_sink(&config, &pipeline, &group));
             }
             match config.bounds(&group.name, kind, &group.policy) {
                 Ok((settings, start)) => {
@@ -195,7 +198,7 @@ impl Loader {
             pipeline = pipeline.bind(topic, binding.clone());
         }
         for (name, sink) in &config.sinks {
-            pipeline = pipeline.sink(name, sink.clone());
+            pipeline = pipeline.sink_of_any_kind(name, sink.config());
         }
         Ok((deps, pipeline))
     }
@@ -245,13 +248,29 @@ impl App {
     }
 }
 
+fn sink_of(group: &ConsumerGroup) -> Option<&dyn SinkConnector> {
+    if let Work::Sink(sink) = &group.work { sinks::connector(sink.as_ref()) } else { None }
+}
+
+fn problems_of_sink(config: &Config, pipeline: &Pipeline, group: &ConsumerGroup) -> Vec<String> {
+    let Some(sink) = sink_of(group) else {
+        return vec![format!(
+            "sink {}: it is of no kind that headwater knows: write into a table or a file",
+            group.name
+        )];
+    };
+    let own = sink.problem_of(known(pipeline, sink.event()).as_ref());
+    let connections = if sink.keeps_offsets() { None } else { config.needless_connections(&group.name) };
+    own.map(|why| format!("sink {}: {why}", group.name)).into_iter().chain(connections).collect()
+}
+
 /// The type of a sink's events, where the catalogue has it. What keys the records of a bound topic have is their producer's
 /// choice.
-fn known(pipeline: &Pipeline, sink: &Sink) -> Option<EventType> {
+fn known(pipeline: &Pipeline, event_type: &str) -> Option<EventType> {
     let catalogue = pipeline.catalogue();
-    let bound = catalogue.bindings().any(|(_, binding)| binding.event_type == sink.event);
+    let bound = catalogue.bindings().any(|(_, binding)| binding.event_type == event_type);
     let keyless = |event: EventType| EventType { key_of: |_, _| Ok(String::new()), ..event };
-    catalogue.get(&sink.event).map(|event| if bound { keyless(*event) } else { *event })
+    catalogue.get(event_type).map(|event| if bound { keyless(*event) } else { *event })
 }
 
 fn unknown_groups(config: &Config, groups: &[ConsumerGroup]) -> Vec<String> {

@@ -1,6 +1,5 @@
 //! The running groups of one process, and how they stop.
 
-mod counting_sink;
 mod lag;
 mod supervisor;
 
@@ -17,15 +16,13 @@ use headwater_connectors::{
     Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
-    postgres::{Letters, PostgresSink},
+    postgres::Letters,
+    sinks::SinkClients,
     store::local::{Damage, LocalError, LocalStore},
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use self::{
-    counting_sink::CountingSink,
-    supervisor::{GroupFailure, Supervised, Supervisor},
-};
+use self::supervisor::{GroupFailure, Supervised, Supervisor};
 use crate::{
     app::{App, ConfiguredGroup},
     clients::Clients,
@@ -311,12 +308,9 @@ impl GroupContext {
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
     fn parts(&self, configured: &ConfiguredGroup, left: &mut PreviousAttempt) -> Result<WorkerDeps, GroupFailure> {
         let member = self.member(configured);
-        let ConfiguredGroup { group, settings, sink_connections, guarantee, .. } = configured.clone();
+        let ConfiguredGroup { group, settings, guarantee, .. } = configured.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
-        let counted = |sink: PostgresSink| {
-            CountingSink::new(sink.with_topic_ids(Arc::new(self.clients.cluster.clone())), state.clone())
-        };
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
@@ -334,7 +328,6 @@ impl GroupContext {
             );
             committer.map(|committer| committer.with_arrival(left.arrival.clone())).map_err(failed)
         };
-        let database = &self.clients.database;
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
             Work::Process(_) | Work::Stateful(_) if let Some(local) = local => {
@@ -356,13 +349,15 @@ impl GroupContext {
                 vec![Box::new(transactional()?)]
             }
             Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],
-            Work::Sink(sink) => {
-                let sinks = database.sinks(&group.id, sink.clone(), sink_connections).map_err(failed)?;
-                let lettered =
-                    |sink| Box::new(DeadLetteringCommitter::new(counted(sink), publisher())) as Box<dyn Committer>;
-                sinks.into_iter().map(lettered).collect()
+            Work::Sink(_) => {
+                let lettered = |rows| Box::new(DeadLetteringCommitter::new(rows, publisher())) as Box<dyn Committer>;
+                self.rows(configured)?.into_iter().map(lettered).collect()
             }
-            Work::DeadLetters => vec![Box::new(counted(database.dead_letters(&group.id, self.catalogue.clone())))],
+            Work::DeadLetters => {
+                let keeper = self.clients.database.dead_letters(&group.id, self.catalogue.clone());
+                let ids = Arc::new(self.clients.cluster.clone());
+                vec![Box::new(keeper.with_topic_ids(ids).with_metrics(state.clone()))]
+            }
         };
         Ok(WorkerDeps {
             group,
@@ -376,6 +371,18 @@ impl GroupContext {
             state,
             tracing: self.tracing.clone(),
         })
+    }
+
+    /// What stores the rows of a sink.
+    fn rows(&self, configured: &ConfiguredGroup) -> Result<Vec<Box<dyn Committer>>, GroupFailure> {
+        let sink = configured.sink().ok_or_else(|| failed("the sink is of no known kind"))?;
+        let clients = SinkClients {
+            database: self.clients.database.clone(),
+            topic_ids: Arc::new(self.clients.cluster.clone()),
+            connections: configured.sink_connections,
+            metrics: self.states.of(&configured.group.id),
+        };
+        sink.committers(&configured.group.id, &clients).map_err(failed)
     }
 }
 

@@ -108,6 +108,7 @@ pub mod spi {
     pub use crate::pipeline::catalogue::{Catalogue, Subscription};
     pub use crate::pipeline::schema_cache::SchemaCache;
     pub use crate::pipeline::settings::GroupSettings;
+    pub use crate::pipeline::sink::SinkConfig;
     pub use crate::pipeline::steps::{Step, Steps};
     pub use crate::pipeline::topology::{Subject, Topology};
     pub use crate::pipeline::{ConsumerGroup, DEAD_LETTERS, Work};

@@ -17,7 +17,7 @@ use self::{
     catalogue::{Binding, Catalogue, Subscription},
     policy::Policy,
     settings::Order,
-    sink::Sink,
+    sink::SinkConfig,
     steps::{Group, Steps},
 };
 use crate::{
@@ -46,8 +46,8 @@ pub enum Work {
     Process(Arc<dyn Processor>),
     /// Runs stateful steps.
     Stateful(Steps),
-    /// Writes them to a table.
-    Sink(Sink),
+    /// Writes them to a table, a file or whatever a connector reaches.
+    Sink(Arc<dyn SinkConfig>),
     /// Keeps the dead letters of every group.
     DeadLetters,
 }
@@ -61,7 +61,7 @@ impl Work {
         match self {
             Self::Process(processor) => processor.interest(),
             Self::Stateful(steps) => steps.interest(),
-            Self::Sink(sink) => Interest::Name(sink.event.clone()),
+            Self::Sink(sink) => Interest::Name(sink.event().to_owned()),
             Self::DeadLetters => Interest::Wrong("is no subscriber of events".to_owned()),
         }
     }
@@ -191,7 +191,13 @@ impl Pipeline {
 
     /// Registers a sink; its consumer group has its name.
     #[must_use]
-    pub fn sink(mut self, name: &str, sink: Sink) -> Self {
+    pub fn sink(self, name: &str, sink: impl SinkConfig) -> Self {
+        self.sink_of_any_kind(name, Arc::new(sink))
+    }
+
+    /// The same for a sink whose kind is known where it is configured.
+    #[must_use]
+    pub fn sink_of_any_kind(mut self, name: &str, sink: Arc<dyn SinkConfig>) -> Self {
         self.problems.extend(sink.problem().map(|why| format!("sink `{name}`: {why}")));
         self.register(name, Work::Sink(sink));
         self
@@ -255,7 +261,10 @@ impl Pipeline {
                     problems.extend(self.own_loop(name, work));
                     problems.extend(self.needless_breaker(name));
                 }
-                Work::Sink(sink) => problems.extend(self.unknown_event(name, sink)),
+                Work::Sink(sink) => {
+                    problems
+                        .extend(self.catalogue.unknown(sink.event()).map(|why| format!("sink `{name}` takes {why}")));
+                }
                 Work::DeadLetters => {}
             }
         }
@@ -389,17 +398,6 @@ impl Pipeline {
             )
         })
     }
-
-    fn unknown_event(&self, name: &str, sink: &Sink) -> Option<String> {
-        (self.catalogue.get(&sink.event).is_none() && !self.catalogue.is_bound(&sink.event)).then(|| {
-            let known: Vec<_> = self.catalogue.types().map(|t| t.name).collect();
-            format!(
-                "sink `{name}` takes `{}`, which no processor names and no topic is bound to; known are {}",
-                sink.event,
-                known.join(", ")
-            )
-        })
-    }
 }
 
 /// The topics of its own that a group reads, by name.
@@ -419,6 +417,7 @@ mod tests {
     use crate::{
         event::Event,
         failure::Result,
+        pipeline::sink::Sink,
         processor::{input::Any, matching},
     };
 

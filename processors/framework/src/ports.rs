@@ -147,6 +147,28 @@ pub trait Committer: Send {
     }
 }
 
+impl Committer for Box<dyn Committer> {
+    fn atomic(&self) -> bool {
+        self.as_ref().atomic()
+    }
+
+    fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>> {
+        self.as_mut().start(partitions)
+    }
+
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+        self.as_mut().commit(unit)
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.as_mut().forget(partitions);
+    }
+
+    fn cancels(&self) -> bool {
+        self.as_ref().cancels()
+    }
+}
+
 /// The keyed state of one group's partitions, as it was committed last. A partition's state can be read once
 /// [`Committer::start`] has answered for it, and until it is forgotten; it is never asked for any other.
 ///

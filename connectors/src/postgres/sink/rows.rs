@@ -7,7 +7,7 @@ use std::{
 
 use headwater::{
     Sink,
-    spi::{CommitError, DeadLetterKind, RefusedRow, Row, Unit},
+    spi::{CommitError, DeadLetterKind, RefusedRow, Row, SinkConfig as _, Unit},
 };
 use sqlx::PgConnection;
 

@@ -11,7 +11,7 @@ use anyhow::Result;
 use headwater::spi::{SchemaError, Schemas as _, Topology, Work, codec::WriterSchema};
 use headwater_connectors::{
     kafka::{Change, HEADER_ROOM, TopicSpec},
-    postgres::{Database, PostgresError},
+    postgres::Database,
 };
 
 use super::arguments::{TopologyCommand, TopologyFormat};
@@ -202,16 +202,15 @@ async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -
 
 async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Outcome) {
     for configured in &app.groups {
-        let Work::Sink(sink) = &configured.group.work else { continue };
+        let Some(sink) = configured.sink() else { continue };
         // A type that only a binding names has its table made from the first record's schema.
-        let Some(facts) = app.pipeline.catalogue().get(&sink.event) else { continue };
-        let sql = match WriterSchema::parse(0, facts.schema, &[]) {
-            Ok(schema) if dry_run => database.plan_table(sink, &schema).await,
-            Ok(schema) => database.apply_table(sink, &schema).await,
-            Err(error) => Err(PostgresError::Config(error.to_string())),
+        let Some(facts) = app.pipeline.catalogue().get(sink.event()) else { continue };
+        let done = match WriterSchema::parse(0, facts.schema, &[]) {
+            Ok(schema) => sink.prepare(database, &schema, dry_run).await,
+            Err(error) => Err(error.to_string()),
         };
-        match sql {
-            Ok(sql) => outcome.done.extend(sql.into_iter().map(|sql| format!("table {}: {sql}", sink.table))),
+        match done {
+            Ok(lines) => outcome.done.extend(lines),
             Err(error) => outcome.problems.push(format!("sink {}: {error}", configured.group.name)),
         }
     }
@@ -251,7 +250,10 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
         let to = match &group.work {
             Work::Process(_) | Work::Stateful(_) if kept.is_empty() => String::new(),
             Work::Process(_) | Work::Stateful(_) => format!(", keeps {kept}"),
-            Work::Sink(sink) => format!(", writes table {}", sink.table),
+            Work::Sink(_) => configured.sink().map_or_else(String::new, |sink| {
+                let (kind, name) = sink.place();
+                format!(", writes {kind} {name}")
+            }),
             Work::DeadLetters => format!(", writes table {DEAD_LETTERS_TABLE}"),
         };
         out.line(format_args!("group {}: reads {}{to}", group.id, topics.join(", ")))?;

@@ -18,6 +18,12 @@ impl Config {
         own.or(self.defaults.sink_connections).unwrap_or(1)
     }
 
+    /// What is wrong with the connections of a sink that writes over none.
+    pub(crate) fn needless_connections(&self, name: &str) -> Option<String> {
+        self.groups.get(name)?.sink_connections?;
+        Some(format!("groups.{name}.sink_connections: of sinks into postgres only; leave it out"))
+    }
+
     /// The order under retry of a group of this name.
     fn order(&self, name: &str, kind: Kind, policy: &Policy) -> Order {
         let own = self.groups.get(name).and_then(|own| own.order).or(policy.order);
@@ -63,7 +69,7 @@ impl Config {
 
     fn problems_of_sink(&self, name: &str, own: &GroupConfig, place: &str) -> Vec<String> {
         let processors = own.of_processors_only().map(|key| {
-            format!("{place}.{key}: of processors only; a row that postgres refuses is a dead letter at once, and an outage is waited for")
+            format!("{place}.{key}: of processors only; a row that is refused is a dead letter at once, and an outage is waited for")
         });
         let (connections, most) = (self.sink_connections(name), self.postgres.max_connections);
         let fits = u32::try_from(connections).is_ok_and(|all| (1..=most).contains(&all));

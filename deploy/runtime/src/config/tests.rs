@@ -145,7 +145,8 @@ fn names_of_the_users_own_can_come_from_variables() {
     );
     assert_eq!((config.topics["Legacy"].event_type.as_str(), config.topics["Legacy"].key), ("a.b", KeyFormat::Opaque));
     assert_eq!(config.topics["payments"].event_type, "payment.completed");
-    assert_eq!(config.sinks["audit-sink"].table, "audit");
+    let sink = config.sinks["audit-sink"].config();
+    assert_eq!(sink.downcast_ref::<headwater::Sink>().unwrap().table, "audit");
     assert_eq!(config.bounds("audit-sink", Kind::Sink, &Policy::new()).unwrap().0.batch_records, 5);
 }
 
@@ -350,4 +351,22 @@ fn a_section_has_a_name_of_its_own() {
     let layers = Layers::read(Some(file("").path()), []).with_sections(vec![AddedSection::of::<Kafka>()]);
     let problems = layers.resolve().map_or_else(|problems| problems.0, |resolved| resolved.problems);
     assert!(problems.join("\n").contains("two sections are named [kafka]"), "{problems:?}");
+}
+
+/// Red when a sink of a misspelt kind, of two or of none is taken, or it is not said what to write.
+#[test]
+fn a_sink_says_once_where_it_writes() {
+    let text = "[sinks.a]\nevent = \"a.b\"\nfile = \"lines\"\n[sinks.b]\nevent = \"a.b\"\nfiel = \"lines\"\n\
+                [sinks.c]\nevent = \"a.b\"\nfile = \"lines\"\ntable = \"t\"\n[sinks.d]\nevent = \"a.b\"";
+    let resolved = resolve(text, &[("HEADWATER__SINKS__e__EVENT", "a.b"), ("HEADWATER__SINKS__e__FILE", "lines")]);
+    let kept: Vec<&str> = resolved.config.sinks.keys().map(String::as_str).collect();
+    assert_eq!(kept, ["a", "e"]);
+    let problems = resolved.problems.join("\n");
+    for part in [
+        "there is no setting `fiel`; did you mean `file`?",
+        "`table` and `file` are given: make it two sinks",
+        "give `table`, a table in postgres, or `file`, a file of JSON lines",
+    ] {
+        assert!(problems.contains(part), "{part} is missing in:\n{problems}");
+    }
 }

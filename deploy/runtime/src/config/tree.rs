@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use headwater::{Binding, Sink};
+use headwater::Binding;
 use headwater_connectors::{
     http::HttpConfig,
     kafka::KafkaConfig,
     postgres,
     registry::RegistryConfig,
+    sinks::ConfiguredSink,
     store::local::StateConfig,
     units::{Secret, duration},
 };
@@ -40,7 +41,7 @@ pub(crate) struct Config {
     pub(crate) groups: BTreeMap<String, GroupConfig>,
     /// Existing topics that are read as events of one type.
     pub(crate) topics: BTreeMap<String, Binding>,
-    pub(crate) sinks: BTreeMap<String, Sink>,
+    pub(crate) sinks: BTreeMap<String, ConfiguredSink>,
     /// What the pipeline of a user's own program wants to be told.
     pub(crate) settings: FreeSection,
     /// The sections that the program adds, checked by their types.

@@ -137,6 +137,14 @@ impl Catalogue {
         self.bindings.get(topic).map(|binding| binding.event_type.as_str())
     }
 
+    /// Why events of this type come from nowhere, where they do.
+    pub(crate) fn unknown(&self, event: &str) -> Option<String> {
+        (self.get(event).is_none() && !self.is_bound(event)).then(|| {
+            let known: Vec<_> = self.types().map(|t| t.name).collect();
+            format!("`{event}`, which no processor names and no topic is bound to; known are {}", known.join(", "))
+        })
+    }
+
     /// Whether any topic is bound to this type.
     pub(crate) fn is_bound(&self, event_type: &str) -> bool {
         self.bindings.values().any(|binding| binding.event_type == event_type)

@@ -1,10 +1,36 @@
-//! Sinks are data: which event goes to which table, and how.
+//! Sinks are data: which event goes where, and how. The engine knows what a sink takes; where it writes only a connector knows.
+
+use std::{any::Any, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::payload::Payload;
 
-/// "Table `orders` from `order.fulfilled`, key `order_id`, upsert". A connector interprets it; the group has the sink's name.
+/// What the engine needs to know of a sink, of whatever kind. A connector makes its committer.
+pub trait SinkConfig: Any + fmt::Debug + Send + Sync {
+    /// The event type whose records it takes.
+    fn event(&self) -> &str;
+
+    /// What is wrong with it, if anything, as a sentence.
+    fn problem(&self) -> Option<String>;
+
+    /// The fields that every record must have.
+    fn key_fields(&self) -> &[String] {
+        &[]
+    }
+
+    /// Why it does not take a tombstone, with a key or without one; `None` where it takes it.
+    fn refuses_tombstone(&self, keyed: bool) -> Option<&'static str>;
+}
+
+impl dyn SinkConfig {
+    /// The configuration itself, where it is of this kind.
+    pub fn downcast_ref<T: SinkConfig>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+/// A sink into a table. "Table `orders` from `order.fulfilled`, key `order_id`, upsert". A connector interprets it; the group has the sink's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
@@ -74,9 +100,14 @@ impl Sink {
         self.delete = true;
         self
     }
+}
 
-    /// What is wrong with this sink, if anything, as a sentence.
-    pub fn problem(&self) -> Option<String> {
+impl SinkConfig for Sink {
+    fn event(&self) -> &str {
+        &self.event
+    }
+
+    fn problem(&self) -> Option<String> {
         if self.event.is_empty() || self.table.is_empty() {
             return Some("a sink needs `event` and `table`".to_owned());
         }
@@ -87,6 +118,18 @@ impl Sink {
             return Some(format!("`delete` on `{}` needs mode `upsert` and exactly one key column", self.table));
         }
         None
+    }
+
+    fn key_fields(&self) -> &[String] {
+        &self.key
+    }
+
+    fn refuses_tombstone(&self, keyed: bool) -> Option<&'static str> {
+        match (self.delete, keyed) {
+            (true, true) => None,
+            (true, false) => Some("a tombstone without a key deletes nothing"),
+            (false, _) => Some("a null value where nothing takes tombstones"),
+        }
     }
 }
 

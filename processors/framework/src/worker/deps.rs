@@ -80,7 +80,7 @@ impl Worker {
             step_topics: if let Work::Stateful(steps) = &group.work { step_topics(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
             schema: match &group.work {
-                Work::Sink(sink) => catalogue.get(&sink.event).map(|facts| facts.schema),
+                Work::Sink(sink) => catalogue.get(sink.event()).map(|facts| facts.schema),
                 _ => None,
             },
             together: group.co_partitioned(settings.order, &catalogue),

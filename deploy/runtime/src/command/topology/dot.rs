@@ -35,7 +35,7 @@ fn shape(at: usize, node: &Node) -> String {
     let shape = match node.kind {
         Kind::Topic => "shape=box style=rounded",
         Kind::Group => "shape=box style=filled fillcolor=lightblue",
-        Kind::Table => "shape=cylinder",
+        Kind::Store => "shape=cylinder",
     };
     format!("n{at} [{shape} label={}];", quoted(&node.lines))
 }

@@ -39,7 +39,8 @@ pub(super) enum Kind {
     Topic,
     /// A processor, or a sink.
     Group,
-    Table,
+    /// What a sink writes to: a table, a file.
+    Store,
 }
 
 /// A way from one node to another, both counted from 0.
@@ -107,12 +108,12 @@ impl Graph {
                     self.edge(node, topic, Way::Events, types);
                 }
             }
-            Work::Sink(sink) => self.table(node, &sink.table),
+            Work::Sink(_) => configured.sink().into_iter().for_each(|sink| self.store(node, &sink.place().1)),
             Work::DeadLetters => {
                 for dlq in dlqs.drain(..) {
                     self.edge(dlq, node, Way::Letters, Vec::new());
                 }
-                self.table(node, DEAD_LETTERS_TABLE);
+                self.store(node, DEAD_LETTERS_TABLE);
             }
         }
     }
@@ -144,9 +145,9 @@ impl Graph {
         *topics.entry(name.to_owned()).or_insert_with(|| self.node(Kind::Topic, vec![name.to_owned()], None))
     }
 
-    fn table(&mut self, from: usize, name: &str) {
-        let table = self.node(Kind::Table, vec![name.to_owned()], None);
-        self.edge(from, table, Way::Events, Vec::new());
+    fn store(&mut self, from: usize, name: &str) {
+        let store = self.node(Kind::Store, vec![name.to_owned()], None);
+        self.edge(from, store, Way::Events, Vec::new());
     }
 
     fn node(&mut self, kind: Kind, lines: Vec<String>, within: Option<usize>) -> usize {

@@ -32,7 +32,7 @@ fn shape(at: usize, node: &Node) -> String {
     match node.kind {
         Kind::Topic => format!("n{at}([{name}])"),
         Kind::Group => format!("n{at}[{name}]"),
-        Kind::Table => format!("n{at}[({name})]"),
+        Kind::Store => format!("n{at}[({name})]"),
     }
 }
 

@@ -162,11 +162,11 @@ impl RecordProcessor {
         match &self.group.work {
             Work::Process(_) if let Some(waits) = self.behind(job) => Next::Over(waits),
             Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
-            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema, sink) => {
-                let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event);
+            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema, sink.as_ref()) => {
+                let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event());
                 Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
-            Work::Sink(sink) if let Some(why) = no_row(sink, schema) => {
+            Work::Sink(sink) if let Some(why) = no_row(sink.as_ref(), schema) => {
                 Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
             Work::Sink(_) | Work::Stateful(_) | Work::DeadLetters => {

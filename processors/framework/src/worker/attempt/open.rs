@@ -17,7 +17,7 @@ use crate::{
     pipeline::{
         Work,
         catalogue::{Catalogue, Typed, unknown_record},
-        sink::Sink,
+        sink::SinkConfig,
     },
     telemetry::{metrics::Metric, spans::Attempt},
     wire::{
@@ -89,11 +89,11 @@ impl RecordProcessor {
         job: &InFlightRecord,
         attributes: &Attributes,
         schema: &WriterSchema,
-        sink: &Sink,
+        sink: &dyn SinkConfig,
     ) -> Option<String> {
         let own = self.schema?;
         let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
-        let edited = || GroupTopics::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(&sink.event);
+        let edited = || GroupTopics::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(sink.event());
         if Catalogue::is_own(topic) || edited() { schema.unreadable_by(own) } else { None }
     }
 
@@ -114,14 +114,14 @@ impl RecordProcessor {
 
     fn tombstone(&self, job: &InFlightRecord, attributes: Attributes, event_type: String) -> Outcome {
         let contract = |why: &str| self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
-        match &self.group.work {
-            Work::Sink(sink) if sink.delete && job.record.key.is_some() => {
-                let seen = self.see(job, attributes, event_type);
-                self.store(job, seen, None)
-            }
-            Work::Sink(sink) if sink.delete => contract("a tombstone without a key deletes nothing"),
-            _ => contract("a null value where nothing takes tombstones"),
+        let Work::Sink(sink) = &self.group.work else {
+            return contract("a null value where nothing takes tombstones");
+        };
+        if let Some(why) = sink.refuses_tombstone(job.record.key.is_some()) {
+            return contract(why);
         }
+        let seen = self.see(job, attributes, event_type);
+        self.store(job, seen, None)
     }
 
     /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
@@ -181,10 +181,10 @@ impl RecordProcessor {
 }
 
 /// Why no row can be made of a value of this schema: it is no record, or lacks a key column.
-pub(crate) fn no_row(sink: &Sink, schema: &WriterSchema) -> Option<String> {
+pub(crate) fn no_row(sink: &dyn SinkConfig, schema: &WriterSchema) -> Option<String> {
     let apache_avro::Schema::Record(record) = schema.schema() else {
         return Some(format!("what schema {} writes is no record, and a row needs fields", schema.id()));
     };
-    let missing = sink.key.iter().find(|key| !record.lookup.contains_key(key.as_str()))?;
+    let missing = sink.key_fields().iter().find(|key| !record.lookup.contains_key(key.as_str()))?;
     Some(format!("{missing}: missing in schema {}, and the row's key", schema.id()))
 }
