@@ -17,11 +17,12 @@ const SOON: Duration = Duration::from_mins(1);
 const CONFIG: &str = "[sinks.paid]\nevent = \"payment.completed\"\nfile = \"lines/paid.jsonl\"\n\
                       [defaults]\nbatch_records = 200\nbackoff_max = \"1s\"\n";
 
-/// The lines of a file, each whole JSON; but for a last one that is being written.
-fn lines(file: &Path) -> Vec<Json> {
+/// The lines of a file that are of this topic, each whole JSON; but for a last one that is being written.
+fn lines(file: &Path, topic: &str) -> Vec<Json> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    let line = |line| serde_json::from_str::<Json>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    whole.lines().map(line).filter(|line| line["topic"] == topic).collect()
 }
 
 /// The places of the records of these lines, each with its id.
@@ -56,7 +57,7 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     };
     let (folder, file) = (space.dir.join("lines"), space.dir.join("lines/paid.jsonl"));
     let start = |name: &str| Process::start(PROGRAM, &space, name, &["run", "--group", "paid"], &[]);
-    let distinct = || places(&lines(&file)).len();
+    let distinct = || places(&lines(&file, &topic)).len();
 
     send(5_000);
     let mut one = start("one");
@@ -102,7 +103,7 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     assert!(one.stop().await.success(), "{}", one.log());
     assert!(two.stop().await.success(), "{}", two.log());
 
-    let lines = lines(&file);
+    let lines = lines(&file, &topic);
     let places = places(&lines);
     let source: BTreeSet<(i64, i64)> =
         foreign.read(&topic).iter().map(|seen| (i64::from(seen.place.0), seen.place.1)).collect();
@@ -126,6 +127,8 @@ async fn what_a_sink_into_a_file_cannot_have_is_refused() {
     };
     let (code, out, err) = run(CONFIG.to_owned(), &["config", "show"]).await;
     assert!(code == 0 && out.contains("file = \"lines/paid.jsonl\""), "{out}{err}");
+    let (code, out, err) = run(CONFIG.to_owned(), &["topology", "apply"]).await;
+    assert_eq!(code, 0, "{out}{err}");
     for (more, arguments, why) in [
         (
             "[groups.paid]\nsink_connections = 2",
