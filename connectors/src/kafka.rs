@@ -36,7 +36,7 @@ pub use admin::record_counts::{Stretch, count_records};
 pub use admin::single_record::record_at;
 pub use admin::topics::{Change, Cluster, Topic, TopicSpec};
 pub(crate) use changelog::INPUTS;
-pub use changelog::{ChangelogError, ChangelogReader, End, Progress, Reached};
+pub use changelog::{ChangelogEnd, ChangelogError, ChangelogReader, Progress, Reached};
 pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
 pub use consumer::config::{SourceConfig, Start};
 pub use consumer::membership::Membership;

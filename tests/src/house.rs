@@ -196,6 +196,47 @@ fn a_circle_is_found() {
     assert_eq!(circles(&arrows(folder.path())), Vec::<String>::new());
 }
 
+/// The types that a file defines for others, whoever may see them.
+fn types(text: &str) -> Vec<String> {
+    let mut tokens = text.parse::<TokenStream>().expect("rust").into_iter().peekable();
+    let mut found = Vec::new();
+    while let Some(token) = tokens.next() {
+        if !matches!(&token, TokenTree::Ident(word) if word == "pub") {
+            continue;
+        }
+        // Who may see it.
+        tokens.next_if(|token| matches!(token, TokenTree::Group(_)));
+        let words = ["struct", "enum", "union", "trait", "type"];
+        let is_type = tokens.next_if(|token| words.contains(&token.to_string().as_str())).is_some();
+        found.extend(tokens.next_if(|_| is_type).map(|name| name.to_string()));
+    }
+    found
+}
+
+/// HOUSE 1. Red when two types of a crate that others see have one name; those of a connector that are named as every one's
+/// stand apart.
+#[test]
+fn a_name_stands_for_one_thing() {
+    for src in IN_ORDER {
+        let mut names: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for path in modules(&root().join(src)).into_values() {
+            for name in types(&fs::read_to_string(&path).expect("a file")) {
+                names.entry(name).or_default().push(path.clone());
+            }
+        }
+        names.retain(|name, paths| paths.len() > 1 && !["Config", "Error"].contains(&name.as_str()));
+        assert!(names.is_empty(), "{names:#?}: name each for what it is");
+    }
+}
+
+/// Red when a type is not found, whoever may see it, or one that nobody else sees is.
+#[test]
+fn the_types_of_a_file_are_found() {
+    let text = "pub struct A; pub(crate) enum B {} pub(in crate::a) type C = u8; struct D; pub fn e() {} \
+                pub trait F { type G; } impl F for A { type G = u8; } pub use f::H;";
+    assert_eq!(types(text), ["A", "B", "C", "F"]);
+}
+
 /// HOUSE 2. Red when a folder has more modules than one can take in at a glance.
 #[test]
 fn a_folder_has_at_most_a_dozen_modules() {

@@ -77,7 +77,7 @@ pub enum Reached {
 
 /// A partition that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct ChangelogEnd {
     /// The partition.
     pub partition: TopicPartition,
     /// Where reading ended.
@@ -138,7 +138,7 @@ impl ChangelogReader {
         cancelled: &AtomicBool,
         mut each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
         mut progress: impl FnMut(Progress),
-    ) -> Result<Vec<End>, ChangelogError> {
+    ) -> Result<Vec<ChangelogEnd>, ChangelogError> {
         let mut tasks = self.survey(wants, cancelled)?;
         tasks.header = header;
         progress(tasks.progress());
@@ -313,8 +313,8 @@ impl Tasks {
         Progress { done: sum(|task| task.next - task.from), total: sum(|task| task.end - task.from) }
     }
 
-    fn ends(self) -> Vec<End> {
-        let end = |task: Task| Some(End { partition: task.name, reached: task.reached?, header: task.header });
+    fn ends(self) -> Vec<ChangelogEnd> {
+        let end = |task: Task| Some(ChangelogEnd { partition: task.name, reached: task.reached?, header: task.header });
         self.all.into_iter().filter_map(end).collect()
     }
 }

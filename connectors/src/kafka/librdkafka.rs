@@ -57,14 +57,14 @@ const UNANSWERED: usize = 64;
 pub(crate) struct CommitQueue {
     queue: NonNull<rd_kafka_queue_t>,
     /// The commits without an answer, by their numbers, the oldest first.
-    unanswered: VecDeque<(usize, Asked)>,
+    unanswered: VecDeque<(usize, SentCommit)>,
     /// The number of the last commit.
     last: usize,
 }
 
 /// When a commit was sent, and in which generation of the group, if by a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct SentCommit {
     pub(crate) at: Instant,
     pub(crate) generation: Option<i32>,
 }
@@ -80,7 +80,7 @@ pub(crate) struct CommitAnswer {
     /// Each position of it, and why that one failed, if it did.
     pub(crate) places: Vec<(TopicPartition, i64, Option<Code>)>,
     /// When it was sent, unless too many later ones were.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) asked: Option<SentCommit>,
 }
 
 impl CommitAnswer {
@@ -126,7 +126,7 @@ impl CommitQueue {
         list: &TopicPartitionList,
         generation: Option<i32>,
     ) -> Result<(), Code> {
-        let asked = Asked { at: Instant::now(), generation };
+        let asked = SentCommit { at: Instant::now(), generation };
         let number = self.last + 1;
         // A number, not the address of anything.
         let opaque = ptr::without_provenance_mut(number);

@@ -18,8 +18,8 @@ use headwater::spi::{Catalogue, CommitError, DeadLetter, Row};
 use sqlx::{FromRow, PgConnection};
 
 use self::{
-    columns::{Columns, Place, Told},
-    standing::{Standing, apply},
+    columns::{ColumnArrays, LetterPlace, LetterRow},
+    standing::{RowStatus, apply},
 };
 use super::{
     error::PostgresError,
@@ -53,9 +53,9 @@ impl DeadLetters {
             return Ok(Done::default());
         }
         let letters: Vec<DeadLetter> = rows.iter().map(|row| DeadLetter::read(&row.record, &self.catalogue)).collect();
-        let mut places: BTreeMap<Place, Vec<&DeadLetter>> = BTreeMap::new();
+        let mut places: BTreeMap<LetterPlace, Vec<&DeadLetter>> = BTreeMap::new();
         for letter in &letters {
-            places.entry(Place::of(letter)).or_default().push(letter);
+            places.entry(LetterPlace::of(letter)).or_default().push(letter);
         }
         let mut stored = lock(conn, places.keys()).await?;
         let mut outcome = Outcome::default();
@@ -91,23 +91,23 @@ impl DeadLetters {
 #[derive(Debug, Default)]
 struct Outcome<'a> {
     done: Done,
-    new: Vec<Told<'a>>,
-    failed_again: Vec<Told<'a>>,
+    new: Vec<LetterRow<'a>>,
+    failed_again: Vec<LetterRow<'a>>,
     /// Ids, and how these rows stand now.
-    resolved: Vec<(String, Standing<'a>)>,
+    resolved: Vec<(String, RowStatus<'a>)>,
 }
 
 impl<'a> Outcome<'a> {
     /// Applies the records of one place, in order, to the row that is stored.
-    fn add(&mut self, place: &'a Place, stored: Option<(String, Standing<'a>)>, letters: &[&'a DeadLetter]) {
+    fn add(&mut self, place: &'a LetterPlace, stored: Option<(String, RowStatus<'a>)>, letters: &[&'a DeadLetter]) {
         let (id, mut row) = stored.unzip();
         let changes = letters.iter().filter(|letter| apply(&mut row, letter)).count();
         self.done.written += changes as u64;
         self.done.superseded += (letters.len() - changes) as u64;
         let Some(standing) = row.filter(|_| changes > 0) else { return };
         match (standing.letter, id) {
-            (Some(letter), None) => self.new.push(Told { place, id: None, standing, letter }),
-            (Some(letter), id) => self.failed_again.push(Told { place, id, standing, letter }),
+            (Some(letter), None) => self.new.push(LetterRow { place, id: None, standing, letter }),
+            (Some(letter), id) => self.failed_again.push(LetterRow { place, id, standing, letter }),
             (None, id) => self.resolved.extend(id.map(|id| (id, standing))),
         }
     }
@@ -116,9 +116,9 @@ impl<'a> Outcome<'a> {
 /// Locks the rows of these places, in this order, and tells id and standing of those that are there, by their index.
 async fn lock<'a>(
     conn: &mut PgConnection,
-    places: impl ExactSizeIterator<Item = &'a Place> + Clone,
-) -> Result<HashMap<usize, (String, Standing<'static>)>, PostgresError> {
-    let mut columns = Columns::default();
+    places: impl ExactSizeIterator<Item = &'a LetterPlace> + Clone,
+) -> Result<HashMap<usize, (String, RowStatus<'static>)>, PostgresError> {
+    let mut columns = ColumnArrays::default();
     columns.place(places)?;
     let of = |table: &str| columns.names.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>().join(", ");
     let sql = format!(
@@ -139,13 +139,13 @@ async fn lock<'a>(
         let (i, id, status, redrives) = <(i64, String, String, i32)>::from_row(row)?;
         let status = status.parse().map_err(PostgresError::Outage)?;
         let index = usize::try_from(i - 1).unwrap_or(usize::MAX);
-        stored.insert(index, (id, Standing::stored(status, redrives)));
+        stored.insert(index, (id, RowStatus::stored(status, redrives)));
     }
     Ok(stored)
 }
 
-async fn insert(conn: &mut PgConnection, told: &[Told<'_>]) -> Result<(), PostgresError> {
-    let mut columns = Columns::default();
+async fn insert(conn: &mut PgConnection, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
+    let mut columns = ColumnArrays::default();
     columns.place(told.iter().map(|told| told.place))?;
     let place = columns.names.join(", ");
     columns.record(told)?;
@@ -159,18 +159,18 @@ async fn insert(conn: &mut PgConnection, told: &[Told<'_>]) -> Result<(), Postgr
     expect(told.len(), bind(sql, columns.arrays)?.execute(conn).await?.rows_affected())
 }
 
-async fn fail_again(conn: &mut PgConnection, told: &[Told<'_>]) -> Result<(), PostgresError> {
-    let mut columns = Columns::default();
+async fn fail_again(conn: &mut PgConnection, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
+    let mut columns = ColumnArrays::default();
     columns.failure(told)?;
     columns.standing(told.iter().map(|told| &told.standing))?;
     update(conn, columns, told.iter().map(|told| told.id.as_deref().unwrap_or_default())).await
 }
 
-async fn resolve(conn: &mut PgConnection, rows: &[(String, Standing<'_>)]) -> Result<(), PostgresError> {
+async fn resolve(conn: &mut PgConnection, rows: &[(String, RowStatus<'_>)]) -> Result<(), PostgresError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut columns = Columns::default();
+    let mut columns = ColumnArrays::default();
     columns.standing(rows.iter().map(|(_, standing)| standing))?;
     update(conn, columns, rows.iter().map(|(id, _)| id.as_str())).await
 }
@@ -178,7 +178,7 @@ async fn resolve(conn: &mut PgConnection, rows: &[(String, Standing<'_>)]) -> Re
 /// Sets these columns on the rows of these ids, which are locked.
 async fn update<'a>(
     conn: &mut PgConnection,
-    mut columns: Columns,
+    mut columns: ColumnArrays,
     ids: impl ExactSizeIterator<Item = &'a str>,
 ) -> Result<(), PostgresError> {
     let set = |name: &&str| match *name {
@@ -206,7 +206,7 @@ fn expect(rows: usize, written: u64) -> Result<(), PostgresError> {
 }
 
 /// Runs of letters whose bytes fit one statement, each at least one.
-fn chunks<'a, 'b>(told: &'b [Told<'a>], bytes: usize) -> impl Iterator<Item = &'b [Told<'a>]> {
+fn chunks<'a, 'b>(told: &'b [LetterRow<'a>], bytes: usize) -> impl Iterator<Item = &'b [LetterRow<'a>]> {
     let mut rest = told;
     std::iter::from_fn(move || {
         let (mut length, mut sum) = (0, 0_usize);
@@ -229,7 +229,7 @@ fn size(letter: &DeadLetter) -> usize {
 }
 
 /// What Postgres refuses is an outage as soon as it is known which letter it is about: only a person can help.
-fn named(error: PostgresError, told: &[Told<'_>]) -> PostgresError {
+fn named(error: PostgresError, told: &[LetterRow<'_>]) -> PostgresError {
     match (error, told) {
         (PostgresError::Refused(why), [one]) => PostgresError::Outage(format!(
             "the dead letter of {} cannot be kept: {why}: mend the table headwater.dead_letters, or the database's \

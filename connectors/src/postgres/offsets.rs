@@ -22,7 +22,7 @@ const LOCKED: &str = "order by o.topic, o.partition for update of o";
 
 /// The partitions that one sink owns.
 #[derive(Debug)]
-pub(super) struct Offsets {
+pub(super) struct OwnedOffsets {
     group: String,
     owned: HashMap<TopicPartition, Owned>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Fences {
     pub(super) done: bool,
 }
 
-impl Offsets {
+impl OwnedOffsets {
     pub(super) fn new(group: String) -> Self {
         Self { group, owned: HashMap::new() }
     }
@@ -263,7 +263,7 @@ impl Offsets {
 /// Which topics the records of a unit's rows first stood on.
 #[derive(Debug)]
 pub(super) struct Origins<'a> {
-    offsets: &'a Offsets,
+    offsets: &'a OwnedOffsets,
     /// How far the group has read where records first stood that were sent back, and on which topic.
     read: HashMap<TopicPartition, Stored>,
 }

@@ -36,7 +36,7 @@ use self::{
     fit::New,
     refusal::WriteError,
     rows::{Rows, Written},
-    table::Found,
+    table::FoundTable,
     table_comment::Note,
     write::Done,
 };
@@ -46,7 +46,7 @@ use super::{
     dead_letters::DeadLetters,
     error::PostgresError,
     offsets::{
-        Fences, Offsets,
+        Fences, OwnedOffsets,
         topic_ids::{self, TopicIds},
     },
 };
@@ -90,7 +90,7 @@ impl SinkCounts {
 #[derive(Debug)]
 pub struct PostgresSink {
     database: Database,
-    offsets: Offsets,
+    offsets: OwnedOffsets,
     target: Target,
     counts: Arc<SinkCounts>,
     topic_ids: Option<Arc<dyn TopicIds>>,
@@ -147,7 +147,7 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         self.with(async |conn| {
-            let found = Found::read(conn, &rows.prepared.name, &sink.key).await?;
+            let found = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
             Ok(table::plan(sink, &rows.prepared.name, &layout, &found, found.note())?.sql)
         })
         .await
@@ -162,7 +162,7 @@ impl Database {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         self.with(async |conn| {
-            let before = Found::read(conn, &rows.prepared.name, &sink.key).await?;
+            let before = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
             let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
             let new = New { layout: &layout, record: None };
             match fit::fit(conn, sink, &rows.prepared.name, new, &mut Note::default()).await? {
@@ -176,7 +176,14 @@ impl Database {
 
 impl PostgresSink {
     fn new(database: Database, group: String, target: Target) -> Self {
-        Self { database, offsets: Offsets::new(group), target, counts: Arc::default(), topic_ids: None, metrics: None }
+        Self {
+            database,
+            offsets: OwnedOffsets::new(group),
+            target,
+            counts: Arc::default(),
+            topic_ids: None,
+            metrics: None,
+        }
     }
 
     /// What the sink has done; shared, and still there after the sink has gone.
@@ -292,7 +299,7 @@ enum Attempt {
 /// One try at a unit: all of it, or nothing. `apart` finds out which rows are refused.
 async fn attempt(
     conn: &mut PgConnection,
-    offsets: &Offsets,
+    offsets: &OwnedOffsets,
     target: &mut Target,
     unit: &Unit,
     apart: bool,
@@ -363,7 +370,7 @@ impl Target {
         conn: &mut PgConnection,
         unit: &Unit,
         rows: &[&Row],
-        (offsets, apart): (&Offsets, bool),
+        (offsets, apart): (&OwnedOffsets, bool),
     ) -> Result<Written, PostgresError> {
         match self {
             Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,

@@ -13,7 +13,7 @@ use crate::{
     pipeline::catalogue::topic_of,
     processor::{
         Function, IntoProcessor, Processor,
-        emit::{Cause, Encoders, Outbox},
+        emit::{EmitContext, Encoders, Outbox},
         input::Delivery,
     },
     telemetry::spans::{Attempt, Tracing},
@@ -100,6 +100,6 @@ impl Handler {
     pub fn seal(&self, out: Outbox) -> Vec<Outgoing> {
         let (attempt, tracing) = (Attempt::default(), Tracing::default());
         let (processor, source) = ("send-receipt", "headwater/send-receipt");
-        out.seal(&Cause { meta: &self.meta, attempt: &attempt, processor, source, tracing: &tracing }).0
+        out.seal(&EmitContext { meta: &self.meta, attempt: &attempt, processor, source, tracing: &tracing }).0
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Where the cluster stands, as far as it matters here.
 #[derive(Debug, Default)]
-pub(crate) struct Standing {
+pub(crate) struct ClusterView {
     /// The ids of the topics that there are.
     pub(crate) ids: BTreeMap<String, String>,
     /// What the group has committed, of the partitions that were asked for.
@@ -27,7 +27,7 @@ pub(crate) struct Standing {
     bounds: BTreeMap<TopicPartition, (i64, i64)>,
 }
 
-impl Standing {
+impl ClusterView {
     /// Whether the input may come again, or something that was made of it may; the state is of this number.
     fn stays(&self, input: &InputPosition, own: &BTreeSet<TopicPartition>, owned: &GroupTopics, number: i32) -> bool {
         let (of, is_gone) = (&input.of, self.is_gone(input));
@@ -89,7 +89,7 @@ pub(crate) async fn forget(
     partitions: &[TopicPartition],
     ids: BTreeMap<String, String>,
 ) -> Result<(), KafkaError> {
-    let (owned, mut standing) = (GroupTopics::of(group), Standing { ids, ..Standing::default() });
+    let (owned, mut standing) = (GroupTopics::of(group), ClusterView { ids, ..ClusterView::default() });
     // A cluster that gives no ids says nothing of topics that are gone.
     if partitions.iter().any(|id| !standing.ids.contains_key(&*id.topic)) {
         return Ok(());
@@ -145,7 +145,7 @@ mod tests {
     fn left(inputs: &str, committed: &[(&str, i64)]) -> String {
         let (owned, mut inputs) = (GroupTopics::of("g"), inputs.parse::<SourceOffsets>().expect("inputs"));
         let own: BTreeSet<_> = ["g.a.repartition", "g.b.repartition"].map(at).into();
-        let standing = Standing {
+        let standing = ClusterView {
             ids: [("there".to_owned(), "new".to_owned())].into(),
             committed: committed.iter().map(|(topic, next)| (at(topic), *next)).collect(),
             bounds: own.iter().map(|id| (id.clone(), (0, 10))).collect(),
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn only_what_may_be_over_is_asked_for() {
         let (owned, own) = (GroupTopics::of("g"), [at("g.a.repartition")].into());
-        let standing = Standing { ids: [("there".to_owned(), "new".to_owned())].into(), ..Standing::default() };
+        let standing = ClusterView { ids: [("there".to_owned(), "new".to_owned())].into(), ..ClusterView::default() };
         let asked = |inputs: &str| standing.questions(&inputs.parse().expect("inputs"), &own, &owned, 0);
         assert_eq!(asked("there new 0=5 -\nthere new 0=5 a\ngone x 0=5 -"), Questions::default());
         let ends = own.clone();

@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 use super::{
     health::warn_lost,
     membership::group_consumer::GroupConsumer,
-    offsets::doubts::TopicIds,
+    offsets::doubts::KnownTopicIds,
     outlets::Outlets,
     partition::{Partitions, Verdict},
 };
@@ -93,7 +93,7 @@ impl Fetcher {
         consumer: &GroupConsumer,
         run: &[Message<'_>],
         partitions: &mut Partitions,
-        ids: &mut TopicIds,
+        ids: &mut KnownTopicIds,
         outlets: &mut Outlets,
     ) {
         let (name, number) = (run[0].topic(), run[0].partition());

@@ -18,7 +18,7 @@ use super::membership::lease::Lease;
 
 /// Why the thread ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ThreadEnd {
     Closed,
     Failed(String),
     Halted(String),
@@ -38,7 +38,7 @@ pub(crate) struct Outlets {
     blocked_since: Option<Instant>,
     /// How long the engine may keep us waiting before the partitions are paused.
     patience: Duration,
-    end: Option<End>,
+    end: Option<ThreadEnd>,
     /// Goes with the consumer and the thread.
     _open: watch::Sender<()>,
 }
@@ -125,21 +125,21 @@ impl Outlets {
 
     /// Ends the source, which another may replace; the first reason counts.
     pub(crate) fn fail(&mut self, reason: String) {
-        self.end.get_or_insert(End::Failed(reason));
+        self.end.get_or_insert(ThreadEnd::Failed(reason));
     }
 
     /// Ends the source until a person has acted; the first reason counts.
     pub(crate) fn halt(&mut self, reason: String) {
-        self.end.get_or_insert(End::Halted(reason));
+        self.end.get_or_insert(ThreadEnd::Halted(reason));
     }
 
     /// Ends the source as the engine asks.
     pub(crate) fn close(&mut self) {
-        self.end.get_or_insert(End::Closed);
+        self.end.get_or_insert(ThreadEnd::Closed);
     }
 
     /// Why the thread is to end, if it is.
-    pub(crate) fn end(&self) -> Option<End> {
+    pub(crate) fn end(&self) -> Option<ThreadEnd> {
         self.end.clone()
     }
 }

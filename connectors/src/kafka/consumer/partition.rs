@@ -24,7 +24,7 @@ use crate::kafka::{believed::Repeated, error::KafkaError};
 
 /// Where a partition stands.
 #[derive(Debug)]
-pub(crate) enum Life {
+pub(crate) enum PartitionPhase {
     /// Ours, and silent: the engine has not said where to begin. `asked`: it is known that the group has a start.
     Waiting { asked: bool },
     /// The engine has said where to begin, and the place is being looked up.
@@ -38,7 +38,7 @@ pub(crate) enum Life {
 /// A partition that is assigned to us.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) life: Life,
+    pub(crate) life: PartitionPhase,
     /// The engine wants nothing of it for now.
     pub(crate) paused: bool,
     /// librdkafka was told to deliver from `next`.
@@ -69,7 +69,7 @@ pub(crate) enum Verdict {
 impl Partition {
     fn new(now: Instant) -> Self {
         Self {
-            life: Life::Waiting { asked: false },
+            life: PartitionPhase::Waiting { asked: false },
             paused: false,
             flowing: false,
             not_before: now,
@@ -83,7 +83,7 @@ impl Partition {
 
     /// Starts over; what was read and not handed on is dropped.
     pub(crate) fn begin(&mut self, from: StartFrom, start: u64, now: Instant) {
-        self.life = Life::Beginning { from, start };
+        self.life = PartitionPhase::Beginning { from, start };
         self.short.clear();
         self.open.clear();
         (self.end, self.told) = (-1, -1);
@@ -93,14 +93,14 @@ impl Partition {
     /// Everything before this offset has come, be it records or markers of transactions.
     pub(crate) fn ends(&mut self, offset: i64) {
         // What comes behind a record that is looked into tells nothing.
-        if matches!(self.life, Life::Delivering { .. }) {
+        if matches!(self.life, PartitionPhase::Delivering { .. }) {
             self.end = offset;
         }
     }
 
     /// What was kept since the last time, and how far the log has been read with it; `None` where neither is news.
     fn seal(&mut self) -> Option<(u64, Vec<Record>, i64)> {
-        let Life::Delivering { start, next } = self.life else {
+        let PartitionPhase::Delivering { start, next } = self.life else {
             self.open.clear();
             return None;
         };
@@ -114,15 +114,15 @@ impl Partition {
 
     /// Delivers from `next` on.
     pub(crate) fn deliver(&mut self, start: u64, next: i64, now: Instant) {
-        self.life = Life::Delivering { start, next };
+        self.life = PartitionPhase::Delivering { start, next };
         self.short.clear();
         self.step(now);
     }
 
     /// Delivers no more until it is known why a record came that may not. What was kept has to be sealed before.
     pub(crate) fn doubt(&mut self, now: Instant) {
-        let Life::Delivering { start, next } = self.life else { return };
-        self.life = Life::Doubted { start, next };
+        let PartitionPhase::Delivering { start, next } = self.life else { return };
+        self.life = PartitionPhase::Doubted { start, next };
         self.end = self.told;
         self.step(now);
     }
@@ -134,7 +134,7 @@ impl Partition {
 
     /// Whether the engine wants records of it now.
     pub(crate) fn wants_records(&self) -> bool {
-        matches!(self.life, Life::Delivering { .. }) && !self.paused
+        matches!(self.life, PartitionPhase::Delivering { .. }) && !self.paused
     }
 
     /// Begins a new step at this time.
@@ -152,7 +152,7 @@ impl Partition {
     /// Judges a record's offset, and moves on past it. `log_start` tells the first offset that the log still holds; it
     /// is asked only where offsets leave a hole, as transactions and compaction do, and retention.
     pub(crate) fn accept(&mut self, offset: i64, log_start: impl FnOnce() -> Option<i64>) -> Verdict {
-        let Life::Delivering { start, next } = &mut self.life else { return Verdict::Stale };
+        let PartitionPhase::Delivering { start, next } = &mut self.life else { return Verdict::Stale };
         if offset < *next {
             return Verdict::Backwards { expected: *next };
         }
@@ -206,7 +206,11 @@ impl Partitions {
     }
 
     /// Those whose life is as `wanted`, with what that takes of it, as far as they are to be tried now.
-    pub(crate) fn due<T>(&mut self, now: Instant, wanted: impl Fn(&Life) -> Option<T>) -> Vec<(TopicPartition, T)> {
+    pub(crate) fn due<T>(
+        &mut self,
+        now: Instant,
+        wanted: impl Fn(&PartitionPhase) -> Option<T>,
+    ) -> Vec<(TopicPartition, T)> {
         let due = self.iter_mut().filter(|(_, partition)| now >= partition.not_before);
         due.filter_map(|(name, partition)| Some((name, wanted(&partition.life)?))).collect()
     }
@@ -301,7 +305,7 @@ mod tests {
 
     fn delivering(next: i64) -> Partition {
         let mut partition = Partition::new(Instant::now());
-        partition.life = Life::Delivering { start: 7, next };
+        partition.life = PartitionPhase::Delivering { start: 7, next };
         partition
     }
 
@@ -324,7 +328,7 @@ mod tests {
         partition.doubt(now);
         assert!(!partition.wants_records());
         assert_eq!(partition.accept(10, || None), Verdict::Stale);
-        assert!(matches!(partition.life, Life::Doubted { start: 7, next: 10 }));
+        assert!(matches!(partition.life, PartitionPhase::Doubted { start: 7, next: 10 }));
     }
 
     /// Red when the engine is not told of an end that no record shows, is told it twice, of one that lies before a record or the
@@ -358,7 +362,7 @@ mod tests {
         partitions.insert(&name, Instant::now());
         let partition = partitions.get_mut(&name).unwrap();
         assert_eq!(partition.accept(0, || None), Verdict::Stale);
-        partition.life = Life::Delivering { start: 1, next: 0 };
+        partition.life = PartitionPhase::Delivering { start: 1, next: 0 };
         partition.keep(Record {
             topic: "t".into(),
             partition: 0,
@@ -369,7 +373,7 @@ mod tests {
             headers: headwater::Headers::default(),
         });
         partition.begin(StartFrom::Offset(5), 2, Instant::now());
-        partition.life = Life::Delivering { start: 2, next: 5 };
+        partition.life = PartitionPhase::Delivering { start: 2, next: 5 };
         assert!(partitions.seal().is_empty());
     }
 }

@@ -33,11 +33,11 @@ use super::{
     offsets::{
         commit_requests::CommitRequests,
         commits::Commits,
-        doubts::{TopicIds, settle_doubts},
+        doubts::{KnownTopicIds, settle_doubts},
         log_bounds::LogBounds,
         start_offset::StartOffsets,
     },
-    outlets::{End, Outlets},
+    outlets::{Outlets, ThreadEnd},
     partition::{
         self, Partitions,
         pause::{halt_unwanted, set_off_wanted},
@@ -55,7 +55,7 @@ pub(crate) struct PollLoop {
     fetcher: Fetcher,
     starts: StartOffsets,
     bounds: LogBounds,
-    ids: TopicIds,
+    ids: KnownTopicIds,
     requests: CommitRequests,
     health: BrokerHealth,
     claim: InstanceClaim,
@@ -77,7 +77,7 @@ impl PollLoop {
             partitions: Partitions::default(),
             fetcher: Fetcher::new(config),
             bounds: LogBounds::default(),
-            ids: TopicIds::default(),
+            ids: KnownTopicIds::default(),
             requests: CommitRequests::new(Commits::new(config.commit_interval, source.commits, now)),
             health: BrokerHealth::new(&kafka.bootstrap, now),
             claim: InstanceClaim::new(source.instance.as_deref(), config.session_timeout, tenure),
@@ -92,12 +92,12 @@ impl PollLoop {
     }
 
     /// All that a round does besides polling.
-    pub(crate) fn tick(&mut self, consumer: &GroupConsumer) -> Option<End> {
+    pub(crate) fn tick(&mut self, consumer: &GroupConsumer) -> Option<ThreadEnd> {
         while let Some(control) = self.mailbox.take() {
             self.control(control);
         }
         if self.mailbox.is_abandoned() {
-            return Some(End::Abandoned);
+            return Some(ThreadEnd::Abandoned);
         }
         let Self { outlets, partitions, bounds, ids, requests, .. } = self;
         outlets.ship();

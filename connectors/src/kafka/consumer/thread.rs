@@ -12,7 +12,7 @@ use rdkafka::{Message as _, consumer::Consumer as _};
 use super::{
     fetch::ROUND,
     membership::{Membership, group_consumer::GroupConsumer},
-    outlets::End,
+    outlets::ThreadEnd,
     poll_loop::PollLoop,
 };
 
@@ -48,13 +48,13 @@ pub(crate) fn run(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, topics
         }
     };
     match &end {
-        End::Failed(reason) => lock(member).outlets.report(Fetched::Failed(reason.clone())),
-        End::Halted(reason) => lock(member).outlets.report(Fetched::Halted(reason.clone())),
-        End::Closed | End::Abandoned => {}
+        ThreadEnd::Failed(reason) => lock(member).outlets.report(Fetched::Failed(reason.clone())),
+        ThreadEnd::Halted(reason) => lock(member).outlets.report(Fetched::Halted(reason.clone())),
+        ThreadEnd::Closed | ThreadEnd::Abandoned => {}
     }
     membership.end();
     leave(consumer, member, &end);
-    if end == End::Closed {
+    if end == ThreadEnd::Closed {
         lock(member).outlets.report(Fetched::Closed);
     }
 }
@@ -96,9 +96,9 @@ fn serve(consumer: &GroupConsumer, member: &Mutex<PollLoop>) {
 }
 
 /// Commits what is durable and leaves the group.
-fn leave(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, end: &End) {
+fn leave(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, end: &ThreadEnd) {
     lock(member).outlets.leaving = true;
-    if *end != End::Abandoned && consumer.client().fatal_error().is_none() {
+    if *end != ThreadEnd::Abandoned && consumer.client().fatal_error().is_none() {
         let deadline = Instant::now() + LAST_COMMIT;
         lock(member).hurry();
         while !lock(member).commit(&consumer) {

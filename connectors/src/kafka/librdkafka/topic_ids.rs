@@ -28,15 +28,15 @@ const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// A question for the ids of topics, which are told in base64. It goes to no group's coordinator, and is safe in a process
 /// that runs for long. Must go before its client does.
-pub(crate) struct Asked {
+pub(crate) struct TopicIdsRequest {
     queue: NonNull<rd_kafka_queue_t>,
     timeout_ms: c_int,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread.
-unsafe impl Send for Asked {}
+unsafe impl Send for TopicIdsRequest {}
 
-impl Asked {
+impl TopicIdsRequest {
     /// Asks, and does not wait: there is an answer within the time and a little more.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Asked {
     }
 
     /// The answer, once it is there; there is one: what is said of each topic. An error says that the cluster did not answer.
-    pub(crate) fn answer(&self, wait: Duration) -> Option<Result<BTreeMap<String, Told>, Code>> {
+    pub(crate) fn answer(&self, wait: Duration) -> Option<Result<BTreeMap<String, TopicIdAnswer>, Code>> {
         let wait = c_int::try_from(wait.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive, and only this question is answered on it.
         let event = NonNull::new(unsafe { rd_kafka_queue_poll(self.queue.as_ptr(), wait) })?;
@@ -85,9 +85,9 @@ impl Asked {
 }
 
 /// What a cluster says of one topic: its id, `None` where it gives no ids, or why it does not describe it.
-pub(crate) type Told = Result<Option<String>, Code>;
+pub(crate) type TopicIdAnswer = Result<Option<String>, Code>;
 
-impl Drop for Asked {
+impl Drop for TopicIdsRequest {
     fn drop(&mut self) {
         // SAFETY: the queue is ours, and destroyed once.
         unsafe { rd_kafka_queue_destroy(self.queue.as_ptr()) };
@@ -104,7 +104,7 @@ pub(crate) fn topic_ids<C: ClientContext>(
     topics: &[String],
     timeout: Duration,
 ) -> Result<BTreeMap<String, String>, Code> {
-    let asked = Asked::ask(client, topics, timeout)?;
+    let asked = TopicIdsRequest::ask(client, topics, timeout)?;
     // librdkafka works on it for no longer than its time.
     let longer = asked.timeout_ms.saturating_add(1_000);
     let answer = asked.answer(Duration::from_millis(u64::from(longer.unsigned_abs())));
@@ -117,7 +117,7 @@ pub(crate) fn topic_ids<C: ClientContext>(
     ids.collect()
 }
 
-fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, Told>, Code> {
+fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, TopicIdAnswer>, Code> {
     let mut count = 0_usize;
     // SAFETY: the event is alive, and so is what it holds; it answers the one question that its queue was made for.
     let topics = unsafe {
@@ -137,7 +137,7 @@ fn read_ids(event: NonNull<rd_kafka_event_t>) -> Result<BTreeMap<String, Told>, 
 }
 
 /// A topic's name, and what is said of it.
-fn read_id(topic: *const rd_kafka_TopicDescription_t) -> (String, Told) {
+fn read_id(topic: *const rd_kafka_TopicDescription_t) -> (String, TopicIdAnswer) {
     // SAFETY: the description belongs to an event that is alive; names and ids end with a NUL. An absent error has the
     // code of no error.
     unsafe {

@@ -29,7 +29,7 @@ use self::{
     batch_size::BatchBytes,
     fault::{BatchError, BatchErrors, Fault},
     hand_over::HandOver,
-    partition_counts::{Asked, PartitionCounts},
+    partition_counts::{CountAnswer, PartitionCounts},
 };
 use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, librdkafka::bootstrap::Bootstrap};
 
@@ -91,7 +91,7 @@ impl Core {
     ///
     /// # Errors
     /// Why that is not known: what `ask` says, what the cluster does, or that it did not answer.
-    pub(crate) async fn count<C: ClientContext, F: Future<Output = Result<Asked, Fault>>>(
+    pub(crate) async fn count<C: ClientContext, F: Future<Output = Result<CountAnswer, Fault>>>(
         &self,
         client: &Client<C>,
         topic: &Arc<str>,
@@ -100,12 +100,12 @@ impl Core {
     ) -> Result<(), Fault> {
         loop {
             match ask().await? {
-                Asked::Count(count) => {
+                CountAnswer::Count(count) => {
                     self.counts.keep(topic, count);
                     return Ok(());
                 }
-                Asked::Refused(error) => return Err(Fault::Client(error)),
-                Asked::Nobody => self.bootstrap.again(client),
+                CountAnswer::Refused(error) => return Err(Fault::Client(error)),
+                CountAnswer::Nobody => self.bootstrap.again(client),
             }
             if Instant::now() >= deadline {
                 return Err(Fault::of(Code::MessageTimedOut));

@@ -26,15 +26,15 @@ use headwater::spi::{Outgoing, Position};
 use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::{
-    attempt::{AttemptError, MARGIN, Offsets, insist},
-    error::Cause,
+    attempt::{AttemptError, MARGIN, TransactionOffsets, insist},
+    error::FaultCause,
     life::{Client, Life},
 };
 use super::core::{
     Core,
     fault::Fault,
     flush::left,
-    partition_counts::{Asked, ask},
+    partition_counts::{CountAnswer, ask},
     reports::{Reports, Sent},
 };
 use crate::kafka::{
@@ -161,7 +161,8 @@ impl TransactionalProducer {
         }
         self.count(records).await?;
         loop {
-            let offsets = Offsets::new(offsets, membership).map_err(|e| TransactionError::Fatal(e.to_string()))?;
+            let offsets =
+                TransactionOffsets::new(offsets, membership).map_err(|e| TransactionError::Fatal(e.to_string()))?;
             let since = Instant::now();
             let setback = match self.attempt(records, offsets).await {
                 Ok(sent) => return Ok(sent),
@@ -175,7 +176,11 @@ impl TransactionalProducer {
         }
     }
 
-    async fn attempt(&mut self, records: &[&Outgoing], offsets: Option<Offsets>) -> Result<Sent, AttemptError> {
+    async fn attempt(
+        &mut self,
+        records: &[&Outgoing],
+        offsets: Option<TransactionOffsets>,
+    ) -> Result<Sent, AttemptError> {
         let Some(life) = &self.life else { return Err(AttemptError::Stuck) };
         let Some(client) = life.client() else { return Err(AttemptError::Stuck) };
         let deadline = Instant::now() + self.core.patience;
@@ -211,7 +216,7 @@ impl TransactionalProducer {
             },
             AttemptError::Call(fault) => match self.verdict(&fault, since) {
                 Some(error) => error,
-                None if Cause::of(&fault) == Cause::Member => {
+                None if FaultCause::of(&fault) == FaultCause::Member => {
                     self.aborted(
                         since,
                         TransactionError::Fenced(format!("the group has gone on without us: {}", fault.text)),
@@ -300,17 +305,17 @@ impl TransactionalProducer {
 
     /// What a fault says of the producer, if it is the producer's end.
     fn verdict(&mut self, fault: &TransactionFault, since: Instant) -> Option<TransactionError> {
-        match Cause::of(fault) {
+        match FaultCause::of(fault) {
             // A coordinator does the same to a transaction that has outlived its time.
-            Cause::Epoch if self.haunted || since.elapsed() >= self.core.patience => {
+            FaultCause::Epoch if self.haunted || since.elapsed() >= self.core.patience => {
                 // Each time once, or two processes would shut each other out for ever.
                 self.haunted = false;
                 Some(self.unsettled(&format!("the coordinator has given up the transaction: {}", fault.text)))
             }
-            Cause::Epoch => Some(TransactionError::Taken(error::taken(&self.id))),
-            Cause::Forbidden => Some(TransactionError::Fatal(error::forbidden(&self.id, fault))),
-            Cause::Producer => Some(self.unsettled(&format!("the producer failed for good: {}", fault.text))),
-            Cause::Passing | Cause::Member => None,
+            FaultCause::Epoch => Some(TransactionError::Taken(error::taken(&self.id))),
+            FaultCause::Forbidden => Some(TransactionError::Fatal(error::forbidden(&self.id, fault))),
+            FaultCause::Producer => Some(self.unsettled(&format!("the producer failed for good: {}", fault.text))),
+            FaultCause::Passing | FaultCause::Member => None,
         }
     }
 
@@ -382,7 +387,7 @@ impl TransactionalProducer {
             let ask = || async {
                 let topic = Arc::clone(&record.topic);
                 let asked = life.call(SLACK + MARGIN, move |client| ask(client.client(), &topic)).await;
-                Ok(asked.unwrap_or(Asked::Nobody))
+                Ok(asked.unwrap_or(CountAnswer::Nobody))
             };
             let counted = self.core.count(client.client(), &record.topic, deadline, ask).await;
             counted.map_err(|fault| self.refused(vec![(index, fault)], records))?;

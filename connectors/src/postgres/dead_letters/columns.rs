@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use headwater::{Headers, spi::DeadLetter};
 
-use super::standing::Standing;
+use super::standing::RowStatus;
 use crate::postgres::{
     columns::{
         encode::{Array, nearest_millis},
@@ -19,7 +19,7 @@ const NAME_BYTES: usize = 255;
 
 /// Which row a record of a dead-letter topic belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct LetterPlace {
     group: String,
     processor: String,
     topic: String,
@@ -28,7 +28,7 @@ pub(super) struct Place {
     timestamp_ms: i64,
 }
 
-impl Place {
+impl LetterPlace {
     pub(super) fn of(letter: &DeadLetter) -> Self {
         let name = |text: &str| clean(&text[..text.floor_char_boundary(NAME_BYTES)]).into_owned();
         Self {
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LetterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} offset {} in group {}", self.topic, self.partition, self.offset, self.group)
     }
@@ -50,23 +50,23 @@ impl fmt::Display for Place {
 
 /// A row that tells of a letter.
 #[derive(Debug)]
-pub(super) struct Told<'a> {
-    pub(super) place: &'a Place,
+pub(super) struct LetterRow<'a> {
+    pub(super) place: &'a LetterPlace,
     /// The row's id, where there is one.
     pub(super) id: Option<String>,
-    pub(super) standing: Standing<'a>,
+    pub(super) standing: RowStatus<'a>,
     pub(super) letter: &'a DeadLetter,
 }
 
 /// Arrays of one length, each a column of a statement.
 #[derive(Debug, Default)]
-pub(super) struct Columns {
+pub(super) struct ColumnArrays {
     pub(super) names: Vec<&'static str>,
     types: Vec<SqlType>,
     pub(super) arrays: Vec<Array>,
 }
 
-impl Columns {
+impl ColumnArrays {
     /// `$1::text[], $2::int4[]` and so on, for `unnest`.
     pub(super) fn parameters(&self) -> String {
         let parameter = |(i, sql): (usize, &SqlType)| format!("${}::{}[]", i + 1, sql.wire());
@@ -80,7 +80,7 @@ impl Columns {
     /// The columns that are unique together.
     pub(super) fn place<'a>(
         &mut self,
-        places: impl ExactSizeIterator<Item = &'a Place> + Clone,
+        places: impl ExactSizeIterator<Item = &'a LetterPlace> + Clone,
     ) -> Result<(), PostgresError> {
         self.add("consumer_group", SqlType::Text, places.clone(), |array, place| array.text(&place.group))?;
         self.add("processor", SqlType::Text, places.clone(), |array, place| array.text(&place.processor))?;
@@ -93,7 +93,7 @@ impl Columns {
     }
 
     /// What a record is, however often it fails.
-    pub(super) fn record(&mut self, told: &[Told<'_>]) -> Result<(), PostgresError> {
+    pub(super) fn record(&mut self, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
         let letters = told.iter().map(|told| told.letter);
         self.add("event_id", SqlType::Text, letters.clone(), |array, letter| array.text(&clean(&letter.event_id)))?;
         self.add("event_type", SqlType::Text, letters.clone(), |array, letter| match &letter.event_type {
@@ -109,7 +109,7 @@ impl Columns {
     }
 
     /// What a row tells of its last failure.
-    pub(super) fn failure(&mut self, told: &[Told<'_>]) -> Result<(), PostgresError> {
+    pub(super) fn failure(&mut self, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
         let letters = told.iter().map(|told| told.letter);
         self.add("kind", SqlType::Text, letters.clone(), |array, letter| array.text(&clean(&letter.kind)))?;
         self.add("message", SqlType::Text, letters.clone(), |array, letter| array.text(&clean(&letter.message)))?;
@@ -131,7 +131,7 @@ impl Columns {
     /// How a row stands.
     pub(super) fn standing<'a>(
         &mut self,
-        rows: impl ExactSizeIterator<Item = &'a Standing<'a>> + Clone,
+        rows: impl ExactSizeIterator<Item = &'a RowStatus<'a>> + Clone,
     ) -> Result<(), PostgresError> {
         self.add("status", SqlType::Text, rows.clone(), |array, row| array.text(row.status.name()))?;
         self.add("redrive_count", SqlType::Int4, rows, |array, row| array.int4(row.redrives))

@@ -9,7 +9,7 @@ const LIMIT: i32 = 3;
 
 /// How a row stands, or will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing<'a> {
+pub(super) struct RowStatus<'a> {
     pub(super) status: Status,
     pub(super) redrives: i32,
     /// The letter whose failure the row tells; `None` while that is the one that is stored.
@@ -18,7 +18,7 @@ pub(super) struct Standing<'a> {
     pub(super) first_failed_ms: i64,
 }
 
-impl<'a> Standing<'a> {
+impl<'a> RowStatus<'a> {
     /// A row as it is stored.
     pub(super) fn stored(status: Status, redrives: i32) -> Self {
         Self { status, redrives, letter: None, first_failed_ms: i64::MAX }
@@ -51,13 +51,13 @@ impl<'a> Standing<'a> {
 }
 
 /// Applies a record of a dead-letter topic to its row, and says whether that changed anything.
-pub(super) fn apply<'a>(row: &mut Option<Standing<'a>>, news: &'a DeadLetter) -> bool {
+pub(super) fn apply<'a>(row: &mut Option<RowStatus<'a>>, news: &'a DeadLetter) -> bool {
     match row {
         None if news.resolved => false,
         Some(row) if news.resolved => row.resolve(count(news)),
         Some(row) if !row.yields_to(news) => false,
         _ => {
-            *row = Some(Standing::told(row.as_ref(), news));
+            *row = Some(RowStatus::told(row.as_ref(), news));
             true
         }
     }
@@ -95,7 +95,7 @@ mod tests {
 
     /// What becomes of a row that stands like this.
     fn after(row: Option<(Status, i32)>, news: &DeadLetter) -> Option<(Status, i32)> {
-        let mut row = row.map(|(status, redrives)| Standing::stored(status, redrives));
+        let mut row = row.map(|(status, redrives)| RowStatus::stored(status, redrives));
         let before = row;
         assert_eq!(apply(&mut row, news), row != before, "what is said to change changes");
         row.map(|row| (row.status, row.redrives))

@@ -7,7 +7,7 @@ use headwater::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
-    table::{self, Found, NOTED, Plan},
+    table::{self, FoundTable, NOTED, Plan},
     table_comment::Note,
 };
 use crate::postgres::{
@@ -44,7 +44,7 @@ pub(crate) async fn fit(
     memory: &mut Note,
 ) -> Result<Result<(), Unfit>, PostgresError> {
     for _ in 0..TRIES {
-        let found = Found::read(conn, name, &sink.key).await?;
+        let found = FoundTable::read(conn, name, &sink.key).await?;
         let plan = match decide(sink, name, new, &found, memory)? {
             Ok(plan) => plan,
             Err(unfit) => return Ok(Err(unfit)),
@@ -68,7 +68,7 @@ fn decide(
     sink: &Sink,
     name: &TableName,
     new: New<'_>,
-    found: &Found,
+    found: &FoundTable,
     memory: &Note,
 ) -> Result<Result<Plan, Unfit>, PostgresError> {
     let note = match &found.table {
@@ -107,7 +107,7 @@ fn edited(name: &TableName, layout: &Layout, needs: &str) -> Unfit {
 }
 
 /// The SQL that writes down what is to be remembered, where something is and it is not there yet.
-fn comment(name: &TableName, found: &Found, plan: &Plan) -> Option<String> {
+fn comment(name: &TableName, found: &FoundTable, plan: &Plan) -> Option<String> {
     let before = match &found.table {
         None if plan.sql.is_empty() => return None,
         None => None,
@@ -134,7 +134,7 @@ async fn change(
         .bind(format!("headwater table {name}"))
         .execute(&mut *tx)
         .await?;
-    let found = Found::read(&mut tx, name, &sink.key).await?;
+    let found = FoundTable::read(&mut tx, name, &sink.key).await?;
     let Ok(plan) = decide(sink, name, new, &found, memory)? else {
         return Err(PostgresError::Repeat(format!("{name} has just been made from another record")));
     };

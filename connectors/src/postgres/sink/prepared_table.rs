@@ -14,7 +14,7 @@ use super::{
 use crate::postgres::{
     columns::layout::Layout,
     error::PostgresError,
-    offsets::Offsets,
+    offsets::OwnedOffsets,
     sql::{TableName, quote},
 };
 
@@ -38,7 +38,7 @@ impl PreparedTable {
         &self,
         conn: &mut PgConnection,
         rows: &[&Row],
-        offsets: &Offsets,
+        offsets: &OwnedOffsets,
     ) -> Result<Done, WriteError> {
         let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
         let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;

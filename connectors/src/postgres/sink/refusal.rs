@@ -21,14 +21,14 @@ pub(crate) struct Refusal {
     /// As a sentence without any value of it.
     pub(crate) why: String,
     /// What refusals have in common that are alike.
-    pub(crate) cause: Cause,
+    pub(crate) cause: RefusalCause,
     /// A column that must not be null, which the row's schema perhaps does not have.
     pub(crate) required: Option<String>,
 }
 
 /// A code and the object that it is about; of what the sink refuses itself no code, and the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cause {
+pub(crate) struct RefusalCause {
     code: String,
     object: String,
 }
@@ -37,7 +37,7 @@ impl From<PostgresError> for WriteError {
     fn from(error: PostgresError) -> Self {
         match error {
             PostgresError::Refused(why) => {
-                let cause = Cause { code: String::new(), object: why.clone() };
+                let cause = RefusalCause { code: String::new(), object: why.clone() };
                 Self::Refused(Refusal { why, cause, required: None })
             }
             other => Self::Other(other),
@@ -64,7 +64,7 @@ impl From<sqlx::Error> for WriteError {
 }
 
 #[cfg(test)]
-impl Cause {
+impl RefusalCause {
     /// A code, about nothing.
     pub(crate) fn test(code: &str) -> Self {
         Self { code: code.to_owned(), object: String::new() }
@@ -122,7 +122,7 @@ impl Refusal {
         let what = if limit { error.message() } else { condition(code) };
         Self {
             why: format!("postgres refuses it{}: {what} ({code})", place(error)),
-            cause: Cause {
+            cause: RefusalCause {
                 code: code.to_owned(),
                 object: object.into_iter().flatten().next().unwrap_or_default().to_owned(),
             },

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use super::{
     fit::{self, New, Unfit},
     prepared_table::PreparedTable,
-    table::Found,
+    table::FoundTable,
     table_comment::Note,
     trial::{self, Streak},
     write::Done,
@@ -22,7 +22,7 @@ use super::{
 use crate::postgres::{
     columns::layout::Layout,
     error::PostgresError,
-    offsets::Offsets,
+    offsets::OwnedOffsets,
     sql::{TableName, quote},
 };
 
@@ -123,7 +123,7 @@ impl Rows {
             _ = fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
                 .await?;
         }
-        self.prepared.table = Found::read(conn, &self.prepared.name, &self.prepared.sink.key).await?.table;
+        self.prepared.table = FoundTable::read(conn, &self.prepared.name, &self.prepared.sink.key).await?.table;
         Ok(Vec::new())
     }
 
@@ -189,7 +189,7 @@ impl Rows {
         conn: &mut PgConnection,
         unit: &Unit,
         rows: &[&Row],
-        offsets: &Offsets,
+        offsets: &OwnedOffsets,
     ) -> Result<Written, PostgresError> {
         let found = trial::run(conn, (&self.prepared, offsets), rows).await?;
         if found.refused.is_empty() {

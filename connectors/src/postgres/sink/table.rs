@@ -35,7 +35,7 @@ const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tabl
 
 /// What there is under a table's name.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct FoundTable {
     /// Whether there is a schema to put a table in. Asked first, since `create schema if not exists` needs a right that
     /// few users have, even where the schema exists.
     schema: bool,
@@ -65,7 +65,7 @@ struct Column {
     required: bool,
 }
 
-impl Found {
+impl FoundTable {
     /// Looks the table up.
     pub(crate) async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Self, PostgresError> {
         let (schema,): (bool,) = sqlx::query_as("select exists (select 1 from pg_namespace where nspname = $1)")
@@ -76,7 +76,7 @@ impl Found {
     }
 }
 
-impl Found {
+impl FoundTable {
     /// What is remembered of the table, as far as a comment says.
     pub(crate) fn note(&self) -> Note {
         let table = self.table.as_ref().filter(|table| table.owned);
@@ -182,7 +182,7 @@ pub(crate) fn plan(
     sink: &Sink,
     name: &TableName,
     layout: &Layout,
-    found: &Found,
+    found: &FoundTable,
     mut note: Note,
 ) -> Result<Plan, PostgresError> {
     serves(sink, layout)?;

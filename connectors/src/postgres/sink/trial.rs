@@ -13,10 +13,10 @@ use sqlx::{Connection, PgConnection};
 
 use super::{
     prepared_table::PreparedTable,
-    refusal::{Cause, Refusal, WriteError},
+    refusal::{Refusal, RefusalCause, WriteError},
     write::Done,
 };
-use crate::postgres::{error::PostgresError, offsets::Offsets};
+use crate::postgres::{error::PostgresError, offsets::OwnedOffsets};
 
 /// So many rows refused one after the other, alike and none stored between, are the table's fault.
 const ALIKE: u32 = 20;
@@ -26,13 +26,13 @@ const AT_ONCE: usize = 100;
 /// Rows that were refused one after the other, alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Streak {
-    cause: Option<Cause>,
+    cause: Option<RefusalCause>,
     rows: u32,
 }
 
 impl Streak {
     /// Goes on with the rows of a trial, in order. The error says that it is the table's fault; then nothing is counted.
-    pub(crate) fn judge(&mut self, found: &Found) -> Result<(), PostgresError> {
+    pub(crate) fn judge(&mut self, found: &TrialResult) -> Result<(), PostgresError> {
         let mut streak = self.clone();
         let mut refused = found.refused.iter().peekable();
         for at in 0..found.tried {
@@ -66,7 +66,7 @@ impl Streak {
 
 /// What a trial has found.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct TrialResult {
     /// What the rows that are stored did.
     pub(crate) done: Done,
     /// The places of the rows that are refused, in order, and why.
@@ -81,12 +81,12 @@ pub(crate) struct Found {
 /// [`PostgresError::Outage`] where a column is at fault that no row of its schema can fill, with what to mend.
 pub(crate) async fn run(
     conn: &mut PgConnection,
-    to: (&PreparedTable, &Offsets),
+    to: (&PreparedTable, &OwnedOffsets),
     rows: &[&Row],
-) -> Result<Found, PostgresError> {
+) -> Result<TrialResult, PostgresError> {
     // What is checked at the end of the transaction would name no row.
     sqlx::query("set constraints all immediate").execute(&mut *conn).await?;
-    let mut found = Found::default();
+    let mut found = TrialResult::default();
     let mut parts = Vec::from_iter(std::iter::once(0..rows.len()));
     while !parts.is_empty() && found.refused.len() < AT_ONCE {
         let mut stored = false;
@@ -121,9 +121,9 @@ pub(crate) async fn run(
 /// Tries the refused rows again, now that all others are there.
 async fn again(
     conn: &mut PgConnection,
-    to: (&PreparedTable, &Offsets),
+    to: (&PreparedTable, &OwnedOffsets),
     rows: &[&Row],
-    found: &mut Found,
+    found: &mut TrialResult,
 ) -> Result<(), PostgresError> {
     let refused = std::mem::take(&mut found.refused);
     let stands: Vec<usize> = refused.iter().map(|(at, _)| *at).collect();
@@ -141,7 +141,7 @@ async fn again(
 /// Stores a part, or leaves everything as it was.
 async fn store(
     conn: &mut PgConnection,
-    (table, offsets): (&PreparedTable, &Offsets),
+    (table, offsets): (&PreparedTable, &OwnedOffsets),
     part: &[&Row],
 ) -> Result<Result<Done, Refusal>, PostgresError> {
     let mut savepoint = conn.begin().await?;
@@ -163,12 +163,12 @@ mod tests {
     use super::*;
 
     fn refusal(code: &str) -> Refusal {
-        Refusal { why: code.to_owned(), cause: Cause::test(code), required: None }
+        Refusal { why: code.to_owned(), cause: RefusalCause::test(code), required: None }
     }
 
     /// So many rows that were tried, of which these were refused for `code`.
-    fn found(tried: usize, code: &str, refused: std::ops::Range<usize>) -> Found {
-        Found { tried, refused: refused.map(|at| (at, refusal(code))).collect(), ..Found::default() }
+    fn found(tried: usize, code: &str, refused: std::ops::Range<usize>) -> TrialResult {
+        TrialResult { tried, refused: refused.map(|at| (at, refusal(code))).collect(), ..TrialResult::default() }
     }
 
     /// Red when one less than [`ALIKE`] is enough, one of another cause or that is stored does not count anew, or rows count

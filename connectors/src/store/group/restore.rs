@@ -18,7 +18,9 @@ use tokio::task::JoinError;
 
 use super::topics::StateTopics;
 use crate::{
-    kafka::{ChangelogError, ChangelogReader, Cluster, End, INPUTS, KafkaConfig, KafkaError, Progress, Reached},
+    kafka::{
+        ChangelogEnd, ChangelogError, ChangelogReader, Cluster, INPUTS, KafkaConfig, KafkaError, Progress, Reached,
+    },
     store::local::{Checkpoint, LocalError, LocalStore, Restore, SourceOffsets},
 };
 
@@ -252,7 +254,7 @@ impl Work {
             ChangelogError::Kafka(error) => Failed::Kafka(error),
         })?;
         let mut again = Vec::new();
-        for (End { partition: id, reached, header }, (store, _)) in reached.into_iter().zip(wanted) {
+        for (ChangelogEnd { partition: id, reached, header }, (store, _)) in reached.into_iter().zip(wanted) {
             match (reached, restores.get_mut(&id)) {
                 (Reached::End(next), Some(restore)) => {
                     header.map(|text| self.inputs(&id, &text)).transpose()?.into_iter().for_each(|i| restore.pass(i));

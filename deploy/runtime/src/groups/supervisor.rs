@@ -6,7 +6,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use headwater::{
     Time,
-    spi::{Backoff, BoxFuture, Clock, Down, GroupMetrics, Metric, Next, WorkerError},
+    spi::{AfterFailure, Backoff, BoxFuture, Clock, Down, GroupMetrics, Metric, WorkerError},
 };
 use tokio::sync::watch;
 
@@ -69,7 +69,7 @@ impl Supervisor {
                 (failures, since) = (0, None);
             }
             failures += 1;
-            let down = Down { since: *since.get_or_insert_with(|| self.clock.now()), why, next: Next::Now };
+            let down = Down { since: *since.get_or_insert_with(|| self.clock.now()), why, next: AfterFailure::Now };
             tokio::select! {
                 () = self.pause(failures, &down, &mut attempts) => {}
                 _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
@@ -83,14 +83,14 @@ impl Supervisor {
             error = why,
             "the group stands still until a person acts; the others go on"
         );
-        self.state.set_down(Down { why, since: since.unwrap_or_else(|| self.clock.now()), next: Next::Person });
+        self.state.set_down(Down { why, since: since.unwrap_or_else(|| self.clock.now()), next: AfterFailure::Person });
     }
 
     /// Between two attempts.
     async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl Supervised) {
         let pause = self.backoff.after(failures).min(LONGEST);
         tracing::warn!(group = self.group, error = down.why, retry_in = ?pause, "the group failed and is started anew; the others go on");
-        self.state.set_down(Down { next: Next::At(self.clock.now().plus(pause)), ..down.clone() });
+        self.state.set_down(Down { next: AfterFailure::At(self.clock.now().plus(pause)), ..down.clone() });
         self.clock.sleep(pause).await;
         attempts.release().await;
         self.state.set_down(down.clone());

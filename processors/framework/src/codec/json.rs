@@ -20,12 +20,12 @@ use super::error::Fault;
 
 /// JSON as a person writes it.
 pub(crate) fn read(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
-    input::Input { names, default: false }.value(json, schema)
+    input::JsonReader { names, default: false }.value(json, schema)
 }
 
 /// A field's default, as its schema states it: a union's is plain, a decimal's is its bytes.
 pub(crate) fn default(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
-    input::Input { names, default: true }.value(json, schema)
+    input::JsonReader { names, default: true }.value(json, schema)
 }
 
 /// A value as JSON for a person.

@@ -29,7 +29,7 @@ use std::{
 };
 
 pub use settings::{BreakerSettings, Window};
-use window::{Outcome, Results, Tally};
+use window::{CallOutcome, Results, Tally};
 
 /// How soon a call that found every probe taken may ask again.
 const PROBE_WAIT: Duration = Duration::from_millis(200);
@@ -295,7 +295,7 @@ impl Core {
             return;
         }
         let slow = now.saturating_sub(ticket.admitted) > self.settings.slow_call;
-        self.judge(ticket.which, Outcome { failed: verdict == Verdict::Failure, slow });
+        self.judge(ticket.which, CallOutcome { failed: verdict == Verdict::Failure, slow });
     }
 
     /// Gives a probe's place back.
@@ -306,7 +306,7 @@ impl Core {
     }
 
     /// Counts a result of this generation and draws the conclusion.
-    fn judge(&mut self, which: Try, outcome: Outcome) {
+    fn judge(&mut self, which: Try, outcome: CallOutcome) {
         match &mut self.state {
             State::Closed => {
                 let Some(tally) = self.weigh(which, outcome) else { return };
@@ -336,7 +336,7 @@ impl Core {
 
     /// Adds a result of the closed time to those of its kind; nothing for a retry while first calls vouch for the
     /// dependency.
-    fn weigh(&mut self, which: Try, outcome: Outcome) -> Option<Tally> {
+    fn weigh(&mut self, which: Try, outcome: CallOutcome) -> Option<Tally> {
         match which {
             Try::First => {
                 if outcome.failed || outcome.slow {

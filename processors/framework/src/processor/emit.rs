@@ -159,7 +159,7 @@ impl Outbox {
     }
 
     /// The records to publish, and the spans of their sending: ids counted over the flattened return value.
-    pub(crate) fn seal(self, cause: &Cause<'_>) -> (Vec<Outgoing>, Vec<Span>) {
+    pub(crate) fn seal(self, cause: &EmitContext<'_>) -> (Vec<Outgoing>, Vec<Span>) {
         let Self { encoders, drafts } = self;
         let (mut outgoing, mut spans) = (Vec::with_capacity(drafts.len()), Vec::new());
         let mut times = Times::default();
@@ -174,7 +174,7 @@ impl Outbox {
 }
 
 /// The record that events are emitted for, and how.
-pub(crate) struct Cause<'a> {
+pub(crate) struct EmitContext<'a> {
     pub(crate) meta: &'a Meta,
     pub(crate) attempt: &'a Attempt,
     pub(crate) processor: &'a str,
@@ -196,7 +196,7 @@ impl Times {
     }
 }
 
-impl Cause<'_> {
+impl EmitContext<'_> {
     fn emit(&self, ordinal: usize, draft: Encoded, target: &Target, times: &mut Times) -> (Outgoing, Option<Span>) {
         let Self { meta, attempt, processor, source, tracing } = *self;
         let id = ids::emitted_id(&meta.source, &meta.id, processor, ordinal);

@@ -16,7 +16,7 @@ use std::{
 use self::{health::Health, histogram::Histogram};
 use crate::{failure::DeadLetterKind, wire::record::TopicPartition};
 
-pub use self::health::{Activity, Down, Next};
+pub use self::health::{Activity, AfterFailure, Down};
 
 /// Everything that is measured. The name is the Prometheus name; each has a label `group`, but for the spans of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,7 +325,7 @@ impl GroupMetrics {
 
     /// The group has failed: nothing of what it was doing is true any more. Called again with what comes next.
     pub fn set_down(&self, down: Down) {
-        self.set(Metric::Halted, u64::from(down.next == Next::Person));
+        self.set(Metric::Halted, u64::from(down.next == AfterFailure::Person));
         *lock(&self.health) = Health::of_down(down);
         for gauge in [Metric::InFlight, Metric::Partitions, Metric::Stopped, Metric::RestoreLeft, Metric::Waiting] {
             self.set(gauge, 0);

@@ -28,9 +28,9 @@ use crate::kafka::{
         health::warn_lost,
         membership::group_consumer::GroupConsumer,
         outlets::Outlets,
-        partition::{Life, Partitions},
+        partition::{PartitionPhase, Partitions},
     },
-    librdkafka::topic_ids::{Asked, Told},
+    librdkafka::topic_ids::{TopicIdAnswer, TopicIdsRequest},
 };
 use crate::topic_recreated::created_anew;
 
@@ -39,7 +39,7 @@ const IDS: Duration = Duration::from_secs(2);
 
 /// The ids of the topics that are read, as far as the cluster has told them.
 #[derive(Default)]
-pub(crate) struct TopicIds {
+pub(crate) struct KnownTopicIds {
     /// As they were first told after an assignment; `None` where the cluster gives no ids.
     known: HashMap<String, Option<String>>,
     /// Topics that have another one since.
@@ -48,7 +48,7 @@ pub(crate) struct TopicIds {
     wanted: HashSet<String>,
     /// Topics that were doubted before any id of theirs was told.
     untold: HashSet<String>,
-    asked: Option<Asked>,
+    asked: Option<TopicIdsRequest>,
     /// No question goes out before this.
     not_before: Option<Instant>,
 }
@@ -66,7 +66,7 @@ enum Word {
     Nothing,
 }
 
-impl TopicIds {
+impl KnownTopicIds {
     /// The id that a topic has from now on: what is being asked may be answered with an older one.
     fn want(&mut self, topic: &str) {
         self.wanted.insert(topic.to_owned());
@@ -135,11 +135,11 @@ impl TopicIds {
         if self.asked.is_none() && !self.wanted.is_empty() && self.not_before.is_none_or(|at| now >= at) {
             self.not_before = Some(now + BACK_OFF);
             let topics: Vec<String> = self.wanted.iter().cloned().collect();
-            self.asked = Asked::ask(consumer.client(), &topics, IDS).ok();
+            self.asked = TopicIdsRequest::ask(consumer.client(), &topics, IDS).ok();
         }
     }
 
-    fn learn(&mut self, topic: String, told: Told) {
+    fn learn(&mut self, topic: String, told: TopicIdAnswer) {
         let Ok(id) = told else { return };
         self.wanted.remove(&topic);
         match (self.known.get(&topic), &id) {
@@ -159,13 +159,13 @@ impl TopicIds {
 /// Looks into what is doubted.
 pub(crate) fn settle_doubts(
     consumer: &GroupConsumer,
-    ids: &TopicIds,
+    ids: &KnownTopicIds,
     bounds: &mut LogBounds,
     partitions: &mut Partitions,
     outlets: &mut Outlets,
 ) {
     let doubted = partitions.due(Instant::now(), |life| match life {
-        Life::Doubted { start, next } => Some((*start, *next)),
+        PartitionPhase::Doubted { start, next } => Some((*start, *next)),
         _ => None,
     });
     let mut same = HashMap::new();
@@ -207,14 +207,14 @@ pub(crate) fn settle_doubts(
 mod tests {
     use super::*;
 
-    fn told(id: &str) -> Told {
+    fn told(id: &str) -> TopicIdAnswer {
         Ok((!id.is_empty()).then(|| id.to_owned()))
     }
 
     /// Red when an id that is told again, or for the first time, counts as another one, or another one does not.
     #[test]
     fn a_topic_with_another_id_is_another_topic() {
-        let mut ids = TopicIds::default();
+        let mut ids = KnownTopicIds::default();
         for (topic, id) in [("t", "one"), ("u", "two"), ("t", "one"), ("old", ""), ("old", "four")] {
             ids.learn(topic.to_owned(), told(id));
         }
@@ -227,13 +227,13 @@ mod tests {
     /// a cluster that tells none is asked for without end: its partition would stand still for good.
     #[test]
     fn an_id_that_is_not_told_is_not_the_same_id() {
-        let (mut ids, long) = (TopicIds::default(), believed::WHILE);
+        let (mut ids, long) = (KnownTopicIds::default(), believed::WHILE);
         for topic in ["known", "old"] {
             ids.learn(topic.to_owned(), told(if topic == "known" { "one" } else { "" }));
         }
         let topics = ["known", "old", "unknown", "silent"];
         topics.iter().for_each(|topic| ids.doubt_topic(topic));
-        let words = |ids: &TopicIds, doubted| topics.map(|topic| ids.word(topic, doubted));
+        let words = |ids: &KnownTopicIds, doubted| topics.map(|topic| ids.word(topic, doubted));
         assert_eq!(words(&ids, Duration::ZERO), [Word::Later, Word::Later, Word::Later, Word::Later]);
         topics.iter().for_each(|topic| ids.learn((*topic).to_owned(), Err(Code::TopicAuthorizationFailed)));
         assert_eq!(words(&ids, long), [Word::Later, Word::Same, Word::Same, Word::Same]);

@@ -34,7 +34,7 @@ use crate::kafka::{
         health::warn_lost,
         membership::group_consumer::{GroupConsumer, generation},
         outlets::Outlets,
-        partition::{self, Life, Partitions},
+        partition::{self, PartitionPhase, Partitions},
     },
     librdkafka::{
         self, CommitQueue,
@@ -103,7 +103,7 @@ impl StartOffsets {
     ) {
         self.start_group(consumer, partitions);
         let mut due = partitions.due(Instant::now(), |life| match life {
-            Life::Beginning { from, start } => Some((*from, *start)),
+            PartitionPhase::Beginning { from, start } => Some((*from, *start)),
             _ => None,
         });
         let bounds = bounds.of(consumer, due.iter().map(|(name, _)| name));
@@ -193,7 +193,7 @@ impl StartOffsets {
         if self.source.start == Start::Earliest {
             return;
         }
-        let unasked = |life: &Life| matches!(life, Life::Waiting { asked: false }).then_some(());
+        let unasked = |life: &PartitionPhase| matches!(life, PartitionPhase::Waiting { asked: false }).then_some(());
         let due = partitions.due(Instant::now(), unasked);
         let names: Vec<_> =
             due.into_iter().map(|(name, ())| name).filter(|name| !self.source.owns(&name.topic)).collect();
@@ -205,7 +205,7 @@ impl StartOffsets {
         for name in &names {
             match (&start, partitions.get_mut(name)) {
                 (Err(error), _) => self.begin_later(partitions, name, error),
-                (Ok(_), Some(partition)) if asked => partition.life = Life::Waiting { asked },
+                (Ok(_), Some(partition)) if asked => partition.life = PartitionPhase::Waiting { asked },
                 (Ok(_), Some(partition)) => partition.not_before = Instant::now() + BACK_OFF,
                 (Ok(_), None) => {}
             }

@@ -8,7 +8,7 @@ use std::{
 use headwater::{TopicPartition, spi::Fetched};
 use rdkafka::consumer::Consumer as _;
 
-use super::{self as partition, Life, Partitions};
+use super::{self as partition, PartitionPhase, Partitions};
 use crate::kafka::consumer::{
     fetch::{Fetcher, ROUND},
     membership::group_consumer::GroupConsumer,
@@ -53,7 +53,7 @@ pub(crate) fn set_off_wanted(
         .iter_mut()
         .filter(|(_, p)| !p.flowing && !p.paused && now >= p.not_before)
         .filter_map(|(name, p)| match p.life {
-            Life::Delivering { next, .. } => Some((name, next)),
+            PartitionPhase::Delivering { next, .. } => Some((name, next)),
             _ => None,
         })
         .collect();
@@ -68,7 +68,7 @@ pub(crate) fn set_off_wanted(
             partition.flowing = true;
             partition.step(now);
         } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
-            partition.life = Life::Waiting { asked: true };
+            partition.life = PartitionPhase::Waiting { asked: true };
             asked_again.push(name);
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct PartitionCounts {
 }
 
 /// What the cluster says.
-pub(crate) enum Asked {
+pub(crate) enum CountAnswer {
     /// So many, at least 1.
     Count(i32),
     /// Another question changes nothing now.
@@ -88,28 +88,28 @@ impl PartitionCounts {
 pub(crate) async fn ask_aside<C: ProducerContext + 'static>(
     client: &Arc<ThreadedProducer<C>>,
     topic: &Arc<str>,
-) -> Result<Asked, Fault> {
+) -> Result<CountAnswer, Fault> {
     let (client, topic) = (Arc::clone(client), Arc::clone(topic));
     let asked = tokio::task::spawn_blocking(move || ask(client.client(), &topic)).await;
     asked.map_err(|error| Fault::Closed(error.to_string()))
 }
 
 /// Asks the cluster; blocks.
-pub(crate) fn ask<C: ClientContext>(client: &Client<C>, topic: &str) -> Asked {
-    let refused = |code| Asked::Refused(ClientError::MessageProduction(code));
+pub(crate) fn ask<C: ClientContext>(client: &Client<C>, topic: &str) -> CountAnswer {
+    let refused = |code| CountAnswer::Refused(ClientError::MessageProduction(code));
     let metadata = match client.fetch_metadata(Some(topic), ANSWER) {
         Ok(metadata) => metadata,
-        Err(error @ ClientError::Nul(_)) => return Asked::Refused(error),
-        Err(_) => return Asked::Nobody,
+        Err(error @ ClientError::Nul(_)) => return CountAnswer::Refused(error),
+        Err(_) => return CountAnswer::Nobody,
     };
-    let Some(topic) = metadata.topics().first() else { return Asked::Nobody };
+    let Some(topic) = metadata.topics().first() else { return CountAnswer::Nobody };
     match topic.error().map(Code::from) {
         None => match i32::try_from(topic.partitions().len()) {
-            Ok(count @ 1..) => Asked::Count(count),
-            _ => Asked::Nobody,
+            Ok(count @ 1..) => CountAnswer::Count(count),
+            _ => CountAnswer::Nobody,
         },
         // A topic that is just being created has none of it yet.
-        Some(Code::LeaderNotAvailable) => Asked::Nobody,
+        Some(Code::LeaderNotAvailable) => CountAnswer::Nobody,
         Some(code) => refused(code),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use headwater::{TopicPartition, spi::Position};
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
-use super::{error::Cause, life::Client};
+use super::{error::FaultCause, life::Client};
 use crate::kafka::{
     consumer::{membership::Membership, partition},
     error::KafkaError,
@@ -49,13 +49,13 @@ impl AttemptError {
 }
 
 /// Offsets that belong to the transaction, and whose they are.
-pub(crate) struct Offsets {
+pub(crate) struct TransactionOffsets {
     list: TopicPartitionList,
     names: Vec<TopicPartition>,
     membership: Membership,
 }
 
-impl Offsets {
+impl TransactionOffsets {
     /// `None` where there are none.
     pub(crate) fn new(positions: &[Position], membership: &Membership) -> Result<Option<Self>, KafkaError> {
         if positions.is_empty() {
@@ -86,13 +86,17 @@ async fn earlier(client: &Arc<Client>, deadline: Instant) -> Option<AttemptError
 }
 
 /// Waits for the fate of every record, adds the offsets, and commits. Blocks, and maybe for ever.
-pub(crate) fn finish(client: &Client, offsets: Option<Offsets>, deadline: Instant) -> Result<(), AttemptError> {
+pub(crate) fn finish(
+    client: &Client,
+    offsets: Option<TransactionOffsets>,
+    deadline: Instant,
+) -> Result<(), AttemptError> {
     flushed(client, deadline)?;
     // No report may be missing of what is committed.
     if client.context().left() > 0 {
         return Err(AttemptError::Slow);
     }
-    if let Some(Offsets { list, names, membership }) = offsets {
+    if let Some(TransactionOffsets { list, names, membership }) = offsets {
         // As late as can be, so that it is the present generation.
         let metadata = membership.of_owner(&names).map_err(AttemptError::Member)?;
         let send = |wait| librdkafka::transactions::send_offsets(client.client(), &list, &metadata, wait);
@@ -130,7 +134,7 @@ pub(crate) fn insist(
             Err(fault)
                 if fault.retriable
                     && !fault.aborts
-                    && Cause::of(&fault) == Cause::Passing
+                    && FaultCause::of(&fault) == FaultCause::Passing
                     && Instant::now() + PAUSE < deadline =>
             {
                 std::thread::sleep(PAUSE);

@@ -35,7 +35,7 @@ pub enum TransactionError {
 
 /// What a call's failure says of the producer, before anything is known of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum FaultCause {
     /// This transaction only: it is to be aborted.
     Passing,
     /// The group has given the partitions, or the member's place, to others.
@@ -48,7 +48,7 @@ pub(crate) enum Cause {
     Producer,
 }
 
-impl Cause {
+impl FaultCause {
     pub(crate) fn of(fault: &TransactionFault) -> Self {
         match fault.code {
             Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedInstanceId => Self::Member,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Letters, Summary, explain,
-    row::{self, COLUMNS, Columns, HEADERS, Status, Stored, stored},
+    row::{self, COLUMNS, HEADERS, HeaderColumns, Status, Stored, stored},
 };
 use crate::postgres::error::PostgresError;
 
@@ -235,7 +235,7 @@ async fn insert(
     record: &Outgoing,
     origin: &Origin,
 ) -> Result<Uuid, PostgresError> {
-    let headers = Columns::of(&record.headers);
+    let headers = HeaderColumns::of(&record.headers);
     let sql = format!(
         "insert into headwater.dead_letters (consumer_group, processor, event_id, event_type, kind, message, detail, \
          fingerprint, status, attempts, redrive_count, origin_topic, origin_partition, origin_offset, origin_timestamp, \

@@ -178,13 +178,13 @@ fn headers(row: &PgRow) -> Result<Headers, PostgresError> {
 
 /// Headers as arrays of names, of texts, and of bytes where they are no text that the database holds.
 #[derive(Debug, Default)]
-pub(crate) struct Columns<'a> {
+pub(crate) struct HeaderColumns<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) texts: Vec<Option<&'a str>>,
     pub(crate) bytes: Vec<Option<&'a [u8]>>,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> HeaderColumns<'a> {
     /// The headers that are kept: none of the delivery's but those that say what was cut off.
     pub(crate) fn of(headers: &'a Headers) -> Self {
         let mut columns = Self::default();

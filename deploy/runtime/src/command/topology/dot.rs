@@ -1,6 +1,6 @@
 //! The graph in the language of Graphviz.
 
-use super::graph::{Graph, Kind, Node, Way};
+use super::graph::{Graph, Node, NodeKind, Way};
 
 /// The graph's text, without a line break at the end.
 pub(super) fn draw(graph: &Graph) -> String {
@@ -33,9 +33,9 @@ pub(super) fn draw(graph: &Graph) -> String {
 
 fn shape(at: usize, node: &Node) -> String {
     let shape = match node.kind {
-        Kind::Topic => "shape=box style=rounded",
-        Kind::Group => "shape=box style=filled fillcolor=lightblue",
-        Kind::Store => "shape=cylinder",
+        NodeKind::Topic => "shape=box style=rounded",
+        NodeKind::Group => "shape=box style=filled fillcolor=lightblue",
+        NodeKind::Store => "shape=cylinder",
     };
     format!("n{at} [{shape} label={}];", quoted(&node.lines))
 }

@@ -26,7 +26,7 @@ pub(super) struct Graph {
 /// Something that has a name.
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
     /// Its name, or several that stand under each other.
     pub(super) lines: Vec<String>,
     /// The box that it stands in, counted from 0.
@@ -35,7 +35,7 @@ pub(super) struct Node {
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Topic,
     /// A processor, or a sink.
     Group,
@@ -95,7 +95,7 @@ impl Graph {
             Work::Stateful(_) => "stateful processor",
             Work::Sink(_) | Work::DeadLetters => "sink",
         };
-        let node = self.node(Kind::Group, vec![name.to_owned()], Some(within));
+        let node = self.node(NodeKind::Group, vec![name.to_owned()], Some(within));
         for (topic, types) in inputs(configured, catalogue) {
             let topic = self.topic(topics, &topic);
             self.edge(topic, node, Way::Events, types);
@@ -130,27 +130,27 @@ impl Graph {
         let changelogs: Vec<String> =
             configured.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
         if !changelogs.is_empty() {
-            let changelogs = self.node(Kind::Topic, changelogs, Some(within));
+            let changelogs = self.node(NodeKind::Topic, changelogs, Some(within));
             self.edge(node, changelogs, Way::Waiting, Vec::new());
         }
         let again = again.into_iter().map(suffix).collect();
-        let again = self.node(Kind::Topic, again, Some(within));
-        let dlq = self.node(Kind::Topic, vec![suffix(owned.dlq())], Some(within));
+        let again = self.node(NodeKind::Topic, again, Some(within));
+        let dlq = self.node(NodeKind::Topic, vec![suffix(owned.dlq())], Some(within));
         self.edge(node, again, Way::Waiting, Vec::new());
         self.edge(node, dlq, Way::Letters, Vec::new());
         Some(dlq)
     }
 
     fn topic(&mut self, topics: &mut BTreeMap<String, usize>, name: &str) -> usize {
-        *topics.entry(name.to_owned()).or_insert_with(|| self.node(Kind::Topic, vec![name.to_owned()], None))
+        *topics.entry(name.to_owned()).or_insert_with(|| self.node(NodeKind::Topic, vec![name.to_owned()], None))
     }
 
     fn store(&mut self, from: usize, name: &str) {
-        let store = self.node(Kind::Store, vec![name.to_owned()], None);
+        let store = self.node(NodeKind::Store, vec![name.to_owned()], None);
         self.edge(from, store, Way::Events, Vec::new());
     }
 
-    fn node(&mut self, kind: Kind, lines: Vec<String>, within: Option<usize>) -> usize {
+    fn node(&mut self, kind: NodeKind, lines: Vec<String>, within: Option<usize>) -> usize {
         self.nodes.push(Node { kind, lines, within });
         self.nodes.len() - 1
     }

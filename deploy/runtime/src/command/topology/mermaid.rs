@@ -1,6 +1,6 @@
 //! The graph as a Mermaid flowchart, which GitHub and many editors draw.
 
-use super::graph::{Graph, Kind, Node, Way};
+use super::graph::{Graph, Node, NodeKind, Way};
 
 /// The graph's text, without a line break at the end.
 pub(super) fn draw(graph: &Graph) -> String {
@@ -30,9 +30,9 @@ pub(super) fn draw(graph: &Graph) -> String {
 fn shape(at: usize, node: &Node) -> String {
     let name = quoted(&node.lines);
     match node.kind {
-        Kind::Topic => format!("n{at}([{name}])"),
-        Kind::Group => format!("n{at}[{name}]"),
-        Kind::Store => format!("n{at}[({name})]"),
+        NodeKind::Topic => format!("n{at}([{name}])"),
+        NodeKind::Group => format!("n{at}[{name}]"),
+        NodeKind::Store => format!("n{at}[({name})]"),
     }
 }
 

@@ -24,13 +24,13 @@ const SHOWN_CHARS: usize = 40;
 type Read = Result<Value, Box<Fault>>;
 
 /// Reads JSON by a schema.
-pub(super) struct Input<'a> {
+pub(super) struct JsonReader<'a> {
     pub(super) names: &'a NamesRef<'a>,
     /// Whether it is a schema's default instead of a person's text.
     pub(super) default: bool,
 }
 
-impl Input<'_> {
+impl JsonReader<'_> {
     pub(super) fn value(&self, json: &Json, schema: &Schema) -> Read {
         let schema = follow(schema, self.names);
         let read = match (schema, json) {
@@ -141,12 +141,12 @@ fn scalar(json: &Json, schema: &Schema) -> Option<Value> {
             Value::TimeMillis(int().or_else(|| i32::try_from(logical::time_micros(text?)? / 1_000).ok())?)
         }
         Schema::TimeMicros => Value::TimeMicros(json.as_i64().or_else(|| logical::time_micros(text?))?),
-        Schema::TimestampMillis => Value::TimestampMillis(instant(json, logical::Unit::Millis)?),
-        Schema::TimestampMicros => Value::TimestampMicros(instant(json, logical::Unit::Micros)?),
-        Schema::TimestampNanos => Value::TimestampNanos(instant(json, logical::Unit::Nanos)?),
-        Schema::LocalTimestampMillis => Value::LocalTimestampMillis(local(json, logical::Unit::Millis)?),
-        Schema::LocalTimestampMicros => Value::LocalTimestampMicros(local(json, logical::Unit::Micros)?),
-        Schema::LocalTimestampNanos => Value::LocalTimestampNanos(local(json, logical::Unit::Nanos)?),
+        Schema::TimestampMillis => Value::TimestampMillis(instant(json, logical::TimestampUnit::Millis)?),
+        Schema::TimestampMicros => Value::TimestampMicros(instant(json, logical::TimestampUnit::Micros)?),
+        Schema::TimestampNanos => Value::TimestampNanos(instant(json, logical::TimestampUnit::Nanos)?),
+        Schema::LocalTimestampMillis => Value::LocalTimestampMillis(local(json, logical::TimestampUnit::Millis)?),
+        Schema::LocalTimestampMicros => Value::LocalTimestampMicros(local(json, logical::TimestampUnit::Micros)?),
+        Schema::LocalTimestampNanos => Value::LocalTimestampNanos(local(json, logical::TimestampUnit::Nanos)?),
         Schema::Uuid(UuidSchema::String) => Value::Uuid(Uuid::parse_str(text?).ok()?),
         Schema::Uuid(_) => Value::Uuid(Uuid::parse_str(text?).ok().or_else(|| Uuid::from_slice(&bytes(text?)?).ok())?),
         Schema::Decimal(_) => Value::Decimal(Decimal::from(bytes(text?)?)),
@@ -196,11 +196,11 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
-fn instant(json: &Json, unit: logical::Unit) -> Option<i64> {
+fn instant(json: &Json, unit: logical::TimestampUnit) -> Option<i64> {
     json.as_i64().or_else(|| logical::instant(json.as_str()?, unit))
 }
 
-fn local(json: &Json, unit: logical::Unit) -> Option<i64> {
+fn local(json: &Json, unit: logical::TimestampUnit) -> Option<i64> {
     json.as_i64().or_else(|| logical::local(json.as_str()?, unit))
 }
 

@@ -10,13 +10,13 @@ const LOCAL: &str = "%Y-%m-%dT%H:%M:%S%.f";
 
 /// What a timestamp counts since the epoch.
 #[derive(Clone, Copy)]
-pub(super) enum Unit {
+pub(super) enum TimestampUnit {
     Millis,
     Micros,
     Nanos,
 }
 
-impl Unit {
+impl TimestampUnit {
     fn of(self, time: DateTime<Utc>) -> Option<i64> {
         match self {
             Self::Millis => Some(time.timestamp_millis()),
@@ -35,21 +35,21 @@ impl Unit {
 }
 
 /// RFC 3339; finer than the unit is cut off.
-pub(super) fn instant(text: &str, unit: Unit) -> Option<i64> {
+pub(super) fn instant(text: &str, unit: TimestampUnit) -> Option<i64> {
     unit.of(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
 }
 
-pub(super) fn instant_text(count: i64, unit: Unit) -> Option<String> {
+pub(super) fn instant_text(count: i64, unit: TimestampUnit) -> Option<String> {
     let time = unit.time(count).filter(|time| YEARS.contains(&time.year()))?;
     Some(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 /// `2026-01-31T12:34:56.789`
-pub(super) fn local(text: &str, unit: Unit) -> Option<i64> {
+pub(super) fn local(text: &str, unit: TimestampUnit) -> Option<i64> {
     unit.of(NaiveDateTime::parse_from_str(text, LOCAL).ok()?.and_utc())
 }
 
-pub(super) fn local_text(count: i64, unit: Unit) -> Option<String> {
+pub(super) fn local_text(count: i64, unit: TimestampUnit) -> Option<String> {
     instant_text(count, unit).map(|text| text.trim_end_matches('Z').to_owned())
 }
 

@@ -54,7 +54,7 @@ fn branch(place: u32, value: &Value, union: &UnionSchema, names: &NamesRef<'_>) 
 }
 
 fn scalar_json(value: &Value, schema: &Schema) -> Json {
-    use logical::Unit::{Micros, Millis, Nanos};
+    use logical::TimestampUnit::{Micros, Millis, Nanos};
     let or_count = |text: Option<String>, count: i64| text.map_or_else(|| Json::from(count), Json::from);
     match value {
         Value::Boolean(b) => Json::from(*b),

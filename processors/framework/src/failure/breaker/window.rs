@@ -9,7 +9,7 @@ const BUCKETS: u8 = 10;
 
 /// How one call ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct CallOutcome {
     pub(crate) failed: bool,
     pub(crate) slow: bool,
 }
@@ -23,13 +23,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, outcome: Outcome) {
+    pub(crate) fn add(&mut self, outcome: CallOutcome) {
         self.calls += 1;
         self.failed += u64::from(outcome.failed);
         self.slow += u64::from(outcome.slow);
     }
 
-    fn remove(&mut self, outcome: Outcome) {
+    fn remove(&mut self, outcome: CallOutcome) {
         self.calls -= 1;
         self.failed -= u64::from(outcome.failed);
         self.slow -= u64::from(outcome.slow);
@@ -56,7 +56,7 @@ impl Results {
     }
 
     /// Takes a result in, lets the ones go that are too old, and sums up. `now` never goes back.
-    pub(crate) fn record(&mut self, now: Duration, outcome: Outcome) -> Tally {
+    pub(crate) fn record(&mut self, now: Duration, outcome: CallOutcome) -> Tally {
         match self {
             Self::Calls(ring) => ring.record(outcome),
             Self::Time(buckets) => buckets.record(now, outcome),
@@ -73,7 +73,7 @@ impl Results {
 
 /// The latest results, one place each.
 pub(crate) struct Ring {
-    places: Box<[Outcome]>,
+    places: Box<[CallOutcome]>,
     /// Where the next result goes; once the ring is full, the oldest is there.
     at: usize,
     tally: Tally,
@@ -81,10 +81,10 @@ pub(crate) struct Ring {
 
 impl Ring {
     fn new(calls: u32) -> Self {
-        Self { places: vec![Outcome::default(); calls as usize].into(), at: 0, tally: Tally::default() }
+        Self { places: vec![CallOutcome::default(); calls as usize].into(), at: 0, tally: Tally::default() }
     }
 
-    fn record(&mut self, outcome: Outcome) -> Tally {
+    fn record(&mut self, outcome: CallOutcome) -> Tally {
         if self.tally.calls == self.places.len() as u64 {
             self.tally.remove(self.places[self.at]);
         }
@@ -114,7 +114,7 @@ impl Buckets {
         Self { sums: Default::default(), at: 0, ends: Duration::ZERO, width }
     }
 
-    fn record(&mut self, now: Duration, outcome: Outcome) -> Tally {
+    fn record(&mut self, now: Duration, outcome: CallOutcome) -> Tally {
         self.advance(now);
         self.sums[self.at].add(outcome);
         self.sums.iter().copied().fold(Tally::default(), Tally::plus)
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    fn sum<'a>(results: impl Iterator<Item = &'a Outcome>) -> Tally {
+    fn sum<'a>(results: impl Iterator<Item = &'a CallOutcome>) -> Tally {
         results.fold(Tally::default(), |mut tally, outcome| {
             tally.add(*outcome);
             tally
@@ -163,11 +163,11 @@ mod tests {
                     latest.clear();
                     continue;
                 };
-                latest.push_back(Outcome { failed, slow });
+                latest.push_back(CallOutcome { failed, slow });
                 if latest.len() > size as usize {
                     latest.pop_front();
                 }
-                let tally = results.record(Duration::ZERO, Outcome { failed, slow });
+                let tally = results.record(Duration::ZERO, CallOutcome { failed, slow });
                 prop_assert_eq!(tally, sum(latest.iter()));
             }
         }
@@ -180,7 +180,7 @@ mod tests {
             jump in 0..3_000u64,
         ) {
             let mut results = Results::new(Window::Time(Duration::from_millis(100)));
-            let (mut past, mut now) = (Vec::<(u64, Outcome)>::new(), 0);
+            let (mut past, mut now) = (Vec::<(u64, CallOutcome)>::new(), 0);
             let last = steps.len() - 1;
             for (at, (pause, step)) in steps.into_iter().enumerate() {
                 now += if at == last { jump } else { pause };
@@ -189,8 +189,8 @@ mod tests {
                     past.clear();
                     continue;
                 };
-                past.push((now, Outcome { failed, slow }));
-                let tally = results.record(Duration::from_millis(now), Outcome { failed, slow });
+                past.push((now, CallOutcome { failed, slow }));
+                let tally = results.record(Duration::from_millis(now), CallOutcome { failed, slow });
                 let within = |ms| sum(past.iter().filter(|(at, _)| at + ms > now).map(|(_, outcome)| outcome));
                 let (least, most) = (within(90), within(100));
                 prop_assert!((least.calls..=most.calls).contains(&tally.calls), "{:?} {:?} {:?}", least, tally, most);
@@ -205,7 +205,7 @@ mod tests {
     fn a_window_by_time_survives_the_end_of_time() {
         let mut results = Results::new(Window::Time(Duration::from_secs(1)));
         for calls in 1..3 {
-            assert!(results.record(Duration::MAX, Outcome::default()).calls <= calls);
+            assert!(results.record(Duration::MAX, CallOutcome::default()).calls <= calls);
         }
     }
 }

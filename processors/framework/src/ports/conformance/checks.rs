@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll};
 
 use super::{
     fixture::{Capability, Effect, Fixture, Part},
-    group::{Group, partition, start, within},
+    group::{CommitterUnderTest, partition, start, within},
 };
 use crate::{
     event::payload::{Category, Priority},
@@ -43,7 +43,7 @@ pub(super) async fn starts_each_partition<F: Fixture>(f: &mut F) {
 
 /// Red when a unit is a success before it is there, in part, or in another order than its own.
 pub(super) async fn keeps_the_order<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     for round in 0..3 {
         let effects = group.effects((0..40).map(|n| (n % 2, format!("{round}-{n}"))));
         let unit = group.unit(&effects);
@@ -57,7 +57,7 @@ pub(super) async fn keeps_the_order<F: Fixture>(f: &mut F) {
 /// A commit is dropped wherever it waits, and the unit committed again as the engine does it. Red when it is lost, there twice
 /// where it is to be there once, or out of its order.
 pub(super) async fn commits_again_what_was_given_up<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     for polls in 0.. {
         assert!(polls < MOST_POLLS, "a commit waits for ever");
         let effects = group.effects((0..2).map(|partition| (partition, format!("{polls}-{partition}"))));
@@ -77,7 +77,7 @@ pub(super) async fn commits_again_what_was_given_up<F: Fixture>(f: &mut F) {
 
 /// Red when what a committer has no place for is taken, and lost.
 pub(super) async fn refuses_to_drop_anything<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     for part in F::MISPLACED {
         let effects = group.effects([(0, format!("beside {part:?}"))]);
         let mut unit = group.unit(&effects);
@@ -94,7 +94,7 @@ pub(super) async fn refuses_to_drop_anything<F: Fixture>(f: &mut F) {
 /// Red when a position is committed without its effects or not at all, when a start gives it to another partition, or when a
 /// unit that has nothing but positions does not move them.
 pub(super) async fn commits_positions_with_effects<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects((0..5).map(|n| (i32::from(n == 0), format!("{n}"))));
     group.commit(effects).await;
     assert_eq!(group.stands().await, [StartFrom::Offset(1), StartFrom::Offset(4)]);
@@ -110,7 +110,7 @@ pub(super) async fn commits_positions_with_effects<F: Fixture>(f: &mut F) {
 
 /// Red when a unit moves a partition back, or has it jump, and its effects are there.
 pub(super) async fn fences_what_goes_back<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     for text in ["one", "two", "three"] {
         let effects = group.effects([(0, text.to_owned())]);
         group.commit(effects).await;
@@ -126,7 +126,7 @@ pub(super) async fn fences_what_goes_back<F: Fixture>(f: &mut F) {
 
 /// Red when a partition that was forgotten, or never started, is moved; or when one that is started again is not.
 pub(super) async fn fences_what_it_has_forgotten<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "before".to_owned()), (1, "before too".to_owned())]);
     group.commit(effects).await;
     let zero = group.partition(0);
@@ -165,8 +165,8 @@ pub(super) async fn tells_nothing_of_a_fenced<F: Fixture>(f: &mut F) {
 }
 
 /// A group that has committed something of both partitions, and lost partition 0; and what it would commit next.
-async fn lose_a_partition<F: Fixture>(f: &mut F) -> (Group<'_, F>, Unit, Vec<Effect>) {
-    let mut group = Group::start(f).await;
+async fn lose_a_partition<F: Fixture>(f: &mut F) -> (CommitterUnderTest<'_, F>, Unit, Vec<Effect>) {
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "before".to_owned()), (1, "before too".to_owned())]);
     group.commit(effects).await;
     let lost = group.partition(0);
@@ -178,7 +178,7 @@ async fn lose_a_partition<F: Fixture>(f: &mut F) -> (Group<'_, F>, Unit, Vec<Eff
 
 /// Red when state can be read before it is committed, is not that of the last change, or is lost with the process.
 pub(super) async fn keeps_the_last_change<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "first".to_owned()), (1, "other".to_owned()), (0, "second".to_owned())]);
     group.commit(effects).await;
     let two = BTreeMap::from([(0, "second".to_owned()), (1, "other".to_owned())]);
@@ -192,7 +192,7 @@ pub(super) async fn keeps_the_last_change<F: Fixture>(f: &mut F) {
 
 /// Red when a marker is lost.
 pub(super) async fn publishes_markers<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "a".to_owned()), (1, "b".to_owned())]);
     let unit = Unit { markers: vec![group.marker(0, "of a"), group.marker(1, "of b")], ..group.unit(&effects) };
     let outcome = group.try_commit(&unit).await;
@@ -202,7 +202,7 @@ pub(super) async fn publishes_markers<F: Fixture>(f: &mut F) {
 
 /// Red when a marker is published though what it tells of is refused.
 pub(super) async fn publishes_no_marker_early<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let (_, mut unit) = group.poisoned();
     unit.markers.push(group.marker(0, "early"));
     refusal(group.try_commit(&unit).await, &unit);
@@ -211,7 +211,7 @@ pub(super) async fn publishes_no_marker_early<F: Fixture>(f: &mut F) {
 
 /// Red when a refusal is taken for an outage, names another row, or stands in the way of the rest.
 pub(super) async fn goes_on_without_what_is_refused<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let (good, unit) = group.poisoned();
     refusal(group.try_commit(&unit).await, &unit);
     group.commit(good).await;
@@ -220,7 +220,7 @@ pub(super) async fn goes_on_without_what_is_refused<F: Fixture>(f: &mut F) {
 
 /// Red when anything of a unit is there whose data was refused.
 pub(super) async fn commits_nothing_of_a_refused<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let (_, unit) = group.poisoned();
     refusal(group.try_commit(&unit).await, &unit);
     group.expect().await;
@@ -229,7 +229,7 @@ pub(super) async fn commits_nothing_of_a_refused<F: Fixture>(f: &mut F) {
 /// Red when a server that does not answer has a commit or a start wait without an end, counts as a refusal or as the group's
 /// end; or when the unit is lost, or there more than once where it is to be there once.
 pub(super) async fn waits_for_its_server<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "before".to_owned()), (1, "before too".to_owned())]);
     group.commit(effects).await;
     let effects = group.effects([(0, "meanwhile".to_owned()), (1, "meanwhile too".to_owned())]);
@@ -251,7 +251,7 @@ pub(super) async fn waits_for_its_server<F: Fixture>(f: &mut F) {
 
 /// Red when one whose client was closed takes a unit, refuses its data, or waits without an end.
 pub(super) async fn commits_nothing_once_closed<F: Fixture>(f: &mut F) {
-    let mut group = Group::start(f).await;
+    let mut group = CommitterUnderTest::start(f).await;
     let effects = group.effects([(0, "before".to_owned())]);
     group.commit(effects).await;
     group.fixture.close().await;

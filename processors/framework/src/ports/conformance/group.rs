@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// One committer, and what is there if it keeps its promises.
-pub(super) struct Group<'a, F> {
+pub(super) struct CommitterUnderTest<'a, F> {
     pub(super) fixture: &'a mut F,
     pub(super) committer: Box<dyn Committer>,
     /// The next offset of each partition.
@@ -28,7 +28,7 @@ pub(super) struct Group<'a, F> {
     pub(super) there: Vec<Effect>,
 }
 
-impl<'a, F: Fixture> Group<'a, F> {
+impl<'a, F: Fixture> CommitterUnderTest<'a, F> {
     pub(super) async fn start(fixture: &'a mut F) -> Self {
         let committer = fixture.committer().await;
         let mut group = Self { fixture, committer, next: [0; 2], there: Vec::new() };

@@ -24,12 +24,12 @@ pub struct Down {
     /// When it failed first, of several times that followed each other.
     pub since: Time,
     /// What comes next.
-    pub next: Next,
+    pub next: AfterFailure,
 }
 
 /// What comes next for a group that has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterFailure {
     /// It is started anew at this time.
     At(Time),
     /// It is being started anew.
@@ -42,9 +42,9 @@ impl fmt::Display for Down {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { why, since, next } = self;
         match next {
-            Next::At(at) => write!(f, "failed since {since}, is started anew at {at}: {why}"),
-            Next::Now => write!(f, "failed since {since}, is being started anew: {why}"),
-            Next::Person => write!(f, "stands still since {since} until a person acts: {why}"),
+            AfterFailure::At(at) => write!(f, "failed since {since}, is started anew at {at}: {why}"),
+            AfterFailure::Now => write!(f, "failed since {since}, is being started anew: {why}"),
+            AfterFailure::Person => write!(f, "stands still since {since} until a person acts: {why}"),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Health {
 
     pub(crate) fn activity(&self) -> Activity {
         match &self.down {
-            Some(Down { next: Next::Person, .. }) => Activity::Halted,
+            Some(Down { next: AfterFailure::Person, .. }) => Activity::Halted,
             Some(_) => Activity::Failed,
             None if self.joined => Activity::Working,
             None => Activity::Joining,
@@ -157,13 +157,13 @@ mod tests {
         state.trouble("t/0", Some("waits for `shop`"));
         state.set(Metric::Partitions, 3);
         let down = |next| Down { why: "no schema".to_owned(), since: Time::from_millis(0), next };
-        state.set_down(down(Next::At(Time::from_millis(5_000))));
+        state.set_down(down(AfterFailure::At(Time::from_millis(5_000))));
         let said = "failed since 1970-01-01T00:00:00Z, is started anew at 1970-01-01T00:00:05Z: no schema";
         assert_eq!((state.troubles(), state.activity()), (vec![said.to_owned()], Activity::Failed));
         assert_eq!((state.get(Metric::Partitions), state.get(Metric::Halted)), (0, 0));
-        state.set_down(down(Next::Person));
+        state.set_down(down(AfterFailure::Person));
         assert_eq!((state.activity(), state.get(Metric::Halted)), (Activity::Halted, 1));
-        state.set_down(down(Next::Now));
+        state.set_down(down(AfterFailure::Now));
         assert_eq!((state.activity(), state.get(Metric::Halted)), (Activity::Failed, 0));
         state.joined();
         assert_eq!((state.troubles(), state.activity()), (Vec::new(), Activity::Working));

@@ -28,7 +28,7 @@ use crate::{
     ports::{BoxFuture, unit::RowData},
     processor::{
         ProcessError, Processor,
-        emit::{Cause, Outbox},
+        emit::{EmitContext, Outbox},
         input::Delivery,
     },
     telemetry::{metrics::Metric, spans::Attempt},
@@ -252,7 +252,7 @@ impl RecordProcessor {
     fn succeeded(&self, job: &InFlightRecord, working: Working, out: Outbox) -> Outcome {
         let (seen, _) = self.ended(working, Ended::Well);
         let Some(meta) = &seen.meta else { return Outcome::Done(Effects::default()) };
-        let cause = Cause {
+        let cause = EmitContext {
             meta,
             attempt: &seen.attempt,
             processor: &self.group.name,

@@ -16,7 +16,7 @@ use crate::{
     ports::unit::{InputPartition, InputPosition, Way},
     processor::{
         ProcessError,
-        emit::{Cause, Outbox},
+        emit::{EmitContext, Outbox},
         input::Delivery,
     },
     telemetry::{metrics::Metric, spans::Message},
@@ -172,7 +172,8 @@ impl RecordProcessor {
             return Err(ProcessError::from(Failure::reject(why)).into());
         }
         let (meta, attempt) = (delivery.meta, &seen.attempt);
-        let cause = Cause { meta, attempt, processor: &step.name, source: &step_topics.source, tracing: &self.tracing };
+        let cause =
+            EmitContext { meta, attempt, processor: &step.name, source: &step_topics.source, tracing: &self.tracing };
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();

@@ -18,7 +18,7 @@ use crate::{
 
 /// A unit of work and the records that it covers, in one order.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct UnitBatch {
     pub(crate) unit: Unit,
     pub(crate) records: Vec<Covered>,
     /// Where each partition of it stands before it.
@@ -28,7 +28,7 @@ pub(crate) struct Batch {
     anchors: BTreeSet<TopicPartition>,
 }
 
-impl Batch {
+impl UnitBatch {
     pub(crate) fn bytes(&self) -> usize {
         self.records.iter().map(|covered| covered.bytes).sum()
     }

@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::{
-    batch::Batch,
+    batch::UnitBatch,
     finished::{Covered, Finished},
 };
 use crate::{
@@ -38,9 +38,9 @@ pub(crate) enum Answer {
     /// Where these starts of partitions begin.
     Started(Vec<(TopicPartition, u64)>, Result<Vec<StartFrom>, CommitError>),
     /// What became of a batch.
-    Committed(Batch, Result<Committed, CommitError>),
+    Committed(UnitBatch, Result<Committed, CommitError>),
     /// It was not waited for what becomes of it.
-    Cancelled(Batch),
+    Cancelled(UnitBatch),
 }
 
 enum Store {
@@ -62,7 +62,7 @@ pub(crate) struct CommitQueue {
     ready: VecDeque<Finished>,
     ready_bytes: usize,
     /// Batches to be tried before anything new.
-    again: VecDeque<Batch>,
+    again: VecDeque<UnitBatch>,
     committing: usize,
     committing_bytes: usize,
     committing_since: Duration,
@@ -190,7 +190,7 @@ impl CommitQueue {
         now: Duration,
         flush: bool,
         partitions: &BTreeMap<TopicPartition, Partition>,
-    ) -> Option<Batch> {
+    ) -> Option<UnitBatch> {
         if self.closed {
             return None;
         }
@@ -205,7 +205,7 @@ impl CommitQueue {
         if !(full || aged || flush) {
             return None;
         }
-        let (mut batch, mut bytes) = (Batch::with_room(self.ready.len().min(self.batch_records)), 0);
+        let (mut batch, mut bytes) = (UnitBatch::with_room(self.ready.len().min(self.batch_records)), 0);
         // Records of one partition mostly follow each other.
         let mut last: Option<(TopicPartition, u64, Option<i64>)> = None;
         while batch.records.len() < self.batch_records && bytes < self.batch_bytes {
@@ -240,7 +240,7 @@ impl CommitQueue {
     /// Books a batch that the store has taken: its records are done, and their partitions move on.
     pub(crate) fn book(
         &self,
-        batch: Batch,
+        batch: UnitBatch,
         fenced: &[TopicPartition],
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         moved: &mut BTreeMap<TopicPartition, i64>,
@@ -281,13 +281,13 @@ impl CommitQueue {
     }
 
     /// Keeps a batch that was not committed, to try it again first.
-    pub(crate) fn keep(&mut self, batch: Batch) {
+    pub(crate) fn keep(&mut self, batch: UnitBatch) {
         self.again.push_front(batch);
     }
 
     /// The store refuses something in a batch: it is tried in halves, until the record stands alone that is refused. Gives
     /// that record, and where its partition stands before it.
-    pub(crate) fn refused(&mut self, batch: Batch) -> Option<(Covered, Record, i64)> {
+    pub(crate) fn refused(&mut self, batch: UnitBatch) -> Option<(Covered, Record, i64)> {
         let count = batch.records.len();
         if count == 1 {
             return batch.into_only();
@@ -300,7 +300,7 @@ impl CommitQueue {
 
     /// Tries a record again with other effects, before anything else.
     pub(crate) fn instead(&mut self, finished: Finished, from: i64) {
-        let mut batch = Batch::default();
+        let mut batch = UnitBatch::default();
         batch.begin(&finished.covered.partition, from);
         batch.push(finished);
         self.again.push_front(batch.with_positions(self.atomic));
@@ -404,7 +404,7 @@ async fn start(mut committer: Box<dyn Committer>, starts: Vec<(TopicPartition, u
 
 async fn commit(
     mut committer: Box<dyn Committer>,
-    batch: Batch,
+    batch: UnitBatch,
     cancelled: Option<oneshot::Receiver<()>>,
 ) -> (Box<dyn Committer>, Answer) {
     if batch.unit.is_empty() {

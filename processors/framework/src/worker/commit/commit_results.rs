@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    batch::Batch,
+    batch::UnitBatch,
     commit_queue::Answer,
     finished::{Covered, Finished},
 };
@@ -85,7 +85,7 @@ impl Worker {
     }
 
     /// Something in a batch is refused: a letter is cut where that helps, else the batch is tried in halves.
-    fn refused_batch(&mut self, at: usize, mut batch: Batch, why: &str) {
+    fn refused_batch(&mut self, at: usize, mut batch: UnitBatch, why: &str) {
         self.recovered(at);
         // A letter always gets through: its topic may take less than it should.
         if batch.cut() {
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// The store has taken a batch, but for what is another owner's.
-    fn committed(&mut self, at: usize, batch: Batch, committed: Committed) {
+    fn committed(&mut self, at: usize, batch: UnitBatch, committed: Committed) {
         self.recovered(at);
         let mut fenced = match committed {
             Committed::Done => Vec::new(),
@@ -160,7 +160,7 @@ impl Worker {
     }
 
     /// These rows of a batch are refused: their records become dead letters, and the batch is tried again with those.
-    fn refused_rows(&mut self, at: usize, batch: Batch, rows: Vec<RefusedRow>) {
+    fn refused_rows(&mut self, at: usize, batch: UnitBatch, rows: Vec<RefusedRow>) {
         let atomic = self.commit_queues.of(at).is_atomic();
         let letter = |covered: Covered, record: Record, refused: RefusedRow| {
             self.letter(&covered, record, &FailureReport::new(refused.kind, refused.why))

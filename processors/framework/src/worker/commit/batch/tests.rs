@@ -33,7 +33,7 @@ fn outgoing(name: &str) -> Outgoing {
 }
 
 /// Adds a record whose partition stands at 100 before the batch.
-fn add(batch: &mut Batch, finished: Finished) {
+fn add(batch: &mut UnitBatch, finished: Finished) {
     batch.begin(&finished.covered.partition, 100);
     batch.push(finished);
 }
@@ -73,9 +73,9 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
 }
 
 /// A batch of these records; offsets of a partition rise by two, and it stood at 100 before.
-fn batch(asks: &[Asks], atomic: bool) -> Batch {
+fn batch(asks: &[Asks], atomic: bool) -> UnitBatch {
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
-    let mut batch = Batch::default();
+    let mut batch = UnitBatch::default();
     for ask in asks {
         let offset = next.entry(ask.0).or_insert(100);
         add(&mut batch, finished(*ask, *offset));
@@ -85,7 +85,7 @@ fn batch(asks: &[Asks], atomic: bool) -> Batch {
 }
 
 /// Everything that a batch asks for, in order.
-fn effects(batch: &Batch) -> [Vec<String>; 3] {
+fn effects(batch: &UnitBatch) -> [Vec<String>; 3] {
     let text = |key: &Option<Vec<u8>>| String::from_utf8(key.clone().unwrap_or_default()).unwrap();
     [
         batch.unit.outgoing.iter().map(|one| text(&one.key)).collect(),
@@ -95,7 +95,7 @@ fn effects(batch: &Batch) -> [Vec<String>; 3] {
 }
 
 /// The records of a batch, and that it asks for just what they ask for.
-fn records(batch: &Batch) -> Vec<(i32, i64)> {
+fn records(batch: &UnitBatch) -> Vec<(i32, i64)> {
     let all = batch.records.iter().map(|c| (c.partition.partition, c.offset)).collect::<Vec<_>>();
     let mut wanted = <[Vec<String>; 3]>::default();
     for c in &batch.records {
@@ -109,7 +109,7 @@ fn records(batch: &Batch) -> Vec<(i32, i64)> {
 }
 
 /// Where each partition stands after these batches, each of which must begin where the one before has ended.
-fn chained<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> BTreeMap<i32, i64> {
+fn chained<'a>(batches: impl IntoIterator<Item = &'a UnitBatch>) -> BTreeMap<i32, i64> {
     let mut stands: BTreeMap<i32, i64> = BTreeMap::new();
     for Progress { from, to } in batches.into_iter().flat_map(|batch| &batch.unit.positions) {
         let before = stands.insert(to.partition.partition, to.next).unwrap_or(100);
@@ -166,7 +166,7 @@ proptest! {
     /// Red when the record, or where it stands, is another one than the batch covers.
     #[test]
     fn a_batch_of_one_gives_its_record_back(ask in (0..3i32, 0..3usize, any::<bool>(), any::<bool>())) {
-        let mut batch = Batch::default();
+        let mut batch = UnitBatch::default();
         add(&mut batch, finished(ask, 105));
         let (covered, record, from) = batch.into_only().expect("one");
         prop_assert_eq!((record.place(), record.offset, from), (covered.partition, 105, 100));
