@@ -70,7 +70,7 @@ impl SinkConnector for FileSink {
         _schema: &'a WriterSchema,
         _dry_run: bool,
     ) -> BoxFuture<'a, Result<Vec<String>, String>> {
-        // The file is made on the machine that writes it, with its first line.
+        // The file is made on the machine that writes it, when the group starts.
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
