@@ -9,10 +9,10 @@ use std::collections::HashSet;
 
 use headwater::{
     TopicPartition,
-    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, StartFrom, Unit},
+    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, Progress, StartFrom, Unit},
 };
 
-use super::at_least_once::AtLeastOnceCommitter;
+use super::at_least_once::{AtLeastOnceCommitter, withheld};
 use crate::kafka::Held;
 
 /// A committer of rows that can also publish.
@@ -21,12 +21,14 @@ pub struct DeadLetteringCommitter<C> {
     publisher: AtLeastOnceCommitter,
     /// Letters that are acknowledged, and whose transaction is not committed: those of the units under way at most.
     sent: HashSet<Outgoing>,
+    /// The unit whose rows are durable, and whose markers are not acknowledged.
+    stored: Option<Vec<Progress>>,
 }
 
 impl<C: Committer> DeadLetteringCommitter<C> {
     /// Commits rows with `rows` and publishes with `publisher`.
     pub fn new(rows: C, publisher: AtLeastOnceCommitter) -> Self {
-        Self { rows, publisher, sent: HashSet::new() }
+        Self { rows, publisher, sent: HashSet::new(), stored: None }
     }
 
     /// Sends the letters that are not acknowledged yet: a database that is down must not fill their topic.
@@ -40,7 +42,7 @@ impl<C: Committer> DeadLetteringCommitter<C> {
     async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
         let held = self.publisher.hold()?;
         self.send_letters(&unit.outgoing, &held).await?;
-        let committed = self.rows.commit(unit).await?;
+        let committed = self.store(unit, &held).await?;
         unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
         let durable = |place: &TopicPartition| match &committed {
             Committed::Done => true,
@@ -50,6 +52,24 @@ impl<C: Committer> DeadLetteringCommitter<C> {
         let news: Vec<Outgoing> = news.collect();
         // The rows are durable: the same unit again writes none of them twice, and must not be refused any more.
         self.publisher.send(&news, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        self.stored = None;
+        Ok(committed)
+    }
+
+    /// Stores the rows. Who has no transaction would write those of a unit again that comes again for its markers alone, and
+    /// would write behind whoever owns the partitions now.
+    async fn store(&mut self, unit: &Unit, held: &Held) -> Result<Committed, CommitError> {
+        if self.rows.atomic() {
+            return self.rows.commit(unit).await;
+        }
+        if self.stored.as_ref() == Some(&unit.positions) {
+            return Ok(Committed::Done);
+        }
+        held.stands().await.map_err(withheld)?;
+        let committed = self.rows.commit(unit).await?;
+        if committed == Committed::Done {
+            self.stored = Some(unit.positions.clone());
+        }
         Ok(committed)
     }
 }
@@ -70,6 +90,7 @@ impl<C: Committer> Committer for DeadLetteringCommitter<C> {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         // Perhaps nobody asks for them again: one that is sent twice is kept once.
         self.sent.clear();
+        self.stored = None;
         self.rows.forget(partitions);
     }
 

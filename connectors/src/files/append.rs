@@ -1,8 +1,9 @@
 //! Appending whole lines to a file that others append to as well, durably.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -27,11 +28,18 @@ pub(super) fn append(path: &Path, lines: &[u8]) -> Result<(), String> {
 /// The same where another process may hold the file for so long.
 fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), String> {
     let failed = |error: &io::Error| format!("cannot write {}: {error}{}", path.display(), remedy(error.kind()));
-    let mut file = File::options().read(true).append(true).create(true).open(path).map_err(|error| failed(&error))?;
-    if !file.metadata().map_err(|error| failed(&error))?.is_file() {
-        return Err(format!("cannot write {}: it is no regular file; give another `file`", path.display()));
-    }
-    lock(&file, path, patience)?;
+    let mut file = loop {
+        let file = File::options().read(true).append(true).create(true).open(path).map_err(|error| failed(&error))?;
+        let opened = file.metadata().map_err(|error| failed(&error))?;
+        if !opened.is_file() {
+            return Err(format!("cannot write {}: it is no regular file; give another `file`", path.display()));
+        }
+        lock(&file, path, patience)?;
+        // It may have been renamed or deleted while somebody else had it.
+        if fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (opened.dev(), opened.ino())) {
+            break file;
+        }
+    };
     let end = cut_half_line(&mut file, path).map_err(|error| failed(&error))?;
     if end == 0 {
         sync_folder(path).map_err(|error| failed(&error))?;

@@ -243,7 +243,7 @@ impl PollLoop {
     /// Commits what is due; whether the broker knows everything.
     pub(crate) fn commit(&mut self, consumer: &GroupConsumer) -> bool {
         self.requests.commit(consumer, &self.outlets);
-        self.requests.commits.is_settled()
+        self.requests.commits.is_settled(Instant::now())
     }
 
     /// Lets go of what may not outlive the consumer.

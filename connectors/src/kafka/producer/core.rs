@@ -21,7 +21,6 @@ use headwater::spi::Outgoing;
 use rdkafka::{
     ClientConfig,
     client::{Client, ClientContext},
-    error::RDKafkaErrorCode as Code,
     producer::{ProducerContext, ThreadedProducer},
 };
 
@@ -108,7 +107,9 @@ impl Core {
                 CountAnswer::Nobody => self.bootstrap.again(client),
             }
             if Instant::now() >= deadline {
-                return Err(Fault::of(Code::MessageTimedOut));
+                return Err(Fault::Closed(format!(
+                    "the partitions of topic {topic} cannot be counted: the broker may be down"
+                )));
             }
             tokio::time::sleep(COUNT_WAIT).await;
         }

@@ -34,8 +34,8 @@ pub(crate) struct Commits {
     pending: HashMap<TopicPartition, i64>,
     under_way: HashMap<TopicPartition, i64>,
     /// Partitions whose positions were refused for their own sake, as those of a deleted topic are, and until when they are
-    /// kept out of commits. After that they go with others and never alone: a commit of which nothing is accepted is repeated
-    /// by librdkafka, and holds up all later ones meanwhile.
+    /// kept out of commits. After that they are tried again beside another one: a commit of which nothing is accepted may be
+    /// repeated by librdkafka, and holds up all later ones meanwhile.
     held: HashMap<TopicPartition, Instant>,
     notes: Notes,
     sent: Instant,
@@ -83,10 +83,21 @@ impl Commits {
         if self.silent || !self.under_way.is_empty() || now < self.refused_until {
             return false;
         }
-        let held = &self.held;
-        self.under_way.extend(self.notes.standing(|name| !held.contains_key(name)));
+        self.add_standing();
+        if self.under_way.is_empty() {
+            // All were refused: whether they still are is seen now and then.
+            self.under_way.extend(self.notes.standing(|name| !is_held(&self.held, name, now)));
+        }
+        self.under_way.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
         self.sent = now;
         !self.under_way.is_empty()
+    }
+
+    /// Adds a position of each topic that the broker takes and that is not under way.
+    fn add_standing(&mut self) {
+        let Self { held, under_way, notes, .. } = self;
+        let beside = notes.standing(|name| !held.contains_key(name) && !under_way.contains_key(name));
+        under_way.extend(beside);
     }
 
     /// Positions to commit now, if it is time and no commit is under way: those that have moved, and those whose note is news.
@@ -100,12 +111,14 @@ impl Commits {
         for (partition, next) in self.notes.due(now) {
             self.pending.entry(partition).or_insert(next);
         }
-        if self.pending.keys().all(|name| self.held.contains_key(name)) {
+        let all = std::mem::take(&mut self.pending).into_iter();
+        (self.pending, self.under_way) = all.partition(|(name, _)| is_held(&self.held, name, now));
+        if self.under_way.is_empty() {
             return None;
         }
-        let is_held = |name: &TopicPartition| self.held.get(name).is_some_and(|until| now < *until);
-        let all = std::mem::take(&mut self.pending).into_iter();
-        (self.pending, self.under_way) = all.partition(|(name, _)| is_held(name));
+        if self.under_way.keys().all(|name| self.held.contains_key(name)) {
+            self.add_standing();
+        }
         self.under_way.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
         self.sent = now;
         self.not_before = now + self.interval;
@@ -131,6 +144,9 @@ impl Commits {
     pub(crate) fn answered(&mut self, now: Instant, answer: &CommitAnswer) {
         if answer.places.is_empty() && answer.error.is_some() {
             return self.failed(now);
+        }
+        if !answer.is_accepted() {
+            self.refused(now);
         }
         for (partition, next, error) in &answer.places {
             if self.under_way.get(partition) != Some(next) {
@@ -164,8 +180,8 @@ impl Commits {
     }
 
     /// Whether the broker knows everything that it takes.
-    pub(crate) fn is_settled(&self) -> bool {
-        let is_refused = |name: &TopicPartition| self.held.contains_key(name);
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        let is_refused = |name: &TopicPartition| is_held(&self.held, name, now);
         self.pending.keys().all(is_refused) && self.under_way.is_empty() && self.notes.is_settled(is_refused)
     }
 
@@ -194,6 +210,10 @@ impl Commits {
     pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.take(partitions);
     }
+}
+
+fn is_held(held: &HashMap<TopicPartition, Instant>, name: &TopicPartition, now: Instant) -> bool {
+    held.get(name).is_some_and(|until| now < *until)
 }
 
 #[cfg(test)]
@@ -225,9 +245,9 @@ mod tests {
         commits.answered(now, &answer(5, Some(Code::RebalanceInProgress)));
         assert_eq!(commits.due(now + Duration::from_secs(2)).unwrap()[&at(0).partition], 9);
         commits.answered(now, &answer(5, None));
-        assert!(!commits.is_settled(), "an answer to another commit");
+        assert!(!commits.is_settled(now), "an answer to another commit");
         commits.answered(now, &answer(9, None));
-        assert!(commits.is_settled());
+        assert!(commits.is_settled(now));
     }
 
     /// Red when a source whose offsets travel in transactions commits a position, or a note beside one.
@@ -239,7 +259,7 @@ mod tests {
         commits.note(&name, Some("closed for lunch"));
         commits.add([at(9)]);
         commits.hurry(now);
-        assert!(commits.due(now + Duration::from_secs(5)).is_none() && commits.is_settled());
+        assert!(commits.due(now + Duration::from_secs(5)).is_none() && commits.is_settled(now));
         assert_eq!(commits.take(&[name]), []);
     }
 
@@ -281,16 +301,15 @@ mod tests {
         assert_eq!(commits.due(now).unwrap().len(), 2);
         assert!(answer(5, code).is_accepted(), "the coordinator knows the member");
         commits.answered(now, &answer(5, code));
-        assert!(commits.is_settled(), "nobody waits for it");
+        assert!(commits.is_settled(now), "nobody waits for it");
         commits.add([at(6)]);
         let soon = now + Duration::from_millis(20);
         assert_eq!(commits.due(soon), Some(&HashMap::from([(at(0).partition, 6)])));
         commits.answered(soon, &self::answer(6, None));
         let later = now + HOLD + Duration::from_secs(1);
-        assert!(commits.due(later).is_none(), "never alone");
-        commits.add([at(7)]);
-        assert_eq!(commits.due(later).unwrap().len(), 2, "tried again beside another");
-        commits.answered(later, &answer(7, None));
+        let again = HashMap::from([(gone.clone(), 5), (at(0).partition, 6)]);
+        assert_eq!(commits.due(later), Some(&again), "tried again beside another");
+        commits.answered(later, &answer(6, None));
         commits.add([Position { partition: gone.clone(), next: 8 }]);
         assert_eq!(commits.due(later + Duration::from_secs(1)), Some(&HashMap::from([(gone, 8)])), "as any other");
     }
@@ -313,6 +332,27 @@ mod tests {
         assert_eq!(commits.under_way, HashMap::from([(at(0).partition, 3)]));
     }
 
+    /// Red when a group of which every position was refused for its own sake never asks again, asks at once, or closes without
+    /// another try.
+    #[test]
+    fn where_every_position_is_refused_they_are_tried_again() {
+        let (now, code) = (Instant::now(), Some(Code::TopicAuthorizationFailed));
+        let mut commits = Commits::new(Duration::ZERO, true, now);
+        commits.began(&at(0).partition, 3, StartFrom::Committed, "");
+        commits.add([at(5)]);
+        assert!(commits.due(now).is_some());
+        commits.answered(now, &answer(5, code));
+        let soon = now + BACK_OFF;
+        assert!(!commits.affirm(now) && commits.due(soon).is_none() && commits.is_settled(soon));
+        let later = now + HOLD;
+        assert!(commits.affirm(later), "may it be ours again?");
+        commits.answered(later, &answer(5, code));
+        commits.hurry(later);
+        assert!(!commits.is_settled(later) && commits.due(later).is_some(), "tried once more when the source closes");
+        commits.answered(later, &answer(5, code));
+        assert!(commits.is_settled(later), "and no longer waited for");
+    }
+
     /// Red when the position that is under way is forgotten, or wins over a newer one.
     #[test]
     fn a_partition_that_leaves_takes_its_newest_position() {
@@ -325,7 +365,7 @@ mod tests {
         commits.due(now + BACK_OFF).unwrap();
         commits.add([at(7)]);
         assert_eq!(commits.take(&[at(0).partition]), [(at(0).partition, 7)]);
-        assert!(commits.is_settled());
+        assert!(commits.is_settled(now));
     }
 
     fn noted(commits: &Commits) -> Vec<(i64, String)> {
@@ -347,14 +387,14 @@ mod tests {
         assert_eq!(noted(&commits), [(5, "closed for lunch".to_owned())]);
         commits.answered(now, &answer(5, None));
         assert!(commits.due(now + Duration::from_secs(5)).is_none(), "said once");
-        assert!(commits.is_settled());
+        assert!(commits.is_settled(now));
         let now = now + Duration::from_secs(10);
         commits.add([at(6)]);
         assert!(commits.due(now).is_some());
         assert_eq!(noted(&commits), [(6, "closed for lunch".to_owned())]);
         commits.answered(now, &answer(6, None));
         commits.note(&name, None);
-        assert!(!commits.is_settled());
+        assert!(!commits.is_settled(now));
         assert!(commits.due(now + Duration::from_millis(20)).is_some());
         assert_eq!(noted(&commits), [(6, String::new())]);
         commits.answered(now, &answer(6, None));

@@ -251,6 +251,10 @@ impl StartOffsets {
             Start::Earliest | Start::Latest => (now, None),
         };
         let mut start = stand(consumer, &all, time)?;
+        if let Some(error) = start.failed.values().next().filter(|_| start.places.is_empty()) {
+            // Where no log answers at all nothing is decided.
+            return Err(error.clone());
+        }
         let looked = Instant::now();
         let there = committed(consumer, &all)?;
         if !there.places.is_empty() {
