@@ -2,12 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken premise in a test is a failed test")]
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use apache_avro::types::Value;
 use headwater::{
     Category, Headers, Meta, Origin, Priority, Time, TopicPartition, TraceContext,
-    spi::{BoxFuture, CommitError, Committed, Committer, Record, Row, RowData, StartFrom, Unit, codec::WriterSchema},
+    spi::{
+        BoxFuture, CommitError, Committed, Committer, Record, Row, RowData, StartFrom, Unit,
+        codec::WriterSchema,
+        conformance::{self, Capability, Contents, Effect, Fixture, Part},
+    },
 };
 use headwater_connectors::{
     postgres::{Config, TopicIds},
@@ -45,10 +54,14 @@ fn committer(file: &Path) -> Box<dyn Committer> {
 
 /// The row of a thing, or a tombstone.
 fn row(offset: i64, key: Option<&[u8]>, name: Option<&str>) -> Row {
+    row_of(2, offset, key, name)
+}
+
+fn row_of(partition: i32, offset: i64, key: Option<&[u8]>, name: Option<&str>) -> Row {
     let text = r#"{"type":"record","name":"Thing","namespace":"test","fields":[{"name":"name","type":"string"}]}"#;
     let value = |name: &str| Value::Record(vec![("name".to_owned(), Value::String(name.to_owned()))]);
     let schema = WriterSchema::parse(7, text, &[]).unwrap();
-    let place = TopicPartition::new("events.thing", 2);
+    let place = TopicPartition::new("events.thing", partition);
     let meta = Meta {
         id: format!("event-{offset}"),
         source: "test".to_owned(),
@@ -172,4 +185,59 @@ async fn several_that_append_tear_no_line() {
     offsets.sort_unstable();
     let all: Vec<i64> = (0..8).flat_map(|writer| (0..10 * UNITS).map(move |n| writer * 1_000 + n)).collect();
     assert_eq!(offsets, all);
+}
+
+/// A folder of its own.
+struct Folder(TempDir);
+
+impl Folder {
+    fn place(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Fixture for Folder {
+    const CAPABILITIES: &'static [Capability] = &[Capability::Outages];
+    const MISPLACED: &'static [Part] = &[Part::Changes];
+
+    fn topic(&self) -> &str {
+        "events.thing"
+    }
+
+    async fn committer(&mut self) -> Box<dyn Committer> {
+        committer(&self.place("lines/things.jsonl"))
+    }
+
+    fn effect(&self, Effect { partition, offset, text }: &Effect, unit: &mut Unit) {
+        unit.rows.push(row_of(*partition, *offset, Some(text.as_bytes()), Some(text)));
+    }
+
+    async fn contents(&mut self) -> Contents {
+        let mut contents = Contents::default();
+        let file = self.place("lines/things.jsonl");
+        for line in if file.exists() { lines(&file) } else { Vec::new() } {
+            let partition = i32::try_from(line["partition"].as_i64().unwrap()).unwrap();
+            contents.effects.entry(partition).or_default().push(line["data"]["name"].as_str().unwrap().to_owned());
+        }
+        contents
+    }
+
+    async fn cut(&mut self) {
+        fs::rename(self.place("lines"), self.place("away")).unwrap();
+    }
+
+    async fn mend(&mut self) {
+        fs::rename(self.place("away"), self.place("lines")).unwrap();
+    }
+}
+
+/// Red when lines stand in another order than their rows, a folder that is away is no outage, or what is no row is dropped.
+#[tokio::test]
+async fn a_file_keeps_the_promises_of_a_committer() {
+    let folder = async |_: &str| {
+        let folder = Folder(TempDir::new().unwrap());
+        fs::create_dir(folder.place("lines")).unwrap();
+        folder
+    };
+    conformance::run(folder).await;
 }

@@ -30,6 +30,10 @@ impl FileCommitter {
     }
 
     async fn commit_unit(&self, unit: &Unit) -> Result<Committed, CommitError> {
+        if !unit.changes.is_empty() {
+            let text = "a unit with changes of state reached a file: its group needs a store";
+            return Err(CommitError::Fatal(text.to_owned()));
+        }
         let mut lines = Vec::new();
         for row in &unit.rows {
             line::write(row, &mut lines).map_err(|error| CommitError::Failed(error.to_string()))?;
