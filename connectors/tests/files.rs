@@ -7,18 +7,22 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use apache_avro::types::Value;
 use headwater::{
     Category, Headers, Meta, Origin, Priority, Time, TopicPartition, TraceContext,
     spi::{
-        BoxFuture, CommitError, Committed, Committer, Record, Row, RowData, StartFrom, Unit,
+        BoxFuture, CommitError, Committed, Committer, Marker, Outgoing, Position, Progress, Record, Row, RowData,
+        StartFrom, Unit,
         codec::WriterSchema,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
 use headwater_connectors::{
+    AtLeastOnceCommitter, DeadLetteringCommitter,
+    kafka::{KafkaConfig, Producer, ProducerConfig},
     postgres::{Config, TopicIds},
     sinks::{ConfiguredSink, SinkClients, connector},
 };
@@ -240,4 +244,32 @@ async fn a_file_keeps_the_promises_of_a_committer() {
         folder
     };
     conformance::run(folder).await;
+}
+
+/// A unit comes again because its marker cannot be sent: its lines are there once. Red when it is written again each time, or
+/// when the next unit is taken for it.
+#[tokio::test]
+async fn a_unit_whose_marker_cannot_be_sent_is_written_once() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("things.jsonl");
+    let producer = ProducerConfig { delivery_timeout: Duration::from_secs(1), ..ProducerConfig::default() };
+    let nobody = KafkaConfig { bootstrap: "127.0.0.1:1".to_owned(), producer, ..KafkaConfig::default() };
+    let publisher = AtLeastOnceCommitter::new(Producer::new(&nobody).unwrap());
+    let mut sink = DeadLetteringCommitter::new(committer(&file), publisher);
+    let place = TopicPartition::new("events.thing", 2);
+    let headers = Headers::default();
+    let record = Outgoing { topic: "things.dlq".into(), partition: None, key: None, value: None, headers };
+    let unit = |offset: i64, markers: Vec<Marker>| Unit {
+        rows: vec![row(offset, None, Some("x"))],
+        markers,
+        positions: vec![Progress { from: offset, to: Position { partition: place.clone(), next: offset + 1 } }],
+        ..Unit::default()
+    };
+    let first = unit(0, vec![Marker { place: place.clone(), record }]);
+    for _ in 0..2 {
+        assert!(matches!(sink.commit(&first).await, Err(CommitError::Outage(_))));
+    }
+    assert_eq!(lines(&file).len(), 1);
+    assert_eq!(sink.commit(&unit(1, Vec::new())).await.unwrap(), Committed::Done);
+    assert_eq!(lines(&file).len(), 2);
 }
