@@ -198,7 +198,7 @@ async fn an_outage_before_the_partitions_are_counted_is_ridden_out_or_is_an_erro
     sent.unwrap();
     broker.mock.broker_down(-1).unwrap();
     let errors = producer.send(&[record("u", Some(3), "2")]).await.unwrap_err();
-    assert!(!errors.0[0].permanent && errors.0[0].reason.contains("no acknowledgement"), "{errors}");
+    assert!(!errors.0[0].permanent && errors.0[0].reason.contains("cannot be counted"), "{errors}");
     let (sent, closed) = tokio::join!(
         async { tokio::time::timeout(Duration::from_secs(4), producer.send(&[record("u", Some(3), "3")])).await },
         async {
