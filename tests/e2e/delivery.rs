@@ -13,12 +13,7 @@ use headwater::{Binding, Event, KeyFormat, Ladder, Metric, Order, Pipeline, Poli
 use headwater_connectors::kafka::{Assignor, Cluster};
 use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-    producer::{BaseRecord, Producer},
-};
+use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::space;
 
@@ -268,10 +263,7 @@ async fn created_anew(name: &str, count: usize) {
     let stored = async || space.count("select count(*) from payments").await;
     eventually("all are stored", SOON, async || stored().await == 5).await;
     engine.stop().await;
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &space.endpoints.kafka_bootstrap).create().expect("a client");
-    admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    space.delete_topic(&topic).await;
     space.create_topics(&[&topic], 1).await;
     drop(foreign);
     let foreign = Foreign::new(&space);

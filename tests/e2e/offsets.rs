@@ -6,8 +6,6 @@ use headwater::Time;
 use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually, patience};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
 };
 use serde_json::Value as Json;
@@ -208,10 +206,7 @@ async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_nam
     eventually("all are stored", SOON, async || paid().await == 50 && latest(1).await == 10).await;
     assert!(first.stop().await.success(), "{}", first.log());
     drop(foreign);
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &space.endpoints.kafka_bootstrap).create().expect("a client");
-    admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    space.delete_topic(&topic).await;
     space.create_topics(&[&topic], 2).await;
     send(&Foreign::new(&space), 10, 2);
     let mut second = start("second");

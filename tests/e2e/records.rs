@@ -8,11 +8,6 @@ use headwater_connectors::kafka::{
     TopicSpec, TransactionError, TransactionalProducer,
 };
 use headwater_tests::{Foreign, Space, eventually, patience};
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
 
 use crate::space;
 
@@ -104,9 +99,7 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
     space.create_topics(&[&topic], 6).await;
     let producer = Producer::new(&space.kafka()).expect("a producer");
     producer.send(&[record(&topic, 5, vec![0], 0)]).await.expect("there is a partition 5");
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &space.endpoints.kafka_bootstrap).create().expect("a client");
-    admin.delete_topics(&[&topic], &AdminOptions::new()).await.expect("deleted");
+    space.delete_topic(&topic).await;
     let recreated = async || {
         let spec = TopicSpec { name: topic.clone(), partitions: 2, replication: 1, config: Vec::new() };
         let cluster = Cluster::new(&space.kafka()).expect("valid");

@@ -7,9 +7,14 @@ use headwater_connectors::{
     postgres,
 };
 use headwater_dev::Endpoints;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 
-use crate::stack::SharedStack;
+use crate::{eventually, stack::SharedStack};
 
 /// One test's own names and database on the shared stack.
 #[derive(Clone)]
@@ -54,6 +59,19 @@ impl Space {
     /// A topic's name in this space.
     pub fn topic(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.name)
+    }
+
+    /// Deletes a topic, and waits until the cluster lists it no more.
+    ///
+    /// # Panics
+    /// When the broker refuses it.
+    pub async fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.endpoints.kafka_bootstrap).create().expect("a client");
+        admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("deleted");
+        let cluster = Cluster::new(&self.kafka()).expect("valid");
+        let is_gone = async || cluster.topics().await.is_ok_and(|all| all.iter().all(|one| one.name != topic));
+        eventually("the topic is gone", Duration::from_mins(1), is_gone).await;
     }
 
     /// Creates topics as they are named, with this many partitions.
