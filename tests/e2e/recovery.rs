@@ -77,7 +77,7 @@ impl Fault {
             }
             Self::BrokerDown(seconds) => {
                 // Not killed: a broker alone that dies amid a transaction's end, and is fenced when it starts again, drops the
-                // markers ("couldn't find leader endpoint"), and what stands behind them is never read (Kafka 4.1).
+                // markers ("couldn't find leader endpoint"), and what stands behind them is never read (Kafka 4.3).
                 stack.kafka().expect("its own").stop().await.expect("stopped");
                 sleep(Duration::from_secs(*seconds)).await;
                 stack.kafka().expect("its own").start().await.expect("started");
