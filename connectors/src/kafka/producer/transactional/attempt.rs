@@ -109,7 +109,8 @@ impl Batch<'_> {
                     Code::QueueFull => self.room(client).await?,
                     Code::MessageSizeTooLarge => return Err(refused(Fault::Oversize)),
                     // The transaction has failed: of records that were handed over before, whose reports say why.
-                    code => return Err(self.earlier(client).await.unwrap_or_else(|| refused(Fault::of(code)))),
+                    Code::State => return Err(self.earlier(client).await.unwrap_or_else(|| refused(Fault::of(code)))),
+                    code => return Err(refused(Fault::of(code))),
                 }
             }
         }
