@@ -82,8 +82,8 @@ async fn a_broker_that_goes_and_comes_back_ends_no_idle_process() {
 }
 
 /// A broker that lost touch with its controller says that the cluster has no brokers: librdkafka then forgets them all, the
-/// bootstrap servers too, and asks nobody any more. Sources, producers of both kinds and admin clients come back by themselves.
-/// Red when clients that reach nobody are not told the bootstrap servers again.
+/// bootstrap servers too, and asks nobody any more. The process comes back by itself, and what it publishes gets through.
+/// Red when sources that reach nobody are not told the bootstrap servers again (`PollLoop::probe`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_were_told_of_no_broker_come_back() {
     let space = space("idle_brokerless").await;

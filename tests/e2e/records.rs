@@ -184,7 +184,7 @@ async fn what_fits_passes(space: &Space) {
     };
     let membership = KafkaSource::join(&kafka, group).expect("a member").membership();
     let mut transactions = TransactionalProducer::new(&kafka, &space.topic("id")).expect("a producer");
-    // So many that the first is refused before the last is handed over.
+    // So many that one may be refused before the last is handed over; whether it is, is chance.
     let mut records = all("atomic", 9_999);
     match transactions.commit(&records, &[], &membership).await {
         Err(TransactionError::Refused { index: LARGE, why }) => assert!(why.contains("max.message.bytes"), "{why}"),

@@ -161,6 +161,7 @@ mod tests {
         let named = message_of(&[&[0, 0, 0, 1], b"127.0.0.1", &77_u32.to_be_bytes()]);
         assert_eq!(seen, [(named, false), (answers[1].clone(), true)]);
     }
+
     /// Red when a broker is left in the list, or a topic is lost with them.
     #[test]
     fn a_list_may_name_no_broker() {

@@ -74,7 +74,8 @@ pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, Fault), deadli
         None => AttemptError::Records(vec![failed]),
         Some(Code::QueueFull) => unharmed(client).err().unwrap_or(AttemptError::Slow),
         // The transaction has failed: of records that were handed over before, whose reports say why.
-        Some(_) => earlier(client, deadline).await.unwrap_or_else(|| AttemptError::Records(vec![failed])),
+        Some(Code::State) => earlier(client, deadline).await.unwrap_or_else(|| AttemptError::Records(vec![failed])),
+        Some(_) => AttemptError::Records(vec![failed]),
     }
 }
 
