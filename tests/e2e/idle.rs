@@ -82,8 +82,10 @@ async fn a_broker_that_goes_and_comes_back_ends_no_idle_process() {
 }
 
 /// A broker that lost touch with its controller says that the cluster has no brokers: librdkafka then forgets them all, the
-/// bootstrap servers too, and asks nobody any more. The process comes back by itself, and what it publishes gets through.
-/// Red when sources that reach nobody are not told the bootstrap servers again (`PollLoop::probe`).
+/// bootstrap servers too, asks nobody any more, and does not always say so. The process comes back by itself, and what it
+/// publishes gets through.
+/// Red when sources that reach no broker are not told the bootstrap servers again (`BrokerHealth::probe`); in one round of ten when
+/// they ask only once librdkafka has said that no broker is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_were_told_of_no_broker_come_back() {
     let space = space("idle_brokerless").await;
@@ -108,10 +110,15 @@ async fn clients_that_were_told_of_no_broker_come_back() {
         .await;
     };
     works(1).await;
-    proxy.hide_brokers(true);
-    eventually("it reaches nobody", SOON, async || ready(&http).await.0 == 503).await;
-    sleep(Duration::from_secs(3)).await;
-    proxy.hide_brokers(false);
-    works(2).await;
+    // Which of its clients ask meanwhile, and who is told first, differs from time to time.
+    for round in 2..=if full() { 8 } else { 3 } {
+        proxy.hide_brokers(true);
+        if round == 2 {
+            eventually("it reaches nobody", SOON, async || ready(&http).await.0 == 503).await;
+        }
+        sleep(Duration::from_secs(2)).await;
+        proxy.hide_brokers(false);
+        works(round).await;
+    }
     eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
 }

@@ -11,7 +11,9 @@ use rdkafka::{
 use super::{membership::group_consumer::GroupConsumer, outlets::Outlets};
 use crate::kafka::librdkafka::bootstrap::Bootstrap;
 
-/// How often it is tried whether the brokers are back, and how long one try may take.
+/// After so long without a word from a broker it is asked whether any answers.
+const QUIET: Duration = Duration::from_secs(5);
+/// Between two such questions while none answers, and how long one may take.
 const PROBE: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -20,20 +22,23 @@ pub(crate) struct BrokerHealth {
     /// As the engine was told last.
     up: Option<bool>,
     probe_at: Instant,
+    /// Whether the last question was in vain.
+    in_vain: bool,
     bootstrap: Bootstrap,
 }
 
 impl BrokerHealth {
     /// Of a cluster with these bootstrap servers.
     pub(crate) fn new(bootstrap: &str, now: Instant) -> Self {
-        Self { up: None, probe_at: now, bootstrap: Bootstrap::new(bootstrap) }
+        Self { up: None, probe_at: now + QUIET, in_vain: false, bootstrap: Bootstrap::new(bootstrap) }
     }
 
     /// The client reports an error that is not fatal; most pass by themselves.
     pub(crate) fn trouble(&mut self, error: &ClientError, reason: &str, outlets: &Outlets) {
         let group = &outlets.group;
         match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown | Code::Authentication) => self.unreachable(reason, outlets),
+            Some(Code::AllBrokersDown) => self.nobody(reason, outlets),
+            Some(Code::Authentication) => self.unreachable(reason, outlets),
             Some(
                 Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed,
             ) => {
@@ -50,6 +55,10 @@ impl BrokerHealth {
         }
     }
 
+    fn nobody(&mut self, why: &str, outlets: &Outlets) {
+        self.unreachable(&format!("{why} (looked for at {})", self.bootstrap), outlets);
+    }
+
     fn unreachable(&mut self, reason: &str, outlets: &Outlets) {
         self.probe_at = Instant::now() + PROBE;
         if self.up != Some(false) {
@@ -60,23 +69,29 @@ impl BrokerHealth {
 
     /// A broker has answered.
     pub(crate) fn reached(&mut self, outlets: &Outlets) {
+        (self.probe_at, self.in_vain) = (Instant::now() + QUIET, false);
         if self.up != Some(true) {
             self.up = Some(true);
             outlets.report(Fetched::Connected(Ok(())));
         }
     }
 
-    /// Asks whether the brokers are back: an idle topic would not show it.
+    /// Asks whether brokers answer: an idle topic would not show it, and librdkafka does not always say that it has none left.
     pub(crate) fn probe(&mut self, consumer: &GroupConsumer, outlets: &Outlets) {
-        if self.up != Some(false) || Instant::now() < self.probe_at {
+        if Instant::now() < self.probe_at {
             return;
         }
         // One topic that every cluster with groups has; whether we may see it does not matter.
-        match consumer.fetch_metadata(Some("__consumer_offsets"), PROBE_TIMEOUT) {
-            Ok(_) => self.reached(outlets),
-            Err(_) => self.bootstrap.again(consumer.client()),
+        let asked = consumer.fetch_metadata(Some("__consumer_offsets"), PROBE_TIMEOUT);
+        if asked.is_ok_and(|cluster| !cluster.brokers().is_empty()) {
+            return self.reached(outlets);
         }
+        self.bootstrap.again(consumer.client());
         self.probe_at = Instant::now() + PROBE;
+        // A broker that was slow once is not away.
+        if std::mem::replace(&mut self.in_vain, true) {
+            self.nobody("no broker answers", outlets);
+        }
     }
 }
 

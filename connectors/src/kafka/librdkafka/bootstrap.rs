@@ -6,6 +6,7 @@
 
 use std::{
     ffi::CString,
+    fmt,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -22,6 +23,12 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Bootstrap {
     servers: CString,
     not_before: Mutex<Instant>,
+}
+
+impl fmt::Display for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.servers.to_string_lossy())
+    }
 }
 
 impl Bootstrap {

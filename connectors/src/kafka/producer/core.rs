@@ -13,6 +13,7 @@ pub(crate) mod reports;
 
 use std::{
     borrow::Borrow,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,6 +33,8 @@ use self::{
 };
 use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, librdkafka::bootstrap::Bootstrap};
 
+/// So long takes what is done for a client that reaches a broker.
+const SLOW: Duration = Duration::from_secs(2);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
 
@@ -67,9 +70,15 @@ impl Core {
         self.batches.applied(&self.settings).create_with_context(context).map_err(|error| error.to_string())
     }
 
-    /// For a client that reaches nobody.
-    pub(crate) fn bootstrap_again<C: ClientContext>(&self, client: &Client<C>) {
-        self.bootstrap.again(client);
+    /// Waits for what a client does. One that takes long may know no broker any more: it is told the bootstrap servers again.
+    pub(crate) async fn wait<C: ClientContext, T>(&self, client: &Client<C>, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            match tokio::time::timeout(SLOW, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.bootstrap.again(client),
+            }
+        }
     }
 
     /// From now on records for these topics which name no partition go where their key has one of so many.

@@ -55,13 +55,13 @@ impl GaplessProducer {
         let deadline = Instant::now() + self.core.patience;
         let client = self.client().map_err(failed)?;
         // What an earlier call has left comes first: its fate was not known, and is of no interest any more.
-        if !flushed(&client, deadline).await {
+        if !self.flushed(&client, deadline).await {
             return Err(self.away());
         }
         self.count(&client, records, deadline).await?;
         let attempt = client.context().begin(records.len());
         let handed_over = self.core.hand_over(held).all_numbered(&client, records, attempt, deadline).await;
-        let is_flushed = flushed(&client, deadline).await;
+        let is_flushed = self.flushed(&client, deadline).await;
         let faults = client.context().faults();
         let mut faults: Vec<_> = faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect();
         faults.extend(handed_over.err());
@@ -85,7 +85,7 @@ impl GaplessProducer {
     /// When the broker does not answer.
     pub async fn settle(&self) -> Result<(), BatchErrors> {
         let Some(client) = &self.client else { return Ok(()) };
-        if flushed(client, Instant::now() + self.core.patience).await { Ok(()) } else { Err(self.away()) }
+        if self.flushed(client, Instant::now() + self.core.patience).await { Ok(()) } else { Err(self.away()) }
     }
 
     /// Takes back what earlier calls have left, as far as it is not on its way.
@@ -128,22 +128,19 @@ impl GaplessProducer {
         tokio::task::spawn_blocking(move || drop(client));
     }
 
-    fn away(&self) -> BatchErrors {
-        if let Some(client) = &self.client {
-            self.core.bootstrap_again(client.client());
+    /// Waits until every record has its fate; whether that is so.
+    async fn flushed(&self, client: &Arc<Client>, deadline: Instant) -> bool {
+        if client.in_flight_count() == 0 {
+            return true;
         }
+        let own = Arc::clone(client);
+        let flush = move || flush(&own, deadline, || own.client().fatal_error().is_some());
+        self.core.wait(client.client(), tokio::task::spawn_blocking(flush)).await.unwrap_or(false)
+    }
+
+    fn away(&self) -> BatchErrors {
         failed(format!("no acknowledgement within {:?}: the broker may be down", self.core.patience))
     }
-}
-
-/// Waits until every record has its fate; whether that is so.
-async fn flushed(client: &Arc<Client>, deadline: Instant) -> bool {
-    if client.in_flight_count() == 0 {
-        return true;
-    }
-    let client = Arc::clone(client);
-    let flush = move || flush(&client, deadline, || client.client().fatal_error().is_some());
-    tokio::task::spawn_blocking(flush).await.unwrap_or(false)
 }
 
 fn failed(reason: String) -> BatchErrors {

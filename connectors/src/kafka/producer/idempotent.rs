@@ -27,8 +27,6 @@ use crate::kafka::{
 
 /// How long to wait for room in a full queue before trying again.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
-/// A batch that takes longer may have no broker left to go to.
-const SLOW: Duration = Duration::from_secs(5);
 
 /// A producer; clones share one connection.
 #[derive(Clone)]
@@ -119,10 +117,7 @@ impl Producer {
             Ok(client) => {
                 self.shared.hand_over((&client, held), records, first, batch).await;
                 // The client is held until here: one that is dropped purges its queue.
-                if tokio::time::timeout(SLOW, batch.settled()).await.is_err() {
-                    self.shared.core.bootstrap_again(client.client());
-                    batch.settled().await;
-                }
+                self.shared.core.wait(client.client(), batch.settled()).await;
             }
             Err(fault) => (first..records.len()).for_each(|index| batch.settle(index, Err(fault.clone()))),
         }

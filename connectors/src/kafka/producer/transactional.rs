@@ -53,8 +53,9 @@ pub use self::{
 const SLACK: Duration = Duration::from_secs(1);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
-/// Producers of earlier lives that may still be stuck or closing.
-const GHOSTS: usize = 3;
+/// Producers of earlier lives that may still be stuck or closing. One whose call waits for a broker that librdkafka has dropped
+/// meanwhile ends when any other connection of it does: brokers close those that are idle, after ten minutes as they come.
+const GHOSTS: usize = 8;
 /// Between two looks whether one of them has ended.
 const GHOST_WAIT: Duration = Duration::from_millis(50);
 
@@ -196,7 +197,7 @@ impl TransactionalProducer {
             return Err(attempt::untaken(client, failed, deadline).await);
         }
         let within = left(deadline) + MARGIN + SLACK;
-        let done = life.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
+        let done = self.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
         done.unwrap_or(Err(AttemptError::Stuck))?;
         let sent = client.context().take_sent();
         self.committed();
@@ -340,9 +341,6 @@ impl TransactionalProducer {
                 Ok(())
             }
             Some(Err(fault)) if fault.retriable && !fault.fatal => {
-                if let Some(client) = self.life.as_ref().and_then(Life::client) {
-                    self.core.bootstrap_again(client.client());
-                }
                 Err(self.unsettled(&format!("the coordinator does not answer: {}", fault.text)))
             }
             Some(Err(fault)) => {
@@ -362,7 +360,8 @@ impl TransactionalProducer {
         within: Duration,
         work: impl FnOnce(&Client) -> T + Send + 'static,
     ) -> Option<T> {
-        self.life.as_ref()?.call(within, work).await
+        let life = self.life.as_ref()?;
+        self.core.wait(life.client()?.client(), life.call(within, work)).await
     }
 
     /// Waits while too many producers of earlier lives have not ended.
