@@ -192,7 +192,7 @@ fn a_broken_file_is_named_with_its_line_and_without_its_text() {
 const SECRETS: &str = "[postgres]\nurl = \"postgres://me:hunter2@db:5432/shop?sslpassword=hunter2\"\n\
     [registry]\nurl = \"http://key:hunter2@registry:8081\"\npassword = \"hunter2\"\n\
     [shop]\nurl = \"http://hunter2@shop\"\n\
-    [kafka.properties]\n\"sasl.username\" = \"hunter2\"\n\"ssl.key.pem\" = \"hunter2\"\n\
+    [kafka.properties]\n\"sasl.username\" = \"hunter2\"\n\"sasl.password\" = \"hunter2\"\n\
     [settings]\nmail_url = \"smtp://mail?auth=hunter2\"\napi_token = \"hunter2\"\nplain = 7\nhook.url = \"hunter2\"";
 
 /// Red when a place where secrets stand is left out of the masking.
