@@ -1,10 +1,12 @@
 //! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
-mod comings;
+mod crash_points;
 mod faults;
 mod offsets;
-mod points;
+mod reading;
+mod rebalance;
 mod replays;
+mod steps;
 
 pub(crate) use replays::only_rise;
 
@@ -21,7 +23,7 @@ use headwater_schemas::{CustomerFlagged, CustomerTotalled};
 use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually, full};
 use serde_json::Value as Json;
 
-use crate::{PROGRAM, retry::applied};
+use crate::{PROGRAM, failure::retry::applied};
 
 pub(crate) const SOON: Duration = Duration::from_mins(2);
 pub(crate) const STATEFUL: [&str; 2] = ["flag-big-spender", "customer-totals"];

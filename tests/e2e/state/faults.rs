@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{sleep, timeout};
 
 use super::{SOON, STATEFUL, Shop};
-use crate::{PROGRAM, outage::own_stack, shared};
+use crate::{PROGRAM, faults::outage::own_stack, shared};
 
 impl Shop {
     fn outputs(&self) -> usize {

@@ -7,7 +7,7 @@ use headwater_tests::{Held, Process, Proxy, Side, eventually};
 use tokio::time::sleep;
 
 use super::{SOON, Shop};
-use crate::points::{held, kill};
+use crate::faults::crash_points::{held, kill};
 
 /// How often the local store is written: at once, so that what is kept too early is there after a kill.
 const FLUSH: Duration = Duration::from_millis(10);

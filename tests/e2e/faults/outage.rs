@@ -6,7 +6,7 @@ use headwater_dev::{KafkaChoice, PostgresChoice, Stack, StackConfig};
 use headwater_tests::{Foreign, Payments, Process, SharedStack, Space, eventually, register};
 use tokio::sync::watch;
 
-use crate::{PROGRAM, shared, space, supervised};
+use crate::{PROGRAM, faults::supervision, shared, space};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -67,7 +67,7 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     let waited = format!("headwater_lag_seconds{{group=\"{}.orders-sink\",topic=\"events.order\"}}", space.name);
     eventually("the oldest row that waits gets older", SOON, async || process.metric(&waited).await > 1.0).await;
     eventually("`groups` names the database", SOON, async || {
-        let said = supervised::group(&space, "orders-sink", &http).await;
+        let said = supervision::group(&space, "orders-sink", &http).await;
         let reasons = [&said["instances"][0]["troubles"], &said["standing_still"]].map(ToString::to_string);
         reasons.iter().all(|reason| reason.contains("postgres cannot be reached"))
     })

@@ -11,7 +11,7 @@ use headwater_dev::{PostgresChoice, RegistryChoice};
 use headwater_tests::{Foreign, Gate, Payments, Process, SharedStack, Space, apicurio, eventually};
 use serde_json::json;
 
-use crate::{PROGRAM, outage::own_stack, shared};
+use crate::{PROGRAM, faults::outage::own_stack, shared};
 
 const FULL: &str = "FULL_TRANSITIVE";
 const X: &str = r#"{"name":"x","type":"long"}"#;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse},
+    failure::retry::{applied, faults, own_warehouse},
 };
 
 /// What has not grown for so long does not grow any more.

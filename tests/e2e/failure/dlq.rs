@@ -1,6 +1,6 @@
 //! `headwater dlq`: letters are found, sent back, discarded and edited. The tests put them into the table themselves.
 
-mod cut;
+mod cut_letter;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse},
+    failure::retry::{applied, faults, own_warehouse},
 };
 
 const SOON: Duration = Duration::from_mins(1);

@@ -10,7 +10,7 @@ use headwater_schemas::PaymentCompleted;
 use headwater_tests::{Engine, Foreign, Group, Payments, Process, Space, eventually};
 use sqlx::AssertSqlSafe;
 
-use crate::{PROGRAM, outage::address, retry::applied, space};
+use crate::{PROGRAM, failure::retry::applied, faults::outage::address, space};
 
 const SOON: Duration = Duration::from_mins(1);
 

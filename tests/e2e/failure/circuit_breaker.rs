@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse},
+    failure::retry::{applied, faults, own_warehouse},
     space,
 };
 
@@ -288,7 +288,7 @@ async fn a_registry_that_is_down_is_waited_for() {
     scene.foreign.flush();
     eventually("the first is stored", SOON, async || paid("rd-old").await == 1).await;
 
-    let text = include_str!("../../schemas/avro/payment.completed/v1.avsc")
+    let text = include_str!("../../../schemas/avro/payment.completed/v1.avsc")
         .replace("A customer's payment for an order", "A till's payment");
     let other = Payments::register_as(&space, &space.topic("till"), &text).await;
     assert_ne!(other.id(), scene.payments.id());

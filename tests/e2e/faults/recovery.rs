@@ -16,7 +16,7 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     PROGRAM,
-    outage::{own_stack, ready},
+    faults::outage::{own_stack, ready},
 };
 
 const SOON: Duration = Duration::from_mins(1);

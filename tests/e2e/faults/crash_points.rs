@@ -4,7 +4,7 @@
 //! the broker a look at the topics says that a record is there whose offset is not committed. What must hold is asked right
 //! after the kill, where the database alone can tell, and again once everything has gone through.
 
-mod letters;
+mod dead_letters;
 mod processor;
 mod sink;
 

@@ -1,10 +1,10 @@
 //! Stateful steps and Kafka transactions in the test's own process: what a key is, what a restore believes, and what a
 //! crash leaves.
 
-mod ahead;
-mod failing;
+mod failure;
+mod out_of_order;
 mod restore;
-mod sharing;
+mod shared_store;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +38,7 @@ struct Entry {
 
 impl Payload for Entry {
     const TYPE: &'static str = "ledger.entered";
-    const SCHEMA: &'static str = include_str!("../../schemas/avro/payment.completed/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../../schemas/avro/payment.completed/v1.avsc");
 
     fn key(&self) -> &str {
         &self.order_id

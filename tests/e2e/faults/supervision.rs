@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::{
     PROGRAM,
-    outage::{own_stack, ready},
+    faults::outage::{own_stack, ready},
     shared, space,
 };
 

@@ -9,7 +9,7 @@ use headwater_tests::{Foreign, Process, Space, eventually, quiet_stack};
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse_beside},
+    failure::retry::{applied, faults, own_warehouse_beside},
 };
 
 const SOON: Duration = Duration::from_mins(2);

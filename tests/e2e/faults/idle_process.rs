@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use crate::{
     PROGRAM,
-    outage::{own_stack, ready},
-    retry::applied,
+    failure::retry::applied,
+    faults::outage::{own_stack, ready},
     shared, space,
 };
 

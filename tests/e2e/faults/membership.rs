@@ -5,7 +5,12 @@ use std::time::Duration;
 use headwater_tests::{Process, eventually};
 use tokio::time::sleep;
 
-use crate::{PROGRAM, outage::ready, retry::applied, space, supervised};
+use crate::{
+    PROGRAM,
+    failure::retry::applied,
+    faults::{outage::ready, supervision},
+    space,
+};
 
 const SOON: Duration = Duration::from_mins(2);
 
@@ -47,7 +52,7 @@ async fn the_later_one_ends(name: &str, delivery: &str, while_two: impl AsyncFn(
             status == 503 && why.contains("send-receipt: group: the place of instance w1-") && why.contains("since 20")
         })
         .await;
-        let said = supervised::group(&space, "send-receipt", &http).await["instances"].to_string();
+        let said = supervision::group(&space, "send-receipt", &http).await["instances"].to_string();
         assert!(said.contains("the place of instance w1-"), "`groups` says it too: {said}");
         second.logs(&format!("another process runs group {name}.send-receipt as instance w1-"), SOON).await;
     };

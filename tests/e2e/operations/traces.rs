@@ -12,7 +12,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse_beside},
+    failure::retry::{applied, faults, own_warehouse_beside},
 };
 
 const SOON: Duration = Duration::from_mins(1);

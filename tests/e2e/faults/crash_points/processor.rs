@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{SOON, is_through, repeated};
 use crate::{
     PROGRAM,
-    retry::{applied, faults, own_warehouse},
+    failure::retry::{applied, faults, own_warehouse},
 };
 
 const GROUPS: [&str; 2] = ["fulfil-order", "send-receipt"];

@@ -11,7 +11,12 @@ use std::{
 use headwater_tests::{Process, eventually};
 use serde_json::Value as Json;
 
-use crate::{PROGRAM, outage::ready, retry::applied, space, supervised};
+use crate::{
+    PROGRAM,
+    failure::retry::applied,
+    faults::{outage::ready, supervision},
+    space,
+};
 
 const SOON: Duration = Duration::from_mins(1);
 const CONFIG: &str = "[sinks.paid]\nevent = \"payment.completed\"\nfile = \"lines/paid.jsonl\"\n\
@@ -92,7 +97,7 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     let http = one.address().await;
     eventually("/readyz says that the folder has gone", SOON, async || waits(&http).await).await;
     eventually("`groups` says it too", SOON, async || {
-        supervised::group(&space, "paid", &http).await.to_string().contains("make its folder")
+        supervision::group(&space, "paid", &http).await.to_string().contains("make its folder")
     })
     .await;
     fs::rename(space.dir.join("away"), &folder).expect("renamed");

@@ -9,7 +9,12 @@ use rdkafka::{
 };
 use serde_json::Value as Json;
 
-use crate::{PROGRAM, outage::ready, retry::applied, space, supervised::group};
+use crate::{
+    PROGRAM,
+    failure::retry::applied,
+    faults::{outage::ready, supervision::group},
+    space,
+};
 
 const SOON: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(20);
