@@ -7,7 +7,13 @@ use clap::ValueEnum;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::{process::Command, time::timeout};
 
-use crate::{engine, forward, meter::Measured, place::Place, state, unnest};
+use crate::{
+    engine,
+    meter::Measured,
+    place::Place,
+    reference::{forward, unnest},
+    state,
+};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

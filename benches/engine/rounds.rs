@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::{
     contender::{Contender, PROCESSORS, SINKS},
-    equal,
+    equality,
     ground::Ground,
     memory,
     meter::Measured,
@@ -52,15 +52,15 @@ pub(crate) async fn check(ground: &mut Ground, bare: bool) -> Result<()> {
     for &contender in PROCESSORS {
         say(&format!("check {}", contender.name()));
         let place = ground.fresh().await?;
-        let before = equal::ends(&place, contender.output(&place))?;
+        let before = equality::ends(&place, contender.output(&place))?;
         contender.measure(&place, &ground.back_end, CHECK_LIMIT).await?;
-        let receipts = equal::since(&place, contender.output(&place), &before)?;
+        let receipts = equality::since(&place, contender.output(&place), &before)?;
         match &by_hand {
             None => by_hand = Some(receipts),
-            Some(by_hand) if contender.sampled().is_none() => equal::same_records(by_hand, &receipts)?,
+            Some(by_hand) if contender.sampled().is_none() => equality::same_records(by_hand, &receipts)?,
             Some(by_hand) => {
-                let without = equal::without_trace(by_hand.clone());
-                equal::same_records(&without, &equal::without_trace(receipts))?;
+                let without = equality::without_trace(by_hand.clone());
+                equality::same_records(&without, &equality::without_trace(receipts))?;
             }
         }
         ground.clear(&place).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn check(ground: &mut Ground, bare: bool) -> Result<()> {
         let place = ground.fresh().await?;
         contender.measure(&place, &ground.back_end, CHECK_LIMIT).await?;
         let reference = by_hand.get_or_insert(place.table.clone());
-        equal::same_rows(&place.database, reference, &place.table, CHECKED).await?;
+        equality::same_rows(&place.database, reference, &place.table, CHECKED).await?;
     }
     say("check headwater run");
     memory::run(ground, CHECK_WORK).await?;

@@ -28,7 +28,7 @@ use clap::Args;
 use self::{keys::Keys, streams::Streams};
 use crate::{
     contender::Contender,
-    equal,
+    equality,
     ground::Ground,
     meter::Measured,
     place::Place,
@@ -95,7 +95,7 @@ impl Counter {
     /// Does the work in a process of its own; then everything that it emitted is compared.
     async fn measure(self, work: &Work, place: &Place) -> Result<Measured> {
         let output = if self.is_ours() { "events.count" } else { streams::OUTPUT };
-        let before = equal::ends(place, output)?;
+        let before = equality::ends(place, output)?;
         let measured = match (self, &work.streams) {
             (Self::Headwater, _) => Contender::Count.measure(place, "", work.size.limit()).await?,
             (Self::HeadwaterAtLeastOnce, _) => {

@@ -4,16 +4,10 @@
 
 mod harness;
 
-mod columns;
 mod conformance;
 mod dead_letters;
 mod guard;
-mod lettered;
-mod letters;
 mod offsets;
 mod outage;
 mod refusals;
-mod schemas;
-mod stored;
 mod tables;
-mod topic_ids;

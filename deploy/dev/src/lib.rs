@@ -20,7 +20,6 @@ mod maven;
 mod ports;
 mod process;
 mod serve;
-mod user;
 
 pub use apicurio::Apicurio;
 pub use endpoints::{Endpoints, quoted, remove_endpoints, write_endpoints};

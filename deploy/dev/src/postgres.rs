@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::ports::{self, Ports};
+use crate::process::User;
 use crate::process::{Farewell, Process, Program, read_from, tail};
-use crate::user::User;
 
 pub(crate) use place::remove;
 

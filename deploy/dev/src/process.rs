@@ -5,6 +5,10 @@
 //! whatever way (`kill -9` included), it reads the end of the file and stops the program, gently first.
 //! (`PR_SET_PDEATHSIG` would need `unsafe`, and follows the thread that forked, not the process.)
 
+mod user;
+
+pub(crate) use user::User;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,8 +19,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
-
-use crate::user::User;
 
 /// `$1` is the gentle signal, the rest the program. The watcher is in the program's process group, so the number `$$`
 /// cannot be given to another process while the watcher may still signal it.

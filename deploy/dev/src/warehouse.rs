@@ -240,5 +240,4 @@ fn lock(stock: &Shared) -> MutexGuard<'_, Stock> {
 }
 
 #[cfg(test)]
-#[path = "warehouse_tests.rs"]
 mod tests;

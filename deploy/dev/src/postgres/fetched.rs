@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::installed::complete;
 use crate::maven::{self, Artifact, Jars, Scratch};
+use crate::process::User;
 use crate::process::{Farewell, Program, find_in_path};
-use crate::user::User;
 
 const VERSION: &str = "18.4.0";
 const SHARED_CACHE: &str = "/var/cache/headwater";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::ports::random;
-use crate::user::User;
+use crate::process::User;
 
 const AWAY: &str = "/var/tmp";
 const PREFIX: &str = "headwater-postgres-";

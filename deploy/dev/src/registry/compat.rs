@@ -178,5 +178,4 @@ fn kind(schema: &Schema) -> String {
 }
 
 #[cfg(test)]
-#[path = "compat_tests.rs"]
 mod tests;

@@ -27,7 +27,7 @@ use rdkafka::{
 use crate::{
     meter::{Measured, Meter},
     place::{self, Place},
-    wire::{Cause, Processor},
+    reference::wire::{Cause, Processor},
 };
 
 /// Acknowledgements are counted by so many records.

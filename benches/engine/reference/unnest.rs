@@ -21,11 +21,11 @@ use rdkafka::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::{
-    forward::list,
     meter::{Measured, Meter},
     place::{self, Place},
-    timestamp::Timestamp,
-    wire::Cause,
+    reference::forward::list,
+    reference::timestamp::Timestamp,
+    reference::wire::Cause,
 };
 
 /// Rows of a transaction at most, and how long the first waits for company: as the engine's sinks.
