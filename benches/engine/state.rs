@@ -10,13 +10,13 @@
 //!
 //! Whoever has counted is compared, key by key, with what the payments were made to be.
 
-mod counted;
+mod count_step;
 mod keys;
 mod restore;
 mod streams;
 
 pub(crate) use self::{
-    counted::{Counted, pipeline},
+    count_step::{Counted, pipeline},
     restore::{read, restore},
 };
 
@@ -104,7 +104,7 @@ impl Counter {
             (of, Some(streams)) => streams.measure(place, of == Self::StreamsCached, work.size.limit()).await?,
             (_, None) => anyhow::bail!("kafka streams was not built"),
         };
-        let read = if self.is_ours() { counted::read } else { streams::read };
+        let read = if self.is_ours() { count_step::read } else { streams::read };
         work.keys.compare(self.name(), place, (output, &before), read)?;
         Ok(measured)
     }

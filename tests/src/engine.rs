@@ -24,7 +24,7 @@ use headwater_connectors::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::{eventually::patience, space::Space};
+use crate::{polling::patience, space::Space};
 
 /// How groups are run.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{Request, Response, Status};
 
-use crate::eventually::patience;
+use crate::polling::patience;
 
 mod span;
 mod trace;

@@ -12,7 +12,7 @@ use headwater_connectors::{
     store::local::{LocalStore, StateConfig},
 };
 
-use super::counted::{Count, STEP};
+use super::count_step::{Count, STEP};
 use crate::{
     ground::PARTITIONS,
     meter::{Measured, Meter},

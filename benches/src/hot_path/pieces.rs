@@ -16,7 +16,7 @@ use headwater_schemas::{PaymentCompleted, ReceiptRequested};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use super::memory::worker;
-use crate::{bare::Bare, payment};
+use crate::{avro_baseline::Bare, payment};
 
 /// A piece may be done this often at most: what it consumes is made beforehand.
 pub const MOST: usize = 12_000;

@@ -3,9 +3,9 @@
 //! It listens on the loopback interface alone, has one superuser `headwater` who needs no password there, and a
 //! database `headwater`. The cluster stays from start to start; where it lies is decided in `place.rs`.
 
-mod fetched;
-mod installed;
-mod place;
+mod data_directory;
+mod download;
+mod installation;
 mod wire;
 
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use crate::ports::{self, Ports};
 use crate::process::User;
 use crate::process::{Farewell, Process, Program, read_from, tail};
 
-pub(crate) use place::remove;
+pub(crate) use data_directory::remove;
 
 const USER: &str = "headwater";
 const DATABASE: &str = "headwater";
@@ -59,17 +59,17 @@ enum Refusal {
 /// to do.
 pub(crate) async fn check(cache: &Path) -> Result<()> {
     let user = User::unprivileged()?;
-    if installed::find(None).await.is_some() || fetched::find(cache, user).await.is_some() {
+    if installation::find(None).await.is_some() || download::find(cache, user).await.is_some() {
         return Ok(());
     }
-    fetched::check().context(NONE_INSTALLED)
+    download::check().context(NONE_INSTALLED)
 }
 
 impl Postgres {
     /// Makes the cluster where there is none, starts the server and makes the database.
     pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
         let user = User::unprivileged()?;
-        let home = place::choose(data, user).await?;
+        let home = data_directory::choose(data, user).await?;
         let binaries = binaries(&home, cache, user).await?;
         Self::launch_from(binaries, user, home, for_tests, ports).await
     }
@@ -180,7 +180,7 @@ impl Postgres {
         if !ports::is_free(self.port) {
             return Err(Refusal::PortTaken);
         }
-        place::release(&self.cluster())?;
+        data_directory::release(&self.cluster())?;
         let begin = Instant::now();
         let mut process = self.program("postgres", self.settings(), "postgres.log", Farewell::Int).spawn()?;
         let ready = async {
@@ -279,16 +279,16 @@ async fn binaries(home: &Path, cache: &Path, user: Option<User>) -> Result<PathB
         read => Some(read.with_context(|| format!("cannot read {}", file.display()))?),
     };
     let major = made.as_deref().and_then(|made| made.trim().parse().ok());
-    if let Some(folder) = installed::find(major).await {
+    if let Some(folder) = installation::find(major).await {
         return Ok(folder);
     }
-    if let Some(made) = made.filter(|made| !fetched::run(made.trim())) {
+    if let Some(made) = made.filter(|made| !download::run(made.trim())) {
         bail!(
             "this data folder was made by PostgreSQL {0}, which is not installed: apt-get install postgresql-{0}, or use another folder",
             made.trim()
         );
     }
-    fetched::resolve(cache, user).await.context(NONE_INSTALLED)
+    download::resolve(cache, user).await.context(NONE_INSTALLED)
 }
 
 #[cfg(test)]

@@ -33,14 +33,14 @@ async fn a_server_from_fetched_binaries_keeps_its_data_although_another_is_insta
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let user = User::unprivileged().unwrap();
-    let fetched = fetched::fetch(cache.path()).await.unwrap();
-    let binaries = fetched::resolve(cache.path(), user).await.unwrap();
+    let fetched = download::fetch(cache.path()).await.unwrap();
+    let binaries = download::resolve(cache.path(), user).await.unwrap();
     assert_eq!(binaries, fetched.join("bin"));
-    let home = place::choose(path, user).await.unwrap();
+    let home = data_directory::choose(path, user).await.unwrap();
     let mut ports = Ports::load(path);
     let mut postgres = Postgres::launch_from(binaries, user, home, true, &mut ports).await.unwrap();
     let version = major_after(&postgres, "create table kept as select 1 as one").await;
-    assert!(fetched::run(&version.to_string()), "{version}");
+    assert!(download::run(&version.to_string()), "{version}");
     postgres.stop().await.unwrap();
 
     let mut postgres = Postgres::launch(path, cache.path(), true, &mut ports).await.unwrap();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compat::Level;
 use super::schema::{Parsed, Reference, Source};
-use super::strict;
+use super::validation;
 
 /// The file is written whole at each change, so there is an end to it.
 const SCHEMAS: usize = 10_000;
@@ -101,7 +101,7 @@ impl Catalog {
 
     /// The same of a schema that is offered: what no implementation of Avro takes is refused, also where ours would.
     pub(crate) fn parse_new(&self, schema: &str, references: &[Reference]) -> Result<Parsed, Refusal> {
-        strict::check(schema).map_err(Refusal::BadSchema)?;
+        validation::check(schema).map_err(Refusal::BadSchema)?;
         self.parse(schema, references)
     }
 

@@ -4,7 +4,7 @@
 //! Levels say what an operator has to do: `error` act now, `warn` look at it when it stays, `info` nothing, `debug` and
 //! `trace` are for the search of a fault.
 
-mod traced;
+mod trace_ids;
 
 use std::io;
 
@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use self::traced::Traced;
+use self::trace_ids::Traced;
 use crate::config::{LogFormat, Problems};
 
 const FILTER: &str = "HEADWATER_LOG";

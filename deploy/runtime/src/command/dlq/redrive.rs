@@ -24,8 +24,8 @@ use super::{
     context::{DlqContext, WAITING, filter},
     list::{MAKES, PAGE, count},
     pace::Pace,
+    source_record::{self, Unread},
     text::{WIDE, letters, note, per_second, plain, thousands},
-    whole::{self, Unread},
 };
 use crate::{
     INTERRUPTED,
@@ -256,7 +256,7 @@ impl Run<'_> {
     /// What stands where a letter first stood that was cut; or why it cannot be had, which says nothing of other letters.
     async fn fetch(&mut self, letter: &Summary) -> Result<Result<Record, String>, Cut> {
         let read = tokio::select! {
-            read = whole::record(self.kafka, &letter.group, &letter.origin) => read,
+            read = source_record::record(self.kafka, &letter.group, &letter.origin) => read,
             () = self.stop.requested() => return Err(Cut::Stopped),
         };
         match read {
@@ -345,7 +345,7 @@ async fn publish(
     match (letters, fetched) {
         ([one], Some(fetched)) => match fetched.and_then(|record| one.letter.whole(&record)) {
             Ok(letter) => send(producer, tracing, &[&letter]).await,
-            Err(why) => vec![Fate::Refused(whole::lacks(&one.letter, &why))],
+            Err(why) => vec![Fate::Refused(source_record::lacks(&one.letter, &why))],
         },
         (letters, _) => {
             let letters: Vec<&DeadLetter> = letters.iter().map(|stored| &stored.letter).collect();

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::{
     context::DlqContext,
+    source_record::{self, Unread},
     text::{hex, note, plain, shown},
     value::{self, Decoded},
-    whole::{self, Unread},
 };
 use crate::{command::arguments::DlqShowArguments, process::output::Output};
 
@@ -73,12 +73,12 @@ fn write(value: &[u8]) -> Result<()> {
 
 /// The letter with what was cut off it; why not, as a sentence.
 async fn fetched(context: &DlqContext, letter: &DeadLetter) -> Result<DeadLetter, String> {
-    let whole = match whole::record(&context.app.config.kafka, &letter.group, &letter.origin).await {
+    let whole = match source_record::record(&context.app.config.kafka, &letter.group, &letter.origin).await {
         Ok(record) => letter.whole(&record),
         Err(Unread::Never(why)) => Err(why),
         Err(Unread::Outage(why)) => Err(format!("{why}; the same command fetches it once kafka answers")),
     };
-    whole.map_err(|why| whole::lacks(letter, &why))
+    whole.map_err(|why| source_record::lacks(letter, &why))
 }
 
 /// A letter and what was found out about it.

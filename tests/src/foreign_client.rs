@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::{eventually::patience, space::Space};
+use crate::{polling::patience, space::Space};
 
 /// A foreign producer and consumer.
 pub struct Foreign {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::installed::complete;
+use super::installation::complete;
 use crate::maven::{self, Artifact, Jars, Scratch};
 use crate::process::User;
 use crate::process::{Farewell, Program, find_in_path};
