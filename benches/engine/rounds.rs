@@ -12,7 +12,7 @@ use crate::{
     equality,
     ground::Ground,
     memory,
-    meter::Measured,
+    meter::Measurement,
 };
 
 /// Payments of the check.
@@ -91,7 +91,7 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
                 results[index].push(one(ground, class[index], size, round).await?);
             }
         }
-        let medians: Vec<Measured> = results.into_iter().map(median).collect();
+        let medians: Vec<Measurement> = results.into_iter().map(median).collect();
         class.iter().zip(&medians).for_each(|(contender, of)| line(&mut table, &contender.name(), of, &medians[0]));
     }
     say(&format!("so far\n{table}"));
@@ -103,7 +103,7 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
     Ok(table)
 }
 
-async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize) -> Result<Measured> {
+async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize) -> Result<Measurement> {
     let (place, began) = (ground.fresh().await?, Instant::now());
     let measured = contender.measure(&place, &ground.back_end, size.limit).await?;
     say(&format!(
@@ -119,15 +119,15 @@ async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize
 }
 
 /// Of each figure its own median.
-pub(crate) fn median(results: Vec<Measured>) -> Measured {
-    let middle = |of: fn(&Measured) -> f64| {
+pub(crate) fn median(results: Vec<Measurement>) -> Measurement {
+    let middle = |of: fn(&Measurement) -> f64| {
         let mut values: Vec<f64> = results.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
     let mut peaks: Vec<u64> = results.iter().map(|result| result.peak_bytes).collect();
     peaks.sort_unstable();
-    Measured {
+    Measurement {
         records: results[0].records,
         seconds: middle(|result| result.seconds),
         cpu_seconds: middle(|result| result.cpu_seconds),
@@ -144,7 +144,7 @@ pub(crate) fn head() -> String {
 }
 
 /// A contender's line: its figures, and how often they are those of the reference.
-pub(crate) fn line(table: &mut String, name: &str, of: &Measured, reference: &Measured) {
+pub(crate) fn line(table: &mut String, name: &str, of: &Measurement, reference: &Measurement) {
     let speed = of.rate() / reference.rate();
     let cpu = of.cpu_per_million() / reference.cpu_per_million();
     let memory = of.peak_ratio(reference);

@@ -5,12 +5,12 @@ use headwater::Payload;
 use headwater_schemas::{PaymentCompleted, ReceiptRequested};
 
 /// A reader of payments and a writer of receipts, each made once.
-pub struct Bare {
+pub struct AvroBaseline {
     reader: GenericDatumReader<'static>,
     writer: GenericDatumWriter<'static>,
 }
 
-impl Default for Bare {
+impl Default for AvroBaseline {
     fn default() -> Self {
         let schema = |text| &*Box::leak(Box::new(Schema::parse_str(text).expect("valid")));
         Self {
@@ -20,7 +20,7 @@ impl Default for Bare {
     }
 }
 
-impl Bare {
+impl AvroBaseline {
     /// Decodes a payment, without the wire format's prefix.
     pub fn decode(&self, mut datum: &[u8]) -> PaymentCompleted {
         self.reader.read_deser(&mut datum).expect("readable")

@@ -20,7 +20,7 @@ use headwater::{
     spi::codec::{self, WriterSchema},
 };
 use headwater_schemas::{CustomerFlagged, CustomerTotalled};
-use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually, full};
+use headwater_tests::{ConsumedRecord, ForeignClient, Payments, Process, Space, eventually, full};
 use serde_json::Value as Json;
 
 use crate::{PROGRAM, failure::retry::applied};
@@ -33,7 +33,7 @@ const CONFIG: &str = "[kafka.producer]\ntransaction_timeout = \"3s\"\n";
 /// A shop whose payments stand on a topic of their own.
 pub(crate) struct Shop {
     pub(crate) space: Space,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     topic: String,
     /// Where `events.customer` began.
@@ -104,11 +104,11 @@ impl Shop {
     /// What committed transactions have announced of our customers.
     fn announced<T: Payload>(&self) -> Vec<T> {
         let schema = WriterSchema::parse(0, T::SCHEMA, &[]).expect("a schema");
-        let ours = |seen: &Seen| {
+        let ours = |seen: &ConsumedRecord| {
             let customer = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default()).into_owned();
             seen.headers.get("ce_type").is_some_and(|name| name == T::TYPE) && self.paid.contains_key(&customer)
         };
-        let read = |seen: Seen| {
+        let read = |seen: ConsumedRecord| {
             let (_, datum) = codec::split(seen.value.as_deref().expect("a value")).expect("confluent's wire format");
             schema.decode(datum).expect("an event of its type")
         };
@@ -160,7 +160,7 @@ impl Shop {
     fn kept(&self) -> BTreeMap<String, (i64, i64)> {
         let records = self.foreign.read(&format!("{}.totals.changelog", self.group("customer-totals")));
         let mut kept = BTreeMap::new();
-        for Seen { key, value, .. } in records {
+        for ConsumedRecord { key, value, .. } in records {
             let key = String::from_utf8(key.expect("a key")).expect("text");
             let Some(value) = value else {
                 kept.remove(&key);

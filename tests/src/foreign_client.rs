@@ -20,18 +20,18 @@ use serde_json::{Value as Json, json};
 use crate::{polling::patience, space::Space};
 
 /// A foreign producer and consumer.
-pub struct Foreign {
+pub struct ForeignClient {
     bootstrap: String,
-    producer: ThreadedProducer<Undelivered>,
+    producer: ThreadedProducer<DeliveryErrors>,
 }
 
 /// Why records were not delivered.
 #[derive(Default)]
-struct Undelivered(Mutex<Vec<String>>);
+struct DeliveryErrors(Mutex<Vec<String>>);
 
-impl ClientContext for Undelivered {}
+impl ClientContext for DeliveryErrors {}
 
-impl ProducerContext for Undelivered {
+impl ProducerContext for DeliveryErrors {
     type DeliveryOpaque = ();
 
     fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
@@ -43,7 +43,7 @@ impl ProducerContext for Undelivered {
 
 /// A record as a foreign consumer sees it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct ConsumedRecord {
     /// Partition and offset.
     pub place: (i32, i64),
     /// The record's timestamp, milliseconds since the epoch.
@@ -58,7 +58,7 @@ pub struct Seen {
     pub raw: Vec<(String, Option<Vec<u8>>)>,
 }
 
-impl Seen {
+impl ConsumedRecord {
     /// The same as the engine reads it.
     pub fn record(&self, topic: &str) -> Record {
         Record {
@@ -86,7 +86,7 @@ impl Seen {
 
 /// A record in every detail, as a foreign producer may send it.
 #[derive(Clone, Debug, Default)]
-pub struct Raw {
+pub struct RawRecord {
     /// Where to; by the key's hash when it is not said.
     pub partition: Option<i32>,
     /// The record's timestamp, milliseconds since the epoch; now when it is not said.
@@ -99,7 +99,7 @@ pub struct Raw {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-impl Foreign {
+impl ForeignClient {
     /// Clients of this space's broker.
     ///
     /// # Panics
@@ -123,7 +123,7 @@ impl Foreign {
             .set("message.max.bytes", "16000000")
             // The order in which records are sent is the order in which they stand.
             .set("enable.idempotence", "true")
-            .create_with_context(Undelivered::default())
+            .create_with_context(DeliveryErrors::default())
             .expect("a producer");
         Self { bootstrap, producer }
     }
@@ -156,7 +156,7 @@ impl Foreign {
     ///
     /// # Panics
     /// When the client refuses it.
-    pub fn send_raw(&self, topic: &str, raw: &Raw) {
+    pub fn send_raw(&self, topic: &str, raw: &RawRecord) {
         let mut record = BaseRecord::<[u8], [u8]>::to(topic);
         (record.partition, record.timestamp) = (raw.partition, raw.timestamp_ms);
         (record.key, record.payload) = (raw.key.as_deref(), raw.value.as_deref());
@@ -188,7 +188,7 @@ impl Foreign {
     ///
     /// # Panics
     /// When the broker does not answer within two minutes.
-    pub fn read(&self, topic: &str) -> Vec<Seen> {
+    pub fn read(&self, topic: &str) -> Vec<ConsumedRecord> {
         self.read_since(topic, &[])
     }
 
@@ -196,7 +196,7 @@ impl Foreign {
     ///
     /// # Panics
     /// When the broker does not answer within two minutes.
-    pub fn read_since(&self, topic: &str, since: &[i64]) -> Vec<Seen> {
+    pub fn read_since(&self, topic: &str, since: &[i64]) -> Vec<ConsumedRecord> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", "nobody")
@@ -313,7 +313,7 @@ fn watermarks(mut ask: impl FnMut() -> KafkaResult<(i64, i64)>) -> (i64, i64) {
     }
 }
 
-fn see(message: &impl Message) -> Seen {
+fn see(message: &impl Message) -> ConsumedRecord {
     let raw = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });
@@ -323,7 +323,7 @@ fn see(message: &impl Message) -> Seen {
         };
         headers.iter().map(text).collect()
     });
-    Seen {
+    ConsumedRecord {
         place: (message.partition(), message.offset()),
         timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().map(<[u8]>::to_vec),

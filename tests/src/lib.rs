@@ -21,11 +21,11 @@ mod polling;
 mod house;
 
 pub use engine::{Engine, Group};
-pub use foreign_client::{Foreign, Payments, Raw, Seen, encode, register};
+pub use foreign_client::{ConsumedRecord, ForeignClient, Payments, RawRecord, encode, register};
 pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use polling::{eventually, full, patience};
 pub use process::Process;
-pub use proxy::{Held, Proxy, Side};
+pub use proxy::{HeldRequest, Proxy, Side};
 pub use space::Space;
 pub use stack::{SharedStack, apicurio, quiet_stack, stack};

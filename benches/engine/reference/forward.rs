@@ -25,7 +25,7 @@ use rdkafka::{
 };
 
 use crate::{
-    meter::{Measured, Meter},
+    meter::{Measurement, Meter},
     place::{self, Place},
     reference::wire::{Cause, Processor},
 };
@@ -39,7 +39,7 @@ const FULL: Duration = Duration::from_millis(1);
 const FLUSH: Duration = Duration::from_secs(60);
 
 /// Does as `send-receipt` does, until so many records are acknowledged.
-pub(crate) fn run(place: &Place) -> Result<Measured> {
+pub(crate) fn run(place: &Place) -> Result<Measurement> {
     let (payment_id, receipt_id) = place.schema_ids()?;
     let (payment, receipt) =
         (Schema::parse_str(PaymentCompleted::SCHEMA)?, Schema::parse_str(ReceiptRequested::SCHEMA)?);

@@ -21,7 +21,7 @@ use rdkafka::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::{
-    meter::{Measured, Meter},
+    meter::{Measurement, Meter},
     place::{self, Place},
     reference::forward::list,
     reference::timestamp::Timestamp,
@@ -53,7 +53,7 @@ struct Batch {
 }
 
 /// Writes payments into a table, until so many are committed.
-pub(crate) fn run(place: &Place) -> Result<Measured> {
+pub(crate) fn run(place: &Place) -> Result<Measurement> {
     let (schema_id, _) = place.schema_ids()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let topic_id = runtime.block_on(topic_id(place))?;

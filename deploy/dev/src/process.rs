@@ -38,14 +38,14 @@ exec "$@"
 
 /// How a program is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Farewell {
+pub(crate) enum StopSignal {
     /// `SIGTERM`, what the JVM and Maven expect.
     Term,
     /// `SIGINT`, PostgreSQL's "fast" shutdown (`SIGTERM` would wait for every client to leave).
     Int,
 }
 
-impl Farewell {
+impl StopSignal {
     const fn name(self) -> &'static str {
         match self {
             Self::Term => "TERM",
@@ -86,7 +86,7 @@ pub(crate) struct Program {
     /// Whom it runs as; `None` is ourselves.
     pub(crate) user: Option<User>,
     /// How it is told to end.
-    pub(crate) farewell: Farewell,
+    pub(crate) stop_signal: StopSignal,
 }
 
 impl Program {
@@ -98,7 +98,7 @@ impl Program {
         let log = OpenOptions::new().create(true).write(true).truncate(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open the log {}", self.log.display()))?;
         let mut command = Command::new("sh");
-        command.arg("-c").arg(SUPERVISOR).arg("headwater-dev").arg(self.farewell.name());
+        command.arg("-c").arg(SUPERVISOR).arg("headwater-dev").arg(self.stop_signal.name());
         command.arg(&self.executable).args(&self.args).current_dir(&self.folder);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0);
         // What is set for a database elsewhere is not meant for ours.
@@ -113,7 +113,7 @@ impl Program {
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {} through sh", self.name))?;
         let lifeline = child.stdin.take();
-        Ok(Process { name: self.name, farewell: self.farewell, log: self.log, child, lifeline, gone: false })
+        Ok(Process { name: self.name, stop_signal: self.stop_signal, log: self.log, child, lifeline, gone: false })
     }
 
     /// Starts it and waits for its end.
@@ -131,7 +131,7 @@ impl Program {
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
-    farewell: Farewell,
+    stop_signal: StopSignal,
     log: PathBuf,
     child: Child,
     /// The pipe that the watcher reads; `Child::wait` would close it, so it lives here.
@@ -160,7 +160,7 @@ impl Process {
     /// # Errors
     /// When the operating system refuses to say how it ended.
     pub(crate) async fn stop(mut self, grace: Duration) -> Result<()> {
-        self.signal(self.farewell.signal());
+        self.signal(self.stop_signal.signal());
         if let Ok(status) = tokio::time::timeout(grace, self.wait()).await {
             return status.map(drop);
         }
@@ -200,9 +200,9 @@ impl Drop for Process {
         if self.gone {
             return;
         }
-        self.signal(self.farewell.at_once());
+        self.signal(self.stop_signal.at_once());
         // Maven's own children share its group; PostgreSQL's leave with their parent, and its watcher must stay.
-        if self.farewell == Farewell::Term
+        if self.stop_signal == StopSignal::Term
             && let Some(pid) = self.raw_pid()
         {
             let _ = kill_process_group(pid, Signal::KILL);

@@ -7,7 +7,7 @@ use headwater::{
     spi::{DeadLetterKind, Metric},
 };
 use headwater_schemas::PaymentCompleted;
-use headwater_tests::{Engine, Foreign, Group, Payments, Process, Space, eventually};
+use headwater_tests::{Engine, ForeignClient, Group, Payments, Process, Space, eventually};
 use sqlx::AssertSqlSafe;
 
 use crate::{PROGRAM, failure::retry::applied, faults::outage::address, space};
@@ -37,7 +37,7 @@ async fn batches_are_cut_by_size_and_by_time() {
     let space = space("batches").await;
     let database = space.migrate().await;
     let (pipeline, topic) = sink(&space).await;
-    let (foreign, writer) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+    let (foreign, writer) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
     (0..7).map(|n| format!("o{n}")).for_each(|order| {
         foreign.send(&topic, Some(&order), Some(&writer.value(&order, 100, None)), &[]);
     });
@@ -61,7 +61,7 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     let sql =
         "create table public.payments (payment_id text primary key, amount_cents int8 check (amount_cents < 1000))";
     sqlx::query(sql).execute(&space.pool).await.expect("created");
-    let (foreign, writer) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+    let (foreign, writer) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
     for n in 0..1_000 {
         let (order, cents) = (format!("o{n}"), if n == 617 { 5_000 } else { 100 });
         foreign.send(&topic, Some(&order), Some(&writer.value(&order, cents, None)), &[]);

@@ -8,7 +8,7 @@ use headwater_connectors::{
     units::Secret,
 };
 use headwater_dev::{PostgresChoice, RegistryChoice};
-use headwater_tests::{Foreign, Gate, Payments, Process, SharedStack, Space, apicurio, eventually};
+use headwater_tests::{ForeignClient, Gate, Payments, Process, SharedStack, Space, apicurio, eventually};
 use serde_json::json;
 
 use crate::{PROGRAM, faults::outage::own_stack, shared};
@@ -191,7 +191,7 @@ async fn the_orders_pipeline_runs_with_apicurio() {
     let text = at(&registry).by_id(id).await.expect("known").schema;
     let payments = Payments::register_as(&space, "events.payment", &text).await;
     assert_eq!(payments.id(), id, "one schema, one id");
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     let mut process = Process::start(PROGRAM, &space, "run", &["run"], &[]);
     foreign.send("events.payment", Some("ap-1"), Some(&payments.value("ap-1", 990, Some("a@example.org"))), &[]);
     foreign.flush();

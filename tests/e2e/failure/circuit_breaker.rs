@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_tests::{Foreign, Gate, Payments, Process, Space, eventually, full};
+use headwater_tests::{ForeignClient, Gate, Payments, Process, Space, eventually, full};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
@@ -23,7 +23,7 @@ const HALF_OPEN: f64 = 2.0;
 struct Scene {
     space: Space,
     topic: String,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     process: Process,
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use headwater::{Headers, TopicPartition, spi::Outgoing};
 use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec};
-use headwater_tests::{Foreign, Process, Raw, Seen, Space, eventually};
+use headwater_tests::{ConsumedRecord, ForeignClient, Process, RawRecord, Space, eventually};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
@@ -88,7 +88,7 @@ async fn an_old_record_outlives_retention_on_every_topic_of_its_group() {
     faults(&space, Some(json!({ "status": 500 }))).await;
     let mut process = run(&space, &["fulfil-order", "orders-sink", "dead-letters"]);
     let (key, value) = (Some(b"old-1".to_vec()), Some(payments.value("old-1", 1, None)));
-    let old = Raw { timestamp_ms: Some(OLD), key, value, ..Raw::default() };
+    let old = RawRecord { timestamp_ms: Some(OLD), key, value, ..RawRecord::default() };
     foreign.send_raw(&source, &old);
     foreign.flush();
     let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
@@ -101,7 +101,8 @@ async fn an_old_record_outlives_retention_on_every_topic_of_its_group() {
     assert!(has_log_append_time(&space, &own("redrive")).await);
     for name in ["retry.1s", "dlq"] {
         assert!(has_log_append_time(&space, &own(name)).await, "{name}");
-        let kept: Vec<Seen> = foreign.read(&own(name)).into_iter().filter(|seen| seen.key == old.key).collect();
+        let kept: Vec<ConsumedRecord> =
+            foreign.read(&own(name)).into_iter().filter(|seen| seen.key == old.key).collect();
         assert_eq!(kept.len(), 1, "still on {name}");
         assert_eq!(kept[0].headers["hw_origin_timestamp"], OLD.to_string());
         assert!(kept[0].timestamp_ms > OLD && kept[0].value == old.value);
@@ -209,14 +210,15 @@ async fn one_history_leads_through_retry_dead_letter_and_redrive() {
     stack.stop().await.expect("stopped");
 }
 
-async fn history(space: &Space, foreign: &Foreign, source: &str, order: &str, says: bool) {
+async fn history(space: &Space, foreign: &ForeignClient, source: &str, order: &str, says: bool) {
     let own = |name: &str| format!("{}.fulfil-order.{name}", space.name);
-    let of = |topic: &str| -> Vec<Seen> {
+    let of = |topic: &str| -> Vec<ConsumedRecord> {
         foreign.read(topic).into_iter().filter(|seen| seen.key.as_deref() == Some(order.as_bytes())).collect()
     };
     let payment = of(source).remove(0);
-    let outputs: Vec<Seen> = ["events.order", "events.receipt"].iter().flat_map(|topic| of(topic)).collect();
-    let outputs: Vec<&Seen> = outputs.iter().filter(|seen| seen.headers.contains_key("ce_causationid")).collect();
+    let outputs: Vec<ConsumedRecord> = ["events.order", "events.receipt"].iter().flat_map(|topic| of(topic)).collect();
+    let outputs: Vec<&ConsumedRecord> =
+        outputs.iter().filter(|seen| seen.headers.contains_key("ce_causationid")).collect();
     assert_eq!(outputs.len(), 2, "one order and one receipt");
     let id = outputs[0].headers["ce_causationid"].clone();
     let (correlation, trace) = if says {
@@ -231,14 +233,14 @@ async fn history(space: &Space, foreign: &Foreign, source: &str, order: &str, sa
     }
     let hops = [("retry.500ms", 2), ("dlq", 1), ("redrive", 1)];
     for (name, times) in hops {
-        let there: Vec<Seen> = of(&own(name)).into_iter().filter(|seen| seen.value.is_some()).collect();
+        let there: Vec<ConsumedRecord> = of(&own(name)).into_iter().filter(|seen| seen.value.is_some()).collect();
         assert_eq!(there.len(), times, "on {name}");
         for seen in there {
             assert!(seen.value == payment.value && seen.others() == payment.others(), "on {name} it is what it was");
             assert_eq!(seen.trace(), Some(&*trace), "on {name}");
         }
     }
-    let markers: Vec<Seen> =
+    let markers: Vec<ConsumedRecord> =
         of(&own("dlq")).into_iter().filter(|seen| seen.headers.contains_key("hw_resolved")).collect();
     assert_eq!((markers.len(), &*markers[0].headers["hw_redrive_count"], &markers[0].value), (1, "1", &None));
     assert_eq!(markers[0].trace(), Some(&*trace), "the news of it too");
@@ -318,7 +320,7 @@ async fn what_unpacks_larger_than_it_travels_gets_through() {
     let retried = foreign.read(&own("retry.500ms")).into_iter().map(|seen| seen.value).collect::<Vec<_>>();
     assert!(retried == [Some(payment("healthy", Some(&email)))], "whole");
 
-    let there: Vec<Seen> = foreign.read(&own("dlq"));
+    let there: Vec<ConsumedRecord> = foreign.read(&own("dlq"));
     let of = |key: &str| there.iter().find(|seen| seen.key.as_deref() == Some(key.as_bytes())).expect("a letter");
     assert!(of("poison").value.as_ref() == Some(&poison) && of("poison").headers["hw_error_kind"] == "decode");
     let (cut, wide) = (of("flat"), of("wide"));
@@ -341,7 +343,7 @@ async fn what_unpacks_larger_than_it_travels_gets_through() {
     stack.stop().await.expect("stopped");
 }
 
-async fn what_was_cut_is_fetched(space: &Space, foreign: &Foreign, flat: &Vec<u8>) {
+async fn what_was_cut_is_fetched(space: &Space, foreign: &ForeignClient, flat: &Vec<u8>) {
     let redrive = format!("{}.fulfil-order.redrive", space.name);
     // Whole, it is over the limit of who sends it, until that is raised.
     let [flat_id, wide_id] = ["flat", "wide"].map(|key| format!("convert_from(key, 'UTF8') = '{key}'"));

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, process::Com
 
 use headwater::spi::DeadLetter;
 use headwater_connectors::kafka::{Cluster, TopicSpec};
-use headwater_tests::{Foreign, Payments, Process, Space, eventually, full};
+use headwater_tests::{ForeignClient, Payments, Process, Space, eventually, full};
 use serde_json::Value as Json;
 use sqlx::AssertSqlSafe;
 
@@ -16,13 +16,13 @@ const SOON: Duration = Duration::from_secs(30);
 const MAIL: Option<&str> = Some("ann@example.org");
 
 /// Letters of a space's groups, and the way to their topics.
-struct Post {
+struct LetterTable {
     space: Space,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
 }
 
-impl Post {
+impl LetterTable {
     /// A space with its topics, schemas and tables.
     async fn new(name: &str) -> Self {
         Self::with(name, "").await
@@ -41,7 +41,8 @@ impl Post {
             let leads = async || cluster.watermarks(&topic, partition).await.is_ok();
             eventually("the partition has a leader", SOON, leads).await;
         }
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &space.topic("foreign")).await);
+        let (foreign, payments) =
+            (ForeignClient::new(&space), Payments::register(&space, &space.topic("foreign")).await);
         Self { space, foreign, payments }
     }
 
@@ -121,7 +122,7 @@ fn ids(range: std::ops::Range<i64>) -> BTreeMap<String, usize> {
 /// a byte, a filter is left out, or a wrong group is another exit code than wrong usage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn letters_are_counted_by_make_and_shown_with_everything() {
-    let post = Post::new("dlq_shown").await;
+    let post = LetterTable::new("dlq_shown").await;
     let value = post.payments.value("o-1", 990, MAIL);
     post.letters("send-receipt", "rejected", (0, 30), &value).await;
     post.letters("send-receipt", "decode", (30, 50), b"\0\0\0\0\x63\x1b[2J").await;
@@ -166,7 +167,7 @@ async fn letters_are_counted_by_make_and_shown_with_everything() {
 /// a parked one is sent without its name, or key, value, partition or headers differ from what the letter says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redrive_sends_what_is_meant_to_the_failing_group_alone() {
-    let post = Post::new("dlq_redrive").await;
+    let post = LetterTable::new("dlq_redrive").await;
     let value = post.payments.value("o-1", 990, MAIL);
     post.letters("send-receipt", "rejected", (0, 30), &value).await;
     post.letters("send-receipt", "decode", (30, 50), b"poison").await;
@@ -228,7 +229,7 @@ async fn a_redrive_sends_what_is_meant_to_the_failing_group_alone() {
 /// Red when a letter that the broker refuses is marked, stops the others, or is no failure; or a missing topic is not said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_cannot_be_sent_stays_open_and_is_said() {
-    let post = Post::new("dlq_refused").await;
+    let post = LetterTable::new("dlq_refused").await;
     let small = TopicSpec {
         name: post.group("paid.redrive"),
         partitions: 1,
@@ -269,7 +270,7 @@ async fn a_letter_that_cannot_be_sent_stays_open_and_is_said() {
 /// or the pause is left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_letter_is_lost_by_a_kill_or_sent_twice_by_two() {
-    let post = Post::new("dlq_killed").await;
+    let post = LetterTable::new("dlq_killed").await;
     let count = if full() { 10_000 } else { 1_500 };
     post.letters("send-receipt", "rejected", (0, count), &post.payments.value("o-1", 990, MAIL)).await;
     let args = ["dlq", "redrive", "send-receipt", "--rate", "500/s"];
@@ -301,7 +302,7 @@ async fn no_letter_is_lost_by_a_kill_or_sent_twice_by_two() {
 /// is sent at once. A slow machine may be slower than it should, but never faster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rate_is_kept() {
-    let post = Post::new("dlq_rate").await;
+    let post = LetterTable::new("dlq_rate").await;
     let count = if full() { 10_000 } else { 600 };
     post.letters("send-receipt", "rejected", (0, count), &post.payments.value("o-1", 990, MAIL)).await;
     let done = post.lines(0, &["redrive", "send-receipt", "--rate", "500/s"]).await.remove(0);
@@ -314,7 +315,7 @@ async fn the_rate_is_kept() {
 /// Red when letters go without having been named or `--yes`, or a row goes, or one that was sent back is given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_discarded_letter_is_kept_with_its_note() {
-    let post = Post::new("dlq_discarded").await;
+    let post = LetterTable::new("dlq_discarded").await;
     post.letters("send-receipt", "rejected", (0, 10), b"x").await;
     post.letters("send-receipt", "decode", (10, 15), b"x").await;
     post.says(0, &["redrive", "send-receipt", "--id", &id(9)]).await;
@@ -337,7 +338,7 @@ async fn a_discarded_letter_is_kept_with_its_note() {
 /// unchanged value is; or when the letter without a schema has none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edited_letter_is_a_linked_copy_with_the_new_value() {
-    let post = Post::new("dlq_edited").await;
+    let post = LetterTable::new("dlq_edited").await;
     post.letters("send-receipt", "rejected", (0, 3), &post.payments.value("o-1", 990, None)).await;
     post.letters("send-receipt", "decode", (3, 4), b"poison").await;
     let shown = post.lines(0, &["show", &id(1)]).await.remove(0);
@@ -411,7 +412,7 @@ async fn what_failed_is_mended_sent_back_and_resolved() {
         "[topics.\"{TOPIC}\"]\ntype = \"payment.completed\"\n\
          [sinks.paid]\nevent = \"payment.completed\"\ntable = \"paid\"\nkey = \"payment_id\"\n"
     );
-    let post = Post::with("dlq_whole", &config).await;
+    let post = LetterTable::with("dlq_whole", &config).await;
     post.space.create_topics(&[TOPIC], 2).await;
     let refuse = "alter table paid add constraint solvent check (amount_cents >= 0 or order_id <> 'dw-1')";
     sqlx::query(refuse).execute(&post.space.pool).await.expect("a constraint");
@@ -474,7 +475,7 @@ async fn what_failed_is_mended_sent_back_and_resolved() {
 }
 
 /// Who may write to one group's letters says that one is another's.
-async fn a_planted_letter_is_its_topics(post: &Post, running: &Process) {
+async fn a_planted_letter_is_its_topics(post: &LetterTable, running: &Process) {
     let (topic, named) = (post.group("send-receipt.dlq"), post.group("paid"));
     post.foreign.send(&topic, Some("planted"), Some(b"x"), &[("hw_group", &named), ("hw_processor", "paid")]);
     post.foreign.flush();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater::Payload as _;
 use headwater::spi::codec::{self, WriterSchema};
 use headwater_schemas::OrderFulfilled;
-use headwater_tests::{Foreign, Process, Space, eventually, quiet_stack};
+use headwater_tests::{ForeignClient, Process, Space, eventually, quiet_stack};
 
 use crate::{
     PROGRAM,
@@ -16,10 +16,10 @@ const SOON: Duration = Duration::from_mins(2);
 const ORDER: &str = "waits-1";
 
 /// The amounts of our order's events, as committed transactions have announced them.
-fn fulfilled(foreign: &Foreign) -> Vec<i64> {
+fn fulfilled(foreign: &ForeignClient) -> Vec<i64> {
     let schema = WriterSchema::parse(0, OrderFulfilled::SCHEMA, &[]).expect("a schema");
     let ours = foreign.read("events.order").into_iter().filter(|seen| seen.key.as_deref() == Some(ORDER.as_bytes()));
-    let amount = |seen: headwater_tests::Seen| {
+    let amount = |seen: headwater_tests::ConsumedRecord| {
         let (_, datum) = codec::split(seen.value.as_deref().expect("a value")).expect("confluent's wire format");
         schema.decode::<OrderFulfilled>(datum).expect("an event of its type").amount_cents
     };

@@ -12,7 +12,7 @@ use headwater::{
     with,
 };
 use headwater_connectors::kafka::{Cluster, Producer, TopicSpec};
-use headwater_tests::{Engine, Foreign, Group, Raw, Seen, Space, eventually, register};
+use headwater_tests::{ConsumedRecord, Engine, ForeignClient, Group, RawRecord, Space, eventually, register};
 use serde::{Deserialize, Serialize};
 
 use crate::space;
@@ -57,9 +57,9 @@ impl Payload for Digested {
 }
 
 /// What was eaten, and after how many attempts.
-type Eaten = Arc<Mutex<BTreeMap<String, u32>>>;
+type AttemptsById = Arc<Mutex<BTreeMap<String, u32>>>;
 
-async fn eat(eaten: Eaten, tasted: Event<Tasted>) -> Result<Digested> {
+async fn eat(eaten: AttemptsById, tasted: Event<Tasted>) -> Result<Digested> {
     eaten.lock().unwrap().insert(tasted.id.clone(), tasted.meta.attempt);
     Ok(Digested { id: tasted.data.id })
 }
@@ -85,14 +85,14 @@ impl Case {
     }
 
     /// As it is sent, the `n`-th: half of them belong to a trace.
-    fn raw(&self, n: usize) -> Raw {
+    fn raw(&self, n: usize) -> RawRecord {
         let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
         let mut headers = vec![text("x-case", self.name), ("x-bytes".to_owned(), Some(vec![0xff, 0, 0x80]))];
         headers.push(("x-null".to_owned(), None));
         headers.extend(self.headers.iter().map(|(name, value)| text(name, value)));
         headers.extend(n.is_multiple_of(2).then(|| text("traceparent", TRACE)));
         let key = Some(self.name.as_bytes().to_vec());
-        Raw { partition: Some(partition(n)), timestamp_ms: None, key, value: self.value.clone(), headers }
+        RawRecord { partition: Some(partition(n)), timestamp_ms: None, key, value: self.value.clone(), headers }
     }
 
     fn kind(&self, group: &str) -> Option<DeadLetterKind> {
@@ -189,17 +189,18 @@ impl Desk {
         Self { producer, catalogue: pipeline.catalogue().clone() }
     }
 
-    async fn redrive(&self, dlq: &str, letters: &[Seen]) {
-        let back = |seen: &Seen| DeadLetter::read(&seen.record(dlq), &self.catalogue).redriven();
+    async fn redrive(&self, dlq: &str, letters: &[ConsumedRecord]) {
+        let back = |seen: &ConsumedRecord| DeadLetter::read(&seen.record(dlq), &self.catalogue).redriven();
         let back: Vec<Outgoing> = letters.iter().map(back).collect();
         self.producer.send(&back).await.expect("sent back");
     }
 }
 
 /// The letters on a topic by their case, those with this many redrives.
-fn by_case(foreign: &Foreign, dlq: &str, redrives: usize) -> BTreeMap<String, Seen> {
-    let count = |seen: &Seen| seen.headers.get("hw_redrive_count").map_or("0", String::as_str).parse().unwrap_or(99);
-    let those: Vec<Seen> = foreign.read(dlq).into_iter().filter(|seen| count(seen) == redrives).collect();
+fn by_case(foreign: &ForeignClient, dlq: &str, redrives: usize) -> BTreeMap<String, ConsumedRecord> {
+    let count =
+        |seen: &ConsumedRecord| seen.headers.get("hw_redrive_count").map_or("0", String::as_str).parse().unwrap_or(99);
+    let those: Vec<ConsumedRecord> = foreign.read(dlq).into_iter().filter(|seen| count(seen) == redrives).collect();
     let many = those.len();
     let by: BTreeMap<_, _> = those.into_iter().map(|seen| (seen.headers["x-case"].clone(), seen)).collect();
     assert_eq!(by.len(), many, "one letter each on {dlq}");
@@ -224,7 +225,7 @@ async fn every_kind_of_poison_is_set_aside_as_it_is_and_nothing_waits_behind_it(
     let database = space.migrate().await;
     topics(&space).await;
     let ids = Ids::register(&space).await;
-    let eaten = Eaten::default();
+    let eaten = AttemptsById::default();
     let pipeline = Pipeline::default()
         .on("eater", with(eaten.clone(), eat))
         .sink("sink", Sink::of::<Tasted>("public.tasted").key("id"));
@@ -235,12 +236,12 @@ async fn every_kind_of_poison_is_set_aside_as_it_is_and_nothing_waits_behind_it(
     sqlx::query(sql).execute(&space.pool).await.expect("created");
     let engine = Engine::start(&space, &database, &pipeline, &how);
 
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     let cases = cases(&ids, &format!("{}.eater", space.name));
     for (n, case) in cases.iter().enumerate() {
         foreign.send_raw(TOPIC, &case.raw(n));
         let (key, value) = (Some(case.name.as_bytes().to_vec()), Some(ids.good(&format!("good-{n}"), 1)));
-        foreign.send_raw(TOPIC, &Raw { partition: Some(partition(n)), key, value, ..Raw::default() });
+        foreign.send_raw(TOPIC, &RawRecord { partition: Some(partition(n)), key, value, ..RawRecord::default() });
     }
     foreign.flush();
     let good = i64::try_from(cases.len()).expect("few");
@@ -275,7 +276,7 @@ async fn every_kind_of_poison_is_set_aside_as_it_is_and_nothing_waits_behind_it(
     engine.stop().await;
 }
 
-fn kinds(letters: &BTreeMap<String, Seen>) -> BTreeMap<String, String> {
+fn kinds(letters: &BTreeMap<String, ConsumedRecord>) -> BTreeMap<String, String> {
     letters.iter().map(|(case, seen)| (case.clone(), seen.headers["hw_error_kind"].clone())).collect()
 }
 
@@ -284,23 +285,24 @@ fn expected(cases: &[Case], group: &str) -> BTreeMap<String, String> {
     cases.iter().filter_map(kind).collect()
 }
 
-fn forged_headers_mean_nothing(engine: &Engine, eaten: &Eaten, foreign: &Foreign) {
+fn forged_headers_mean_nothing(engine: &Engine, eaten: &AttemptsById, foreign: &ForeignClient) {
     assert_eq!(eaten.lock().unwrap()["forged"], 0, "no attempt was made before");
     for group in ["eater", "sink"] {
         let state = engine.state(group);
         assert_eq!((state.get(Metric::HeadersForged), state.get(Metric::Skipped)), (10, 1), "{group}");
     }
     let digested = foreign.read(GUT);
-    let foreign = |seen: &&Seen| seen.headers.keys().any(|name| name.starts_with("hw_") || name.starts_with("x-"));
+    let foreign =
+        |seen: &&ConsumedRecord| seen.headers.keys().any(|name| name.starts_with("hw_") || name.starts_with("x-"));
     assert_eq!((digested.len(), digested.iter().filter(foreign).count()), (eaten.lock().unwrap().len(), 0));
 }
 
 /// The record that a letter was, by its case.
-fn source<'a>(sources: &'a [Seen], case: &str) -> &'a Seen {
+fn source<'a>(sources: &'a [ConsumedRecord], case: &str) -> &'a ConsumedRecord {
     sources.iter().find(|seen| seen.headers.get("x-case").is_some_and(|name| name == case)).expect("it was sent")
 }
 
-fn is_as_it_was(sources: &[Seen], case: &str, letter: &Seen) {
+fn is_as_it_was(sources: &[ConsumedRecord], case: &str, letter: &ConsumedRecord) {
     let source = source(sources, case);
     assert!(letter.key == source.key && letter.value == source.value, "{case}: key and value are what was produced");
     assert_eq!(letter.others(), source.others(), "{case}");
@@ -319,7 +321,7 @@ fn is_as_it_was(sources: &[Seen], case: &str, letter: &Seen) {
 }
 
 /// The trace that a record belongs to, from the contract's words; none where its id is broken and it says none.
-fn trace(case: &str, source: &Seen) -> Option<String> {
+fn trace(case: &str, source: &ConsumedRecord) -> Option<String> {
     if let Some(trace) = source.trace() {
         return Some(trace.to_owned());
     }
@@ -332,12 +334,18 @@ fn trace(case: &str, source: &Seen) -> Option<String> {
     Some(TraceContext::derived(&format!("kafka://{TOPIC}"), &id).trace_id_hex())
 }
 
-fn has_not_grown(sources: &[Seen], case: &str, before: &Seen, letter: &Seen, round: usize) {
+fn has_not_grown(
+    sources: &[ConsumedRecord],
+    case: &str,
+    before: &ConsumedRecord,
+    letter: &ConsumedRecord,
+    round: usize,
+) {
     let source = source(sources, case);
     assert!(letter.key == source.key && letter.value == source.value, "{case}: still what was produced");
     assert_eq!(letter.others(), source.others(), "{case}");
     assert_eq!((letter.trace(), letter.place.0), (before.trace(), source.place.0), "{case}");
-    let names = |seen: &Seen| seen.raw.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
+    let names = |seen: &ConsumedRecord| seen.raw.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
     let mut wanted = names(before);
     wanted.insert("hw_redrive_count".to_owned());
     assert_eq!((names(letter), letter.raw.len()), (wanted.clone(), wanted.len()), "{case}: redrive {round}");

@@ -11,7 +11,7 @@ use headwater::{
     with,
 };
 use headwater_connectors::postgres::Database;
-use headwater_tests::{Engine, Foreign, Group, Raw, Space, eventually, full, register};
+use headwater_tests::{Engine, ForeignClient, Group, RawRecord, Space, eventually, full, register};
 use serde::{Deserialize, Serialize};
 
 use crate::space;
@@ -52,10 +52,10 @@ impl Payload for Drained {
 }
 
 /// When each good record was processed.
-type Times = Arc<Mutex<Vec<Instant>>>;
+type ProcessedAt = Arc<Mutex<Vec<Instant>>>;
 
 /// Takes as long as a processor that calls somebody.
-async fn drain(times: Times, poured: Event<Poured>) -> Result<Drained> {
+async fn drain(times: ProcessedAt, poured: Event<Poured>) -> Result<Drained> {
     tokio::time::sleep(Duration::from_millis(4)).await;
     times.lock().unwrap().push(Instant::now());
     Ok(Drained { id: poured.data.id })
@@ -102,10 +102,10 @@ async fn pour(
     let space = space.named(name);
     let topic = space.topic("poured");
     space.create_topics(&[&topic], PARTITIONS).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     let send = |n: usize, value: Vec<u8>| {
         let key = Some(format!("k{}", n % KEYS).into_bytes());
-        foreign.send_raw(&topic, &Raw { key, value: Some(value), ..Raw::default() });
+        foreign.send_raw(&topic, &RawRecord { key, value: Some(value), ..RawRecord::default() });
     };
     let mut bad = 0;
     for n in 0..good {
@@ -118,7 +118,7 @@ async fn pour(
         }
     }
     foreign.flush();
-    let times = Times::default();
+    let times = ProcessedAt::default();
     let binding = Binding { event_type: Poured::TYPE.to_owned(), key: KeyFormat::Text };
     let pipeline = Pipeline::default().on("drain", with(times.clone(), drain)).bind(&topic, binding);
     let mut how = Group::of(&space);

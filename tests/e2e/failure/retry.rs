@@ -14,7 +14,9 @@ use headwater::{
 };
 use headwater_dev::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig};
 use headwater_schemas::PaymentCompleted;
-use headwater_tests::{Engine, Foreign, Group, Payments, Process, Seen, SharedStack, Space, eventually, full};
+use headwater_tests::{
+    ConsumedRecord, Engine, ForeignClient, Group, Payments, Process, SharedStack, Space, eventually, full,
+};
 use tokio::sync::watch;
 
 use crate::{PROGRAM, shared, space};
@@ -87,7 +89,7 @@ fn ladder(ms: &[u64]) -> Ladder {
 struct Scene {
     space: Space,
     topic: String,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     /// Of the topics that its groups own.
     own_partitions: i32,
@@ -99,7 +101,7 @@ impl Scene {
         let topic = space.topic("payments");
         space.create_topics(&[&topic], partitions).await;
         space.create_topics(&["events.payment"], 6).await;
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+        let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
         Self { space, topic, foreign, payments, own_partitions: partitions.max(3) }
     }
 
@@ -117,7 +119,7 @@ impl Scene {
     }
 
     /// What has come from this test's topic: `events.payment` is everybody's.
-    fn read(&self, topic: &str) -> Vec<Seen> {
+    fn read(&self, topic: &str) -> Vec<ConsumedRecord> {
         let all = self.foreign.read(&format!("{}.{topic}", self.space.name));
         all.into_iter().filter(|seen| seen.headers["hw_origin_topic"] == self.topic).collect()
     }
@@ -197,7 +199,7 @@ async fn a_record_that_fails_twice_succeeds_at_its_third_attempt_while_its_sourc
 }
 
 /// The record that a waiting one says it was.
-fn origin<'a>(sources: &'a [Seen], seen: &Seen) -> &'a Seen {
+fn origin<'a>(sources: &'a [ConsumedRecord], seen: &ConsumedRecord) -> &'a ConsumedRecord {
     let number = |name: &str| seen.headers[name].parse::<i64>().expect("a number");
     let (partition, offset) = (number("hw_origin_partition"), number("hw_origin_offset"));
     let source = sources.iter().find(|s| (i64::from(s.place.0), s.place.1) == (partition, offset));
@@ -206,7 +208,7 @@ fn origin<'a>(sources: &'a [Seen], seen: &Seen) -> &'a Seen {
     source
 }
 
-fn hop_is_right(scene: &Scene, seen: &Seen, source: &Seen, attempt: usize, delay_ms: u64) {
+fn hop_is_right(scene: &Scene, seen: &ConsumedRecord, source: &ConsumedRecord, attempt: usize, delay_ms: u64) {
     assert!(seen.key == source.key && seen.value == source.value, "key and value are what was produced");
     assert_eq!(seen.others(), source.others());
     assert_eq!(seen.place.0, source.place.0, "the partition number is the origin's");
@@ -345,14 +347,14 @@ pub(crate) async fn faults(space: &Space, faults: Option<serde_json::Value>) {
 }
 
 /// A topic of the space that is bound to payments, with this configuration behind it, and everything that is applied to it.
-pub(crate) async fn applied(space: &Space, partitions: i32, more: &str) -> (String, Foreign, Payments) {
+pub(crate) async fn applied(space: &Space, partitions: i32, more: &str) -> (String, ForeignClient, Payments) {
     let topic = space.topic("payments");
     space.create_topics(&[&topic], partitions).await;
     let config = format!("[topics.\"{topic}\"]\ntype = \"payment.completed\"\n{more}");
     std::fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");
     let (code, out, err) = Process::run(PROGRAM, space, &["topology", "apply"], &[], "").await;
     assert_eq!(code, 0, "topology apply: {out}\n{err}");
-    (topic.clone(), Foreign::new(space), Payments::register(space, &topic).await)
+    (topic.clone(), ForeignClient::new(space), Payments::register(space, &topic).await)
 }
 
 /// PITFALLS 4. The program is killed while records wait on their retry topic, and again while they wait on the next: none is

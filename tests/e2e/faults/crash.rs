@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_tests::{Foreign, Process, Seen, Space, eventually, full, patience};
+use headwater_tests::{ConsumedRecord, ForeignClient, Process, Space, eventually, full, patience};
 use serde_json::json;
 
 use crate::{
@@ -75,7 +75,7 @@ impl Kind {
 }
 
 /// The ids of the events of every order, one for each time that it is published.
-fn published(foreign: &Foreign) -> HashMap<Vec<u8>, Vec<String>> {
+fn published(foreign: &ForeignClient) -> HashMap<Vec<u8>, Vec<String>> {
     let mut ids: HashMap<_, Vec<_>> = HashMap::new();
     for seen in foreign.read("events.order") {
         if let Some(key) = seen.key.filter(|key| key.starts_with(b"k-")) {
@@ -87,7 +87,7 @@ fn published(foreign: &Foreign) -> HashMap<Vec<u8>, Vec<String>> {
 
 /// Dead letters of a group on its topic: each payment once or repeated as it was, and in the table once. Gives how many
 /// are repeated.
-async fn letters(space: &Space, foreign: &Foreign, topic: &str, group: &str, expected: i64) -> usize {
+async fn letters(space: &Space, foreign: &ForeignClient, topic: &str, group: &str, expected: i64) -> usize {
     let kept = format!(
         "select count(*) from headwater.dead_letters where origin_topic = '{topic}' and consumer_group = '{}.{group}' \
          and status = 'open'",
@@ -95,10 +95,10 @@ async fn letters(space: &Space, foreign: &Foreign, topic: &str, group: &str, exp
     );
     grows(&format!("every letter of {group} is kept"), expected, async || space.count(&kept).await).await;
     assert_eq!(space.count(&kept).await, expected, "letters of {group}");
-    let ours = |seen: &Seen| seen.headers["hw_origin_topic"] == topic;
-    let sent: Vec<Seen> =
+    let ours = |seen: &ConsumedRecord| seen.headers["hw_origin_topic"] == topic;
+    let sent: Vec<ConsumedRecord> =
         foreign.read(&format!("{}.{group}.dlq", space.name)).into_iter().filter(ours).map(timeless).collect();
-    let mut places: HashMap<_, &Seen> = HashMap::new();
+    let mut places: HashMap<_, &ConsumedRecord> = HashMap::new();
     for seen in &sent {
         let place = (seen.headers["hw_origin_partition"].clone(), seen.headers["hw_origin_offset"].clone());
         assert_eq!(*places.entry(place).or_insert(seen), seen, "a repeated letter is as it was");
@@ -108,7 +108,7 @@ async fn letters(space: &Space, foreign: &Foreign, topic: &str, group: &str, exp
 }
 
 /// A letter without what is each copy's own: its place, its moments and its span.
-fn timeless(mut seen: Seen) -> Seen {
+fn timeless(mut seen: ConsumedRecord) -> ConsumedRecord {
     (seen.place, seen.timestamp_ms, seen.raw) = ((0, 0), 0, Vec::new());
     seen.headers.retain(|name, _| !["hw_first_failed", "traceparent"].contains(&name.as_str()));
     seen

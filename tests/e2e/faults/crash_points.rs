@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_tests::{Foreign, Held, Process, Proxy, Side, Space};
+use headwater_tests::{ForeignClient, HeldRequest, Process, Proxy, Side, Space};
 
 use crate::PROGRAM;
 
@@ -76,12 +76,12 @@ async fn apply(space: &Space) {
 }
 
 /// Whether a group has committed everything that is on a topic.
-fn is_through(foreign: &Foreign, group: &str, topic: &str) -> bool {
+fn is_through(foreign: &ForeignClient, group: &str, topic: &str) -> bool {
     foreign.passed(group, topic) == foreign.ends(topic)
 }
 
 /// The next request that the proxy holds.
-pub(crate) async fn held(proxy: &mut Proxy, process: &Process) -> Held {
+pub(crate) async fn held(proxy: &mut Proxy, process: &Process) -> HeldRequest {
     match proxy.next(SOON).await {
         Some(held) => held,
         None => panic!("no such request was made; the log is {}", process.log_path().display()),
@@ -104,7 +104,7 @@ async fn strike(proxy: &mut Proxy, process: &mut Process, side: Side, text: &str
 }
 
 /// Kills the process; only then the connection of what is held is cut.
-pub(crate) async fn kill(proxy: &mut Proxy, process: &mut Process, held: Held) {
+pub(crate) async fn kill(proxy: &mut Proxy, process: &mut Process, held: HeldRequest) {
     process.kill().await;
     drop(held);
     proxy.unwatch();

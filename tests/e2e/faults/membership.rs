@@ -36,7 +36,8 @@ async fn the_later_one_ends(name: &str, delivery: &str, while_two: impl AsyncFn(
     };
     let receipts = |batch: &str| {
         let key = format!("{name}-{batch}-");
-        let ours = |seen: &headwater_tests::Seen| seen.key.as_ref().is_some_and(|k| k.starts_with(key.as_bytes()));
+        let ours =
+            |seen: &headwater_tests::ConsumedRecord| seen.key.as_ref().is_some_and(|k| k.starts_with(key.as_bytes()));
         foreign.read("events.receipt").into_iter().filter(ours).count()
     };
     let mut first = start("first");
@@ -130,7 +131,8 @@ async fn of_two_that_read_different_topics_the_later_one_ends() {
     };
     let receipts = |batch: &str| {
         let key = format!("apart-{batch}-");
-        let ours = |seen: &headwater_tests::Seen| seen.key.as_ref().is_some_and(|k| k.starts_with(key.as_bytes()));
+        let ours =
+            |seen: &headwater_tests::ConsumedRecord| seen.key.as_ref().is_some_and(|k| k.starts_with(key.as_bytes()));
         foreign.read("events.receipt").into_iter().filter(ours).count()
     };
     let mut first = start("first", "headwater.toml");

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use headwater_dev::{KafkaChoice, PostgresChoice, Stack, StackConfig};
-use headwater_tests::{Foreign, Payments, Process, SharedStack, Space, eventually, register};
+use headwater_tests::{ForeignClient, Payments, Process, SharedStack, Space, eventually, register};
 use tokio::sync::watch;
 
 use crate::{PROGRAM, faults::supervision, shared, space};
@@ -42,7 +42,7 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     let space = Space::new(&at, "outage").await;
     let (code, _, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &[], "").await;
     assert_eq!(code, 0, "{err}");
-    let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, "events.payment").await);
+    let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, "events.payment").await);
     let send = |from: usize, to: usize| {
         for n in from..to {
             let order = format!("o{n}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use headwater_dev::Stack;
-use headwater_tests::{Foreign, Payments, Process, SharedStack, Space, eventually, full};
+use headwater_tests::{ForeignClient, Payments, Process, SharedStack, Space, eventually, full};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -37,7 +37,7 @@ struct Flow {
 
 impl Flow {
     async fn start(space: &Space) -> Self {
-        let (foreign, payments) = (Foreign::new(space), Payments::register(space, "events.payment").await);
+        let (foreign, payments) = (ForeignClient::new(space), Payments::register(space, "events.payment").await);
         let sent: Arc<AtomicI64> = Arc::default();
         let count = sent.clone();
         #[expect(clippy::disallowed_methods, reason = "aborted with the scene")]

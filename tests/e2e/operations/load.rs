@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_tests::{Foreign, Process, Space, eventually};
+use headwater_tests::{ForeignClient, Process, Space, eventually};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
@@ -60,7 +60,7 @@ fn assert_measured(of: &Json, count: u64) {
 async fn a_load_is_acknowledged_and_seen_on_topic_and_table() {
     let (space, topic) = ready("load_seen").await;
     let mut process = working(&space).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     for (round, more) in [(101, &["--producers", "2"][..]), (102, &["--headers"])] {
         let seed = format!("{round}");
         let more = [&["--rate", "300/s", "--count", "900", "--seed", &seed], &TO_BOTH[..], more].concat();
@@ -140,7 +140,7 @@ async fn rows_that_are_replaced_count_as_superseded() {
     assert_eq!(seen + superseded, 3_000, "{report}");
     let rows = space.count("select count(*) from orders where order_id like '7-%'").await;
     assert!(superseded > 0 && (20..=50).contains(&rows), "{rows} rows, {report}");
-    let records = Foreign::new(&space).read(&topic);
+    let records = ForeignClient::new(&space).read(&topic);
     let of = |key: &[u8]| records.iter().filter(|seen| seen.key.as_deref() == Some(key)).count();
     assert!(of(b"7-0") > 5 * of(b"7-40"), "{} of the first key, {} of a late one", of(b"7-0"), of(b"7-40"));
     assert!(process.stop().await.success(), "{}", process.log());
@@ -191,5 +191,5 @@ async fn wrong_usage_is_refused_before_anything_is_sent() {
     let (code, _, err) =
         Process::run(PROGRAM, &space, &["load", "payment.completed", "--topic", "none-such"], &[], "").await;
     assert!(code == 1 && err.contains("none-such"), "{err}");
-    assert_eq!(Foreign::new(&space).ends(&topic), 0, "nothing was sent");
+    assert_eq!(ForeignClient::new(&space).ends(&topic), 0, "nothing was sent");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater::Time;
-use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually, patience};
+use headwater_tests::{ForeignClient, Payments, Process, Proxy, Side, Space, eventually, patience};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
@@ -20,14 +20,14 @@ const EPOCHS: &str = "select sum(owner_epoch)::bigint from headwater.consumer_of
 const OFFSETS: &str = "select sum(next_offset)::bigint from headwater.consumer_offsets where topic like '%-payments'";
 
 /// Binds the space's own topic of two partitions to payments, with a sink that has a row for each reading.
-async fn ready(space: &Space) -> (String, Foreign, Payments) {
+async fn ready(space: &Space) -> (String, ForeignClient, Payments) {
     let topic = space.topic("payments");
     space.create_topics(&[&topic], 2).await;
     let config = format!("[topics.\"{topic}\"]\ntype = \"payment.completed\"\n{SINK}");
     std::fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");
     let (code, out, err) = Process::run(PROGRAM, space, &["topology", "apply"], &[], "").await;
     assert_eq!(code, 0, "topology apply: {out}\n{err}");
-    (topic.clone(), Foreign::new(space), Payments::register(space, &topic).await)
+    (topic.clone(), ForeignClient::new(space), Payments::register(space, &topic).await)
 }
 
 /// What a command prints, having ended well.
@@ -188,7 +188,7 @@ async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_nam
     let (code, out, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &[], "").await;
     assert_eq!(code, 0, "topology apply: {out}\n{err}");
     // Of both topics each order has its cents; of the first one each order is there twice, so that its offsets are higher.
-    let send = |foreign: &Foreign, count: usize, cents: i64| {
+    let send = |foreign: &ForeignClient, count: usize, cents: i64| {
         for n in 0..count {
             let order = format!("oa-{}", n % 10);
             foreign.send(&topic, Some(&order), Some(&payments.value(&order, cents, None)), &[]);
@@ -208,7 +208,7 @@ async fn a_sink_whose_topic_was_created_anew_goes_on_after_the_reset_that_it_nam
     drop(foreign);
     space.delete_topic(&topic).await;
     space.create_topics(&[&topic], 2).await;
-    send(&Foreign::new(&space), 10, 2);
+    send(&ForeignClient::new(&space), 10, 2);
     let mut second = start("second");
     let command = |group: &str| format!("offsets reset {}.{group} --topic {topic} --to earliest", space.name);
     for group in ["paid", "latest"] {

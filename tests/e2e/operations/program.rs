@@ -8,7 +8,7 @@ use std::{
 };
 
 use apache_avro::{Schema, types::Value};
-use headwater_tests::{Foreign, Process, encode, eventually, patience, register};
+use headwater_tests::{ForeignClient, Process, encode, eventually, patience, register};
 use serde_json::{Value as Json, json};
 use tokio::process::Command;
 
@@ -84,7 +84,7 @@ async fn a_users_own_program_is_built_outside_the_workspace_and_runs() {
     let text = fs::read_to_string(folder.path().join("schemas/parcel.scanned.avsc")).expect("the page's schema");
     let schema = Schema::parse_str(&text).expect("valid");
     let id = register(&space, "events.parcel-value", &text).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     for (parcel, place) in [("p1", "Lyon"), ("p1", "Lyon"), ("p2", "Oslo"), ("p1", "Bern")] {
         foreign.send("events.parcel", Some(parcel), Some(&scan(id, &schema, parcel, place)), &[]);
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_tests::{Answer, Kind, Otlp, Process, Seen, Space, Trace, eventually, quiet_stack};
+use headwater_tests::{Answer, ConsumedRecord, Kind, Otlp, Process, Space, Trace, eventually, quiet_stack};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
@@ -34,7 +34,7 @@ fn run(space: &Space, otlp: &Otlp, protocol: &str, name: &str, groups: &[&str], 
 }
 
 /// A trace's id and the span that began it, of a record without headers, made here from the contract's words.
-fn derived(topic: &str, seen: &Seen) -> (String, String) {
+fn derived(topic: &str, seen: &ConsumedRecord) -> (String, String) {
     let namespace = uuid::Uuid::from_u128(0x98f0_eb0e_3dd1_573a_ae72_a93d_7cf6_d360);
     let name = format!("{topic}/{}/{}/{}", seen.place.0, seen.place.1, seen.timestamp_ms);
     let id = uuid::Uuid::new_v5(&namespace, name.as_bytes());
@@ -333,7 +333,7 @@ async fn all_groups_and_processes_record_the_traces_that_the_ids_say() {
     assert_eq!(instances.len(), 2, "both processes work");
     for topic in ["events.order", "events.receipt"] {
         let own = foreign.read(topic).into_iter().filter(|seen| seen.trace().is_some_and(|id| all.contains(id)));
-        let own: Vec<Seen> = own.collect();
+        let own: Vec<ConsumedRecord> = own.collect();
         assert_eq!(own.len(), COUNT + 2, "each goes on in its trace");
         for seen in own {
             let flag = if expected.contains(seen.trace().unwrap_or_default()) { "-01" } else { "-00" };

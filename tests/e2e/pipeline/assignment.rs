@@ -7,7 +7,7 @@ use headwater::{
     spi::{Control, Fetched, Source as _, StartFrom},
 };
 use headwater_connectors::kafka::{Assignor, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription};
-use headwater_tests::{Foreign, Proxy, Side};
+use headwater_tests::{ForeignClient, Proxy, Side};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -28,7 +28,7 @@ async fn an_assignment_asks_for_no_offset_that_could_come_late() {
     let space = space("assigned").await;
     let topic = space.topic("late");
     space.create_topics(&[&topic], 4).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     (0..40).for_each(|n| foreign.send(&topic, Some(&n.to_string()), Some(b"x"), &[]));
     foreign.flush();
     for assignor in [Assignor::Range, Assignor::CooperativeSticky] {
@@ -63,7 +63,7 @@ async fn partitions_that_begin_together_are_committed_together() {
     let space = space("together").await;
     let (topic, group) = (space.topic("many"), space.topic("group"));
     space.create_topics(&[&topic], 12).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     (0..40).for_each(|n| foreign.send(&topic, Some(&n.to_string()), Some(b"x"), &[]));
     foreign.flush();
     let mut proxy = Proxy::kafka(&space.endpoints.kafka_bootstrap).await;
@@ -99,7 +99,7 @@ async fn a_member_that_was_overtaken_takes_what_another_has_decided() {
     let space = space("overtaken").await;
     let (topic, group) = (space.topic("one"), space.topic("group"));
     space.create_topics(&[&topic], 1).await;
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     (0..5).for_each(|_| foreign.send(&topic, None, Some(b"old"), &[]));
     foreign.flush();
     let other = foreign.transactional(&space.topic("other"));

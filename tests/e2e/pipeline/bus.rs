@@ -12,7 +12,7 @@ use headwater_connectors::{
     registry::{Registry, RegistryConfig},
     units::Secret,
 };
-use headwater_tests::{Engine, Foreign, Group, eventually, register};
+use headwater_tests::{Engine, ForeignClient, Group, eventually, register};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -38,7 +38,8 @@ async fn one_oversize_record_of_a_thousand_is_named_and_the_others_arrive() {
     let errors = producer.send(&records).await.expect_err("one is too large");
     let places: Vec<usize> = errors.0.iter().map(|error| error.index).collect();
     assert_eq!(places, [417]);
-    let arrived: BTreeSet<_> = Foreign::new(&space).read(&topic).into_iter().filter_map(|seen| seen.key).collect();
+    let arrived: BTreeSet<_> =
+        ForeignClient::new(&space).read(&topic).into_iter().filter_map(|seen| seen.key).collect();
     assert_eq!(arrived.len(), 999);
     assert!(!arrived.contains(&b"417"[..]));
     producer.close(Duration::from_secs(10)).await.expect("nothing is left");
@@ -70,7 +71,7 @@ async fn the_first_event_of_a_new_topic_reaches_a_wildcard_within_ten_seconds() 
     let id = register(&space, &format!("{topic}-value"), schema).await;
     let mut value = vec![0];
     value.extend(id.to_be_bytes());
-    let (foreign, sent) = (Foreign::new(&space), Instant::now());
+    let (foreign, sent) = (ForeignClient::new(&space), Instant::now());
     foreign.send(topic, Some("k"), Some(&value), &[("ce_type", "newdomain.born")]);
     foreign.flush();
     let delivered = async || seen.lock().unwrap().iter().any(|name| name == "newdomain.born");
@@ -140,7 +141,7 @@ async fn processors_of_three_schema_versions_read_events_of_all_three() {
         RegistryConfig { url: Secret::new(space.endpoints.schema_registry_url.as_str()), ..RegistryConfig::default() };
     let registry = Registry::new(&config).expect("valid");
     registry.set_compatibility(subject, "FULL_TRANSITIVE").await.expect("set");
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     let send = async |id: &str, schema: &str, data: serde_json::Value| {
         let schema_id = registry.register(subject, schema).await.expect("a compatible schema");
         let encoder = headwater::spi::codec::Encoder::new(schema_id, schema).expect("valid");

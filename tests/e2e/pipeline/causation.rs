@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_tests::{Foreign, Process, Seen, eventually};
+use headwater_tests::{ConsumedRecord, ForeignClient, Process, eventually};
 use sqlx::Row as _;
 
 use crate::space;
@@ -42,7 +42,7 @@ async fn four_hops_a_retry_and_a_redrive_are_one_conversation_and_one_tree_of_ca
     eventually("both are resolved", SOON, async || letters("resolved").await == 2).await;
     eventually("four have ended", SOON, async || space.count("select count(*) from ended").await == 4).await;
 
-    let (foreign, name) = (Foreign::new(&space), &space.name);
+    let (foreign, name) = (ForeignClient::new(&space), &space.name);
     let events = foreign.read("events.hop");
     let ids: BTreeSet<&str> = events.iter().map(|seen| seen.headers["ce_id"].as_str()).collect();
     let causes: BTreeMap<&str, Option<&str>> = events.iter().map(|seen| (id(seen), cause(seen))).collect();
@@ -56,14 +56,14 @@ async fn four_hops_a_retry_and_a_redrive_are_one_conversation_and_one_tree_of_ca
     assert_eq!(generations.iter().map(BTreeSet::len).collect::<Vec<_>>(), [1, 2, 2, 4, 4, 0], "a tree of all");
     for (topic, count) in [("again.retry.300ms", 2), ("pass.dlq", 2), ("pass.redrive", 2)] {
         let hops = foreign.read(&format!("{name}.{topic}")).into_iter().filter(|seen| seen.value.is_some());
-        let hops: Vec<Seen> = hops.collect();
+        let hops: Vec<ConsumedRecord> = hops.collect();
         assert_eq!(hops.len(), count, "on {topic}");
         assert!(hops.iter().all(|seen| causes.get(id(seen)) == Some(&cause(seen))), "on {topic} each is who it was");
         assert!(hops.iter().all(|seen| seen.headers["ce_correlationid"] == root), "on {topic}");
     }
     // An event that begins a conversation need not say so.
     let conversation =
-        |seen: &Seen| seen.headers.get("ce_correlationid").cloned().unwrap_or_else(|| id(seen).to_owned());
+        |seen: &ConsumedRecord| seen.headers.get("ce_correlationid").cloned().unwrap_or_else(|| id(seen).to_owned());
     assert!(events.iter().all(|seen| conversation(seen) == root), "one conversation");
     let sql = "select hw_event_id, hw_causation_id, hw_correlation_id from ended union all \
                select event_id, null, correlation_id from headwater.dead_letters where processor = 'pass'";
@@ -75,10 +75,10 @@ async fn four_hops_a_retry_and_a_redrive_are_one_conversation_and_one_tree_of_ca
     assert!(process.stop().await.success(), "{}", process.log());
 }
 
-fn id(seen: &Seen) -> &str {
+fn id(seen: &ConsumedRecord) -> &str {
     &seen.headers["ce_id"]
 }
 
-fn cause(seen: &Seen) -> Option<&str> {
+fn cause(seen: &ConsumedRecord) -> Option<&str> {
     seen.headers.get("ce_causationid").map(String::as_str)
 }

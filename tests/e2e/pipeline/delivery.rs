@@ -12,7 +12,7 @@ use std::{
 use headwater::{Binding, Event, KeyFormat, Ladder, Order, Pipeline, Policy, Result, Sink, spi::Metric, with};
 use headwater_connectors::kafka::{Assignor, Cluster};
 use headwater_schemas::PaymentCompleted;
-use headwater_tests::{Engine, Foreign, Group, Payments, Space, eventually};
+use headwater_tests::{Engine, ForeignClient, Group, Payments, Space, eventually};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::space;
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// What a processor has seen: partition and offset of each call, in order.
 #[derive(Clone, Default)]
-struct Seen {
+struct Calls {
     calls: Arc<Mutex<Vec<(i32, i64)>>>,
     finished: Arc<Mutex<Vec<(i32, i64)>>>,
     /// While this is set, the payment of this order does not end.
@@ -29,7 +29,7 @@ struct Seen {
     slow: Option<Duration>,
 }
 
-impl Seen {
+impl Calls {
     fn calls(&self) -> Vec<(i32, i64)> {
         self.calls.lock().unwrap().clone()
     }
@@ -47,7 +47,7 @@ impl Seen {
     }
 }
 
-async fn watch(seen: Seen, payment: Event<PaymentCompleted>) -> Result<()> {
+async fn watch(seen: Calls, payment: Event<PaymentCompleted>) -> Result<()> {
     let place = (payment.meta.origin.partition.partition, payment.meta.origin.offset);
     seen.calls.lock().unwrap().push(place);
     while seen.stuck.lock().unwrap().as_deref() == Some(&payment.order_id) {
@@ -60,17 +60,17 @@ async fn watch(seen: Seen, payment: Event<PaymentCompleted>) -> Result<()> {
     Ok(())
 }
 
-fn watching(topic: &str, seen: &Seen) -> Pipeline {
+fn watching(topic: &str, seen: &Calls) -> Pipeline {
     let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
     Pipeline::default().on("watch", with(seen.clone(), watch)).bind(topic, binding)
 }
 
 /// A topic of this space with `count` payments, `o0`, `o1`, …
-async fn payments(space: &Space, partitions: i32, count: usize) -> (String, Foreign, Payments) {
+async fn payments(space: &Space, partitions: i32, count: usize) -> (String, ForeignClient, Payments) {
     let topic = space.topic("payments");
     space.create_topics(&[&topic], partitions).await;
     space.create_topics(&["events.payment"], 6).await;
-    let foreign = Foreign::new(space);
+    let foreign = ForeignClient::new(space);
     let writer = Payments::register(space, &topic).await;
     for n in 0..count {
         let order = format!("o{n}");
@@ -88,7 +88,7 @@ async fn a_slow_record_is_read_again_after_a_crash_though_later_ones_were_done()
     let database = space.migrate().await;
     let (topic, foreign, _) = payments(&space, 1, 21).await;
     let group = format!("{}.watch", space.name);
-    let seen = Seen::default();
+    let seen = Calls::default();
     seen.stick(Some("o10"));
     let engine = Engine::start(&space, &database, &watching(&topic, &seen), &Group::of(&space));
     eventually("20 of 21 are done", SOON, async || seen.finished().len() == 20).await;
@@ -96,7 +96,7 @@ async fn a_slow_record_is_read_again_after_a_crash_though_later_ones_were_done()
     drop(engine);
     assert_eq!(foreign.committed(&group, &topic, 1), [10]);
 
-    let seen = Seen::default();
+    let seen = Calls::default();
     let engine = Engine::start(&space, &database, &watching(&topic, &seen), &Group::of(&space));
     eventually("the rest is done", SOON, async || seen.finished().len() == 11).await;
     assert_eq!(seen.calls().iter().min(), Some(&(0, 10)));
@@ -111,7 +111,7 @@ async fn a_handler_of_three_times_the_poll_limit_keeps_its_partition() {
     let space = space("long_handler").await;
     let database = space.migrate().await;
     let (topic, foreign, _) = payments(&space, 2, 40).await;
-    let seen = Seen { slow: Some(Duration::from_secs(9)), ..Seen::default() };
+    let seen = Calls { slow: Some(Duration::from_secs(9)), ..Calls::default() };
     let mut how = Group::of(&space);
     (how.kafka.consumer.max_poll_interval, how.kafka.consumer.drain) = (Duration::from_secs(3), Duration::from_secs(2));
     // Nothing is read ahead and one runs at a time, so that the engine takes no batch meanwhile.
@@ -152,7 +152,7 @@ async fn holes_in_the_offsets_do_not_hold_the_position_up() {
         producer.flush(SOON).expect("sent");
         producer.abort_transaction(SOON).expect("aborted");
     }
-    let seen = Seen::default();
+    let seen = Calls::default();
     let engine = Engine::start(&space, &database, &watching(&topic, &seen), &Group::of(&space));
     eventually("what was committed is done", SOON, async || seen.finished().len() == 4).await;
     // 0: o0; then per round: kept, marker, aborted, marker. The last kept record stands at 9.
@@ -169,7 +169,7 @@ async fn a_stop_under_load_leaves_nothing_to_be_done_twice() {
     let space = space("graceful").await;
     let database = space.migrate().await;
     let (topic, foreign, _) = payments(&space, 3, 3_000).await;
-    let seen = Seen { slow: Some(Duration::from_millis(5)), ..Seen::default() };
+    let seen = Calls { slow: Some(Duration::from_millis(5)), ..Calls::default() };
     let mut how = Group::of(&space);
     how.settings.concurrency = 16;
     let engine = Engine::start(&space, &database, &watching(&topic, &seen), &how);
@@ -185,7 +185,7 @@ async fn a_stop_under_load_leaves_nothing_to_be_done_twice() {
     ended.sort_unstable();
     assert_eq!(begun, ended, "what was begun was finished");
 
-    let again = Seen::default();
+    let again = Calls::default();
     let engine = Engine::start(&space, &database, &watching(&topic, &again), &Group::of(&space));
     eventually("the rest is done", SOON, async || first.len() + again.finished().len() >= 3_000).await;
     let twice: Vec<_> = again.finished().into_iter().filter(|place| first.contains(place)).collect();
@@ -215,7 +215,7 @@ async fn rebalance(name: &str, assignor: Assignor) {
     let database = space.migrate().await;
     // More than events.payment has, which is empty: an even share of all has records in it.
     let (topic, _, _) = payments(&space, 18, 4_000).await;
-    let seen = Seen { slow: Some(Duration::from_millis(20)), ..Seen::default() };
+    let seen = Calls { slow: Some(Duration::from_millis(20)), ..Calls::default() };
     let mut how = Group::of(&space);
     (how.settings.concurrency, how.kafka.consumer.assignor) = (8, assignor);
     let first = Engine::start(&space, &database, &watching(&topic, &seen), &how);
@@ -266,7 +266,7 @@ async fn created_anew(name: &str, count: usize) {
     space.delete_topic(&topic).await;
     space.create_topics(&[&topic], 1).await;
     drop(foreign);
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     for n in 0..count {
         let order = format!("new-{n}");
         foreign.send(&topic, Some(&order), Some(&writer.value(&order, 100, None)), &[]);
@@ -301,7 +301,7 @@ async fn a_cluster_tells_the_ids_of_the_topics_that_there_are() {
 /// record runs again that had succeeded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
-    async fn flaky(state: (Arc<AtomicBool>, Seen), payment: Event<PaymentCompleted>) -> Result<()> {
+    async fn flaky(state: (Arc<AtomicBool>, Calls), payment: Event<PaymentCompleted>) -> Result<()> {
         if state.0.load(Ordering::Relaxed) {
             return Err(headwater::Failure::retry("the other side is down"));
         }
@@ -310,7 +310,7 @@ async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
     let space = space("flaky").await;
     let database = space.migrate().await;
     let (topic, _, _) = payments(&space, 2, 100).await;
-    let (down, seen) = (Arc::new(AtomicBool::new(true)), Seen::default());
+    let (down, seen) = (Arc::new(AtomicBool::new(true)), Calls::default());
     let binding = Binding { event_type: "payment.completed".to_owned(), key: KeyFormat::Text };
     let ladder = Ladder::try_new((1..=16).map(|n| Duration::from_millis(500 + n))).expect("a valid ladder");
     let pipeline = Pipeline::default()

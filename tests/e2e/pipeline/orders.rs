@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually, patience};
+use headwater_tests::{ForeignClient, Payments, Process, Proxy, Side, Space, eventually, patience};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 use sqlx::{AssertSqlSafe, Row};
@@ -12,14 +12,14 @@ use crate::{PROGRAM, space};
 const SOON: Duration = Duration::from_secs(30);
 
 /// Binds the space's own topic to payments, applies the topology, and gives the foreign side.
-async fn ready(space: &Space, partitions: i32, more: &str) -> (String, Foreign, Payments) {
+async fn ready(space: &Space, partitions: i32, more: &str) -> (String, ForeignClient, Payments) {
     let topic = space.topic("payments");
     space.create_topics(&[&topic], partitions).await;
     let config = format!("[topics.\"{topic}\"]\ntype = \"payment.completed\"\n{more}");
     std::fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");
     let (code, out, err) = Process::run(PROGRAM, space, &["topology", "apply"], &[], "").await;
     assert_eq!(code, 0, "topology apply: {out}\n{err}");
-    (topic.clone(), Foreign::new(space), Payments::register(space, &topic).await)
+    (topic.clone(), ForeignClient::new(space), Payments::register(space, &topic).await)
 }
 
 fn run(space: &Space, name: &str) -> Process {
@@ -116,7 +116,7 @@ async fn tail_prints_every_field(space: &Space, topic: &str) {
 }
 
 /// The id that the contract gives the first record of a partition, made here from the contract's words.
-fn derived_id(topic: &str, partition: i32, foreign: &Foreign) -> String {
+fn derived_id(topic: &str, partition: i32, foreign: &ForeignClient) -> String {
     let seen = foreign.read(topic);
     let first = seen.iter().find(|seen| seen.place == (partition, 0)).expect("the first record");
     let namespace = uuid::Uuid::from_u128(0x98f0_eb0e_3dd1_573a_ae72_a93d_7cf6_d360);
@@ -142,7 +142,7 @@ async fn any_bound_topic_reaches_a_table_by_configuration_alone() {
         {"name":"tags","type":{"type":"array","items":"string"}}]}"#;
     let id = headwater_tests::register(&space, &format!("{topic}-value"), schema).await;
     let encoder = headwater::spi::codec::Encoder::new(id, schema).expect("valid");
-    let foreign = Foreign::new(&space);
+    let foreign = ForeignClient::new(&space);
     let mut process = Process::start(PROGRAM, &space, "run", &["run", "--group", "shipments"], &[]);
     for key in ["s1", "s2"] {
         let value = serde_json::json!({"id": key, "kg": 2.5, "tags": ["a", "b"]});
@@ -229,7 +229,8 @@ async fn a_frozen_owner_publishes_nothing_after_another_has_taken_over() {
     let topics =
         ["events.receipt".to_owned(), format!("{}.paid.dlq", space.name), format!("{}.send-receipt.dlq", space.name)];
     let published = |topic: &str| {
-        let ours = |seen: &headwater_tests::Seen| seen.key.as_ref().is_some_and(|key| key.starts_with(b"th-"));
+        let ours =
+            |seen: &headwater_tests::ConsumedRecord| seen.key.as_ref().is_some_and(|key| key.starts_with(b"th-"));
         foreign.read(topic).into_iter().filter(ours).count()
     };
     let all = |count: usize| [count - count / 10, count / 10, count / 10];
@@ -327,7 +328,7 @@ async fn a_refused_line_is_named_and_the_others_are_sent() {
     let (code, _, err) = Process::run(PROGRAM, &space, &["produce", "receipt.requested"], &[], &input).await;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("line 2: email") && err.contains("line 3: not JSON"), "{err}");
-    let seen = Foreign::new(&space).read("events.receipt");
+    let seen = ForeignClient::new(&space).read("events.receipt");
     let keys: Vec<_> =
         seen.iter().filter_map(|seen| seen.key.as_deref()).filter(|key| key.starts_with(b"pr-")).collect();
     assert_eq!(keys.len(), 2, "{keys:?}");

@@ -7,7 +7,7 @@ use headwater_connectors::kafka::{
     Cluster, Compression, GaplessProducer, HEADER_ROOM, Held, KafkaSource, Producer, SourceConfig, Start, Subscription,
     TopicSpec, TransactionError, TransactionalProducer,
 };
-use headwater_tests::{Foreign, Space, eventually, patience};
+use headwater_tests::{ForeignClient, Space, eventually, patience};
 
 use crate::space;
 
@@ -83,7 +83,7 @@ async fn a_record_of_exactly_the_sources_limit_is_passed_on_with_all_its_headers
     producer.send(&[record(&retry, 7, noise(fits), room - 30)]).await.expect("there is room");
     let errors = producer.send(&[record(&retry, 7, noise(fits), room + 1)]).await.expect_err("there is none");
     assert!(errors.0[0].reason.contains("raise the topic's max.message.bytes"), "{errors}");
-    let read = Foreign::new(&space).read(&retry);
+    let read = ForeignClient::new(&space).read(&retry);
     assert_eq!((read.len(), read[0].place), (1, (1, 0)));
     assert!(read[0].value.as_deref() == Some(&noise(fits)[..]));
     for producer in [foreign, producer] {
@@ -115,7 +115,7 @@ async fn a_topic_created_anew_with_fewer_partitions_is_counted_again() {
         }
     };
     eventually("the record is sent", SOON, sent).await;
-    let places: Vec<_> = Foreign::new(&space).read(&topic).into_iter().map(|seen| seen.place).collect();
+    let places: Vec<_> = ForeignClient::new(&space).read(&topic).into_iter().map(|seen| seen.place).collect();
     assert_eq!(places, [(1, 0)]);
 }
 
@@ -138,7 +138,7 @@ async fn what_fits_passes(space: &Space) {
     kafka.producer.compression = Compression::None;
     let value = |n: usize| [format!("{n:04}").into_bytes(), noise(if n == LARGE { 9_000 } else { 200 })].concat();
     let arrived = |topic: &str| -> Vec<usize> {
-        let seen = Foreign::new(space).read(topic).into_iter();
+        let seen = ForeignClient::new(space).read(topic).into_iter();
         seen.filter_map(|seen| std::str::from_utf8(&seen.value?[..4]).ok()?.parse().ok()).collect()
     };
     let all_but_one = |count: usize| -> Vec<usize> { (0..count).filter(|n| *n != LARGE).collect() };

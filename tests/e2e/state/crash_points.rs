@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headwater_connectors::store::local::{LocalStore, StateConfig};
-use headwater_tests::{Held, Process, Proxy, Side, eventually};
+use headwater_tests::{HeldRequest, Process, Proxy, Side, eventually};
 use tokio::time::sleep;
 
 use super::{SOON, Shop};
@@ -41,7 +41,7 @@ impl Till {
     }
 
     /// Waits until a transaction that changes totals comes here.
-    async fn reach(&mut self, process: &Process, side: Side, request: &str) -> Held {
+    async fn reach(&mut self, process: &Process, side: Side, request: &str) -> HeldRequest {
         self.proxy.watch(Side::Before, &["Produce", &self.changelog]);
         let first = held(&mut self.proxy, process).await;
         self.proxy.watch(side, &[request, &self.id]);

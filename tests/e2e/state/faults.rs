@@ -5,7 +5,7 @@ use std::{fs::DirEntry, path::Path, time::Duration};
 use headwater::spi::partition_for;
 use headwater_connectors::store::local::{LocalStore, StateConfig};
 use headwater_dev::PostgresChoice;
-use headwater_tests::{Process, Raw, SharedStack, Space, eventually, full};
+use headwater_tests::{Process, RawRecord, SharedStack, Space, eventually, full};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{sleep, timeout};
 
@@ -108,7 +108,10 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
     for n in 0..keys {
         let key = customer(n).into_bytes();
         let partition = Some(partition_for(&key, partitions));
-        shop.foreign.send_raw(&changelog, &Raw { partition, key: Some(key), value: value.clone(), ..Raw::default() });
+        shop.foreign.send_raw(
+            &changelog,
+            &RawRecord { partition, key: Some(key), value: value.clone(), ..RawRecord::default() },
+        );
     }
     shop.foreign.flush();
     // It has no offset of most numbers, and would not go on with state of theirs.

@@ -19,7 +19,7 @@ use headwater::{
     },
 };
 use headwater_schemas::CustomerTotalled;
-use headwater_tests::{Engine, Foreign, Group, Payments, Seen, Space, eventually, register};
+use headwater_tests::{ConsumedRecord, Engine, ForeignClient, Group, Payments, Space, eventually, register};
 use serde::{Deserialize, Serialize};
 
 use crate::space;
@@ -66,7 +66,7 @@ fn sum(sum: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
 struct Ledger {
     space: Space,
     topic: String,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     how: Group,
     /// Where `events.customer` began.
@@ -79,7 +79,7 @@ impl Ledger {
         let topic = space.topic("entries");
         space.create_topics(&[&topic], partitions).await;
         space.create_topics(&["events.ledger", "events.customer", "events.receipt"], 6).await;
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+        let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
         let how = Group::of(&space);
         Self { space, topic, foreign, payments, how, since }
@@ -125,7 +125,7 @@ impl Ledger {
         let schema = WriterSchema::parse(0, CustomerTotalled::SCHEMA, &[]).expect("a schema");
         let prefix = self.name("");
         let mut sums: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
-        for Seen { key, value, headers, .. } in self.foreign.read_since("events.customer", &self.since) {
+        for ConsumedRecord { key, value, headers, .. } in self.foreign.read_since("events.customer", &self.since) {
             let key = String::from_utf8_lossy(key.as_deref().unwrap_or_default()).into_owned();
             let source = headers.get("ce_source").map_or("", String::as_str);
             let Some(customer) = key.strip_prefix(&prefix).filter(|_| source == format!("headwater/{step}")) else {
@@ -153,7 +153,7 @@ impl Ledger {
     /// What the changelog of sums has of each customer last, as it is saved, and where.
     fn saved(&self, group: &str) -> BTreeMap<String, (i32, Option<Vec<u8>>)> {
         let mut saved = BTreeMap::new();
-        for Seen { key, value, place, .. } in self.foreign.read(&self.changelog(group)) {
+        for ConsumedRecord { key, value, place, .. } in self.foreign.read(&self.changelog(group)) {
             let key = String::from_utf8(key.expect("a key")).expect("text");
             let customer = key.strip_prefix(&self.name("")).expect("a customer of ours").to_owned();
             saved.insert(customer, (place.0, value));
@@ -184,7 +184,7 @@ async fn a_key_of_clients_that_hash_differently_is_one_key() {
     let ledger = Ledger::new("keyed_hashes", 6).await;
     let pipeline = Pipeline::default().on("own", sum).on("said", sum.keyed_by(|entry| entry.customer_id.clone()));
     let pipeline = ledger.open(pipeline).await;
-    let java = Foreign::hashing(&ledger.space, "murmur2_random");
+    let java = ForeignClient::hashing(&ledger.space, "murmur2_random");
     let customers: Vec<String> = (0..12).map(|n| format!("c{n}")).collect();
     for cents in 1..=10 {
         for customer in &customers {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use super::installation::complete;
 use crate::maven::{self, Artifact, Jars, Scratch};
 use crate::process::User;
-use crate::process::{Farewell, Program, find_in_path};
+use crate::process::{Program, StopSignal, find_in_path};
 
 const VERSION: &str = "18.4.0";
 const SHARED_CACHE: &str = "/var/cache/headwater";
@@ -121,7 +121,7 @@ async fn unpack(scratch: &Scratch, jar: &Path) -> Result<PathBuf> {
         folder: scratch.path().to_owned(),
         log: scratch.path().join("tar.log"),
         user: None,
-        farewell: Farewell::Term,
+        stop_signal: StopSignal::Term,
     };
     let ended = tokio::time::timeout(UNPACK_LIMIT, program.run()).await;
     ended.with_context(|| format!("tar did not end within {UNPACK_LIMIT:?}"))??;

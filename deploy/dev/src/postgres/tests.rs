@@ -7,9 +7,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use super::*;
 
 /// A data folder that goes with the test, also with what lies outside of it.
-struct Data(tempfile::TempDir);
+struct DataFolder(tempfile::TempDir);
 
-impl Drop for Data {
+impl Drop for DataFolder {
     fn drop(&mut self) {
         let _ = remove(self.0.path());
     }
@@ -28,7 +28,7 @@ async fn major_after(postgres: &Postgres, statement: &'static str) -> u32 {
 /// is unpacked under a strict umask.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_from_fetched_binaries_keeps_its_data_although_another_is_installed() {
-    let data = Data(tempfile::tempdir().unwrap());
+    let data = DataFolder(tempfile::tempdir().unwrap());
     let path = data.0.path();
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

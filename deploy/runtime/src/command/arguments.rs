@@ -17,7 +17,7 @@ use headwater_connectors::kafka::Start;
 
 pub(crate) use dlq::{
     DiscardArguments, DlqCommand, DlqGroupsArguments, DlqListArguments, DlqShowArguments, EditArguments,
-    RedriveArguments, Which,
+    LetterSelection, RedriveArguments,
 };
 pub(crate) use state::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments};
 

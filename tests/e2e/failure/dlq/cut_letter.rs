@@ -1,7 +1,7 @@
 //! Letters of which the table has the beginning alone, and their topic the whole.
 
 use headwater::TopicPartition;
-use headwater_tests::{Proxy, Raw, Seen, Side};
+use headwater_tests::{ConsumedRecord, Proxy, RawRecord, Side};
 
 use super::*;
 
@@ -9,22 +9,22 @@ use super::*;
 const KEPT: usize = 65_536;
 
 /// Letters 0 and 2 of four are cut; their records stand on a topic of the space's own.
-struct Cut {
-    post: Post,
+struct CutLetters {
+    post: LetterTable,
     topic: String,
     values: [Vec<u8>; 2],
 }
 
-impl Cut {
+impl CutLetters {
     async fn new(name: &str) -> Self {
-        let post = Post::new(name).await;
+        let post = LetterTable::new(name).await;
         let topic = post.space.topic("large");
         post.space.create_topics(&[&topic], 1).await;
         let values = [b'a', b'b'].map(|byte| vec![byte; 100_000]);
         for (n, value) in [0, 2].into_iter().zip(&values) {
             let headers = vec![("ce_id".to_owned(), Some(format!("e-{n}").into_bytes()))];
             let value = Some(value.clone());
-            post.foreign.send_raw(&topic, &Raw { partition: Some(0), value, headers, ..Raw::default() });
+            post.foreign.send_raw(&topic, &RawRecord { partition: Some(0), value, headers, ..RawRecord::default() });
         }
         post.foreign.flush();
         post.letters("send-receipt", "decode", (0, 4), b"whole").await;
@@ -50,7 +50,7 @@ impl Cut {
 }
 
 /// Makes letter `n` one that was cut, of this record.
-async fn cut(post: &Post, n: &str, topic: &str, seen: &Seen) {
+async fn cut(post: &LetterTable, n: &str, topic: &str, seen: &ConsumedRecord) {
     let sql = format!(
         "update headwater.dead_letters set origin_topic = $1, origin_partition = 0, origin_offset = $2, \
          origin_timestamp = timestamptz 'epoch' + $3 * interval '1 millisecond', value = substr($4, 1, {KEPT}), \
@@ -69,7 +69,7 @@ async fn cut(post: &Post, n: &str, topic: &str, seen: &Seen) {
 /// trouble, or one partition's for an outage; also when the beginning is sent as the record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_letter_is_locked_while_another_is_fetched() {
-    let cut = Cut::new("dlq_cut").await;
+    let cut = CutLetters::new("dlq_cut").await;
     let space = &cut.post.space;
     let args = ["dlq", "redrive", "send-receipt"];
     let mut proxy = Proxy::kafka(&space.endpoints.kafka_bootstrap).await;
@@ -112,7 +112,7 @@ async fn no_letter_is_locked_while_another_is_fetched() {
 /// word and another code where it cannot be had.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_was_cut_is_shown_whole_or_said_to_be_cut() {
-    let cut = Cut::new("dlq_cut_raw").await;
+    let cut = CutLetters::new("dlq_cut_raw").await;
     let whole = &cut.values[0];
     let (code, out, said) = cut.raw(&[]);
     assert!(code == Some(0) && out == *whole && said.is_empty(), "{} bytes, {said}", out.len());

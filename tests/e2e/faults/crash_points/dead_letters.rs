@@ -1,6 +1,6 @@
 //! Crash points of a sink that has a dead letter: the letter before the transaction, the news of its success after it.
 
-use headwater_tests::{Foreign, Payments, Process, Proxy, Seen, Side, Space, eventually};
+use headwater_tests::{ConsumedRecord, ForeignClient, Payments, Process, Proxy, Side, Space, eventually};
 
 use super::{SOON, apply, held, is_through, kill, once, repeated};
 use crate::{PROGRAM, space};
@@ -12,7 +12,7 @@ const REFUSED: i64 = 13;
 struct Till {
     space: Space,
     proxy: Proxy,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     topic: String,
 }
@@ -29,7 +29,7 @@ impl Till {
         std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
         apply(&space).await;
         let proxy = Proxy::postgres(&space.database_url).await;
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &topic).await);
+        let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
         let till = Self { space, proxy, foreign, payments, topic };
         // The sink makes its table with its first row.
         till.send(&[0]);
@@ -58,13 +58,13 @@ impl Till {
         format!("{}.log", self.space.name)
     }
 
-    fn dead(&self) -> Vec<Seen> {
+    fn dead(&self) -> Vec<ConsumedRecord> {
         self.foreign.read(&format!("{}.dlq", self.group()))
     }
 
     /// Letters, by where their record stood and what they say; the moment and the span are each copy's own.
-    fn letters(&self) -> Vec<(String, Seen)> {
-        let letter = |mut seen: Seen| {
+    fn letters(&self) -> Vec<(String, ConsumedRecord)> {
+        let letter = |mut seen: ConsumedRecord| {
             seen.headers.retain(|name, _| !["hw_first_failed", "traceparent"].contains(&name.as_str()));
             (seen.place, seen.timestamp_ms, seen.raw) = ((0, 0), 0, Vec::new());
             (seen.headers["hw_origin_offset"].clone(), seen)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use headwater_dev::Stack;
-use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually};
+use headwater_tests::{ConsumedRecord, ForeignClient, Payments, Process, Space, eventually};
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
@@ -21,13 +21,13 @@ const GROUPS: [&str; 2] = ["fulfil-order", "send-receipt"];
 const SELDOM: [(&str, &str); 1] = [("HEADWATER__KAFKA__CONSUMER__COMMIT_INTERVAL", "10min")];
 
 /// What a shop has published of one sort, by order.
-type Published<'a> = &'a dyn Fn(&Shop) -> Vec<(String, Seen)>;
+type PublishedRecords<'a> = &'a dyn Fn(&Shop) -> Vec<(String, ConsumedRecord)>;
 
 /// Payments on a topic of their own, and a warehouse of their own to fail.
 struct Shop {
     space: Space,
     stack: Stack,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     topic: String,
     /// What others have published before.
@@ -95,28 +95,29 @@ impl Shop {
     }
 
     /// What is on a topic that other tests write too, by order.
-    fn outputs(&self, topic: &str, since: &[i64]) -> Vec<(String, Seen)> {
+    fn outputs(&self, topic: &str, since: &[i64]) -> Vec<(String, ConsumedRecord)> {
         let all = self.foreign.read_since(topic, since).into_iter();
         let keyed = all.filter_map(|seen| Some((String::from_utf8(seen.key.clone()?).ok()?, seen)));
         let order = |key: &str| key.strip_prefix("pay-").unwrap_or(key).to_owned();
         keyed.map(|(key, seen)| (order(&key), seen)).filter(|(order, _)| self.is_ours(order)).collect()
     }
 
-    fn orders(&self) -> Vec<(String, Seen)> {
+    fn orders(&self) -> Vec<(String, ConsumedRecord)> {
         self.outputs("events.order", &self.orders)
     }
 
     /// What is on a topic that a group of ours owns, by order, where it came from our topic.
-    fn owned(&self, group: &str, topic: &str) -> Vec<(String, Seen)> {
+    fn owned(&self, group: &str, topic: &str) -> Vec<(String, ConsumedRecord)> {
         let all = self.foreign.read(&format!("{}.{topic}", self.group(group))).into_iter();
         let ours = all.filter(|seen| seen.headers.get("hw_origin_topic") == Some(&self.topic));
         ours.map(|seen| (String::from_utf8(seen.key.clone().expect("a key")).expect("text"), seen)).collect()
     }
 
     /// How many of these, which a group has published, came from records whose offset it has not committed.
-    fn ahead(&self, group: &str, published: &[(String, Seen)]) -> usize {
+    fn ahead(&self, group: &str, published: &[(String, ConsumedRecord)]) -> usize {
         let committed = self.foreign.committed(&self.group(group), &self.topic, 3);
-        let ahead = |seen: &Seen| committed[usize::try_from(seen.place.0).expect("a partition")] <= seen.place.1;
+        let ahead =
+            |seen: &ConsumedRecord| committed[usize::try_from(seen.place.0).expect("a partition")] <= seen.place.1;
         let source = self.foreign.read(&self.topic).into_iter().filter(ahead);
         let keys: BTreeSet<_> = source.filter_map(|seen| String::from_utf8(seen.key?).ok()).collect();
         published.iter().filter(|(order, _)| keys.contains(order)).count()
@@ -163,14 +164,14 @@ impl Shop {
 }
 
 /// The offset that comes next in each partition of a topic.
-fn ends(foreign: &Foreign, topic: &str) -> Vec<i64> {
+fn ends(foreign: &ForeignClient, topic: &str) -> Vec<i64> {
     foreign.watermarks(topic).into_iter().map(|(_, next)| next).collect()
 }
 
 /// Every order has its record, and one that is repeated is the same but for the moment and the span of its copy.
-fn same(what: &str, orders: BTreeSet<String>, seen: Vec<(String, Seen)>, own: &[&str]) -> usize {
-    let strip = |(order, seen): (String, Seen)| {
-        let Seen { key, value, mut headers, .. } = seen;
+fn same(what: &str, orders: BTreeSet<String>, seen: Vec<(String, ConsumedRecord)>, own: &[&str]) -> usize {
+    let strip = |(order, seen): (String, ConsumedRecord)| {
+        let ConsumedRecord { key, value, mut headers, .. } = seen;
         for name in own.iter().chain(&["traceparent", "hw_due"]) {
             headers.remove(*name);
         }
@@ -207,7 +208,7 @@ async fn what_was_handled_and_not_published_is_handled_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_published_before_its_offset_is_published_again_as_it_was() {
     let mut shop = Shop::new("points_published", "\"200ms\"").await;
-    let points: [(&str, &str, Published); 3] = [
+    let points: [(&str, &str, PublishedRecords); 3] = [
         ("an order", "fulfil-order", &Shop::orders),
         ("a retry", "fulfil-order", &|shop| shop.owned("fulfil-order", "retry.200ms")),
         ("a letter", "send-receipt", &|shop| shop.owned("send-receipt", "dlq")),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_tests::{Foreign, Payments, Process, Proxy, Side, Space, eventually};
+use headwater_tests::{ForeignClient, Payments, Process, Proxy, Side, Space, eventually};
 use sqlx::{FromRow, postgres::PgRow};
 
 use super::{OFFSETS, SOON, apply, is_through, once, strike};
@@ -14,7 +14,7 @@ const PARTITIONS: i32 = 3;
 struct Till {
     space: Space,
     proxy: Proxy,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     /// What the sink reads.
     topic: String,
@@ -38,7 +38,7 @@ impl Till {
         std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
         apply(&space).await;
         let proxy = Proxy::postgres(&space.database_url).await;
-        let (foreign, payments) = (Foreign::new(&space), Payments::register(&space, &bound).await);
+        let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &bound).await);
         Self { space, proxy, foreign, payments, topic, name, table, sent: 0 }
     }
 

@@ -15,15 +15,15 @@ use headwater::{
     with,
 };
 use headwater_schemas::CustomerTotalled;
-use headwater_tests::{Raw, eventually};
+use headwater_tests::{RawRecord, eventually};
 
 use super::{Entry, Ledger, PARTITIONS, SOON, Sum, fold, sum};
 
 /// Fails the second entry of everybody twice, as no pure function does.
 #[derive(Clone, Default)]
-struct Shaky(Arc<Mutex<HashMap<String, Vec<Instant>>>>);
+struct FlakyStep(Arc<Mutex<HashMap<String, Vec<Instant>>>>);
 
-fn shaky(shaky: &Shaky, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
+fn shaky(shaky: &FlakyStep, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
     let done = sum(state, entry.clone())?;
     if entry.amount_cents == 2 && entry.customer_id.ends_with("slow") {
         let mut all = shaky.0.lock().unwrap();
@@ -44,8 +44,8 @@ fn shaky(shaky: &Shaky, state: &mut Sum, entry: Entry) -> Result<CustomerTotalle
 async fn a_retry_that_a_step_asks_for_keeps_the_order_of_its_key() {
     let ledger = Ledger::new("keyed_retry", 3).await;
     let policy = Policy::new().ladder(Ladder::try_new([2, 3].map(Duration::from_secs)).expect("a ladder"));
-    let (queued, held) = (Shaky::default(), Shaky::default());
-    let step = |tries: &Shaky| with(tries.clone(), shaky).keyed_by(|entry: &Entry| entry.customer_id.clone());
+    let (queued, held) = (FlakyStep::default(), FlakyStep::default());
+    let step = |tries: &FlakyStep| with(tries.clone(), shaky).keyed_by(|entry: &Entry| entry.customer_id.clone());
     let pipeline = Pipeline::default()
         .on("queued", step(&queued))
         .policy("queued", policy.clone())
@@ -86,9 +86,9 @@ async fn a_retry_that_a_step_asks_for_keeps_the_order_of_its_key() {
 
 /// Whether entries of 13 cents are refused.
 #[derive(Clone, Default)]
-struct Taboo(Arc<AtomicBool>);
+struct RejectionSwitch(Arc<AtomicBool>);
 
-fn strict(taboo: &Taboo, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
+fn strict(taboo: &RejectionSwitch, state: &mut Sum, entry: Entry) -> Result<CustomerTotalled> {
     let refused = entry.amount_cents == 13 && taboo.0.load(Ordering::Relaxed);
     let done = sum(state, entry)?;
     (!refused).then_some(done).or_reject("thirteen cents")
@@ -100,7 +100,7 @@ fn strict(taboo: &Taboo, state: &mut Sum, entry: Entry) -> Result<CustomerTotall
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     let ledger = Ledger::new("keyed_letter", 3).await;
-    let taboo = Taboo(Arc::new(AtomicBool::new(true)));
+    let taboo = RejectionSwitch(Arc::new(AtomicBool::new(true)));
     let step = with(taboo.clone(), strict).keyed_by(|entry: &Entry| entry.customer_id.clone());
     let pipeline = ledger.open(Pipeline::default().on("strict", step)).await;
     let engine = ledger.start(&pipeline).await;
@@ -127,7 +127,7 @@ async fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
         let back = DeadLetter::read(&seen.record(&dlq), pipeline.catalogue()).redriven();
         let headers = back.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
         let (partition, key, value) = (back.partition, back.key, back.value);
-        ledger.foreign.send_raw(&back.topic, &Raw { partition, key, value, headers, ..Raw::default() });
+        ledger.foreign.send_raw(&back.topic, &RawRecord { partition, key, value, headers, ..RawRecord::default() });
     }
     ledger.foreign.flush();
     let sums = ledger.announced("strict", 24).await;

@@ -10,7 +10,7 @@ use std::{
 
 use headwater::{Payload, Pipeline, Result, spi::Metric, with};
 use headwater_schemas::ReceiptRequested;
-use headwater_tests::{Raw, eventually};
+use headwater_tests::{RawRecord, eventually};
 use tokio::sync::watch;
 
 use super::{Entry, Ledger, SOON};
@@ -52,7 +52,9 @@ async fn what_is_done_ahead_of_a_held_record_is_published_once_after_a_crash() {
             let order = ledger.name(&format!("{partition}-{cents}"));
             let value = ledger.payments.value_of("c", &order, cents, None);
             let (key, partition) = (Some(order.into_bytes()), Some(partition));
-            ledger.foreign.send_raw(&ledger.topic, &Raw { partition, key, value: Some(value), ..Raw::default() });
+            ledger
+                .foreign
+                .send_raw(&ledger.topic, &RawRecord { partition, key, value: Some(value), ..RawRecord::default() });
         }
         ledger.foreign.flush();
     };

@@ -1,19 +1,19 @@
 use super::*;
 
-fn parsed(schema: &str) -> Parsed {
-    Parsed::parse(schema, &[]).unwrap()
+fn parsed(schema: &str) -> ParsedSchema {
+    ParsedSchema::parse(schema, &[]).unwrap()
 }
 
-fn record(fields: &str) -> Parsed {
+fn record(fields: &str) -> ParsedSchema {
     parsed(&format!(r#"{{"type":"record","name":"a.R","fields":[{fields}]}}"#))
 }
 
-fn field(schema: &str) -> Parsed {
+fn field(schema: &str) -> ParsedSchema {
     record(&format!(r#"{{"name":"x","type":{schema}}}"#))
 }
 
 #[track_caller]
-fn refused(writer: &Parsed, reader: &Parsed, why: &str) {
+fn refused(writer: &ParsedSchema, reader: &ParsedSchema, why: &str) {
     let verdict = can_read(writer, reader).unwrap_err();
     assert!(verdict.contains(why), "{verdict}");
 }

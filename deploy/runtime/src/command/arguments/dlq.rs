@@ -61,7 +61,7 @@ pub(crate) struct DlqListArguments {
     /// The group, with or without the prefix; all by default.
     pub(crate) group: Option<String>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// Only letters in this status; may be repeated.
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Vec<Status>,
@@ -88,7 +88,7 @@ pub(crate) struct DlqShowArguments {
 
 /// Which letters of a group are meant: those to which everything applies that is said.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct LetterSelection {
     /// Only letters with this fingerprint; `dlq groups` shows them.
     #[arg(long, value_name = "F")]
     pub(crate) fingerprint: Option<String>,
@@ -109,7 +109,7 @@ pub(crate) struct RedriveArguments {
     #[arg(long, value_name = "ID")]
     pub(crate) id: Vec<Uuid>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// So many letters at most, the oldest first.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
@@ -134,7 +134,7 @@ pub(crate) struct DiscardArguments {
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// Without it, letters that are not named by their ids are only counted.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -8,7 +8,7 @@ use headwater_connectors::kafka::{KafkaConfig, KafkaError, record_at};
 
 /// Why the whole record is not there.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum SourceRecordError {
     /// It is gone, or we may not read it.
     Never(String),
     /// The cluster does not answer.
@@ -16,12 +16,12 @@ pub(super) enum Unread {
 }
 
 /// What stands where a letter of this group first stood. This may take half a minute: nobody is to wait for it meanwhile.
-pub(super) async fn record(kafka: &KafkaConfig, group: &str, origin: &Origin) -> Result<Record, Unread> {
+pub(super) async fn record(kafka: &KafkaConfig, group: &str, origin: &Origin) -> Result<Record, SourceRecordError> {
     match record_at(kafka, group, &origin.partition, origin.offset).await {
         Ok(Some(record)) => Ok(record),
-        Ok(None) => Err(Unread::Never("the record is not there any more".to_owned())),
-        Err(KafkaError::Outage(why)) => Err(Unread::Outage(why)),
-        Err(KafkaError::Refused(why) | KafkaError::Config(why)) => Err(Unread::Never(why)),
+        Ok(None) => Err(SourceRecordError::Never("the record is not there any more".to_owned())),
+        Err(KafkaError::Outage(why)) => Err(SourceRecordError::Outage(why)),
+        Err(KafkaError::Refused(why) | KafkaError::Config(why)) => Err(SourceRecordError::Never(why)),
     }
 }
 

@@ -10,13 +10,13 @@ use tracing_subscriber::{
 };
 
 /// A format, and behind what it writes the ids of the current trace.
-pub(crate) struct Traced<F> {
+pub(crate) struct WithTraceIds<F> {
     pub(crate) format: F,
     /// Whether a line is an object.
     pub(crate) json: bool,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Traced<F>
+impl<S, N, F> FormatEvent<S, N> for WithTraceIds<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
