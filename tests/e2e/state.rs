@@ -179,7 +179,7 @@ fn number(json: &Json, field: &str) -> i64 {
     json[field].as_i64().unwrap_or_else(|| panic!("{field} in {json}"))
 }
 
-/// SPEC D2: two instances are killed in turn at any moment of a transaction; who reads committed records sees every output
+/// Two instances are killed in turn at any moment of a transaction; who reads committed records sees every output
 /// once, and what is kept is a fold of the input.
 /// Red when the offsets travel outside of the transaction, when an output is published before it, or when the local store
 /// is written before it.
@@ -212,7 +212,7 @@ async fn killed_at_any_moment(mut shop: Shop, kills: u64) {
     shop.check();
 }
 
-/// SPEC D1: the owner is killed and its disk with it; another instance restores its state from the changelog and goes on.
+/// The owner is killed and its disk with it; another instance restores its state from the changelog and goes on.
 /// Red when a store is not restored before its partition is processed: totals would begin anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instance_goes_on_with_the_state_of_a_lost_disk() {

@@ -30,7 +30,7 @@ async fn transactions(space: &Space) -> Vec<i64> {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&space.pool).await.unwrap_or_default()
 }
 
-/// SPEC B11. Seven records, batches of five, a linger of 200 ms: five are stored by count, and two by time. Red when the
+/// Seven records, batches of five, a linger of 200 ms: five are stored by count, and two by time. Red when the
 /// linger is not waited for (seven transactions), or a batch may be larger (one).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_are_cut_by_size_and_by_time() {
@@ -51,7 +51,7 @@ async fn batches_are_cut_by_size_and_by_time() {
     engine.stop().await;
 }
 
-/// SPEC E3, B11. One of a thousand rows violates a constraint: 999 are stored, and the one is a dead letter that says so,
+/// One of a thousand rows violates a constraint: 999 are stored, and the one is a dead letter that says so,
 /// byte for byte what was produced. Red when a refused batch stops its partition, or is given up as a whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
@@ -86,7 +86,7 @@ async fn one_refused_row_of_a_thousand_is_a_letter_and_the_others_are_stored() {
     );
 }
 
-/// SPEC C4. Fifty poison records of two makes are two groups of letters, 30 and 20, and a gauge of 50. Red when the
+/// Fifty poison records of two makes are two groups of letters, 30 and 20, and a gauge of 50. Red when the
 /// fingerprint counts what differs from record to record, letters are counted by place alone, or nobody keeps them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_are_grouped_by_make_and_counted() {

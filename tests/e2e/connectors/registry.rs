@@ -147,7 +147,7 @@ async fn what_a_schema_refers_to_comes_with_it(url: &str) {
     assert_eq!((text.schema, text.references), (shape, vec![point, line]));
 }
 
-/// PITFALLS 11. Red when a failing registry, or another server in its place, says that something is unknown, or an answer of
+/// Red when a failing registry, or another server in its place, says that something is unknown, or an answer of
 /// the outage is remembered.
 async fn an_outage_is_no_verdict_and_ends_by_itself(url: &str) {
     let schema = record("Outage", &[X]);
@@ -170,7 +170,7 @@ async fn an_outage_is_no_verdict_and_ends_by_itself(url: &str) {
     assert_eq!(registry.id_of("suite-outage", &schema).await, Ok(id));
 }
 
-/// DESIGN, section 10. Red when `topology apply` does not register with Apicurio, or its ids are read as another registry's.
+/// Red when `topology apply` does not register with Apicurio, or its ids are read as another registry's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_orders_pipeline_runs_with_apicurio() {
     let registry = apicurio(shared());

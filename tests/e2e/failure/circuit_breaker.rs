@@ -94,14 +94,14 @@ impl Scene {
 const LOG: &str = "[sinks.orders-log]\nevent = \"order.fulfilled\"\ntable = \"orders_log\"\nmode = \"insert\"\n\
                    [groups.orders-log]\nstart = \"latest\"\n";
 
-/// SPEC C6, PITFALLS 12, order `none`: only what had failed before the circuit opened may be overtaken.
+/// Order `none`: only what had failed before the circuit opened may be overtaken.
 /// Red when there is no breaker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_warehouse_is_waited_for_and_nothing_is_a_dead_letter() {
     println!("{}", outage("down_none", "none").await);
 }
 
-/// SPEC C6, PITFALLS 12, order `partition`. The warehouse answers 503 for ten seconds (two minutes with
+/// Order `partition`. The warehouse answers 503 for ten seconds (two minutes with
 /// `HEADWATER_TESTS=full`) while 100 payments a second flow, and later fails a part of them once: no dead letter, lag grows, calls stay few, the circuit's state is
 /// in the metrics; then everything is fulfilled, of each key in order, each reservation made once.
 /// Red when there is no breaker, or what fails leaves its place.
@@ -213,7 +213,7 @@ async fn flow_of(orders: u32, scene: &Scene, sent: &mut u32, seconds: u32, mut l
     }
 }
 
-/// PITFALLS 13 on the running system. The warehouse fails, and then takes calls and never answers: the circuit leaves
+/// On the running system. The warehouse fails, and then takes calls and never answers: the circuit leaves
 /// half-open within its limit each time, few calls are made, and once the warehouse answers again all is fulfilled.
 /// Red when a half-open circuit waits for its probe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,7 +273,7 @@ async fn a_warehouse_that_asks_to_wait_is_waited_for() {
     assert!(scene.process.stop().await.success(), "{}", scene.process.log());
 }
 
-/// PITFALLS 11. The registry answers 503 for five seconds (thirty with `HEADWATER_TESTS=full`) when a schema is needed that
+/// The registry answers 503 for five seconds (thirty with `HEADWATER_TESTS=full`) when a schema is needed that
 /// nobody has asked for yet: the record waits, others go on, and it is decoded once the registry answers; no restart, no
 /// dead letter. Red when what the registry does not answer is taken for "there is none", or remembered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,7 +75,7 @@ async fn has_log_append_time(space: &Space, topic: &str) -> bool {
     settings.get("message.timestamp.type").is_some_and(|entry| entry.value.as_deref() == Some("LogAppendTime"))
 }
 
-/// PITFALLS 37. A payment of 2020 fails, waits, fails again and is a dead letter: both are still there after the broker's
+/// A payment of 2020 fails, waits, fails again and is a dead letter: both are still there after the broker's
 /// retention has run over a topic with a record as old, and once it is sent back its order is of 2020.
 /// Red when the topics of a group have `CreateTime`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +128,7 @@ fn noise(count: usize) -> String {
     std::iter::repeat_with(&mut next).take(count).collect()
 }
 
-/// PITFALLS 38. A record of exactly its source's limit waits, is a dead letter, is sent back, waits again and succeeds, and is
+/// A record of exactly its source's limit waits, is a dead letter, is sent back, waits again and succeeds, and is
 /// the very bytes all the way. Red when the topics of a group have no room for its headers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_of_exactly_the_sources_limit_takes_the_whole_way() {
@@ -176,7 +176,7 @@ async fn a_record_of_exactly_the_sources_limit_takes_the_whole_way() {
     stack.stop().await.expect("stopped");
 }
 
-/// SPEC A2, A5, C3. A payment fans out to a receipt and an order, which fails, waits, is a dead letter, is sent back, fails and
+/// A payment fans out to a receipt and an order, which fails, waits, is a dead letter, is sent back, fails and
 /// waits once more and succeeds; one payment says who it is, the other nothing. Over all topics and rows there is one
 /// correlation id, one trace, and one tree of causes; the letter tells its history and is resolved.
 /// Red when a hop derives id or trace from its own place, an event carries over what is not its cause, or the marker is left out.
@@ -275,7 +275,7 @@ fn hex(count: usize) -> Vec<u8> {
     noise(count).bytes().map(|byte| b"0123456789abcdef"[usize::from(byte % 16)]).collect()
 }
 
-/// PITFALLS 51. What a broker takes since it is packed, and what is packed no smaller than that by us: a healthy payment of
+/// What a broker takes since it is packed, and what is packed no smaller than that by us: a healthy payment of
 /// 1.5 MB is retried whole, its like that is poison is a letter byte for byte, 64 MiB of one byte are a letter with their
 /// first 64 KiB, and 17 MiB of headers one with those that say which event it is; the payment behind them is fulfilled. A
 /// redrive fetches what was cut from its origin; where that is over the limit, or there no more, it says so.

@@ -34,7 +34,7 @@ async fn listed(space: &Space) -> String {
     out
 }
 
-/// PITFALL 4 under the order `key`, and SPEC C2 and D1 of what waits: of an order the first of three payments fails twice. The
+/// Under the order `key`: of an order the first of three payments fails twice. The
 /// program is killed while all of them wait, its disk is lost, and it is killed again while the first waits anew: each is
 /// fulfilled once, in order, and nothing waits any more.
 /// Red when what waits is not restored, when its number is looked for where a key of that name would be, when it is overtaken, or when it is kept although it is done with.

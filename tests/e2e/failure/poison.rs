@@ -131,7 +131,7 @@ impl Ids {
     }
 }
 
-/// Everything that DESIGN §5 names, on both paths.
+/// Everything bad that a record can be, on both paths.
 fn cases(ids: &Ids, group: &str) -> Vec<Case> {
     use DeadLetterKind::{Contract, Decode, Row};
     let good = ids.good("whole", 7);
@@ -214,7 +214,7 @@ async fn topics(space: &Space) {
     Cluster::new(&space.kafka()).expect("valid").apply(&[spec(TOPIC), spec(GUT)]).await.expect("topics");
 }
 
-/// PITFALLS 10, 23 and 43, SPEC A1. Everything bad that a record can be, each with a good one of its key behind it, through a
+/// Everything bad that a record can be, each with a good one of its key behind it, through a
 /// processor and a sink: the right kind each, the very bytes, one trace, the origin's partition, no growth when it is sent
 /// back twice; the good ones arrive. Forged delivery headers have no effect, are counted once, and end with their record.
 /// Red when any kind is another's, a poison record stops its partition or its key, a hop adds headers, loses a null or

@@ -146,7 +146,7 @@ const WAITING: [&str; 13] = [
     "hw_processor",
 ];
 
-/// SPEC C1. Two payments, one without headers and one with, fail twice and succeed at the third attempt; the others behind
+/// Two payments, one without headers and one with, fail twice and succeed at the third attempt; the others behind
 /// them do not wait, nor does the source's position. On each hop key, value and the producer's headers are what they were,
 /// and the delivery headers are of that hop. The ladder is `1s`, `4s`; `1s`, `10s` with `HEADWATER_TESTS=full`.
 /// Red when a record begins before it is due, its attempts are not counted on, its headers are added to, or its id or trace
@@ -233,7 +233,7 @@ fn hop_is_right(scene: &Scene, seen: &ConsumedRecord, source: &ConsumedRecord, a
     assert!((attempt == 1) == (number("hw_first_failed") == failed), "the first failure is kept");
 }
 
-/// SPEC C2. Of key K the second of five payments fails twice, while other keys are paid. Under `partition` nothing of its
+/// Of key K the second of five payments fails twice, while other keys are paid. Under `partition` nothing of its
 /// partition overtakes it and the other partitions go on; under `key` the other keys go on, those of its partition too; under
 /// `none` the later ones overtake it. Either way nothing is lost and nothing is done twice.
 /// Red when the record that failed under `partition` leaves its place or holds the other partitions too, under `none` holds
@@ -286,7 +286,7 @@ async fn a_key_keeps_its_order_under_partition_and_key_and_loses_nothing_under_n
     engine.stop().await;
 }
 
-/// SPEC B6. Of two groups on one topic the one that always fails changes nothing for the other: 100 effects here, 100 dead
+/// Of two groups on one topic the one that always fails changes nothing for the other: 100 effects here, 100 dead
 /// letters there, each after every attempt, and both positions at the end.
 /// Red when a failing record holds up others, a failure of one group counts for another, or attempts go on after the ladder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -357,7 +357,7 @@ pub(crate) async fn applied(space: &Space, partitions: i32, more: &str) -> (Stri
     (topic.clone(), ForeignClient::new(space), Payments::register(space, &topic).await)
 }
 
-/// PITFALLS 4. The program is killed while records wait on their retry topic, and again while they wait on the next: none is
+/// The program is killed while records wait on their retry topic, and again while they wait on the next: none is
 /// lost. Red when a source's position is told before the retry is acknowledged, or waiting counts from the start of the
 /// process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,7 +114,7 @@ fn timeless(mut seen: ConsumedRecord) -> ConsumedRecord {
     seen
 }
 
-/// SPEC C9, PITFALLS 4. Foreign payments on 6 partitions flow to `orders` while `run` is killed again and again, one in
+/// Foreign payments on 6 partitions flow to `orders` while `run` is killed again and again, one in
 /// twenty of them failing twice at the warehouse and one in fifty unreadable: each is one row or one dead letter, an insert
 /// sink beside it holds no place twice and misses none, and an order's event is repeated only under its own id.
 /// 40,000 payments and 8 kills; 1,000,000 and 24 with `HEADWATER_TESTS=full`.

@@ -19,7 +19,7 @@ use headwater_tests::{ForeignClient, HeldRequest, Process, Proxy, Side, Space};
 use crate::PROGRAM;
 
 const SOON: Duration = Duration::from_mins(1);
-/// With what a sink's transaction begins: see DESIGN, section 5.
+/// With what a sink's transaction begins.
 const OFFSETS: &str = "update headwater.consumer_offsets o";
 
 /// Everything that is expected is there once, and nothing else.
@@ -55,7 +55,7 @@ fn repeated<K: Ord + Debug, V: PartialEq + Debug>(
     if missing.is_empty() { Ok(again) } else { Err(format!("{} are missing: {missing:?}", missing.len())) }
 }
 
-/// PITFALLS 4, the checker itself: it must fail on a list that lacks something, has something twice, has something else,
+/// The checker itself: it must fail on a list that lacks something, has something twice, has something else,
 /// or has something twice in two shapes. Red when any of those passes.
 #[test]
 fn the_checker_fails_on_each_mutant() {

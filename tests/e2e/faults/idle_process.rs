@@ -34,7 +34,7 @@ async fn live(processes: &mut [(String, Process)], time: Duration) {
     }
 }
 
-/// PITFALL 44. What a process asks of its own accord while it idles (where its groups stand, and who is in them) must
+/// What a process asks of its own accord while it idles (where its groups stand, and who is in them) must
 /// survive that the broker freezes for longer than a session, or dies: an admin request to a coordinator aborts the process
 /// when its connection goes at the wrong moment.
 /// Red when lag or the owners of state are asked for with such requests.

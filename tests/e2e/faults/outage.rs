@@ -92,7 +92,7 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     stack.stop().await.expect("stopped");
 }
 
-/// SPEC A4. Red when an incompatible schema is registered all the same, or the registry's reason is not passed on.
+/// Red when an incompatible schema is registered all the same, or the registry's reason is not passed on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topology_apply_refuses_a_schema_that_the_registry_finds_incompatible() {
     let space = space("incompatible").await;

@@ -38,7 +38,7 @@ fn left_over(folder: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(&name)).collect()
 }
 
-/// SPEC I1. Red when the demo prints what it sent instead of what it read back, or leaves a server behind.
+/// Red when the demo prints what it sent instead of what it read back, or leaves a server behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_prints_what_became_of_its_events_and_ends() {
     let folder = folder("demo");

@@ -68,7 +68,7 @@ fn scan(id: u32, schema: &Schema, parcel: &str, place: &str) -> Vec<u8> {
     encode(id, schema, Value::Record(fields.map(|(name, value)| (name.to_owned(), value)).into()))
 }
 
-/// HOUSE. The page's program, outside the workspace: it applies its topology, what a foreign client sends becomes a row and a
+/// The page's program, outside the workspace: it applies its topology, what a foreign client sends becomes a row and a
 /// state that it answers for, and it stops when it is asked to.
 /// Red when the page's manifest lacks a crate that its program uses, `#[on_event]` names another event than the function
 /// takes, the state's field has another name, or the pipeline has no sink.

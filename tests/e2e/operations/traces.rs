@@ -48,7 +48,7 @@ async fn looks(otlp: &Otlp, id: &str, outline: &str) -> Trace {
     otlp.shows(id, outline, SOON, |trace| trace.outline() == outline).await
 }
 
-/// SPEC A5. A payment that says its trace and one that says nothing, over four groups in two processes, one of which speaks
+/// A payment that says its trace and one that says nothing, over four groups in two processes, one of which speaks
 /// gRPC and the other HTTP: each is one trace from its producer to its rows.
 /// Red when a span's parent is another than the record's `traceparent`, a record without one has another trace in each group,
 /// a published record names the trace's old span, `write` links to nothing, or one of the protocols is not spoken.
@@ -159,7 +159,7 @@ async fn command(space: &Space, otlp: &Otlp, args: &[&str], input: &str) -> Stri
     out
 }
 
-/// SPEC A5. A payment fails three times, is a dead letter, is sent back, fails twice more and succeeds: one trace with every
+/// A payment fails three times, is a dead letter, is sent back, fails twice more and succeeds: one trace with every
 /// attempt and every hop, the letter's row and the news that it succeeded.
 /// Red when a hop keeps the old `traceparent`, an attempt is a child of the first one, attempts are not counted on, a redrive
 /// sends no span or begins a trace, or a failure is not said.

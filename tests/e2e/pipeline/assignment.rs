@@ -19,7 +19,7 @@ use crate::space;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// PITFALLS 45. What is asked of a broker may be answered late, and librdkafka then goes where the answer says, over the
+/// What is asked of a broker may be answered late, and librdkafka then goes where the answer says, over the
 /// place that it was told meanwhile. So nothing is asked where partitions are assigned: it has no place to look up.
 /// Red when partitions are assigned at their beginning or end, at their committed offset, or before they are paused (the
 /// last for a log that does not begin at 0).

@@ -20,7 +20,7 @@ use crate::space;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// SPEC B1, PITFALLS 22. Red when one error fails the batch, an index is off, or the oversize record is dropped silently.
+/// Red when one error fails the batch, an index is off, or the oversize record is dropped silently.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_oversize_record_of_a_thousand_is_named_and_the_others_arrive() {
     let space = space("batch").await;
@@ -45,7 +45,7 @@ async fn one_oversize_record_of_a_thousand_is_named_and_the_others_arrive() {
     producer.close(Duration::from_secs(10)).await.expect("nothing is left");
 }
 
-/// SPEC B2. Red when metadata is refreshed by librdkafka's default of five minutes, or a new topic is read from its end.
+/// Red when metadata is refreshed by librdkafka's default of five minutes, or a new topic is read from its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_event_of_a_new_topic_reaches_a_wildcard_within_ten_seconds() {
     async fn audit(seen: Arc<Mutex<Vec<String>>>, event: Event<Any>) -> Result<()> {
@@ -130,7 +130,7 @@ fn sorted<T: Clone + std::fmt::Debug>(bag: &Bag<T>) -> Vec<String> {
     all
 }
 
-/// SPEC A4. Red when a reader takes the writer's schema for its own, or a default is not filled in.
+/// Red when a reader takes the writer's schema for its own, or a default is not filled in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processors_of_three_schema_versions_read_events_of_all_three() {
     let space = space("evolution").await;

@@ -13,7 +13,7 @@ use crate::space;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_headwater-of-hops");
 const SOON: Duration = Duration::from_mins(1);
 
-/// SPEC A2. One event becomes twelve more over four hops that fan out; on the way two are retried, and two are dead letters
+/// One event becomes twelve more over four hops that fan out; on the way two are retried, and two are dead letters
 /// and sent back. Over all topics and rows there is one correlation id, and the causation ids are one tree without orphans.
 /// Red when an event's correlation is its cause's id, its cause is the conversation's first event, or a retry or redrive
 /// takes another id.

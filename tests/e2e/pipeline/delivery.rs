@@ -80,7 +80,7 @@ async fn payments(space: &Space, partitions: i32, count: usize) -> (String, Fore
     (topic, foreign, writer)
 }
 
-/// PITFALLS 5. Offset 10 is slow and 11 to 20 are done when the process dies: 10 is read again, what was committed is not.
+/// Offset 10 is slow and 11 to 20 are done when the process dies: 10 is read again, what was committed is not.
 /// Red when the worker commits the position of the last finished record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_record_is_read_again_after_a_crash_though_later_ones_were_done() {
@@ -104,7 +104,7 @@ async fn a_slow_record_is_read_again_after_a_crash_though_later_ones_were_done()
     engine.stop().await;
 }
 
-/// PITFALLS 8. A handler takes three times the poll limit: its partition stays ours, and it runs once.
+/// A handler takes three times the poll limit: its partition stays ours, and it runs once.
 /// Red when the source stops polling while the engine has its hands full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_of_three_times_the_poll_limit_keeps_its_partition() {
@@ -131,7 +131,7 @@ async fn a_handler_of_three_times_the_poll_limit_keeps_its_partition() {
     drop(engine);
 }
 
-/// PITFALLS 6. Transaction markers leave holes: the committed position reaches the last record all the same.
+/// Transaction markers leave holes: the committed position reaches the last record all the same.
 /// Red when the watermark waits for the next number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holes_in_the_offsets_do_not_hold_the_position_up() {
@@ -162,7 +162,7 @@ async fn holes_in_the_offsets_do_not_hold_the_position_up() {
     engine.stop().await;
 }
 
-/// SPEC C8. Stopped under load: what is under way ends and is committed, and the next owner reads no finished record again.
+/// Stopped under load: what is under way ends and is committed, and the next owner reads no finished record again.
 /// Red when stopping drops what is in flight, or the last positions are not committed before the group is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_leaves_nothing_to_be_done_twice() {
@@ -197,7 +197,7 @@ async fn a_stop_under_load_leaves_nothing_to_be_done_twice() {
 }
 
 /// Two members, one joins and leaves under load: each record is finished, in order per key, and none twice, since every
-/// move of a partition is drained and committed first. PITFALLS 29 and 30.
+/// move of a partition is drained and committed first.
 /// Red when a revoked partition is let go before its records are committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebalance_under_load_repeats_and_loses_nothing() {
@@ -238,7 +238,7 @@ async fn rebalance(name: &str, assignor: Assignor) {
     first.stop().await;
 }
 
-/// PITFALLS 32. A topic that was created anew has fewer records than the offset in the database: the sink stops and says so.
+/// A topic that was created anew has fewer records than the offset in the database: the sink stops and says so.
 /// (A broker forgets its own committed offsets with the topic.) Red when neither the id nor the end of the log stops it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_created_anew_stops_its_sink_with_what_to_do() {
@@ -326,7 +326,7 @@ async fn a_processor_that_fails_for_a_while_holds_order_and_loses_nothing() {
     engine.stop().await;
 }
 
-/// SPEC B11. Seven records, batches of five, a linger that nobody waits for: five are stored by count, and a stop flushes the
+/// Seven records, batches of five, a linger that nobody waits for: five are stored by count, and a stop flushes the
 /// other two. Red when stopping drops what waits for its batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_flushes_what_waits_for_its_batch() {

@@ -31,7 +31,7 @@ async fn text(space: &Space, sql: String) -> Vec<Option<String>> {
     (0..row.len()).map(|at| row.get(at)).collect()
 }
 
-/// SPEC I1, A1, A2. A payment without headers and one with all of them become orders and receipts in Postgres; the ids lead
+/// A payment without headers and one with all of them become orders and receipts in Postgres; the ids lead
 /// back to the payment, and `tail` prints every field of both.
 /// Red when the id of a foreign event is not derived from its place, or a header is not carried over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,7 +161,7 @@ async fn any_bound_topic_reaches_a_table_by_configuration_alone() {
     assert!(process.stop().await.success());
 }
 
-/// SPEC E2, PITFALLS 7. The owner of an insert sink is frozen past the session time-out within its transaction, before the offset
+/// The owner of an insert sink is frozen past the session time-out within its transaction, before the offset
 /// rows are locked; another takes over, and it thaws: its batch is fenced. Red when the offset rows are updated whoever owns them
 /// and wherever they stand (`Offsets::advance`); either check alone, of the epoch or of the offset, keeps the rows from being there
 /// twice.
@@ -204,7 +204,7 @@ async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
     assert!(second.stop().await.success(), "{}", second.log());
 }
 
-/// PITFALLS 47. The owner of a group that publishes at least once is frozen past the session time-out with a unit that waits to be
+/// The owner of a group that publishes at least once is frozen past the session time-out with a unit that waits to be
 /// published, and so is that of a sink with letters; another takes over, and it thaws: nothing that it held appears behind
 /// what its successor has published.
 /// Red when the publisher does not ask whether the partitions are still its own (`Held::stands` says yes), or takes a proof from
@@ -256,7 +256,7 @@ async fn a_frozen_owner_publishes_nothing_after_another_has_taken_over() {
     }
 }
 
-/// PITFALLS 42. Red when two processes take the same slot, or a restart takes another one.
+/// Red when two processes take the same slot, or a restart takes another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_runs_on_one_host_keep_their_own_instance() {
     let space = space("two_runs").await;
@@ -291,7 +291,7 @@ async fn two_runs_on_one_host_keep_their_own_instance() {
     }
 }
 
-/// SPEC J7. Red when the first problem hides the others, the exit code is 1, or `config show` prints a password.
+/// Red when the first problem hides the others, the exit code is 1, or `config show` prints a password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_configuration_names_every_problem_and_exits_with_2() {
     let space = space("wrong_config").await;

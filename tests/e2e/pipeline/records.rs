@@ -54,7 +54,7 @@ async fn the_largest_message_of_each_topic_is_known() {
     assert!(cluster.max_message_bytes(&[]).await.expect("nothing is asked").is_empty());
 }
 
-/// PITFALLS 38. Red when the producer has no room for a record of exactly its source's limit and its headers, or names
+/// Red when the producer has no room for a record of exactly its source's limit and its headers, or names
 /// another setting than the one that is too small.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_of_exactly_the_sources_limit_is_passed_on_with_all_its_headers() {

@@ -64,7 +64,7 @@ impl Till {
     }
 }
 
-/// PITFALLS 4, a stateful group: killed before its transaction, after the outputs, after the offsets were sent, and after
+/// A stateful group: killed before its transaction, after the outputs, after the offsets were sent, and after
 /// the commit, of which the local store does not know. Each payment counts once, in the outputs and in the changelog.
 /// Red when the offsets travel outside of the transaction, the local store is written before it, or is not brought up to
 /// its changelog at the start.
@@ -108,7 +108,7 @@ async fn killed_at_each_point_of_a_transaction_outputs_and_state_are_exact() {
     }
 }
 
-/// PITFALLS 4, a stateful group that is at least once: killed before and after the broker has what was repartitioned, the
+/// A stateful group that is at least once: killed before and after the broker has what was repartitioned, the
 /// outputs, and their changes, and before offsets are committed. Outputs may come again; each payment counts once, and the
 /// changelog knows its inputs.
 /// Red when changes are sent before outputs (those of a unit that was killed between are missing for good); when what the changelog
@@ -147,7 +147,7 @@ async fn killed_at_each_point_of_a_unit_state_has_each_input_once() {
     }
 }
 
-/// PITFALLS 27 and 36: the answer to a commit does not come in time. The coordinator has committed; or has never heard of
+/// The answer to a commit does not come in time. The coordinator has committed; or has never heard of
 /// it; or hears of it when others are under way. The process goes on by itself, and each payment counts once.
 /// Red when a commit that is not confirmed counts as done, or as aborted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

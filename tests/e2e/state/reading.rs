@@ -62,7 +62,7 @@ async fn partitions(at: &str, group: &str, store: &str) -> BTreeSet<i64> {
     store["partitions"].as_array().expect("partitions").iter().filter_map(|of| of["partition"].as_i64()).collect()
 }
 
-/// SPEC D7: two instances share the state, and both answer for every key alike, with the owner that has it; what there is
+/// Two instances share the state, and both answer for every key alike, with the owner that has it; what there is
 /// not is said, lists are sorted and bounded, and the command prints the same.
 /// Red when an instance answers only for what it has itself, a key's path is not decoded, the limit counts for each owner
 /// alone, or a forwarded question says the wrong owner.

@@ -46,7 +46,7 @@ async fn come_and_go(mut shop: Shop) {
     shop.check();
 }
 
-/// Issue 11, 2, and "what must hold": partitions move amid the work of a group that is at least once. State has each input
+/// Partitions move amid the work of a group that is at least once. State has each input
 /// once, and what a changelog says of its inputs only rises.
 /// Red when a number's state is closed with the first of its partitions that leaves: the last changes of the others say of
 /// their own inputs alone, and the next owner counts again what it reads again.

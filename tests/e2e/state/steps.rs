@@ -176,7 +176,7 @@ fn fold(cents: impl IntoIterator<Item = i64>) -> Vec<(i64, i64)> {
     cents.into_iter().scan((0, 0), add).collect()
 }
 
-/// PITFALL 34: two clients hash the same keys with CRC32 and with murmur2, which puts them on different partitions. A step
+/// Two clients hash the same keys with CRC32 and with murmur2, which puts them on different partitions. A step
 /// by the record's key and one by a key that it says itself count each key once, whoever wrote it, and keep it in one place.
 /// Red when a record that is not repartitioned yet is counted where it stands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

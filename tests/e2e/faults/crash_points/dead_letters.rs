@@ -106,7 +106,7 @@ impl Till {
     }
 }
 
-/// PITFALLS 4: killed once the letter is acknowledged and before its transaction commits, then after the commit and before
+/// Killed once the letter is acknowledged and before its transaction commits, then after the commit and before
 /// anything else. The letter is there before its offset, again and equal after the first kill, and never missing.
 /// Red when a letter is sent after the transaction, or its offset is committed without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +147,7 @@ async fn a_letter_is_there_before_its_offset_and_only_ever_repeated_as_it_was() 
     assert_eq!(till.next(&till.topic).await, 10);
 }
 
-/// PITFALLS 4: killed after the transaction of a record that was sent back, and before the news of it. There is no news
+/// Killed after the transaction of a record that was sent back, and before the news of it. There is no news
 /// before the transaction; after the kill the row is there once and the letter stays `redriven`.
 /// Red when the news is sent before the transaction, the row is written again by the next who runs, or the broker is not
 /// told where the store stands: it would show a lag until the next record came.

@@ -180,7 +180,7 @@ fn same(what: &str, orders: BTreeSet<String>, seen: Vec<(String, ConsumedRecord)
     repeated(orders, seen.into_iter().map(strip)).unwrap_or_else(|why| panic!("{what}: {why}"))
 }
 
-/// PITFALLS 4: killed after the handlers and before anything is published, which the producer's linger keeps back: orders,
+/// Killed after the handlers and before anything is published, which the producer's linger keeps back: orders,
 /// receipts, retries and letters alike. No offset is committed, and nothing is missing in the end.
 /// Red when offsets are committed before the records of their unit are acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,7 +202,7 @@ async fn what_was_handled_and_not_published_is_handled_again() {
     shop.close().await;
 }
 
-/// PITFALLS 4: killed once an order is published and before its offset, then likewise a retry, then a letter: each is
+/// Killed once an order is published and before its offset, then likewise a retry, then a letter: each is
 /// published again, with the same id and the same bytes, and nothing is missing.
 /// Red when ids or values differ from one run to the next, or the retry or the letter is not the record that failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,7 +235,7 @@ async fn what_was_published_before_its_offset_is_published_again_as_it_was() {
     shop.close().await;
 }
 
-/// PITFALLS 4: killed while records wait on a retry topic. Each is still tried again, not before it is due, and the source
+/// Killed while records wait on a retry topic. Each is still tried again, not before it is due, and the source
 /// is not read again.
 /// Red when a record that waits counts as done, or runs before it is due.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

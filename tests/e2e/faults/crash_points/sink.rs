@@ -162,7 +162,7 @@ async fn strike_everywhere(mut till: Till) {
     assert_eq!(till.next().await.into_values().sum::<i64>(), till.foreign.ends(&till.topic));
 }
 
-/// PITFALLS 4: between offsets and rows, between rows and commit, after the commit and before the broker is told; an insert
+/// Between offsets and rows, between rows and commit, after the commit and before the broker is told; an insert
 /// sink, which cannot hide a row that is written twice. Right after each kill the rows are those that the offsets cover.
 /// Red when the offsets are committed in a transaction before that of the rows, or after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,13 +170,13 @@ async fn an_insert_sink_killed_anywhere_has_the_rows_that_its_offsets_cover() {
     strike_everywhere(Till::new(space("points_log").await, "log", "\"public\".\"log\"").await).await;
 }
 
-/// PITFALLS 4, an upsert sink: each order has the last payment that the offsets cover. Red as the insert sink's.
+/// An upsert sink: each order has the last payment that the offsets cover. Red as the insert sink's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upsert_sink_killed_anywhere_has_the_values_that_its_offsets_cover() {
     strike_everywhere(Till::new(space("points_state").await, "state", "\"public\".\"state\"").await).await;
 }
 
-/// PITFALLS 4, the table of dead letters: each letter that the offsets cover is one row. Red as the insert sink's.
+/// The table of dead letters: each letter that the offsets cover is one row. Red as the insert sink's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_killed_anywhere_have_the_rows_that_their_offsets_cover() {
     strike_everywhere(Till::new(space("points_letters").await, "dead-letters", "headwater.dead_letters").await).await;

@@ -35,7 +35,7 @@ fn shaky(shaky: &FlakyStep, state: &mut Sum, entry: Entry) -> Result<CustomerTot
     Ok(done)
 }
 
-/// SPEC C2, the half of state: a step asks for another attempt after it has changed its state. Its key's later entries wait
+/// A step asks for another attempt after it has changed its state. Its key's later entries wait
 /// behind it and follow in order, nothing of the failed attempts is kept, and nothing is a letter. Under the order `key`, which
 /// is the standard, everybody else goes on; under `partition` those of other partitions do.
 /// Red when what a stateful step fails leaves its place for a retry topic, when a failed attempt leaves its change, or when the
@@ -94,7 +94,7 @@ fn strict(taboo: &RejectionSwitch, state: &mut Sum, entry: Entry) -> Result<Cust
     (!refused).then_some(done).or_reject("thirteen cents")
 }
 
-/// SPEC B6 and C4, the half of state: an entry that a step rejects leaves no change, and is a letter as it stood: with its
+/// An entry that a step rejects leaves no change, and is a letter as it stood: with its
 /// own key, which is not the state's. Sent back it changes the state of the right key, once, where that is kept.
 /// Red when a letter that is sent back is not told to be resolved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,7 +35,7 @@ async fn receipt(barrier: Barrier, entry: Entry) -> Result<ReceiptRequested> {
     Ok(ReceiptRequested { payment_id, order_id: entry.order_id, email })
 }
 
-/// PITFALL 35: record 10 of a partition is held, 11 to 20 are done, and several transactions commit what other partitions
+/// Record 10 of a partition is held, 11 to 20 are done, and several transactions commit what other partitions
 /// have done; then the process is gone. Who reads committed records sees each output once in the end, and until then
 /// nothing of 11 to 20: their offsets are not covered.
 /// Red when what is finished ahead of the watermark goes into a transaction whose offsets do not cover it.

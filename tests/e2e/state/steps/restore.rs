@@ -41,7 +41,7 @@ fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).expect("this age")
 }
 
-/// PITFALL 25: of a key that was deleted long ago the changelog has nothing any more, not even the tombstone, and a disk of
+/// Of a key that was deleted long ago the changelog has nothing any more, not even the tombstone, and a disk of
 /// before still has the key. One that is older than the changelog's own `delete.retention.ms`, here an hour, is wiped and
 /// restored: the key begins anew, and what is alive has its state; so is one from the future, whose age nobody knows. One that
 /// is younger is believed, which shows that the dead key would rise.
@@ -93,7 +93,7 @@ async fn a_disk_older_than_the_changelogs_tombstones_is_wiped() {
     }
 }
 
-/// PITFALL 26: beside what the group has committed its changelog has a change that was aborted, one of a process that died
+/// Beside what the group has committed its changelog has a change that was aborted, one of a process that died
 /// within its transaction, and one of a transaction that is committed later. The restore waits for the open ones, and takes
 /// only what was committed in the end.
 /// Red when changelogs are read uncommitted, or only as far as nothing is open.
@@ -142,7 +142,7 @@ async fn a_restore_takes_what_was_committed_and_waits_for_what_is_open() {
     assert_eq!(sums["late"], [(1, 1), (6, 115)], "what was committed last counts");
 }
 
-/// PITFALL 4: the process that had the group's transactional id died after its records and its offsets were sent, and
+/// The process that had the group's transactional id died after its records and its offsets were sent, and
 /// before the commit. The next one ends that transaction at once, not when its time is over, and nothing of it counts.
 /// Red when a partition is taken before the producer has its epoch, or offsets of an open transaction are believed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,7 +181,7 @@ async fn a_transaction_that_a_dead_process_left_open_leaves_nothing() {
     assert_eq!(ledger.sums("sum")["bob"], fold([1, 2, 3, 4]));
 }
 
-/// PITFALL 4: killed after the commit and before the store: the disk is as it was some transactions ago, or it has nothing,
+/// Killed after the commit and before the store: the disk is as it was some transactions ago, or it has nothing,
 /// and the group's offsets are of now. State is what was committed.
 /// Red when what the disk has is believed without what the changelog has since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,7 +93,7 @@ impl Tills {
     }
 }
 
-/// PITFALLS 50, and "what must hold" of issue 11: the steps of a group share a store, and its instances crash, come back and
+/// The steps of a group share a store, and its instances crash, come back and
 /// share the work anew amid it. State has each input once.
 /// Red when places are kept by topic and not by the way to each step: what closes is read before what opened on an earlier
 /// offset, which then counts as replayed. Red as well when what a store has is not skipped.
