@@ -1,5 +1,5 @@
-//! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file, a short
-//! README, no link that leads nowhere.
+//! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file, no
+//! event of the product in what every program has, a short README, no link that leads nowhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -264,6 +264,23 @@ fn no_file_is_endless() {
             let lines = fs::read_to_string(&path).expect("a file").lines().count();
             assert!(lines <= LINES, "{} has {lines} lines, {LINES} at most: take a part out of it", path.display());
         }
+    }
+}
+
+/// Red when what every program has (its help, its messages, its docs) names an event or a topic of the product's.
+#[test]
+fn what_every_program_has_names_no_event_of_ours() {
+    let schemas = fs::read_dir(root().join("schemas/avro")).expect("a folder");
+    let types: Vec<String> =
+        schemas.map(|one| one.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let topics = types.iter().filter_map(|name| name.split('.').next()).map(|domain| format!("events.{domain}"));
+    let ours: Vec<String> = types.iter().cloned().chain(topics).collect();
+    for path in
+        ["deploy/runtime/src", "deploy/load/src"].iter().flat_map(|src| modules(&root().join(src)).into_values())
+    {
+        let text = fs::read_to_string(&path).expect("a file");
+        let found = ours.iter().find(|name| text.contains(name.as_str()));
+        assert_eq!(found, None, "{}: give an example of another domain", path.display());
     }
 }
 

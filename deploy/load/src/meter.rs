@@ -45,7 +45,7 @@ pub(crate) struct Meter {
 
 /// Where arrivals are looked for.
 pub(crate) struct Destination {
-    /// `topic events.order`, `table orders`.
+    /// `topic events.shipment`, `table shipments`.
     pub(crate) name: String,
     arrivals: Mutex<Arrivals>,
     /// How many are waited for.
