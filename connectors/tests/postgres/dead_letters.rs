@@ -1,8 +1,5 @@
 //! The table of dead letters: DESIGN section 6, SPEC C3.
 
-pub(crate) mod committer;
-mod query;
-
 use std::sync::Arc;
 
 use headwater::{

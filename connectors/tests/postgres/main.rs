@@ -5,7 +5,10 @@
 mod harness;
 
 mod conformance;
+mod dead_letter_queries;
+mod dead_lettering;
 mod dead_letters;
+mod group_offsets;
 mod guard;
 mod offsets;
 mod outage;

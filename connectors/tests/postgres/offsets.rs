@@ -1,6 +1,5 @@
 //! Who may move an offset: SPEC E2, PITFALLS 7 and 41.
 
-mod group_offsets;
 mod topic_ids;
 
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};

@@ -14,7 +14,7 @@ use super::{
     table::{ROWS, TABLE},
 };
 use crate::{
-    dead_letters::committer::{Letters, marker},
+    dead_lettering::{Letters, marker},
     harness::{TOPIC, plain, row, thing, things},
 };
 
