@@ -1,7 +1,7 @@
 //! What of a dead letter goes where all of it does not: the beginnings of its parts, and what the rest was.
 //!
 //! A broker's limit counts packed bytes, so a topic may take a record that unpacks to more than any topic of ours takes. Its
-//! letter gets through all the same. Source: DESIGN, "A letter always gets through".
+//! letter gets through all the same.
 
 use sha2::{Digest, Sha256};
 
@@ -181,7 +181,7 @@ mod tests {
         letter.headers.iter().map(|(name, _)| name).collect()
     }
 
-    /// PITFALLS 51. Red when a letter that fits is cut, one that does not is whole, or what is cut is not said, a value's
+    /// Red when a letter that fits is cut, one that does not is whole, or what is cut is not said, a value's
     /// SHA-256 among it.
     #[test]
     fn a_letter_that_fits_nowhere_keeps_its_beginning_and_says_what_it_lacks() {

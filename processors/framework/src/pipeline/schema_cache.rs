@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(bench.asked().len(), 1);
     }
 
-    /// PITFALLS 11. Red when an outage is asked about at once, or is remembered beyond half a second, or is poison.
+    /// Red when an outage is asked about at once, or is remembered beyond half a second, or is poison.
     #[test]
     fn an_outage_is_forgotten_after_half_a_second() {
         let bench = Bench::of([outage()]);

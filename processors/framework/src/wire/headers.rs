@@ -1,6 +1,6 @@
 //! The wire names of metadata, and how headers become metadata and back.
 //!
-//! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context. Source: DESIGN, "The event on the wire".
+//! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context.
 
 use super::{
     delivery_headers::{self, DeliveryHeaders, Trust},
@@ -332,7 +332,7 @@ mod tests {
         )
     }
 
-    /// Red when a default of the table in DESIGN changes: id, source, subject, correlation, trace or time.
+    /// Red when a default changes: id, source, subject, correlation, trace or time.
     #[test]
     fn a_record_without_headers_gets_what_the_contract_says() {
         let meta = meta(Headers::default());

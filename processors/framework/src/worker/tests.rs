@@ -268,7 +268,7 @@ fn a_new_topic_under_a_wildcard_is_read_from_its_first_event() {
     assert_eq!(seen, ["net.ping headwater.net.Ping", "ops.alarm.raised headwater.ops.Alarm"]);
 }
 
-/// SPEC B11: red when a unit is cut by time alone, or waits for more than the count.
+/// Red when a unit is cut by time alone, or waits for more than the count.
 #[test]
 fn a_batch_is_cut_by_count_and_by_time() {
     let settings = GroupSettings { batch_records: 5, linger: Duration::from_millis(200), ..GroupSettings::default() };

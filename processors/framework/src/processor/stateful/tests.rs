@@ -158,7 +158,7 @@ fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     assert_eq!(driver.records("mend.dlq").iter().filter(|record| record.value.is_none()).count(), 1, "a marker");
 }
 
-/// Issue 11, 23: a letter of a record that failed before it was repartitioned, such as one whose schema nobody knew.
+/// A letter of a record that failed before it was repartitioned, such as one whose schema nobody knew.
 /// Red when it is settled by the keying, before its step has run; when the step's failure is another letter; or when its
 /// record is repartitioned for ever.
 #[test]

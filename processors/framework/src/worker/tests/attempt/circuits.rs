@@ -98,7 +98,7 @@ const CLOSED: u64 = CircuitState::Closed.as_u64();
 const OPEN: u64 = CircuitState::Open.as_u64();
 const HALF_OPEN: u64 = CircuitState::HalfOpen.as_u64();
 
-/// SPEC C6, PITFALLS 12. Red when a call that the breaker refuses, or that fails while it is not closed, is an attempt;
+/// Red when a call that the breaker refuses, or that fails while it is not closed, is an attempt;
 /// when more probes go through than allowed; when the end of the outage is not seen; when nobody is told how the last call
 /// failed; or the order of a key is lost.
 #[test]
@@ -135,7 +135,7 @@ fn an_outage_is_waited_for_and_drains_in_order() {
     }
 }
 
-/// PITFALLS 13. Red when a probe that never ends keeps the circuit half-open, is joined by others, or never gives its
+/// Red when a probe that never ends keeps the circuit half-open, is joined by others, or never gives its
 /// place back.
 #[test]
 fn a_probe_that_never_returns_does_not_keep_the_circuit_half_open() {
@@ -269,7 +269,7 @@ fn a_group_behind_an_open_circuit_stops_at_once() {
     assert!(matches!(bench.ended, Some(Ok(()))));
 }
 
-/// PITFALLS 11. Red when a registry that does not answer makes a letter or an attempt, or its recovery is not
+/// Red when a registry that does not answer makes a letter or an attempt, or its recovery is not
 /// seen.
 #[test]
 fn a_registry_that_does_not_answer_holds_the_partition() {

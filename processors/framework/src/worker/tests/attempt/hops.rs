@@ -127,7 +127,7 @@ fn forged(group: &str) -> Headers {
     headers
 }
 
-/// PITFALLS 23. Red when one of these headers has an effect, is not counted or counted twice, or travels on.
+/// Red when one of these headers has an effect, is not counted or counted twice, or travels on.
 #[test]
 fn delivery_headers_on_an_event_reach_nothing() {
     let failing = Failing::first(1);

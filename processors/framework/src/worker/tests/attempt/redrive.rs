@@ -84,7 +84,7 @@ fn a_letter_that_is_retried_first_leaves_its_marker_when_it_succeeds() {
     assert_eq!(delivery(&marker.headers), news("play", origin(), 1));
 }
 
-/// PITFALLS 9. Red when a letter is sent back to the events' topic, or the redrive topic of another group.
+/// Red when a letter is sent back to the events' topic, or the redrive topic of another group.
 #[test]
 fn a_letter_is_sent_back_to_its_group_alone() {
     let scripts = ["a", "b"].map(|_| Script::of((0..2).map(|_| Failure::reject("no"))));

@@ -40,7 +40,7 @@ fn moved(bench: &Bench, at: usize, place: &TopicPartition) -> Record {
     record(place, 0, "a", outgoing.headers)
 }
 
-/// PITFALLS 50: each of two steps that share a store has a repartition topic of its own, and they are read in any order.
+/// Each of two steps that share a store has a repartition topic of its own, and they are read in any order.
 /// Red when an input counts as replayed because a later one of its topic has reached the other step: nothing has crashed.
 #[test]
 fn steps_that_share_a_store_read_in_any_order() {
@@ -83,8 +83,8 @@ fn a_step_that_reads_in_place_does_not_overtake_one_that_is_repartitioned() {
     assert_eq!((bench.state.get(Metric::Changes), bench.state.get(Metric::Replayed)), (4, 0), "{:?}", bench.taken());
 }
 
-/// Issue 11, 7; an id is base64, with slashes in it. Red when what stood on a topic that is gone is booked under the topic of its name that is there now: that
-/// one's records begin again at offset 0, and would be passed over.
+/// An id is base64, with slashes in it. Red when what stood on a topic that is gone is booked under the topic of its name that
+/// is there now: that one's records begin again at offset 0, and would be passed over.
 #[test]
 fn records_of_a_topic_that_was_created_anew_are_other_inputs() {
     let mut bench = Bench::repartitioning(in_place());
@@ -106,7 +106,7 @@ fn records_of_a_topic_that_was_created_anew_are_other_inputs() {
     assert_eq!((bench.state.get(Metric::Changes), bench.state.get(Metric::Replayed)), (3, 1), "{:?}", bench.taken());
 }
 
-/// Issue 11, 2. Red when the first partition of a number that leaves takes with it what records of the others have changed and
+/// Red when the first partition of a number that leaves takes with it what records of the others have changed and
 /// nothing has committed yet.
 #[test]
 fn what_is_not_committed_of_a_number_stays_until_its_last_partition_leaves() {
@@ -147,7 +147,7 @@ fn a_number_that_leaves_is_given_back_where_a_record_of_it_is_refused() {
     assert_eq!((bench.taken(), bench.state.letters(DeadLetterKind::Rejected)), (vec!["a1".to_owned()], 0), "{log}");
 }
 
-/// Issue 11, 23. Red when a commit goes on for partitions that are given up at the drain deadline, or are lost: what it has
+/// Red when a commit goes on for partitions that are given up at the drain deadline, or are lost: what it has
 /// not sent yet would stand behind what the next owner has. Red as well when what is still ours is not tried again.
 #[test]
 fn a_commit_ends_with_the_partitions_that_it_is_for() {

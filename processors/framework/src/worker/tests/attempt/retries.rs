@@ -6,7 +6,7 @@ use crate::{
     worker::tests::*,
 };
 
-/// SPEC C1. Red when a delay is left out or begins elsewhere, the source position waits, an attempt is not counted, or the
+/// Red when a delay is left out or begins elsewhere, the source position waits, an attempt is not counted, or the
 /// event is another one after a hop.
 #[test]
 fn a_record_that_fails_twice_succeeds_at_its_third_attempt() {
@@ -83,7 +83,7 @@ fn only_a_last_attempt_past_its_time_makes_a_timeout() {
     }
 }
 
-/// SPEC C2. Red when a failed record's followers run before it under `partition` or `key` or wait for it under `none`, when
+/// Red when a failed record's followers run before it under `partition` or `key` or wait for it under `none`, when
 /// another key waits with them but under `partition`, one is lost, or the order has no effect.
 #[test]
 fn the_order_says_what_overtakes_a_failed_record() {
@@ -141,7 +141,7 @@ fn a_failing_record_holds_its_partition_and_no_other() {
     assert_eq!(driver.state("play").troubles(), Vec::<String>::new());
 }
 
-/// SPEC B6. Red when a group reads another one's retry topics, or shares its counters.
+/// Red when a group reads another one's retry topics, or shares its counters.
 #[test]
 fn a_group_that_always_fails_affects_no_other() {
     let failing = Failing::first(usize::MAX);

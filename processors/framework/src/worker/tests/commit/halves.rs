@@ -22,7 +22,7 @@ fn fenced(number: i32) -> std::result::Result<Committed, CommitError> {
     Ok(Committed::Fenced(vec![at(number)]))
 }
 
-/// SPEC E3, B11. Red when a good row is lost, written twice or out of order, the letter has another place or its own unit
+/// Red when a good row is lost, written twice or out of order, the letter has another place or its own unit
 /// does not pass it, or the halves become single rows.
 #[test]
 fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
@@ -196,7 +196,7 @@ fn halves_keep_the_markers_of_their_records() {
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }
 
-/// PITFALLS 51. Red when a letter that its topic refuses stops its partition, or a record whose next attempt is as large; or
+/// Red when a letter that its topic refuses stops its partition, or a record whose next attempt is as large; or
 /// the letter is cut that would have gone through whole, which is tried first.
 #[test]
 fn a_letter_that_is_too_large_for_its_topic_goes_with_its_beginning() {

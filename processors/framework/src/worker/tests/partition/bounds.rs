@@ -187,7 +187,7 @@ fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
     assert_eq!(plan.seen(), "w0 a1 b2 c3 d4 e5 f6");
 }
 
-/// Issue 11, 20. Red when what stands still leaves the byte bound: each partition that is held would keep as much as all may;
+/// Red when what stands still leaves the byte bound: each partition that is held would keep as much as all may;
 /// when it blocks the others; or when what was let go of is lost, runs twice or runs out of its key's order.
 #[test]
 fn partitions_that_stand_still_let_go_of_what_they_have_read() {

@@ -77,7 +77,7 @@ fn a_batch_of_an_earlier_start_is_dropped() {
     assert_eq!(bench.records(0, 2, 0, "b").log(), "unit b, commit 0:1");
 }
 
-/// PITFALLS 41. Red when a fenced partition is given up, starts again without a pause, keeps what ran, or moves on.
+/// Red when a fenced partition is given up, starts again without a pause, keeps what ran, or moves on.
 #[test]
 fn a_fenced_partition_drops_what_ran_and_starts_again() {
     let plan = Plan::default();

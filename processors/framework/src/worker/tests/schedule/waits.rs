@@ -162,7 +162,7 @@ fn a_group_joins_once_its_store_answers() {
     assert!(bench.state.troubles().is_empty());
 }
 
-/// Issue 11, 20. Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the
+/// Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the
 /// rest is read again before.
 #[test]
 fn of_more_than_there_is_room_for_the_head_stays_until_it_is_due() {
