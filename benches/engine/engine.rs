@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use headwater::{
     Order, Pipeline, Sink, TopicPartition,
     spi::{
-        BoxFuture, Clock, CommitError, Committed, Committer, ConsumerGroup, Control, Fetched, GroupMetrics,
-        GroupSettings, Metric, SchemaCache, Source, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
+        BoxFuture, Clock, CommitError, CommitOutcome, Committer, ConsumerGroup, Control, GroupMetrics, GroupSettings,
+        Metric, SchemaCache, Source, SourceEvent, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
         WorkerDeps,
     },
 };
@@ -250,10 +250,10 @@ struct Watched<T: ?Sized> {
 }
 
 impl Source for Watched<KafkaSource> {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(async move {
             let fetched = self.inner.next(records).await;
-            if matches!(fetched, Fetched::Records(_)) {
+            if matches!(fetched, SourceEvent::Records(_)) {
                 self.gauge.meter.get_or_init(Meter::start);
             }
             fetched
@@ -274,10 +274,10 @@ impl Committer for Watched<dyn Committer> {
         self.inner.start(partitions)
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             let committed = self.inner.commit(unit).await;
-            if matches!(committed, Ok(Committed::Done)) {
+            if matches!(committed, Ok(CommitOutcome::Done)) {
                 let records = (unit.outgoing.len() + unit.rows.len()) as u64;
                 self.gauge.durable.fetch_add(records, Ordering::Release);
                 self.gauge.more.notify_one();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::{
-    catalogue::{Binding, Catalogue, Subscription},
+    catalogue::{Binding, Catalogue, SourceTopics},
     policy::Policy,
     settings::Order,
     sink::SinkConfig,
@@ -91,7 +91,7 @@ pub struct ConsumerGroup {
     /// What it does.
     pub work: Work,
     /// The topics of events that it reads.
-    pub subscription: Subscription,
+    pub subscription: SourceTopics,
     /// Topics that it reads besides those, by name: its redrive topic, and those of records that it has repartitioned.
     pub own_topics: Vec<String>,
     /// Topics that it reads besides those, as patterns (POSIX extended): its retry topics, or every dead letter's.
@@ -343,7 +343,7 @@ impl Pipeline {
             name: DEAD_LETTERS.to_owned(),
             id: format!("{prefix}{DEAD_LETTERS}"),
             work: Work::DeadLetters,
-            subscription: Subscription::default(),
+            subscription: SourceTopics::default(),
             own_topics: Vec::new(),
             own_patterns: vec![all_dlqs(prefix)],
             policy: Policy::default(),
@@ -352,17 +352,17 @@ impl Pipeline {
         self.groups.iter().map(group).chain([dead_letters]).collect()
     }
 
-    fn subscription(&self, interest: &Interest) -> Subscription {
+    fn subscription(&self, interest: &Interest) -> SourceTopics {
         match interest {
             Interest::Type(facts) => self.catalogue.sources_of(facts.name),
             Interest::Name(event_type) => self.catalogue.sources_of(event_type),
             Interest::Types(types) => {
                 let topics: BTreeSet<String> =
                     types.iter().flat_map(|facts| self.catalogue.sources_of(facts.name).topics).collect();
-                Subscription { topics: topics.into_iter().collect(), all_events: false }
+                SourceTopics { topics: topics.into_iter().collect(), all_events: false }
             }
             Interest::Pattern(pattern) => self.catalogue.sources_matching(pattern),
-            Interest::Wrong(_) => Subscription::default(),
+            Interest::Wrong(_) => SourceTopics::default(),
         }
     }
 

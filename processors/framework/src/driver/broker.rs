@@ -10,11 +10,11 @@ use super::clock::ManualClock;
 use crate::{
     codec::WriterSchema,
     event::time::Time,
-    pipeline::{ConsumerGroup, catalogue::Subscription},
+    pipeline::{ConsumerGroup, catalogue::SourceTopics},
     ports::{
-        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, SchemaError, SchemaText, Schemas, Source,
+        Batch, BoxFuture, Clock, Committer, Control, Entry, SchemaError, SchemaText, Schemas, Source, SourceEvent,
         StartFrom, StoreError, Stores,
-        unit::{Change, CommitError, Committed, Row, Unit},
+        unit::{CommitError, CommitOutcome, Row, StateChange, Unit},
     },
     wire::{
         group_topics::{GroupTopics, TopicRole},
@@ -126,12 +126,12 @@ impl Contents {
 /// A group's only member.
 pub(super) struct MemorySource {
     group: String,
-    subscription: Subscription,
+    subscription: SourceTopics,
     owned: GroupTopics,
     broker: Arc<Broker>,
     assigned: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, Reading>,
-    events: VecDeque<Fetched>,
+    events: VecDeque<SourceEvent>,
 }
 
 struct Reading {
@@ -149,11 +149,11 @@ impl MemorySource {
             broker,
             assigned: BTreeSet::new(),
             reading: BTreeMap::new(),
-            events: VecDeque::from([Fetched::Assigned(Vec::new())]),
+            events: VecDeque::from([SourceEvent::Assigned(Vec::new())]),
         }
     }
 
-    fn poll(&mut self, records: bool, waker: &Waker) -> Poll<Fetched> {
+    fn poll(&mut self, records: bool, waker: &Waker) -> Poll<SourceEvent> {
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);
         }
@@ -168,7 +168,7 @@ impl MemorySource {
             contents.logs.keys().filter(ours).filter(|id| !self.assigned.contains(*id)).cloned().collect();
         if !new.is_empty() {
             self.assigned.extend(new.iter().cloned());
-            return Poll::Ready(Fetched::Assigned(new));
+            return Poll::Ready(SourceEvent::Assigned(new));
         }
         for (id, reading) in self.reading.iter_mut().filter(|(_, reading)| records && !reading.paused) {
             let rest = contents.logs.get(id).and_then(|log| log.get(reading.next..)).unwrap_or_default();
@@ -176,7 +176,7 @@ impl MemorySource {
                 let records: Vec<Record> = rest.iter().take(BATCH).cloned().collect();
                 reading.next += records.len();
                 let next = i64::try_from(reading.next).unwrap_or(i64::MAX);
-                return Poll::Ready(Fetched::Records(Batch {
+                return Poll::Ready(SourceEvent::Records(Batch {
                     partition: id.clone(),
                     start: reading.start,
                     records,
@@ -206,7 +206,7 @@ impl MemorySource {
 }
 
 impl Source for MemorySource {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(std::future::poll_fn(move |context| self.poll(records, context.waker())))
     }
 
@@ -220,7 +220,7 @@ impl Source for MemorySource {
                 positions.iter().for_each(|position| contents.pass(&self.group, position));
             }
             Control::Released(_) | Control::Note(_) => {}
-            Control::Close => self.events.push_back(Fetched::Closed),
+            Control::Close => self.events.push_back(SourceEvent::Closed),
         }
     }
 }
@@ -243,12 +243,12 @@ impl Committer for Publisher {
         Box::pin(std::future::ready(Ok(vec![StartFrom::Committed; partitions.len()])))
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("rows", unit.rows.is_empty())?;
             no_place_for("changes of state", unit.changes.is_empty())?;
             drop(self.0.publish(unit));
-            Ok(Committed::Done)
+            Ok(CommitOutcome::Done)
         })
     }
 
@@ -276,19 +276,19 @@ impl Committer for Keeper {
         Box::pin(async move { Ok(self.broker.starts(&self.group, partitions, StartFrom::Committed)) })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("rows", unit.rows.is_empty())?;
             let mut contents = self.broker.publish(unit);
-            for Change { store, partition, key, value, .. } in &unit.changes {
+            for StateChange { store, partition, key, value, .. } in &unit.changes {
                 let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
                 match value {
                     Some(value) => drop(keys.insert(key.clone(), value.clone())),
                     None => drop(keys.remove(key)),
                 }
             }
-            unit.positions.iter().for_each(|progress| contents.pass(&self.group, &progress.to));
-            Ok(Committed::Done)
+            unit.positions.iter().for_each(|range| contents.pass(&self.group, &range.to));
+            Ok(CommitOutcome::Done)
         })
     }
 
@@ -331,13 +331,13 @@ impl Committer for Table {
         Box::pin(async move { Ok(self.broker.starts(&self.sink, partitions, StartFrom::Policy)) })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("changes of state", unit.changes.is_empty())?;
             let mut contents = self.broker.publish(unit);
             contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
-            unit.positions.iter().for_each(|progress| contents.pass(&self.sink, &progress.to));
-            Ok(Committed::Done)
+            unit.positions.iter().for_each(|range| contents.pass(&self.sink, &range.to));
+            Ok(CommitOutcome::Done)
         })
     }
 

@@ -207,26 +207,26 @@ impl Catalogue {
     }
 
     /// Where events of one type are read from.
-    pub(crate) fn sources_of(&self, event_type: &str) -> Subscription {
+    pub(crate) fn sources_of(&self, event_type: &str) -> SourceTopics {
         let known = self.types.contains_key(event_type);
         let bound: Vec<String> =
             self.bindings.iter().filter(|(_, b)| b.event_type == event_type).map(|(t, _)| t.clone()).collect();
         // A type that only a binding names has no topic of ours.
         let own = (known || bound.is_empty()).then(|| topic_of(event_type));
-        Subscription { topics: own.into_iter().chain(bound).collect(), all_events: false }
+        SourceTopics { topics: own.into_iter().chain(bound).collect(), all_events: false }
     }
 
     /// Where events that match a pattern are read from.
-    pub(crate) fn sources_matching(&self, pattern: &Pattern) -> Subscription {
+    pub(crate) fn sources_matching(&self, pattern: &Pattern) -> SourceTopics {
         let bound = self.bindings.iter().filter(|(_, b)| pattern.matches(&b.event_type)).map(|(t, _)| t.clone());
         let own = pattern.domain().map(|domain| format!("{EVENTS}{domain}"));
-        Subscription { topics: own.into_iter().chain(bound).collect(), all_events: pattern.domain().is_none() }
+        SourceTopics { topics: own.into_iter().chain(bound).collect(), all_events: pattern.domain().is_none() }
     }
 }
 
 /// The topics that a group reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subscription {
+pub struct SourceTopics {
     /// Topics by name.
     pub topics: Vec<String>,
     /// Also every topic of events, `events.*`, those to come included.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    ports::{BoxFuture, Control, Fetched, Source},
+    ports::{BoxFuture, Control, Source, SourceEvent},
     wire::record::TopicPartition,
 };
 
@@ -18,7 +18,7 @@ impl Inputs {
         Self { source, waiting }
     }
 
-    pub(crate) fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    pub(crate) fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         self.source.next(records)
     }
 

@@ -10,16 +10,16 @@ use super::{
 };
 use crate::{
     pipeline::Work,
-    ports::{Control, Fetched, StartFrom, StoreError},
+    ports::{Control, SourceEvent, StartFrom, StoreError},
     telemetry::metrics::Metric,
     wire::{group_topics::TopicRole, record::TopicPartition},
 };
 
 impl Worker {
     /// Handles what the source reports; true once it has closed.
-    pub(super) fn on_source_event(&mut self, event: Fetched) -> Result<bool, WorkerError> {
+    pub(super) fn on_source_event(&mut self, event: SourceEvent) -> Result<bool, WorkerError> {
         match event {
-            Fetched::Records(batch) => {
+            SourceEvent::Records(batch) => {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
                 if let Some(partition) = ours.filter(|p| p.life == PartitionState::Running) {
                     partition.receive(batch.records, batch.next);
@@ -31,14 +31,14 @@ impl Worker {
                     self.places_changed = true;
                 }
             }
-            Fetched::Assigned(partitions) => {
+            SourceEvent::Assigned(partitions) => {
                 self.state.joined();
                 partitions.into_iter().for_each(|id| self.restart(id, Duration::ZERO));
                 self.stop_apart();
             }
-            Fetched::Revoked(partitions) => self.leave(partitions),
-            Fetched::Lost(partitions) => self.forget(&partitions),
-            Fetched::Connected(state) => {
+            SourceEvent::Revoked(partitions) => self.leave(partitions),
+            SourceEvent::Lost(partitions) => self.forget(&partitions),
+            SourceEvent::Connected(state) => {
                 let why = state.as_ref().err().map(String::as_str);
                 if self.state.trouble("kafka", why) {
                     match why {
@@ -47,14 +47,14 @@ impl Worker {
                     }
                 }
             }
-            Fetched::Displaced(why) => {
+            SourceEvent::Displaced(why) => {
                 tracing::warn!(group = %self.step.group.id, reason = why, "the group waits");
                 self.state.trouble("group", Some(&why));
             }
-            Fetched::Failed(why) => return Err(self.failed(why)),
-            Fetched::Halted(why) => return Err(self.halted(why)),
-            Fetched::Closed if self.closing => return Ok(true),
-            Fetched::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
+            SourceEvent::Failed(why) => return Err(self.failed(why)),
+            SourceEvent::Halted(why) => return Err(self.halted(why)),
+            SourceEvent::Closed if self.closing => return Ok(true),
+            SourceEvent::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
         }
         Ok(false)
     }

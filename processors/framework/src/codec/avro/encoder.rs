@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::writer::WriterSchema;
 use crate::codec::{
-    error::{CodecError, Fault, clip, schema_cause},
+    error::{CodecError, FieldError, clip, schema_cause},
     json,
     schema::{Leaked, follow},
     wire_format::MAGIC,
@@ -124,19 +124,19 @@ impl fmt::Debug for Encoder {
     }
 }
 
-fn unfit(error: &apache_avro::Error) -> Box<Fault> {
+fn unfit(error: &apache_avro::Error) -> Box<FieldError> {
     match error.details() {
         Details::SerializeRecordFieldWithSchema { field_name, error, .. } => {
-            Fault::new(expectation(error)).within(clip(field_name))
+            FieldError::new(expectation(error)).within(clip(field_name))
         }
-        Details::SerializeValueWithSchema { value, .. } => Fault::new(expectation(value)),
+        Details::SerializeValueWithSchema { value, .. } => FieldError::new(expectation(value)),
         Details::GetField(field) | Details::FieldName(field) => {
-            Fault::new("the schema has no such field").within(clip(field))
+            FieldError::new("the schema has no such field").within(clip(field))
         }
         Details::MissingDefaultForSkippedField { field_name, .. } => {
-            Fault::new("left out, and the schema has no default for it").within(clip(field_name))
+            FieldError::new("left out, and the schema has no default for it").within(clip(field_name))
         }
-        _ => Fault::new("the value is not one of the schema"),
+        _ => FieldError::new("the value is not one of the schema"),
     }
 }
 

@@ -13,7 +13,7 @@ use apache_avro::{
 };
 
 use super::cursor::{Checked, Cursor};
-use crate::codec::{error::Fault, schema::follow};
+use crate::codec::{error::FieldError, schema::follow};
 
 /// Reads values off a datum whose layout was checked.
 pub(crate) struct Read<'a> {
@@ -105,7 +105,7 @@ impl Read<'_> {
             })),
             Schema::BigDecimal => Value::Bytes(datum.bytes()?.to_vec())
                 .resolve_with_names(schema, self.names)
-                .map_err(|_| Fault::new("a big-decimal is not one"))?,
+                .map_err(|_| FieldError::new("a big-decimal is not one"))?,
             Schema::Uuid(kind) => Value::Uuid(uuid(datum, kind)?),
             Schema::Null
             | Schema::Record(_)
@@ -123,5 +123,5 @@ fn uuid(datum: &mut Cursor<'_>, kind: &UuidSchema) -> Checked<Uuid> {
         UuidSchema::Bytes => Uuid::from_slice(datum.bytes()?),
         UuidSchema::Fixed(fixed) => Uuid::from_slice(datum.take(fixed.size)?),
     };
-    uuid.map_err(|_| Fault::new("a uuid is not one"))
+    uuid.map_err(|_| FieldError::new("a uuid is not one"))
 }

@@ -15,12 +15,12 @@ use apache_avro::{
 
 use super::promote::{Called, base, called, promote, takes};
 use crate::codec::{
-    error::Fault,
+    error::FieldError,
     json,
     schema::{follow, type_name},
 };
 
-type Resolved = Result<Value, Box<Fault>>;
+type Resolved = Result<Value, Box<FieldError>>;
 
 /// The named types of both sides.
 pub(crate) struct Resolve<'a> {
@@ -35,7 +35,7 @@ impl Resolve<'_> {
         match (value, writer, reader) {
             (Value::Union(branch, value), Schema::Union(union), _) => {
                 let branch = usize::try_from(branch).ok().and_then(|branch| union.variants().get(branch));
-                let branch = branch.ok_or_else(|| Fault::new("a union's branch is none of its schema's"))?;
+                let branch = branch.ok_or_else(|| FieldError::new("a union's branch is none of its schema's"))?;
                 self.value(*value, branch, reader)
             }
             (value, _, Schema::Union(union)) => self.branch(value, writer, union),
@@ -48,7 +48,7 @@ impl Resolve<'_> {
             }
             (Value::Map(items), Schema::Map(writer), Schema::Map(reader)) => {
                 let item = |(key, item)| Ok((key, self.value(item, &writer.types, &reader.types)?));
-                Ok(Value::Map(items.into_iter().map(item).collect::<Result<_, Box<Fault>>>()?))
+                Ok(Value::Map(items.into_iter().map(item).collect::<Result<_, Box<FieldError>>>()?))
             }
             (Value::Enum(_, symbol), Schema::Enum(_), Schema::Enum(reader)) => symbol_of(symbol, reader),
             (value, writer, reader) => {
@@ -71,7 +71,7 @@ impl Resolve<'_> {
                 Some((value, place)) => self.value(value, &writer.fields[place].schema, &field.schema),
                 None => match &field.default {
                     Some(default) => json::default(default, &field.schema, self.reader),
-                    None => Err(Fault::new("missing, and the reader's schema has no default for it")),
+                    None => Err(FieldError::new("missing, and the reader's schema has no default for it")),
                 },
             };
             fields.push((field.name.clone(), value.map_err(|fault| fault.within(&field.name))?));
@@ -95,7 +95,7 @@ impl Resolve<'_> {
             .or_else(|| takers().find(|(_, reader)| base(writer) != base(reader)))
             .map(|(place, _)| place);
         let Some(place) = found else {
-            return Err(Fault::new(format!("the reader's union has no branch for {}", type_name(writer))));
+            return Err(FieldError::new(format!("the reader's union has no branch for {}", type_name(writer))));
         };
         let inner = self.value(value, writer, &union.variants()[place])?;
         Ok(Value::Union(u32::try_from(place).unwrap_or(u32::MAX), Box::new(inner)))
@@ -110,6 +110,6 @@ fn symbol_of(symbol: String, reader: &EnumSchema) -> Resolved {
     };
     match chosen {
         Some((place, symbol)) => Ok(Value::Enum(u32::try_from(place).unwrap_or(u32::MAX), symbol)),
-        None => Err(Fault::new("the reader's enum has neither the written symbol nor a default")),
+        None => Err(FieldError::new("the reader's enum has neither the written symbol nor a default")),
     }
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{cursor::Cursor, layout::Layout, read::Read, resolve::Resolve};
 use crate::{
     codec::{
-        error::{CodecError, Fault, clip, schema_cause, shape_fault},
+        error::{CodecError, FieldError, clip, schema_cause, shape_fault},
         json,
         schema::{Leaked, compat::reads, same::Same},
     },
@@ -177,8 +177,8 @@ impl WriterSchema {
     }
 
     fn resolve<T: DeserializeOwned>(&self, datum: &[u8], plan: &Plan) -> Result<T, CodecError> {
-        let mismatch = |fault: Box<Fault>| CodecError::Mismatch(*fault);
-        let reader = plan.reader.as_ref().map_err(|cause| mismatch(Fault::new(cause.clone())))?;
+        let mismatch = |fault: Box<FieldError>| CodecError::Mismatch(*fault);
+        let reader = plan.reader.as_ref().map_err(|cause| mismatch(FieldError::new(cause.clone())))?;
         let value = self.read(datum)?;
         let resolve = Resolve { writer: self.leaked.names(), reader: reader.names() };
         let value = resolve.value(value, self.leaked.schema, reader.schema).map_err(mismatch)?;

@@ -77,7 +77,7 @@ impl Fixture for Kept {
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
         unit.outgoing.push(outgoing("out", effect.partition, &effect.text));
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: "store".into(), partition: effect.partition, key, value, input: None });
+        unit.changes.push(StateChange { store: "store".into(), partition: effect.partition, key, value, input: None });
     }
 
     async fn contents(&mut self) -> Contents {

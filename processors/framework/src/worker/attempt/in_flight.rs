@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     event::{Meta, time::Time},
     failure::{DeadLetterKind, breaker::Try},
-    ports::unit::{Change, Marker, RowData},
+    ports::unit::{Marker, RowData, StateChange},
     telemetry::spans::{Attempt, Span},
     wire::{
         group_topics::TopicRole,
@@ -71,9 +71,9 @@ pub(crate) struct Effects {
     /// The row, without its record: that is still in the job.
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
     /// What it has made of its key's state, where that is not what it was.
-    pub(crate) change: Option<Change>,
+    pub(crate) change: Option<StateChange>,
     /// What it changes of the records that wait: nothing, mostly.
-    pub(crate) waiting: Option<Box<Change>>,
+    pub(crate) waiting: Option<Box<StateChange>>,
     /// Few records have one.
     pub(crate) marker: Option<Box<Marker>>,
     /// When the event happened, where that is known.

@@ -13,7 +13,7 @@ use crate::{
     codec::WriterSchema,
     failure::{DeadLetterKind, Failure, failure_report::FailureReport},
     pipeline::steps::{self, Steps},
-    ports::unit::{InputPartition, InputPosition, Way},
+    ports::unit::{InputPartition, InputPosition, InputRoute},
     processor::{
         ProcessError,
         emit::{EmitContext, Outbox},
@@ -98,7 +98,7 @@ impl RecordProcessor {
     }
 
     /// Where inputs come again: which one the record is. One that was repartitioned counts by where it stood before that, so
-    /// that a second copy of it is the same input, and by the way that it came, since each step reads its own in its own
+    /// that a second copy of it is the same input, and by the route that it came, since each step reads its own in its own
     /// time.
     fn input_of(
         job: &InFlightRecord,
@@ -108,13 +108,15 @@ impl RecordProcessor {
         let replays = states.replays()?;
         let is_moved = job.record.topic == step_topics.repartition;
         let moved = if is_moved { delivery_headers::input(&job.record.headers) } else { None };
-        let (way, Position { partition, next }, id) = match moved {
-            Some((position, id)) => (Way::Over(Arc::clone(&step.name)), position, id),
-            None => (Way::Direct, Position { partition: job.partition.clone(), next: job.record.offset + 1 }, None),
+        let (route, Position { partition, next }, id) = match moved {
+            Some((position, id)) => (InputRoute::Over(Arc::clone(&step.name)), position, id),
+            None => {
+                (InputRoute::Direct, Position { partition: job.partition.clone(), next: job.record.offset + 1 }, None)
+            }
         };
         // It may have stood on another topic of that name, which is gone since.
         let topic_id = id.map_or_else(|| replays.topic_id(&partition.topic), Arc::from);
-        Some(InputPosition { of: InputPartition { partition, topic_id, way }, next })
+        Some(InputPosition { of: InputPartition { partition, topic_id, route }, next })
     }
 
     /// The record goes to where its key's partition is read, with what its place here says of it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::finished::{Covered, Finished};
 use crate::{
     failure::cut,
-    ports::unit::{Progress, RefusedRow, Row, Unit},
+    ports::unit::{OffsetRange, RefusedRow, Row, Unit},
     wire::{
         group_topics::TopicRole,
         record::{Position, Record, TopicPartition},
@@ -77,11 +77,11 @@ impl UnitBatch {
             let read = self.records.iter().filter(|covered| covered.role != TopicRole::Waiting);
             to.extend(read.map(|covered| (&covered.partition, covered.offset + 1)));
         }
-        let progress = |(partition, next): (&TopicPartition, i64)| Progress {
+        let range = |(partition, next): (&TopicPartition, i64)| OffsetRange {
             from: self.from.get(partition).copied().unwrap_or(next),
             to: Position { partition: partition.clone(), next },
         };
-        self.unit.positions = to.into_iter().map(progress).collect();
+        self.unit.positions = to.into_iter().map(range).collect();
         self
     }
 

@@ -20,7 +20,7 @@ use crate::{
     pipeline::settings::GroupSettings,
     ports::{
         BoxFuture, Committer, StartFrom,
-        unit::{Change, CommitError, Committed},
+        unit::{CommitError, CommitOutcome, StateChange},
     },
     telemetry::metrics::{GroupMetrics, Metric},
     wire::{
@@ -38,7 +38,7 @@ pub(crate) enum Answer {
     /// Where these starts of partitions begin.
     Started(Vec<(TopicPartition, u64)>, Result<Vec<StartFrom>, CommitError>),
     /// What became of a batch.
-    Committed(UnitBatch, Result<Committed, CommitError>),
+    Committed(UnitBatch, Result<CommitOutcome, CommitError>),
     /// It was not waited for what becomes of it.
     Cancelled(UnitBatch),
 }
@@ -255,7 +255,7 @@ impl CommitQueue {
         let mut changes = batch.unit.changes.iter();
         for run in batch.records.chunk_by(one) {
             let changes = changes.by_ref().take(run.iter().map(|covered| covered.changes).sum());
-            let changes: Vec<&Change> = changes.collect();
+            let changes: Vec<&StateChange> = changes.collect();
             let id = &run[0].partition;
             let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
             let Some(partition) = ours else { continue };
@@ -408,7 +408,7 @@ async fn commit(
     cancelled: Option<oneshot::Receiver<()>>,
 ) -> (Box<dyn Committer>, Answer) {
     if batch.unit.is_empty() {
-        return (committer, Answer::Committed(batch, Ok(Committed::Done)));
+        return (committer, Answer::Committed(batch, Ok(CommitOutcome::Done)));
     }
     let committing = committer.commit(&batch.unit);
     let committed = match cancelled {

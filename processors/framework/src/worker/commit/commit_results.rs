@@ -11,7 +11,7 @@ use crate::{
     failure::{DeadLetterKind, failure_report::FailureReport},
     ports::{
         Control,
-        unit::{CommitError, Committed, RefusedRow},
+        unit::{CommitError, CommitOutcome, RefusedRow},
     },
     telemetry::metrics::Metric,
     wire::{
@@ -97,11 +97,11 @@ impl Worker {
     }
 
     /// The store has taken a batch, but for what is another owner's.
-    fn committed(&mut self, at: usize, batch: UnitBatch, committed: Committed) {
+    fn committed(&mut self, at: usize, batch: UnitBatch, committed: CommitOutcome) {
         self.recovered(at);
         let mut fenced = match committed {
-            Committed::Done => Vec::new(),
-            Committed::Fenced(partitions) => partitions,
+            CommitOutcome::Done => Vec::new(),
+            CommitOutcome::Fenced(partitions) => partitions,
         };
         let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
         // One that has been taken anew since, perhaps by another commit queue, is not fenced.

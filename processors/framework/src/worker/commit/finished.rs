@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     event::time::Time,
-    ports::unit::Change,
+    ports::unit::StateChange,
     telemetry::spans::Span,
     wire::{
         group_topics::TopicRole,
@@ -26,7 +26,7 @@ impl Finished {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
         let changes = || effects.change.iter().chain(effects.waiting.as_deref());
-        let changed = changes().map(Change::size).sum::<usize>();
+        let changed = changes().map(StateChange::size).sum::<usize>();
         let InFlightRecord { partition, role, start, record, .. } = job;
         let covered = Covered {
             partition,

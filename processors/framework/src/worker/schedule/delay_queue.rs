@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ports::{Clock, Entry, StoreError, Stores, unit::Change},
+    ports::{Clock, Entry, StoreError, Stores, unit::StateChange},
     processor::state::{self, State},
     telemetry::metrics::{GroupMetrics, Metric},
     wire::{
@@ -147,7 +147,7 @@ impl DelayQueue {
     }
 
     /// Has a record wait behind those of its key; `None` where there is no room.
-    pub(crate) fn append(&self, number: i32, waits: Outgoing, timestamp_ms: i64, due: Duration) -> Option<Change> {
+    pub(crate) fn append(&self, number: i32, waits: Outgoing, timestamp_ms: i64, due: Duration) -> Option<StateChange> {
         let mut numbers = self.numbers();
         // Before they are read, or once they are forgotten, nobody knows which place is free.
         let queues = numbers.get_mut(&number)?;
@@ -165,7 +165,7 @@ impl DelayQueue {
     }
 
     /// Has the record of this number, which is under way, wait again where it was.
-    pub(crate) fn again(&self, of: &Record, waits: Outgoing, due: Duration) -> Option<Change> {
+    pub(crate) fn again(&self, of: &Record, waits: Outgoing, due: Duration) -> Option<StateChange> {
         let record = self.record(of.partition, of.offset, waits, of.timestamp_ms);
         let change = self.kept(&record)?;
         let mut numbers = self.numbers();
@@ -184,7 +184,7 @@ impl DelayQueue {
     }
 
     /// The record of this number is done with: the next of its key may begin.
-    pub(crate) fn done(&self, of: &Record) -> Change {
+    pub(crate) fn done(&self, of: &Record) -> StateChange {
         let mut numbers = self.numbers();
         if let Some(queues) = numbers.get_mut(&of.partition) {
             queues.remove(of.offset);
@@ -194,7 +194,7 @@ impl DelayQueue {
     }
 
     /// The store has this change.
-    pub(crate) fn committed(&self, change: &Change) {
+    pub(crate) fn committed(&self, change: &StateChange) {
         if change.store != self.store {
             return;
         }
@@ -275,7 +275,7 @@ impl DelayQueue {
     }
 
     /// The change that keeps a record; none where it cannot be written down, which no record is known to do.
-    fn kept(&self, record: &Record) -> Option<Change> {
+    fn kept(&self, record: &Record) -> Option<StateChange> {
         let headers = record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(|v| v.to_vec().into())));
         let kept = Kept {
             key: record.key.clone().map(Bytes::from),
@@ -287,8 +287,14 @@ impl DelayQueue {
         Some(self.change(record, Some(value.into())))
     }
 
-    fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> Change {
-        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value, input: None }
+    fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> StateChange {
+        StateChange {
+            store: Arc::clone(&self.store),
+            partition: of.partition,
+            key: name(of.offset),
+            value,
+            input: None,
+        }
     }
 
     fn read(&self, partition: i32, (key, value): Entry) -> Result<Record, StoreError> {

@@ -14,7 +14,7 @@ use crate::{
     pipeline::{ConsumerGroup, settings::GroupSettings},
     ports::{
         Clock,
-        unit::{Change, Marker},
+        unit::{Marker, StateChange},
     },
     telemetry::spans::{Message, Span, Tracing},
     wire::{
@@ -244,7 +244,7 @@ impl Failures {
 }
 
 /// Has a record wait in the group's state; `None` where there is no room.
-fn wait(waiting: &DelayQueue, job: &InFlightRecord, delivered: &DeliveryHeaders, due: Duration) -> Option<Change> {
+fn wait(waiting: &DelayQueue, job: &InFlightRecord, delivered: &DeliveryHeaders, due: Duration) -> Option<StateChange> {
     let waits = delivered.hop(&job.record, String::new(), None);
     if job.role == TopicRole::Waiting {
         return waiting.again(&job.record, waits, due);

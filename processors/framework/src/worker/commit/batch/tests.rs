@@ -111,7 +111,7 @@ fn records(batch: &UnitBatch) -> Vec<(i32, i64)> {
 /// Where each partition stands after these batches, each of which must begin where the one before has ended.
 fn chained<'a>(batches: impl IntoIterator<Item = &'a UnitBatch>) -> BTreeMap<i32, i64> {
     let mut stands: BTreeMap<i32, i64> = BTreeMap::new();
-    for Progress { from, to } in batches.into_iter().flat_map(|batch| &batch.unit.positions) {
+    for OffsetRange { from, to } in batches.into_iter().flat_map(|batch| &batch.unit.positions) {
         let before = stands.insert(to.partition.partition, to.next).unwrap_or(100);
         assert_eq!(before, *from, "{}", to.partition);
     }

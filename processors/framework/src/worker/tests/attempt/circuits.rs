@@ -253,18 +253,18 @@ fn a_fallback_runs_while_the_circuit_is_open() {
 /// Red when a partition that waits for a circuit is kept, or a group that is asked to wait for ever does not stop.
 #[test]
 fn a_group_behind_an_open_circuit_stops_at_once() {
-    use crate::ports::Fetched;
+    use crate::ports::SourceEvent;
     use crate::worker::tests::scripted::{Bench, Plan, at};
     let plan = Plan::default();
     let mut bench = Bench::publisher(
         &plan,
         GroupSettings { breakers: [("shop".to_owned(), settings())].into(), ..GroupSettings::default() },
     );
-    bench.tell(Fetched::Assigned(vec![at(0), at(1)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), at(1)])).log();
     ["a0", "a1"].into_iter().for_each(|event| plan.fail(event, Failure::retry("503")));
     bench.records(0, 1, 0, "a a a").records(1, 2, 0, "b").log();
     assert_eq!(plan.seen(), "a0 a1");
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(0)])).log(), "released 0, forget 0");
     assert_eq!(bench.stop().log(), "close");
     assert!(matches!(bench.ended, Some(Ok(()))));
 }

@@ -3,8 +3,8 @@
 use crate::{
     failure::DeadLetterKind,
     ports::{
-        Fetched,
-        unit::{CommitError, Committed, Progress},
+        SourceEvent,
+        unit::{CommitError, CommitOutcome, OffsetRange},
     },
     wire::record::Position,
     worker::tests::{
@@ -18,8 +18,8 @@ fn together() -> GroupSettings {
     GroupSettings { linger: Duration::from_millis(10), ..GroupSettings::default() }
 }
 
-fn fenced(number: i32) -> std::result::Result<Committed, CommitError> {
-    Ok(Committed::Fenced(vec![at(number)]))
+fn fenced(number: i32) -> std::result::Result<CommitOutcome, CommitError> {
+    Ok(CommitOutcome::Fenced(vec![at(number)]))
 }
 
 /// Red when a good row is lost, written twice or out of order, the letter has another place or its own unit
@@ -38,7 +38,7 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     let own = bench.own();
     let [(letter, positions)] = &own[..] else { panic!("{own:?}") };
     let to = Position { partition: at(0), next: 618 };
-    assert_eq!(positions[..], [Progress { from: 617, to }]);
+    assert_eq!(positions[..], [OffsetRange { from: 617, to }]);
     let headers = delivery(&letter.headers);
     for (name, value) in [("hw_error_kind", "row"), ("hw_error_message", "bad k617"), ("hw_origin_offset", "617")] {
         assert_eq!(headers[name], value);
@@ -122,7 +122,7 @@ fn a_refused_letter_stops_its_partition_and_no_other() {
     assert_eq!(bench.log(), "unit 0:3 g, commit 0:3");
     assert_eq!(bench.state.troubles(), ["events.net/1: stopped: bad dlq:c"]);
     assert_eq!((bench.state.get(Metric::Stopped), bench.state.letters(DeadLetterKind::Row)), (1, 0));
-    bench.tell(Fetched::Lost(vec![at(1)])).tell(Fetched::Assigned(vec![at(1)])).log();
+    bench.tell(SourceEvent::Lost(vec![at(1)])).tell(SourceEvent::Assigned(vec![at(1)])).log();
     assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
@@ -131,10 +131,10 @@ fn a_refused_letter_stops_its_partition_and_no_other() {
 fn a_refusal_does_not_bring_back_a_partition_that_leaves() {
     let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.poison("a").poison("dlq:a");
-    bench.silent(true).records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)]));
+    bench.silent(true).records(0, 1, 0, "a").tell(SourceEvent::Revoked(vec![at(0)]));
     assert_eq!(bench.silent(false).log(), "unit 0:1, unit 0:1 dlq:a, released 0, forget 0");
-    bench.tell(Fetched::Assigned(vec![at(0)])).log();
-    bench.silent(true).records(0, 2, 0, "a").tell(Fetched::Lost(vec![at(0)]));
+    bench.tell(SourceEvent::Assigned(vec![at(0)])).log();
+    bench.silent(true).records(0, 2, 0, "a").tell(SourceEvent::Lost(vec![at(0)]));
     assert_eq!(bench.silent(false).log(), "unit 0:1, forget 0");
     assert_eq!((bench.state.get(Metric::Partitions), bench.state.get(Metric::Stopped)), (0, 0));
     assert_eq!(bench.state.troubles(), Vec::<String>::new());
@@ -154,7 +154,7 @@ fn a_refusal_is_an_answer() {
 #[test]
 fn an_outage_between_halves_is_waited_for() {
     let mut bench = Bench::sink(together()).assigned(1);
-    bench.answer(Ok(Committed::Done)).answer(Err(CommitError::Outage("gone".to_owned())));
+    bench.answer(Ok(CommitOutcome::Done)).answer(Err(CommitError::Outage("gone".to_owned())));
     bench.poison("b").records(0, 1, 0, "a b c").advance(10 * MS).records(0, 1, 3, "d").advance(SECOND);
     assert_eq!(bench.taken(), ["a", "dlq:b", "c", "d"]);
     assert!(bench.log().ends_with("commit 0:4"));
@@ -164,7 +164,7 @@ fn an_outage_between_halves_is_waited_for() {
 /// the other partition's part goes with it.
 #[test]
 fn a_partition_that_is_fenced_between_halves_leaves_them() {
-    let done = || Ok(Committed::Done);
+    let done = || Ok(CommitOutcome::Done);
     for (answers, wanted, start) in [
         // The first half of [a b c d] is [a b]; then a alone is fenced, and b goes with it.
         (vec![done(), done(), fenced(0)], vec!["c", "d"], "start 0"),
@@ -188,7 +188,7 @@ fn halves_keep_the_markers_of_their_records() {
         record(&redrive(0), offset, key, headers.into_iter().collect())
     };
     let mut bench = Bench::atomic(&Plan::default(), together());
-    bench.tell(Fetched::Assigned(vec![redrive(0), retry(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![redrive(0), retry(0)])).log();
     bench.poison("b").batch(1, vec![sent_back("a", 0), sent_back("b", 1), sent_back("c", 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["a", "dlq:a!", "dlq:b", "c", "dlq:c!"]);
     assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(DeadLetterKind::Rejected)), (2, 1));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     failure::DeadLetterKind,
     pipeline::settings::Order,
-    ports::Fetched,
+    ports::SourceEvent,
     wire::record::Record,
     worker::tests::{
         scripted::{Bench, Plan, at, record},
@@ -61,7 +61,7 @@ fn what_waited_for_a_schema_takes_a_place_like_any_other() {
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "a0 b1");
     bench.log();
-    bench.tell(Fetched::Revoked(vec![at(0)]));
+    bench.tell(SourceEvent::Revoked(vec![at(0)]));
     b1.send(Ok(())).unwrap();
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("unit b, commit 0:2, released 0, forget 0", "a0 b1"));
 }
@@ -100,7 +100,7 @@ fn what_was_held_takes_a_place_like_any_other() {
     again.send(Err(Failure::Throttled(SECOND))).unwrap();
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("", "a0 b0 a0 c1"));
     // A partition that leaves does not wait for the place.
-    bench.advance(2 * SECOND).tell(Fetched::Revoked(vec![at(0)]));
+    bench.advance(2 * SECOND).tell(SourceEvent::Revoked(vec![at(0)]));
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("released 0, forget 0", "a0 b0 a0 c1"));
 }
 
@@ -145,7 +145,7 @@ fn a_pause_without_end_holds_its_partition_only() {
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(2);
     bench.advance(SECOND).records(1, 2, 0, "c").records(0, 1, 0, "a b").records(1, 2, 1, "c").advance(SECOND);
     assert_eq!(bench.log(), "unit c, commit 1:1, pause 0, unit c, commit 1:2");
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(0)])).log(), "released 0, forget 0");
 }
 
 /// The bench fails when the group looks around without an end. Red when a pause of no time is taken at its word.

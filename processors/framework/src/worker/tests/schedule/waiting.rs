@@ -4,8 +4,8 @@ use crate::{
     failure::{DeadLetterKind, Failure},
     pipeline::settings::Order,
     ports::{
-        Fetched,
-        unit::{CommitError, Committed},
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
     },
     worker::tests::{
         scripted::{Bench, Plan, at, record, redrive},
@@ -24,7 +24,7 @@ fn by_key() -> GroupSettings {
 /// A group whose effects are transactions, with partition 0 of every topic that goes by number.
 fn bench(plan: &Plan, settings: GroupSettings) -> Bench {
     let mut bench = Bench::atomic(plan, settings);
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     bench
 }
 
@@ -93,7 +93,7 @@ fn a_fenced_unit_of_records_that_waited_is_done_again() {
     let mut bench = bench(&plan, by_key());
     fail(&plan, "a0");
     bench.records(0, 1, 0, "a b").log();
-    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).advance(SECOND);
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).advance(SECOND);
     assert_eq!((plan.seen().as_str(), bench.taken()), ("a0 b1 a0", vec!["b".to_owned()]));
     let log = bench.advance(SECOND).log();
     assert!(log.contains("begin 0#"), "{log}");
@@ -130,7 +130,7 @@ fn a_partition_leaves_with_its_records_that_waited() {
     bench.records(0, 1, 0, "a").log();
     let gate = plan.gate("a0");
     bench.advance(SECOND).log();
-    let log = bench.tell(Fetched::Revoked(vec![at(0), redrive(0)])).log();
+    let log = bench.tell(SourceEvent::Revoked(vec![at(0), redrive(0)])).log();
     assert!(!log.contains("released"), "{log}");
     gate.send(Ok(())).expect("it runs");
     let log = bench.log();
@@ -146,7 +146,7 @@ fn records_that_wait_stay_while_a_partition_of_their_number_does() {
     let mut bench = bench(&plan, by_key());
     fail(&plan, "a0");
     bench.records(0, 1, 0, "a").batch(3, vec![record(&redrive(0), 7, "b", Headers::default())]).log();
-    let log = bench.tell(Fetched::Revoked(vec![at(0)])).log();
+    let log = bench.tell(SourceEvent::Revoked(vec![at(0)])).log();
     assert!(log.contains("released 0"), "{log}");
     bench.advance(SECOND);
     assert_eq!((plan.seen().as_str(), bench.taken()), ("a0 b7 a0", vec!["b".to_owned(), "a".to_owned()]));

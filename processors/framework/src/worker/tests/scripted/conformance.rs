@@ -7,7 +7,7 @@ use crate::{
     ports::{
         Committer, Stores,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
-        unit::{Change, Unit},
+        unit::{StateChange, Unit},
     },
     wire::record::{Headers, Outgoing},
     worker::tests::scripted::{Kept, Shared, Store},
@@ -36,7 +36,7 @@ impl Fixture for Scripted {
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
         unit.outgoing.push(named(format!("{}/{}", effect.partition, effect.text)));
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: "store".into(), partition: effect.partition, key, value, input: None });
+        unit.changes.push(StateChange { store: "store".into(), partition: effect.partition, key, value, input: None });
     }
 
     async fn contents(&mut self) -> Contents {
