@@ -109,7 +109,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: How) ->
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
         let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupMetrics>::default());
         let parts = parts(place, pipeline, group, settings, how, &gauge).await?;
-        let parts = WorkerDeps { state: state.clone(), tracing: otlp.tracing(), ..parts };
+        let parts = WorkerDeps { metrics: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -203,7 +203,7 @@ async fn parts(
         settings,
         schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),
         clock,
-        state: Arc::default(),
+        metrics: Arc::default(),
         tracing: Tracing::default(),
         group,
     })
@@ -211,7 +211,7 @@ async fn parts(
 
 /// Those that the group owns, as `topology apply` makes them.
 async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &GroupSettings) -> Result<()> {
-    let owned = group.owned().context("a group with topics")?;
+    let owned = group.group_topics().context("a group with topics")?;
     let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
     let names = delays.iter().map(|delay| owned.retry(*delay)).chain([owned.redrive(), owned.dlq()]);
     let size = (settings.max_record_bytes + HEADER_ROOM as usize).to_string();

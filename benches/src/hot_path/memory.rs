@@ -52,7 +52,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
             committers: vec![Box::new(Store { atomic })],
             schemas: Arc::new(SchemaCache::new(Arc::new(Payments), clock.clone())),
             clock,
-            state: Arc::default(),
+            metrics: Arc::default(),
             tracing: tracing.clone(),
         };
         let done = poll_fn(move |_| if left.load(Ordering::Relaxed) == 0 { Poll::Ready(()) } else { Poll::Pending });

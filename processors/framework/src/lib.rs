@@ -124,7 +124,7 @@ pub mod spi {
 
     // Telemetry.
     pub use crate::telemetry::metrics::{
-        Activity, AfterFailure, Down, GroupMetrics, Lag, Metric, PartitionProgress, SpanCounts, States,
+        Activity, AfterFailure, Down, GroupMetrics, Lag, Metric, PartitionProgress, ProcessMetrics, SpanCounts,
     };
     pub use crate::telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
 

@@ -104,7 +104,7 @@ pub struct ConsumerGroup {
 
 impl ConsumerGroup {
     /// The topics that it owns; the group that keeps dead letters owns none.
-    pub fn owned(&self) -> Option<GroupTopics> {
+    pub fn group_topics(&self) -> Option<GroupTopics> {
         (!matches!(self.work, Work::DeadLetters)).then(|| GroupTopics::of(&self.id))
     }
 
@@ -326,14 +326,14 @@ impl Pipeline {
     pub fn groups(&self, prefix: &str) -> Vec<ConsumerGroup> {
         let group = |(name, work): (&String, &Work)| {
             let id = format!("{prefix}{name}");
-            let owned = GroupTopics::of(&id);
+            let topics = GroupTopics::of(&id);
             ConsumerGroup {
                 name: name.clone(),
                 work: work.clone(),
                 subscription: self.subscription(&work.interest()),
-                own_topics: own_topics(work, &owned),
+                own_topics: own_topics(work, &topics),
                 // What a sink cannot write now it waits with: it has nothing to try again later.
-                own_patterns: matches!(work, Work::Process(_)).then(|| owned.retries()).into_iter().collect(),
+                own_patterns: matches!(work, Work::Process(_)).then(|| topics.retries()).into_iter().collect(),
                 policy: self.policies.get(name).cloned().unwrap_or_default(),
                 fallback: self.fallbacks.get(name).cloned(),
                 id,
@@ -401,12 +401,12 @@ impl Pipeline {
 }
 
 /// The topics of its own that a group reads, by name.
-fn own_topics(work: &Work, owned: &GroupTopics) -> Vec<String> {
-    let anew = match work {
-        Work::Stateful(steps) => steps.repartitioned().map(|step| owned.repartition(&step.name)).collect(),
+fn own_topics(work: &Work, topics: &GroupTopics) -> Vec<String> {
+    let repartition = match work {
+        Work::Stateful(steps) => steps.repartitioned().map(|step| topics.repartition(&step.name)).collect(),
         _ => Vec::new(),
     };
-    std::iter::once(owned.redrive()).chain(anew).collect()
+    std::iter::once(topics.redrive()).chain(repartition).collect()
 }
 
 #[cfg(test)]

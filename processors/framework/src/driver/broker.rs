@@ -127,7 +127,7 @@ impl Contents {
 pub(super) struct MemorySource {
     group: String,
     subscription: SourceTopics,
-    owned: GroupTopics,
+    group_topics: GroupTopics,
     broker: Arc<Broker>,
     assigned: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, Reading>,
@@ -144,7 +144,7 @@ impl MemorySource {
     pub(super) fn new(group: &ConsumerGroup, broker: Arc<Broker>) -> Self {
         Self {
             group: group.id.clone(),
-            owned: GroupTopics::of(&group.id),
+            group_topics: GroupTopics::of(&group.id),
             subscription: group.subscription.clone(),
             broker,
             assigned: BTreeSet::new(),
@@ -161,7 +161,7 @@ impl MemorySource {
         let mut contents = broker.contents();
         let ours = |id: &&TopicPartition| {
             let events = self.subscription.all_events && id.topic.starts_with("events.");
-            let own = self.owned.role(&id.topic) != TopicRole::Input;
+            let own = self.group_topics.role(&id.topic) != TopicRole::Input;
             events || own || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
         };
         let new: Vec<_> =

@@ -7,7 +7,7 @@ mod shown;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::shown::Shown;
+use self::shown::StateJson;
 use crate::failure::{Failure, Result};
 
 /// What a stateful step keeps of one key.
@@ -128,7 +128,7 @@ pub(crate) fn save<S: State>(state: &S) -> Result<Vec<u8>, String> {
 /// When the bytes are no saved state.
 pub fn show(bytes: &[u8]) -> Result<(u32, serde_json::Value), String> {
     let (version, saved) = split(bytes)?;
-    let shown: Shown = saved.read().map_err(|_| "it is not what its version says".to_owned())?;
+    let shown: StateJson = saved.read().map_err(|_| "it is not what its version says".to_owned())?;
     Ok((version, shown.0))
 }
 

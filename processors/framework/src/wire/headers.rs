@@ -216,7 +216,7 @@ pub(crate) fn moved(record: &Record, meta: &Meta, trace: &TraceContext) -> Heade
 }
 
 /// What the headers of an emitted event say; category and priority are always the catalogue's, and not written.
-pub(crate) struct Emitted<'a> {
+pub(crate) struct EmittedAttributes<'a> {
     pub(crate) id: &'a str,
     pub(crate) source: &'a str,
     pub(crate) event_type: &'a str,
@@ -230,7 +230,7 @@ pub(crate) struct Emitted<'a> {
     pub(crate) trace: &'a TraceContext,
 }
 
-impl Emitted<'_> {
+impl EmittedAttributes<'_> {
     /// The headers that carry something.
     pub(crate) fn headers(&self) -> Headers {
         let (mut count, mut bytes) = (7, REQUIRED_BYTES);
@@ -423,7 +423,7 @@ mod tests {
     /// The headers of an event that has all of this: what the engine writes, and what only foreign producers do.
     fn written(meta: &Meta) -> Headers {
         let time = meta.time.to_string();
-        let emitted = Emitted {
+        let emitted = EmittedAttributes {
             id: &meta.id,
             source: &meta.source,
             event_type: &meta.event_type,

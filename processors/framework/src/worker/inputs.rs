@@ -7,13 +7,13 @@ use crate::{
     wire::record::TopicPartition,
 };
 
-pub(crate) struct Inputs {
+pub(crate) struct SourceHandle {
     source: Box<dyn Source>,
     /// What the partitions of records that wait name as their topic.
     waiting: Option<Arc<str>>,
 }
 
-impl Inputs {
+impl SourceHandle {
     pub(crate) fn new(source: Box<dyn Source>, waiting: Option<Arc<str>>) -> Self {
         Self { source, waiting }
     }

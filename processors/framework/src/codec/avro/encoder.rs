@@ -9,7 +9,7 @@ use super::writer::WriterSchema;
 use crate::codec::{
     error::{CodecError, FieldError, clip, schema_cause},
     json,
-    schema::{Leaked, follow},
+    schema::{StaticSchema, follow},
     wire_format::MAGIC,
 };
 
@@ -19,7 +19,7 @@ const USUAL_BYTES: usize = 256;
 /// Encodes values of one schema under its id in the registry.
 pub struct Encoder {
     id: u32,
-    leaked: Leaked,
+    leaked: StaticSchema,
     writer: GenericDatumWriter<'static>,
 }
 
@@ -29,7 +29,7 @@ impl Encoder {
     /// # Errors
     /// [`CodecError::Schema`] when the text is no Avro schema.
     pub fn new(id: u32, schema: &str) -> Result<Self, CodecError> {
-        let leaked = Leaked::parse(schema, &[]).map_err(|cause| CodecError::Schema { id, cause })?;
+        let leaked = StaticSchema::parse(schema, &[]).map_err(|cause| CodecError::Schema { id, cause })?;
         Self::leaked(id, leaked)
     }
 
@@ -41,7 +41,7 @@ impl Encoder {
         Self::leaked(schema.id(), schema.leaked())
     }
 
-    fn leaked(id: u32, leaked: Leaked) -> Result<Self, CodecError> {
+    fn leaked(id: u32, leaked: StaticSchema) -> Result<Self, CodecError> {
         let writer = GenericDatumWriter::builder(leaked.schema)
             .resolved_schemata(leaked.resolved.clone())
             .build()

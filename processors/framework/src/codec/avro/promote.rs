@@ -120,7 +120,7 @@ fn is_worded(schema: &Schema) -> bool {
 
 /// How well two types are called alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Called {
+pub(crate) enum NameMatch {
     /// By other names.
     Differently,
     /// By the name without its namespace.
@@ -129,17 +129,21 @@ pub(crate) enum Called {
     Alike,
 }
 
-pub(crate) fn called(writer: &Schema, reader: &Schema) -> Called {
+pub(crate) fn name_match(writer: &Schema, reader: &Schema) -> NameMatch {
     let (Some(w), Some(r)) = (writer.name(), reader.name()) else {
-        return if writer.name().is_none() && reader.name().is_none() { Called::Alike } else { Called::Differently };
+        return if writer.name().is_none() && reader.name().is_none() {
+            NameMatch::Alike
+        } else {
+            NameMatch::Differently
+        };
     };
     let alias = |alias: &Alias| alias.fullname(None) == w.fullname(None);
     if w == r || reader.aliases().is_some_and(|aliases| aliases.iter().any(alias)) {
-        Called::Alike
+        NameMatch::Alike
     } else if w.name() == r.name() {
-        Called::Simply
+        NameMatch::Simply
     } else {
-        Called::Differently
+        NameMatch::Differently
     }
 }
 

@@ -16,12 +16,12 @@ use super::cursor::{Checked, Cursor};
 use crate::codec::{error::FieldError, schema::follow};
 
 /// Reads values off a datum whose layout was checked.
-pub(crate) struct Read<'a> {
+pub(crate) struct DatumReader<'a> {
     pub(crate) datum: Cursor<'a>,
     pub(crate) names: &'a NamesRef<'a>,
 }
 
-impl Read<'_> {
+impl DatumReader<'_> {
     pub(crate) fn value(&mut self, schema: &Schema) -> Checked<Value> {
         match follow(schema, self.names) {
             Schema::Record(record) => self.record(record),

@@ -13,7 +13,7 @@ use apache_avro::{
     types::Value,
 };
 
-use super::promote::{Called, base, called, promote, takes};
+use super::promote::{NameMatch, base, name_match, promote, takes};
 use crate::codec::{
     error::FieldError,
     json,
@@ -23,12 +23,12 @@ use crate::codec::{
 type Resolved = Result<Value, Box<FieldError>>;
 
 /// The named types of both sides.
-pub(crate) struct Resolve<'a> {
+pub(crate) struct ValueResolver<'a> {
     pub(crate) writer: &'a NamesRef<'a>,
     pub(crate) reader: &'a NamesRef<'a>,
 }
 
-impl Resolve<'_> {
+impl ValueResolver<'_> {
     /// The value of schema `writer` as a value of schema `reader`.
     pub(crate) fn value(&self, value: Value, writer: &Schema, reader: &Schema) -> Resolved {
         let (writer, reader) = (follow(writer, self.writer), follow(reader, self.reader));
@@ -84,13 +84,13 @@ impl Resolve<'_> {
     fn branch(&self, value: Value, writer: &Schema, union: &UnionSchema) -> Resolved {
         let variants = || union.variants().iter().map(|variant| follow(variant, self.reader)).enumerate();
         let takers = || variants().filter(|(_, reader)| takes(writer, reader).is_ok());
-        let alike = |by: Called| {
+        let alike = |by: NameMatch| {
             let same = |reader: &Schema| std::mem::discriminant(writer) == std::mem::discriminant(reader);
-            takers().find(|(_, reader)| same(reader) && called(writer, reader) == by)
+            takers().find(|(_, reader)| same(reader) && name_match(writer, reader) == by)
         };
         let kin = || variants().filter(|(_, reader)| base(writer) == base(reader));
-        let found = alike(Called::Alike)
-            .or_else(|| alike(Called::Simply))
+        let found = alike(NameMatch::Alike)
+            .or_else(|| alike(NameMatch::Simply))
             .or_else(|| takers().find(|(_, reader)| base(writer) == base(reader) && kin().nth(1).is_none()))
             .or_else(|| takers().find(|(_, reader)| base(writer) != base(reader)))
             .map(|(place, _)| place);

@@ -68,7 +68,7 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) outgoing: Vec<Outgoing>,
-    /// The row, without its record: that is still in the job.
+    /// The row, without its record: that is still in the record.
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
     /// What it has made of its key's state, where that is not what it was.
     pub(crate) change: Option<StateChange>,
@@ -80,7 +80,7 @@ pub(crate) struct Effects {
     pub(crate) event_time: Option<Time>,
     /// Spans that end when all this is durable.
     pub(crate) spans: Vec<Span>,
-    pub(crate) fate: Disposition,
+    pub(crate) disposition: Disposition,
 }
 
 /// What a record that is done with has become.

@@ -43,7 +43,7 @@ pub(crate) struct DelayQueue {
     limits: Limits,
     /// The longest delay of the group's ladder.
     longest: Duration,
-    state: Arc<GroupMetrics>,
+    metrics: Arc<GroupMetrics>,
     numbers: Mutex<BTreeMap<i32, Queues>>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct DelayQueue {
 #[derive(Default)]
 struct Queues {
     /// By their number in the store, which rises in the order of arrival.
-    records: BTreeMap<i64, Waits>,
+    records: BTreeMap<i64, DelayedRecord>,
     /// Of each key those that wait for each other; a record without a key waits for none.
     keys: HashMap<Vec<u8>, VecDeque<i64>>,
     bytes: usize,
@@ -60,7 +60,7 @@ struct Queues {
     wakes: Option<Duration>,
 }
 
-struct Waits {
+struct DelayedRecord {
     /// `None` while it is under way.
     record: Option<Record>,
     key: Option<Vec<u8>>,
@@ -72,14 +72,14 @@ struct Waits {
 
 /// A record in the store.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredRecord {
     key: Option<Bytes>,
     value: Option<Bytes>,
     headers: Vec<(String, Option<Bytes>)>,
     timestamp_ms: i64,
 }
 
-impl State for Kept {
+impl State for StoredRecord {
     const NAME: &'static str = WAITING;
 }
 
@@ -121,7 +121,7 @@ impl DelayQueue {
         stores: Arc<dyn Stores>,
         limits: Limits,
         longest: Duration,
-        state: Arc<GroupMetrics>,
+        metrics: Arc<GroupMetrics>,
     ) -> Self {
         Self {
             group: group.to_owned(),
@@ -130,7 +130,7 @@ impl DelayQueue {
             stores,
             limits,
             longest,
-            state,
+            metrics,
             numbers: Mutex::default(),
         }
     }
@@ -160,7 +160,7 @@ impl DelayQueue {
         }
         let change = self.kept(&record)?;
         queues.insert(record, due, 1);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         Some(change)
     }
 
@@ -172,7 +172,7 @@ impl DelayQueue {
         let queues = numbers.get_mut(&of.partition)?;
         let waits = queues.records.get_mut(&of.offset)?;
         queues.bytes = queues.bytes + record.size() - waits.bytes;
-        *waits = Waits {
+        *waits = DelayedRecord {
             bytes: record.size(),
             record: Some(record),
             due,
@@ -189,7 +189,7 @@ impl DelayQueue {
         if let Some(queues) = numbers.get_mut(&of.partition) {
             queues.remove(of.offset);
         }
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         self.change(of, None)
     }
 
@@ -252,7 +252,7 @@ impl DelayQueue {
         }
         let mut numbers = self.numbers();
         numbers.insert(number, queues);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl DelayQueue {
     pub(crate) fn forget(&self, number: i32) {
         let mut numbers = self.numbers();
         numbers.remove(&number);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
     }
 
     /// Why a record cannot wait here.
@@ -277,7 +277,7 @@ impl DelayQueue {
     /// The change that keeps a record; none where it cannot be written down, which no record is known to do.
     fn kept(&self, record: &Record) -> Option<StateChange> {
         let headers = record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(|v| v.to_vec().into())));
-        let kept = Kept {
+        let kept = StoredRecord {
             key: record.key.clone().map(Bytes::from),
             value: record.value.clone().map(Bytes::from),
             headers: headers.collect(),
@@ -305,7 +305,7 @@ impl DelayQueue {
                 self.topic
             ))
         };
-        let kept: Kept = state::load(&value).map_err(|why| broken(&why))?;
+        let kept: StoredRecord = state::load(&value).map_err(|why| broken(&why))?;
         let mut headers = Headers::default();
         kept.headers.iter().for_each(|(name, value)| headers.push(name, value.as_ref().map(Bytes::as_slice)));
         Ok(Record {
@@ -333,7 +333,7 @@ impl Queues {
         if let Some(key) = &key {
             self.keys.entry(key.clone()).or_default().push_back(at);
         }
-        self.records.insert(at, Waits { record: Some(record), key, bytes, due, unsaved });
+        self.records.insert(at, DelayedRecord { record: Some(record), key, bytes, due, unsaved });
     }
 
     fn remove(&mut self, at: i64) {

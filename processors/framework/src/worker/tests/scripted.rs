@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
+use self::outside::{Outside, Pings, Script, ScriptedStores, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
     codec::Encoder,
@@ -155,7 +155,7 @@ impl Wake for Woken {
 pub(super) struct Bench {
     shared: Shared,
     clock: Arc<ManualClock>,
-    pub(super) state: Arc<GroupMetrics>,
+    pub(super) metrics: Arc<GroupMetrics>,
     stop: Option<oneshot::Sender<()>>,
     work: BoxFuture<'static, Result<(), WorkerError>>,
     pub(super) ended: Option<Result<(), WorkerError>>,
@@ -236,9 +236,9 @@ impl Bench {
     }
 
     fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: GroupSettings) -> Self {
-        let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
+        let (shared, clock, metrics) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
         let parts = WorkerDeps {
-            stores: Some(Arc::new(Kept(shared.clone()))),
+            stores: Some(Arc::new(ScriptedStores(shared.clone()))),
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,
@@ -249,14 +249,14 @@ impl Bench {
             schemas: Arc::new(SchemaCache::new(Arc::new(Pings(shared.clone())), clock.clone())),
             tracing: Tracing::default(),
             clock: clock.clone(),
-            state: Arc::clone(&state),
+            metrics: Arc::clone(&metrics),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = async move {
             let stopped = async move { _ = stopped.await };
             Worker::build(parts).await?.run(stopped).await
         };
-        Self { shared, clock, state, stop: Some(stop), work: Box::pin(work), ended: None }
+        Self { shared, clock, metrics, stop: Some(stop), work: Box::pin(work), ended: None }
     }
 
     /// A group that has partitions 0 up to `count`, each in its first start.

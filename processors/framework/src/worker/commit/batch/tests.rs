@@ -33,12 +33,12 @@ fn outgoing(name: &str) -> Outgoing {
 }
 
 /// Adds a record whose partition stands at 100 before the batch.
-fn add(batch: &mut UnitBatch, finished: Finished) {
+fn add(batch: &mut UnitBatch, finished: FinishedRecord) {
     batch.begin(&finished.covered.partition, 100);
     batch.push(finished);
 }
 
-fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
+fn finished((partition, count, row, marker): Asks, offset: i64) -> FinishedRecord {
     let key = Some(name(partition, offset, "row").into_bytes());
     let place = place(partition);
     let (topic, headers) = (place.topic.clone(), Headers::default());
@@ -55,7 +55,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         waiting: None,
         event_time: None,
         spans: Vec::new(),
-        fate: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
+        disposition: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
     };
     let job = InFlightRecord {
         partition: place,
@@ -69,7 +69,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         blocks: false,
         record,
     };
-    Finished::new(job, effects, Duration::ZERO)
+    FinishedRecord::new(job, effects, Duration::ZERO)
 }
 
 /// A batch of these records; offsets of a partition rise by two, and it stood at 100 before.

@@ -55,7 +55,7 @@ fn steps_that_share_a_store_read_in_any_order() {
     assert_eq!(bench.taken()[2..], ["a1", "a2"]);
     // Both are known if they come again.
     bench.batch(4, again(&later, 1)).batch(3, again(&ping, 1)).advance(10 * MS);
-    assert_eq!((bench.taken().len(), bench.state.get(Metric::Replayed)), (4, 2));
+    assert_eq!((bench.taken().len(), bench.metrics.get(Metric::Replayed)), (4, 2));
 }
 
 /// Red when what a step reads where it stands, events or what was redriven, says something of what another reads after it
@@ -80,7 +80,12 @@ fn a_step_that_reads_in_place_does_not_overtake_one_that_is_repartitioned() {
     bench.batch(2, letters).advance(10 * MS);
     let (sent_again, _) = bench.own().into_iter().filter(|(out, _)| out.topic == others(0).topic).nth(1).expect("it");
     bench.batch(3, vec![record(&others(0), 1, "a", sent_again.headers)]).advance(10 * MS);
-    assert_eq!((bench.state.get(Metric::Changes), bench.state.get(Metric::Replayed)), (4, 0), "{:?}", bench.taken());
+    assert_eq!(
+        (bench.metrics.get(Metric::Changes), bench.metrics.get(Metric::Replayed)),
+        (4, 0),
+        "{:?}",
+        bench.taken()
+    );
 }
 
 /// An id is base64, with slashes in it. Red when what stood on a topic that is gone is booked under the topic of its name that
@@ -103,7 +108,12 @@ fn records_of_a_topic_that_was_created_anew_are_other_inputs() {
     let mut of_before = Headers::default();
     of_before.push_text("hw_input", "events.net/0/5");
     bench.batch(3, vec![Record { headers: of_before, offset: 3, ..old }]).advance(10 * MS);
-    assert_eq!((bench.state.get(Metric::Changes), bench.state.get(Metric::Replayed)), (3, 1), "{:?}", bench.taken());
+    assert_eq!(
+        (bench.metrics.get(Metric::Changes), bench.metrics.get(Metric::Replayed)),
+        (3, 1),
+        "{:?}",
+        bench.taken()
+    );
 }
 
 /// Red when the first partition of a number that leaves takes with it what records of the others have changed and
@@ -144,7 +154,7 @@ fn a_number_that_leaves_is_given_back_where_a_record_of_it_is_refused() {
     bench.tell(SourceEvent::Revoked(vec![at(0), redrive(0)])).silent(false).advance(SECOND);
     let log = bench.log();
     assert!(log.contains("released 0redrive/0") && !log.contains("start 0, begin"), "{log}");
-    assert_eq!((bench.taken(), bench.state.letters(DeadLetterKind::Rejected)), (vec!["a1".to_owned()], 0), "{log}");
+    assert_eq!((bench.taken(), bench.metrics.letters(DeadLetterKind::Rejected)), (vec!["a1".to_owned()], 0), "{log}");
 }
 
 /// Red when a commit goes on for partitions that are given up at the drain deadline, or are lost: what it has

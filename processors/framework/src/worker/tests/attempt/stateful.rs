@@ -60,7 +60,7 @@ fn after_an_unknown_outcome_everything_starts_from_what_is_committed() {
     assert_eq!(bench.taken(), Vec::<String>::new());
     bench.records(0, start(&log), 0, "a b a").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "a2"]);
-    assert_eq!(bench.state.get(Metric::Changes), 3);
+    assert_eq!(bench.metrics.get(Metric::Changes), 3);
 }
 
 /// Red when a partition that is fenced starts anew alone, or with what others of its number have made of a key.
@@ -86,7 +86,7 @@ fn a_refused_record_leaves_no_state() {
     // Without what the first of them has changed the second is what was refused.
     let log = bench.log();
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a"], "{log}");
-    assert_eq!(bench.state.letters(DeadLetterKind::Rejected), 1);
+    assert_eq!(bench.metrics.letters(DeadLetterKind::Rejected), 1);
     bench.records(0, start(&log), 3, "a").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a", "dlq:a"]);
 }
@@ -98,17 +98,17 @@ fn partitions_of_one_number_are_not_begun_apart() {
     let mut bench = Bench::counting(together());
     let log = bench.tell(SourceEvent::Assigned(vec![at(0), at(1), redrive(0)])).log();
     assert!(log.contains("start 0redrive/0") && !log.contains("start 01"), "{log}");
-    let why = bench.state.troubles().join("; ");
+    let why = bench.metrics.troubles().join("; ");
     assert!(why.contains("partition 1 of play.redrive") && why.contains("topology apply"), "{why}");
-    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    assert_eq!(bench.metrics.get(Metric::Stopped), 1);
     // No more does it begin with those that start anew for another reason.
     bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned())));
     let log = bench.records(0, 1, 0, "a").advance(10 * MS).log();
     assert!(log.contains("begin 0#") && !log.contains("begin 1#"), "{log}");
-    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    assert_eq!(bench.metrics.get(Metric::Stopped), 1);
     // The next assignment mends it.
     bench.tell(SourceEvent::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
 }
 
 /// Red when a record is processed again whose change the store has, or one is skipped that it has not; when what is skipped
@@ -122,7 +122,7 @@ fn what_comes_again_and_is_in_the_store_is_skipped() {
     let log = bench.advance(SECOND).log();
     bench.records(0, start(&log), 1, "b a a b").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "a2", "a3", "b2"]);
-    assert_eq!((bench.state.get(Metric::Replayed), bench.state.get(Metric::Changes)), (2, 5));
+    assert_eq!((bench.metrics.get(Metric::Replayed), bench.metrics.get(Metric::Changes)), (2, 5));
     assert!(bench.log().contains("unit 0:5"), "what is skipped passes");
 }
 
@@ -144,7 +144,7 @@ fn a_letter_that_comes_again_is_told_to_be_resolved_again() {
     let start = rest.split(',').next().and_then(|number| number.trim().parse().ok()).expect("a number");
     bench.batch(start, back()).advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "dlq:a!", "dlq:a!"]);
-    assert_eq!(bench.state.get(Metric::Replayed), 1);
+    assert_eq!(bench.metrics.get(Metric::Replayed), 1);
 }
 
 /// Red when a group whose inputs come again keeps what waits: a crash between that and a change would count it twice.
@@ -179,7 +179,7 @@ fn a_record_that_was_repartitioned_twice_is_one_input() {
     bench.batch(3, (0..2).map(|offset| copy(&repartition(0), offset)).collect()).advance(10 * MS);
     bench.batch(3, vec![copy(&repartition(0), 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["play.repartition:a", "a1"]);
-    assert_eq!(bench.state.get(Metric::Replayed), 2);
+    assert_eq!(bench.metrics.get(Metric::Replayed), 2);
 }
 
 /// Red when the header is believed of a record that the group has not repartitioned: anybody could have records skipped.

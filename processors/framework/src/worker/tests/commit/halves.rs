@@ -43,8 +43,8 @@ fn one_bad_row_among_a_thousand_becomes_the_only_letter() {
     for (name, value) in [("hw_error_kind", "row"), ("hw_error_message", "bad k617"), ("hw_origin_offset", "617")] {
         assert_eq!(headers[name], value);
     }
-    assert_eq!((bench.state.letters(DeadLetterKind::Row), bench.state.get(Metric::Rows)), (1, 999));
-    assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
+    assert_eq!((bench.metrics.letters(DeadLetterKind::Row), bench.metrics.get(Metric::Rows)), (1, 999));
+    assert_eq!((bench.metrics.troubles(), bench.metrics.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
 /// The store says which rows. Red when another record becomes a letter or is left out, a letter is not of the told kind or place,
@@ -63,7 +63,7 @@ fn rows_that_the_store_names_become_letters_in_their_unit() {
         (of("hw_origin_partition"), of("hw_origin_offset")),
         (vec!["0".into(), "1".into()], vec!["1".into(), "0".into()])
     );
-    assert_eq!((bench.state.letters(DeadLetterKind::Row), bench.state.get(Metric::Rows)), (1, 3));
+    assert_eq!((bench.metrics.letters(DeadLetterKind::Row), bench.metrics.get(Metric::Rows)), (1, 3));
 }
 
 /// Red when a letter is published apart from the unit that passes its record, not in the records' order, or to another
@@ -90,7 +90,7 @@ fn an_event_that_the_broker_refuses_is_a_letter() {
     assert_eq!(bench.taken(), ["a", "dlq:b", "c", "d"]);
     let letter = bench.own().remove(0).0;
     assert_eq!(delivery(&letter.headers)["hw_error_kind"], "rejected");
-    assert_eq!((bench.state.letters(DeadLetterKind::Rejected), bench.state.get(Metric::Emitted)), (1, 3));
+    assert_eq!((bench.metrics.letters(DeadLetterKind::Rejected), bench.metrics.get(Metric::Emitted)), (1, 3));
 }
 
 /// Red when a record whose next attempt cannot be written down stops its partition.
@@ -101,7 +101,7 @@ fn a_retry_that_the_broker_refuses_is_a_letter() {
     plan.fail("a0", Failure::retry("once"));
     bench.poison("retry.1s:a").records(0, 1, 0, "a");
     assert_eq!(bench.log(), "unit retry.1s:a, unit dlq:a, commit 0:1");
-    assert_eq!((bench.state.get(Metric::Retries), bench.state.letters(DeadLetterKind::Rejected)), (0, 1));
+    assert_eq!((bench.metrics.get(Metric::Retries), bench.metrics.letters(DeadLetterKind::Rejected)), (0, 1));
 }
 
 /// Red when the good partition does not commit, the bad one goes on, what ends later is committed past the refused row, or
@@ -120,10 +120,10 @@ fn a_refused_letter_stops_its_partition_and_no_other() {
     d1.send(Ok(())).unwrap();
     bench.records(1, 2, 3, "f").records(1, 3, 3, "f").records(0, 1, 2, "g").advance(SECOND);
     assert_eq!(bench.log(), "unit 0:3 g, commit 0:3");
-    assert_eq!(bench.state.troubles(), ["events.net/1: stopped: bad dlq:c"]);
-    assert_eq!((bench.state.get(Metric::Stopped), bench.state.letters(DeadLetterKind::Row)), (1, 0));
+    assert_eq!(bench.metrics.troubles(), ["events.net/1: stopped: bad dlq:c"]);
+    assert_eq!((bench.metrics.get(Metric::Stopped), bench.metrics.letters(DeadLetterKind::Row)), (1, 0));
     bench.tell(SourceEvent::Lost(vec![at(1)])).tell(SourceEvent::Assigned(vec![at(1)])).log();
-    assert_eq!((bench.state.troubles(), bench.state.get(Metric::Stopped)), (Vec::new(), 0));
+    assert_eq!((bench.metrics.troubles(), bench.metrics.get(Metric::Stopped)), (Vec::new(), 0));
 }
 
 /// Red when a refusal makes a partition ours again that has gone, or holds up one that leaves.
@@ -136,8 +136,8 @@ fn a_refusal_does_not_bring_back_a_partition_that_leaves() {
     bench.tell(SourceEvent::Assigned(vec![at(0)])).log();
     bench.silent(true).records(0, 2, 0, "a").tell(SourceEvent::Lost(vec![at(0)]));
     assert_eq!(bench.silent(false).log(), "unit 0:1, forget 0");
-    assert_eq!((bench.state.get(Metric::Partitions), bench.state.get(Metric::Stopped)), (0, 0));
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    assert_eq!((bench.metrics.get(Metric::Partitions), bench.metrics.get(Metric::Stopped)), (0, 0));
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
 }
 
 /// Red when an outage that ended with a refusal is still reported.
@@ -147,7 +147,7 @@ fn a_refusal_is_an_answer() {
     bench.answer(Err(CommitError::Outage("no answer".to_owned()))).poison("a").poison("dlq:a");
     bench.records(0, 1, 0, "a").advance(SECOND);
     assert_eq!(bench.log(), "unit 0:1, unit 0:1, unit 0:1 dlq:a, pause 0");
-    assert_eq!(bench.state.troubles(), ["events.net/0: stopped: bad dlq:a"]);
+    assert_eq!(bench.metrics.troubles(), ["events.net/0: stopped: bad dlq:a"]);
 }
 
 /// Red when an outage between the halves drops one, repeats what was taken, or begins something new before it.
@@ -176,7 +176,7 @@ fn a_partition_that_is_fenced_between_halves_leaves_them() {
         bench.poison("b").records(0, 1, 0, "a b").records(1, 2, 0, "c d").advance(10 * MS);
         assert_eq!(bench.taken(), wanted);
         assert!(bench.advance(SECOND).log().contains(start));
-        assert_eq!(bench.state.get(Metric::Fenced), 1);
+        assert_eq!(bench.metrics.get(Metric::Fenced), 1);
     }
 }
 
@@ -191,7 +191,7 @@ fn halves_keep_the_markers_of_their_records() {
     bench.tell(SourceEvent::Assigned(vec![redrive(0), retry(0)])).log();
     bench.poison("b").batch(1, vec![sent_back("a", 0), sent_back("b", 1), sent_back("c", 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["a", "dlq:a!", "dlq:b", "c", "dlq:c!"]);
-    assert_eq!((bench.state.get(Metric::Resolved), bench.state.letters(DeadLetterKind::Rejected)), (2, 1));
+    assert_eq!((bench.metrics.get(Metric::Resolved), bench.metrics.letters(DeadLetterKind::Rejected)), (2, 1));
     assert_eq!(delivery(&bench.own()[1].0.headers)["hw_redrive_count"], "1");
     assert!(bench.own().iter().all(|(record, _)| record.partition == Some(0)));
 }
@@ -215,9 +215,9 @@ fn a_letter_that_is_too_large_for_its_topic_goes_with_its_beginning() {
         let headers = delivery(&letter.0.headers);
         assert_eq!((headers["hw_error_kind"].as_str(), headers["hw_headers_cut"].as_str()), (kind, "1"));
     }
-    assert_eq!((bench.state.get(Metric::Stopped), bench.state.troubles()), (0, Vec::new()));
+    assert_eq!((bench.metrics.get(Metric::Stopped), bench.metrics.troubles()), (0, Vec::new()));
     // One that goes nowhere although little is left of it is for a person.
     plan.fail("d3", Failure::reject("never"));
     bench.largest(10).batch(1, vec![large(3, "d", 200_000)]);
-    assert_eq!(bench.state.troubles(), ["events.net/0: stopped: dlq:d is too large"]);
+    assert_eq!(bench.metrics.troubles(), ["events.net/0: stopped: dlq:d is too large"]);
 }

@@ -41,11 +41,11 @@ fn an_outage_over_one_connection_is_that_ones_alone() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
     bench.answer_of(1, outage()).answer_of(1, outage()).records(1, 2, 0, "b").records(0, 1, 0, "a");
     assert_eq!(bench.log(), "1> unit 1:1, unit 0:1, commit 0:1");
-    assert_eq!(bench.state.troubles(), ["store: no answer"]);
+    assert_eq!(bench.metrics.troubles(), ["store: no answer"]);
     bench.advance(500 * MS).records(0, 1, 1, "c");
-    assert_eq!((bench.log().as_str(), bench.state.troubles().len()), ("1> unit 1:1, unit 0:2, commit 0:2", 1));
+    assert_eq!((bench.log().as_str(), bench.metrics.troubles().len()), ("1> unit 1:1, unit 0:2, commit 0:2", 1));
     bench.advance(SECOND);
-    assert_eq!((bench.log().as_str(), bench.state.troubles().len()), ("1> unit 1:1, commit 1:1", 0));
+    assert_eq!((bench.log().as_str(), bench.metrics.troubles().len()), ("1> unit 1:1, commit 1:1", 0));
 }
 
 /// Red when a connection that failed and has no partition any more keeps the group from being ready.
@@ -53,7 +53,7 @@ fn an_outage_over_one_connection_is_that_ones_alone() {
 fn an_outage_ends_with_the_partitions_that_it_held() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
     bench.answer_of(1, outage()).records(1, 2, 0, "b").tell(SourceEvent::Lost(vec![at(1)])).records(0, 1, 0, "a");
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
     bench.advance(SECOND);
     assert_eq!(bench.log(), "1> unit 1:1, 1> forget 1, unit 0:1, commit 0:1", "what it held back is not written");
 }
@@ -65,7 +65,7 @@ fn a_refused_unit_is_halved_over_its_own_connection() {
     bench.poison("b").records(1, 2, 0, "a b").records(0, 1, 0, "c d").advance(10 * MS);
     let halves = "1> unit 1:1, commit 1:1, 1> unit 1:2, 1> unit 1:2 dlq:b, commit 1:2";
     assert_eq!(bench.log(), format!("unit 0:2, commit 0:2, 1> unit 1:2, {halves}"));
-    assert_eq!((bench.state.get(Metric::Rows), bench.state.letters(crate::failure::DeadLetterKind::Row)), (3, 1));
+    assert_eq!((bench.metrics.get(Metric::Rows), bench.metrics.letters(crate::failure::DeadLetterKind::Row)), (3, 1));
 }
 
 /// Red when a fenced partition is taken anew over the other connection while units of it may be under way, or the other's
@@ -90,7 +90,7 @@ fn a_late_fence_does_not_touch_the_next_start() {
         bench.silent(false).records(0, 3, 1, "b").advance(SECOND).log(),
         "forget 0, start 1, begin 1#2, resume 1, 1> unit 0:2, commit 0:2"
     );
-    assert_eq!(bench.state.get(Metric::Fenced), 0);
+    assert_eq!(bench.metrics.get(Metric::Fenced), 0);
 }
 
 /// Red when a stop waits for one connection only, or a partition is given back before its own has answered.
@@ -114,6 +114,6 @@ fn connections_share_the_records_in_flight() {
     let mut bench = Bench::sinks(2, settings).assigned(2);
     bench.silent_of(0, true).silent_of(1, true).records(0, 1, 0, "a b c d e").records(1, 2, 0, "f g h i j k");
     assert_eq!(bench.log(), "unit 0:2, 1> unit 1:2");
-    assert_eq!(bench.state.get(Metric::InFlight), 8);
+    assert_eq!(bench.metrics.get(Metric::InFlight), 8);
     assert!(bench.silent(false).log().starts_with("commit 0:2, unit 0:4, "));
 }

@@ -78,7 +78,7 @@ fn what_waited_behind_an_unknown_schema_takes_a_place_like_any_other() {
         Record { value: Some([&[0, 0, 0, 4, 0], &good.value.unwrap()[5..]].concat()), ..good }
     };
     bench.batch(1, vec![unknown(1, "a"), unknown(2, "b")]).records(0, 1, 3, "a b").advance(10 * SECOND);
-    assert_eq!((plan.seen().as_str(), bench.state.letters(DeadLetterKind::Decode)), ("w0 a3", 2));
+    assert_eq!((plan.seen().as_str(), bench.metrics.letters(DeadLetterKind::Decode)), ("w0 a3", 2));
     a3.send(Ok(())).unwrap();
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "w0 a3 b4");
@@ -118,7 +118,7 @@ fn what_a_transaction_holds_back_counts_as_in_flight() {
     let a0 = plan.gate("a0");
     let mut bench = Bench::atomic(&plan, GroupSettings { in_flight: 3, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a b c d e");
-    assert_eq!((plan.seen().as_str(), bench.state.get(Metric::InFlight)), ("a0 b1 c2", 3));
+    assert_eq!((plan.seen().as_str(), bench.metrics.get(Metric::InFlight)), ("a0 b1 c2", 3));
     a0.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit 0:3 a b c, commit 0:3, unit 0:5 d e, commit 0:5");
 }
@@ -155,7 +155,7 @@ fn a_pause_of_no_time_is_a_pause() {
     (0..20_000).for_each(|_| plan.fail("a0", Failure::Throttled(Duration::ZERO)));
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a").advance(SECOND).log(), "pause 0");
-    assert_eq!(bench.state.get(Metric::Throttled), 101);
+    assert_eq!(bench.metrics.get(Metric::Throttled), 101);
 }
 
 /// Red when what is read is bounded by its count alone, or what was passed still counts.

@@ -20,7 +20,7 @@ fn dated(offset: i64) -> Record {
 }
 
 fn place(bench: &Bench) -> PartitionProgress {
-    bench.state.places()[&at(0)]
+    bench.metrics.progress()[&at(0)]
 }
 
 /// Red when what a unit holds that the store does not take does not count as waiting, or counts without its age; or the

@@ -90,7 +90,7 @@ fn a_fenced_partition_drops_what_ran_and_starts_again() {
     assert_eq!(bench.advance(SECOND / 2 - Duration::from_millis(1)).log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "start 0, begin 0#2, resume 0");
     assert_eq!(bench.records(0, 2, 0, "a b").log(), "unit 0:2 a b, commit 0:2");
-    assert_eq!(bench.state.get(Metric::Fenced), 1);
+    assert_eq!(bench.metrics.get(Metric::Fenced), 1);
 }
 
 /// Red when a partition that starts anew is still said to wait for what its last start waited for.
@@ -103,7 +103,7 @@ fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
     bench.silent(true).answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).records(0, 1, 1, "a b").advance(SECOND);
     assert_eq!(bench.note(&at(0)).as_deref(), Some("throttled"));
     bench.silent(false).advance(SECOND);
-    assert_eq!((bench.note(&at(0)), bench.state.troubles()), (None, Vec::new()));
+    assert_eq!((bench.note(&at(0)), bench.metrics.troubles()), (None, Vec::new()));
     assert!(bench.records(0, 2, 1, "a b").log().ends_with("unit 0:3 a b, commit 0:3"));
 }
 
@@ -143,13 +143,13 @@ fn an_outage_of_the_store_pauses_and_the_same_unit_is_tried_again() {
     let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.answer(outage()).answer(outage()).records(0, 1, 0, "a");
     assert_eq!(bench.log(), "unit 0:1");
-    assert_eq!(bench.state.troubles(), ["store: no answer"]);
+    assert_eq!(bench.metrics.troubles(), ["store: no answer"]);
     assert_eq!(bench.records(0, 1, 1, "b").advance(SECOND / 2 - Duration::from_millis(1)).log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "unit 0:1");
     assert_eq!(bench.advance(SECOND - Duration::from_millis(1)).log(), "", "the second pause is twice as long");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "unit 0:1, commit 0:1, unit 0:2, commit 0:2");
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
-    assert_eq!(bench.state.get(Metric::CommitFailures), 2);
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
+    assert_eq!(bench.metrics.get(Metric::CommitFailures), 2);
 }
 
 /// Red when a start that failed is not asked again.

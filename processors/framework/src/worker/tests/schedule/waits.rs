@@ -154,12 +154,12 @@ fn a_group_joins_once_its_store_answers() {
     let mut bench = Bench::sink(GroupSettings::default());
     bench.store_down(true).advance(60 * SECOND);
     assert!(!bench.has_joined());
-    assert_eq!(bench.state.troubles(), ["joining its consumer group", "store: no database"]);
+    assert_eq!(bench.metrics.troubles(), ["joining its consumer group", "store: no database"]);
     bench.store_down(false).advance(60 * SECOND);
     assert!(bench.has_joined());
-    assert_eq!(bench.state.troubles(), ["joining its consumer group"]);
+    assert_eq!(bench.metrics.troubles(), ["joining its consumer group"]);
     assert_eq!(bench.tell(SourceEvent::Assigned(vec![at(0)])).log(), "start 0, begin 0#1, resume 0");
-    assert!(bench.state.troubles().is_empty());
+    assert!(bench.metrics.troubles().is_empty());
 }
 
 /// Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the

@@ -10,7 +10,7 @@ use crate::{
         unit::{StateChange, Unit},
     },
     wire::record::{Headers, Outgoing},
-    worker::tests::scripted::{Kept, Shared, Store},
+    worker::tests::scripted::{ScriptedStores, Shared, Store},
 };
 
 struct Scripted(Shared);
@@ -50,7 +50,7 @@ impl Fixture for Scripted {
                 (None, None) => panic!("{taken} is no effect"),
             }
         }
-        let kept = Kept(self.0.clone());
+        let kept = ScriptedStores(self.0.clone());
         for partition in 0..2 {
             let value: Option<Arc<[u8]>> = kept.get("store", partition, b"key").unwrap();
             let text = value.map(|value| String::from_utf8_lossy(&value).into_owned());

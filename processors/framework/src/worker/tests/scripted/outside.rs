@@ -248,9 +248,9 @@ impl Committer for Store {
 }
 
 /// The state that the store has taken.
-pub(super) struct Kept(pub(super) Shared);
+pub(super) struct ScriptedStores(pub(super) Shared);
 
-impl Stores for Kept {
+impl Stores for ScriptedStores {
     fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         Ok(self.0.lock().unwrap().states.get(&(store.into(), partition, key.into())).cloned())
     }
@@ -266,7 +266,7 @@ impl Stores for Kept {
     }
 }
 
-impl Replays for Kept {
+impl Replays for ScriptedStores {
     fn inputs(&self, _: &str, _: i32) -> Vec<InputPosition> {
         let outside = self.0.lock().unwrap();
         outside.inputs.iter().flatten().map(|(of, next)| InputPosition { of: of.clone(), next: *next }).collect()
