@@ -14,9 +14,9 @@ mod commit;
 pub(crate) mod partition;
 mod schedule;
 
-mod inputs;
 mod membership;
 mod schema_prefetch;
+mod source_handle;
 
 pub use error::WorkerError;
 
@@ -36,10 +36,10 @@ use self::{
         in_flight::{InFlightRecord, Outcome},
         record_processor::RecordProcessor,
     },
-    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished::FinishedRecord},
-    inputs::SourceHandle,
+    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished_record::FinishedRecord},
     partition::{Next, Partition, PartitionState},
     schema_prefetch::SchemaPrefetch,
+    source_handle::SourceHandle,
 };
 use crate::{
     pipeline::settings::GroupSettings,

@@ -1,8 +1,8 @@
 //! A schema that lives as long as the process, with its names resolved.
 
+pub(crate) mod comparison;
 pub(crate) mod compat;
 pub(crate) mod lenient;
-pub(crate) mod same;
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,11 +3,11 @@
 //! A saved state is two MessagePack values in a row, the version of its type and the state itself as a map: any reader of
 //! MessagePack can show it, and a field with a serde default may be added without a new version.
 
-mod shown;
+mod json;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::shown::StateJson;
+use self::json::StateJson;
 use crate::failure::{Failure, Result};
 
 /// What a stateful step keeps of one key.

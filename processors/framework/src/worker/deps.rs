@@ -16,12 +16,12 @@ use super::{
     },
     commit::commit_queues::CommitQueues,
     error::WorkerError,
-    inputs::SourceHandle,
     schedule::{
         delay_queue::{DelayQueue, Limits},
         failures::{Failures, RetryMode},
     },
     schema_prefetch::SchemaPrefetch,
+    source_handle::SourceHandle,
 };
 use crate::{
     pipeline::{

@@ -10,7 +10,7 @@ use self::{
     lanes::{Lane, Lanes},
     watermark::Watermark,
 };
-use super::{attempt::in_flight::InFlightRecord, commit::finished::FinishedRecord, schema_prefetch::schema_of};
+use super::{attempt::in_flight::InFlightRecord, commit::finished_record::FinishedRecord, schema_prefetch::schema_of};
 use crate::{
     ports::{Clock, StartFrom},
     telemetry::metrics::PartitionProgress,

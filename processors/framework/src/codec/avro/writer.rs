@@ -13,12 +13,12 @@ use std::{
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
-use super::{cursor::Cursor, layout::Layout, read::DatumReader, resolve::ValueResolver};
+use super::{cursor::Cursor, datum_reader::DatumReader, layout::Layout, value_resolver::ValueResolver};
 use crate::{
     codec::{
         error::{CodecError, FieldError, clip, schema_cause, shape_fault},
         json,
-        schema::{StaticSchema, compat::reads, same::SchemaComparison},
+        schema::{StaticSchema, comparison::SchemaComparison, compat::reads},
     },
     event::payload::Payload,
 };

@@ -6,7 +6,7 @@ use apache_avro::{Schema, from_value, reader::datum::GenericDatumReader, types::
 use proptest::prelude::*;
 
 use super::random::{self, Rng};
-use crate::codec::{avro::resolve::ValueResolver, schema::StaticSchema, tests::*};
+use crate::codec::{avro::value_resolver::ValueResolver, schema::StaticSchema, tests::*};
 
 /// apache-avro's own answer.
 fn reference(writer: &Schema, reader: &Schema, datum: &[u8]) -> apache_avro::AvroResult<Value> {

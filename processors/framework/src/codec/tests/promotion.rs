@@ -6,8 +6,8 @@ use apache_avro::types::Value;
 use serde_json::json;
 
 use crate::codec::{
-    avro::resolve::ValueResolver,
-    schema::{StaticSchema, same::SchemaComparison},
+    avro::value_resolver::ValueResolver,
+    schema::{StaticSchema, comparison::SchemaComparison},
     tests::*,
 };
 

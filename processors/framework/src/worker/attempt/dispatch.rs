@@ -17,7 +17,7 @@ use futures_util::{
 use super::{
     circuits::{CallResult, Permits},
     in_flight::{AttemptContext, Effects, InFlightRecord, Outcome},
-    open::{RecordParts, no_row},
+    record_parts::{RecordParts, no_row},
     record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
 };
 use crate::{

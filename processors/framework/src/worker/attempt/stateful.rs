@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use super::{
     in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
-    open::RecordParts,
+    record_parts::RecordParts,
     record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
     step_topics::StepTopics,
     uncommitted_state::UncommittedState,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::finished::{CoveredRecord, FinishedRecord};
+use super::finished_record::{CoveredRecord, FinishedRecord};
 use crate::{
     failure::cut,
     ports::unit::{OffsetRange, RefusedRow, Row, Unit},

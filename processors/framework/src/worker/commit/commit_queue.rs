@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     batch::UnitBatch,
-    finished::{CoveredRecord, FinishedRecord},
+    finished_record::{CoveredRecord, FinishedRecord},
 };
 use crate::{
     event::time::Time,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use super::{
     commit_queue::{CommitQueue, CommitterReply},
-    finished::FinishedRecord,
+    finished_record::FinishedRecord,
 };
 use crate::{
     pipeline::settings::GroupSettings, ports::Committer, wire::record::TopicPartition, worker::partition::Partition,

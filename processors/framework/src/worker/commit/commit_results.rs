@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     batch::UnitBatch,
     commit_queue::CommitterReply,
-    finished::{CoveredRecord, FinishedRecord},
+    finished_record::{CoveredRecord, FinishedRecord},
 };
 use crate::{
     failure::{DeadLetterKind, failure_report::FailureReport},

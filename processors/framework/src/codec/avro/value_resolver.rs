@@ -13,7 +13,7 @@ use apache_avro::{
     types::Value,
 };
 
-use super::promote::{NameMatch, base, name_match, promote, takes};
+use super::promotion::{NameMatch, base, name_match, promote, takes};
 use crate::codec::{
     error::FieldError,
     json,
