@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::{
-    broker::{Broker, Keeper, MemoryRegistry, MemorySource, Publisher, Table},
+    broker::{Broker, MemoryCommitter, MemoryRegistry, MemorySinkCommitter, MemorySource, MemoryStatefulCommitter},
     clock::ManualClock,
 };
 use crate::{
@@ -274,14 +274,14 @@ impl Driver {
 fn committer(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
         Work::Process(_) | Work::Stateful(_) if !group.stores(order).is_empty() => {
-            Box::new(Keeper::new(&group.id, broker.clone()))
+            Box::new(MemoryStatefulCommitter::new(&group.id, broker.clone()))
         }
-        Work::Process(_) | Work::Stateful(_) => Box::new(Publisher::new(broker.clone())),
-        Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
+        Work::Process(_) | Work::Stateful(_) => Box::new(MemoryCommitter::new(broker.clone())),
+        Work::Sink(_) | Work::DeadLetters => Box::new(MemorySinkCommitter::new(&group.id, broker.clone())),
     }
 }
 
 fn stores(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Option<Arc<dyn Stores>> {
     let keeps = !group.stores(order).is_empty();
-    keeps.then(|| Arc::new(Keeper::new(&group.id, broker.clone())) as Arc<dyn Stores>)
+    keeps.then(|| Arc::new(MemoryStatefulCommitter::new(&group.id, broker.clone())) as Arc<dyn Stores>)
 }

@@ -119,7 +119,7 @@ pub mod spi {
 
     // Dead letters.
     pub use crate::failure::DeadLetterKind;
-    pub use crate::failure::cut::{Cut, HEADER_ROOM};
+    pub use crate::failure::cut::{HEADER_ROOM, Truncation};
     pub use crate::failure::dead_letter::DeadLetter;
 
     // Telemetry.

@@ -226,15 +226,15 @@ impl Source for MemorySource {
 }
 
 /// Publishes to the topics in memory.
-pub(super) struct Publisher(Arc<Broker>);
+pub(super) struct MemoryCommitter(Arc<Broker>);
 
-impl Publisher {
+impl MemoryCommitter {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
         Self(broker)
     }
 }
 
-impl Committer for Publisher {
+impl Committer for MemoryCommitter {
     fn atomic(&self) -> bool {
         false
     }
@@ -256,18 +256,18 @@ impl Committer for Publisher {
 }
 
 /// Keeps state and positions in memory, and publishes.
-pub(super) struct Keeper {
+pub(super) struct MemoryStatefulCommitter {
     group: String,
     broker: Arc<Broker>,
 }
 
-impl Keeper {
+impl MemoryStatefulCommitter {
     pub(super) fn new(group: &str, broker: Arc<Broker>) -> Self {
         Self { group: group.to_owned(), broker }
     }
 }
 
-impl Committer for Keeper {
+impl Committer for MemoryStatefulCommitter {
     fn atomic(&self) -> bool {
         true
     }
@@ -295,7 +295,7 @@ impl Committer for Keeper {
     fn forget(&mut self, _: &[TopicPartition]) {}
 }
 
-impl Stores for Keeper {
+impl Stores for MemoryStatefulCommitter {
     fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         let contents = self.broker.contents();
         let keys = contents.states.get(&(self.group.clone(), store.to_owned(), partition));
@@ -311,18 +311,18 @@ impl Stores for Keeper {
 }
 
 /// Keeps rows and positions in memory.
-pub(super) struct Table {
+pub(super) struct MemorySinkCommitter {
     sink: String,
     broker: Arc<Broker>,
 }
 
-impl Table {
+impl MemorySinkCommitter {
     pub(super) fn new(sink: &str, broker: Arc<Broker>) -> Self {
         Self { sink: sink.to_owned(), broker }
     }
 }
 
-impl Committer for Table {
+impl Committer for MemorySinkCommitter {
     fn atomic(&self) -> bool {
         true
     }

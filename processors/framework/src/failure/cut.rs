@@ -108,13 +108,13 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// What a letter lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Truncation {
     value: Option<(u64, String)>,
     key: Option<u64>,
     headers: Option<u64>,
 }
 
-impl Cut {
+impl Truncation {
     /// What the headers of a letter say of it; `None` of one that is whole.
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let text = |name| std::str::from_utf8(headers.get(name)??).ok();
@@ -149,7 +149,7 @@ impl Cut {
     }
 }
 
-impl std::fmt::Display for Cut {
+impl std::fmt::Display for Truncation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
         if let Some((bytes, digest)) = &self.value {

@@ -57,7 +57,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> FinishedRecor
         spans: Vec::new(),
         disposition: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
     };
-    let job = InFlightRecord {
+    let in_flight = InFlightRecord {
         partition: place,
         role: TopicRole::Input,
         start: u64::try_from(partition).unwrap(),
@@ -69,7 +69,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> FinishedRecor
         blocks: false,
         record,
     };
-    FinishedRecord::new(job, effects, Duration::ZERO)
+    FinishedRecord::new(in_flight, effects, Duration::ZERO)
 }
 
 /// A batch of these records; offsets of a partition rise by two, and it stood at 100 before.
