@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use headwater::{
     Order, Pipeline, Sink, TopicPartition,
     spi::{
-        BoxFuture, Clock, CommitError, Committed, Committer, ConsumerGroup, Control, Fetched, GroupMetrics,
-        GroupSettings, Metric, SchemaCache, Source, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
+        BoxFuture, Clock, CommitError, CommitOutcome, Committer, ConsumerGroup, Control, GroupMetrics, GroupSettings,
+        Metric, SchemaCache, Source, SourceEvent, StartFrom, Stores, SystemClock, Tracing, Unit, Work, Worker,
         WorkerDeps,
     },
 };
@@ -109,7 +109,7 @@ fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: CommitM
         let group = pipeline.groups(&format!("{}.", place.group)).into_iter().next().context("a group")?;
         let (gauge, state) = (Arc::new(Gauge::default()), Arc::<GroupMetrics>::default());
         let parts = parts(place, pipeline, group, settings, how, &gauge).await?;
-        let parts = WorkerDeps { state: state.clone(), tracing: otlp.tracing(), ..parts };
+        let parts = WorkerDeps { metrics: state.clone(), tracing: otlp.tracing(), ..parts };
         let worker = Worker::build(parts).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let done = async {
@@ -203,7 +203,7 @@ async fn parts(
         settings,
         schemas: Arc::new(SchemaCache::new(Arc::new(place.schemas()?), clock.clone())),
         clock,
-        state: Arc::default(),
+        metrics: Arc::default(),
         tracing: Tracing::default(),
         group,
     })
@@ -211,7 +211,7 @@ async fn parts(
 
 /// Those that the group owns, as `topology apply` makes them.
 async fn make_topics(cluster: &Cluster, group: &ConsumerGroup, settings: &GroupSettings) -> Result<()> {
-    let owned = group.owned().context("a group with topics")?;
+    let owned = group.group_topics().context("a group with topics")?;
     let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
     let names = delays.iter().map(|delay| owned.retry(*delay)).chain([owned.redrive(), owned.dlq()]);
     let size = (settings.max_record_bytes + HEADER_ROOM as usize).to_string();
@@ -250,10 +250,10 @@ struct MeteredPort<T: ?Sized> {
 }
 
 impl Source for MeteredPort<KafkaSource> {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(async move {
             let fetched = self.inner.next(records).await;
-            if matches!(fetched, Fetched::Records(_)) {
+            if matches!(fetched, SourceEvent::Records(_)) {
                 self.gauge.meter.get_or_init(Meter::start);
             }
             fetched
@@ -274,10 +274,10 @@ impl Committer for MeteredPort<dyn Committer> {
         self.inner.start(partitions)
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             let committed = self.inner.commit(unit).await;
-            if matches!(committed, Ok(Committed::Done)) {
+            if matches!(committed, Ok(CommitOutcome::Done)) {
                 let records = (unit.outgoing.len() + unit.rows.len()) as u64;
                 self.gauge.durable.fetch_add(records, Ordering::Release);
                 self.gauge.more.notify_one();

@@ -14,8 +14,8 @@ use apache_avro::types::Value;
 use headwater::{
     Category, Headers, Meta, Origin, Priority, Time, TopicPartition, TraceContext,
     spi::{
-        BoxFuture, CommitError, Committed, Committer, Marker, Outgoing, Position, Progress, Record, Row, RowData,
-        StartFrom, Unit,
+        BoxFuture, CommitError, CommitOutcome, Committer, Marker, OffsetRange, Outgoing, Position, Record, Row,
+        RowData, StartFrom, Unit,
         codec::WriterSchema,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
@@ -119,7 +119,7 @@ async fn a_line_holds_the_whole_event() {
     assert_eq!(committer.start(&places).await.unwrap(), [StartFrom::Committed]);
     assert!(!committer.atomic());
     let rows = vec![row(5, Some(b"k"), Some("two\nlines")), row(6, Some(&[0xfe]), None), row(7, None, None)];
-    assert_eq!(committer.commit(&unit(rows)).await.unwrap(), Committed::Done);
+    assert_eq!(committer.commit(&unit(rows)).await.unwrap(), CommitOutcome::Done);
     let event = |offset: i64, key: Json, schema: Json, data: Json| {
         json!({
             "id": format!("event-{offset}"), "source": "test", "type": "thing.changed", "time": "2026-01-01T00:00:00Z",
@@ -262,7 +262,7 @@ async fn a_unit_whose_marker_cannot_be_sent_is_written_once() {
     let unit = |offset: i64, markers: Vec<Marker>| Unit {
         rows: vec![row(offset, None, Some("x"))],
         markers,
-        positions: vec![Progress { from: offset, to: Position { partition: place.clone(), next: offset + 1 } }],
+        positions: vec![OffsetRange { from: offset, to: Position { partition: place.clone(), next: offset + 1 } }],
         ..Unit::default()
     };
     let first = unit(0, vec![Marker { place: place.clone(), record }]);
@@ -270,6 +270,6 @@ async fn a_unit_whose_marker_cannot_be_sent_is_written_once() {
         assert!(matches!(sink.commit(&first).await, Err(CommitError::Outage(_))));
     }
     assert_eq!(lines(&file).len(), 1);
-    assert_eq!(sink.commit(&unit(1, Vec::new())).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&unit(1, Vec::new())).await.unwrap(), CommitOutcome::Done);
     assert_eq!(lines(&file).len(), 2);
 }

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use headwater::{
     Pipeline,
     spi::{
-        Clock, Committer, GroupMetrics, GroupSettings, SchemaCache, States, Stores, SystemClock, Tracing, Work, Worker,
-        WorkerError,
+        Clock, Committer, GroupMetrics, GroupSettings, ProcessMetrics, SchemaCache, Stores, SystemClock, Tracing, Work,
+        Worker, WorkerError,
     },
 };
 use headwater_connectors::{
@@ -78,7 +78,7 @@ impl Group {
         let spec = |name: String| TopicSpec { name, partitions, replication: 1, config: config.clone() };
         let mut specs = Vec::new();
         for group in pipeline.groups(&format!("{}.", space.name)) {
-            let Some(owned) = group.owned() else { continue };
+            let Some(owned) = group.group_topics() else { continue };
             let settings = group.policy.over(self.settings.clone());
             let delays = if matches!(group.work, Work::Process(_)) { settings.ladder.delays() } else { &[] };
             specs.extend(delays.iter().map(|delay| spec(owned.retry(*delay))));
@@ -136,7 +136,7 @@ type CommitterTelemetry = (Arc<GroupMetrics>, Arc<dyn Clock>);
 
 /// Running groups; dropping them is a crash: nothing is committed any more.
 pub struct Engine {
-    states: States,
+    states: ProcessMetrics,
     prefix: String,
     stop: watch::Sender<bool>,
     workers: JoinSet<Result<(), WorkerError>>,
@@ -156,7 +156,7 @@ impl Engine {
         assert_eq!(pipeline.problems(), Vec::<String>::new());
         let clock = Arc::new(SystemClock::default());
         let schemas = Arc::new(SchemaCache::new(registry(space), clock.clone()));
-        let (catalogue, states) = (Arc::new(pipeline.catalogue().clone()), States::default());
+        let (catalogue, states) = (Arc::new(pipeline.catalogue().clone()), ProcessMetrics::default());
         let cluster = Arc::new(Cluster::new(&how.kafka).expect("a valid cluster"));
         let (stop, stopped) = watch::channel(false);
         let prefix = format!("{}.", space.name);
@@ -210,7 +210,7 @@ impl Engine {
                 schemas: schemas.clone(),
                 tracing: how.tracing.clone(),
                 clock: clock.clone(),
-                state: states.of(&group.id),
+                metrics: states.of(&group.id),
                 group,
             };
             let mut stopped = stopped.clone();
@@ -221,7 +221,7 @@ impl Engine {
             }
         };
         let groups = pipeline.groups(&prefix).into_iter();
-        let workers = groups.filter(|group| group.owned().is_some()).map(worker).collect();
+        let workers = groups.filter(|group| group.group_topics().is_some()).map(worker).collect();
         Self { states, prefix, stop, workers }
     }
 

@@ -15,8 +15,8 @@ use std::{
 use headwater::{
     Payload, Pipeline, Time, TopicPartition,
     spi::{
-        Batch, BoxFuture, Clock, CommitError, Committed, Committer, Control, Fetched, GroupSettings, Record,
-        SchemaCache, SchemaError, SchemaText, Schemas, Source, StartFrom, Tracing, Unit, Worker, WorkerDeps,
+        Batch, BoxFuture, Clock, CommitError, CommitOutcome, Committer, Control, GroupSettings, Record, SchemaCache,
+        SchemaError, SchemaText, Schemas, Source, SourceEvent, StartFrom, Tracing, Unit, Worker, WorkerDeps,
     },
 };
 use headwater_schemas::PaymentCompleted;
@@ -36,7 +36,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
         assert_eq!(count % BATCH, 0, "whole batches");
         let left = Arc::new(AtomicI64::new(i64::try_from(count).expect("few")));
         let source = Memory {
-            waiting: VecDeque::from([Fetched::Assigned(partitions().collect())]),
+            waiting: VecDeque::from([SourceEvent::Assigned(partitions().collect())]),
             batches: batches.drain(..count / BATCH).collect(),
             starts: HashMap::new(),
             stands: HashMap::new(),
@@ -52,7 +52,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
             committers: vec![Box::new(Store { atomic })],
             schemas: Arc::new(SchemaCache::new(Arc::new(Payments), clock.clone())),
             clock,
-            state: Arc::default(),
+            metrics: Arc::default(),
             tracing: tracing.clone(),
         };
         let done = poll_fn(move |_| if left.load(Ordering::Relaxed) == 0 { Poll::Ready(()) } else { Poll::Pending });
@@ -91,7 +91,7 @@ fn finish<T>(work: impl Future<Output = T>) -> T {
 }
 
 struct Memory {
-    waiting: VecDeque<Fetched>,
+    waiting: VecDeque<SourceEvent>,
     batches: VecDeque<(TopicPartition, Vec<Record>)>,
     starts: HashMap<TopicPartition, u64>,
     stands: HashMap<TopicPartition, i64>,
@@ -100,7 +100,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn poll(&mut self, records: bool) -> Option<Fetched> {
+    fn poll(&mut self, records: bool) -> Option<SourceEvent> {
         if let Some(fetched) = self.waiting.pop_front() {
             return Some(fetched);
         }
@@ -108,12 +108,12 @@ impl Memory {
             self.batches.pop_front_if(|(partition, _)| records && self.starts.contains_key(partition))?;
         let start = self.starts[&partition];
         let next = records.last().map_or(0, |record| record.offset + 1);
-        Some(Fetched::Records(Batch { partition, start, records, next }))
+        Some(SourceEvent::Records(Batch { partition, start, records, next }))
     }
 }
 
 impl Source for Memory {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         // Nothing is handed over before the future is polled: it may be dropped unpolled.
         Box::pin(poll_fn(move |_| self.poll(records).map_or(Poll::Pending, Poll::Ready)))
     }
@@ -127,7 +127,7 @@ impl Source for Memory {
                     self.left.fetch_sub(position.next - before, Ordering::Relaxed);
                 }
             }
-            Control::Close => self.waiting.push_back(Fetched::Closed),
+            Control::Close => self.waiting.push_back(SourceEvent::Closed),
             Control::Pause(_) | Control::Resume(_) | Control::Note(_) | Control::Released(_) => {}
         }
     }
@@ -146,8 +146,8 @@ impl Committer for Store {
         Box::pin(ready(Ok(vec![StartFrom::Offset(0); partitions.len()])))
     }
 
-    fn commit<'a>(&'a mut self, _: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
-        Box::pin(ready(Ok(Committed::Done)))
+    fn commit<'a>(&'a mut self, _: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
+        Box::pin(ready(Ok(CommitOutcome::Done)))
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}

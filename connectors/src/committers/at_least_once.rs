@@ -5,7 +5,7 @@
 
 use headwater::{
     TopicPartition,
-    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, StartFrom, Unit},
+    spi::{BoxFuture, CommitError, CommitOutcome, Committer, Outgoing, StartFrom, Unit},
 };
 
 use crate::kafka::{BatchErrors, Held, Lease, Producer};
@@ -41,7 +41,7 @@ impl AtLeastOnceCommitter {
         self.producer.send_under(records, held).await.map_err(|errors| verdict(&errors))
     }
 
-    async fn publish(&self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn publish(&self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         if !unit.rows.is_empty() {
             let text = "a unit with rows for a table reached the kafka publisher: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
@@ -54,7 +54,7 @@ impl AtLeastOnceCommitter {
         self.send(&unit.outgoing, &held).await?;
         let markers: Vec<Outgoing> = unit.markers.iter().map(|marker| marker.record.clone()).collect();
         self.send(&markers, &held).await?;
-        Ok(Committed::Done)
+        Ok(CommitOutcome::Done)
     }
 }
 
@@ -82,7 +82,7 @@ impl Committer for AtLeastOnceCommitter {
         Box::pin(async move { Ok(vec![StartFrom::Committed; partitions.len()]) })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(self.publish(unit))
     }
 

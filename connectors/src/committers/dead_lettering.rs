@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use headwater::{
     TopicPartition,
-    spi::{BoxFuture, CommitError, Committed, Committer, Outgoing, Progress, StartFrom, Unit},
+    spi::{BoxFuture, CommitError, CommitOutcome, Committer, OffsetRange, Outgoing, StartFrom, Unit},
 };
 
 use super::at_least_once::{AtLeastOnceCommitter, withheld};
@@ -22,7 +22,7 @@ pub struct DeadLetteringCommitter<C> {
     /// Letters that are acknowledged, and whose transaction is not committed: those of the units under way at most.
     sent: HashSet<Outgoing>,
     /// The unit whose rows are durable, and whose markers are not acknowledged.
-    stored: Option<Vec<Progress>>,
+    stored: Option<Vec<OffsetRange>>,
 }
 
 impl<C: Committer> DeadLetteringCommitter<C> {
@@ -39,14 +39,14 @@ impl<C: Committer> DeadLetteringCommitter<C> {
         Ok(())
     }
 
-    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn commit_all(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         let held = self.publisher.hold()?;
         self.send_letters(&unit.outgoing, &held).await?;
         let committed = self.store(unit, &held).await?;
         unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
         let durable = |place: &TopicPartition| match &committed {
-            Committed::Done => true,
-            Committed::Fenced(fenced) => !fenced.contains(place),
+            CommitOutcome::Done => true,
+            CommitOutcome::Fenced(fenced) => !fenced.contains(place),
         };
         let news = unit.markers.iter().filter(|marker| durable(&marker.place)).map(|marker| marker.record.clone());
         let news: Vec<Outgoing> = news.collect();
@@ -58,16 +58,16 @@ impl<C: Committer> DeadLetteringCommitter<C> {
 
     /// Stores the rows. Who has no transaction would write those of a unit again that comes again for its markers alone, and
     /// would write behind whoever owns the partitions now.
-    async fn store(&mut self, unit: &Unit, held: &Held) -> Result<Committed, CommitError> {
+    async fn store(&mut self, unit: &Unit, held: &Held) -> Result<CommitOutcome, CommitError> {
         if self.rows.atomic() {
             return self.rows.commit(unit).await;
         }
         if self.stored.as_ref() == Some(&unit.positions) {
-            return Ok(Committed::Done);
+            return Ok(CommitOutcome::Done);
         }
         held.stands().await.map_err(withheld)?;
         let committed = self.rows.commit(unit).await?;
-        if committed == Committed::Done {
+        if committed == CommitOutcome::Done {
             self.stored = Some(unit.positions.clone());
         }
         Ok(committed)
@@ -83,7 +83,7 @@ impl<C: Committer> Committer for DeadLetteringCommitter<C> {
         self.rows.start(partitions)
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(self.commit_all(unit))
     }
 

@@ -26,8 +26,8 @@ use crate::{
 use headwater::{
     TopicPartition,
     spi::{
-        BoxFuture, Clock, CommitError, Committed, Committer, GroupMetrics, GroupTopics, Outgoing, Position, StartFrom,
-        Unit,
+        BoxFuture, Clock, CommitError, CommitOutcome, Committer, GroupMetrics, GroupTopics, Outgoing, Position,
+        StartFrom, Unit,
     },
 };
 
@@ -129,7 +129,7 @@ impl ExactlyOnceCommitter {
         Ok(offsets.into_iter().map(|next| next.map_or(StartFrom::Committed, StartFrom::Offset)).collect())
     }
 
-    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn commit_all(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         if !unit.rows.is_empty() {
             let text = "a unit with rows for a table reached a kafka transaction: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
@@ -144,11 +144,11 @@ impl ExactlyOnceCommitter {
                     kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
                 }
                 self.trim.passed(&self.owned, &offsets);
-                Ok(Committed::Done)
+                Ok(CommitOutcome::Done)
             }
             Err(TransactionError::Fenced(why)) => {
                 tracing::info!(group = self.group, reason = why, "a transaction was refused and aborted");
-                Ok(Committed::Fenced(offsets.into_iter().map(|position| position.partition).collect()))
+                Ok(CommitOutcome::Fenced(offsets.into_iter().map(|position| position.partition).collect()))
             }
             Err(TransactionError::Aborted(why)) => Err(CommitError::Outage(why)),
             Err(TransactionError::Refused { why, .. }) => Err(CommitError::Refused(why)),
@@ -171,7 +171,7 @@ impl Committer for ExactlyOnceCommitter {
         Box::pin(self.take(partitions))
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(self.commit_all(unit))
     }
 

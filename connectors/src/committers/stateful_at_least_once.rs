@@ -20,8 +20,8 @@ use std::{
 use headwater::{
     Headers, TopicPartition,
     spi::{
-        BoxFuture, Clock, CommitError, Committed, Committer, Entry, GroupMetrics, GroupTopics, InputPosition, Outgoing,
-        Position, Replays, StartFrom, StoreError, Stores, Unit,
+        BoxFuture, Clock, CommitError, CommitOutcome, Committer, Entry, GroupMetrics, GroupTopics, InputPosition,
+        Outgoing, Position, Replays, StartFrom, StoreError, Stores, Unit,
     },
 };
 
@@ -129,7 +129,7 @@ impl StatefulAtLeastOnceCommitter {
         Ok(vec![StartFrom::Committed; partitions.len()])
     }
 
-    async fn commit_all(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn commit_all(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         if !unit.rows.is_empty() {
             let text = "a unit with rows for a table reached a stateful group: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
@@ -145,7 +145,7 @@ impl StatefulAtLeastOnceCommitter {
         self.send(&markers, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         self.trim.passed(&self.owned, &positions);
-        Ok(Committed::Done)
+        Ok(CommitOutcome::Done)
     }
 
     async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, CommitError> {
@@ -191,7 +191,7 @@ impl Committer for StatefulAtLeastOnceCommitter {
         Box::pin(self.take(partitions))
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(self.commit_all(unit))
     }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use headwater::{
     TopicPartition,
-    spi::{BoxFuture, CommitError, Committed, Committer, StartFrom, Unit},
+    spi::{BoxFuture, CommitError, CommitOutcome, Committer, StartFrom, Unit},
 };
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -29,7 +29,7 @@ impl FileCommitter {
         done.map_err(|error| CommitError::Failed(error.to_string()))?.map_err(CommitError::Outage)
     }
 
-    async fn commit_unit(&self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn commit_unit(&self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         if !unit.changes.is_empty() {
             let text = "a unit with changes of state reached a file: its group needs a store";
             return Err(CommitError::Fatal(text.to_owned()));
@@ -39,7 +39,7 @@ impl FileCommitter {
             line::write(row, &mut lines).map_err(|error| CommitError::Failed(error.to_string()))?;
         }
         self.append(lines).await?;
-        Ok(Committed::Done)
+        Ok(CommitOutcome::Done)
     }
 
     /// The span of a unit's commit, which links to those of its records; none where none of them is recorded.
@@ -68,7 +68,7 @@ impl Committer for FileCommitter {
         })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         let span = self.span(unit);
         Box::pin(self.commit_unit(unit).instrument(span))
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use headwater::{
     TopicPartition,
-    spi::{Progress, Row, StartFrom as Start},
+    spi::{OffsetRange, Row, StartFrom as Start},
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -153,7 +153,7 @@ impl OwnedOffsets {
     pub(super) async fn advance(
         &self,
         conn: &mut PgConnection,
-        positions: &[Progress],
+        positions: &[OffsetRange],
     ) -> Result<Fences, PostgresError> {
         let stored = self.stored(conn, positions.iter().map(|p| &p.to.partition), LOCKED).await?;
         let mut fences = Fences { fenced: HashSet::new(), moved: Vec::new(), done: false };
@@ -183,7 +183,7 @@ impl OwnedOffsets {
     }
 
     /// After the transaction has committed: what the store now holds of `moved`, and who is out.
-    pub(super) fn settle(&mut self, fences: &Fences, positions: &[Progress]) {
+    pub(super) fn settle(&mut self, fences: &Fences, positions: &[OffsetRange]) {
         for partition in &fences.fenced {
             self.owned.remove(partition);
         }
@@ -223,10 +223,10 @@ impl OwnedOffsets {
     async fn update(
         &self,
         conn: &mut PgConnection,
-        positions: &[Progress],
+        positions: &[OffsetRange],
         fences: &Fences,
     ) -> Result<(), PostgresError> {
-        let moving: Vec<(&Progress, &Owned)> = positions
+        let moving: Vec<(&OffsetRange, &Owned)> = positions
             .iter()
             .filter(|p| fences.moved.contains(&p.to.partition))
             .filter_map(|p| self.owned.get(&p.to.partition).map(|owned| (p, owned)))
@@ -288,7 +288,7 @@ pub(super) fn is_returned(row: &Row) -> bool {
 }
 
 impl Owned {
-    fn expects(&self, progress: &Progress) -> i64 {
+    fn expects(&self, progress: &OffsetRange) -> i64 {
         if self.fresh { NOT_STARTED } else { progress.from }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::{
 use headwater::{
     EventType, Sink, TopicPartition,
     spi::{
-        BoxFuture, Catalogue, CommitError, Committed, Committer, GroupMetrics, Metric, RefusedRow, Row,
+        BoxFuture, Catalogue, CommitError, CommitOutcome, Committer, GroupMetrics, Metric, RefusedRow, Row,
         StartFrom as Start, Unit, codec::WriterSchema,
     },
 };
@@ -232,7 +232,7 @@ impl PostgresSink {
         span
     }
 
-    async fn commit_unit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+    async fn commit_unit(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         if !unit.changes.is_empty() {
             let text = "a unit with changes of state reached a table: its group needs a store";
             return Err(CommitError::Fatal(text.to_owned()));
@@ -262,7 +262,7 @@ impl PostgresSink {
         self.metrics.iter().for_each(|metrics| metrics.add(Metric::Superseded, done.superseded));
         let fenced: Vec<TopicPartition> =
             unit.positions.iter().map(|p| &p.to.partition).filter(|p| fences.fenced.contains(*p)).cloned().collect();
-        Ok(if fenced.is_empty() { Committed::Done } else { Committed::Fenced(fenced) })
+        Ok(if fenced.is_empty() { CommitOutcome::Done } else { CommitOutcome::Fenced(fenced) })
     }
 }
 
@@ -275,7 +275,7 @@ impl Committer for PostgresSink {
         Box::pin(self.start_all(partitions))
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         let span = self.span(unit);
         Box::pin(self.commit_unit(unit).instrument(span))
     }

@@ -13,7 +13,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    spi::{Change, Clock, CommitError, GroupMetrics},
+    spi::{Clock, CommitError, GroupMetrics, StateChange},
 };
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
@@ -81,7 +81,7 @@ impl GroupStores {
     }
 
     /// Tells the local store what the changelogs have. It is durable there: while the disk does not take it everything waits.
-    pub(crate) async fn apply(&mut self, changes: Vec<Change>, ends: Vec<End>) -> Result<(), CommitError> {
+    pub(crate) async fn apply(&mut self, changes: Vec<StateChange>, ends: Vec<End>) -> Result<(), CommitError> {
         let (changes, ends) = (Arc::new(changes), Arc::new(ends));
         let now_ms = self.clock.now().millis();
         loop {

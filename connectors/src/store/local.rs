@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
 };
 
-use headwater::spi::{Change, Entry, StoreError, Stores};
+use headwater::spi::{Entry, StateChange, StoreError, Stores};
 
 pub use self::{
     checkpoint::Checkpoint,
@@ -142,7 +142,7 @@ impl LocalStore {
     ///
     /// # Errors
     /// When the disk fails and the memory for what waits is used up. Nothing was taken then; repeat the same call later.
-    pub fn apply(&self, changes: &[Change], ends: &[End], now_ms: i64) -> Result<(), LocalError> {
+    pub fn apply(&self, changes: &[StateChange], ends: &[End], now_ms: i64) -> Result<(), LocalError> {
         changes.iter().try_for_each(|change| disk::check(&change.key, change.value.as_deref()))?;
         let shared = self.shared();
         shared.make_room(changes)?;

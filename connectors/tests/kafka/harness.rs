@@ -8,7 +8,7 @@ use std::{
 use futures_util::FutureExt as _;
 use headwater::{
     Headers, TopicPartition,
-    spi::{Control, Fetched, Outgoing, Position, Record, Source, StartFrom},
+    spi::{Control, Outgoing, Position, Record, Source, SourceEvent, StartFrom},
 };
 use headwater_connectors::kafka::{
     Assignor, ConsumerConfig, KafkaConfig, KafkaSource, Producer, ProducerConfig, SourceConfig, Start, Subscription,
@@ -180,20 +180,20 @@ impl Reader {
     }
 
     /// The next thing within the time, records and all; nothing is answered.
-    pub(crate) async fn next_within(&mut self, time: Duration) -> Option<Fetched> {
+    pub(crate) async fn next_within(&mut self, time: Duration) -> Option<SourceEvent> {
         tokio::time::timeout(time, self.source.next(true)).await.ok()
     }
 
-    pub(crate) async fn next(&mut self) -> Fetched {
+    pub(crate) async fn next(&mut self) -> SourceEvent {
         self.next_within(PATIENCE).await.expect("nothing came from the source")
     }
 
     /// The next control event but `Connected(Ok)`.
-    pub(crate) async fn event(&mut self) -> Fetched {
+    pub(crate) async fn event(&mut self) -> SourceEvent {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.source.next(false)).await;
             match next.expect("no control event came from the source") {
-                Fetched::Connected(Ok(())) => {}
+                SourceEvent::Connected(Ok(())) => {}
                 event => return event,
             }
         }
@@ -202,11 +202,11 @@ impl Reader {
     pub(crate) async fn assigned(&mut self) -> Vec<TopicPartition> {
         loop {
             match self.event().await {
-                Fetched::Assigned(mut names) if !names.is_empty() => {
+                SourceEvent::Assigned(mut names) if !names.is_empty() => {
                     names.sort();
                     return names;
                 }
-                Fetched::Assigned(_) => {}
+                SourceEvent::Assigned(_) => {}
                 other => panic!("assigned expected, not {other:?}"),
             }
         }
@@ -226,9 +226,11 @@ impl Reader {
         while self.records.len() < count {
             assert!(Instant::now() < deadline, "{} of {count} records came", self.records.len());
             match self.next_within(Duration::from_millis(200)).await {
-                Some(Fetched::Assigned(names)) => self.begin(&names),
-                Some(Fetched::Records(batch)) => self.records.extend(batch.records),
-                Some(Fetched::Failed(reason) | Fetched::Halted(reason)) => panic!("the source failed: {reason}"),
+                Some(SourceEvent::Assigned(names)) => self.begin(&names),
+                Some(SourceEvent::Records(batch)) => self.records.extend(batch.records),
+                Some(SourceEvent::Failed(reason) | SourceEvent::Halted(reason)) => {
+                    panic!("the source failed: {reason}")
+                }
                 _ => {}
             }
         }
@@ -239,7 +241,7 @@ impl Reader {
         let until = Instant::now() + time;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             // One without records tells where the log ends.
-            if let Some(Fetched::Records(batch)) = self.next_within(left).await {
+            if let Some(SourceEvent::Records(batch)) = self.next_within(left).await {
                 assert!(batch.records.is_empty(), "records came: {:?}", batch.records);
             }
         }
@@ -257,8 +259,8 @@ impl Reader {
         self.source.control(Control::Close);
         loop {
             match self.next().await {
-                Fetched::Closed => return,
-                Fetched::Failed(reason) | Fetched::Halted(reason) => panic!("the source failed: {reason}"),
+                SourceEvent::Closed => return,
+                SourceEvent::Failed(reason) | SourceEvent::Halted(reason) => panic!("the source failed: {reason}"),
                 _ => {}
             }
         }
@@ -267,8 +269,8 @@ impl Reader {
     pub(crate) async fn failure(&mut self) -> String {
         loop {
             match self.next().await {
-                Fetched::Failed(reason) | Fetched::Halted(reason) => return reason,
-                Fetched::Assigned(names) => self.begin(&names),
+                SourceEvent::Failed(reason) | SourceEvent::Halted(reason) => return reason,
+                SourceEvent::Assigned(names) => self.begin(&names),
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::spi::{CommitError, Committed, Committer, Fetched, Outgoing, Unit};
+use headwater::spi::{CommitError, CommitOutcome, Committer, Outgoing, SourceEvent, Unit};
 use headwater_connectors::{
     AtLeastOnceCommitter,
     kafka::{GaplessProducer, KafkaConfig, ProducerConfig},
@@ -27,7 +27,7 @@ fn unit(value: &str) -> Unit {
 /// What is published, in the end.
 async fn published(broker: &Broker) -> Vec<String> {
     let mut last = AtLeastOnceCommitter::new(broker.producer());
-    assert_eq!(last.commit(&unit("end")).await.unwrap(), Committed::Done);
+    assert_eq!(last.commit(&unit("end")).await.unwrap(), CommitOutcome::Done);
     let mut reader = broker.join("out");
     while reader.values().last().is_none_or(|value| value != "end") {
         reader.read(reader.records.len() + 1).await;
@@ -44,7 +44,7 @@ async fn nothing_is_published_before_the_coordinator_knows_the_member() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (reader, mut publisher) = member(&broker).await;
     let refusals = [Error::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 4];
-    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), Committed::Done);
+    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), CommitOutcome::Done);
     // So that the last proof is too old.
     tokio::time::sleep(Duration::from_millis(1_600)).await;
     broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
@@ -53,7 +53,7 @@ async fn nothing_is_published_before_the_coordinator_knows_the_member() {
         early = publisher.commit(&one) => panic!("published without a proof: {early:?}"),
         () = early => {}
     }
-    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), Committed::Done, "once the coordinator agrees");
+    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), CommitOutcome::Done, "once the coordinator agrees");
     reader.close().await;
     assert_eq!(published(&broker).await, ["0", "2"]);
 }
@@ -70,7 +70,7 @@ async fn a_proof_does_not_wait_for_the_commit_interval() {
     for n in ["0", "1", "2"] {
         // So that the last proof is too old.
         tokio::time::sleep(Duration::from_millis(1_600)).await;
-        assert_eq!(publisher.commit(&unit(n)).await.unwrap(), Committed::Done);
+        assert_eq!(publisher.commit(&unit(n)).await.unwrap(), CommitOutcome::Done);
     }
     reader.close().await;
     assert_eq!(published(&broker).await, ["0", "1", "2"]);
@@ -85,7 +85,7 @@ async fn a_commit_whose_answer_stays_away_holds_up_no_later_proof() {
         broker.config.properties.insert(name.to_owned(), "200000".to_owned());
     }
     let (reader, mut publisher) = member(&broker).await;
-    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), Committed::Done);
+    assert_eq!(publisher.commit(&unit("0")).await.unwrap(), CommitOutcome::Done);
     tokio::time::sleep(Duration::from_millis(1_600)).await;
     broker.mock.request_errors(RDKafkaApiKey::OffsetCommit, &[Error::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT]);
     let since = Instant::now();
@@ -93,7 +93,7 @@ async fn a_commit_whose_answer_stays_away_holds_up_no_later_proof() {
     assert!(since.elapsed() < Duration::from_secs(20), "proven after {:?}", since.elapsed());
     // From then on at once.
     tokio::time::sleep(Duration::from_millis(1_600)).await;
-    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), Committed::Done);
+    assert_eq!(publisher.commit(&unit("2")).await.unwrap(), CommitOutcome::Done);
     reader.close().await;
     assert_eq!(published(&broker).await, ["0", "1", "2"]);
 }
@@ -113,10 +113,10 @@ async fn what_a_member_held_when_it_lost_its_place_is_dropped() {
     let unheard = publisher.commit(&unit("unheard")).await;
     assert!(matches!(&unheard, Err(CommitError::Outage(_))), "{unheard:?}");
     let lost = reader.event().await;
-    assert!(matches!(&lost, Fetched::Lost(_)), "{lost:?}");
+    assert!(matches!(&lost, SourceEvent::Lost(_)), "{lost:?}");
     let names = reader.assigned().await;
     reader.begin(&names);
-    assert_eq!(publisher.commit(&unit("anew")).await.unwrap(), Committed::Done);
+    assert_eq!(publisher.commit(&unit("anew")).await.unwrap(), CommitOutcome::Done);
     reader.close().await;
     assert_eq!(published(&broker).await, ["anew"]);
 }
@@ -134,7 +134,7 @@ fn of_ten() -> ProducerConfig {
 async fn lose_while_nothing_is_taken(broker: &Broker, reader: &mut Reader) {
     broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
     let lost = reader.event().await;
-    assert!(matches!(&lost, Fetched::Lost(_)), "{lost:?}");
+    assert!(matches!(&lost, SourceEvent::Lost(_)), "{lost:?}");
     broker.mock.clear_request_errors(RDKafkaApiKey::Produce);
 }
 
@@ -151,7 +151,7 @@ async fn what_waits_for_room_when_its_partitions_are_lost_is_dropped() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (mut reader, _) = member(&broker).await;
     let mut publisher = AtLeastOnceCommitter::new(broker.producer_with(of_ten())).under(reader.source.lease());
-    assert_eq!(publisher.commit(&unit("first")).await.unwrap(), Committed::Done);
+    assert_eq!(publisher.commit(&unit("first")).await.unwrap(), CommitOutcome::Done);
     take_nothing(&broker);
     let unit = Unit { outgoing: twelve(), ..Unit::default() };
     let (held, ()) = tokio::join!(publisher.commit(&unit), lose_while_nothing_is_taken(&broker, &mut reader));

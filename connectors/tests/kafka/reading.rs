@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::spi::{Control, Fetched, Source, StartFrom};
+use headwater::spi::{Control, Source, SourceEvent, StartFrom};
 use headwater_connectors::kafka::{ConsumerConfig, KafkaConfig, Start};
 use rdkafka::{bindings::rd_kafka_resp_err_t as Error, types::RDKafkaApiKey};
 
@@ -75,7 +75,7 @@ async fn a_partition_can_be_started_again_elsewhere() {
     reader.from = StartFrom::Offset(42);
     reader.begin(&[partition("t", 0)]);
     while reader.records.len() < 58 {
-        if let Fetched::Records(batch) = reader.next().await {
+        if let SourceEvent::Records(batch) = reader.next().await {
             assert_eq!(batch.start, before + 1);
             reader.records.extend(batch.records);
         }
@@ -327,8 +327,8 @@ async fn batches_stay_within_their_limits() {
     let (mut next, mut largest) = (0, 0);
     while next < 1_000 {
         match reader.next().await {
-            Fetched::Assigned(names) => reader.begin(&names),
-            Fetched::Records(batch) => {
+            SourceEvent::Assigned(names) => reader.begin(&names),
+            SourceEvent::Records(batch) => {
                 let without_last: usize = batch.records.iter().rev().skip(1).map(headwater::spi::Record::size).sum();
                 assert!(batch.records.len() <= 100 && without_last < 200, "{} records", batch.records.len());
                 largest = largest.max(batch.records.len());
@@ -337,7 +337,7 @@ async fn batches_stay_within_their_limits() {
                     next += 1;
                 }
             }
-            Fetched::Connected(_) => {}
+            SourceEvent::Connected(_) => {}
             other => panic!("records expected, not {other:?}"),
         }
     }
@@ -355,7 +355,7 @@ async fn an_error_between_records_is_told_and_costs_none() {
     broker.mock.request_errors(RDKafkaApiKey::Fetch, &[Error::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
     broker.fill("t", 100).await;
     let told = reader.event().await;
-    let Fetched::Connected(Err(reason)) = told else { panic!("an error expected, not {told:?}") };
+    let SourceEvent::Connected(Err(reason)) = told else { panic!("an error expected, not {told:?}") };
     assert!(reason.contains("grant group g the right to read"), "{reason}");
     reader.read(200).await;
     assert_eq!(reader.offsets()[&0], (0..200).collect::<Vec<_>>());
@@ -417,11 +417,11 @@ async fn says_once_that_the_broker_is_gone_and_once_that_it_is_back() {
     reader.read_nothing(QUIET).await;
     broker.mock.broker_down(-1).unwrap();
     let gone = reader.next().await;
-    assert!(matches!(gone, Fetched::Connected(Err(_))), "{gone:?}");
+    assert!(matches!(gone, SourceEvent::Connected(Err(_))), "{gone:?}");
     assert!(reader.next_within(Duration::from_secs(3)).await.is_none());
     broker.mock.broker_up(-1).unwrap();
     let back = reader.next().await;
-    assert!(matches!(back, Fetched::Connected(Ok(()))), "{back:?}");
+    assert!(matches!(back, SourceEvent::Connected(Ok(()))), "{back:?}");
     broker.fill("t", 1).await;
     reader.read(1).await;
     reader.close().await;
@@ -437,13 +437,13 @@ async fn a_fenced_instance_gives_up_its_partitions_and_may_ask_again() {
     reader.begin(&names);
     broker.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Error::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
     let lost = reader.event().await;
-    assert!(matches!(&lost, Fetched::Lost(lost) if *lost == names), "{lost:?}");
+    assert!(matches!(&lost, SourceEvent::Lost(lost) if *lost == names), "{lost:?}");
     let mut displaced = None;
     let reason = loop {
         match reader.event().await {
-            Fetched::Failed(reason) => break reason,
-            Fetched::Displaced(why) => displaced = Some(why),
-            Fetched::Lost(_) => {}
+            SourceEvent::Failed(reason) => break reason,
+            SourceEvent::Displaced(why) => displaced = Some(why),
+            SourceEvent::Lost(_) => {}
             other => panic!("{other:?}"),
         }
     };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use headwater::spi::{Control, Fetched, Source};
+use headwater::spi::{Control, Source, SourceEvent};
 use headwater_connectors::kafka::{Assignor, ConsumerConfig, KafkaConfig};
 
 use crate::harness::{Broker, PATIENCE, Reader, broker, partition, record};
@@ -21,7 +21,7 @@ async fn fill_all(broker: &Broker, partitions: i32, count: usize) {
 
 async fn revoked(reader: &mut Reader) -> Vec<headwater::TopicPartition> {
     match reader.event().await {
-        Fetched::Revoked(names) => names,
+        SourceEvent::Revoked(names) => names,
         other => panic!("revoked expected, not {other:?}"),
     }
 }

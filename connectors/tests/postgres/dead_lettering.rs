@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater::{
     Headers,
-    spi::{CommitError, Committed, Committer, Marker, Outgoing, StartFrom as Start, Unit},
+    spi::{CommitError, CommitOutcome, Committer, Marker, Outgoing, StartFrom as Start, Unit},
 };
 use headwater_connectors::{
     AtLeastOnceCommitter, DeadLetteringCommitter,
@@ -117,7 +117,7 @@ async fn without_a_letters_acknowledgement_nothing_is_committed() {
     let large = Unit { outgoing: vec![letter(&"x".repeat(2_000_000))], ..both() };
     assert!(refusal(group.committer.commit(&large).await).contains("too large"));
     assert_eq!(db.stored(0).await.0, -1);
-    assert_eq!(group.committer.commit(&poisoned).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&poisoned).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.number("select count(*) from things").await, 2);
     let published = group.published();
     let (last, first) = (&published[published.len() - 3..], &published[..published.len() - 3]);
@@ -140,10 +140,10 @@ async fn a_letter_is_sent_once_however_long_the_database_is_down() {
     assert_eq!(group.published(), ["first", "second", "third"]);
     db.sql("alter table headwater.away rename to consumer_offsets").await;
     let rows = Unit { outgoing: two, markers: Vec::new(), ..both() };
-    assert_eq!(group.committer.commit(&rows).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&rows).await.unwrap(), CommitOutcome::Done);
     assert_eq!(group.published(), ["first", "second", "third"]);
     let next = Unit { outgoing: vec![letter("second")], ..unit(vec![], vec![moves(0, 1, 2)]) };
-    assert_eq!(group.committer.commit(&next).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&next).await.unwrap(), CommitOutcome::Done);
     assert_eq!(group.published(), ["first", "second", "third", "second"]);
 }
 
@@ -157,7 +157,7 @@ async fn news_that_nobody_took_is_sent_again_and_nothing_is_written_twice() {
     outage(group.committer.commit(&both()).await);
     assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
     group.letters.broker.broker_up(-1).unwrap();
-    assert_eq!(group.committer.commit(&both()).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&both()).await.unwrap(), CommitOutcome::Done);
     assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (1, 2));
     assert_eq!(group.published(), ["zero has succeeded", "one has succeeded"]);
     // Refused, the engine would make a dead letter of a record whose row is there.
@@ -173,8 +173,8 @@ async fn of_a_fenced_partition_there_is_no_news() {
     let mut group = Group::new(&db).await;
     let mut heir = db.database.sink("things", things().insert()).unwrap();
     heir.start(&[partition(1)]).await.unwrap();
-    let fenced = |outcome: Result<Committed, CommitError>| match outcome {
-        Ok(Committed::Fenced(places)) => places,
+    let fenced = |outcome: Result<CommitOutcome, CommitError>| match outcome {
+        Ok(CommitOutcome::Fenced(places)) => places,
         other => panic!("not fenced: {other:?}"),
     };
     assert_eq!(fenced(group.committer.commit(&both()).await), [partition(1)]);
@@ -207,9 +207,9 @@ async fn letters_of_a_unit_that_was_refused_are_not_sent_again_with_its_halves()
     let whole = of(vec![letter("same", 1), letter("same", 3)], vec![good.clone(), bad], 0, 4);
     assert!(refusal(group.committer.commit(&whole).await).contains("refuses"));
     let first = of(vec![letter("same", 1)], vec![good], 0, 2);
-    assert_eq!(group.committer.commit(&first).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&first).await.unwrap(), CommitOutcome::Done);
     let second = of(vec![letter("the row", 2), letter("same", 3)], vec![], 2, 4);
-    assert_eq!(group.committer.commit(&second).await.unwrap(), Committed::Done);
+    assert_eq!(group.committer.commit(&second).await.unwrap(), CommitOutcome::Done);
     assert_eq!(group.published(), ["same", "same", "the row"]);
     assert_eq!(db.stored(0).await.0, 4);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater::{
     Headers, Origin, TopicPartition,
-    spi::{Catalogue, CommitError, Committed, Committer, Record, Row, StartFrom as Start},
+    spi::{Catalogue, CommitError, CommitOutcome, Committer, Record, Row, StartFrom as Start},
 };
 use headwater_connectors::postgres::PostgresSink;
 use sqlx::{Connection, PgConnection};
@@ -68,7 +68,7 @@ impl Keeper {
         Self { sink, next: 0 }
     }
 
-    async fn commit(&mut self, records: Vec<Record>) -> Result<Committed, CommitError> {
+    async fn commit(&mut self, records: Vec<Record>) -> Result<CommitOutcome, CommitError> {
         let (from, to) = (self.next, self.next + 1);
         let unit = unit(rows(records), vec![moves_of(dlq(0), from, to), moves_of(dlq(1), from, to)]);
         let outcome = self.sink.commit(&unit).await;
@@ -79,7 +79,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self, records: Vec<Record>) {
-        assert_eq!(self.commit(records).await.unwrap(), Committed::Done);
+        assert_eq!(self.commit(records).await.unwrap(), CommitOutcome::Done);
     }
 
     /// Records that changed a row, and those that did not.
@@ -339,7 +339,7 @@ async fn a_replaced_owner_keeps_nothing() {
     let records = vec![at(1, letter(0, "mine")), Record { partition: 1, ..at(2, letter(0, "not mine")) }];
     let both = unit(rows(records), vec![moves_of(dlq(0), 0, 1), moves_of(dlq(1), 0, 1)]);
     for _ in 0..2 {
-        assert_eq!(keeper.sink.commit(&both).await.unwrap(), Committed::Fenced(vec![dlq(1)]));
+        assert_eq!(keeper.sink.commit(&both).await.unwrap(), CommitOutcome::Fenced(vec![dlq(1)]));
         assert_eq!((stand(&mut db).await, keeper.counts()), (vec!["1 open 0 mine".to_owned()], (1, 0)));
     }
     let stray = unit(rows(vec![letter(0, "x")]), vec![moves_of(dlq(1), 0, 1)]);
@@ -376,7 +376,7 @@ async fn rows_are_locked_in_one_order_and_looked_at_again() {
     };
     let batch = vec![at(3, letter(1, "new")), at(2, letter(1, "new")), at(1, letter(1, "new"))];
     let (outcome, ()) = tokio::join!(keeper.commit(batch), meanwhile);
-    assert_eq!(outcome.unwrap(), Committed::Done);
+    assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     assert_eq!(stand(&mut db).await, ["1 open 1 new", "2 open 1 new", "3 redriven 1 edited"]);
 }
 
@@ -400,7 +400,7 @@ async fn a_row_that_appears_meanwhile_is_looked_at_again() {
         tx.commit().await.unwrap();
     };
     let (outcome, ()) = tokio::join!(keeper.commit(vec![at(3, letter(1, "again")), at(4, letter(0, "y"))]), meanwhile);
-    assert_eq!(outcome.unwrap(), Committed::Done);
+    assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     assert_eq!(stand(&mut db).await, ["1 open 0 x", "3 open 1 again", "4 open 0 y"]);
     assert_eq!(keeper.counts(), (3, 0));
 }
@@ -431,7 +431,7 @@ async fn the_news_of_an_edited_record_waits_for_its_row() {
     };
     let (edited, kept) = tokio::join!(edit, news);
     edited.unwrap();
-    assert_eq!(kept.unwrap(), Committed::Done);
+    assert_eq!(kept.unwrap(), CommitOutcome::Done);
     assert_eq!(stand(&mut db).await, ["17 edited 0 x", "18 resolved 1 x"]);
 }
 

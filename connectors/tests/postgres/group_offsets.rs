@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater::spi::{Committed, Committer, StartFrom as Start};
+use headwater::spi::{CommitOutcome, Committer, StartFrom as Start};
 use headwater_connectors::postgres::PostgresError;
 
 use crate::harness::{Db, TOPIC, moves, partition, plain, row, thing, things, unit};
@@ -24,7 +24,7 @@ async fn a_reset_moves_the_offsets_and_fences_an_owner_that_still_runs() {
     let places = BTreeMap::from([(partition(0), 2), (partition(1), 5), (partition(7), 3)]);
     db.database.reset_offsets("things", &places, &id("old")).await.unwrap();
     // Also where the offset stays as it was.
-    assert_eq!(owner.commit(&batch(5)).await.unwrap(), Committed::Fenced(vec![partition(0), partition(1)]));
+    assert_eq!(owner.commit(&batch(5)).await.unwrap(), CommitOutcome::Fenced(vec![partition(0), partition(1)]));
     let starts = owner.start(&[partition(0), partition(7)]).await.unwrap();
     assert_eq!(starts, [Start::Offset(2), Start::Offset(3)]);
     db.database.reset_offsets("things", &BTreeMap::from([(partition(0), 1)]), &id("new")).await.unwrap();

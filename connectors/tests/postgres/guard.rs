@@ -2,7 +2,7 @@
 
 use crate::harness::{Db, Writer, at, plain, refusal, returned, row, schema, text, thing, things, tombstone};
 use apache_avro::types::Value;
-use headwater::{Mode, spi::Committed};
+use headwater::{Mode, spi::CommitOutcome};
 
 /// Red when the batch is written without choosing (Postgres refuses the statement), or the first of a key is kept.
 #[tokio::test]
@@ -11,7 +11,7 @@ async fn of_one_key_only_the_last_of_a_batch_is_written() {
     let mut writer = Writer::new(&db, things()).await;
     let schema = plain();
     let rows = (0..10).map(|i| row(&schema, 0, i, thing(if i % 2 == 0 { "even" } else { "odd" }, &i.to_string())));
-    assert_eq!(writer.commit(rows.collect()).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(rows.collect()).await.unwrap(), CommitOutcome::Done);
     let stored = db.texts("select id, name, hw_offset from things order by id").await;
     assert_eq!(stored, [r#"{"id":"even","name":"8","hw_offset":8}"#, r#"{"id":"odd","name":"9","hw_offset":9}"#]);
     assert_eq!(writer.counts(), (2, 8, 0));

@@ -11,8 +11,8 @@ use apache_avro::{types::Value, writer::datum::GenericDatumWriter};
 use headwater::{
     Category, Headers, Meta, Origin, Priority, Sink, Time, TopicPartition, TraceContext,
     spi::{
-        BoxFuture, CommitError, Committed, Committer, Position, Progress, Record, Row, RowData, StartFrom as Start,
-        Unit, codec::WriterSchema,
+        BoxFuture, CommitError, CommitOutcome, Committer, OffsetRange, Position, Record, Row, RowData,
+        StartFrom as Start, Unit, codec::WriterSchema,
     },
 };
 use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds};
@@ -239,16 +239,16 @@ fn meta(number: i32, offset: i64, seconds: i64) -> Meta {
 }
 
 /// How far a unit moves a partition.
-pub(crate) fn moves(number: i32, from: i64, to: i64) -> Progress {
+pub(crate) fn moves(number: i32, from: i64, to: i64) -> OffsetRange {
     moves_of(partition(number), from, to)
 }
 
 /// The same of any topic.
-pub(crate) fn moves_of(partition: TopicPartition, from: i64, to: i64) -> Progress {
-    Progress { from, to: Position { partition, next: to } }
+pub(crate) fn moves_of(partition: TopicPartition, from: i64, to: i64) -> OffsetRange {
+    OffsetRange { from, to: Position { partition, next: to } }
 }
 
-pub(crate) fn unit(rows: Vec<Row>, positions: Vec<Progress>) -> Unit {
+pub(crate) fn unit(rows: Vec<Row>, positions: Vec<OffsetRange>) -> Unit {
     Unit { rows, positions, ..Unit::default() }
 }
 
@@ -303,7 +303,7 @@ impl Writer {
         Self { sink, next }
     }
 
-    pub(crate) async fn commit(&mut self, rows: Vec<Row>) -> Result<Committed, CommitError> {
+    pub(crate) async fn commit(&mut self, rows: Vec<Row>) -> Result<CommitOutcome, CommitError> {
         let to = self.next + 1;
         let unit =
             unit(rows, vec![moves(0, self.next, to), moves(1, self.next, to), moves_of(redrive(), self.next, to)]);
@@ -322,7 +322,7 @@ impl Writer {
 }
 
 /// The message of a refusal: of the unit, or of one row of it.
-pub(crate) fn refusal(outcome: Result<Committed, CommitError>) -> String {
+pub(crate) fn refusal(outcome: Result<CommitOutcome, CommitError>) -> String {
     match outcome {
         Err(CommitError::Refused(why)) => why,
         Err(CommitError::RefusedRows(rows)) if rows.len() == 1 => rows[0].why.clone(),
@@ -331,7 +331,7 @@ pub(crate) fn refusal(outcome: Result<Committed, CommitError>) -> String {
 }
 
 /// The places of the rows that are refused.
-pub(crate) fn refused(outcome: Result<Committed, CommitError>) -> Vec<usize> {
+pub(crate) fn refused(outcome: Result<CommitOutcome, CommitError>) -> Vec<usize> {
     match outcome {
         Err(CommitError::RefusedRows(rows)) => rows.iter().map(|one| one.row).collect(),
         other => panic!("not refused: {other:?}"),
@@ -339,7 +339,7 @@ pub(crate) fn refused(outcome: Result<Committed, CommitError>) -> Vec<usize> {
 }
 
 /// The message of an outage.
-pub(crate) fn outage(outcome: Result<Committed, CommitError>) -> String {
+pub(crate) fn outage(outcome: Result<CommitOutcome, CommitError>) -> String {
     match outcome {
         Err(CommitError::Outage(why)) => why,
         other => panic!("no outage: {other:?}"),

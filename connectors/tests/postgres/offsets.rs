@@ -3,7 +3,7 @@
 mod topic_ids;
 
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};
-use headwater::spi::{Committed, Committer, StartFrom as Start};
+use headwater::spi::{CommitOutcome, Committer, StartFrom as Start};
 use sqlx::{Connection as _, PgConnection};
 
 fn insert() -> headwater::Sink {
@@ -19,11 +19,11 @@ async fn each_start_takes_the_next_epoch_and_reads_the_offset() {
     assert_eq!(db.stored(0).await, (-1, 1));
     // A start policy may begin anywhere: here at 40.
     let first = unit(vec![row(&plain(), 0, 40, thing("a", "x"))], vec![moves(0, 40, 41)]);
-    assert_eq!(sink.commit(&first).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&first).await.unwrap(), CommitOutcome::Done);
     assert_eq!(sink.start(&[partition(0), partition(1)]).await.unwrap(), [Start::Offset(41), Start::Policy]);
     assert_eq!((db.stored(0).await, db.stored(1).await), ((41, 2), (-1, 2)));
     let second = unit(vec![row(&plain(), 0, 41, thing("a", "y"))], vec![moves(0, 41, 42)]);
-    assert_eq!(sink.commit(&second).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&second).await.unwrap(), CommitOutcome::Done);
     let columns = db
         .texts(
             "select string_agg(column_name, ',' order by ordinal_position) c from information_schema.columns \
@@ -48,17 +48,17 @@ async fn a_replaced_owner_is_fenced_and_the_rest_of_its_batch_commits() {
     let mut heir = db.database.sink("things", insert()).unwrap();
     assert_eq!(heir.start(&[partition(0)]).await.unwrap(), [Start::Offset(1)]);
     let by_heir = unit(vec![row(&schema, 0, 1, thing("heir", "x"))], vec![moves(0, 1, 2)]);
-    assert_eq!(heir.commit(&by_heir).await.unwrap(), Committed::Done);
+    assert_eq!(heir.commit(&by_heir).await.unwrap(), CommitOutcome::Done);
     // The zombie wakes up: partition 0 is not its own, partition 1 is.
-    assert_eq!(zombie.commit(&batch(1)).await.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!(zombie.commit(&batch(1)).await.unwrap(), CommitOutcome::Fenced(vec![partition(0)]));
     assert_eq!((db.stored(0).await, db.stored(1).await), ((2, 2), (2, 1)));
     assert_eq!(db.number("select count(*) from things").await, 4);
     assert_eq!(db.number("select count(*) from (select distinct hw_partition, hw_offset from things) d").await, 4);
     // Even at the offset that is stored it stays out.
     let at_stored = unit(vec![row(&schema, 0, 2, thing("zombie", "x"))], vec![moves(0, 2, 3)]);
-    assert_eq!(zombie.commit(&at_stored).await.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!(zombie.commit(&at_stored).await.unwrap(), CommitOutcome::Fenced(vec![partition(0)]));
     assert_eq!(db.stored(0).await, (2, 2));
-    assert_eq!(heir.commit(&at_stored).await.unwrap(), Committed::Done);
+    assert_eq!(heir.commit(&at_stored).await.unwrap(), CommitOutcome::Done);
 }
 
 /// Red when a fenced sink keeps its old epoch, or cannot start a partition twice.
@@ -71,10 +71,10 @@ async fn an_owner_that_is_fenced_but_still_assigned_goes_on_with_a_new_epoch() {
     passer_by.start(&[partition(0)]).await.unwrap();
     passer_by.forget(&[partition(0)]);
     let first = unit(vec![row(&schema, 0, 0, thing("a", "x"))], vec![moves(0, 0, 1)]);
-    assert_eq!(owner.commit(&first).await.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!(owner.commit(&first).await.unwrap(), CommitOutcome::Fenced(vec![partition(0)]));
     assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 1);
     assert_eq!(owner.start(&[partition(0)]).await.unwrap(), [Start::Policy]);
-    assert_eq!(owner.commit(&first).await.unwrap(), Committed::Done);
+    assert_eq!(owner.commit(&first).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.stored(0).await, (1, 3));
     assert_eq!(db.number("select count(*) from things").await, 1);
 }
@@ -106,7 +106,7 @@ async fn offset_rows_are_locked_in_one_order_and_judged_then() {
     let rows = vec![row(&schema, 1, 0, thing("one", "x")), row(&schema, 0, 0, thing("zero", "x"))];
     let both = unit(rows, vec![moves(1, 0, 1), moves(0, 0, 1)]);
     let (outcome, ()) = tokio::join!(sink.commit(&both), meanwhile);
-    assert_eq!(outcome.unwrap(), Committed::Fenced(vec![partition(0)]));
+    assert_eq!(outcome.unwrap(), CommitOutcome::Fenced(vec![partition(0)]));
     assert_eq!((db.stored(0).await, db.stored(1).await), ((-1, 2), (1, 1)));
 }
 
@@ -119,14 +119,14 @@ async fn a_unit_whose_answer_was_lost_is_committed_once() {
     let rows = |from| vec![row(&schema, 0, from, thing("a", "x")), row(&schema, 1, from, thing("b", "x"))];
     for from in [0, 1] {
         let again = unit(rows(from), vec![moves(0, from, from + 1), moves(1, from, from + 1)]);
-        assert_eq!(sink.commit(&again).await.unwrap(), Committed::Done);
-        assert_eq!(sink.commit(&again).await.unwrap(), Committed::Done);
+        assert_eq!(sink.commit(&again).await.unwrap(), CommitOutcome::Done);
+        assert_eq!(sink.commit(&again).await.unwrap(), CommitOutcome::Done);
     }
     assert_eq!(db.number("select count(*) from things").await, 4);
     // One of its partitions has been taken over since: that one alone is fenced, and still nothing is written twice.
     let again = unit(rows(1), vec![moves(0, 1, 2), moves(1, 1, 2)]);
     db.database.sink("things", insert()).unwrap().start(&[partition(1)]).await.unwrap();
-    assert_eq!(sink.commit(&again).await.unwrap(), Committed::Fenced(vec![partition(1)]));
+    assert_eq!(sink.commit(&again).await.unwrap(), CommitOutcome::Fenced(vec![partition(1)]));
     assert_eq!(db.number("select count(*) from things").await, 4);
     assert_eq!(sink.counts().written(), 4);
 }

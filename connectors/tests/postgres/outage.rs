@@ -3,7 +3,7 @@
 use std::{task::Poll, time::Duration};
 
 use crate::harness::{Db, Writer, outage, partition, plain, row, stack, thing, things};
-use headwater::spi::{CommitError, Committed, Committer};
+use headwater::spi::{CommitError, CommitOutcome, Committer};
 use headwater_connectors::postgres::{Config, PostgresError};
 use sqlx::{Connection, PgConnection};
 
@@ -30,7 +30,7 @@ async fn a_sink_goes_on_when_its_connections_were_cut() {
     outage(outcome);
     lock.rollback().await.unwrap();
     assert_eq!(db.stored(0).await.0, 1);
-    assert_eq!(writer.commit(again).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(again).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.texts("select name from things").await, [r#"{"name":"y"}"#]);
 }
 
@@ -53,7 +53,7 @@ async fn a_stopped_server_is_an_outage_until_it_is_back() {
     // A program may start while its database is down.
     assert!(config.build().is_ok());
     stack.postgres().unwrap().start().await.unwrap();
-    assert_eq!(sink.commit(&unit).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&unit).await.unwrap(), CommitOutcome::Done);
     database.ping().await.unwrap();
     stack.stop().await.unwrap();
     headwater_dev::remove_data(folder.path()).unwrap();
@@ -113,7 +113,7 @@ async fn a_unit_that_is_given_up_leaves_no_transaction_open() {
                     return Poll::Ready(false);
                 }
                 left -= 1;
-                commit.as_mut().poll(context).map(|outcome| outcome.unwrap() == Committed::Done)
+                commit.as_mut().poll(context).map(|outcome| outcome.unwrap() == CommitOutcome::Done)
             });
             let done = done.await;
             drop(commit);
@@ -177,7 +177,7 @@ async fn a_deadlock_is_repeated_at_once() {
         tx.commit().await.unwrap();
     };
     let (outcome, ()) = tokio::join!(writer.commit(both(2, "y")), crossing);
-    assert_eq!(outcome.unwrap(), Committed::Done);
+    assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     assert_eq!(db.number("select count(*) from things where name = 'y'").await, 2);
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     while db.number(deadlocks).await == 0 {
@@ -238,7 +238,7 @@ async fn what_is_no_rows_fault_waits_until_it_is_mended() {
         let committed = "select count(*) from headwater.consumer_offsets where next_offset > ";
         assert_eq!(db.number(&format!("{committed} {offset}")).await, 0, "{broken}");
         db.sql(mended).await;
-        assert_eq!(writer.commit(rows()).await.unwrap(), Committed::Done, "{mended}");
+        assert_eq!(writer.commit(rows()).await.unwrap(), CommitOutcome::Done, "{mended}");
         assert_eq!(db.texts("select hw_offset from things").await, [format!(r#"{{"hw_offset":{offset}}}"#)]);
     }
 }
@@ -256,7 +256,7 @@ async fn what_the_server_asks_to_repeat_is_repeated_and_then_waits() {
          create trigger again before insert on things for each row execute function again(2)",
     )
     .await;
-    assert_eq!(writer.commit(vec![row(&plain(), 0, 0, thing("a", "x"))]).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(vec![row(&plain(), 0, 0, thing("a", "x"))]).await.unwrap(), CommitOutcome::Done);
     db.sql(
         "select setval('tries', 1, false); drop trigger again on things; \
          create trigger again before insert on things for each row execute function again(3)",
@@ -266,7 +266,7 @@ async fn what_the_server_asks_to_repeat_is_repeated_and_then_waits() {
     let why = outage(writer.commit(next()).await);
     assert!(why.contains("40001"), "{why}");
     assert_eq!((db.number("select last_value from tries").await, db.stored(0).await.0), (3, 1));
-    assert_eq!(writer.commit(next()).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(next()).await.unwrap(), CommitOutcome::Done);
 }
 
 /// Red when the configuration derives `Debug`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apache_avro::types::Value;
-use headwater::spi::{CommitError, Committed, Committer as _, Row, codec::WriterSchema};
+use headwater::spi::{CommitError, CommitOutcome, Committer as _, Row, codec::WriterSchema};
 use headwater_connectors::postgres::{Config, PostgresSink};
 
 use crate::harness::{
@@ -85,7 +85,7 @@ async fn one_row_that_is_refused_is_that_rows_whatever_the_code() {
         // Nothing is there before the letter is.
         assert_eq!(db.number("select count(*) from things").await, 0);
         let others = rows.into_iter().filter(|row| row.meta.origin.offset != 2).collect();
-        assert_eq!(writer.commit(others).await.unwrap(), Committed::Done, "{made}");
+        assert_eq!(writer.commit(others).await.unwrap(), CommitOutcome::Done, "{made}");
         assert_eq!(db.number("select count(*) from things where name = 'fine'").await, 6);
         db.sql("delete from headwater.consumer_offsets").await;
     }
@@ -179,7 +179,7 @@ async fn rows_that_are_all_refused_alike_are_none_of_them_at_fault() {
         }
         assert_eq!((db.stored(0).await.0, db.number("select count(*) from things").await), (-1, 0), "{made}");
         db.sql(&format!("alter table things {mended}")).await;
-        assert_eq!(writer.commit(rows()).await.unwrap(), Committed::Done, "{mended}");
+        assert_eq!(writer.commit(rows()).await.unwrap(), CommitOutcome::Done, "{mended}");
         assert_eq!(db.number("select count(*) from things").await, 30);
     }
 }
@@ -201,7 +201,7 @@ async fn a_missing_partition_is_not_the_rows_fault() {
         assert!(why.contains("no partition") && why.contains("create the partition"), "{why}");
     }
     db.sql("create table things_2 partition of things default").await;
-    assert_eq!(writer.commit(named(0, &["fine", "fine", "fine"])).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(named(0, &["fine", "fine", "fine"])).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.number("select count(*) from things").await, 3);
 }
 
@@ -229,7 +229,7 @@ async fn twenty_rows_in_a_row_that_are_refused_alike_make_the_group_wait() {
         assert!(why.contains("20 rows in a row") && why.contains("`odd`") && why.contains("offsets reset"), "{why}");
     }
     db.sql("alter table things drop constraint odd").await;
-    assert_eq!(writer.commit(bad(201)).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(bad(201)).await.unwrap(), CommitOutcome::Done);
     db.sql("delete from things; alter table things add constraint odd check (name <> 'bad')").await;
     assert_eq!(refused(writer.commit(bad(202)).await), [0], "counted anew");
 }
@@ -255,7 +255,7 @@ async fn what_the_sink_refuses_itself_is_the_tables_fault_where_it_is_all_rows()
         assert!(why.contains("20 rows in a row") && why.contains("column `seen`: a time is finer"), "{why}");
     }
     db.sql("alter table things alter seen type timestamptz").await;
-    assert_eq!(writer.commit(rows()).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(rows()).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.number("select count(*) from things").await, 32);
 }
 
@@ -305,7 +305,7 @@ async fn rows_that_need_one_that_comes_later_are_not_the_tables_fault() {
     rows.push(row(&schema, 0, 30, thing("root", "x")));
     rows.push(row(&led, 0, 31, under("k31", "root")));
     let mut writer = Writer::new(&db, things()).await;
-    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(rows).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.number("select count(*) from things").await, 32);
     // What they need does not come.
     let orphans: Vec<Row> = (40..70).map(|n| row(&led, 0, n, under(&format!("k{n}"), "nobody"))).collect();
@@ -328,7 +328,7 @@ async fn a_row_that_is_tried_again_does_not_come_back_behind_its_tombstone() {
         tombstone(0, 4, "elsewhere"),
         row(&schema, 0, 5, thing("root", "x")),
     ];
-    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(rows).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.texts("select id from things order by id").await, [r#"{"id":"root"}"#, r#"{"id":"stays"}"#]);
     // And written anew behind that.
     let again = row(&led, 0, 14, under("back", "other"));
@@ -339,7 +339,7 @@ async fn a_row_that_is_tried_again_does_not_come_back_behind_its_tombstone() {
         row(&schema, 0, 13, thing("other", "x")),
         again,
     ];
-    assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(rows).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.texts("select id from things where boss = 'other'").await, [r#"{"id":"back"}"#]);
 }
 
@@ -369,7 +369,7 @@ async fn what_is_only_refused_beside_others_is_stored_apart() {
         row(&schema, 0, 1, thing("A", "y")),
         row(&schema, 0, 2, thing("b", "z")),
     ];
-    assert_eq!(writer.commit(twins).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(twins).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.texts("select name from things order by name").await, [r#"{"name":"y"}"#, r#"{"name":"z"}"#]);
     // A child that stands before its parent, in a unit that has a bad row.
     db.sql(

@@ -5,7 +5,7 @@ mod schemas;
 
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;
-use headwater::spi::Committed;
+use headwater::spi::CommitOutcome;
 use headwater_connectors::postgres::{Config, PostgresError};
 
 /// A second version of [`plain`], with an optional `email`.
@@ -219,7 +219,7 @@ async fn several_processes_make_one_table() {
         });
     }
     while let Some(outcome) = sinks.join_next().await {
-        assert_eq!(outcome.unwrap(), Committed::Done);
+        assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     }
     assert_eq!(db.number("select count(*) from things").await, 6);
 }

@@ -164,7 +164,7 @@ impl Loader {
             match config.bounds(&group.name, kind, &group.policy) {
                 Ok((settings, start)) => {
                     // Where records of events may begin is a choice; a dead letter is never passed over.
-                    let start = if group.owned().is_some() { start } else { Start::Earliest };
+                    let start = if group.group_topics().is_some() { start } else { Start::Earliest };
                     let sink_connections = config.sink_connections(&group.name);
                     let guarantee = config.guarantee(&group.name, kind, settings.order);
                     if settings.order == Order::Key

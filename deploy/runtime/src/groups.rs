@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Result;
-use headwater::spi::{BoxFuture, Catalogue, Committer, States, Stores, Tracing, Work, Worker, WorkerDeps};
+use headwater::spi::{BoxFuture, Catalogue, Committer, ProcessMetrics, Stores, Tracing, Work, Worker, WorkerDeps};
 use headwater_connectors::{
     Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
     StatefulAtLeastOnceCommitter,
@@ -64,7 +64,7 @@ impl Groups {
         clients: &Clients,
         local_instance: &Arc<LocalInstance>,
         groups: &[ConfiguredGroup],
-        states: &States,
+        states: &ProcessMetrics,
     ) -> Result<Self> {
         let producer = clients.producer()?;
         let shared = Arc::new(GroupContext {
@@ -132,7 +132,7 @@ impl Groups {
 }
 
 /// Tells the metrics how many dead letters wait for somebody.
-async fn watch_letters(letters: Letters, states: States) {
+async fn watch_letters(letters: Letters, states: ProcessMetrics) {
     let mut every = tokio::time::interval(LETTERS);
     loop {
         every.tick().await;
@@ -245,7 +245,7 @@ struct GroupContext {
     tracing: Tracing,
     clients: Clients,
     local_instance: Arc<LocalInstance>,
-    states: States,
+    states: ProcessMetrics,
     catalogue: Arc<Catalogue>,
     producer: Producer,
 }
@@ -368,7 +368,7 @@ impl GroupContext {
             stores,
             schemas: self.clients.schemas.clone(),
             clock: self.clients.clock.clone(),
-            state,
+            metrics: state,
             tracing: self.tracing.clone(),
         })
     }

@@ -19,7 +19,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use headwater::spi::States;
+use headwater::spi::ProcessMetrics;
 use headwater_connectors::postgres::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -38,13 +38,13 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) struct Health {
     /// The name of the process.
     instance: Arc<str>,
-    states: States,
+    states: ProcessMetrics,
     database: Option<Database>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Health {
-    pub(crate) fn new(instance: &str, states: States, database: Option<Database>) -> Self {
+    pub(crate) fn new(instance: &str, states: ProcessMetrics, database: Option<Database>) -> Self {
         Self { instance: instance.into(), states, database, stopping: Arc::default() }
     }
 

@@ -17,6 +17,6 @@ mod tests;
 
 pub use avro::encoder::Encoder;
 pub use avro::writer::WriterSchema;
-pub use error::{CodecError, Fault};
+pub use error::{CodecError, FieldError};
 pub use schema::compat::can_read;
 pub use wire_format::{limit_allocations, split};

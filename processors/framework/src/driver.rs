@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::{
-    broker::{Broker, Keeper, MemoryRegistry, MemorySource, Publisher, Table},
+    broker::{Broker, MemoryCommitter, MemoryRegistry, MemorySinkCommitter, MemorySource, MemoryStatefulCommitter},
     clock::ManualClock,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
         state::{self, State},
     },
     telemetry::{
-        metrics::{GroupMetrics, States},
+        metrics::{GroupMetrics, ProcessMetrics},
         spans::Tracing,
     },
     wire::{
@@ -79,7 +79,7 @@ pub struct Driver {
     registry: Arc<MemoryRegistry>,
     catalogue: Arc<Catalogue>,
     clock: Arc<ManualClock>,
-    states: States,
+    metrics: ProcessMetrics,
     tasks: Vec<Task>,
 }
 
@@ -128,7 +128,7 @@ impl Driver {
         let own = stateful.flat_map(|group| group.own_topics.clone());
         let topics = catalogue.types().map(|facts| topic_of(facts.name)).chain(own);
         let broker = Arc::new(Broker::new(topics, clock.clone()));
-        let states = States::default();
+        let metrics = ProcessMetrics::default();
         let task = |group: ConsumerGroup| {
             let settings = group.policy.over(settings.clone());
             let parts = WorkerDeps {
@@ -136,7 +136,7 @@ impl Driver {
                 stores: stores(&group, settings.order, &broker),
                 settings,
                 source: Box::new(MemorySource::new(&group, broker.clone())),
-                state: states.of(&group.id),
+                metrics: metrics.of(&group.id),
                 group,
                 catalogue: catalogue.clone(),
                 schemas: schemas.clone(),
@@ -147,8 +147,8 @@ impl Driver {
             Task { woken: Arc::new(Woken(AtomicBool::new(true))), work: Box::pin(run) }
         };
         // There is no table of dead letters: they stay on their topics, see [`Driver::letters`].
-        let tasks = groups.into_iter().filter(|group| group.owned().is_some()).map(task).collect();
-        let mut driver = Self { broker, registry, catalogue, clock, states, tasks };
+        let tasks = groups.into_iter().filter(|group| group.group_topics().is_some()).map(task).collect();
+        let mut driver = Self { broker, registry, catalogue, clock, metrics, tasks };
         driver.run();
         driver
     }
@@ -249,8 +249,8 @@ impl Driver {
     }
 
     /// Counters and health of a group.
-    pub fn state(&self, group: &str) -> Arc<GroupMetrics> {
-        self.states.of(group)
+    pub fn metrics(&self, group: &str) -> Arc<GroupMetrics> {
+        self.metrics.of(group)
     }
 
     /// Runs every group until none can go on at this time.
@@ -274,14 +274,14 @@ impl Driver {
 fn committer(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Box<dyn Committer> {
     match &group.work {
         Work::Process(_) | Work::Stateful(_) if !group.stores(order).is_empty() => {
-            Box::new(Keeper::new(&group.id, broker.clone()))
+            Box::new(MemoryStatefulCommitter::new(&group.id, broker.clone()))
         }
-        Work::Process(_) | Work::Stateful(_) => Box::new(Publisher::new(broker.clone())),
-        Work::Sink(_) | Work::DeadLetters => Box::new(Table::new(&group.id, broker.clone())),
+        Work::Process(_) | Work::Stateful(_) => Box::new(MemoryCommitter::new(broker.clone())),
+        Work::Sink(_) | Work::DeadLetters => Box::new(MemorySinkCommitter::new(&group.id, broker.clone())),
     }
 }
 
 fn stores(group: &ConsumerGroup, order: Order, broker: &Arc<Broker>) -> Option<Arc<dyn Stores>> {
     let keeps = !group.stores(order).is_empty();
-    keeps.then(|| Arc::new(Keeper::new(&group.id, broker.clone())) as Arc<dyn Stores>)
+    keeps.then(|| Arc::new(MemoryStatefulCommitter::new(&group.id, broker.clone())) as Arc<dyn Stores>)
 }

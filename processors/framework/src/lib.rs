@@ -51,7 +51,7 @@ pub use event::{
 pub use headwater_macros::on_event;
 pub use processor::emit::Emit;
 pub use processor::input::{Any, Input};
-pub use processor::state::{Saved, Slot, State};
+pub use processor::state::{SavedState, Slot, State};
 pub use processor::stateful::{CoPartitioned, Keyed, KeyedBy};
 pub use processor::{IntoProcessor, Matching, With, matching, with};
 // What metadata is made of.
@@ -79,14 +79,14 @@ pub mod http {
 pub mod spi {
     // The ports.
     pub use crate::ports::{
-        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, Replays, SchemaError, SchemaText, Schemas, Source,
-        StartFrom, StoreError, Stores, clock::SystemClock, conformance,
+        Batch, BoxFuture, Clock, Committer, Control, Entry, Replays, SchemaError, SchemaText, Schemas, Source,
+        SourceEvent, StartFrom, StoreError, Stores, clock::SystemClock, conformance,
     };
 
     // Units of work.
     pub use crate::ports::unit::{
-        Change, CommitError, Committed, InputPartition, InputPosition, Marker, Progress, RefusedRow, Row, RowData,
-        Unit, Way,
+        CommitError, CommitOutcome, InputPartition, InputPosition, InputRoute, Marker, OffsetRange, RefusedRow, Row,
+        RowData, StateChange, Unit,
     };
 
     // Records on the wire.
@@ -100,12 +100,12 @@ pub mod spi {
 
     /// The codec: values in Confluent's wire format to payloads and back.
     pub mod codec {
-        pub use crate::codec::{CodecError, Encoder, Fault, WriterSchema, can_read, limit_allocations, split};
+        pub use crate::codec::{CodecError, Encoder, FieldError, WriterSchema, can_read, limit_allocations, split};
     }
 
     // Groups: what they do, by which settings, over which topics and schemas.
     pub use crate::failure::backoff::Backoff;
-    pub use crate::pipeline::catalogue::{Catalogue, Subscription};
+    pub use crate::pipeline::catalogue::{Catalogue, SourceTopics};
     pub use crate::pipeline::schema_cache::SchemaCache;
     pub use crate::pipeline::settings::GroupSettings;
     pub use crate::pipeline::sink::SinkConfig;
@@ -119,12 +119,12 @@ pub mod spi {
 
     // Dead letters.
     pub use crate::failure::DeadLetterKind;
-    pub use crate::failure::cut::{Cut, HEADER_ROOM};
+    pub use crate::failure::cut::{HEADER_ROOM, Truncation};
     pub use crate::failure::dead_letter::DeadLetter;
 
     // Telemetry.
     pub use crate::telemetry::metrics::{
-        Activity, AfterFailure, Down, GroupMetrics, Lag, Metric, PartitionProgress, SpanCounts, States,
+        Activity, AfterFailure, Down, GroupMetrics, Lag, Metric, PartitionProgress, ProcessMetrics, SpanCounts,
     };
     pub use crate::telemetry::spans::{CurrentTrace, Message, Sampler, Span, Tracing, current_trace};
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::{
-    catalogue::{Binding, Catalogue, Subscription},
+    catalogue::{Binding, Catalogue, SourceTopics},
     policy::Policy,
     settings::Order,
     sink::SinkConfig,
@@ -91,7 +91,7 @@ pub struct ConsumerGroup {
     /// What it does.
     pub work: Work,
     /// The topics of events that it reads.
-    pub subscription: Subscription,
+    pub subscription: SourceTopics,
     /// Topics that it reads besides those, by name: its redrive topic, and those of records that it has repartitioned.
     pub own_topics: Vec<String>,
     /// Topics that it reads besides those, as patterns (POSIX extended): its retry topics, or every dead letter's.
@@ -104,7 +104,7 @@ pub struct ConsumerGroup {
 
 impl ConsumerGroup {
     /// The topics that it owns; the group that keeps dead letters owns none.
-    pub fn owned(&self) -> Option<GroupTopics> {
+    pub fn group_topics(&self) -> Option<GroupTopics> {
         (!matches!(self.work, Work::DeadLetters)).then(|| GroupTopics::of(&self.id))
     }
 
@@ -326,14 +326,14 @@ impl Pipeline {
     pub fn groups(&self, prefix: &str) -> Vec<ConsumerGroup> {
         let group = |(name, work): (&String, &Work)| {
             let id = format!("{prefix}{name}");
-            let owned = GroupTopics::of(&id);
+            let topics = GroupTopics::of(&id);
             ConsumerGroup {
                 name: name.clone(),
                 work: work.clone(),
                 subscription: self.subscription(&work.interest()),
-                own_topics: own_topics(work, &owned),
+                own_topics: own_topics(work, &topics),
                 // What a sink cannot write now it waits with: it has nothing to try again later.
-                own_patterns: matches!(work, Work::Process(_)).then(|| owned.retries()).into_iter().collect(),
+                own_patterns: matches!(work, Work::Process(_)).then(|| topics.retries()).into_iter().collect(),
                 policy: self.policies.get(name).cloned().unwrap_or_default(),
                 fallback: self.fallbacks.get(name).cloned(),
                 id,
@@ -343,7 +343,7 @@ impl Pipeline {
             name: DEAD_LETTERS.to_owned(),
             id: format!("{prefix}{DEAD_LETTERS}"),
             work: Work::DeadLetters,
-            subscription: Subscription::default(),
+            subscription: SourceTopics::default(),
             own_topics: Vec::new(),
             own_patterns: vec![all_dlqs(prefix)],
             policy: Policy::default(),
@@ -352,17 +352,17 @@ impl Pipeline {
         self.groups.iter().map(group).chain([dead_letters]).collect()
     }
 
-    fn subscription(&self, interest: &Interest) -> Subscription {
+    fn subscription(&self, interest: &Interest) -> SourceTopics {
         match interest {
             Interest::Type(facts) => self.catalogue.sources_of(facts.name),
             Interest::Name(event_type) => self.catalogue.sources_of(event_type),
             Interest::Types(types) => {
                 let topics: BTreeSet<String> =
                     types.iter().flat_map(|facts| self.catalogue.sources_of(facts.name).topics).collect();
-                Subscription { topics: topics.into_iter().collect(), all_events: false }
+                SourceTopics { topics: topics.into_iter().collect(), all_events: false }
             }
             Interest::Pattern(pattern) => self.catalogue.sources_matching(pattern),
-            Interest::Wrong(_) => Subscription::default(),
+            Interest::Wrong(_) => SourceTopics::default(),
         }
     }
 
@@ -401,12 +401,12 @@ impl Pipeline {
 }
 
 /// The topics of its own that a group reads, by name.
-fn own_topics(work: &Work, owned: &GroupTopics) -> Vec<String> {
-    let anew = match work {
-        Work::Stateful(steps) => steps.repartitioned().map(|step| owned.repartition(&step.name)).collect(),
+fn own_topics(work: &Work, topics: &GroupTopics) -> Vec<String> {
+    let repartition = match work {
+        Work::Stateful(steps) => steps.repartitioned().map(|step| topics.repartition(&step.name)).collect(),
         _ => Vec::new(),
     };
-    std::iter::once(owned.redrive()).chain(anew).collect()
+    std::iter::once(topics.redrive()).chain(repartition).collect()
 }
 
 #[cfg(test)]

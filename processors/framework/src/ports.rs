@@ -7,7 +7,7 @@ pub mod conformance;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use self::unit::{CommitError, Committed, InputPosition, Unit};
+use self::unit::{CommitError, CommitOutcome, InputPosition, Unit};
 use crate::{
     event::time::Time,
     wire::record::{Position, Record, TopicPartition},
@@ -23,7 +23,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Source: Send {
     /// The next thing that happened. Control events overtake records; records come only when `records` is set, so that
     /// an engine with full hands still hears of a rebalance. Safe to cancel.
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched>;
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent>;
 
     /// Asks for something; never blocks, and keeps the order of calls.
     fn control(&mut self, control: Control);
@@ -31,7 +31,7 @@ pub trait Source: Send {
 
 /// What a source reports.
 #[derive(Debug)]
-pub enum Fetched {
+pub enum SourceEvent {
     /// Records of one partition, in order of their offsets.
     Records(Batch),
     /// These partitions are now ours, and paused: answer with [`Control::Begin`].
@@ -110,7 +110,7 @@ pub enum StartFrom {
 /// - **One thing at a time.** The engine asks for the next thing once the last has been answered or was dropped.
 /// - **Order.** Records are published in the unit's order, and before anything else of it is durable; of one key of state the last
 ///   change counts; markers follow once all the rest is durable.
-/// - **Success.** [`Committed::Done`] says that all of the unit is durable and can be seen by others. What a committer has no
+/// - **Success.** [`CommitOutcome::Done`] says that all of the unit is durable and can be seen by others. What a committer has no
 ///   place for (rows without a table, changes without a store) is [`CommitError::Fatal`], never dropped.
 /// - **Given up.** The engine may drop a commit at any point. The unit is then committed again, or its partitions are started
 ///   anew: it is there once where effects and positions are one transaction, and at least once elsewhere, in its order.
@@ -120,7 +120,7 @@ pub enum StartFrom {
 /// - **Refusal.** Data that can never be stored is [`CommitError::Refused`] or [`CommitError::RefusedRows`]. Without it the same
 ///   unit is taken; in transactions nothing of the refused one is there, and no marker of it anywhere.
 /// - **Fence.** Where another owner has taken a partition, nothing of that partition is committed any more, a marker included, and
-///   [`Committed::Fenced`] names it; of the others all is.
+///   [`CommitOutcome::Fenced`] names it; of the others all is.
 /// - **Positions** move together with their effects or after them, and only forward. Who keeps them tells them at the start of a
 ///   partition, in the order asked.
 /// - **The end.** [`CommitError::Failed`] has the group started anew, [`CommitError::Fatal`] has it wait for a person. One whose
@@ -135,7 +135,7 @@ pub trait Committer: Send {
     fn start<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> BoxFuture<'a, Result<Vec<StartFrom>, CommitError>>;
 
     /// Commits a unit. Cancelling it leaves the outcome unknown; the unit is then tried again or its partitions are started anew.
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>>;
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>>;
 
     /// Forgets partitions that are no longer ours.
     fn forget(&mut self, partitions: &[TopicPartition]);
@@ -156,7 +156,7 @@ impl Committer for Box<dyn Committer> {
         self.as_mut().start(partitions)
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         self.as_mut().commit(unit)
     }
 

@@ -14,9 +14,9 @@ mod commit;
 pub(crate) mod partition;
 mod schedule;
 
-mod inputs;
 mod membership;
 mod schema_prefetch;
+mod source_handle;
 
 pub use error::WorkerError;
 
@@ -32,14 +32,14 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
 use self::{
     attempt::{
-        dispatch::Begun,
+        dispatch::AttemptState,
         in_flight::{InFlightRecord, Outcome},
         record_processor::RecordProcessor,
     },
-    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished::Finished},
-    inputs::Inputs,
+    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished_record::FinishedRecord},
     partition::{Next, Partition, PartitionState},
     schema_prefetch::SchemaPrefetch,
+    source_handle::SourceHandle,
 };
 use crate::{
     pipeline::settings::GroupSettings,
@@ -60,16 +60,16 @@ const AHEAD: usize = 4;
 const SHORT: Duration = Duration::from_millis(200);
 const FEW: usize = 100;
 /// How often others are told where the partitions stand.
-const PLACES: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The engine of one consumer group in one process.
 pub struct Worker {
     settings: GroupSettings,
-    step: Arc<RecordProcessor>,
-    source: Inputs,
+    processor: Arc<RecordProcessor>,
+    source: SourceHandle,
     commit_queues: CommitQueues,
     clock: Arc<dyn Clock>,
-    state: Arc<GroupMetrics>,
+    metrics: Arc<GroupMetrics>,
     partitions: BTreeMap<TopicPartition, Partition>,
     running: FuturesUnordered<BoxFuture<'static, (InFlightRecord, Outcome)>>,
     /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
@@ -77,15 +77,15 @@ pub struct Worker {
     /// Those whose schema has come or whose pause is over, to begin once there is a place.
     ready: VecDeque<InFlightRecord>,
     /// Schemas that records will need which wait for their key.
-    ahead: SchemaPrefetch,
+    prefetch: SchemaPrefetch,
     /// Positions that are durable and not yet told to the source.
     moved: BTreeMap<TopicPartition, i64>,
     /// Records of a stateful group whose effects the store has refused: they become dead letters when they are read again.
     refusals: HashMap<(TopicPartition, i64), String>,
     starts: u64,
     /// Whether partitions have moved since others were told, and when they may be told again.
-    places_changed: bool,
-    places_at: Duration,
+    progress_changed: bool,
+    progress_at: Duration,
     /// Set once the process is to stop: when it gives up.
     stopping: Option<Duration>,
     closing: bool,
@@ -104,19 +104,19 @@ impl Worker {
                 biased;
                 () = &mut stop, if self.stopping.is_none() => self.stop(),
                 (at, done) = self.commit_queues.done() => self.on_commit_result(at, done)?,
-                Some((job, outcome)) = self.running.next(), if !self.running.is_empty() => {
-                    self.completed(job, outcome);
-                    while let Some(Some((job, outcome))) = self.running.next().now_or_never() {
-                        self.completed(job, outcome);
+                Some((in_flight, outcome)) = self.running.next(), if !self.running.is_empty() => {
+                    self.completed(in_flight, outcome);
+                    while let Some(Some((in_flight, outcome))) = self.running.next().now_or_never() {
+                        self.completed(in_flight, outcome);
                     }
                 }
-                Some((job, over)) = self.fetching.next(), if !self.fetching.is_empty() => {
-                    self.looked_up(job, over);
-                    while let Some(Some((job, over))) = self.fetching.next().now_or_never() {
-                        self.looked_up(job, over);
+                Some((in_flight, over)) = self.fetching.next(), if !self.fetching.is_empty() => {
+                    self.looked_up(in_flight, over);
+                    while let Some(Some((in_flight, over))) = self.fetching.next().now_or_never() {
+                        self.looked_up(in_flight, over);
                     }
                 }
-                () = self.ahead.answered() => {}
+                () = self.prefetch.answered() => {}
                 event = self.source.next(records) => {
                     if self.on_source_event(event)? {
                         return Ok(());
@@ -125,7 +125,7 @@ impl Worker {
                 () = std::future::ready(()), if more => {}
                 () = sleep => {
                     if self.closing && self.gave_up() {
-                        tracing::warn!(group = %self.step.group.id, "the source did not close in time; its last positions may be read again");
+                        tracing::warn!(group = %self.processor.group.id, "the source did not close in time; its last positions may be read again");
                         return Ok(());
                     }
                 }
@@ -152,8 +152,8 @@ impl Worker {
         let (now, flush) = (self.clock.elapsed(), self.must_flush());
         self.commit_queues.advance(now, flush, &self.partitions);
         self.report_moves();
-        self.state.set(Metric::InFlight, self.under_way() as u64);
-        self.tell_places(now);
+        self.metrics.set(Metric::InFlight, self.under_way() as u64);
+        self.report_progress(now);
         more
     }
 
@@ -176,15 +176,17 @@ impl Worker {
                 && self.commit_queues.bytes() < self.settings.in_flight_bytes
             {
                 let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
-                if partition.due(self.clock.as_ref(), &self.step.group.id).is_some() {
+                if partition.due(self.clock.as_ref(), &self.processor.group.id).is_some() {
                     self.delay(&id);
                     break;
                 }
-                let Some(next) = partition.next_job(&id) else { break };
+                let Some(next) = partition.next_record(&id) else { break };
                 left -= 1;
                 match next {
-                    Next::Begins(job) => self.begin(job),
-                    Next::Waits(schema) => schema.into_iter().for_each(|id| self.ahead.ask(&self.step.schemas, id)),
+                    Next::Begins(in_flight) => self.begin(in_flight),
+                    Next::Waits(schema) => {
+                        schema.into_iter().for_each(|id| self.prefetch.ask(&self.processor.schemas, id))
+                    }
                 }
             }
         }
@@ -195,7 +197,7 @@ impl Worker {
     fn wake_waiting(&mut self) {
         let now = self.clock.elapsed();
         for (id, _) in self.waiting_wakes().into_iter().filter(|(_, at)| *at <= now) {
-            let due = self.step.failures.waiting().map(|waiting| waiting.due(id.partition, now));
+            let due = self.processor.failures.waiting().map(|waiting| waiting.due(id.partition, now));
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.wake(due.unwrap_or_default());
             }
@@ -204,7 +206,7 @@ impl Worker {
 
     /// When records that wait in the group's state are due, of the partitions that flow.
     fn waiting_wakes(&self) -> Vec<(TopicPartition, Duration)> {
-        let Some(waiting) = self.step.failures.waiting() else { return Vec::new() };
+        let Some(waiting) = self.processor.failures.waiting() else { return Vec::new() };
         let place = |(number, at)| {
             let id = waiting.place(number);
             let flows = self.partitions.get(&id).is_some_and(Partition::flows);
@@ -217,7 +219,7 @@ impl Worker {
     /// full of waiting records takes no room from the others.
     fn delay(&mut self, id: &TopicPartition) -> bool {
         let Some(partition) = self.partitions.get_mut(id) else { return true };
-        let due = partition.due(self.clock.as_ref(), &self.step.group.id);
+        let due = partition.due(self.clock.as_ref(), &self.processor.group.id);
         let left = due.map(|at| at.saturating_sub(self.clock.elapsed()));
         let delayed = left.is_some_and(|left| left >= SHORT || partition.pending.len() >= FEW);
         // Once told it stays so until the head is due, however little is left.
@@ -229,145 +231,146 @@ impl Worker {
         left.is_some()
     }
 
-    /// Begins a job, and every job of its lane that it frees at once.
-    fn begin(&mut self, job: InFlightRecord) {
-        let mut next = Some(job);
-        while let Some(job) = next {
-            if let Some(outcome) = self.refused_before(&job) {
-                next = self.settle(job, outcome);
+    /// Begins a record, and every record of its lane that it frees at once.
+    fn begin(&mut self, in_flight: InFlightRecord) {
+        let mut next = Some(in_flight);
+        while let Some(in_flight) = next {
+            if let Some(outcome) = self.refused_before(&in_flight) {
+                next = self.settle(in_flight, outcome);
                 continue;
             }
-            next = match self.step.begin(job) {
-                Begun::Running(running) => {
+            next = match self.processor.begin(in_flight) {
+                AttemptState::Running(running) => {
                     self.running.push(running);
                     None
                 }
-                Begun::Fetching(fetching) => {
+                AttemptState::Fetching(fetching) => {
                     self.fetching.push(fetching);
                     None
                 }
-                Begun::Over(job, outcome) => self.settle(job, outcome),
+                AttemptState::Over(in_flight, outcome) => self.settle(in_flight, outcome),
             };
         }
     }
 
-    fn completed(&mut self, job: InFlightRecord, outcome: Outcome) {
-        if let Some(next) = self.settle(job, outcome) {
+    fn completed(&mut self, in_flight: InFlightRecord, outcome: Outcome) {
+        if let Some(next) = self.settle(in_flight, outcome) {
             self.begin(next);
         }
     }
 
     /// Books what became of a look-up in the registry.
-    fn looked_up(&mut self, job: InFlightRecord, over: Option<Outcome>) {
+    fn looked_up(&mut self, in_flight: InFlightRecord, over: Option<Outcome>) {
         match over {
             // It took no place: what waited behind it needs one.
             Some(outcome) => {
-                let next = self.settle(job, outcome);
+                let next = self.settle(in_flight, outcome);
                 self.ready.extend(next);
             }
-            None if self.may_begin(&job) => self.ready.push_back(job),
+            None if self.may_begin(&in_flight) => self.ready.push_back(in_flight),
             None => {}
         }
     }
 
-    /// Books what became of an attempt; gives the next job of the lane, to begin now.
-    fn settle(&mut self, job: InFlightRecord, outcome: Outcome) -> Option<InFlightRecord> {
-        let partition = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start)?;
+    /// Books what became of an attempt; gives the next record of the lane, to begin now.
+    fn settle(&mut self, in_flight: InFlightRecord, outcome: Outcome) -> Option<InFlightRecord> {
+        let partition = self.partitions.get_mut(&in_flight.partition).filter(|p| p.start == in_flight.start)?;
         match outcome {
             Outcome::Done(mut effects) => {
-                if job.role == TopicRole::Waiting && effects.waiting.is_none() {
-                    effects.waiting = self.step.failures.waiting().map(|waiting| Box::new(waiting.done(&job.record)));
+                if in_flight.role == TopicRole::Waiting && effects.waiting.is_none() {
+                    effects.waiting =
+                        self.processor.failures.waiting().map(|waiting| Box::new(waiting.done(&in_flight.record)));
                 }
                 partition.begun -= 1;
-                if job.blocks {
+                if in_flight.blocks {
                     partition.blocks -= 1;
-                    if partition.blocks == 0 && partition.life == PartitionState::Running {
-                        self.state.trouble(&job.partition.to_string(), None);
-                        self.source.control(Control::Note(vec![(job.partition.clone(), None)]));
+                    if partition.blocks == 0 && partition.state == PartitionState::Running {
+                        self.metrics.trouble(&in_flight.partition.to_string(), None);
+                        self.source.control(Control::Note(vec![(in_flight.partition.clone(), None)]));
                         // Where the head is not due yet the source goes on once it is.
                         if !partition.delayed {
-                            self.source.control(Control::Resume(vec![job.partition.clone()]));
+                            self.source.control(Control::Resume(vec![in_flight.partition.clone()]));
                         }
                     }
                 }
-                let next = partition.lanes.leave(job.lane);
-                self.commit_queues.finish(Finished::new(job, effects, self.clock.elapsed()), partition);
+                let next = partition.lanes.leave(in_flight.lane);
+                self.commit_queues.finish(FinishedRecord::new(in_flight, effects, self.clock.elapsed()), partition);
                 next
             }
             Outcome::Retry(pause, why) => {
-                let failed = job.failed + 1;
-                let why = format!("offset {} failed and is tried again: {why}", job.record.offset);
-                let first_failed_ms = job.first_failed_ms.or(Some(self.clock.now().millis()));
-                self.note(&job.partition, Some(why));
+                let failed = in_flight.failed + 1;
+                let why = format!("offset {} failed and is tried again: {why}", in_flight.record.offset);
+                let first_failed_ms = in_flight.first_failed_ms.or(Some(self.clock.now().millis()));
+                self.note(&in_flight.partition, Some(why));
                 self.hold(
-                    InFlightRecord { failed, first_failed_ms, ..job },
+                    InFlightRecord { failed, first_failed_ms, ..in_flight },
                     self.clock.elapsed().saturating_add(pause),
                 );
                 None
             }
             Outcome::Wait(pause, why) => {
-                self.waits(&job, why);
+                self.waits(&in_flight, why);
                 // Whoever asks to wait may name any time.
-                self.hold(job, self.clock.elapsed().saturating_add(pause));
+                self.hold(in_flight, self.clock.elapsed().saturating_add(pause));
                 None
             }
             Outcome::Refused(until, why) => {
-                self.waits(&job, why);
-                self.hold(job, until);
+                self.waits(&in_flight, why);
+                self.hold(in_flight, until);
                 None
             }
             Outcome::Outage(pause, why) => {
-                self.waits(&job, why);
-                let probed = job.probed.saturating_add(1);
-                self.hold(InFlightRecord { probed, ..job }, self.clock.elapsed() + pause);
+                self.waits(&in_flight, why);
+                let probed = in_flight.probed.saturating_add(1);
+                self.hold(InFlightRecord { probed, ..in_flight }, self.clock.elapsed() + pause);
                 None
             }
         }
     }
 
     /// Tells why a partition waits, once.
-    fn waits(&mut self, job: &InFlightRecord, why: String) {
-        let id = &job.partition;
-        let running = self.partitions.get(id).is_some_and(|p| p.life == PartitionState::Running);
-        if running && self.state.trouble(&id.to_string(), Some(&why)) {
-            tracing::warn!(group = %self.step.group.id, partition = %id, reason = why, "a partition waits");
+    fn waits(&mut self, in_flight: &InFlightRecord, why: String) {
+        let id = &in_flight.partition;
+        let running = self.partitions.get(id).is_some_and(|p| p.state == PartitionState::Running);
+        if running && self.metrics.trouble(&id.to_string(), Some(&why)) {
+            tracing::warn!(group = %self.processor.group.id, partition = %id, reason = why, "a partition waits");
             self.note(id, Some(why));
         }
     }
 
-    /// Keeps a job for another attempt and holds its partition until then.
-    fn hold(&mut self, mut job: InFlightRecord, until: Duration) {
-        let Some(partition) = self.partitions.get_mut(&job.partition) else { return };
-        if partition.life != PartitionState::Running || self.stopping.is_some() {
-            partition.let_go_of(&job);
+    /// Keeps a record for another attempt and holds its partition until then.
+    fn hold(&mut self, mut in_flight: InFlightRecord, until: Duration) {
+        let Some(partition) = self.partitions.get_mut(&in_flight.partition) else { return };
+        if partition.state != PartitionState::Running || self.stopping.is_some() {
+            partition.let_go_of(&in_flight);
             return;
         }
         if partition.blocks == 0 {
-            self.source.control(Control::Pause(vec![job.partition.clone()]));
+            self.source.control(Control::Pause(vec![in_flight.partition.clone()]));
         }
-        partition.blocks += usize::from(!job.blocks);
-        (job.blocks, job.begun) = (true, true);
+        partition.blocks += usize::from(!in_flight.blocks);
+        (in_flight.blocks, in_flight.begun) = (true, true);
         partition.hold_until = partition.hold_until.max(until);
-        partition.held.push(job);
+        partition.held.push(in_flight);
     }
 
     /// Begins what is ready, as far as there are places.
     fn begin_ready(&mut self) {
         while self.running.len() < self.settings.concurrency || self.stopping.is_some() {
-            let Some(job) = self.ready.pop_front() else { return };
-            if self.may_begin(&job) {
-                self.begin(job);
+            let Some(in_flight) = self.ready.pop_front() else { return };
+            if self.may_begin(&in_flight) {
+                self.begin(in_flight);
             }
         }
     }
 
-    /// Whether a job may still begin; where its partition begins nothing any more, that lets go of it.
-    fn may_begin(&mut self, job: &InFlightRecord) -> bool {
-        let ours = self.partitions.get_mut(&job.partition).filter(|p| p.start == job.start);
+    /// Whether a record may still begin; where its partition begins nothing any more, that lets go of it.
+    fn may_begin(&mut self, in_flight: &InFlightRecord) -> bool {
+        let ours = self.partitions.get_mut(&in_flight.partition).filter(|p| p.start == in_flight.start);
         let Some(partition) = ours else { return false };
-        let may = partition.life == PartitionState::Running && self.stopping.is_none();
+        let may = partition.state == PartitionState::Running && self.stopping.is_none();
         if !may {
-            partition.let_go_of(job);
+            partition.let_go_of(in_flight);
         }
         may
     }
@@ -377,7 +380,7 @@ impl Worker {
         self.source.control(Control::Note(vec![(id.clone(), why)]));
     }
 
-    /// Makes held jobs ready whose pause is over: of those that wait for a circuit first the ones that have probed it least,
+    /// Makes held records ready whose pause is over: of those that wait for a circuit first the ones that have probed it least,
     /// so that a record which always fails leaves the next probe to others.
     fn release_holds(&mut self) {
         if self.stopping.is_some() {
@@ -385,10 +388,10 @@ impl Worker {
         }
         let now = self.clock.elapsed();
         let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
-        let mut jobs: Vec<InFlightRecord> =
+        let mut records: Vec<InFlightRecord> =
             self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
-        jobs.sort_by_key(|job| job.probed);
-        self.ready.extend(jobs);
+        records.sort_by_key(|in_flight| in_flight.probed);
+        self.ready.extend(records);
     }
 
     /// Tells the source which positions are durable.
@@ -414,7 +417,7 @@ impl Worker {
     }
 
     fn must_flush(&self) -> bool {
-        self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.life, PartitionState::Leaving(_)))
+        self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.state, PartitionState::Leaving(_)))
     }
 
     fn under_way(&self) -> usize {
@@ -426,43 +429,43 @@ impl Worker {
 
     /// When something is due that no event announces.
     fn next_wake(&self) -> Option<Duration> {
-        let lives = self.partitions.values().filter_map(|p| match p.life {
+        let wakes = self.partitions.values().filter_map(|p| match p.state {
             PartitionState::Leaving(by) => Some(by),
             _ if self.stopping.is_some() => None,
             _ if !p.held.is_empty() => Some(p.hold_until),
             _ => p.waits_until(),
         });
         let waiting = self.waiting_wakes().into_iter().map(|(_, at)| at);
-        let lives = lives.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));
-        lives.chain(self.stopping).chain(self.commit_queues.next_wake(&self.partitions)).min()
+        let wakes = wakes.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));
+        wakes.chain(self.stopping).chain(self.commit_queues.next_wake(&self.partitions)).min()
     }
 
     /// Tells others where the partitions stand: once a second, and once nothing is under way.
-    fn tell_places(&mut self, now: Duration) {
-        if self.places_changed && (now >= self.places_at || self.is_quiet()) {
+    fn report_progress(&mut self, now: Duration) {
+        if self.progress_changed && (now >= self.progress_at || self.is_quiet()) {
             let read = self.partitions.iter().filter(|(_, p)| p.role != TopicRole::Waiting);
-            self.state.set_places(read.map(|(id, p)| (id.clone(), p.place())).collect());
-            self.places_changed = false;
-            self.places_at = now + PLACES;
+            self.metrics.set_progress(read.map(|(id, p)| (id.clone(), p.progress())).collect());
+            self.progress_changed = false;
+            self.progress_at = now + PROGRESS_INTERVAL;
         }
     }
 
     fn count_partitions(&mut self) {
-        self.places_changed = true;
+        self.progress_changed = true;
         let read = || self.partitions.values().filter(|p| p.role != TopicRole::Waiting);
-        let stopped = read().filter(|p| p.life == PartitionState::Stopped).count();
-        self.state.set(Metric::Partitions, read().count() as u64);
-        self.state.set(Metric::Stopped, stopped as u64);
+        let stopped = read().filter(|p| p.state == PartitionState::Stopped).count();
+        self.metrics.set(Metric::Partitions, read().count() as u64);
+        self.metrics.set(Metric::Stopped, stopped as u64);
     }
 
     fn failed(&self, why: String) -> WorkerError {
-        self.state.trouble("group", Some(&why));
-        WorkerError::Failed { group: self.step.group.id.clone(), why }
+        self.metrics.trouble("group", Some(&why));
+        WorkerError::Failed { group: self.processor.group.id.clone(), why }
     }
 
     fn halted(&self, why: String) -> WorkerError {
-        self.state.trouble("group", Some(&why));
-        WorkerError::Halted { group: self.step.group.id.clone(), why }
+        self.metrics.trouble("group", Some(&why));
+        WorkerError::Halted { group: self.processor.group.id.clone(), why }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater::{
     TopicPartition,
-    spi::{Control, Fetched, Source as _, StartFrom},
+    spi::{Control, Source as _, SourceEvent, StartFrom},
 };
 use headwater_connectors::kafka::{Assignor, KafkaConfig, KafkaSource, SourceConfig, Start, Subscription};
 use headwater_tests::{ForeignClient, Proxy, Side};
@@ -47,8 +47,8 @@ async fn an_assignment_asks_for_no_offset_that_could_come_late() {
         let mut read = 0;
         while read < 40 - 4 {
             match timeout(SOON, source.next(true)).await.expect("records come") {
-                Fetched::Records(batch) => read += batch.records.len(),
-                Fetched::Connected(Ok(())) => {}
+                SourceEvent::Records(batch) => read += batch.records.len(),
+                SourceEvent::Connected(Ok(())) => {}
                 other => panic!("records expected, not {other:?}"),
             }
         }
@@ -81,8 +81,8 @@ async fn partitions_that_begin_together_are_committed_together() {
                 commits += 1;
             }
             fetched = source.next(true) => match fetched {
-                Fetched::Records(batch) => read += batch.records.len(),
-                Fetched::Connected(Ok(())) => {}
+                SourceEvent::Records(batch) => read += batch.records.len(),
+                SourceEvent::Connected(Ok(())) => {}
                 other => panic!("records expected, not {other:?}"),
             }
         }
@@ -130,12 +130,12 @@ async fn a_member_that_was_overtaken_takes_what_another_has_decided() {
     held.pass();
     loop {
         match timeout(SOON, source.next(true)).await.expect("the record comes") {
-            Fetched::Records(batch) if batch.records.is_empty() => {}
-            Fetched::Records(batch) => {
+            SourceEvent::Records(batch) if batch.records.is_empty() => {}
+            SourceEvent::Records(batch) => {
                 let offsets: Vec<_> = batch.records.iter().map(|record| record.offset).collect();
                 break assert_eq!(offsets, [5]);
             }
-            Fetched::Connected(Ok(())) => {}
+            SourceEvent::Connected(Ok(())) => {}
             other => panic!("records expected, not {other:?}"),
         }
     }
@@ -146,8 +146,8 @@ async fn a_member_that_was_overtaken_takes_what_another_has_decided() {
 async fn assigned(source: &mut KafkaSource) -> Vec<TopicPartition> {
     loop {
         match timeout(SOON, source.next(true)).await.expect("the partitions are assigned") {
-            Fetched::Assigned(names) if !names.is_empty() => return names,
-            Fetched::Assigned(_) | Fetched::Connected(_) => {}
+            SourceEvent::Assigned(names) if !names.is_empty() => return names,
+            SourceEvent::Assigned(_) | SourceEvent::Connected(_) => {}
             other => panic!("assigned expected, not {other:?}"),
         }
     }

@@ -7,14 +7,14 @@ use std::{
 
 use headwater::{
     Headers,
-    spi::{Change, GroupTopics, Outgoing, Unit},
+    spi::{GroupTopics, Outgoing, StateChange, Unit},
 };
 
 use crate::{kafka::Sent, store::local::End};
 
 /// The changes of one unit: of each key the last.
 pub(crate) struct Changes {
-    pub(crate) last: Vec<Change>,
+    pub(crate) last: Vec<StateChange>,
     /// The same as records, in the same order.
     pub(crate) records: Vec<Outgoing>,
 }
@@ -35,17 +35,17 @@ impl Changes {
 }
 
 /// Of each key the last change of a unit, in their order.
-pub(crate) fn last(unit: &Unit) -> Vec<Change> {
+pub(crate) fn last(unit: &Unit) -> Vec<StateChange> {
     let mut seen = HashSet::with_capacity(unit.changes.len());
     let newest = unit.changes.iter().rev();
-    let mut last: Vec<Change> =
+    let mut last: Vec<StateChange> =
         newest.filter(|change| seen.insert((&*change.store, change.partition, &*change.key))).cloned().collect();
     last.reverse();
     last
 }
 
 /// A change as a record of its changelog.
-pub(crate) fn record(change: &Change, topic: &Arc<str>, headers: Headers) -> Outgoing {
+pub(crate) fn record(change: &StateChange, topic: &Arc<str>, headers: Headers) -> Outgoing {
     Outgoing {
         topic: Arc::clone(topic),
         partition: Some(change.partition),
@@ -66,9 +66,9 @@ pub(crate) fn ends(sent: &Sent, owned: &GroupTopics) -> Vec<End> {
 mod tests {
     use super::*;
 
-    fn change(key: &str, value: Option<&str>) -> Change {
+    fn change(key: &str, value: Option<&str>) -> StateChange {
         let bytes = |text: &str| Arc::<[u8]>::from(text.as_bytes());
-        Change { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes), input: None }
+        StateChange { store: "s".into(), partition: 3, key: bytes(key), value: value.map(bytes), input: None }
     }
 
     /// Red when an older change of a key is sent too, or the newest is not where it was: a changelog is read in order.

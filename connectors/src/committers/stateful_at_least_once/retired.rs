@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headwater::{
     TopicPartition,
-    spi::{GroupTopics, InputPosition, Way},
+    spi::{GroupTopics, InputPosition, InputRoute},
 };
 
 use crate::{
@@ -35,10 +35,10 @@ impl ClusterView {
             let bounds = self.bounds.get(id);
             bounds.is_some_and(|(low, end)| self.committed.get(id).unwrap_or(low) >= end)
         };
-        match &of.way {
-            Way::Direct => !is_gone,
-            Way::Over(step) => !(is_gone && is_over(&TopicPartition::new(owned.repartition(step), number))),
-            Way::Any => {
+        match &of.route {
+            InputRoute::Direct => !is_gone,
+            InputRoute::Over(step) => !(is_gone && is_over(&TopicPartition::new(owned.repartition(step), number))),
+            InputRoute::Any => {
                 let is_passed = || self.committed.get(&of.partition).is_some_and(|next| *next >= input.next);
                 !((is_gone || is_passed()) && own.iter().filter(|id| id.partition == number).all(is_over))
             }
@@ -60,12 +60,12 @@ impl ClusterView {
         let mut questions = Questions::default();
         for input in inputs.positions() {
             let is_gone = self.is_gone(&input);
-            match input.of.way {
-                Way::Over(step) if is_gone => {
+            match input.of.route {
+                InputRoute::Over(step) if is_gone => {
                     questions.ends.insert(TopicPartition::new(owned.repartition(&step), number));
                 }
-                Way::Direct | Way::Over(_) => {}
-                Way::Any => {
+                InputRoute::Direct | InputRoute::Over(_) => {}
+                InputRoute::Any => {
                     questions.ends.extend(own.iter().filter(|id| id.partition == number).cloned());
                     questions.committed.extend((!is_gone).then_some(input.of.partition));
                 }

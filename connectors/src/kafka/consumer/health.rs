@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use headwater::spi::Fetched;
+use headwater::spi::SourceEvent;
 use rdkafka::{
     consumer::Consumer as _,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
@@ -63,7 +63,7 @@ impl BrokerHealth {
         self.probe_at = Instant::now() + PROBE;
         if self.up != Some(false) {
             self.up = Some(false);
-            outlets.report(Fetched::Connected(Err(reason.to_owned())));
+            outlets.report(SourceEvent::Connected(Err(reason.to_owned())));
         }
     }
 
@@ -72,7 +72,7 @@ impl BrokerHealth {
         (self.probe_at, self.in_vain) = (Instant::now() + QUIET, false);
         if self.up != Some(true) {
             self.up = Some(true);
-            outlets.report(Fetched::Connected(Ok(())));
+            outlets.report(SourceEvent::Connected(Ok(())));
         }
     }
 

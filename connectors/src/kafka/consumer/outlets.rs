@@ -7,7 +7,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    spi::{Batch, Fetched},
+    spi::{Batch, SourceEvent},
 };
 use tokio::sync::{
     mpsc::{Sender, error::TrySendError},
@@ -28,7 +28,7 @@ pub(crate) enum ThreadEnd {
 /// What a group's member tells the engine.
 pub(crate) struct Outlets {
     pub(crate) group: String,
-    events: Sender<Fetched>,
+    events: Sender<SourceEvent>,
     batches: Sender<Batch>,
     pub(crate) lease: Lease,
     /// The consumer is being closed: rebalances are nobody's business any more.
@@ -46,7 +46,7 @@ pub(crate) struct Outlets {
 impl Outlets {
     pub(crate) fn new(
         group: &str,
-        (events, batches): (Sender<Fetched>, Sender<Batch>),
+        (events, batches): (Sender<SourceEvent>, Sender<Batch>),
         lease: Lease,
         patience: Duration,
         open: watch::Sender<()>,
@@ -114,11 +114,11 @@ impl Outlets {
     /// Reports that these partitions are not ours any more: nothing of theirs may be published from now on.
     pub(crate) fn report_lost(&self, names: Vec<TopicPartition>) {
         self.lease.lost();
-        self.report(Fetched::Lost(names));
+        self.report(SourceEvent::Lost(names));
     }
 
     /// Reports to the engine, which takes control events before records. Waits only when a thousand were not taken.
-    pub(crate) fn report(&self, event: Fetched) {
+    pub(crate) fn report(&self, event: SourceEvent) {
         // An engine that is gone is noticed as abandoned.
         let _ = self.events.blocking_send(event);
     }

@@ -12,7 +12,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    spi::{Control, Fetched},
+    spi::{Control, SourceEvent},
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -278,7 +278,7 @@ impl RebalanceListener for PollLoop {
         names.iter().for_each(|name| self.partitions.insert(name, now));
         if !self.outlets.leaving {
             self.health.reached(&self.outlets);
-            self.outlets.report(Fetched::Assigned(names));
+            self.outlets.report(SourceEvent::Assigned(names));
         }
     }
 
@@ -288,7 +288,7 @@ impl RebalanceListener for PollLoop {
         if !consumer.assignment_lost() && !leaving && !names.is_empty() {
             tracing::info!(group = self.outlets.group, partitions, "partitions are taken away");
             self.outlets.drop_unsent(&names);
-            self.outlets.report(Fetched::Revoked(names.clone()));
+            self.outlets.report(SourceEvent::Revoked(names.clone()));
             self.await_release(consumer, &names);
         }
         if consumer.assignment_lost() {

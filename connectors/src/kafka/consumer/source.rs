@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use headwater::spi::{Batch, BoxFuture, Control, Fetched, Source};
+use headwater::spi::{Batch, BoxFuture, Control, Source, SourceEvent};
 use tokio::sync::{
     mpsc::{self, Receiver},
     watch,
@@ -36,7 +36,7 @@ const EVENTS: usize = 1_024;
 /// leaves the group without a last commit.
 #[derive(Debug)]
 pub struct KafkaSource {
-    events: Receiver<Fetched>,
+    events: Receiver<SourceEvent>,
     batches: Receiver<Batch>,
     mailbox: Arc<Mailbox>,
     membership: Membership,
@@ -121,17 +121,17 @@ impl KafkaSource {
     }
 
     /// Notes what ends the source, so that an end without a reason is noticed.
-    fn passed(&mut self, fetched: Fetched) -> Fetched {
-        if matches!(fetched, Fetched::Lost(_)) {
+    fn passed(&mut self, fetched: SourceEvent) -> SourceEvent {
+        if matches!(fetched, SourceEvent::Lost(_)) {
             self.lease.heard();
         }
-        self.ended |= matches!(fetched, Fetched::Failed(_) | Fetched::Halted(_) | Fetched::Closed);
+        self.ended |= matches!(fetched, SourceEvent::Failed(_) | SourceEvent::Halted(_) | SourceEvent::Closed);
         fetched
     }
 }
 
 impl Source for KafkaSource {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(async move {
             if self.ended {
                 return std::future::pending().await;
@@ -142,12 +142,12 @@ impl Source for KafkaSource {
             }
             let fetched = tokio::select! {
                 biased;
-                event = self.events.recv() => event.unwrap_or_else(|| Fetched::Failed(
+                event = self.events.recv() => event.unwrap_or_else(|| SourceEvent::Failed(
                     "the thread of the kafka source ended unexpectedly".to_owned(),
                 )),
                 Some(batch) = self.batches.recv(), if records => {
                     self.mailbox.wake();
-                    Fetched::Records(batch)
+                    SourceEvent::Records(batch)
                 }
             };
             self.passed(fetched)

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{TopicPartition, spi::Fetched};
+use headwater::{TopicPartition, spi::SourceEvent};
 use rdkafka::{Message as _, consumer::Consumer as _};
 
 use super::{
@@ -48,14 +48,14 @@ pub(crate) fn run(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, topics
         }
     };
     match &end {
-        ThreadEnd::Failed(reason) => lock(member).outlets.report(Fetched::Failed(reason.clone())),
-        ThreadEnd::Halted(reason) => lock(member).outlets.report(Fetched::Halted(reason.clone())),
+        ThreadEnd::Failed(reason) => lock(member).outlets.report(SourceEvent::Failed(reason.clone())),
+        ThreadEnd::Halted(reason) => lock(member).outlets.report(SourceEvent::Halted(reason.clone())),
         ThreadEnd::Closed | ThreadEnd::Abandoned => {}
     }
     membership.end();
     leave(consumer, member, &end);
     if end == ThreadEnd::Closed {
-        lock(member).outlets.report(Fetched::Closed);
+        lock(member).outlets.report(SourceEvent::Closed);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::spi::Change;
+use headwater::spi::StateChange;
 
 use super::{
     cache::{Cache, slot::cost},
@@ -109,7 +109,7 @@ impl Shared {
 
     /// Makes room for changes: writes what waits once it takes half of the memory. While writing fails the rest is used up;
     /// then the failure is the answer.
-    pub(crate) fn make_room(&self, changes: &[Change]) -> Result<(), LocalError> {
+    pub(crate) fn make_room(&self, changes: &[StateChange]) -> Result<(), LocalError> {
         let (full, mut tried) = (self.config.entry_bytes(), false);
         let coming: usize = changes.iter().map(|change| cost(&change.key, change.value.as_deref())).sum();
         loop {

@@ -9,7 +9,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    spi::{InputPartition, InputPosition, Way},
+    spi::{InputPartition, InputPosition, InputRoute},
 };
 
 /// What stands for a step where there is none: no step has that name.
@@ -28,13 +28,13 @@ struct Line {
     topic: Arc<str>,
     /// Empty where it is not known.
     id: Arc<str>,
-    way: Way,
+    way: InputRoute,
 }
 
 impl SourceOffsets {
     /// The state has what came before this position.
     pub fn pass(&mut self, input: &InputPosition) {
-        let InputPartition { partition: TopicPartition { topic, partition }, topic_id, way } = &input.of;
+        let InputPartition { partition: TopicPartition { topic, partition }, topic_id, route: way } = &input.of;
         let line = Line { topic: Arc::clone(topic), id: Arc::clone(topic_id), way: way.clone() };
         let known = self.0.entry(line).or_default().entry(*partition).or_insert(input.next);
         *known = (*known).max(input.next);
@@ -73,7 +73,7 @@ impl SourceOffsets {
 impl Line {
     fn of(&self, partition: i32) -> InputPartition {
         let partition = TopicPartition { topic: Arc::clone(&self.topic), partition };
-        InputPartition { partition, topic_id: Arc::clone(&self.id), way: self.way.clone() }
+        InputPartition { partition, topic_id: Arc::clone(&self.id), route: self.way.clone() }
     }
 }
 
@@ -85,9 +85,9 @@ impl Display for SourceOffsets {
                 write!(f, "{}{partition}={next}", if at == 0 { "" } else { "," })?;
             }
             match way {
-                Way::Direct => write!(f, " {DIRECT}")?,
-                Way::Over(step) => write!(f, " {step}")?,
-                Way::Any => {}
+                InputRoute::Direct => write!(f, " {DIRECT}")?,
+                InputRoute::Over(step) => write!(f, " {step}")?,
+                InputRoute::Any => {}
             }
         }
         Ok(())
@@ -116,9 +116,9 @@ fn line(text: &str) -> Option<(Line, BTreeMap<i32, i64>)> {
     };
     let next = partitions.split(',').map(partition).collect::<Option<_>>()?;
     let way = match parts.next() {
-        None => Way::Any,
-        Some(DIRECT) => Way::Direct,
-        Some(step) => Way::Over(step.into()),
+        None => InputRoute::Any,
+        Some(DIRECT) => InputRoute::Direct,
+        Some(step) => InputRoute::Over(step.into()),
     };
     Some((Line { topic: topic.into(), id: id.into(), way }, next))
 }
@@ -127,13 +127,13 @@ fn line(text: &str) -> Option<(Line, BTreeMap<i32, i64>)> {
 mod tests {
     use super::*;
 
-    fn at(topic: &str, id: &str, partition: i32, next: i64, way: Way) -> InputPosition {
-        let of = InputPartition { partition: TopicPartition::new(topic, partition), topic_id: id.into(), way };
+    fn at(topic: &str, id: &str, partition: i32, next: i64, way: InputRoute) -> InputPosition {
+        let of = InputPartition { partition: TopicPartition::new(topic, partition), topic_id: id.into(), route: way };
         InputPosition { of, next }
     }
 
-    fn over(step: &str) -> Way {
-        Way::Over(step.into())
+    fn over(step: &str) -> InputRoute {
+        InputRoute::Over(step.into())
     }
 
     /// Red when an older position takes the place of a newer one, two ways or two topics of one name are one, or something is
@@ -142,13 +142,13 @@ mod tests {
     fn inputs_only_come_further_and_are_read_as_they_were_written() {
         let mut inputs = SourceOffsets::default();
         let all = [
-            at("a", "x", 0, 7, Way::Direct),
+            at("a", "x", 0, 7, InputRoute::Direct),
             at("a", "x", 0, 3, over("s")),
             at("a", "x", 11, 1, over("s")),
             at("a", "y", 0, 1, over("s")),
             at("b.c", "", 2, 9, over("t")),
         ];
-        for input in all.iter().chain([&at("a", "x", 0, 3, Way::Direct), &at("a", "x", 0, 2, over("s"))]) {
+        for input in all.iter().chain([&at("a", "x", 0, 3, InputRoute::Direct), &at("a", "x", 0, 2, over("s"))]) {
             inputs.pass(input);
         }
         assert_eq!(inputs.positions().collect::<Vec<_>>(), all);
@@ -167,7 +167,11 @@ mod tests {
         let mut inputs: SourceOffsets = "a x 0=7,11=1\nb.c  2=9".parse().expect("it was written");
         assert_eq!(inputs.to_string(), "a x 0=7,11=1\nb.c  2=9");
         inputs.name(&[("a", "y"), ("b.c", "z")].map(|(name, id)| (name.to_owned(), id.to_owned())).into());
-        let all = [at("a", "x", 0, 7, Way::Any), at("a", "x", 11, 1, Way::Any), at("b.c", "z", 2, 9, Way::Any)];
+        let all = [
+            at("a", "x", 0, 7, InputRoute::Any),
+            at("a", "x", 11, 1, InputRoute::Any),
+            at("b.c", "z", 2, 9, InputRoute::Any),
+        ];
         assert_eq!(inputs.positions().collect::<Vec<_>>(), all);
         inputs.retain(|input| input.next > 7);
         assert_eq!(inputs.to_string(), "b.c z 2=9");

@@ -12,7 +12,7 @@ use std::{
 
 use headwater::{
     TopicPartition,
-    spi::{InputPartition, InputPosition, Way},
+    spi::{InputPartition, InputPosition, InputRoute},
 };
 use tempfile::TempDir;
 
@@ -42,16 +42,17 @@ fn open_part(store: &LocalStore, partition: i32, next: i64) {
     store.restore("s", partition, TOPIC, 1).unwrap().finish(next, 1).unwrap();
 }
 
-fn change(key: &[u8], value: Option<&[u8]>) -> Change {
-    Change { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into), input: None }
+fn change(key: &[u8], value: Option<&[u8]>) -> StateChange {
+    StateChange { store: "s".into(), partition: 0, key: key.into(), value: value.map(Into::into), input: None }
 }
 
 fn input(next: i64) -> InputPosition {
-    let of = InputPartition { partition: TopicPartition::new("in", 0), topic_id: "id".into(), way: Way::Direct };
+    let of =
+        InputPartition { partition: TopicPartition::new("in", 0), topic_id: "id".into(), route: InputRoute::Direct };
     InputPosition { of, next }
 }
 
-fn set(key: &str, value: &str) -> Change {
+fn set(key: &str, value: &str) -> StateChange {
     change(key.as_bytes(), Some(value.as_bytes()))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater::{
     TopicPartition,
     spi::{
-        Change, Committer, Outgoing, SystemClock, Unit,
+        Committer, Outgoing, StateChange, SystemClock, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
@@ -46,7 +46,7 @@ impl Fixture for ExactlyOnce {
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
         unit.outgoing.push(self.0.topics.effect(effect));
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: STORE.into(), partition: effect.partition, key, value, input: None });
+        unit.changes.push(StateChange { store: STORE.into(), partition: effect.partition, key, value, input: None });
     }
 
     async fn contents(&mut self) -> Contents {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headwater::{
     TopicPartition,
     spi::{
-        Change, Committer, InputPartition, InputPosition, Outgoing, SystemClock, Unit, Way,
+        Committer, InputPartition, InputPosition, InputRoute, Outgoing, StateChange, SystemClock, Unit,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
@@ -42,10 +42,10 @@ impl Fixture for Stateful {
         unit.outgoing.push(self.0.topics.effect(effect));
         let partition = TopicPartition::new(self.topic(), effect.partition);
         let topic_id = self.0.local.as_ref().expect("a committer").topic_id(self.topic());
-        let of = InputPartition { partition, topic_id, way: Way::Direct };
+        let of = InputPartition { partition, topic_id, route: InputRoute::Direct };
         let input = Some(InputPosition { of, next: effect.offset + 1 });
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: STORE.into(), partition: effect.partition, key, value, input });
+        unit.changes.push(StateChange { store: STORE.into(), partition: effect.partition, key, value, input });
     }
 
     async fn contents(&mut self) -> Contents {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::harness::{Db, TOPIC, Writer, at, moves, partition, plain, returned, row, thing, things, tombstone, unit};
-use headwater::spi::{BoxFuture, CommitError, Committed, Committer, StartFrom as Start};
+use headwater::spi::{BoxFuture, CommitError, CommitOutcome, Committer, StartFrom as Start};
 use headwater_connectors::postgres::{PostgresSink, TopicIds};
 
 /// What a cluster says of the topic: its id, that it has none, or nothing at all.
@@ -50,7 +50,7 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     let mut sink = told(&db, Says::Id("first"));
     assert_eq!(sink.start(&both).await.unwrap(), [Start::Policy, Start::Policy]);
     let one = unit(vec![row(&plain(), 0, 0, thing("a", "x"))], vec![moves(0, 0, 1)]);
-    assert_eq!(sink.commit(&one).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&one).await.unwrap(), CommitOutcome::Done);
     assert_eq!(sink.start(&both).await.unwrap(), [Start::Offset(1), Start::Policy]);
     let before = rows([(1, 2, r#""first""#), (-1, 2, r#""first""#)]);
     assert_eq!(db.texts(ROWS).await, before);
@@ -66,7 +66,7 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     assert_eq!(db.texts(ROWS).await, before);
     // The owner from before still has its epochs, and what the message says helps.
     let two = unit(vec![row(&plain(), 0, 1, thing("b", "x"))], vec![moves(0, 1, 2)]);
-    assert_eq!(sink.commit(&two).await.unwrap(), Committed::Done);
+    assert_eq!(sink.commit(&two).await.unwrap(), CommitOutcome::Done);
     let places = both.iter().map(|name| (name.clone(), 0)).collect();
     let ids = BTreeMap::from([(TOPIC.to_owned(), "second".to_owned())]);
     db.database.reset_offsets("things", &places, &ids).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apache_avro::types::Value;
 use headwater::{
     TopicPartition,
-    spi::{CommitError, Committed, Committer as _, DeadLetterKind, Row, codec::WriterSchema},
+    spi::{CommitError, CommitOutcome, Committer as _, DeadLetterKind, Row, codec::WriterSchema},
 };
 use headwater_connectors::postgres::Config;
 
@@ -24,7 +24,7 @@ fn shop(row: Row) -> Row {
 }
 
 /// What a unit's refused rows are: place and sentence of each, all of the kind `contract`.
-fn foreign(outcome: Result<Committed, CommitError>) -> Vec<(usize, String)> {
+fn foreign(outcome: Result<CommitOutcome, CommitError>) -> Vec<(usize, String)> {
     match outcome {
         Err(CommitError::RefusedRows(rows)) => rows
             .into_iter()
@@ -113,13 +113,13 @@ async fn the_versions_of_a_topics_schema_are_all_its_own() {
     let of_b = |offset, id: &str| shop(row(&three, 0, offset, record([("id", text(id)), ("b", text("b"))])));
     for rows in [vec![of_a(0, "1")], vec![of_ab(1, "2")], vec![of_b(2, "3"), of_a(3, "4"), of_ab(4, "5")]] {
         let mut writer = Writer::new(&db, things()).await;
-        assert_eq!(writer.commit(rows).await.unwrap(), Committed::Done);
+        assert_eq!(writer.commit(rows).await.unwrap(), CommitOutcome::Done);
     }
     // Only the older reads what this one writes.
     let four = version(4, &[key(), field("b", false), field("c", false)]);
     let of_bc = record([("id", text("4")), ("b", text("b")), ("c", text("c"))]);
     let mut writer = Writer::new(&db, things()).await;
-    assert_eq!(writer.commit(vec![shop(row(&four, 0, 5, of_bc))]).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(vec![shop(row(&four, 0, 5, of_bc))]).await.unwrap(), CommitOutcome::Done);
     let other = named(9, "Ware", &format!("{},{}", key(), field("b", false)));
     let ware =
         |topic: &str, offset, id: &str| of(topic, row(&other, 0, offset, record([("id", text(id)), ("b", text("b"))])));
@@ -366,6 +366,6 @@ async fn a_table_that_is_changed_beside_a_stranger_is_known_as_it_is_now() {
     let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
     let stranger = shop(row(&stranger, 0, 2, record([("id", text("c"))])));
     assert_eq!(foreign(writer.commit(vec![wide.clone(), stranger]).await).len(), 1);
-    assert_eq!(writer.commit(vec![wide]).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(vec![wide]).await.unwrap(), CommitOutcome::Done);
     assert_eq!(db.texts("select amount::text c from things").await, [r#"{"c":"1234567.89"}"#]);
 }

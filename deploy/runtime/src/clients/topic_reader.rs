@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use headwater::{
     Meta, TopicPartition,
     spi::{
-        Catalogue, Control, Fetched, Record, Schemas as _, Source as _, StartFrom,
+        Catalogue, Control, Record, Schemas as _, Source as _, SourceEvent, StartFrom,
         codec::{WriterSchema, split},
     },
 };
@@ -83,15 +83,15 @@ impl TopicReader {
     /// Takes what comes next, records among it or not.
     async fn step(&mut self, records: bool) -> Result<Option<Vec<Record>>> {
         match self.source.next(records).await {
-            Fetched::Records(batch) => return Ok(Some(batch.records)),
-            Fetched::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
-            Fetched::Revoked(partitions) => self.source.control(Control::Released(partitions)),
-            Fetched::Lost(_) | Fetched::Displaced(_) | Fetched::Connected(Ok(())) => {}
-            Fetched::Connected(Err(why)) => {
+            SourceEvent::Records(batch) => return Ok(Some(batch.records)),
+            SourceEvent::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.begin(partition)),
+            SourceEvent::Revoked(partitions) => self.source.control(Control::Released(partitions)),
+            SourceEvent::Lost(_) | SourceEvent::Displaced(_) | SourceEvent::Connected(Ok(())) => {}
+            SourceEvent::Connected(Err(why)) => {
                 tracing::warn!(error = %why, "the kafka cluster does not answer; waiting for it")
             }
-            Fetched::Failed(why) | Fetched::Halted(why) => bail!("{why}"),
-            Fetched::Closed => bail!("reading ended unexpectedly"),
+            SourceEvent::Failed(why) | SourceEvent::Halted(why) => bail!("{why}"),
+            SourceEvent::Closed => bail!("reading ended unexpectedly"),
         }
         Ok(None)
     }
@@ -100,7 +100,10 @@ impl TopicReader {
     pub async fn close(mut self) {
         self.source.control(Control::Close);
         let closed = async {
-            while !matches!(self.source.next(true).await, Fetched::Closed | Fetched::Failed(_) | Fetched::Halted(_)) {}
+            while !matches!(
+                self.source.next(true).await,
+                SourceEvent::Closed | SourceEvent::Failed(_) | SourceEvent::Halted(_)
+            ) {}
         };
         if tokio::time::timeout(LEAVE, closed).await.is_err() {
             tracing::debug!("the reader's group was not left in time; the broker forgets it soon");

@@ -8,7 +8,7 @@ mod demo;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use headwater::spi::States;
+use headwater::spi::ProcessMetrics;
 use headwater_dev::{
     Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, quoted, write_endpoints,
 };
@@ -93,7 +93,7 @@ async fn on(
         applied = apply(&app, &clients) => applied?,
         () = stop.requested() => return Ok(()),
     }
-    let states = States::with_spans(app.spans.clone());
+    let states = ProcessMetrics::with_spans(app.spans.clone());
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let health = Health::new(instance.name(), states.clone(), Some(clients.database.clone()));
     let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater::spi::States;
+use headwater::spi::ProcessMetrics;
 
 use super::arguments::RunArguments;
 use crate::{
@@ -21,7 +21,7 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let chosen = app.select(&arguments.group)?;
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let clients = Clients::new(&app)?;
-    let states = States::with_spans(app.spans.clone());
+    let states = ProcessMetrics::with_spans(app.spans.clone());
     let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| clients.database.clone());
     let health = Health::new(instance.name(), states.clone(), database);
     let listener = Server::listen(app.config.http.addr).await?;

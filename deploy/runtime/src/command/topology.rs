@@ -112,7 +112,7 @@ fn owned_topics(app: &App) -> Vec<TopicSpec> {
 
 /// The topics that one group owns, for records of at most `size` bytes.
 fn owned_by(app: &App, configured: &ConfiguredGroup, size: u64) -> Vec<TopicSpec> {
-    let Some(owned) = configured.group.owned() else { return Vec::new() };
+    let Some(owned) = configured.group.group_topics() else { return Vec::new() };
     let topic = |name: String, kept: Duration| {
         let settings = [
             // The broker's retention counts from a record's timestamp: that of an old one would delete it at once.

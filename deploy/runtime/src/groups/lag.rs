@@ -8,7 +8,7 @@ use std::{
 
 use headwater::{
     Time, TopicPartition,
-    spi::{GroupMetrics, Lag, PartitionProgress, States},
+    spi::{GroupMetrics, Lag, PartitionProgress, ProcessMetrics},
 };
 use headwater_connectors::kafka::{Cluster, KafkaError, LogEnd};
 
@@ -19,7 +19,7 @@ type Offsets = BTreeMap<TopicPartition, i64>;
 type Ends = BTreeMap<TopicPartition, LogEnd>;
 
 /// Tells the metrics for as long as it is let.
-pub(crate) async fn watch(cluster: Cluster, states: States) {
+pub(crate) async fn watch(cluster: Cluster, states: ProcessMetrics) {
     let mut every = tokio::time::interval(EVERY);
     // While a broker is away the questions take longer than that.
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -33,9 +33,13 @@ pub(crate) async fn watch(cluster: Cluster, states: States) {
     }
 }
 
-async fn look(cluster: &Cluster, states: &States, seen: &mut BTreeMap<String, Backlog>) -> Result<(), KafkaError> {
+async fn look(
+    cluster: &Cluster,
+    states: &ProcessMetrics,
+    seen: &mut BTreeMap<String, Backlog>,
+) -> Result<(), KafkaError> {
     let groups: Vec<(String, Arc<GroupMetrics>, BTreeMap<TopicPartition, PartitionProgress>)> =
-        states.all().into_iter().map(|(id, state)| (id, state.clone(), state.places())).collect();
+        states.all().into_iter().map(|(id, state)| (id, state.clone(), state.progress())).collect();
     let all: BTreeSet<TopicPartition> = groups.iter().flat_map(|(.., places)| places.keys().cloned()).collect();
     let ends = cluster.ends(&all.into_iter().collect::<Vec<_>>()).await?;
     for (id, state, places) in groups {

@@ -1,7 +1,7 @@
 //! `/v1/groups`: how the groups of this instance stand, for `headwater groups`, which runs in another process. A group that
 //! has failed is no member of its consumer group, so Kafka cannot say it.
 
-use headwater::spi::States;
+use headwater::spi::ProcessMetrics;
 use serde::{Deserialize, Serialize};
 
 /// The groups of one instance.
@@ -24,7 +24,7 @@ pub(crate) struct GroupHealth {
 }
 
 impl InstanceGroups {
-    pub(super) fn of(instance: &str, states: &States) -> Self {
+    pub(super) fn of(instance: &str, states: &ProcessMetrics) -> Self {
         let health = |(group, state): (String, std::sync::Arc<headwater::spi::GroupMetrics>)| GroupHealth {
             group,
             state: state.activity().name().to_owned(),

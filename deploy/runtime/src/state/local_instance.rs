@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::spi::{Metric, States, Stores as _};
+use headwater::spi::{Metric, ProcessMetrics, Stores as _};
 use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
@@ -170,7 +170,7 @@ impl LocalGroup {
 }
 
 /// Tells the metrics how large each group's state is on this disk, for as long as it is let.
-pub(crate) async fn watch(local_instance: Arc<LocalInstance>, states: States) {
+pub(crate) async fn watch(local_instance: Arc<LocalInstance>, states: ProcessMetrics) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -6,8 +6,8 @@ pub(crate) mod encoder;
 pub(crate) mod writer;
 
 pub(crate) mod cursor;
+pub(crate) mod datum_reader;
 pub(crate) mod layout;
-pub(crate) mod read;
 
-pub(crate) mod promote;
-pub(crate) mod resolve;
+pub(crate) mod promotion;
+pub(crate) mod value_resolver;

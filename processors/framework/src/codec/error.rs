@@ -23,16 +23,16 @@ pub enum CodecError {
     NoSchemaId(usize),
     /// The bytes are not what their schema says.
     #[error(transparent)]
-    Malformed(Fault),
+    Malformed(FieldError),
     /// The datum is whole and the value goes on.
     #[error("{0} bytes follow the datum: it was written with another schema than its id says")]
     Trailing(usize),
     /// The datum is what its schema says, and cannot be read as the type that is asked for.
     #[error(transparent)]
-    Mismatch(Fault),
+    Mismatch(FieldError),
     /// What is to be written does not fit the schema it is written with.
     #[error(transparent)]
-    Unfit(Fault),
+    Unfit(FieldError),
     /// The schema itself cannot be used.
     #[error("schema {id}: {cause}")]
     Schema {
@@ -58,13 +58,13 @@ impl CodecError {
 
 /// A cause and the path of the field that it lies in.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct FieldError {
     /// Innermost first: an error climbs out of the fields it lies in.
     path: Vec<Box<str>>,
     cause: String,
 }
 
-impl Fault {
+impl FieldError {
     /// A fault in no field yet. Boxed, so that the paths without a fault stay cheap.
     pub(crate) fn new(cause: impl Into<String>) -> Box<Self> {
         Box::new(Self { path: Vec::new(), cause: cause.into() })
@@ -90,7 +90,7 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for FieldError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.path.is_empty() {
             true => f.write_str(&self.cause),
@@ -99,7 +99,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for FieldError {}
 
 /// Cuts a text to what a message may hold.
 pub(crate) fn clip(text: &str) -> &str {
@@ -119,15 +119,15 @@ pub(crate) fn schema_cause(error: &apache_avro::Error) -> String {
 }
 
 /// What serde says when a value does not become `T`, without the value, which may be a person's.
-pub(crate) fn shape_fault<T>(error: &apache_avro::Error) -> Box<Fault> {
+pub(crate) fn shape_fault<T>(error: &apache_avro::Error) -> Box<FieldError> {
     let Details::DeserializeValue(text) = error.details() else {
-        return Fault::new(format!("does not fit {}", std::any::type_name::<T>()));
+        return FieldError::new(format!("does not fit {}", std::any::type_name::<T>()));
     };
     if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-        return Fault::new("missing").within(clip(field));
+        return FieldError::new("missing").within(clip(field));
     }
     let expected = text.rsplit_once(", expected ").map(|(_, expected)| clip(expected));
-    Fault::new(match expected {
+    FieldError::new(match expected {
         Some(expected) => format!("does not fit {}: expected {expected}", std::any::type_name::<T>()),
         None => format!("does not fit {}", std::any::type_name::<T>()),
     })

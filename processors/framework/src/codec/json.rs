@@ -16,15 +16,15 @@ mod output;
 use apache_avro::{Schema, schema::NamesRef, types::Value};
 use serde_json::Value as Json;
 
-use super::error::Fault;
+use super::error::FieldError;
 
 /// JSON as a person writes it.
-pub(crate) fn read(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
+pub(crate) fn read(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<FieldError>> {
     input::JsonReader { names, default: false }.value(json, schema)
 }
 
 /// A field's default, as its schema states it: a union's is plain, a decimal's is its bytes.
-pub(crate) fn default(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<Fault>> {
+pub(crate) fn default(json: &Json, schema: &Schema, names: &NamesRef<'_>) -> Result<Value, Box<FieldError>> {
     input::JsonReader { names, default: true }.value(json, schema)
 }
 

@@ -1,8 +1,8 @@
 //! A schema that lives as long as the process, with its names resolved.
 
+pub(crate) mod comparison;
 pub(crate) mod compat;
 pub(crate) mod lenient;
-pub(crate) mod same;
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,17 +11,17 @@ use apache_avro::{
     schema::{Name, NamesRef, ResolvedSchema, UnionSchema},
 };
 
-use self::lenient::Rewritten;
+use self::lenient::RewrittenSchema;
 use super::error::schema_cause;
 
 /// A schema and the named types in it. Readers borrow both, so they are leaked: schema ids and payload types are bounded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Leaked {
+pub(crate) struct StaticSchema {
     pub(crate) schema: &'static Schema,
     pub(crate) resolved: &'static ResolvedSchema<'static>,
 }
 
-impl Leaked {
+impl StaticSchema {
     /// Parses a schema; `references` are the schemas that it refers to by name, dependencies first.
     pub(crate) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
         Self::of(parsed(text, references)?, &HashMap::new())
@@ -37,8 +37,8 @@ impl Leaked {
             Ok(leaked) => return Ok((leaked, HashMap::new())),
             Err(why) => why,
         };
-        let is_taken = |schema: &Rewritten| parsed(&schema.text, &schema.references).is_ok();
-        if let Some(Rewritten { text, references, names, .. }) = lenient::rewrite(text, references, is_taken)
+        let is_taken = |schema: &RewrittenSchema| parsed(&schema.text, &schema.references).is_ok();
+        if let Some(RewrittenSchema { text, references, names, .. }) = lenient::rewrite(text, references, is_taken)
             && let Ok(schema) = parsed(&text, &references)
             && let Ok(leaked) = Self::of(schema, &names)
         {

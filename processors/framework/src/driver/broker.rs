@@ -10,11 +10,11 @@ use super::clock::ManualClock;
 use crate::{
     codec::WriterSchema,
     event::time::Time,
-    pipeline::{ConsumerGroup, catalogue::Subscription},
+    pipeline::{ConsumerGroup, catalogue::SourceTopics},
     ports::{
-        Batch, BoxFuture, Clock, Committer, Control, Entry, Fetched, SchemaError, SchemaText, Schemas, Source,
+        Batch, BoxFuture, Clock, Committer, Control, Entry, SchemaError, SchemaText, Schemas, Source, SourceEvent,
         StartFrom, StoreError, Stores,
-        unit::{Change, CommitError, Committed, Row, Unit},
+        unit::{CommitError, CommitOutcome, Row, StateChange, Unit},
     },
     wire::{
         group_topics::{GroupTopics, TopicRole},
@@ -126,12 +126,12 @@ impl Contents {
 /// A group's only member.
 pub(super) struct MemorySource {
     group: String,
-    subscription: Subscription,
-    owned: GroupTopics,
+    subscription: SourceTopics,
+    group_topics: GroupTopics,
     broker: Arc<Broker>,
     assigned: BTreeSet<TopicPartition>,
     reading: BTreeMap<TopicPartition, Reading>,
-    events: VecDeque<Fetched>,
+    events: VecDeque<SourceEvent>,
 }
 
 struct Reading {
@@ -144,16 +144,16 @@ impl MemorySource {
     pub(super) fn new(group: &ConsumerGroup, broker: Arc<Broker>) -> Self {
         Self {
             group: group.id.clone(),
-            owned: GroupTopics::of(&group.id),
+            group_topics: GroupTopics::of(&group.id),
             subscription: group.subscription.clone(),
             broker,
             assigned: BTreeSet::new(),
             reading: BTreeMap::new(),
-            events: VecDeque::from([Fetched::Assigned(Vec::new())]),
+            events: VecDeque::from([SourceEvent::Assigned(Vec::new())]),
         }
     }
 
-    fn poll(&mut self, records: bool, waker: &Waker) -> Poll<Fetched> {
+    fn poll(&mut self, records: bool, waker: &Waker) -> Poll<SourceEvent> {
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);
         }
@@ -161,14 +161,14 @@ impl MemorySource {
         let mut contents = broker.contents();
         let ours = |id: &&TopicPartition| {
             let events = self.subscription.all_events && id.topic.starts_with("events.");
-            let own = self.owned.role(&id.topic) != TopicRole::Input;
+            let own = self.group_topics.role(&id.topic) != TopicRole::Input;
             events || own || self.subscription.topics.iter().any(|topic| **topic == *id.topic)
         };
         let new: Vec<_> =
             contents.logs.keys().filter(ours).filter(|id| !self.assigned.contains(*id)).cloned().collect();
         if !new.is_empty() {
             self.assigned.extend(new.iter().cloned());
-            return Poll::Ready(Fetched::Assigned(new));
+            return Poll::Ready(SourceEvent::Assigned(new));
         }
         for (id, reading) in self.reading.iter_mut().filter(|(_, reading)| records && !reading.paused) {
             let rest = contents.logs.get(id).and_then(|log| log.get(reading.next..)).unwrap_or_default();
@@ -176,7 +176,7 @@ impl MemorySource {
                 let records: Vec<Record> = rest.iter().take(BATCH).cloned().collect();
                 reading.next += records.len();
                 let next = i64::try_from(reading.next).unwrap_or(i64::MAX);
-                return Poll::Ready(Fetched::Records(Batch {
+                return Poll::Ready(SourceEvent::Records(Batch {
                     partition: id.clone(),
                     start: reading.start,
                     records,
@@ -206,7 +206,7 @@ impl MemorySource {
 }
 
 impl Source for MemorySource {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(std::future::poll_fn(move |context| self.poll(records, context.waker())))
     }
 
@@ -220,21 +220,21 @@ impl Source for MemorySource {
                 positions.iter().for_each(|position| contents.pass(&self.group, position));
             }
             Control::Released(_) | Control::Note(_) => {}
-            Control::Close => self.events.push_back(Fetched::Closed),
+            Control::Close => self.events.push_back(SourceEvent::Closed),
         }
     }
 }
 
 /// Publishes to the topics in memory.
-pub(super) struct Publisher(Arc<Broker>);
+pub(super) struct MemoryCommitter(Arc<Broker>);
 
-impl Publisher {
+impl MemoryCommitter {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
         Self(broker)
     }
 }
 
-impl Committer for Publisher {
+impl Committer for MemoryCommitter {
     fn atomic(&self) -> bool {
         false
     }
@@ -243,12 +243,12 @@ impl Committer for Publisher {
         Box::pin(std::future::ready(Ok(vec![StartFrom::Committed; partitions.len()])))
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("rows", unit.rows.is_empty())?;
             no_place_for("changes of state", unit.changes.is_empty())?;
             drop(self.0.publish(unit));
-            Ok(Committed::Done)
+            Ok(CommitOutcome::Done)
         })
     }
 
@@ -256,18 +256,18 @@ impl Committer for Publisher {
 }
 
 /// Keeps state and positions in memory, and publishes.
-pub(super) struct Keeper {
+pub(super) struct MemoryStatefulCommitter {
     group: String,
     broker: Arc<Broker>,
 }
 
-impl Keeper {
+impl MemoryStatefulCommitter {
     pub(super) fn new(group: &str, broker: Arc<Broker>) -> Self {
         Self { group: group.to_owned(), broker }
     }
 }
 
-impl Committer for Keeper {
+impl Committer for MemoryStatefulCommitter {
     fn atomic(&self) -> bool {
         true
     }
@@ -276,26 +276,26 @@ impl Committer for Keeper {
         Box::pin(async move { Ok(self.broker.starts(&self.group, partitions, StartFrom::Committed)) })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("rows", unit.rows.is_empty())?;
             let mut contents = self.broker.publish(unit);
-            for Change { store, partition, key, value, .. } in &unit.changes {
+            for StateChange { store, partition, key, value, .. } in &unit.changes {
                 let keys = contents.states.entry((self.group.clone(), store.to_string(), *partition)).or_default();
                 match value {
                     Some(value) => drop(keys.insert(key.clone(), value.clone())),
                     None => drop(keys.remove(key)),
                 }
             }
-            unit.positions.iter().for_each(|progress| contents.pass(&self.group, &progress.to));
-            Ok(Committed::Done)
+            unit.positions.iter().for_each(|range| contents.pass(&self.group, &range.to));
+            Ok(CommitOutcome::Done)
         })
     }
 
     fn forget(&mut self, _: &[TopicPartition]) {}
 }
 
-impl Stores for Keeper {
+impl Stores for MemoryStatefulCommitter {
     fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         let contents = self.broker.contents();
         let keys = contents.states.get(&(self.group.clone(), store.to_owned(), partition));
@@ -311,18 +311,18 @@ impl Stores for Keeper {
 }
 
 /// Keeps rows and positions in memory.
-pub(super) struct Table {
+pub(super) struct MemorySinkCommitter {
     sink: String,
     broker: Arc<Broker>,
 }
 
-impl Table {
+impl MemorySinkCommitter {
     pub(super) fn new(sink: &str, broker: Arc<Broker>) -> Self {
         Self { sink: sink.to_owned(), broker }
     }
 }
 
-impl Committer for Table {
+impl Committer for MemorySinkCommitter {
     fn atomic(&self) -> bool {
         true
     }
@@ -331,13 +331,13 @@ impl Committer for Table {
         Box::pin(async move { Ok(self.broker.starts(&self.sink, partitions, StartFrom::Policy)) })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         Box::pin(async move {
             no_place_for("changes of state", unit.changes.is_empty())?;
             let mut contents = self.broker.publish(unit);
             contents.rows.entry(self.sink.clone()).or_default().extend(unit.rows.iter().cloned());
-            unit.positions.iter().for_each(|progress| contents.pass(&self.sink, &progress.to));
-            Ok(Committed::Done)
+            unit.positions.iter().for_each(|range| contents.pass(&self.sink, &range.to));
+            Ok(CommitOutcome::Done)
         })
     }
 

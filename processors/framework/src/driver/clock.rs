@@ -16,10 +16,10 @@ const BEGIN_MS: i64 = 1_767_225_600_000;
 
 /// A clock that stands still until [`ManualClock::set`].
 #[derive(Clone, Default)]
-pub(crate) struct ManualClock(Arc<Mutex<Hands>>);
+pub(crate) struct ManualClock(Arc<Mutex<ClockState>>);
 
 #[derive(Default)]
-struct Hands {
+struct ClockState {
     elapsed: Duration,
     sleepers: Vec<(Duration, u64, Waker)>,
     next_id: u64,
@@ -39,7 +39,7 @@ impl ManualClock {
         self.hands().sleepers.iter().map(|(due, ..)| *due).min()
     }
 
-    fn hands(&self) -> MutexGuard<'_, Hands> {
+    fn hands(&self) -> MutexGuard<'_, ClockState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

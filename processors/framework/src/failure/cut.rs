@@ -1,7 +1,7 @@
 //! What of a dead letter goes where all of it does not: the beginnings of its parts, and what the rest was.
 //!
 //! A broker's limit counts packed bytes, so a topic may take a record that unpacks to more than any topic of ours takes. Its
-//! letter gets through all the same. Source: DESIGN, "A letter always gets through".
+//! letter gets through all the same.
 
 use sha2::{Digest, Sha256};
 
@@ -108,13 +108,13 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// What a letter lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Truncation {
     value: Option<(u64, String)>,
     key: Option<u64>,
     headers: Option<u64>,
 }
 
-impl Cut {
+impl Truncation {
     /// What the headers of a letter say of it; `None` of one that is whole.
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
         let text = |name| std::str::from_utf8(headers.get(name)??).ok();
@@ -149,7 +149,7 @@ impl Cut {
     }
 }
 
-impl std::fmt::Display for Cut {
+impl std::fmt::Display for Truncation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
         if let Some((bytes, digest)) = &self.value {
@@ -181,7 +181,7 @@ mod tests {
         letter.headers.iter().map(|(name, _)| name).collect()
     }
 
-    /// PITFALLS 51. Red when a letter that fits is cut, one that does not is whole, or what is cut is not said, a value's
+    /// Red when a letter that fits is cut, one that does not is whole, or what is cut is not said, a value's
     /// SHA-256 among it.
     #[test]
     fn a_letter_that_fits_nowhere_keeps_its_beginning_and_says_what_it_lacks() {

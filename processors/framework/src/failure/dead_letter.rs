@@ -1,7 +1,7 @@
 //! Dead letters: a record that cannot succeed, with all that is known of its failure, and its way back.
 
 use super::{
-    cut::Cut,
+    cut::Truncation,
     failure_report::{DETAIL_LIMIT, MESSAGE_LIMIT, cut},
 };
 use crate::{
@@ -98,8 +98,8 @@ impl DeadLetter {
     }
 
     /// What it lacks, where it was too large to be kept whole.
-    pub fn cut(&self) -> Option<Cut> {
-        Cut::of(&self.headers)
+    pub fn cut(&self) -> Option<Truncation> {
+        Truncation::of(&self.headers)
     }
 
     /// The letter with what was cut off it: `record` stands where it first stood.

@@ -58,7 +58,7 @@ pub enum KeyFormat {
 
 /// What a record's type says to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Typed<'a> {
+pub(crate) enum RecordType<'a> {
     /// The record's event type.
     Is(&'a str),
     /// Only the record's schema can tell.
@@ -151,11 +151,11 @@ impl Catalogue {
     }
 
     /// The type of a record: its header's, or its topic's, or only its schema can tell.
-    pub(crate) fn type_of<'a>(&'a self, topic: &str, header: Option<&'a str>) -> Typed<'a> {
+    pub(crate) fn type_of<'a>(&'a self, topic: &str, header: Option<&'a str>) -> RecordType<'a> {
         match (header, self.bindings.get(topic)) {
-            (Some(header), _) => Typed::Is(header),
-            (None, Some(binding)) => Typed::Is(&binding.event_type),
-            (None, None) => Typed::AskSchema,
+            (Some(header), _) => RecordType::Is(header),
+            (None, Some(binding)) => RecordType::Is(&binding.event_type),
+            (None, None) => RecordType::AskSchema,
         }
     }
 
@@ -169,8 +169,8 @@ impl Catalogue {
             return Err(why);
         }
         let event_type = match self.type_of(&record.topic, attributes.event_type.as_deref()) {
-            Typed::Is(event_type) => event_type.to_owned(),
-            Typed::AskSchema => {
+            RecordType::Is(event_type) => event_type.to_owned(),
+            RecordType::AskSchema => {
                 let datum = record
                     .value
                     .as_deref()
@@ -207,26 +207,26 @@ impl Catalogue {
     }
 
     /// Where events of one type are read from.
-    pub(crate) fn sources_of(&self, event_type: &str) -> Subscription {
+    pub(crate) fn sources_of(&self, event_type: &str) -> SourceTopics {
         let known = self.types.contains_key(event_type);
         let bound: Vec<String> =
             self.bindings.iter().filter(|(_, b)| b.event_type == event_type).map(|(t, _)| t.clone()).collect();
         // A type that only a binding names has no topic of ours.
         let own = (known || bound.is_empty()).then(|| topic_of(event_type));
-        Subscription { topics: own.into_iter().chain(bound).collect(), all_events: false }
+        SourceTopics { topics: own.into_iter().chain(bound).collect(), all_events: false }
     }
 
     /// Where events that match a pattern are read from.
-    pub(crate) fn sources_matching(&self, pattern: &Pattern) -> Subscription {
+    pub(crate) fn sources_matching(&self, pattern: &Pattern) -> SourceTopics {
         let bound = self.bindings.iter().filter(|(_, b)| pattern.matches(&b.event_type)).map(|(t, _)| t.clone());
         let own = pattern.domain().map(|domain| format!("{EVENTS}{domain}"));
-        Subscription { topics: own.into_iter().chain(bound).collect(), all_events: pattern.domain().is_none() }
+        SourceTopics { topics: own.into_iter().chain(bound).collect(), all_events: pattern.domain().is_none() }
     }
 }
 
 /// The topics that a group reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subscription {
+pub struct SourceTopics {
     /// Topics by name.
     pub topics: Vec<String>,
     /// Also every topic of events, `events.*`, those to come included.
@@ -266,9 +266,9 @@ mod tests {
         let mut catalogue = Catalogue::default();
         catalogue.add(PAID).expect("valid");
         catalogue.bind("payments", bound("payment.completed")).expect("valid");
-        assert_eq!(catalogue.type_of("payments", Some("a.b")), Typed::Is("a.b"));
-        assert_eq!(catalogue.type_of("payments", None), Typed::Is("payment.completed"));
-        assert_eq!(catalogue.type_of("events.payment", None), Typed::AskSchema);
+        assert_eq!(catalogue.type_of("payments", Some("a.b")), RecordType::Is("a.b"));
+        assert_eq!(catalogue.type_of("payments", None), RecordType::Is("payment.completed"));
+        assert_eq!(catalogue.type_of("events.payment", None), RecordType::AskSchema);
         assert_eq!(catalogue.by_record("headwater.payment.PaymentCompleted"), Some("payment.completed"));
         assert!(Catalogue::belongs("events.payment", "payment.completed"));
         assert!(!Catalogue::belongs("events.payment", "order.fulfilled"));
@@ -296,7 +296,7 @@ mod tests {
         for fine in ["com.acme.OrderPlaced", "urn:acme:order", "Order", "größe.geändert", "https://acme.org/v1/Order"]
         {
             catalogue.bind("orders", bound(fine)).expect(fine);
-            assert_eq!(catalogue.type_of("orders", None), Typed::Is(fine));
+            assert_eq!(catalogue.type_of("orders", None), RecordType::Is(fine));
             assert_eq!(catalogue.sources_of(fine).topics, ["orders"], "and no topic of ours");
             assert!(catalogue.sources_matching(&"*".parse().expect("valid")).topics == ["orders"]);
         }

@@ -72,7 +72,7 @@ impl Drop for Turn<'_> {
 
 /// Why there is no schema for an id.
 #[derive(Debug)]
-pub(crate) enum NoSchema {
+pub(crate) enum SchemaLookupError {
     /// The registry has none, or what it has is not Avro: the record cannot be read by anybody.
     Poison(String),
     /// The registry does not answer.
@@ -103,7 +103,7 @@ impl SchemaCache {
     }
 
     /// The schema with this id.
-    pub(crate) async fn get(&self, id: u32) -> Result<Arc<WriterSchema>, NoSchema> {
+    pub(crate) async fn get(&self, id: u32) -> Result<Arc<WriterSchema>, SchemaLookupError> {
         if let Some(schema) = self.cached(id) {
             return Ok(schema);
         }
@@ -125,7 +125,7 @@ impl SchemaCache {
         }
     }
 
-    async fn fetch(&self, id: u32) -> Result<Arc<WriterSchema>, NoSchema> {
+    async fn fetch(&self, id: u32) -> Result<Arc<WriterSchema>, SchemaLookupError> {
         let mut answer = self.ask(id).await?;
         if matches!(answer, Err(SchemaError::Unknown(_))) {
             self.clock.sleep(SECOND_LOOK).await;
@@ -133,20 +133,22 @@ impl SchemaCache {
         }
         match answer {
             Ok(text) => WriterSchema::parse(id, &text.schema, &text.references)
-                .map_err(|e| NoSchema::Poison(format!("schema {id} is not valid Avro: {e}"))),
-            Err(SchemaError::Unknown(why)) => Err(NoSchema::Poison(format!("the registry has no schema {id}: {why}"))),
-            Err(SchemaError::Outage(why)) => Err(NoSchema::Outage(why)),
+                .map_err(|e| SchemaLookupError::Poison(format!("schema {id} is not valid Avro: {e}"))),
+            Err(SchemaError::Unknown(why)) => {
+                Err(SchemaLookupError::Poison(format!("the registry has no schema {id}: {why}")))
+            }
+            Err(SchemaError::Outage(why)) => Err(SchemaLookupError::Outage(why)),
         }
     }
 
     /// Asks the registry, unless it was found down while this waited for its turn.
-    async fn ask(&self, id: u32) -> Result<Result<SchemaText, SchemaError>, NoSchema> {
+    async fn ask(&self, id: u32) -> Result<Result<SchemaText, SchemaError>, SchemaLookupError> {
         // Nobody closes the semaphore.
         let _place = self.asking.acquire().await;
         self.remembered(id)?;
         let answer = self.port.by_id(id).await;
         if let Err(SchemaError::Outage(why)) = &answer {
-            self.remember(id, &NoSchema::Outage(why.clone()));
+            self.remember(id, &SchemaLookupError::Outage(why.clone()));
         }
         Ok(answer)
     }
@@ -155,20 +157,20 @@ impl SchemaCache {
         self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remembered(&self, id: u32) -> Result<(), NoSchema> {
+    fn remembered(&self, id: u32) -> Result<(), SchemaLookupError> {
         let (now, negative) = (self.clock.elapsed(), self.negative.lock().unwrap_or_else(PoisonError::into_inner));
         match (&negative.outage, negative.unknown.get(&id)) {
-            (Some((until, why)), _) if now < *until => Err(NoSchema::Outage(why.clone())),
-            (_, Some((until, why))) if now < *until => Err(NoSchema::Poison(why.clone())),
+            (Some((until, why)), _) if now < *until => Err(SchemaLookupError::Outage(why.clone())),
+            (_, Some((until, why))) if now < *until => Err(SchemaLookupError::Poison(why.clone())),
             _ => Ok(()),
         }
     }
 
-    fn remember(&self, id: u32, no: &NoSchema) {
+    fn remember(&self, id: u32, no: &SchemaLookupError) {
         let (now, mut negative) = (self.clock.elapsed(), self.negative.lock().unwrap_or_else(PoisonError::into_inner));
         match no {
-            NoSchema::Outage(why) => negative.outage = Some((now + OUTAGE_FOR, why.clone())),
-            NoSchema::Poison(why) => {
+            SchemaLookupError::Outage(why) => negative.outage = Some((now + OUTAGE_FOR, why.clone())),
+            SchemaLookupError::Poison(why) => {
                 if negative.unknown.len() >= UNKNOWN_LIMIT {
                     negative.unknown.clear();
                 }
@@ -256,7 +258,7 @@ mod tests {
             }
         }
 
-        fn get(&self, id: u32) -> Result<(), NoSchema> {
+        fn get(&self, id: u32) -> Result<(), SchemaLookupError> {
             self.wait(self.cache.get(id)).map(|_| ())
         }
 
@@ -284,32 +286,32 @@ mod tests {
         assert!(bench.get(7).is_ok());
         assert_eq!(bench.asked(), [(7, Duration::ZERO), (7, SECOND / 10 + 2 * SECOND)]);
         let bench = Bench::of([unknown(), outage()]);
-        assert!(matches!(bench.get(7), Err(NoSchema::Outage(_))), "the second answer counts");
+        assert!(matches!(bench.get(7), Err(SchemaLookupError::Outage(_))), "the second answer counts");
     }
 
     /// Red when an unknown id is asked for again within 30 s, is never asked for again, or stands for other ids.
     #[test]
     fn an_unknown_id_is_remembered_for_half_a_minute() {
         let bench = Bench::of([unknown(), unknown()]);
-        assert!(matches!(bench.get(7), Err(NoSchema::Poison(why)) if why.contains("no schema 7: 404")));
+        assert!(matches!(bench.get(7), Err(SchemaLookupError::Poison(why)) if why.contains("no schema 7: 404")));
         assert_eq!(bench.asked().len(), 2);
         assert!(bench.get(8).is_ok());
         assert_eq!(bench.asked().len(), 1);
         bench.pass(30 * SECOND - SECOND / 10 - Duration::from_millis(1));
-        assert!(matches!(bench.get(7), Err(NoSchema::Poison(_))));
+        assert!(matches!(bench.get(7), Err(SchemaLookupError::Poison(_))));
         assert_eq!(bench.asked(), []);
         bench.pass(Duration::from_millis(1));
         assert!(bench.get(7).is_ok());
         assert_eq!(bench.asked().len(), 1);
     }
 
-    /// PITFALLS 11. Red when an outage is asked about at once, or is remembered beyond half a second, or is poison.
+    /// Red when an outage is asked about at once, or is remembered beyond half a second, or is poison.
     #[test]
     fn an_outage_is_forgotten_after_half_a_second() {
         let bench = Bench::of([outage()]);
-        assert!(matches!(bench.get(7), Err(NoSchema::Outage(_))));
+        assert!(matches!(bench.get(7), Err(SchemaLookupError::Outage(_))));
         bench.pass(SECOND / 2 - Duration::from_millis(1));
-        assert!(matches!(bench.get(8), Err(NoSchema::Outage(_))), "no other id is asked for either");
+        assert!(matches!(bench.get(8), Err(SchemaLookupError::Outage(_))), "no other id is asked for either");
         assert_eq!(bench.asked().len(), 1);
         bench.pass(Duration::from_millis(1));
         assert!(bench.get(7).is_ok() && bench.get(8).is_ok());
@@ -346,7 +348,7 @@ mod tests {
     fn nobody_queues_at_a_registry_that_is_down() {
         let bench = Bench::of((0..100).map(|_| outage()));
         let all = bench.wait(futures_util::future::join_all((0..100).map(|id| bench.cache.get(id))));
-        assert!(all.iter().all(|one| matches!(one, Err(NoSchema::Outage(_)))));
+        assert!(all.iter().all(|one| matches!(one, Err(SchemaLookupError::Outage(_)))));
         assert_eq!(bench.asked().len(), QUESTIONS);
     }
 
@@ -355,7 +357,9 @@ mod tests {
     fn what_is_not_avro_is_remembered_as_poison() {
         let bench = Bench::of([]);
         for _ in 0..2 {
-            assert!(matches!(bench.get(JUNK), Err(NoSchema::Poison(why)) if why.contains("is not valid Avro")));
+            assert!(
+                matches!(bench.get(JUNK), Err(SchemaLookupError::Poison(why)) if why.contains("is not valid Avro"))
+            );
         }
         assert_eq!(bench.asked().len(), 1);
     }
@@ -364,7 +368,7 @@ mod tests {
     #[test]
     fn unknown_ids_do_not_fill_the_memory() {
         let bench = Bench::of([]);
-        let no = NoSchema::Poison("none".to_owned());
+        let no = SchemaLookupError::Poison("none".to_owned());
         (0..25_000).for_each(|id| bench.cache.remember(id, &no));
         let remembered = bench.cache.negative.lock().unwrap().unknown.len();
         assert!((1..=UNKNOWN_LIMIT).contains(&remembered), "{remembered}");

@@ -17,11 +17,11 @@ pub struct Unit {
     /// Rows to sink, in the order of their records.
     pub rows: Vec<Row>,
     /// Changes of keyed state, in the order of their records; of one key the last counts.
-    pub changes: Vec<Change>,
+    pub changes: Vec<StateChange>,
     /// Records to publish once all the rest is durable: that dead letters which were sent back have succeeded.
     pub markers: Vec<Marker>,
     /// Where each touched partition stands once this unit is committed; each partition at most once.
-    pub positions: Vec<Progress>,
+    pub positions: Vec<OffsetRange>,
 }
 
 impl Unit {
@@ -37,7 +37,7 @@ impl Unit {
 
 /// A change of keyed state. Its bytes are shared, because the engine goes on reading it until it is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct StateChange {
     /// The store: a `State::NAME`.
     pub store: Arc<str>,
     /// The number of the partition whose state it is.
@@ -50,7 +50,7 @@ pub struct Change {
     pub input: Option<InputPosition>,
 }
 
-/// How far the inputs of one partition have come on one way.
+/// How far the inputs of one partition have come over one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputPosition {
     /// Which inputs.
@@ -59,8 +59,8 @@ pub struct InputPosition {
     pub next: i64,
 }
 
-/// The inputs of one partition on one way. They come in the order of their offsets, and those of a suffix may come again;
-/// between two ways, and between two topics of one name, there is no order.
+/// The inputs of one partition over one route. They come in the order of their offsets, and those of a suffix may come again;
+/// between two routes, and between two topics of one name, there is no order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InputPartition {
     /// Where they stand.
@@ -68,21 +68,21 @@ pub struct InputPartition {
     /// The id of that topic, which another one of its name does not have; empty where it is not known.
     pub topic_id: Arc<str>,
     /// How they reach the step whose state they change.
-    pub way: Way,
+    pub route: InputRoute,
 }
 
 /// How inputs reach a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Way {
+pub enum InputRoute {
     /// They are read where they stand.
     Direct,
     /// Over the repartition topic of this step.
     Over(Arc<str>),
-    /// Any: they were noted by a version that did not tell ways apart.
+    /// Any: they were noted by a version that did not tell routes apart.
     Any,
 }
 
-impl Change {
+impl StateChange {
     /// Bytes of key and value.
     pub fn size(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, |value| value.len())
@@ -100,7 +100,7 @@ pub struct Marker {
 
 /// How far a unit moves a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct OffsetRange {
     /// Where the partition stands before the unit: what a fenced store must still hold.
     pub from: i64,
     /// Where it stands after it.
@@ -140,7 +140,7 @@ pub struct RefusedRow {
 
 /// What became of a unit that the store answered for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Committed {
+pub enum CommitOutcome {
     /// All of it is durable.
     Done,
     /// Another owner holds these partitions: their part of the unit was dropped, the rest is durable.

@@ -7,7 +7,7 @@ use crate::{
     event::{Draft, Facts, Meta, event_type::EventType, payload::Payload, time::Time},
     failure::{Failure, Result},
     telemetry::spans::{Attempt, Message, Span, Tracing},
-    wire::{headers::Emitted, ids, record::Outgoing},
+    wire::{headers::EmittedAttributes, ids, record::Outgoing},
 };
 
 /// What a processor returns: `()`, an event, `Option`, `Vec`, pairs of those.
@@ -208,7 +208,7 @@ impl EmitContext<'_> {
             causation_id: Some(&meta.id),
         };
         let sent = tracing.send(attempt, &meta.trace, message);
-        let headers = Emitted {
+        let headers = EmittedAttributes {
             id: &id,
             source,
             event_type: target.event_type,

@@ -3,11 +3,11 @@
 //! A saved state is two MessagePack values in a row, the version of its type and the state itself as a map: any reader of
 //! MessagePack can show it, and a field with a serde default may be added without a new version.
 
-mod shown;
+mod json;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::shown::Shown;
+use self::json::StateJson;
 use crate::failure::{Failure, Result};
 
 /// What a stateful step keeps of one key.
@@ -34,7 +34,7 @@ pub trait State: Serialize + DeserializeOwned + Send + 'static {
     ///
     /// # Errors
     /// Where it cannot: the key's partition then waits, and nothing is lost. That is what it does unless it is written.
-    fn upgrade(version: u32, saved: Saved<'_>) -> Result<Self> {
+    fn upgrade(version: u32, saved: SavedState<'_>) -> Result<Self> {
         let _ = saved;
         let (name, ours) = (Self::NAME, Self::VERSION);
         Err(Failure::reject(format!("it has version {version} and `{name}` has {ours}: write `State::upgrade`")))
@@ -43,9 +43,9 @@ pub trait State: Serialize + DeserializeOwned + Send + 'static {
 
 /// A state as it was saved.
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a>(&'a [u8]);
+pub struct SavedState<'a>(&'a [u8]);
 
-impl Saved<'_> {
+impl SavedState<'_> {
     /// Reads it as a `T`, the type that saved it.
     ///
     /// # Errors
@@ -128,14 +128,14 @@ pub(crate) fn save<S: State>(state: &S) -> Result<Vec<u8>, String> {
 /// When the bytes are no saved state.
 pub fn show(bytes: &[u8]) -> Result<(u32, serde_json::Value), String> {
     let (version, saved) = split(bytes)?;
-    let shown: Shown = saved.read().map_err(|_| "it is not what its version says".to_owned())?;
+    let shown: StateJson = saved.read().map_err(|_| "it is not what its version says".to_owned())?;
     Ok((version, shown.0))
 }
 
-fn split(bytes: &[u8]) -> Result<(u32, Saved<'_>), String> {
+fn split(bytes: &[u8]) -> Result<(u32, SavedState<'_>), String> {
     let mut rest = bytes;
     let version = rmp_serde::from_read(&mut rest).map_err(|_| "it does not begin with a version".to_owned())?;
-    Ok((version, Saved(rest)))
+    Ok((version, SavedState(rest)))
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
         const NAME: &'static str = "spend";
         const VERSION: u32 = 2;
 
-        fn upgrade(_: u32, saved: Saved<'_>) -> Result<Self> {
+        fn upgrade(_: u32, saved: SavedState<'_>) -> Result<Self> {
             Ok(Self { euros: saved.read::<Old>()?.cents / 100, payments: 0 })
         }
     }

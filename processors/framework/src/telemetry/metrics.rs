@@ -193,7 +193,7 @@ impl Metric {
     }
 }
 
-/// The state of one group, shared with whoever reports it.
+/// The metrics of one group, shared with whoever reports them.
 #[derive(Debug, Default)]
 pub struct GroupMetrics {
     numbers: [AtomicU64; NUMBERS],
@@ -202,7 +202,7 @@ pub struct GroupMetrics {
     letters: [AtomicU64; DeadLetterKind::ALL.len()],
     /// Circuit breakers by dependency.
     circuits: Mutex<BTreeMap<String, u64>>,
-    places: Mutex<BTreeMap<TopicPartition, PartitionProgress>>,
+    progress: Mutex<BTreeMap<TopicPartition, PartitionProgress>>,
     lags: Mutex<BTreeMap<Arc<str>, Lag>>,
     health: Mutex<Health>,
 }
@@ -284,13 +284,13 @@ impl GroupMetrics {
     }
 
     /// Notes where the owned partitions stand.
-    pub(crate) fn set_places(&self, places: BTreeMap<TopicPartition, PartitionProgress>) {
-        *lock(&self.places) = places;
+    pub(crate) fn set_progress(&self, progress: BTreeMap<TopicPartition, PartitionProgress>) {
+        *lock(&self.progress) = progress;
     }
 
     /// Where the owned partitions stand; at most a second old while the group works.
-    pub fn places(&self) -> BTreeMap<TopicPartition, PartitionProgress> {
-        lock(&self.places).clone()
+    pub fn progress(&self) -> BTreeMap<TopicPartition, PartitionProgress> {
+        lock(&self.progress).clone()
     }
 
     /// Notes what is left to do, by topic, as somebody found who asked the broker where the topics end.
@@ -331,7 +331,7 @@ impl GroupMetrics {
             self.set(gauge, 0);
         }
         lock(&self.circuits).clear();
-        self.set_places(BTreeMap::new());
+        self.set_progress(BTreeMap::new());
         self.set_lags(BTreeMap::new());
     }
 
@@ -369,35 +369,35 @@ impl SpanCounts {
     }
 }
 
-/// The states of all groups of a process, by group id.
+/// The metrics of all groups of a process, by group id.
 #[derive(Clone, Debug, Default)]
-pub struct States {
+pub struct ProcessMetrics {
     groups: Arc<Mutex<BTreeMap<String, Arc<GroupMetrics>>>>,
     /// Dead letters that wait for somebody, by group: also of groups that run elsewhere.
     waiting_letters: Arc<Mutex<BTreeMap<String, u64>>>,
     spans: Arc<SpanCounts>,
 }
 
-impl States {
-    /// States that report these spans.
+impl ProcessMetrics {
+    /// Metrics that report these spans.
     pub fn with_spans(spans: Arc<SpanCounts>) -> Self {
         Self { spans, ..Self::default() }
     }
 
-    /// The state of a group, made at its first mention.
+    /// The metrics of a group, made at their first mention.
     pub fn of(&self, group: &str) -> Arc<GroupMetrics> {
         lock(&self.groups).entry(group.to_owned()).or_default().clone()
     }
 
-    /// Every group's state, by group id.
+    /// Every group's metrics, by group id.
     pub fn all(&self) -> BTreeMap<String, Arc<GroupMetrics>> {
         lock(&self.groups).clone()
     }
 
     /// Why the process is not ready: every group's troubles, named; empty when it is.
     pub fn troubles(&self) -> Vec<String> {
-        let named = |(group, state): (&String, &Arc<GroupMetrics>)| {
-            state.troubles().into_iter().map(|why| format!("{group}: {why}")).collect::<Vec<_>>()
+        let named = |(group, metrics): (&String, &Arc<GroupMetrics>)| {
+            metrics.troubles().into_iter().map(|why| format!("{group}: {why}")).collect::<Vec<_>>()
         };
         lock(&self.groups).iter().flat_map(named).collect()
     }
@@ -415,8 +415,8 @@ impl States {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
             self.write_process(metric, name, &mut out);
-            for (group, state) in &groups {
-                state.write(metric, name, group, &mut out);
+            for (group, metrics) in &groups {
+                metrics.write(metric, name, group, &mut out);
             }
         }
         out
@@ -471,12 +471,12 @@ mod tests {
     #[test]
     fn metrics_read_as_prometheus_text() {
         assert!(METRICS.iter().enumerate().all(|(at, metric)| *metric as usize == at));
-        let states = States::default();
-        let state = states.of("orders-sink");
-        state.add(Metric::Rows, 3);
-        state.letter(DeadLetterKind::Row);
-        state.circuit("database", 2);
-        let text = states.prometheus();
+        let process = ProcessMetrics::default();
+        let group = process.of("orders-sink");
+        group.add(Metric::Rows, 3);
+        group.letter(DeadLetterKind::Row);
+        group.circuit("database", 2);
+        let text = process.prometheus();
         assert!(text.contains("headwater_dead_letters_total{group=\"orders-sink\",kind=\"row\"} 1\n"));
         assert!(text.contains("headwater_dead_letters_total{group=\"orders-sink\",kind=\"decode\"} 0\n"));
         assert!(text.contains("headwater_circuit_state{group=\"orders-sink\",dependency=\"database\"} 2\n"));

@@ -284,9 +284,9 @@ impl Attempt {
     }
 
     /// Makes the record's trace the current one on this thread: for log lines, and for spans that a processor makes.
-    pub(crate) fn enter(&self, trace: &TraceContext) -> Entered {
+    pub(crate) fn enter(&self, trace: &TraceContext) -> TraceGuard {
         let before = CURRENT.replace(Some((trace.trace_id, trace.span_id)));
-        Entered { before, _context: self.0.clone().map(Context::attach) }
+        TraceGuard { before, _context: self.0.clone().map(Context::attach) }
     }
 }
 
@@ -295,12 +295,12 @@ thread_local! {
 }
 
 /// While it lives, a record's trace is the current one on this thread.
-pub(crate) struct Entered {
+pub(crate) struct TraceGuard {
     before: Option<([u8; 16], [u8; 8])>,
     _context: Option<ContextGuard>,
 }
 
-impl Drop for Entered {
+impl Drop for TraceGuard {
     fn drop(&mut self) {
         CURRENT.set(self.before);
     }

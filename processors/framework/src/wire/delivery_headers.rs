@@ -1,6 +1,6 @@
 //! Delivery headers: what a record carries of its way through retry, dead letters and redrive.
 //!
-//! Each hop replaces them, so they never grow. Source: DESIGN, "The event on the wire".
+//! Each hop replaces them, so they never grow.
 
 use super::{
     group_topics::GroupTopics,

@@ -1,6 +1,6 @@
 //! The wire names of metadata, and how headers become metadata and back.
 //!
-//! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context. Source: DESIGN, "The event on the wire".
+//! CloudEvents 1.0, Kafka binding, binary mode; W3C trace context.
 
 use super::{
     delivery_headers::{self, DeliveryHeaders, Trust},
@@ -216,7 +216,7 @@ pub(crate) fn moved(record: &Record, meta: &Meta, trace: &TraceContext) -> Heade
 }
 
 /// What the headers of an emitted event say; category and priority are always the catalogue's, and not written.
-pub(crate) struct Emitted<'a> {
+pub(crate) struct EmittedAttributes<'a> {
     pub(crate) id: &'a str,
     pub(crate) source: &'a str,
     pub(crate) event_type: &'a str,
@@ -230,7 +230,7 @@ pub(crate) struct Emitted<'a> {
     pub(crate) trace: &'a TraceContext,
 }
 
-impl Emitted<'_> {
+impl EmittedAttributes<'_> {
     /// The headers that carry something.
     pub(crate) fn headers(&self) -> Headers {
         let (mut count, mut bytes) = (7, REQUIRED_BYTES);
@@ -332,7 +332,7 @@ mod tests {
         )
     }
 
-    /// Red when a default of the table in DESIGN changes: id, source, subject, correlation, trace or time.
+    /// Red when a default changes: id, source, subject, correlation, trace or time.
     #[test]
     fn a_record_without_headers_gets_what_the_contract_says() {
         let meta = meta(Headers::default());
@@ -423,7 +423,7 @@ mod tests {
     /// The headers of an event that has all of this: what the engine writes, and what only foreign producers do.
     fn written(meta: &Meta) -> Headers {
         let time = meta.time.to_string();
-        let emitted = Emitted {
+        let emitted = EmittedAttributes {
             id: &meta.id,
             source: &meta.source,
             event_type: &meta.event_type,

@@ -142,12 +142,12 @@ impl Outgoing {
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Headers {
     bytes: Vec<u8>,
-    spans: Vec<Span>,
+    ranges: Vec<HeaderRange>,
 }
 
 /// Where a name and its value end; it begins where the one before it ends. A record has at most 2 GiB.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Span {
+struct HeaderRange {
     name: u32,
     value: u32,
     null: bool,
@@ -156,7 +156,7 @@ struct Span {
 impl Headers {
     /// No headers, with room for `count` of together `bytes` bytes.
     pub fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(count) }
+        Self { bytes: Vec::with_capacity(bytes), ranges: Vec::with_capacity(count) }
     }
 
     /// These headers, in exactly as much memory as they take.
@@ -176,7 +176,7 @@ impl Headers {
         self.bytes.extend_from_slice(name.as_bytes());
         let end = at(self.bytes.len());
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.spans.push(Span { name: end, value: at(self.bytes.len()), null: value.is_none() });
+        self.ranges.push(HeaderRange { name: end, value: at(self.bytes.len()), null: value.is_none() });
     }
 
     /// Adds a header with text.
@@ -192,7 +192,7 @@ impl Headers {
 
     /// The same with the names' bytes, for who compares or copies them.
     pub fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> + Clone {
-        self.spans.iter().scan(0, |start, span| {
+        self.ranges.iter().scan(0, |start, span| {
             let (name, value) = (span.name as usize, span.value as usize);
             let from = std::mem::replace(start, value);
             Some((&self.bytes[from..name], (!span.null).then(|| &self.bytes[name..value])))
@@ -206,12 +206,12 @@ impl Headers {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.ranges.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.ranges.is_empty()
     }
 
     /// Bytes of all names and values.

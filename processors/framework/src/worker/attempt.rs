@@ -7,7 +7,7 @@ pub(crate) mod in_flight;
 pub(crate) mod dispatch;
 
 pub(crate) mod circuits;
-pub(crate) mod open;
+pub(crate) mod record_parts;
 pub(crate) mod record_processor;
 
 pub(crate) mod stateful;

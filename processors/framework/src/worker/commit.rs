@@ -4,4 +4,4 @@ pub(crate) mod batch;
 pub(crate) mod commit_queue;
 pub(crate) mod commit_queues;
 pub(crate) mod commit_results;
-pub(crate) mod finished;
+pub(crate) mod finished_record;

@@ -16,12 +16,12 @@ use super::{
     },
     commit::commit_queues::CommitQueues,
     error::WorkerError,
-    inputs::Inputs,
     schedule::{
         delay_queue::{DelayQueue, Limits},
-        failures::{Failures, Waits},
+        failures::{Failures, RetryMode},
     },
     schema_prefetch::SchemaPrefetch,
+    source_handle::SourceHandle,
 };
 use crate::{
     pipeline::{
@@ -56,7 +56,7 @@ pub struct WorkerDeps {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What others see of the group.
-    pub state: Arc<GroupMetrics>,
+    pub metrics: Arc<GroupMetrics>,
     /// How its records are traced.
     pub tracing: Tracing,
 }
@@ -65,36 +65,36 @@ impl Worker {
     /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
     /// waits through their outages. A member that joined before would hold partitions that others could work on.
     pub async fn build(parts: WorkerDeps) -> Result<Self, WorkerError> {
-        let WorkerDeps { group, catalogue, settings, source, mut committers, stores, schemas, clock, state, tracing } =
+        let WorkerDeps { group, catalogue, settings, source, mut committers, stores, schemas, clock, metrics, tracing } =
             parts;
-        let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &state).await?;
-        reach(&group, &settings, &mut committers, clock.as_ref(), &state).await?;
+        let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &metrics).await?;
+        reach(&group, &settings, &mut committers, clock.as_ref(), &metrics).await?;
         let interest = group.work.interest();
-        let circuits = Circuits::try_new(&group.id, &settings.breakers, &state)
+        let circuits = Circuits::try_new(&group.id, &settings.breakers, &metrics)
             .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
-        let waits = waits(&group, &settings, stores.as_ref(), &state)?;
-        let waiting = if let Waits::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
-        let owned = GroupTopics::of(&group.id);
-        let step_topics = |steps: &Steps| steps.iter().map(|step| StepTopics::of(step, &owned)).collect();
-        let step = RecordProcessor {
+        let waits = waits(&group, &settings, stores.as_ref(), &metrics)?;
+        let waiting = if let RetryMode::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
+        let group_topics = GroupTopics::of(&group.id);
+        let step_topics = |steps: &Steps| steps.iter().map(|step| StepTopics::of(step, &group_topics)).collect();
+        let processor = RecordProcessor {
             step_topics: if let Work::Stateful(steps) = &group.work { step_topics(steps) } else { Vec::new() },
             states: states(&group, &settings, stores)?,
             schema: match &group.work {
                 Work::Sink(sink) => catalogue.get(sink.event()).map(|facts| facts.schema),
                 _ => None,
             },
-            together: group.co_partitioned(settings.order, &catalogue),
+            co_partitioned: group.co_partitioned(settings.order, &catalogue),
             state_limit: settings.max_event_bytes,
             interest,
             catalogue,
             schemas,
             encoders: Arc::new(encoders),
-            state: state.clone(),
+            metrics: metrics.clone(),
             clock: clock.clone(),
             time_limit: settings.time_limit,
             record_limit: settings.max_record_bytes,
             failures: Failures::new(&group, &settings, waits, tracing.clone()),
-            owned,
+            group_topics,
             tracing,
             source: ids::emitted_source(&group.name),
             circuits,
@@ -103,20 +103,20 @@ impl Worker {
         Ok(Self {
             commit_queues: CommitQueues::new(committers, &settings),
             settings,
-            step: Arc::new(step),
-            source: Inputs::new(source, waiting),
+            processor: Arc::new(processor),
+            source: SourceHandle::new(source, waiting),
             clock,
-            state,
+            metrics,
             partitions: BTreeMap::new(),
             running: FuturesUnordered::new(),
             fetching: FuturesUnordered::new(),
             ready: VecDeque::new(),
-            ahead: SchemaPrefetch::default(),
+            prefetch: SchemaPrefetch::default(),
             moved: BTreeMap::new(),
             refusals: HashMap::new(),
             starts: 0,
-            places_changed: false,
-            places_at: Duration::ZERO,
+            progress_changed: false,
+            progress_at: Duration::ZERO,
             stopping: None,
             closing: false,
         })
@@ -128,11 +128,11 @@ fn waits(
     group: &ConsumerGroup,
     settings: &GroupSettings,
     stores: Option<&Arc<dyn Stores>>,
-    state: &Arc<GroupMetrics>,
-) -> Result<Waits, WorkerError> {
+    metrics: &Arc<GroupMetrics>,
+) -> Result<RetryMode, WorkerError> {
     Ok(match group.order(settings.order) {
-        Order::None => Waits::Topics,
-        Order::Partition => Waits::InPlace,
+        Order::None => RetryMode::Topics,
+        Order::Partition => RetryMode::InPlace,
         Order::Key => {
             if let Some(why) = group.unfit_for_key() {
                 return Err(WorkerError::Halted { group: group.id.clone(), why: why.to_owned() });
@@ -144,7 +144,7 @@ fn waits(
             }
             let limits = Limits { records: settings.waiting_records, bytes: settings.waiting_bytes };
             let longest = settings.ladder.delays().iter().map(|delay| delay.get()).max().unwrap_or_default();
-            Waits::State(Arc::new(DelayQueue::new(&group.id, stores, limits, longest, Arc::clone(state))))
+            RetryMode::State(Arc::new(DelayQueue::new(&group.id, stores, limits, longest, Arc::clone(metrics))))
         }
     })
 }
@@ -172,7 +172,7 @@ async fn reach(
     settings: &GroupSettings,
     committers: &mut [Box<dyn Committer>],
     clock: &dyn Clock,
-    state: &GroupMetrics,
+    metrics: &GroupMetrics,
 ) -> Result<(), WorkerError> {
     let mut attempt = 0;
     for committer in committers {
@@ -182,7 +182,7 @@ async fn reach(
                 Err(CommitError::Outage(why) | CommitError::OutcomeUnknown(why)) => why,
                 Err(error) => {
                     let (group, why) = (group.id.clone(), error.to_string());
-                    state.trouble("group", Some(&why));
+                    metrics.trouble("group", Some(&why));
                     return Err(match error {
                         CommitError::Failed(_) => WorkerError::Failed { group, why },
                         _ => WorkerError::Halted { group, why },
@@ -190,13 +190,13 @@ async fn reach(
                 }
             };
             attempt += 1;
-            if state.trouble("store", Some(&why)) {
+            if metrics.trouble("store", Some(&why)) {
                 tracing::warn!(group = %group.id, error = %why, "the store does not answer; the group does not join before");
             }
             clock.sleep(settings.backoff.after(attempt)).await;
         }
     }
-    state.trouble("store", None);
+    metrics.trouble("store", None);
     Ok(())
 }
 
@@ -205,7 +205,7 @@ async fn encoders(
     settings: &GroupSettings,
     schemas: &SchemaCache,
     clock: &dyn Clock,
-    state: &GroupMetrics,
+    metrics: &GroupMetrics,
 ) -> Result<Encoders, WorkerError> {
     if !group.work.is_processor() {
         return Ok(Encoders::default());
@@ -216,17 +216,17 @@ async fn encoders(
     loop {
         match schemas.encoders(&emits, settings.max_event_bytes).await {
             Ok(encoders) => {
-                state.trouble("registry", None);
+                metrics.trouble("registry", None);
                 return Ok(encoders);
             }
             Err(SchemaError::Unknown(why)) => {
                 let why = format!("{why}: register what the pipeline emits with `headwater topology apply`");
-                state.trouble("group", Some(&why));
+                metrics.trouble("group", Some(&why));
                 return Err(WorkerError::Schemas { group: group.id.clone(), why });
             }
             Err(SchemaError::Outage(why)) => {
                 attempt += 1;
-                if state.trouble("registry", Some(&why)) {
+                if metrics.trouble("registry", Some(&why)) {
                     tracing::warn!(group = %group.id, error = %why, "the schema registry does not answer; waiting for it");
                 }
                 clock.sleep(settings.backoff.after(attempt)).await;

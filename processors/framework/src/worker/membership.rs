@@ -10,51 +10,53 @@ use super::{
 };
 use crate::{
     pipeline::Work,
-    ports::{Control, Fetched, StartFrom, StoreError},
+    ports::{Control, SourceEvent, StartFrom, StoreError},
     telemetry::metrics::Metric,
     wire::{group_topics::TopicRole, record::TopicPartition},
 };
 
 impl Worker {
     /// Handles what the source reports; true once it has closed.
-    pub(super) fn on_source_event(&mut self, event: Fetched) -> Result<bool, WorkerError> {
+    pub(super) fn on_source_event(&mut self, event: SourceEvent) -> Result<bool, WorkerError> {
         match event {
-            Fetched::Records(batch) => {
+            SourceEvent::Records(batch) => {
                 let ours = self.partitions.get_mut(&batch.partition).filter(|p| p.reading == Some(batch.start));
-                if let Some(partition) = ours.filter(|p| p.life == PartitionState::Running) {
+                if let Some(partition) = ours.filter(|p| p.state == PartitionState::Running) {
                     partition.receive(batch.records, batch.next);
                     // What finished behind a record that was let go of, and is there no more, waits for nothing.
                     if let Some(next) = self.commit_queues.pass(partition) {
                         partition.advance(next);
                         self.moved.insert(batch.partition, next);
                     }
-                    self.places_changed = true;
+                    self.progress_changed = true;
                 }
             }
-            Fetched::Assigned(partitions) => {
-                self.state.joined();
+            SourceEvent::Assigned(partitions) => {
+                self.metrics.joined();
                 partitions.into_iter().for_each(|id| self.restart(id, Duration::ZERO));
                 self.stop_apart();
             }
-            Fetched::Revoked(partitions) => self.leave(partitions),
-            Fetched::Lost(partitions) => self.forget(&partitions),
-            Fetched::Connected(state) => {
+            SourceEvent::Revoked(partitions) => self.leave(partitions),
+            SourceEvent::Lost(partitions) => self.forget(&partitions),
+            SourceEvent::Connected(state) => {
                 let why = state.as_ref().err().map(String::as_str);
-                if self.state.trouble("kafka", why) {
+                if self.metrics.trouble("kafka", why) {
                     match why {
-                        Some(why) => tracing::warn!(group = %self.step.group.id, error = why, "kafka does not answer"),
-                        None => tracing::info!(group = %self.step.group.id, "kafka answers again"),
+                        Some(why) => {
+                            tracing::warn!(group = %self.processor.group.id, error = why, "kafka does not answer")
+                        }
+                        None => tracing::info!(group = %self.processor.group.id, "kafka answers again"),
                     }
                 }
             }
-            Fetched::Displaced(why) => {
-                tracing::warn!(group = %self.step.group.id, reason = why, "the group waits");
-                self.state.trouble("group", Some(&why));
+            SourceEvent::Displaced(why) => {
+                tracing::warn!(group = %self.processor.group.id, reason = why, "the group waits");
+                self.metrics.trouble("group", Some(&why));
             }
-            Fetched::Failed(why) => return Err(self.failed(why)),
-            Fetched::Halted(why) => return Err(self.halted(why)),
-            Fetched::Closed if self.closing => return Ok(true),
-            Fetched::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
+            SourceEvent::Failed(why) => return Err(self.failed(why)),
+            SourceEvent::Halted(why) => return Err(self.halted(why)),
+            SourceEvent::Closed if self.closing => return Ok(true),
+            SourceEvent::Closed => return Err(self.failed("the consumer closed by itself".to_owned())),
         }
         Ok(false)
     }
@@ -62,28 +64,28 @@ impl Worker {
     /// State belongs to a partition's number: what was assigned without its namesakes is not begun. Another assignment may
     /// mend it.
     fn stop_apart(&mut self) {
-        let step = Arc::clone(&self.step);
-        let is_together = |id: &TopicPartition| step.together.iter().any(|topic| **topic == *id.topic);
+        let processor = Arc::clone(&self.processor);
+        let is_together = |id: &TopicPartition| processor.co_partitioned.iter().any(|topic| **topic == *id.topic);
         let numbers: BTreeSet<i32> =
             self.partitions.keys().filter(|id| is_together(id)).map(|id| id.partition).collect();
         for number in numbers {
-            let missing = step
-                .together
+            let missing = processor
+                .co_partitioned
                 .iter()
                 .find(|topic| !self.partitions.contains_key(&TopicPartition::new(topic.as_str(), number)));
             let Some(topic) = missing else { continue };
             let why = format!(
                 "partition {number} of {topic} is not assigned here together with those of its number: the topics {} must exist with one partition count (`headwater topology apply`), and every instance must read the same ones",
-                step.together.join(", ")
+                processor.co_partitioned.join(", ")
             );
-            tracing::error!(group = %step.group.id, number, error = why, "partitions of a group that keeps state are not begun");
+            tracing::error!(group = %processor.group.id, number, error = why, "partitions of a group that keeps state are not begun");
             let apart = |id: &TopicPartition| is_together(id) && id.partition == number;
             let ids: Vec<TopicPartition> = self.partitions.keys().filter(|id| apart(id)).cloned().collect();
             for id in ids {
                 if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.life = PartitionState::Stopped;
+                    partition.state = PartitionState::Stopped;
                 }
-                self.state.trouble(&id.to_string(), Some(&why));
+                self.metrics.trouble(&id.to_string(), Some(&why));
             }
         }
         self.count_partitions();
@@ -91,18 +93,18 @@ impl Worker {
 
     /// Starts a partition, or starts it anew, from where the store says.
     pub(super) fn restart(&mut self, id: TopicPartition, after: Duration) {
-        if let Some(states) = &self.step.states {
+        if let Some(states) = &self.processor.states {
             states.forget(id.partition);
-            self.step.failures.waiting().iter().for_each(|waiting| waiting.forget(id.partition));
+            self.processor.failures.waiting().iter().for_each(|waiting| waiting.forget(id.partition));
             // What is under way of the others of its number may rest on what is forgotten.
             let rests = |other: &TopicPartition, p: &Partition| {
-                *other != id && other.partition == id.partition && matches!(p.life, PartitionState::Running)
+                *other != id && other.partition == id.partition && matches!(p.state, PartitionState::Running)
             };
             let others: Vec<_> =
                 self.partitions.iter().filter(|(other, p)| rests(other, p)).map(|(other, _)| other.clone()).collect();
             others.into_iter().for_each(|other| self.restart_alone(other, after));
         }
-        let place = self.step.failures.waiting().map(|waiting| waiting.place(id.partition));
+        let place = self.processor.failures.waiting().map(|waiting| waiting.place(id.partition));
         self.restart_alone(id, after);
         let new = place.filter(|place| !self.partitions.contains_key(place));
         new.into_iter().for_each(|place| self.restart_alone(place, after));
@@ -110,16 +112,16 @@ impl Worker {
 
     fn restart_alone(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
-        self.state.trouble(&id.to_string(), None);
-        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.life == PartitionState::Stopped) {
+        self.metrics.trouble(&id.to_string(), None);
+        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.state == PartitionState::Stopped) {
             self.note(&id, None);
         }
         let id = self.shared(id);
-        let role = self.step.group.owned().map_or(TopicRole::Input, |owned| owned.role(&id.topic));
+        let role = self.processor.group.group_topics().map_or(TopicRole::Input, |topics| topics.role(&id.topic));
         // One that is ours already stays where its units are under way.
         let known = self.partitions.get(&id).map(|p| p.commit_queue);
         let commit_queue = known.unwrap_or_else(|| self.commit_queues.assign(&id, &self.partitions));
-        let in_order = matches!(self.step.group.work, Work::Stateful(_));
+        let in_order = matches!(self.processor.group.work, Work::Stateful(_));
         let at = self.clock.elapsed() + after;
         self.partitions.insert(id, Partition::new(role, self.starts, at, commit_queue, in_order));
         self.count_partitions();
@@ -140,9 +142,9 @@ impl Worker {
                 continue;
             }
             // Records that wait leave with the last partition of their number.
-            let stays = |p: &Partition| p.role != TopicRole::Waiting && !matches!(p.life, PartitionState::Leaving(_));
+            let stays = |p: &Partition| p.role != TopicRole::Waiting && !matches!(p.state, PartitionState::Leaving(_));
             let mut namesakes = self.partitions.iter().filter(|(other, _)| other.partition == id.partition);
-            if let Some(waiting) = self.step.failures.waiting()
+            if let Some(waiting) = self.processor.failures.waiting()
                 && !namesakes.any(|(_, p)| stays(p))
             {
                 self.leave_one(&waiting.place(id.partition), deadline);
@@ -157,15 +159,15 @@ impl Worker {
     fn leave_one(&mut self, id: &TopicPartition, deadline: Duration) -> bool {
         let Some(partition) = self.partitions.get_mut(id) else { return false };
         partition.let_go();
-        self.ready.retain(|job| {
-            let leaves = job.partition == *id && job.start == partition.start;
+        self.ready.retain(|in_flight| {
+            let leaves = in_flight.partition == *id && in_flight.start == partition.start;
             if leaves {
-                partition.let_go_of(job);
+                partition.let_go_of(in_flight);
             }
             !leaves
         });
-        partition.life = PartitionState::Leaving(deadline);
-        self.state.trouble(&id.to_string(), None);
+        partition.state = PartitionState::Leaving(deadline);
+        self.metrics.trouble(&id.to_string(), None);
         true
     }
 
@@ -175,13 +177,13 @@ impl Worker {
     /// whoever comes next reads those.
     pub(super) fn let_leavers_go(&mut self) {
         let now = self.clock.elapsed();
-        let (waiting, keeps) = (self.step.failures.waiting(), self.step.states.is_some());
+        let (waiting, keeps) = (self.processor.failures.waiting(), self.processor.states.is_some());
         let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
         let done = |p: &Partition| {
             p.is_quiet() || !keeps && p.begun == 0 && self.commit_queues.at(p.commit_queue).is_at_rest()
         };
         let quiet = |id: &TopicPartition, p: &Partition| done(p) && of_number(id).is_none_or(done);
-        let gone = |(id, p): &(&TopicPartition, &Partition)| matches!(p.life, PartitionState::Leaving(by) if by <= now || quiet(id, p));
+        let gone = |(id, p): &(&TopicPartition, &Partition)| matches!(p.state, PartitionState::Leaving(by) if by <= now || quiet(id, p));
         let gone: Vec<_> = self.partitions.iter().filter(gone).map(|(id, _)| id.clone()).collect();
         if !gone.is_empty() {
             self.report_moves();
@@ -191,18 +193,18 @@ impl Worker {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        let step = Arc::clone(&self.step);
+        let processor = Arc::clone(&self.processor);
         for id in partitions {
             self.forget_one(id);
             // State, and the records that wait, are the number's: they go with the last partition of it.
             let of_number = |(other, p): (&TopicPartition, &Partition)| {
                 other.partition == id.partition && p.role != TopicRole::Waiting
             };
-            if step.states.is_none() || self.partitions.iter().any(of_number) {
+            if processor.states.is_none() || self.partitions.iter().any(of_number) {
                 continue;
             }
-            step.states.iter().for_each(|states| states.forget(id.partition));
-            if let Some(waiting) = step.failures.waiting() {
+            processor.states.iter().for_each(|states| states.forget(id.partition));
+            if let Some(waiting) = processor.failures.waiting() {
                 waiting.forget(id.partition);
                 self.forget_one(&waiting.place(id.partition));
             }
@@ -218,19 +220,19 @@ impl Worker {
         }
         self.moved.remove(id);
         self.refusals.retain(|(place, _), _| place != id);
-        self.state.trouble(&id.to_string(), None);
+        self.metrics.trouble(&id.to_string(), None);
     }
 
     /// Gives a partition that leaves back at once, whatever of it is under way: in a group that keeps state with all of its
     /// number that leave, since what is under way of those may rest on that.
     pub(super) fn release(&mut self, id: &TopicPartition) {
-        let keeps = self.step.states.is_some();
+        let keeps = self.processor.states.is_some();
         let leaves = |(other, p): &(&TopicPartition, &Partition)| {
             *other == id
                 || keeps
                     && other.partition == id.partition
                     && p.role != TopicRole::Waiting
-                    && matches!(p.life, PartitionState::Leaving(_))
+                    && matches!(p.state, PartitionState::Leaving(_))
         };
         let all: Vec<_> = self.partitions.iter().filter(leaves).map(|(other, _)| other.clone()).collect();
         if !all.is_empty() {
@@ -240,18 +242,18 @@ impl Worker {
     }
 
     pub(super) fn begin_partition(&mut self, id: TopicPartition, start: u64, from: StartFrom) {
-        let starting = |p: &&mut Partition| p.start == start && matches!(p.life, PartitionState::Starting(_));
+        let starting = |p: &&mut Partition| p.start == start && matches!(p.state, PartitionState::Starting(_));
         if self.partitions.get_mut(&id).filter(starting).is_none() {
             return;
         }
         if let Err(error) = self.begin_waiting(id.partition) {
-            tracing::error!(group = %self.step.group.id, partition = %id, error = error.0, "a partition waits: its records that wait cannot be read");
+            tracing::error!(group = %self.processor.group.id, partition = %id, error = error.0, "a partition waits: its records that wait cannot be read");
             self.restart(id.clone(), STATE_PAUSE);
-            self.state.trouble(&id.to_string(), Some(&error.0));
+            self.metrics.trouble(&id.to_string(), Some(&error.0));
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        (partition.life, partition.from) = (PartitionState::Running, from);
+        (partition.state, partition.from) = (PartitionState::Running, from);
         if let StartFrom::Offset(next) = from {
             partition.durable = next;
         }
@@ -262,16 +264,16 @@ impl Worker {
 
     /// Reads the records that wait under a number, whose state can be read now.
     fn begin_waiting(&mut self, number: i32) -> Result<(), StoreError> {
-        let Some(waiting) = self.step.failures.waiting() else { return Ok(()) };
+        let Some(waiting) = self.processor.failures.waiting() else { return Ok(()) };
         // An input whose records are repartitioned may have partitions of higher numbers: there is no state for those.
-        let own = TopicPartition::new(self.step.owned.redrive(), number);
+        let own = TopicPartition::new(self.processor.group_topics.redrive(), number);
         if !self.partitions.contains_key(&own) {
             return Ok(());
         }
         waiting.load(number, self.clock.as_ref())?;
-        let starting = |p: &&mut Partition| matches!(p.life, PartitionState::Starting(_));
+        let starting = |p: &&mut Partition| matches!(p.state, PartitionState::Starting(_));
         if let Some(partition) = self.partitions.get_mut(&waiting.place(number)).filter(starting) {
-            partition.life = PartitionState::Running;
+            partition.state = PartitionState::Running;
         }
         Ok(())
     }
@@ -279,9 +281,9 @@ impl Worker {
     /// Another owner has these partitions. If the group still gives them to us we take them again, with back-off.
     pub(super) fn fenced(&mut self, partitions: Vec<TopicPartition>) {
         for id in partitions {
-            self.state.add(Metric::Fenced, 1);
-            tracing::warn!(group = %self.step.group.id, partition = %id, "another owner has committed this partition; starting it anew");
-            match self.partitions.get(&id).map(|p| p.life) {
+            self.metrics.add(Metric::Fenced, 1);
+            tracing::warn!(group = %self.processor.group.id, partition = %id, "another owner has committed this partition; starting it anew");
+            match self.partitions.get(&id).map(|p| p.state) {
                 // Gone already, or about to take possession again.
                 None | Some(PartitionState::Starting(_)) => {}
                 Some(PartitionState::Leaving(_)) => self.release(&id),

@@ -10,7 +10,7 @@ use self::{
     lanes::{Lane, Lanes},
     watermark::Watermark,
 };
-use super::{attempt::in_flight::InFlightRecord, commit::finished::Finished, schema_prefetch::schema_of};
+use super::{attempt::in_flight::InFlightRecord, commit::finished_record::FinishedRecord, schema_prefetch::schema_of};
 use crate::{
     ports::{Clock, StartFrom},
     telemetry::metrics::PartitionProgress,
@@ -43,7 +43,7 @@ pub(crate) struct Partition {
     pub(crate) reading: Option<u64>,
     /// Where the store or the source said that it starts.
     pub(crate) from: StartFrom,
-    pub(crate) life: PartitionState,
+    pub(crate) state: PartitionState,
     /// The number of the commit queue that commits it.
     pub(crate) commit_queue: usize,
     /// Where the store's position stands; -1 while it has none.
@@ -55,19 +55,19 @@ pub(crate) struct Partition {
     /// The same of the record that came last.
     newest: Option<(i64, i64)>,
     /// Where effects and offsets are one transaction, it holds what finished ahead.
-    pub(crate) watermark: Watermark<Option<Finished>>,
+    pub(crate) watermark: Watermark<Option<FinishedRecord>>,
     /// Read, and not yet begun.
     pub(crate) pending: VecDeque<Record>,
     pub(crate) lanes: Lanes<InFlightRecord>,
-    /// Jobs in `lanes`, running or waiting behind another of their key.
+    /// Records in `lanes`, running or waiting behind another of their key.
     pub(crate) begun: usize,
     /// Finished, and in a unit that is not durable yet.
     pub(crate) unsaved: usize,
-    /// Jobs that failed or were told to wait; nothing new begins until they succeed.
+    /// Records that failed or were told to wait; nothing new begins until they succeed.
     pub(crate) held: Vec<InFlightRecord>,
-    /// Jobs that failed and have not yet succeeded, those that run again included.
+    /// Records that failed and have not yet succeeded, those that run again included.
     pub(crate) blocks: usize,
-    /// When the held jobs run again.
+    /// When the held records run again.
     pub(crate) hold_until: Duration,
     /// What its topic is to the group.
     pub(crate) role: TopicRole,
@@ -103,7 +103,7 @@ impl Partition {
             start,
             reading: Some(start),
             from: StartFrom::Committed,
-            life: PartitionState::Starting(at),
+            state: PartitionState::Starting(at),
             durable: -1,
             reached: -1,
             mark: None,
@@ -140,9 +140,9 @@ impl Partition {
         let head = if self.blocks > 0 { None } else { self.pending.pop_front() };
         if self.blocks > 0 {
             // Of a key they come before what is pending.
-            for job in self.lanes.take_waiting() {
+            for in_flight in self.lanes.take_waiting() {
                 self.begun -= 1;
-                self.watermark.shed(job.record.offset);
+                self.watermark.shed(in_flight.record.offset);
             }
             (self.delayed, self.wakes) = (false, None);
         }
@@ -155,7 +155,7 @@ impl Partition {
     /// Whether letting go of records would help.
     pub(crate) fn can_shed(&self) -> bool {
         let is_held = self.blocks > 0 && (self.begun > self.blocks || !self.pending.is_empty());
-        self.life == PartitionState::Running && self.role != TopicRole::Waiting && (is_held || self.pending.len() > 1)
+        self.state == PartitionState::Running && self.role != TopicRole::Waiting && (is_held || self.pending.len() > 1)
     }
 
     /// Whether records are to be read again that were let go of.
@@ -184,14 +184,14 @@ impl Partition {
 
     /// When its start is to be asked for, if it is: records that wait are read with the state of their number.
     pub(crate) fn starts_at(&self) -> Option<Duration> {
-        match self.life {
+        match self.state {
             PartitionState::Starting(at) if self.role != TopicRole::Waiting => Some(at),
             _ => None,
         }
     }
 
     /// Where it stands, for who looks from outside.
-    pub(crate) fn place(&self) -> PartitionProgress {
+    pub(crate) fn progress(&self) -> PartitionProgress {
         let open = self.watermark.oldest();
         // What was passed on in a unit that is not durable yet has left the watermark behind.
         let saving = self.mark.filter(|_| self.unsaved > 0);
@@ -214,7 +214,7 @@ impl Partition {
 
     /// Whether a new record may begin.
     pub(crate) fn flows(&self) -> bool {
-        self.life == PartitionState::Running && self.blocks == 0
+        self.state == PartitionState::Running && self.blocks == 0
     }
 
     /// When the record at the head is due, if it is not yet: only those of a retry topic wait.
@@ -240,12 +240,12 @@ impl Partition {
         self.wakes.filter(|_| self.flows() && !self.pending.is_empty())
     }
 
-    /// The next record as a job; one that must wait for its key is put behind it.
-    pub(crate) fn next_job(&mut self, id: &TopicPartition) -> Option<Next> {
+    /// The next record, as one in flight; one that must wait for its key is put behind it.
+    pub(crate) fn next_record(&mut self, id: &TopicPartition) -> Option<Next> {
         let record = self.pending.pop_front()?;
         let schema = schema_of(&record);
         let lane = if self.in_order { Some(Lane::ONE) } else { Lane::of(record.key.as_deref()) };
-        let job = InFlightRecord {
+        let in_flight = InFlightRecord {
             partition: id.clone(),
             role: self.role,
             start: self.start,
@@ -258,7 +258,7 @@ impl Partition {
             record,
         };
         self.begun += 1;
-        Some(self.lanes.enter(lane, job).map_or(Next::Waits(schema), Next::Begins))
+        Some(self.lanes.enter(lane, in_flight).map_or(Next::Waits(schema), Next::Begins))
     }
 
     /// Lets go of everything that has not begun to run.
@@ -269,15 +269,15 @@ impl Partition {
         self.blocks -= held;
     }
 
-    /// Lets go of a job that is not to run any more.
-    pub(crate) fn let_go_of(&mut self, job: &InFlightRecord) {
+    /// Lets go of a record that is not to run any more.
+    pub(crate) fn let_go_of(&mut self, in_flight: &InFlightRecord) {
         self.begun -= 1;
-        self.blocks -= usize::from(job.blocks);
+        self.blocks -= usize::from(in_flight.blocks);
     }
 
     /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.
     pub(crate) fn open(&self) -> usize {
-        match self.life {
+        match self.state {
             PartitionState::Running if self.role != TopicRole::Waiting => {
                 self.watermark.len().saturating_sub(self.pending.len())
             }

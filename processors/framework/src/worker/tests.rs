@@ -221,7 +221,7 @@ fn a_throttled_record_waits_as_long_as_it_was_asked_to() {
     assert_eq!(driver.emitted::<Pong>().len(), 0);
     driver.advance(Duration::from_millis(1));
     assert_eq!(driver.emitted::<Pong>().len(), 1);
-    let state = driver.state("play");
+    let state = driver.metrics("play");
     assert_eq!((state.get(Metric::Failures), state.get(Metric::Throttled)), (0, 1));
 }
 
@@ -242,9 +242,9 @@ fn a_processor_that_hangs_or_panics_is_tried_again() {
     }
     let mut driver = Driver::new(Pipeline::default().on("moody", with(Arc::default(), moody)));
     driver.send(ping("a", 1)).advance(59 * SECOND);
-    assert_eq!(driver.state("moody").get(Metric::Failures), 0);
+    assert_eq!(driver.metrics("moody").get(Metric::Failures), 0);
     driver.advance(60 * SECOND);
-    assert_eq!(driver.state("moody").get(Metric::Failures), 2);
+    assert_eq!(driver.metrics("moody").get(Metric::Failures), 2);
     assert_eq!(driver.emitted::<Pong>().len(), 1);
 }
 
@@ -268,7 +268,7 @@ fn a_new_topic_under_a_wildcard_is_read_from_its_first_event() {
     assert_eq!(seen, ["net.ping headwater.net.Ping", "ops.alarm.raised headwater.ops.Alarm"]);
 }
 
-/// SPEC B11: red when a unit is cut by time alone, or waits for more than the count.
+/// Red when a unit is cut by time alone, or waits for more than the count.
 #[test]
 fn a_batch_is_cut_by_count_and_by_time() {
     let settings = GroupSettings { batch_records: 5, linger: Duration::from_millis(200), ..GroupSettings::default() };
@@ -277,13 +277,13 @@ fn a_batch_is_cut_by_count_and_by_time() {
     (0..4).for_each(|seq| _ = driver.send(ping("a", seq)));
     assert_eq!(driver.rows("pings").len(), 0);
     driver.send(ping("a", 4));
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (5, 1));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").get(Metric::Commits)), (5, 1));
     driver.send(ping("a", 5)).send(ping("a", 6));
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (5, 1));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").get(Metric::Commits)), (5, 1));
     driver.advance(Duration::from_millis(199));
     assert_eq!(driver.rows("pings").len(), 5);
     driver.advance(Duration::from_millis(1));
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").get(Metric::Commits)), (7, 2));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").get(Metric::Commits)), (7, 2));
 }
 
 /// Red when an unsubscribed type is processed, or stops the partition, or is not passed.
@@ -292,7 +292,7 @@ fn a_type_that_nobody_takes_is_skipped_and_counted() {
     let mut driver = Driver::new(Pipeline::default().on("play", with(Script::default(), play)));
     let other = Headers::from_iter([("ce_type", Some(&b"net.unheard"[..]))]);
     driver.send_record(raw("events.net", Some(b"whatever"), other)).send(ping("k", 1));
-    let state = driver.state("play");
+    let state = driver.metrics("play");
     assert_eq!((state.get(Metric::Skipped), state.get(Metric::Failures)), (1, 0));
     assert_eq!(driver.emitted::<Pong>().len(), 1);
     assert_eq!(driver.committed("play", "events.net", place("k")), Some(2));
@@ -311,5 +311,5 @@ fn a_tombstone_is_for_sinks_with_delete() {
     let rows = driver.rows("deletes");
     assert!(rows.len() == 1 && rows[0].data.is_none() && rows[0].record.key.as_deref() == Some(b"k"));
     assert_eq!(driver.rows("keeps").len(), 0);
-    assert_eq!(driver.state("keeps").letters(crate::failure::DeadLetterKind::Contract), 1);
+    assert_eq!(driver.metrics("keeps").letters(crate::failure::DeadLetterKind::Contract), 1);
 }

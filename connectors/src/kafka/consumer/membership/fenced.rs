@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{Time, spi::Fetched};
+use headwater::{Time, spi::SourceEvent};
 use rdkafka::consumer::Consumer as _;
 
 use super::{group_consumer::GroupConsumer, tenure::Tenure};
@@ -113,7 +113,7 @@ impl InstanceClaim {
     pub(crate) fn report_displaced(&self, outlets: &Outlets) {
         if self.fenced.as_ref().is_some_and(|fenced| !fenced.settled) && !outlets.leaving {
             let (group, instance) = (&outlets.group, &self.instance);
-            outlets.report(Fetched::Displaced(format!(
+            outlets.report(SourceEvent::Displaced(format!(
                 "the place of instance {instance} in group {group} is another's since {}: whether that is a process which lives is looked up for a while before this one asks for it again, or ends",
                 Time::now()
             )));

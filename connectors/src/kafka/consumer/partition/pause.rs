@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater::{TopicPartition, spi::Fetched};
+use headwater::{TopicPartition, spi::SourceEvent};
 use rdkafka::consumer::Consumer as _;
 
 use super::{self as partition, PartitionPhase, Partitions};
@@ -74,7 +74,7 @@ pub(crate) fn set_off_wanted(
     }
     if !asked_again.is_empty() {
         tracing::warn!(group = outlets.group, partitions = ?asked_again, "partitions could not be placed: they begin again");
-        outlets.report(Fetched::Assigned(asked_again));
+        outlets.report(SourceEvent::Assigned(asked_again));
     }
 }
 

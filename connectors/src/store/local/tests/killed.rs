@@ -11,7 +11,7 @@ const FOLDER: &str = "HEADWATER_TEST_STATE_FOLDER";
 /// Changes in one call.
 const UNIT: i64 = 50;
 
-fn entry(offset: i64) -> Change {
+fn entry(offset: i64) -> StateChange {
     let key = format!("key-{}", offset * 7919 % 4001);
     let value = (offset % 7 != 0).then(|| offset.to_string().into_bytes());
     change(key.as_bytes(), value.as_deref())
@@ -26,7 +26,7 @@ fn applies_changes_until_it_is_killed() {
     let store = LocalStore::start(&Path::new(&folder).join("state"), &config).unwrap();
     let mut at = catch_up(&store, read_progress(Path::new(&folder)));
     loop {
-        let changes: Vec<Change> = (at..at + UNIT).map(entry).collect();
+        let changes: Vec<StateChange> = (at..at + UNIT).map(entry).collect();
         at += UNIT;
         progress.write_all_at(&at.to_be_bytes(), 0).unwrap();
         store.apply(&changes, &[end(at)], 1).unwrap();

@@ -8,7 +8,7 @@ fn ten_times_the_memory_passes_through_it() {
     let value = "v".repeat(100);
     let mut most = 0;
     for round in 0..1_000_i64 {
-        let changes: Vec<Change> = (0..100).map(|key| set(&format!("key-{round}-{key}"), &value)).collect();
+        let changes: Vec<StateChange> = (0..100).map(|key| set(&format!("key-{round}-{key}"), &value)).collect();
         store.apply(&changes, &[end(round)], 1).unwrap();
         assert!(get(&store, &format!("key-{}-7", round / 2)).is_some());
         let cache = lock(&store.shared().cache);
@@ -25,7 +25,7 @@ fn ten_times_the_memory_passes_through_it() {
 fn memory_is_counted_to_the_byte() {
     let (_dir, store) = opened(&small());
     for round in 0..50_usize {
-        let changes: Vec<Change> =
+        let changes: Vec<StateChange> =
             (0..100).map(|key| set(&format!("{}", (key * 13 + round) % 170), &"x".repeat(key + round))).collect();
         store.apply(&changes, &[end(1)], 1).unwrap();
         if round % 7 == 0 {

@@ -68,7 +68,7 @@ impl World {
         fold
     }
 
-    fn append(&mut self, changes: &[(u8, Option<u16>)]) -> Vec<Change> {
+    fn append(&mut self, changes: &[(u8, Option<u16>)]) -> Vec<StateChange> {
         let before = self.log.len();
         self.log.extend(changes.iter().map(|(key, length)| {
             // Values of one key differ, and do not all fit into memory.

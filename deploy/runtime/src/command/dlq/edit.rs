@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use headwater::spi::{Cut, DeadLetter, GroupTopics, Outgoing, codec::WriterSchema};
+use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Truncation, codec::WriterSchema};
 use headwater_connectors::postgres::{LetterError, Stored};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
@@ -28,7 +28,7 @@ pub(super) async fn run(context: &DlqContext, arguments: EditArguments) -> Resul
     if !WAITING.contains(&old.status) {
         return Err(LetterError::Closed(old.id, old.status).into());
     }
-    if let Some(cut) = old.letter.cut().filter(Cut::is_beside_the_value) {
+    if let Some(cut) = old.letter.cut().filter(Truncation::is_beside_the_value) {
         anyhow::bail!("letter {} cannot be edited: {cut}; `headwater dlq redrive` fetches it whole", old.id);
     }
     let draft = Draft::of(context, &old.letter, arguments.schema_id).await?;

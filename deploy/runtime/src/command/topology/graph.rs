@@ -120,7 +120,7 @@ impl Graph {
 
     /// The topics that a group owns: one node for those that it reads again, one for its dead letters, which is returned.
     fn owned(&mut self, configured: &ConfiguredGroup, node: usize, within: usize) -> Option<usize> {
-        let owned = configured.group.owned()?;
+        let owned = configured.group.group_topics()?;
         let suffix = |name: String| name.strip_prefix(&configured.group.id).unwrap_or(&name).to_owned();
         let delays = configured.delays().iter().map(|delay| owned.retry(*delay));
         let mut again: Vec<String> = delays.chain([owned.redrive()]).collect();

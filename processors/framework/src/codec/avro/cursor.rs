@@ -1,8 +1,8 @@
 //! What a datum is made of, read off its front; nothing is believed that the bytes left cannot hold.
 
-use crate::codec::error::Fault;
+use crate::codec::error::FieldError;
 
-pub(crate) type Checked<T = ()> = Result<T, Box<Fault>>;
+pub(crate) type Checked<T = ()> = Result<T, Box<FieldError>>;
 
 /// The bytes of a datum that are not read yet.
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
@@ -61,7 +61,11 @@ impl<'a> Cursor<'a> {
                 return Ok(zigzag(bits));
             }
         }
-        Err(Fault::new(if self.0.len() < 10 { "the datum ends within it" } else { "a number takes over ten bytes" }))
+        Err(FieldError::new(if self.0.len() < 10 {
+            "the datum ends within it"
+        } else {
+            "a number takes over ten bytes"
+        }))
     }
 
     #[inline]
@@ -77,16 +81,16 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub(crate) fn int(&mut self) -> Checked<i32> {
-        i32::try_from(self.long()?).map_err(|_| Fault::new("a number is out of an int's range"))
+        i32::try_from(self.long()?).map_err(|_| FieldError::new("a number is out of an int's range"))
     }
 
     pub(crate) fn text(&mut self) -> Checked<&'a str> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Fault::new("a string is not UTF-8"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| FieldError::new("a string is not UTF-8"))
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Checked<[u8; N]> {
         let taken = self.take(N)?;
-        taken.try_into().map_err(|_| Fault::new("the datum ends within it"))
+        taken.try_into().map_err(|_| FieldError::new("the datum ends within it"))
     }
 }
 
@@ -97,16 +101,16 @@ fn zigzag(bits: u64) -> i64 {
 // The faults stand apart so that the paths without one stay small.
 
 #[cold]
-fn cut_off(length: usize, left: usize) -> Box<Fault> {
-    Fault::new(format!("the datum ends within it: {length} bytes announced, {left} left"))
+fn cut_off(length: usize, left: usize) -> Box<FieldError> {
+    FieldError::new(format!("the datum ends within it: {length} bytes announced, {left} left"))
 }
 
 #[cold]
-fn negative(length: i64) -> Box<Fault> {
-    Fault::new(format!("a length is {length}"))
+fn negative(length: i64) -> Box<FieldError> {
+    FieldError::new(format!("a length is {length}"))
 }
 
 #[cold]
-fn outside(index: i64, of: usize, what: &str) -> Box<Fault> {
-    Fault::new(format!("{index} is none of the {of} {what}"))
+fn outside(index: i64, of: usize, what: &str) -> Box<FieldError> {
+    FieldError::new(format!("{index} is none of the {of} {what}"))
 }

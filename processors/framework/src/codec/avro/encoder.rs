@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::writer::WriterSchema;
 use crate::codec::{
-    error::{CodecError, Fault, clip, schema_cause},
+    error::{CodecError, FieldError, clip, schema_cause},
     json,
-    schema::{Leaked, follow},
+    schema::{StaticSchema, follow},
     wire_format::MAGIC,
 };
 
@@ -19,7 +19,7 @@ const USUAL_BYTES: usize = 256;
 /// Encodes values of one schema under its id in the registry.
 pub struct Encoder {
     id: u32,
-    leaked: Leaked,
+    leaked: StaticSchema,
     writer: GenericDatumWriter<'static>,
 }
 
@@ -29,7 +29,7 @@ impl Encoder {
     /// # Errors
     /// [`CodecError::Schema`] when the text is no Avro schema.
     pub fn new(id: u32, schema: &str) -> Result<Self, CodecError> {
-        let leaked = Leaked::parse(schema, &[]).map_err(|cause| CodecError::Schema { id, cause })?;
+        let leaked = StaticSchema::parse(schema, &[]).map_err(|cause| CodecError::Schema { id, cause })?;
         Self::leaked(id, leaked)
     }
 
@@ -41,7 +41,7 @@ impl Encoder {
         Self::leaked(schema.id(), schema.leaked())
     }
 
-    fn leaked(id: u32, leaked: Leaked) -> Result<Self, CodecError> {
+    fn leaked(id: u32, leaked: StaticSchema) -> Result<Self, CodecError> {
         let writer = GenericDatumWriter::builder(leaked.schema)
             .resolved_schemata(leaked.resolved.clone())
             .build()
@@ -124,19 +124,19 @@ impl fmt::Debug for Encoder {
     }
 }
 
-fn unfit(error: &apache_avro::Error) -> Box<Fault> {
+fn unfit(error: &apache_avro::Error) -> Box<FieldError> {
     match error.details() {
         Details::SerializeRecordFieldWithSchema { field_name, error, .. } => {
-            Fault::new(expectation(error)).within(clip(field_name))
+            FieldError::new(expectation(error)).within(clip(field_name))
         }
-        Details::SerializeValueWithSchema { value, .. } => Fault::new(expectation(value)),
+        Details::SerializeValueWithSchema { value, .. } => FieldError::new(expectation(value)),
         Details::GetField(field) | Details::FieldName(field) => {
-            Fault::new("the schema has no such field").within(clip(field))
+            FieldError::new("the schema has no such field").within(clip(field))
         }
         Details::MissingDefaultForSkippedField { field_name, .. } => {
-            Fault::new("left out, and the schema has no default for it").within(clip(field_name))
+            FieldError::new("left out, and the schema has no default for it").within(clip(field_name))
         }
-        _ => Fault::new("the value is not one of the schema"),
+        _ => FieldError::new("the value is not one of the schema"),
     }
 }
 

@@ -15,7 +15,7 @@ use apache_avro::{
 };
 
 use super::cursor::{Checked, Cursor};
-use crate::codec::error::{CodecError, Fault};
+use crate::codec::error::{CodecError, FieldError};
 
 /// Values may nest this deep; each record, array, map and union is a level. The decoders recurse.
 pub(crate) const DEPTH_LIMIT: usize = 128;
@@ -204,17 +204,17 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn value(&mut self, place: usize, depth: usize) -> Checked {
         if depth > DEPTH_LIMIT {
-            return Err(Fault::new(format!("values nest deeper than {DEPTH_LIMIT}")));
+            return Err(FieldError::new(format!("values nest deeper than {DEPTH_LIMIT}")));
         }
         if self.values == 0 {
-            return Err(Fault::new("more values than bytes account for"));
+            return Err(FieldError::new("more values than bytes account for"));
         }
         self.values -= 1;
         match &self.nodes[place] {
             Node::Null => Ok(()),
             Node::Boolean => match self.datum.take(1)? {
                 [0 | 1] => Ok(()),
-                _ => Err(Fault::new("a boolean is neither 0 nor 1")),
+                _ => Err(FieldError::new("a boolean is neither 0 nor 1")),
             },
             Node::Int => self.datum.int().map(drop),
             Node::Long => self.datum.long().map(drop),
@@ -258,7 +258,7 @@ impl Walk<'_> {
         inner.bytes()?;
         match inner.long()?.unsigned_abs() <= SCALE_LIMIT {
             true => Ok(()),
-            false => Err(Fault::new(format!("a big-decimal's scale is beyond {SCALE_LIMIT}"))),
+            false => Err(FieldError::new(format!("a big-decimal's scale is beyond {SCALE_LIMIT}"))),
         }
     }
 }

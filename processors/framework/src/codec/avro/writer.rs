@@ -13,12 +13,12 @@ use std::{
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde::de::DeserializeOwned;
 
-use super::{cursor::Cursor, layout::Layout, read::Read, resolve::Resolve};
+use super::{cursor::Cursor, datum_reader::DatumReader, layout::Layout, value_resolver::ValueResolver};
 use crate::{
     codec::{
-        error::{CodecError, Fault, clip, schema_cause, shape_fault},
+        error::{CodecError, FieldError, clip, schema_cause, shape_fault},
         json,
-        schema::{Leaked, compat::reads, same::Same},
+        schema::{StaticSchema, comparison::SchemaComparison, compat::reads},
     },
     event::payload::Payload,
 };
@@ -30,7 +30,7 @@ use crate::{
 /// [`Value`] that is resolved against that schema.
 pub struct WriterSchema {
     key: (u32, u32),
-    leaked: Leaked,
+    leaked: StaticSchema,
     full_name: Option<String>,
     layout: Layout,
     reader: GenericDatumReader<'static>,
@@ -48,9 +48,9 @@ impl WriterSchema {
     /// [`CodecError::Schema`] when the text is no Avro schema, or names a type that is nowhere defined.
     pub fn parse(id: u32, schema: &str, references: &[String]) -> Result<Arc<Self>, CodecError> {
         let unusable = |cause| CodecError::Schema { id, cause };
-        let (leaked, names) = Leaked::parse_leniently(schema, references).map_err(unusable)?;
+        let (leaked, names) = StaticSchema::parse_leniently(schema, references).map_err(unusable)?;
         let branch = |(number, schema): (u32, Schema)| {
-            let branch = Leaked::of(schema, &HashMap::new()).map_err(unusable)?;
+            let branch = StaticSchema::of(schema, &HashMap::new()).map_err(unusable)?;
             Ok(Arc::new(Self::of((id, number), branch, Vec::new(), &names)?))
         };
         let branches = (1..).zip(leaked.branches().map_err(unusable)?).map(branch);
@@ -60,7 +60,7 @@ impl WriterSchema {
 
     fn of(
         key: (u32, u32),
-        leaked: Leaked,
+        leaked: StaticSchema,
         branches: Vec<Arc<Self>>,
         names: &HashMap<String, String>,
     ) -> Result<Self, CodecError> {
@@ -131,7 +131,7 @@ impl WriterSchema {
         if std::ptr::eq(*asked, event_type) { why.clone() } else { ask() }
     }
 
-    pub(crate) fn leaked(&self) -> Leaked {
+    pub(crate) fn leaked(&self) -> StaticSchema {
         self.leaked
     }
 
@@ -172,15 +172,15 @@ impl WriterSchema {
     }
 
     fn read(&self, datum: &[u8]) -> Result<Value, CodecError> {
-        let mut read = Read { datum: Cursor(datum), names: self.leaked.names() };
+        let mut read = DatumReader { datum: Cursor(datum), names: self.leaked.names() };
         read.value(self.leaked.schema).map_err(|fault| CodecError::Malformed(*fault))
     }
 
     fn resolve<T: DeserializeOwned>(&self, datum: &[u8], plan: &Plan) -> Result<T, CodecError> {
-        let mismatch = |fault: Box<Fault>| CodecError::Mismatch(*fault);
-        let reader = plan.reader.as_ref().map_err(|cause| mismatch(Fault::new(cause.clone())))?;
+        let mismatch = |fault: Box<FieldError>| CodecError::Mismatch(*fault);
+        let reader = plan.reader.as_ref().map_err(|cause| mismatch(FieldError::new(cause.clone())))?;
         let value = self.read(datum)?;
-        let resolve = Resolve { writer: self.leaked.names(), reader: reader.names() };
+        let resolve = ValueResolver { writer: self.leaked.names(), reader: reader.names() };
         let value = resolve.value(value, self.leaked.schema, reader.schema).map_err(mismatch)?;
         apache_avro::from_value(&value).map_err(|error| mismatch(shape_fault::<T>(&error)))
     }
@@ -236,16 +236,16 @@ struct Plan {
     of: TypeId,
     direct: AtomicBool,
     /// The type's own schema, or why it cannot be used.
-    reader: Result<Leaked, String>,
+    reader: Result<StaticSchema, String>,
     next: OnceLock<Box<Plan>>,
 }
 
 impl Plan {
-    fn new<T: 'static>(schema: &str, writer: Leaked) -> Self {
-        let reader = Leaked::parse(schema, &[])
+    fn new<T: 'static>(schema: &str, writer: StaticSchema) -> Self {
+        let reader = StaticSchema::parse(schema, &[])
             .map_err(|cause| clip(&format!("the schema of {} is unusable: {cause}", type_name::<T>())).to_owned());
         let direct = reader.as_ref().is_ok_and(|reader| {
-            let mut same = Same { writer: writer.names(), reader: reader.names(), open: HashSet::new() };
+            let mut same = SchemaComparison { writer: writer.names(), reader: reader.names(), open: HashSet::new() };
             same.types(writer.schema, reader.schema)
         });
         Self { of: TypeId::of::<T>(), direct: AtomicBool::new(direct), reader, next: OnceLock::new() }

@@ -14,14 +14,14 @@ use super::{
     names::{branch_name, wire_type},
 };
 use crate::codec::{
-    error::Fault,
+    error::FieldError,
     schema::{follow, type_name},
 };
 
 /// How much of a refused value an error shows.
 const SHOWN_CHARS: usize = 40;
 
-type Read = Result<Value, Box<Fault>>;
+type Read = Result<Value, Box<FieldError>>;
 
 /// Reads JSON by a schema.
 pub(super) struct JsonReader<'a> {
@@ -52,18 +52,20 @@ impl JsonReader<'_> {
             (Schema::Decimal(_), json) if !self.default => return decimal(json, schema),
             (schema, json) => scalar(json, schema),
         };
-        read.ok_or_else(|| Fault::new(format!("expected {}, got {}", type_name(schema), shown(json))))
+        read.ok_or_else(|| FieldError::new(format!("expected {}, got {}", type_name(schema), shown(json))))
     }
 
     fn record(&self, json: &Map<String, Json>, record: &RecordSchema) -> Read {
         if let Some(unknown) = json.keys().find(|key| !record.lookup.contains_key(*key)) {
-            return Err(Fault::new(format!("the schema has no such field in {}", record.name.name())).within(unknown));
+            return Err(
+                FieldError::new(format!("the schema has no such field in {}", record.name.name())).within(unknown)
+            );
         }
         let field = |field: &apache_avro::schema::RecordField| {
             let value = match (json.get(&field.name), &field.default) {
                 (Some(json), _) => self.value(json, &field.schema),
                 (None, Some(default)) => Self { names: self.names, default: true }.value(default, &field.schema),
-                (None, None) => Err(Fault::new("missing, and the schema has no default for it")),
+                (None, None) => Err(FieldError::new("missing, and the schema has no default for it")),
             };
             Ok((field.name.clone(), value.map_err(|fault| fault.within(&field.name))?))
         };
@@ -97,7 +99,7 @@ impl JsonReader<'_> {
             Some(fault) if branches().filter(|(_, branch)| !matches!(branch, Schema::Null)).count() == 1 => Err(fault),
             _ => {
                 let names: Vec<_> = branches().map(|(_, branch)| branch_name(branch)).collect();
-                Err(Fault::new(format!("expected one of {}, got {}", names.join(", "), shown(json))))
+                Err(FieldError::new(format!("expected one of {}, got {}", names.join(", "), shown(json))))
             }
         }
     }
@@ -157,14 +159,14 @@ fn scalar(json: &Json, schema: &Schema) -> Option<Value> {
 }
 
 fn decimal(json: &Json, schema: &Schema) -> Read {
-    let Schema::Decimal(decimal) = schema else { return Err(Fault::new("expected decimal")) };
+    let Schema::Decimal(decimal) = schema else { return Err(FieldError::new("expected decimal")) };
     let Some(text) = number_text(json) else {
-        return Err(Fault::new(format!("expected decimal, got {}", shown(json))));
+        return Err(FieldError::new(format!("expected decimal, got {}", shown(json))));
     };
-    let bytes = logical::decimal_bytes(&text, decimal.precision, decimal.scale).map_err(Fault::new)?;
+    let bytes = logical::decimal_bytes(&text, decimal.precision, decimal.scale).map_err(FieldError::new)?;
     match &decimal.inner {
         InnerDecimalSchema::Fixed(fixed) if bytes.len() > fixed.size => {
-            Err(Fault::new(format!("does not fit into {} bytes", fixed.size)))
+            Err(FieldError::new(format!("does not fit into {} bytes", fixed.size)))
         }
         _ => Ok(Value::Decimal(Decimal::from(bytes))),
     }

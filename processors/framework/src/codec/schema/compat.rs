@@ -11,7 +11,7 @@ use apache_avro::{
 
 use super::{follow, type_name};
 use crate::codec::{
-    avro::promote::{base, promotes, takes},
+    avro::promotion::{base, promotes, takes},
     error::schema_cause,
 };
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 const NOWHERE: &str = "_none";
 
 /// A schema and what it refers to, rewritten.
-pub(crate) struct Rewritten {
+pub(crate) struct RewrittenSchema {
     pub(crate) text: String,
     pub(crate) references: Vec<String>,
     /// What was renamed, by its new name.
@@ -25,7 +25,11 @@ pub(crate) struct Rewritten {
 
 /// Rewrites a schema and what it refers to, dependencies first, until it is taken: without the defaults that do not fit, and
 /// with all others.
-pub(crate) fn rewrite(text: &str, references: &[String], is_taken: impl Fn(&Rewritten) -> bool) -> Option<Rewritten> {
+pub(crate) fn rewrite(
+    text: &str,
+    references: &[String],
+    is_taken: impl Fn(&RewrittenSchema) -> bool,
+) -> Option<RewrittenSchema> {
     let without = |unfit: &BTreeSet<usize>| rewritten(text, references, unfit);
     let whole = without(&BTreeSet::new())?;
     if is_taken(&whole) {
@@ -47,7 +51,7 @@ pub(crate) fn rewrite(text: &str, references: &[String], is_taken: impl Fn(&Rewr
 }
 
 /// The same once, without the defaults of these numbers.
-fn rewritten(text: &str, references: &[String], unfit: &BTreeSet<usize>) -> Option<Rewritten> {
+fn rewritten(text: &str, references: &[String], unfit: &BTreeSet<usize>) -> Option<RewrittenSchema> {
     let mut rewrite = Rewrite { defined: HashMap::new(), names: HashMap::new(), unfit, defaults: 0 };
     let mut one = |text: &str| {
         let mut schema: Json = serde_json::from_str(text).ok()?;
@@ -56,7 +60,7 @@ fn rewritten(text: &str, references: &[String], unfit: &BTreeSet<usize>) -> Opti
     };
     let references = references.iter().map(|text| one(text)).collect::<Option<Vec<_>>>()?;
     let text = one(text)?;
-    Some(Rewritten { text, references, names: rewrite.names, defaults: rewrite.defaults })
+    Some(RewrittenSchema { text, references, names: rewrite.names, defaults: rewrite.defaults })
 }
 
 /// Gives fields and symbols the names back that they had.

@@ -6,7 +6,7 @@ use apache_avro::{Schema, from_value, reader::datum::GenericDatumReader, types::
 use proptest::prelude::*;
 
 use super::random::{self, Rng};
-use crate::codec::{avro::resolve::Resolve, schema::Leaked, tests::*};
+use crate::codec::{avro::value_resolver::ValueResolver, schema::StaticSchema, tests::*};
 
 /// apache-avro's own answer.
 fn reference(writer: &Schema, reader: &Schema, datum: &[u8]) -> apache_avro::AvroResult<Value> {
@@ -71,13 +71,13 @@ fn values_resolve_as_apache_avro_resolves_them_on_random_schema_pairs() {
         let mut rng = Rng::new(seed);
         let reader = random::record(&mut rng, 3);
         let writer = random::evolve(&mut rng, &reader).to_string();
-        let reader = Leaked::parse(&reader.to_string(), &[]).expect("a reader's schema");
+        let reader = StaticSchema::parse(&reader.to_string(), &[]).expect("a reader's schema");
         let writer = schema(&writer);
         for _ in 0..2 {
             let datum = random_datum(&mut rng, &writer);
             let value = writer.value(&datum).expect("a datum");
             prop_assert_eq!(&value, &GenericDatumReader::builder(writer.schema()).build().expect("ok").read_value(&mut &*datum).expect("ok"));
-            let resolve = Resolve { writer: writer.leaked().names(), reader: reader.names() };
+            let resolve = ValueResolver { writer: writer.leaked().names(), reader: reader.names() };
             let got = resolve.value(value, writer.schema(), reader.schema);
             match (reference(writer.schema(), reader.schema, &datum), got) {
                 (Ok(wanted), Ok(got)) => {

@@ -12,7 +12,7 @@ fn through(writer: &Arc<WriterSchema>, json: &serde_json::Value) -> (Option<Stri
     (schema.full_name().map(str::to_owned), schema.json(&schema.value(datum).expect("readable")))
 }
 
-/// DESIGN, "Whose schema counts". Red when a record of a topic of several types is read as the union (`of_datum` gives the whole),
+/// Red when a record of a topic of several types is read as the union (`of_datum` gives the whole),
 /// by another branch than the one it names, or a branch lacks a type that another one defines.
 #[test]
 fn a_union_is_read_by_its_branch() {

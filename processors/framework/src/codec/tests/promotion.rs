@@ -6,8 +6,8 @@ use apache_avro::types::Value;
 use serde_json::json;
 
 use crate::codec::{
-    avro::resolve::Resolve,
-    schema::{Leaked, same::Same},
+    avro::value_resolver::ValueResolver,
+    schema::{StaticSchema, comparison::SchemaComparison},
     tests::*,
 };
 
@@ -123,10 +123,10 @@ fn read(
     let reader = schema(&reader.to_string());
     let writer = schema(&writer.to_string());
     let (from, to) = (writer.leaked(), reader.leaked());
-    let mut same = Same { writer: from.names(), reader: to.names(), open: HashSet::new() };
+    let mut same = SchemaComparison { writer: from.names(), reader: to.names(), open: HashSet::new() };
     let direct = same.types(from.schema, to.schema);
     let datum = Encoder::of(&writer).unwrap().encode_json(value).expect("a value of its schema").split_off(5);
-    let resolve = Resolve { writer: from.names(), reader: to.names() };
+    let resolve = ValueResolver { writer: from.names(), reader: to.names() };
     let value = resolve.value(writer.value(&datum).expect("a datum"), from.schema, to.schema);
     (direct, value.map(|value| reader.json(&value)).map_err(|fault| fault.to_string()))
 }
@@ -234,9 +234,11 @@ fn an_enums_default_stands_for_new_symbols() {
 #[test]
 fn a_big_decimal_lies_on_bytes() {
     let big = schema(r#"{"type":"bytes","logicalType":"big-decimal"}"#);
-    let bytes = Leaked::parse(r#""bytes""#, &[]).unwrap();
-    let resolve = |writer: Leaked, reader: Leaked, value: Value| {
-        Resolve { writer: writer.names(), reader: reader.names() }.value(value, writer.schema, reader.schema).unwrap()
+    let bytes = StaticSchema::parse(r#""bytes""#, &[]).unwrap();
+    let resolve = |writer: StaticSchema, reader: StaticSchema, value: Value| {
+        ValueResolver { writer: writer.names(), reader: reader.names() }
+            .value(value, writer.schema, reader.schema)
+            .unwrap()
     };
     let value = Value::BigDecimal("-12.50".parse().unwrap());
     let plain = resolve(big.leaked(), bytes, value.clone());

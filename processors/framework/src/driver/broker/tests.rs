@@ -41,7 +41,7 @@ impl Fixture for Published {
     }
 
     async fn committer(&mut self) -> Box<dyn Committer> {
-        Box::new(Publisher::new(self.0.clone()))
+        Box::new(MemoryCommitter::new(self.0.clone()))
     }
 
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
@@ -71,18 +71,18 @@ impl Fixture for Kept {
     }
 
     async fn committer(&mut self) -> Box<dyn Committer> {
-        Box::new(Keeper::new("group", self.0.clone()))
+        Box::new(MemoryStatefulCommitter::new("group", self.0.clone()))
     }
 
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
         unit.outgoing.push(outgoing("out", effect.partition, &effect.text));
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: "store".into(), partition: effect.partition, key, value, input: None });
+        unit.changes.push(StateChange { store: "store".into(), partition: effect.partition, key, value, input: None });
     }
 
     async fn contents(&mut self) -> Contents {
-        let keeper = Keeper::new("group", self.0.clone());
-        let kept = |partition| Some((partition, text(Some(&*keeper.get("store", partition, b"key").ok()??))));
+        let committer = MemoryStatefulCommitter::new("group", self.0.clone());
+        let kept = |partition| Some((partition, text(Some(&*committer.get("store", partition, b"key").ok()??))));
         Contents { state: (0..2).filter_map(kept).collect(), ..published(&self.0) }
     }
 
@@ -105,7 +105,7 @@ impl Fixture for Rows {
     }
 
     async fn committer(&mut self) -> Box<dyn Committer> {
-        Box::new(Table::new("sink", self.0.clone()))
+        Box::new(MemorySinkCommitter::new("sink", self.0.clone()))
     }
 
     fn effect(&self, effect: &Effect, unit: &mut Unit) {

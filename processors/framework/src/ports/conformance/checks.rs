@@ -10,7 +10,7 @@ use crate::{
     event::payload::{Category, Priority},
     ports::{
         BoxFuture, StartFrom,
-        unit::{Change, CommitError, Committed, Row, Unit},
+        unit::{CommitError, CommitOutcome, Row, StateChange, Unit},
     },
     wire::{
         delivery_headers::Trust,
@@ -48,7 +48,7 @@ pub(super) async fn keeps_the_order<F: Fixture>(f: &mut F) {
         let effects = group.effects((0..40).map(|n| (n % 2, format!("{round}-{n}"))));
         let unit = group.unit(&effects);
         let outcome = group.try_commit(&unit).await;
-        assert!(matches!(outcome, Ok(Committed::Done)), "{outcome:?}");
+        assert!(matches!(outcome, Ok(CommitOutcome::Done)), "{outcome:?}");
         group.done(effects);
         group.expect().await;
     }
@@ -64,7 +64,7 @@ pub(super) async fn commits_again_what_was_given_up<F: Fixture>(f: &mut F) {
         let unit = group.unit(&effects);
         let outcome = polled(group.committer.commit(&unit), polls).await;
         match &outcome {
-            Some(Ok(Committed::Done)) => group.done(effects),
+            Some(Ok(CommitOutcome::Done)) => group.done(effects),
             Some(other) => panic!("{other:?}"),
             None => group.commit_again(effects).await,
         }
@@ -103,7 +103,7 @@ pub(super) async fn commits_positions_with_effects<F: Fixture>(f: &mut F) {
     let positions = group.unit(&group.effects([(1, String::new()), (1, String::new())])).positions;
     let unit = Unit { positions, ..Unit::default() };
     let outcome = group.try_commit(&unit).await;
-    assert!(matches!(outcome, Ok(Committed::Done)), "{outcome:?}");
+    assert!(matches!(outcome, Ok(CommitOutcome::Done)), "{outcome:?}");
     assert_eq!(group.stands().await, [StartFrom::Offset(3), StartFrom::Offset(5)]);
     group.expect().await;
 }
@@ -118,7 +118,7 @@ pub(super) async fn fences_what_goes_back<F: Fixture>(f: &mut F) {
     for offset in [0, 7] {
         let unit = group.unit(&[Effect { partition: 0, offset, text: format!("stale at {offset}") }]);
         let outcome = group.try_commit(&unit).await.map_err(|error| error.to_string());
-        assert_eq!(outcome, Ok(Committed::Fenced(vec![group.partition(0)])));
+        assert_eq!(outcome, Ok(CommitOutcome::Fenced(vec![group.partition(0)])));
         assert_eq!(group.stands().await[1], StartFrom::Offset(3));
     }
     group.expect().await;
@@ -134,7 +134,7 @@ pub(super) async fn fences_what_it_has_forgotten<F: Fixture>(f: &mut F) {
     let effects = group.effects([(0, "forgotten".to_owned())]);
     let unit = group.unit(&effects);
     let outcome = group.try_commit(&unit).await.map_err(|error| error.to_string());
-    assert_eq!(outcome, Ok(Committed::Fenced(vec![zero.clone()])));
+    assert_eq!(outcome, Ok(CommitOutcome::Fenced(vec![zero.clone()])));
     group.expect().await;
     assert_eq!(start(&mut group.committer, &[zero]).await, [StartFrom::Offset(1)]);
     group.commit(effects).await;
@@ -196,7 +196,7 @@ pub(super) async fn publishes_markers<F: Fixture>(f: &mut F) {
     let effects = group.effects([(0, "a".to_owned()), (1, "b".to_owned())]);
     let unit = Unit { markers: vec![group.marker(0, "of a"), group.marker(1, "of b")], ..group.unit(&effects) };
     let outcome = group.try_commit(&unit).await;
-    assert!(matches!(outcome, Ok(Committed::Done)), "{outcome:?}");
+    assert!(matches!(outcome, Ok(CommitOutcome::Done)), "{outcome:?}");
     assert_eq!(group.fixture.contents().await.markers, ["of a", "of b"]);
 }
 
@@ -258,7 +258,7 @@ pub(super) async fn commits_nothing_once_closed<F: Fixture>(f: &mut F) {
     let effects = group.effects([(0, "after".to_owned())]);
     let unit = group.unit(&effects);
     match group.try_commit(&unit).await {
-        Ok(Committed::Fenced(fenced)) => assert_eq!(fenced, [group.partition(0)]),
+        Ok(CommitOutcome::Fenced(fenced)) => assert_eq!(fenced, [group.partition(0)]),
         Err(CommitError::Outage(_) | CommitError::OutcomeUnknown(_) | CommitError::Failed(_)) => {}
         other => panic!("it goes on: {other:?}"),
     }
@@ -280,13 +280,13 @@ fn row(place: &TopicPartition) -> Row {
     Row { meta: Arc::new(meta), record, data: None }
 }
 
-fn change() -> Change {
+fn change() -> StateChange {
     let bytes = Arc::<[u8]>::from(&b"misplaced"[..]);
-    Change { store: "misplaced".into(), partition: 0, key: bytes.clone(), value: Some(bytes), input: None }
+    StateChange { store: "misplaced".into(), partition: 0, key: bytes.clone(), value: Some(bytes), input: None }
 }
 
 /// A refusal that names the second row, where it names one.
-fn refusal(outcome: Result<Committed, CommitError>, unit: &Unit) {
+fn refusal(outcome: Result<CommitOutcome, CommitError>, unit: &Unit) {
     match outcome {
         Err(CommitError::Refused(_)) => {}
         Err(CommitError::RefusedRows(rows)) => {

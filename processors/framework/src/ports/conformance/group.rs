@@ -9,7 +9,7 @@ use super::fixture::{Capability, Effect, Fixture};
 use crate::{
     ports::{
         BoxFuture, Committer, StartFrom,
-        unit::{CommitError, Committed, Marker, Progress, Unit},
+        unit::{CommitError, CommitOutcome, Marker, OffsetRange, Unit},
     },
     wire::record::{Position, TopicPartition},
 };
@@ -69,14 +69,14 @@ impl<'a, F: Fixture> CommitterUnderTest<'a, F> {
         unit
     }
 
-    pub(super) fn positions(&self, effects: &[Effect]) -> Vec<Progress> {
+    pub(super) fn positions(&self, effects: &[Effect]) -> Vec<OffsetRange> {
         let numbers: BTreeSet<i32> = effects.iter().map(|effect| effect.partition).collect();
-        let progress = |number: i32| {
+        let range = |number: i32| {
             let offsets = || effects.iter().filter(|effect| effect.partition == number).map(|effect| effect.offset);
             let to = Position { partition: self.partition(number), next: offsets().max()? + 1 };
-            Some(Progress { from: offsets().min()?, to })
+            Some(OffsetRange { from: offsets().min()?, to })
         };
-        numbers.into_iter().filter_map(progress).collect()
+        numbers.into_iter().filter_map(range).collect()
     }
 
     /// A unit whose second record is refused, and what it asks for besides.
@@ -95,13 +95,13 @@ impl<'a, F: Fixture> CommitterUnderTest<'a, F> {
         Marker { place: self.partition(number), record: self.fixture.marker(text) }
     }
 
-    pub(super) async fn try_commit(&mut self, unit: &Unit) -> Result<Committed, CommitError> {
+    pub(super) async fn try_commit(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
         within(self.committer.commit(unit)).await
     }
 
     pub(super) async fn fenced(&mut self, unit: &Unit) -> Vec<TopicPartition> {
         match self.try_commit(unit).await {
-            Ok(Committed::Fenced(fenced)) => fenced,
+            Ok(CommitOutcome::Fenced(fenced)) => fenced,
             other => panic!("not fenced: {other:?}"),
         }
     }
@@ -111,12 +111,12 @@ impl<'a, F: Fixture> CommitterUnderTest<'a, F> {
         let (unit, since) = (self.unit(&effects), Instant::now());
         loop {
             match self.try_commit(&unit).await {
-                Ok(Committed::Done) => break,
+                Ok(CommitOutcome::Done) => break,
                 Err(CommitError::Outage(_)) => tokio::time::sleep(PAUSE).await,
                 Err(CommitError::OutcomeUnknown(_)) => {
-                    let places: Vec<_> = unit.positions.iter().map(|progress| progress.to.partition.clone()).collect();
+                    let places: Vec<_> = unit.positions.iter().map(|range| range.to.partition.clone()).collect();
                     let starts = start(&mut self.committer, &places).await;
-                    let passed = unit.positions.iter().map(|progress| StartFrom::Offset(progress.to.next));
+                    let passed = unit.positions.iter().map(|range| StartFrom::Offset(range.to.next));
                     if starts.into_iter().eq(passed) {
                         break;
                     }

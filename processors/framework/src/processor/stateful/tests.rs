@@ -158,7 +158,7 @@ fn a_letter_that_is_sent_back_changes_the_state_of_its_key() {
     assert_eq!(driver.records("mend.dlq").iter().filter(|record| record.value.is_none()).count(), 1, "a marker");
 }
 
-/// Issue 11, 23: a letter of a record that failed before it was repartitioned, such as one whose schema nobody knew.
+/// A letter of a record that failed before it was repartitioned, such as one whose schema nobody knew.
 /// Red when it is settled by the keying, before its step has run; when the step's failure is another letter; or when its
 /// record is repartitioned for ever.
 #[test]
@@ -177,8 +177,8 @@ fn a_letter_that_is_repartitioned_is_settled_once_its_step_has_run() {
         |letters: Vec<DeadLetter>, redrives| letters.into_iter().find(|letter| letter.redrives == redrives).unwrap();
     let second = of(driver.send_record(letter.redriven()).letters("mend"), 1);
     assert_eq!((second.resolved, &second.origin, driver.letters("mend").len()), (false, &letter.origin, 2));
-    let news = of(driver.send(paid("o2", "ann", 1)).send_record(second.redriven()).letters("mend"), 2);
-    assert_eq!((news.resolved, &news.origin, driver.letters("mend").len()), (true, &letter.origin, 3));
+    let marker = of(driver.send(paid("o2", "ann", 1)).send_record(second.redriven()).letters("mend"), 2);
+    assert_eq!((marker.resolved, &marker.origin, driver.letters("mend").len()), (true, &letter.origin, 3));
     assert_eq!(driver.state_of::<Spend>("mend", "ann"), Some(Spend { cents: 0, payments: 2 }));
     assert_eq!(driver.records("mend.mend.repartition").len(), 4);
 }
@@ -263,7 +263,7 @@ fn a_state_of_a_newer_program_waits_for_it() {
     driver.advance(std::time::Duration::from_secs(10));
     assert_eq!(driver.letters("both").len(), 0);
     assert_eq!(driver.state_of::<Newer>("both", "ann").map(|newer| newer.cents), Some(5));
-    let why = driver.state("both").troubles().join("\n");
+    let why = driver.metrics("both").troubles().join("\n");
     assert!(why.contains("newer program"), "{why}");
 }
 
@@ -275,7 +275,7 @@ fn what_does_not_change_is_not_written() {
     }
     let mut driver = Driver::new(Pipeline::default().on("look", look.keyed_by(|paid| paid.customer.clone())));
     driver.send(paid("o1", "ann", 1)).send(paid("o2", "ann", 1));
-    assert_eq!(driver.state("look").get(Metric::Changes), 1, "the default, once");
+    assert_eq!(driver.metrics("look").get(Metric::Changes), 1, "the default, once");
 }
 
 /// Red when one of these mistakes is accepted, or hides the others.

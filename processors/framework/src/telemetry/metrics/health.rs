@@ -130,14 +130,14 @@ fn some_of(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{GroupMetrics, Metric, States},
+        super::{GroupMetrics, Metric, ProcessMetrics},
         *,
     };
 
     /// Red when a trouble survives its end, or a group that has not joined counts as ready.
     #[test]
     fn a_group_is_ready_once_joined_and_without_trouble() {
-        let states = States::default();
+        let states = ProcessMetrics::default();
         let state = states.of("orders-sink");
         assert_eq!(states.troubles(), ["orders-sink: joining its consumer group"]);
         state.joined();

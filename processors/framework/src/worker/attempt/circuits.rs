@@ -30,7 +30,7 @@ pub(crate) struct Circuits {
 
 /// The leave to make one call; dropped, as by a call that is cancelled, it says nothing about the dependencies.
 #[derive(Default)]
-pub(crate) struct Leave(Vec<(Breaker, Permit)>);
+pub(crate) struct Permits(Vec<(Breaker, Permit)>);
 
 /// Why a call may not be made now.
 pub(crate) struct Refusal {
@@ -45,42 +45,48 @@ impl Circuits {
     pub(crate) fn try_new(
         group: &str,
         settings: &BTreeMap<String, BreakerSettings>,
-        state: &GroupMetrics,
+        metrics: &GroupMetrics,
     ) -> Result<Self, String> {
         let breaker = |(name, settings): (&String, &BreakerSettings)| Breaker::try_new(name, *settings);
         let breakers: Vec<Breaker> = settings.iter().map(breaker).collect::<Result<_, _>>()?;
-        breakers.iter().for_each(|breaker| state.circuit(breaker.name(), CircuitState::Closed.as_u64()));
+        breakers.iter().for_each(|breaker| metrics.circuit(breaker.name(), CircuitState::Closed.as_u64()));
         Ok(Self { group: group.to_owned(), breakers, causes: Mutex::default() })
     }
 
     /// The leave of every breaker, or of none.
-    pub(crate) fn admit(&self, now: Duration, which: Try, state: &GroupMetrics) -> Result<Leave, Refusal> {
-        let mut leave = Leave::default();
+    pub(crate) fn admit(&self, now: Duration, which: Try, metrics: &GroupMetrics) -> Result<Permits, Refusal> {
+        let mut permits = Permits::default();
         for breaker in &self.breakers {
             let admission = breaker.admit(now, which);
-            self.report(breaker, state);
+            self.report(breaker, metrics);
             match admission {
-                Admission::Granted(permit) => leave.0.push((breaker.clone(), permit)),
+                Admission::Granted(permit) => permits.0.push((breaker.clone(), permit)),
                 Admission::Refused { retry_in } => {
                     let until = now.saturating_add(retry_in);
                     return Err(Refusal { until, why: self.waiting_for(breaker) });
                 }
             }
         }
-        Ok(leave)
+        Ok(permits)
     }
 
     /// Tells the breakers how the call ended. Says what is waited for where it failed for a dependency whose circuit is
     /// not closed: the failure is the outage's, and no attempt.
-    pub(crate) fn finish(&self, leave: Leave, now: Duration, ended: Ended<'_>, state: &GroupMetrics) -> Option<String> {
+    pub(crate) fn finish(
+        &self,
+        permits: Permits,
+        now: Duration,
+        result: CallResult<'_>,
+        metrics: &GroupMetrics,
+    ) -> Option<String> {
         let mut outage = None;
-        for (breaker, permit) in leave.0 {
-            let verdict = ended.verdict(breaker.name());
+        for (breaker, permit) in permits.0 {
+            let verdict = result.verdict(breaker.name());
             if verdict == Verdict::Failure && breaker.state(now) == CircuitState::Closed {
-                self.causes().insert(breaker.name().to_owned(), cut(ended.text(), CAUSE_LIMIT));
+                self.causes().insert(breaker.name().to_owned(), cut(result.text(), CAUSE_LIMIT));
             }
             permit.finish(now, verdict);
-            self.report(&breaker, state);
+            self.report(&breaker, metrics);
             if verdict == Verdict::Failure && breaker.state(now) != CircuitState::Closed {
                 outage = Some(self.waiting_for(&breaker));
             }
@@ -90,9 +96,9 @@ impl Circuits {
 
     /// Every change of state reaches the metrics, and the log: that a circuit opens and that it is closed again, once each,
     /// however many probes are in between.
-    fn report(&self, breaker: &Breaker, state: &GroupMetrics) {
+    fn report(&self, breaker: &Breaker, metrics: &GroupMetrics) {
         while let Some(Transition { from, to, why, calls, failed, slow, .. }) = breaker.take_transition() {
-            state.circuit(breaker.name(), to.as_u64());
+            metrics.circuit(breaker.name(), to.as_u64());
             let (group, dependency) = (&self.group, breaker.name());
             match (from, to) {
                 (_, CircuitState::Closed) => {
@@ -131,7 +137,7 @@ impl Circuits {
 
 /// How a call ended.
 #[derive(Clone, Copy)]
-pub(crate) enum Ended<'a> {
+pub(crate) enum CallResult<'a> {
     /// The processor succeeded.
     Well,
     /// The processor failed so.
@@ -140,7 +146,7 @@ pub(crate) enum Ended<'a> {
     Badly(&'a str),
 }
 
-impl<'a> Ended<'a> {
+impl<'a> CallResult<'a> {
     fn verdict(self, dependency: &str) -> Verdict {
         match self {
             Self::Well => Verdict::Success,

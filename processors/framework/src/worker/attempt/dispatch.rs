@@ -1,4 +1,4 @@
-//! An attempt from its beginning to its outcome: the record is opened, its schema found, and its function, step or row made.
+//! An attempt from its beginning to its outcome: the record is parts, its schema found, and its function, step or row made.
 
 use std::{
     any::Any as Panic,
@@ -15,16 +15,16 @@ use futures_util::{
 };
 
 use super::{
-    circuits::{Ended, Leave},
+    circuits::{CallResult, Permits},
     in_flight::{AttemptContext, Effects, InFlightRecord, Outcome},
-    open::{Opened, no_row},
+    record_parts::{RecordParts, no_row},
     record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
 };
 use crate::{
     codec::WriterSchema,
     event::Meta,
     failure::{DeadLetterKind, Failure, Result, failure_report::FailureReport},
-    pipeline::{Work, catalogue::Typed, schema_cache::NoSchema},
+    pipeline::{Work, catalogue::RecordType, schema_cache::SchemaLookupError},
     ports::{BoxFuture, unit::RowData},
     processor::{
         ProcessError, Processor,
@@ -45,7 +45,7 @@ const FALLBACK_PAUSE: Duration = Duration::from_millis(1);
 /// An attempt that is already over, or one that goes on. Most are over at once: a box for the larger variant would cost
 /// each of them an allocation.
 #[expect(clippy::large_enum_variant)]
-pub(crate) enum Begun {
+pub(crate) enum AttemptState {
     Over(InFlightRecord, Outcome),
     Running(BoxFuture<'static, (InFlightRecord, Outcome)>),
     /// It waits for its schema: then it begins again, unless there is an outcome.
@@ -53,127 +53,137 @@ pub(crate) enum Begun {
 }
 
 /// The function at work; it owns all it needs.
-struct Working {
+struct RunningCall {
     meta: Arc<Meta>,
     attempt: Attempt,
     work: BoxFuture<'static, Result<Outbox, ProcessError>>,
     /// `None` for a fallback, which calls no dependency.
-    leave: Option<Leave>,
+    permits: Option<Permits>,
     began: Duration,
 }
 
 type Done = Result<Result<Outbox, ProcessError>, Box<dyn Panic + Send>>;
 
-impl Working {
+impl RunningCall {
     /// One look at the function, with the record's trace as the current one.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let _entered = self.attempt.enter(&self.meta.trace);
         AssertUnwindSafe(&mut self.work).catch_unwind().poll_unpin(cx)
     }
 
-    fn seen(self) -> (AttemptContext, Option<Leave>, Duration) {
-        (AttemptContext::new(self.meta, self.attempt), self.leave, self.began)
+    fn into_context(self) -> (AttemptContext, Option<Permits>, Duration) {
+        (AttemptContext::new(self.meta, self.attempt), self.permits, self.began)
     }
 }
 
-enum Next {
+enum CallState {
     Over(Outcome),
-    Working(Working),
+    Running(RunningCall),
 }
 
 impl RecordProcessor {
     /// Begins an attempt. What needs no waiting is done at once: most records cost no task and one allocation.
-    pub(crate) fn begin(self: &Arc<Self>, job: InFlightRecord) -> Begun {
-        let next = match self.open(&job) {
-            Err(outcome) => Next::Over(outcome),
-            Ok(opened) => match self.schemas.cached(opened.schema_id) {
-                Some(schema) => self.work(&job, opened, &schema),
+    pub(crate) fn begin(self: &Arc<Self>, in_flight: InFlightRecord) -> AttemptState {
+        let next = match self.open(&in_flight) {
+            Err(outcome) => CallState::Over(outcome),
+            Ok(parts) => match self.schemas.cached(parts.schema_id) {
+                Some(schema) => self.work(&in_flight, parts, &schema),
                 None => {
-                    let schema_id = opened.schema_id;
-                    return Begun::Fetching(self.clone().fetch(job, schema_id).boxed());
+                    let schema_id = parts.schema_id;
+                    return AttemptState::Fetching(self.clone().fetch(in_flight, schema_id).boxed());
                 }
             },
         };
         match next {
-            Next::Over(outcome) => Begun::Over(job, outcome),
+            CallState::Over(outcome) => AttemptState::Over(in_flight, outcome),
             // Whoever goes on is polled again at once, by whom it wakes then.
-            Next::Working(mut working) => match working.poll(&mut Context::from_waker(Waker::noop())) {
+            CallState::Running(mut call) => match call.poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(done) => {
-                    let outcome = self.outcome(&job, working, done);
-                    Begun::Over(job, outcome)
+                    let outcome = self.outcome(&in_flight, call, done);
+                    AttemptState::Over(in_flight, outcome)
                 }
-                Poll::Pending => Begun::Running(self.clone().finish(job, working).boxed()),
+                Poll::Pending => AttemptState::Running(self.clone().finish(in_flight, call).boxed()),
             },
         }
     }
 
-    async fn fetch(self: Arc<Self>, mut job: InFlightRecord, schema_id: u32) -> (InFlightRecord, Option<Outcome>) {
-        job.begun = true;
+    async fn fetch(
+        self: Arc<Self>,
+        mut in_flight: InFlightRecord,
+        schema_id: u32,
+    ) -> (InFlightRecord, Option<Outcome>) {
+        in_flight.begun = true;
         let outcome = match self.schemas.get(schema_id).await {
             Ok(_) => None,
-            Err(NoSchema::Poison(why)) => Some(self.dead(&job, &FailureReport::new(DeadLetterKind::Decode, why), None)),
-            Err(NoSchema::Outage(why)) => {
+            Err(SchemaLookupError::Poison(why)) => {
+                Some(self.dead(&in_flight, &FailureReport::new(DeadLetterKind::Decode, why), None))
+            }
+            Err(SchemaLookupError::Outage(why)) => {
                 Some(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
             }
         };
-        (job, outcome)
+        (in_flight, outcome)
     }
 
     /// Waits for the function, up to the time limit.
-    async fn finish(self: Arc<Self>, job: InFlightRecord, mut working: Working) -> (InFlightRecord, Outcome) {
+    async fn finish(self: Arc<Self>, in_flight: InFlightRecord, mut call: RunningCall) -> (InFlightRecord, Outcome) {
         let limit = self.clock.sleep(self.time_limit);
-        let done = match select(poll_fn(|cx| working.poll(cx)), limit).await {
+        let done = match select(poll_fn(|cx| call.poll(cx)), limit).await {
             Either::Left((done, _)) => Some(done),
             Either::Right(_) => None,
         };
         let outcome = match done {
-            Some(done) => self.outcome(&job, working, done),
+            Some(done) => self.outcome(&in_flight, call, done),
             None => {
                 let fault = FailureReport::new(
                     DeadLetterKind::Timeout,
                     format!("no result within the time limit of {:?}", self.time_limit),
                 );
-                self.failed(&job, working, Ended::Badly("a call was past its time limit"), &fault)
+                self.failed(&in_flight, call, CallResult::Badly("a call was past its time limit"), &fault)
             }
         };
-        (job, outcome)
+        (in_flight, outcome)
     }
 
     /// Goes on with the schema at hand.
-    fn work(&self, job: &InFlightRecord, mut opened: Opened<'_>, schema: &Arc<WriterSchema>) -> Next {
-        let schema = match schema.of_datum(opened.datum) {
+    fn work(&self, in_flight: &InFlightRecord, mut parts: RecordParts<'_>, schema: &Arc<WriterSchema>) -> CallState {
+        let schema = match schema.of_datum(parts.datum) {
             Ok((schema, datum)) => {
-                opened.datum = datum;
+                parts.datum = datum;
                 schema
             }
-            Err(error) => return Next::Over(self.unreadable(job, &error, None)),
+            Err(error) => return CallState::Over(self.unreadable(in_flight, &error, None)),
         };
-        let event_type = match self.type_of(&job.record, &opened.attributes) {
-            Typed::Is(event_type) => event_type.to_owned(),
-            Typed::AskSchema => match self.type_by_schema(job, &opened.attributes, schema) {
+        let event_type = match self.type_of(&in_flight.record, &parts.attributes) {
+            RecordType::Is(event_type) => event_type.to_owned(),
+            RecordType::AskSchema => match self.type_by_schema(in_flight, &parts.attributes, schema) {
                 Ok(event_type) => event_type,
-                Err(outcome) => return Next::Over(outcome),
+                Err(outcome) => return CallState::Over(outcome),
             },
         };
         if let Work::Stateful(steps) = &self.group.work {
-            return Next::Over(self.keep(job, steps, opened, event_type, schema));
+            return CallState::Over(self.run_step(in_flight, steps, parts, event_type, schema));
         }
-        let Opened { attributes, datum, .. } = opened;
+        let RecordParts { attributes, datum, .. } = parts;
         match &self.group.work {
-            Work::Process(_) if let Some(waits) = self.behind(job) => Next::Over(waits),
-            Work::Process(processor) => self.process(job, processor.as_ref(), (attributes, event_type), schema, datum),
-            Work::Sink(sink) if let Some(why) = self.foreign(job, &attributes, schema, sink.as_ref()) => {
+            Work::Process(_) if let Some(waits) = self.behind(in_flight) => CallState::Over(waits),
+            Work::Process(processor) => {
+                self.process(in_flight, processor.as_ref(), (attributes, event_type), schema, datum)
+            }
+            Work::Sink(sink) if let Some(why) = self.foreign(in_flight, &attributes, schema, sink.as_ref()) => {
                 let why = format!("schema {} is not one of `{}`: {why}", schema.id(), sink.event());
-                Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
+                CallState::Over(self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
             Work::Sink(sink) if let Some(why) = no_row(sink.as_ref(), schema) => {
-                Next::Over(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None))
+                CallState::Over(self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None))
             }
             Work::Sink(_) | Work::Stateful(_) | Work::DeadLetters => {
-                let seen = self.see(job, attributes, event_type);
-                Next::Over(match schema.value(datum) {
-                    Ok(value) => self.store(job, seen, Some(RowData { schema: schema.clone(), value })),
-                    Err(error) => self.unreadable(job, &error, Some(AttemptContext::new(seen.0, seen.1))),
+                let (meta, attempt) = self.begin_attempt(in_flight, attributes, event_type);
+                CallState::Over(match schema.value(datum) {
+                    Ok(value) => {
+                        self.store(in_flight, (meta, attempt), Some(RowData { schema: schema.clone(), value }))
+                    }
+                    Err(error) => self.unreadable(in_flight, &error, Some(AttemptContext::new(meta, attempt))),
                 })
             }
         }
@@ -182,23 +192,23 @@ impl RecordProcessor {
     /// Runs the processor if its dependencies may be called, else its fallback, if it has one.
     fn process(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         processor: &dyn Processor,
         (attributes, event_type): (Attributes, String),
         schema: &WriterSchema,
         datum: &[u8],
-    ) -> Next {
+    ) -> CallState {
         let began = self.clock.elapsed();
-        let (processor, leave) = match (self.circuits.admit(began, job.which_try(), &self.state), &self.group.fallback)
-        {
-            (Ok(leave), _) => (processor, Some(leave)),
-            (Err(_), Some(fallback)) => {
-                self.state.add(Metric::Fallbacks, 1);
-                (fallback.as_ref(), None)
-            }
-            (Err(refusal), None) => return Next::Over(Outcome::Refused(refusal.until, refusal.why)),
-        };
-        let (meta, attempt) = self.see(job, attributes, event_type);
+        let (processor, permits) =
+            match (self.circuits.admit(began, in_flight.which_try(), &self.metrics), &self.group.fallback) {
+                (Ok(permits), _) => (processor, Some(permits)),
+                (Err(_), Some(fallback)) => {
+                    self.metrics.add(Metric::Fallbacks, 1);
+                    (fallback.as_ref(), None)
+                }
+                (Err(refusal), None) => return CallState::Over(Outcome::Refused(refusal.until, refusal.why)),
+            };
+        let (meta, attempt) = self.begin_attempt(in_flight, attributes, event_type);
         let out = Outbox::new(self.encoders.clone());
         let delivery = Delivery { meta: &meta, schema, datum };
         let called = {
@@ -206,81 +216,87 @@ impl RecordProcessor {
             std::panic::catch_unwind(AssertUnwindSafe(|| processor.process(delivery, out)))
         };
         match called {
-            Ok(work) => Next::Working(Working { meta, attempt, work, leave, began }),
+            Ok(work) => CallState::Running(RunningCall { meta, attempt, work, permits, began }),
             Err(panic) => {
                 let work = Box::pin(std::future::pending());
-                let working = Working { meta, attempt, work, leave, began };
+                let call = RunningCall { meta, attempt, work, permits, began };
                 let fault = panicked(panic.as_ref());
-                Next::Over(self.failed(job, working, Ended::Badly("a call panicked"), &fault))
+                CallState::Over(self.failed(in_flight, call, CallResult::Badly("a call panicked"), &fault))
             }
         }
     }
 
-    fn outcome(&self, job: &InFlightRecord, working: Working, done: Done) -> Outcome {
+    fn outcome(&self, in_flight: &InFlightRecord, call: RunningCall, done: Done) -> Outcome {
         let error = match done {
-            Ok(Ok(out)) => return self.succeeded(job, working, out),
+            Ok(Ok(out)) => return self.succeeded(in_flight, call, out),
             Ok(Err(error)) => error,
             Err(panic) => {
                 let fault = panicked(panic.as_ref());
-                return self.failed(job, working, Ended::Badly("a call panicked"), &fault);
+                return self.failed(in_flight, call, CallResult::Badly("a call panicked"), &fault);
             }
         };
-        let ended = Ended::With(&error);
+        let result = CallResult::With(&error);
         match &error {
             ProcessError::Failed(Failure::Retry(cause)) => {
-                self.failed(job, working, ended, &FailureReport::of(DeadLetterKind::Exhausted, cause))
+                self.failed(in_flight, call, result, &FailureReport::of(DeadLetterKind::Exhausted, cause))
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
-                let (seen, ..) = self.ended(working, ended);
-                self.dead(job, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(seen))
+                let (context, ..) = self.end_call(call, result);
+                self.dead(in_flight, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(context))
             }
             ProcessError::Failed(Failure::Throttled(after)) => {
-                let (seen, ..) = self.ended(working, ended);
-                seen.attempt.waits("throttled");
-                self.state.add(Metric::Throttled, 1);
+                let (context, ..) = self.end_call(call, result);
+                context.attempt.waits("throttled");
+                self.metrics.add(Metric::Throttled, 1);
                 Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
             }
             ProcessError::Codec(error) => {
-                let (seen, ..) = self.ended(working, ended);
-                self.unreadable(job, error, Some(seen))
+                let (context, ..) = self.end_call(call, result);
+                self.unreadable(in_flight, error, Some(context))
             }
             // A stateless processor has none.
             ProcessError::State(why) => Outcome::Wait(OUTAGE_PAUSE, why.clone()),
         }
     }
 
-    fn succeeded(&self, job: &InFlightRecord, working: Working, out: Outbox) -> Outcome {
-        let (seen, _) = self.ended(working, Ended::Well);
-        let Some(meta) = &seen.meta else { return Outcome::Done(Effects::default()) };
+    fn succeeded(&self, in_flight: &InFlightRecord, call: RunningCall, out: Outbox) -> Outcome {
+        let (context, _) = self.end_call(call, CallResult::Well);
+        let Some(meta) = &context.meta else { return Outcome::Done(Effects::default()) };
         let cause = EmitContext {
             meta,
-            attempt: &seen.attempt,
+            attempt: &context.attempt,
             processor: &self.group.name,
             source: &self.source,
             tracing: &self.tracing,
         };
         let (outgoing, spans) = out.seal(&cause);
-        self.done(job, Effects { outgoing, spans, ..Effects::default() }, &seen)
+        self.done(in_flight, Effects { outgoing, spans, ..Effects::default() }, &context)
     }
 
     /// Tells the breakers; says what is waited for where a failure is an outage's.
-    fn ended(&self, working: Working, ended: Ended<'_>) -> (AttemptContext, Option<String>) {
-        let (seen, leave, began) = working.seen();
+    fn end_call(&self, call: RunningCall, result: CallResult<'_>) -> (AttemptContext, Option<String>) {
+        let (context, permits, began) = call.into_context();
         let now = self.clock.elapsed();
-        self.state.observe(Metric::ProcessingTime, now.saturating_sub(began));
-        (seen, leave.and_then(|leave| self.circuits.finish(leave, now, ended, &self.state)))
+        self.metrics.observe(Metric::ProcessingTime, now.saturating_sub(began));
+        (context, permits.and_then(|permits| self.circuits.finish(permits, now, result, &self.metrics)))
     }
 
     /// An attempt has failed: an outage is waited for, and anything else is tried again as the ladder says.
-    fn failed(&self, job: &InFlightRecord, working: Working, ended: Ended<'_>, fault: &FailureReport) -> Outcome {
-        let (seen, outage) = self.ended(working, ended);
-        seen.attempt.failed(fault);
+    fn failed(
+        &self,
+        in_flight: &InFlightRecord,
+        call: RunningCall,
+        result: CallResult<'_>,
+        fault: &FailureReport,
+    ) -> Outcome {
+        let (context, outage) = self.end_call(call, result);
+        context.attempt.failed(fault);
         if let Some(why) = outage {
-            tracing::debug!(group = %self.group.id, partition = %job.partition, offset = job.record.offset, error = %fault.detail, "an outage is not counted");
+            tracing::debug!(group = %self.group.id, partition = %in_flight.partition, offset = in_flight.record.offset, error = %fault.detail, "an outage is not counted");
             let pause = if self.group.fallback.is_some() { FALLBACK_PAUSE } else { PROBE_PAUSE };
             return Outcome::Outage(pause, why);
         }
-        self.state.add(Metric::Failures, 1);
-        self.failures.again(job, self.delivered(job), fault, self.clock.as_ref(), &seen)
+        self.metrics.add(Metric::Failures, 1);
+        self.failures.again(in_flight, self.delivered(in_flight), fault, self.clock.as_ref(), &context)
     }
 }

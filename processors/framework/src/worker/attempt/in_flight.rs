@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     event::{Meta, time::Time},
     failure::{DeadLetterKind, breaker::Try},
-    ports::unit::{Change, Marker, RowData},
+    ports::unit::{Marker, RowData, StateChange},
     telemetry::spans::{Attempt, Span},
     wire::{
         group_topics::TopicRole,
@@ -68,19 +68,19 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) outgoing: Vec<Outgoing>,
-    /// The row, without its record: that is still in the job.
+    /// The row, without its record: that is still in the record.
     pub(crate) row: Option<(Arc<Meta>, Option<RowData>)>,
     /// What it has made of its key's state, where that is not what it was.
-    pub(crate) change: Option<Change>,
+    pub(crate) change: Option<StateChange>,
     /// What it changes of the records that wait: nothing, mostly.
-    pub(crate) waiting: Option<Box<Change>>,
+    pub(crate) waiting: Option<Box<StateChange>>,
     /// Few records have one.
     pub(crate) marker: Option<Box<Marker>>,
     /// When the event happened, where that is known.
     pub(crate) event_time: Option<Time>,
     /// Spans that end when all this is durable.
     pub(crate) spans: Vec<Span>,
-    pub(crate) fate: Disposition,
+    pub(crate) disposition: Disposition,
 }
 
 /// What a record that is done with has become.

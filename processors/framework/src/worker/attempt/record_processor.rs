@@ -36,7 +36,7 @@ pub(crate) struct RecordProcessor {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) schemas: Arc<SchemaCache>,
     pub(crate) encoders: Arc<Encoders>,
-    pub(crate) state: Arc<GroupMetrics>,
+    pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) time_limit: Duration,
     /// The largest record that is read, bytes of its value.
@@ -47,7 +47,7 @@ pub(crate) struct RecordProcessor {
     pub(crate) source: String,
     pub(crate) circuits: Circuits,
     /// What it owns, by name.
-    pub(crate) owned: GroupTopics,
+    pub(crate) group_topics: GroupTopics,
     /// Of each step of a stateful group.
     pub(crate) step_topics: Vec<StepTopics>,
     /// Of a stateful group.
@@ -55,43 +55,63 @@ pub(crate) struct RecordProcessor {
     /// Of a sink whose event type is in the catalogue, that type's schema.
     pub(crate) schema: Option<&'static str>,
     /// The topics of a stateful group of which one member has all partitions of a number.
-    pub(crate) together: Vec<String>,
+    pub(crate) co_partitioned: Vec<String>,
     /// The largest state that a key may have, bytes.
     pub(crate) state_limit: usize,
 }
 
 impl RecordProcessor {
     /// The record's row; the attempt ends when that is durable.
-    pub(crate) fn store(&self, job: &InFlightRecord, seen: (Arc<Meta>, Attempt), data: Option<RowData>) -> Outcome {
-        let (meta, attempt) = seen;
-        let seen = AttemptContext::new(meta.clone(), attempt);
-        let outcome = self.done(job, Effects { row: Some((meta, data)), ..Effects::default() }, &seen);
+    pub(crate) fn store(
+        &self,
+        in_flight: &InFlightRecord,
+        (meta, attempt): (Arc<Meta>, Attempt),
+        data: Option<RowData>,
+    ) -> Outcome {
+        let context = AttemptContext::new(meta.clone(), attempt);
+        let outcome = self.done(in_flight, Effects { row: Some((meta, data)), ..Effects::default() }, &context);
         match outcome {
             Outcome::Done(mut effects) => {
-                effects.spans.extend(seen.attempt.into_span());
+                effects.spans.extend(context.attempt.into_span());
                 Outcome::Done(effects)
             }
             other => other,
         }
     }
 
-    pub(crate) fn unreadable(&self, job: &InFlightRecord, error: &CodecError, seen: Option<AttemptContext>) -> Outcome {
-        self.dead(job, &FailureReport::new(error.kind(), error.to_string()), seen)
+    pub(crate) fn unreadable(
+        &self,
+        in_flight: &InFlightRecord,
+        error: &CodecError,
+        context: Option<AttemptContext>,
+    ) -> Outcome {
+        self.dead(in_flight, &FailureReport::new(error.kind(), error.to_string()), context)
     }
 
     /// Nobody can process the record: it becomes a dead letter.
-    pub(crate) fn dead(&self, job: &InFlightRecord, fault: &FailureReport, seen: Option<AttemptContext>) -> Outcome {
-        let seen = seen.unwrap_or_else(|| self.see_broken(job));
-        seen.attempt.failed(fault);
-        Outcome::Done(self.failures.letter(&job.record, self.delivered(job), fault, self.clock.now(), &seen))
+    pub(crate) fn dead(
+        &self,
+        in_flight: &InFlightRecord,
+        fault: &FailureReport,
+        context: Option<AttemptContext>,
+    ) -> Outcome {
+        let context = context.unwrap_or_else(|| self.broken_context(in_flight));
+        context.attempt.failed(fault);
+        Outcome::Done(self.failures.letter(
+            &in_flight.record,
+            self.delivered(in_flight),
+            fault,
+            self.clock.now(),
+            &context,
+        ))
     }
 
     /// The record is done with. One that was sent back as a dead letter takes the news of it along.
-    pub(crate) fn done(&self, job: &InFlightRecord, mut effects: Effects, seen: &AttemptContext) -> Outcome {
-        effects.event_time = seen.meta.as_ref().map(|meta| meta.time);
-        if job.role != TopicRole::Input
-            && !matches!(effects.fate, Disposition::Repartitioned)
-            && let Some((marker, span)) = self.failures.marker(&job.record, &self.delivered(job), seen)
+    pub(crate) fn done(&self, in_flight: &InFlightRecord, mut effects: Effects, context: &AttemptContext) -> Outcome {
+        effects.event_time = context.meta.as_ref().map(|meta| meta.time);
+        if in_flight.role != TopicRole::Input
+            && !matches!(effects.disposition, Disposition::Repartitioned)
+            && let Some((marker, span)) = self.failures.marker(&in_flight.record, &self.delivered(in_flight), context)
         {
             effects.marker = Some(Box::new(marker));
             effects.spans.extend(span);
@@ -100,15 +120,15 @@ impl RecordProcessor {
     }
 
     /// Where an earlier record of its key waits, what becomes of this one.
-    pub(crate) fn behind(&self, job: &InFlightRecord) -> Option<Outcome> {
-        self.failures.behind(job, || self.delivered(job), self.clock.as_ref())
+    pub(crate) fn behind(&self, in_flight: &InFlightRecord) -> Option<Outcome> {
+        self.failures.behind(in_flight, || self.delivered(in_flight), self.clock.as_ref())
     }
 
     /// The record's way so far, this read included.
-    pub(crate) fn delivered(&self, job: &InFlightRecord) -> DeliveryHeaders {
-        let (mut delivered, _) = DeliveryHeaders::read(&job.record.headers, self.trust(job.role));
-        delivered.attempts = delivered.attempts.saturating_add(job.failed);
-        delivered.first_failed_ms = delivered.first_failed_ms.or(job.first_failed_ms);
+    pub(crate) fn delivered(&self, in_flight: &InFlightRecord) -> DeliveryHeaders {
+        let (mut delivered, _) = DeliveryHeaders::read(&in_flight.record.headers, self.trust(in_flight.role));
+        delivered.attempts = delivered.attempts.saturating_add(in_flight.failed);
+        delivered.first_failed_ms = delivered.first_failed_ms.or(in_flight.first_failed_ms);
         delivered
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct StepTopics {
 }
 
 impl StepTopics {
-    pub(crate) fn of(step: &Step, owned: &GroupTopics) -> Self {
-        Self { repartition: owned.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
+    pub(crate) fn of(step: &Step, topics: &GroupTopics) -> Self {
+        Self { repartition: topics.repartition(&step.name).into(), source: ids::emitted_source(&step.name) }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::ports::{
     Replays, StoreError, Stores,
-    unit::{Change, InputPartition, InputPosition, Way},
+    unit::{InputPartition, InputPosition, InputRoute, StateChange},
 };
 
 /// The state of one group, as its records see it.
@@ -30,19 +30,19 @@ pub(crate) struct UncommittedState {
 #[derive(Default)]
 struct Inputs {
     next: HashMap<InputPartition, i64>,
-    /// Whether some are known whose way is not.
-    on_any_way: bool,
+    /// Whether some are known whose route is not.
+    on_any_route: bool,
 }
 
 impl Inputs {
     fn of(known: Vec<InputPosition>) -> Self {
-        let on_any_way = known.iter().any(|input| input.of.way == Way::Any);
-        Self { next: known.into_iter().map(|input| (input.of, input.next)).collect(), on_any_way }
+        let on_any_route = known.iter().any(|input| input.of.route == InputRoute::Any);
+        Self { next: known.into_iter().map(|input| (input.of, input.next)).collect(), on_any_route }
     }
 
     fn has(&self, input: &InputPosition) -> bool {
         let has = |of: &InputPartition| self.next.get(of).is_some_and(|next| *next >= input.next);
-        has(&input.of) || self.on_any_way && has(&InputPartition { way: Way::Any, ..input.of.clone() })
+        has(&input.of) || self.on_any_route && has(&InputPartition { route: InputRoute::Any, ..input.of.clone() })
     }
 
     fn pass(&mut self, input: &InputPosition) {
@@ -78,7 +78,7 @@ impl UncommittedState {
         self.stores.replays()
     }
 
-    /// Whether this input has come before and has changed the store, or a later one of its partition on its way has.
+    /// Whether this input has come before and has changed the store, or a later one of its partition over its route has.
     pub(crate) fn has(&self, store: &str, partition: i32, input: &InputPosition) -> bool {
         self.with_inputs(store, partition, |inputs| inputs.has(input)).unwrap_or(false)
     }
@@ -109,7 +109,7 @@ impl UncommittedState {
         key: &[u8],
         value: Option<Vec<u8>>,
         input: Option<InputPosition>,
-    ) -> Option<Change> {
+    ) -> Option<StateChange> {
         let at = self.at(store)?;
         if let Some(input) = &input {
             self.with_inputs(store, partition, |inputs| inputs.pass(input));
@@ -122,11 +122,11 @@ impl UncommittedState {
             None => (Arc::from(key), 0),
         };
         stores[at].insert(Arc::clone(&key), Open { value: value.clone(), changes: changes + 1 });
-        Some(Change { store: Arc::clone(&self.names[at]), partition, key, value, input })
+        Some(StateChange { store: Arc::clone(&self.names[at]), partition, key, value, input })
     }
 
     /// This change is committed: who asks for its key finds it in the store.
-    pub(crate) fn committed(&self, change: &Change) {
+    pub(crate) fn committed(&self, change: &StateChange) {
         let Some(at) = self.at(&change.store) else { return };
         let mut open = self.open();
         let Some(store) = open.get_mut(&change.partition).and_then(|stores| stores.get_mut(at)) else { return };

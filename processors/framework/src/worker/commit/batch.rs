@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::finished::{Covered, Finished};
+use super::finished_record::{CoveredRecord, FinishedRecord};
 use crate::{
     failure::cut,
-    ports::unit::{Progress, RefusedRow, Row, Unit},
+    ports::unit::{OffsetRange, RefusedRow, Row, Unit},
     wire::{
         group_topics::TopicRole,
         record::{Position, Record, TopicPartition},
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct UnitBatch {
     pub(crate) unit: Unit,
-    pub(crate) records: Vec<Covered>,
+    pub(crate) records: Vec<CoveredRecord>,
     /// Where each partition of it stands before it.
     from: BTreeMap<TopicPartition, i64>,
     /// Partitions of it that it leaves where they are, unless it has records of theirs: records that waited have no
@@ -57,8 +57,8 @@ impl UnitBatch {
     }
 
     /// Adds a finished record of a partition that has begun.
-    pub(crate) fn push(&mut self, finished: Finished) {
-        let Finished { mut covered, effects, .. } = finished;
+    pub(crate) fn push(&mut self, finished: FinishedRecord) {
+        let FinishedRecord { mut covered, effects, .. } = finished;
         let Effects { outgoing, row, change, waiting, marker, .. } = effects;
         self.unit.outgoing.extend(outgoing);
         self.unit.changes.extend(change.into_iter().chain(waiting.map(|waiting| *waiting)));
@@ -77,18 +77,18 @@ impl UnitBatch {
             let read = self.records.iter().filter(|covered| covered.role != TopicRole::Waiting);
             to.extend(read.map(|covered| (&covered.partition, covered.offset + 1)));
         }
-        let progress = |(partition, next): (&TopicPartition, i64)| Progress {
+        let range = |(partition, next): (&TopicPartition, i64)| OffsetRange {
             from: self.from.get(partition).copied().unwrap_or(next),
             to: Position { partition: partition.clone(), next },
         };
-        self.unit.positions = to.into_iter().map(progress).collect();
+        self.unit.positions = to.into_iter().map(range).collect();
         self
     }
 
     /// The first `count` records and the rest, each with what is its own of the unit.
     pub(crate) fn split_at(mut self, count: usize, atomic: bool) -> (Self, Self) {
         let later = self.records.split_off(count);
-        let sum = |of: fn(&Covered) -> usize| self.records.iter().map(of).sum::<usize>();
+        let sum = |of: fn(&CoveredRecord) -> usize| self.records.iter().map(of).sum::<usize>();
         let unit = Unit {
             outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
             rows: self.unit.rows.split_off(sum(|c| c.rows)),
@@ -106,7 +106,7 @@ impl UnitBatch {
 
     /// What of it belongs to partitions that are still ours.
     pub(crate) fn of_ours(mut self, partitions: &BTreeMap<TopicPartition, Partition>, atomic: bool) -> Self {
-        let ours = |c: &Covered| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
+        let ours = |c: &CoveredRecord| partitions.get(&c.partition).is_some_and(|p| p.start == c.start);
         if self.records.iter().all(ours) {
             return self;
         }
@@ -141,7 +141,7 @@ impl UnitBatch {
         self,
         refused: Vec<RefusedRow>,
         atomic: bool,
-        mut letter: impl FnMut(Covered, Record, RefusedRow) -> Finished,
+        mut letter: impl FnMut(CoveredRecord, Record, RefusedRow) -> FinishedRecord,
     ) -> Self {
         let mut refused: BTreeMap<usize, RefusedRow> = refused.into_iter().map(|one| (one.row, one)).collect();
         let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
@@ -171,7 +171,7 @@ impl UnitBatch {
 
     /// Cuts its letter to as much as goes anywhere, where it has one record, which is a letter; whether there was more.
     pub(crate) fn cut(&mut self) -> bool {
-        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.fate, Disposition::Dead(_)));
+        let is_letter = matches!(self.records.as_slice(), [one] if matches!(one.disposition, Disposition::Dead(_)));
         match self.unit.outgoing.as_mut_slice() {
             [letter] if is_letter && let Some(beginning) = cut::cut(letter) => {
                 *letter = beginning;
@@ -182,7 +182,7 @@ impl UnitBatch {
     }
 
     /// The record of a batch that has one, to be made something else of.
-    pub(crate) fn into_only(mut self) -> Option<(Covered, Record, i64)> {
+    pub(crate) fn into_only(mut self) -> Option<(CoveredRecord, Record, i64)> {
         let mut covered = self.records.pop()?;
         let record = covered.record.take().or_else(|| self.unit.rows.pop().map(|row| row.record))?;
         let from = self.from.get(&covered.partition).copied().unwrap_or(covered.offset);

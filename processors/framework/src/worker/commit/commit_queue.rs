@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     batch::UnitBatch,
-    finished::{Covered, Finished},
+    finished_record::{CoveredRecord, FinishedRecord},
 };
 use crate::{
     event::time::Time,
@@ -20,7 +20,7 @@ use crate::{
     pipeline::settings::GroupSettings,
     ports::{
         BoxFuture, Committer, StartFrom,
-        unit::{Change, CommitError, Committed},
+        unit::{CommitError, CommitOutcome, StateChange},
     },
     telemetry::metrics::{GroupMetrics, Metric},
     wire::{
@@ -34,18 +34,18 @@ use crate::{
 };
 
 /// What the store has answered.
-pub(crate) enum Answer {
+pub(crate) enum CommitterReply {
     /// Where these starts of partitions begin.
     Started(Vec<(TopicPartition, u64)>, Result<Vec<StartFrom>, CommitError>),
     /// What became of a batch.
-    Committed(UnitBatch, Result<Committed, CommitError>),
+    Committed(UnitBatch, Result<CommitOutcome, CommitError>),
     /// It was not waited for what becomes of it.
     Cancelled(UnitBatch),
 }
 
 enum Store {
     Idle(Box<dyn Committer>),
-    Busy(BoxFuture<'static, (Box<dyn Committer>, Answer)>),
+    Busy(BoxFuture<'static, (Box<dyn Committer>, CommitterReply)>),
     /// Only while one of the others is being made.
     Changing,
 }
@@ -59,7 +59,7 @@ pub(crate) struct CommitQueue {
     batch_records: usize,
     batch_bytes: usize,
     linger: Duration,
-    ready: VecDeque<Finished>,
+    ready: VecDeque<FinishedRecord>,
     ready_bytes: usize,
     /// Batches to be tried before anything new.
     again: VecDeque<UnitBatch>,
@@ -99,7 +99,7 @@ impl CommitQueue {
     }
 
     /// Takes a finished record in. Where effects and offsets are one transaction it waits for those before it.
-    pub(crate) fn finish(&mut self, finished: Finished, partition: &mut Partition) {
+    pub(crate) fn finish(&mut self, finished: FinishedRecord, partition: &mut Partition) {
         if !self.atomic || finished.covered.role == TopicRole::Waiting {
             partition.unsaved += 1;
             self.push(finished);
@@ -125,7 +125,7 @@ impl CommitQueue {
         durable
     }
 
-    fn push(&mut self, finished: Finished) {
+    fn push(&mut self, finished: FinishedRecord) {
         self.ready_bytes += finished.covered.bytes;
         self.ready.push_back(finished);
     }
@@ -177,7 +177,7 @@ impl CommitQueue {
     }
 
     /// The store's answer; never comes while nothing is asked of it.
-    pub(crate) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+    pub(crate) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<CommitterReply> {
         let Store::Busy(asked) = &mut self.store else { return Poll::Pending };
         let (committer, answer) = ready!(asked.as_mut().poll(cx));
         self.store = Store::Idle(committer);
@@ -244,24 +244,24 @@ impl CommitQueue {
         fenced: &[TopicPartition],
         partitions: &mut BTreeMap<TopicPartition, Partition>,
         moved: &mut BTreeMap<TopicPartition, i64>,
-        step: &RecordProcessor,
+        processor: &RecordProcessor,
     ) {
-        let (state, clock) = (&step.state, &step.clock);
-        state.add(Metric::Commits, 1);
-        state.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committing_since));
-        state.observe_size(Metric::BatchRecords, batch.records.len());
+        let (metrics, clock) = (&processor.metrics, &processor.clock);
+        metrics.add(Metric::Commits, 1);
+        metrics.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committing_since));
+        metrics.observe_size(Metric::BatchRecords, batch.records.len());
         let now = clock.now();
-        let one = |a: &Covered, b: &Covered| a.start == b.start && a.partition == b.partition;
+        let one = |a: &CoveredRecord, b: &CoveredRecord| a.start == b.start && a.partition == b.partition;
         let mut changes = batch.unit.changes.iter();
         for run in batch.records.chunk_by(one) {
             let changes = changes.by_ref().take(run.iter().map(|covered| covered.changes).sum());
-            let changes: Vec<&Change> = changes.collect();
+            let changes: Vec<&StateChange> = changes.collect();
             let id = &run[0].partition;
             let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
             let Some(partition) = ours else { continue };
-            count(run, now, state);
-            step.states.iter().for_each(|states| changes.iter().for_each(|change| states.committed(change)));
-            let waiting = step.failures.waiting();
+            count(run, now, metrics);
+            processor.states.iter().for_each(|states| changes.iter().for_each(|change| states.committed(change)));
+            let waiting = processor.failures.waiting();
             waiting.iter().for_each(|waiting| changes.iter().for_each(|change| waiting.committed(change)));
             partition.unsaved -= run.len();
             if partition.role == TopicRole::Waiting {
@@ -287,7 +287,7 @@ impl CommitQueue {
 
     /// The store refuses something in a batch: it is tried in halves, until the record stands alone that is refused. Gives
     /// that record, and where its partition stands before it.
-    pub(crate) fn refused(&mut self, batch: UnitBatch) -> Option<(Covered, Record, i64)> {
+    pub(crate) fn refused(&mut self, batch: UnitBatch) -> Option<(CoveredRecord, Record, i64)> {
         let count = batch.records.len();
         if count == 1 {
             return batch.into_only();
@@ -299,7 +299,7 @@ impl CommitQueue {
     }
 
     /// Tries a record again with other effects, before anything else.
-    pub(crate) fn instead(&mut self, finished: Finished, from: i64) {
+    pub(crate) fn instead(&mut self, finished: FinishedRecord, from: i64) {
         let mut batch = UnitBatch::default();
         batch.begin(&finished.covered.partition, from);
         batch.push(finished);
@@ -368,47 +368,50 @@ impl CommitQueue {
 /// A partition of this number of which the store knows where it stands, and where.
 pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
     let known = |(id, p): &(&TopicPartition, &Partition)| {
-        id.partition == number && p.role != TopicRole::Waiting && p.life != PartitionState::Stopped && p.durable >= 0
+        id.partition == number && p.role != TopicRole::Waiting && p.state != PartitionState::Stopped && p.durable >= 0
     };
     partitions.iter().find(known).map(|(id, p)| (id, p.durable))
 }
 
 /// Counts what became of records that are durable.
-fn count(run: &[Covered], now: Time, state: &GroupMetrics) {
-    let sum = |of: fn(&Covered) -> usize| run.iter().map(of).sum::<usize>() as u64;
-    state.add(Metric::Records, run.len() as u64);
-    state.add(Metric::Rows, sum(|covered| covered.rows));
-    state.add(Metric::Changes, sum(|covered| covered.changes));
-    state.add(Metric::Resolved, sum(|covered| covered.markers));
+fn count(run: &[CoveredRecord], now: Time, metrics: &GroupMetrics) {
+    let sum = |of: fn(&CoveredRecord) -> usize| run.iter().map(of).sum::<usize>() as u64;
+    metrics.add(Metric::Records, run.len() as u64);
+    metrics.add(Metric::Rows, sum(|covered| covered.rows));
+    metrics.add(Metric::Changes, sum(|covered| covered.changes));
+    metrics.add(Metric::Resolved, sum(|covered| covered.markers));
     let mut emitted = 0;
-    for Covered { fate, outgoing, event_time, .. } in run {
+    for CoveredRecord { disposition: fate, outgoing, event_time, .. } in run {
         match fate {
             Disposition::Processed => {
                 emitted += *outgoing as u64;
-                event_time.iter().for_each(|time| state.observe(Metric::EventAge, now.since(*time)));
+                event_time.iter().for_each(|time| metrics.observe(Metric::EventAge, now.since(*time)));
             }
             Disposition::Repartitioned | Disposition::Queued => {}
-            Disposition::Replayed => state.add(Metric::Replayed, 1),
-            Disposition::Retried => state.add(Metric::Retries, 1),
-            Disposition::Dead(kind) => state.letter(*kind),
+            Disposition::Replayed => metrics.add(Metric::Replayed, 1),
+            Disposition::Retried => metrics.add(Metric::Retries, 1),
+            Disposition::Dead(kind) => metrics.letter(*kind),
         }
     }
-    state.add(Metric::Emitted, emitted);
+    metrics.add(Metric::Emitted, emitted);
 }
 
-async fn start(mut committer: Box<dyn Committer>, starts: Vec<(TopicPartition, u64)>) -> (Box<dyn Committer>, Answer) {
+async fn start(
+    mut committer: Box<dyn Committer>,
+    starts: Vec<(TopicPartition, u64)>,
+) -> (Box<dyn Committer>, CommitterReply) {
     let ids: Vec<TopicPartition> = starts.iter().map(|(id, _)| id.clone()).collect();
     let froms = committer.start(&ids).await;
-    (committer, Answer::Started(starts, froms))
+    (committer, CommitterReply::Started(starts, froms))
 }
 
 async fn commit(
     mut committer: Box<dyn Committer>,
     batch: UnitBatch,
     cancelled: Option<oneshot::Receiver<()>>,
-) -> (Box<dyn Committer>, Answer) {
+) -> (Box<dyn Committer>, CommitterReply) {
     if batch.unit.is_empty() {
-        return (committer, Answer::Committed(batch, Ok(Committed::Done)));
+        return (committer, CommitterReply::Committed(batch, Ok(CommitOutcome::Done)));
     }
     let committing = committer.commit(&batch.unit);
     let committed = match cancelled {
@@ -420,7 +423,7 @@ async fn commit(
         },
     };
     match committed {
-        Some(committed) => (committer, Answer::Committed(batch, committed)),
-        None => (committer, Answer::Cancelled(batch)),
+        Some(committed) => (committer, CommitterReply::Committed(batch, committed)),
+        None => (committer, CommitterReply::Cancelled(batch)),
     }
 }

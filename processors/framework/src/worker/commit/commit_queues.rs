@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use super::{
-    commit_queue::{Answer, CommitQueue},
-    finished::Finished,
+    commit_queue::{CommitQueue, CommitterReply},
+    finished_record::FinishedRecord,
 };
 use crate::{
     pipeline::settings::GroupSettings, ports::Committer, wire::record::TopicPartition, worker::partition::Partition,
@@ -48,7 +48,7 @@ impl CommitQueues {
     }
 
     /// Takes a finished record in.
-    pub(crate) fn finish(&mut self, finished: Finished, partition: &mut Partition) {
+    pub(crate) fn finish(&mut self, finished: FinishedRecord, partition: &mut Partition) {
         self.of(partition.commit_queue).finish(finished, partition);
     }
 
@@ -78,7 +78,7 @@ impl CommitQueues {
     }
 
     /// The next answer and whose it is; never resolves while nothing is asked. Safe to cancel.
-    pub(crate) async fn done(&mut self) -> (usize, Answer) {
+    pub(crate) async fn done(&mut self) -> (usize, CommitterReply) {
         // One that has answered asks for nothing before it is told to, so none keeps another from being heard.
         poll_fn(|cx| {
             let mut answers = self.0.iter_mut().map(|commit_queue| commit_queue.poll_done(cx)).enumerate();

@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     batch::UnitBatch,
-    commit_queue::Answer,
-    finished::{Covered, Finished},
+    commit_queue::CommitterReply,
+    finished_record::{CoveredRecord, FinishedRecord},
 };
 use crate::{
     failure::{DeadLetterKind, failure_report::FailureReport},
     ports::{
         Control,
-        unit::{CommitError, Committed, RefusedRow},
+        unit::{CommitError, CommitOutcome, RefusedRow},
     },
     telemetry::metrics::Metric,
     wire::{
@@ -28,39 +28,39 @@ use crate::{
 
 impl Worker {
     /// Books what the store has answered to the commit queue of this number.
-    pub(crate) fn on_commit_result(&mut self, at: usize, done: Answer) -> Result<(), WorkerError> {
+    pub(crate) fn on_commit_result(&mut self, at: usize, done: CommitterReply) -> Result<(), WorkerError> {
         let error = match done {
-            Answer::Started(starts, Ok(froms)) => {
+            CommitterReply::Started(starts, Ok(froms)) => {
                 self.recovered(at);
                 starts.into_iter().zip(froms).for_each(|((id, start), from)| self.begin_partition(id, start, from));
                 return Ok(());
             }
-            Answer::Committed(batch, Ok(committed)) => {
+            CommitterReply::Committed(batch, Ok(committed)) => {
                 self.committed(at, batch, committed);
                 return Ok(());
             }
-            Answer::Committed(batch, Err(CommitError::Refused(why))) => {
+            CommitterReply::Committed(batch, Err(CommitError::Refused(why))) => {
                 self.refused_batch(at, batch, &why);
                 return Ok(());
             }
-            Answer::Committed(batch, Err(CommitError::RefusedRows(rows))) => {
+            CommitterReply::Committed(batch, Err(CommitError::RefusedRows(rows))) => {
                 self.recovered(at);
                 self.refused_rows(at, batch, rows);
                 return Ok(());
             }
-            Answer::Committed(_, Err(CommitError::OutcomeUnknown(why))) => {
-                self.unsettled(at, &why);
+            CommitterReply::Committed(_, Err(CommitError::OutcomeUnknown(why))) => {
+                self.outcome_unknown(at, &why);
                 return Ok(());
             }
-            Answer::Committed(batch, Err(error)) => {
+            CommitterReply::Committed(batch, Err(error)) => {
                 self.commit_queues.of(at).keep(batch);
                 error
             }
-            Answer::Cancelled(batch) => {
+            CommitterReply::Cancelled(batch) => {
                 self.commit_queues.of(at).keep(batch);
                 return Ok(());
             }
-            Answer::Started(_, Err(error)) => error,
+            CommitterReply::Started(_, Err(error)) => error,
         };
         self.no_answer(at, error)
     }
@@ -71,10 +71,10 @@ impl Worker {
         match error {
             CommitError::Outage(why) | CommitError::OutcomeUnknown(why) => {
                 let pause = self.commit_queues.of(at).outage(now, &self.settings.backoff);
-                self.state.add(Metric::CommitFailures, 1);
-                if self.state.trouble("store", Some(&why)) {
+                self.metrics.add(Metric::CommitFailures, 1);
+                if self.metrics.trouble("store", Some(&why)) {
                     self.note_all(at, Some(&why));
-                    tracing::warn!(group = %self.step.group.id, error = %why, retry_in = ?pause, "nothing can be committed; the group waits");
+                    tracing::warn!(group = %self.processor.group.id, error = %why, retry_in = ?pause, "nothing can be committed; the group waits");
                 }
                 Ok(())
             }
@@ -89,7 +89,7 @@ impl Worker {
         self.recovered(at);
         // A letter always gets through: its topic may take less than it should.
         if batch.cut() {
-            tracing::warn!(group = %self.step.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
+            tracing::warn!(group = %self.processor.group.id, error = %why, "a dead letter is cut to its first 64 KiB: its topic takes less than kafka.max_record_bytes and 64 KiB");
             self.commit_queues.of(at).keep(batch);
         } else if let Some((covered, record, from)) = self.commit_queues.of(at).refused(batch) {
             self.refused(at, &covered, record, from, why);
@@ -97,11 +97,11 @@ impl Worker {
     }
 
     /// The store has taken a batch, but for what is another owner's.
-    fn committed(&mut self, at: usize, batch: UnitBatch, committed: Committed) {
+    fn committed(&mut self, at: usize, batch: UnitBatch, committed: CommitOutcome) {
         self.recovered(at);
         let mut fenced = match committed {
-            Committed::Done => Vec::new(),
-            Committed::Fenced(partitions) => partitions,
+            CommitOutcome::Done => Vec::new(),
+            CommitOutcome::Fenced(partitions) => partitions,
         };
         let numbers: BTreeSet<i32> = fenced.iter().map(|id| id.partition).collect();
         // One that has been taken anew since, perhaps by another commit queue, is not fenced.
@@ -115,8 +115,8 @@ impl Worker {
         fenced.extend(theirs.map(|c| c.partition.clone()).collect::<BTreeSet<_>>());
         waited.iter().for_each(|c| _ = self.refusals.remove(&(c.partition.clone(), c.offset)));
         let (partitions, moved) = (&mut self.partitions, &mut self.moved);
-        self.commit_queues.of(at).book(batch, &fenced, partitions, moved, &self.step);
-        self.places_changed = true;
+        self.commit_queues.of(at).book(batch, &fenced, partitions, moved, &self.processor);
+        self.progress_changed = true;
         self.refusals.retain(|(id, offset), _| self.moved.get(id).is_none_or(|next| offset >= next));
         self.fenced(fenced);
     }
@@ -125,28 +125,28 @@ impl Worker {
         if self.commit_queues.of(at).recovered() {
             self.note_all(at, None);
         }
-        if !self.commit_queues.any_out(&self.partitions) && self.state.trouble("store", None) {
-            tracing::info!(group = %self.step.group.id, "the store answers again");
+        if !self.commit_queues.any_out(&self.partitions) && self.metrics.trouble("store", None) {
+            tracing::info!(group = %self.processor.group.id, "the store answers again");
         }
     }
 
     /// Has the source tell outside why the partitions of a store stand still; those that are held say so themselves.
     fn note_all(&mut self, at: usize, why: Option<&str>) {
-        let stands = |p: &Partition| p.commit_queue == at && p.blocks == 0 && p.life != PartitionState::Stopped;
+        let stands = |p: &Partition| p.commit_queue == at && p.blocks == 0 && p.state != PartitionState::Stopped;
         let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != TopicRole::Waiting);
         let notes: Vec<_> = theirs.map(|(id, _)| (id.clone(), why.map(str::to_owned))).collect();
         self.source.control(Control::Note(notes));
     }
 
     /// What this record asks for is refused: it becomes a dead letter instead. Where that is refused too, a person must act.
-    fn refused(&mut self, at: usize, covered: &Covered, record: Record, from: i64, why: &str) {
+    fn refused(&mut self, at: usize, covered: &CoveredRecord, record: Record, from: i64, why: &str) {
         // What keeps the dead letters has nowhere else to put one.
-        if matches!(covered.fate, Disposition::Dead(_)) || self.step.group.owned().is_none() {
+        if matches!(covered.disposition, Disposition::Dead(_)) || self.processor.group.group_topics().is_none() {
             return self.stop_refused(&covered.partition, covered.start, why);
         }
-        if self.step.states.is_some() {
+        if self.processor.states.is_some() {
             let id = covered.partition.clone();
-            if matches!(self.partitions.get(&id).map(|p| p.life), None | Some(PartitionState::Leaving(_))) {
+            if matches!(self.partitions.get(&id).map(|p| p.state), None | Some(PartitionState::Leaving(_))) {
                 // Its next owner meets the record again.
                 return self.release(&id);
             }
@@ -154,7 +154,8 @@ impl Worker {
             self.refusals.insert((id.clone(), covered.offset), why.to_owned());
             return self.restart(id, Duration::ZERO);
         }
-        let kind = if self.step.group.work.is_processor() { DeadLetterKind::Rejected } else { DeadLetterKind::Row };
+        let kind =
+            if self.processor.group.work.is_processor() { DeadLetterKind::Rejected } else { DeadLetterKind::Row };
         let letter = self.letter(covered, record, &FailureReport::new(kind, why));
         self.commit_queues.of(at).instead(letter, from);
     }
@@ -162,7 +163,7 @@ impl Worker {
     /// These rows of a batch are refused: their records become dead letters, and the batch is tried again with those.
     fn refused_rows(&mut self, at: usize, batch: UnitBatch, rows: Vec<RefusedRow>) {
         let atomic = self.commit_queues.of(at).is_atomic();
-        let letter = |covered: Covered, record: Record, refused: RefusedRow| {
+        let letter = |covered: CoveredRecord, record: Record, refused: RefusedRow| {
             self.letter(&covered, record, &FailureReport::new(refused.kind, refused.why))
         };
         let batch = batch.without_rows(rows, atomic, letter);
@@ -170,8 +171,8 @@ impl Worker {
     }
 
     /// The dead letter of a record that was processed before.
-    fn letter(&self, covered: &Covered, record: Record, fault: &FailureReport) -> Finished {
-        let job = InFlightRecord {
+    fn letter(&self, covered: &CoveredRecord, record: Record, fault: &FailureReport) -> FinishedRecord {
+        let in_flight = InFlightRecord {
             partition: covered.partition.clone(),
             role: covered.role,
             start: covered.start,
@@ -183,21 +184,21 @@ impl Worker {
             blocks: false,
             record,
         };
-        let effects = match self.step.dead(&job, fault, None) {
+        let effects = match self.processor.dead(&in_flight, fault, None) {
             Outcome::Done(effects) => effects,
             _ => Effects::default(),
         };
-        Finished::new(job, effects, self.clock.elapsed())
+        FinishedRecord::new(in_flight, effects, self.clock.elapsed())
     }
 
     /// Whether a unit is durable is not known: every partition of its store is started anew, from what is.
-    fn unsettled(&mut self, at: usize, why: &str) {
-        self.state.add(Metric::CommitFailures, 1);
-        tracing::warn!(group = %self.step.group.id, reason = why, "whether a transaction was committed is not known; its partitions start anew from what was");
+    fn outcome_unknown(&mut self, at: usize, why: &str) {
+        self.metrics.add(Metric::CommitFailures, 1);
+        tracing::warn!(group = %self.processor.group.id, reason = why, "whether a transaction was committed is not known; its partitions start anew from what was");
         let theirs: Vec<_> =
-            self.partitions.iter().filter(|(_, p)| p.commit_queue == at).map(|(id, p)| (id.clone(), p.life)).collect();
-        for (id, life) in theirs {
-            match life {
+            self.partitions.iter().filter(|(_, p)| p.commit_queue == at).map(|(id, p)| (id.clone(), p.state)).collect();
+        for (id, state) in theirs {
+            match state {
                 // One that stands still has nothing under way, and what stopped it has not changed.
                 PartitionState::Starting(_) | PartitionState::Stopped => {}
                 PartitionState::Leaving(_) => self.release(&id),
@@ -210,20 +211,20 @@ impl Worker {
     }
 
     /// What becomes of a record whose effects were refused when it was processed before.
-    pub(crate) fn refused_before(&mut self, job: &InFlightRecord) -> Option<Outcome> {
+    pub(crate) fn refused_before(&mut self, in_flight: &InFlightRecord) -> Option<Outcome> {
         if self.refusals.is_empty() {
             return None;
         }
-        let why = self.refusals.get(&(job.partition.clone(), job.record.offset))?;
-        Some(self.step.dead(job, &FailureReport::new(DeadLetterKind::Rejected, why), None))
+        let why = self.refusals.get(&(in_flight.partition.clone(), in_flight.record.offset))?;
+        Some(self.processor.dead(in_flight, &FailureReport::new(DeadLetterKind::Rejected, why), None))
     }
 
     fn stop_refused(&mut self, id: &TopicPartition, start: u64, why: &str) {
         let ours = self.partitions.get(id).filter(|p| p.start == start);
-        let Some(life) = ours.map(|p| p.life) else { return };
-        tracing::error!(group = %self.step.group.id, partition = %id, error = %why,
+        let Some(state) = ours.map(|p| p.state) else { return };
+        tracing::error!(group = %self.processor.group.id, partition = %id, error = %why,
             "a record can neither be processed nor put aside, and its partition stops before it: mend what the error names, and restart");
-        if matches!(life, PartitionState::Leaving(_)) {
+        if matches!(state, PartitionState::Leaving(_)) {
             // Its next owner meets the record again.
             self.release(id);
             return;
@@ -231,10 +232,10 @@ impl Worker {
         // Whatever else of it is under way lies behind the refused record: a new start makes it stale.
         self.restart(id.clone(), Duration::ZERO);
         if let Some(partition) = self.partitions.get_mut(id) {
-            partition.life = PartitionState::Stopped;
+            partition.state = PartitionState::Stopped;
         }
         let reason = format!("stopped: {why}");
-        self.state.trouble(&id.to_string(), Some(&reason));
+        self.metrics.trouble(&id.to_string(), Some(&reason));
         self.note(id, Some(reason));
         self.source.control(Control::Pause(vec![id.clone()]));
         self.count_partitions();

@@ -23,9 +23,9 @@ impl Lane {
 
 /// A lane is a hash already.
 #[derive(Default)]
-struct Same(u64);
+struct LaneHasher(u64);
 
-impl Hasher for Same {
+impl Hasher for LaneHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -41,32 +41,32 @@ impl Hasher for Same {
 
 /// The busy lanes of one partition and what waits in each.
 #[derive(Debug)]
-pub(crate) struct Lanes<J> {
-    busy: HashMap<Lane, VecDeque<J>, BuildHasherDefault<Same>>,
+pub(crate) struct Lanes<T> {
+    busy: HashMap<Lane, VecDeque<T>, BuildHasherDefault<LaneHasher>>,
 }
 
-impl<J> Lanes<J> {
+impl<T> Lanes<T> {
     pub(crate) fn new() -> Self {
         Self { busy: HashMap::default() }
     }
 
-    /// Takes a job in: gives it back when it may run now, else it waits behind the others of its lane.
-    pub(crate) fn enter(&mut self, lane: Option<Lane>, job: J) -> Option<J> {
-        let Some(lane) = lane else { return Some(job) };
+    /// Takes a record in: gives it back when it may run now, else it waits behind the others of its lane.
+    pub(crate) fn enter(&mut self, lane: Option<Lane>, record: T) -> Option<T> {
+        let Some(lane) = lane else { return Some(record) };
         match self.busy.get_mut(&lane) {
             Some(queue) => {
-                queue.push_back(job);
+                queue.push_back(record);
                 None
             }
             None => {
                 self.busy.insert(lane, VecDeque::new());
-                Some(job)
+                Some(record)
             }
         }
     }
 
-    /// The running job of a lane is done: the next of that lane, to run now.
-    pub(crate) fn leave(&mut self, lane: Option<Lane>) -> Option<J> {
+    /// The running record of a lane is done: the next of that lane, to run now.
+    pub(crate) fn leave(&mut self, lane: Option<Lane>) -> Option<T> {
         let lane = lane?;
         let next = self.busy.get_mut(&lane)?.pop_front();
         if next.is_none() {
@@ -75,8 +75,8 @@ impl<J> Lanes<J> {
         next
     }
 
-    /// Takes the waiting jobs out; the running ones stay.
-    pub(crate) fn take_waiting(&mut self) -> impl Iterator<Item = J> {
+    /// Takes the waiting records out; the running ones stay.
+    pub(crate) fn take_waiting(&mut self) -> impl Iterator<Item = T> {
         self.busy.values_mut().flat_map(|queue| queue.drain(..))
     }
 }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Red when `enter` runs a job of a busy lane, or `leave` takes the newest.
+        /// Red when `enter` runs a record of a busy lane, or `leave` takes the newest.
         #[test]
         fn lanes_keep_per_key_order_under_random_completion(
             keys in proptest::collection::vec(0..8u8, 1..200),
@@ -98,10 +98,10 @@ mod tests {
         ) {
             let mut lanes = Lanes::new();
             let (mut running, mut done) = (Vec::new(), HashMap::<u8, Vec<usize>>::new());
-            let mut jobs = keys.iter().copied().enumerate();
+            let mut records = keys.iter().copied().enumerate();
             let mut picks = picks.iter().cycle();
             loop {
-                let next = jobs.next();
+                let next = records.next();
                 if let Some((seq, key)) = next {
                     running.extend(lanes.enter(Lane::of(Some(&[key])), (seq, key)));
                 }
@@ -133,11 +133,11 @@ mod tests {
         assert_eq!(lanes.leave(Lane::of(None)), None);
     }
 
-    /// Red when a running job is taken with the waiting ones, or its lane with it.
+    /// Red when a running record is taken with the waiting ones, or its lane with it.
     #[test]
     fn only_waiting_jobs_are_taken() {
         let (mut lanes, lane) = (Lanes::new(), Lane::of(Some(b"a")));
-        assert_eq!((1..=4).filter_map(|job| lanes.enter(lane, job)).collect::<Vec<_>>(), [1]);
+        assert_eq!((1..=4).filter_map(|record| lanes.enter(lane, record)).collect::<Vec<_>>(), [1]);
         assert_eq!(lanes.take_waiting().collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!(lanes.enter(lane, 5), None, "the first still runs");
         assert_eq!((lanes.leave(lane), lanes.leave(lane)), (Some(5), None));

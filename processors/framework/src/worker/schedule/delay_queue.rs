@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ports::{Clock, Entry, StoreError, Stores, unit::Change},
+    ports::{Clock, Entry, StoreError, Stores, unit::StateChange},
     processor::state::{self, State},
     telemetry::metrics::{GroupMetrics, Metric},
     wire::{
@@ -43,7 +43,7 @@ pub(crate) struct DelayQueue {
     limits: Limits,
     /// The longest delay of the group's ladder.
     longest: Duration,
-    state: Arc<GroupMetrics>,
+    metrics: Arc<GroupMetrics>,
     numbers: Mutex<BTreeMap<i32, Queues>>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct DelayQueue {
 #[derive(Default)]
 struct Queues {
     /// By their number in the store, which rises in the order of arrival.
-    records: BTreeMap<i64, Waits>,
+    records: BTreeMap<i64, DelayedRecord>,
     /// Of each key those that wait for each other; a record without a key waits for none.
     keys: HashMap<Vec<u8>, VecDeque<i64>>,
     bytes: usize,
@@ -60,7 +60,7 @@ struct Queues {
     wakes: Option<Duration>,
 }
 
-struct Waits {
+struct DelayedRecord {
     /// `None` while it is under way.
     record: Option<Record>,
     key: Option<Vec<u8>>,
@@ -72,14 +72,14 @@ struct Waits {
 
 /// A record in the store.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredRecord {
     key: Option<Bytes>,
     value: Option<Bytes>,
     headers: Vec<(String, Option<Bytes>)>,
     timestamp_ms: i64,
 }
 
-impl State for Kept {
+impl State for StoredRecord {
     const NAME: &'static str = WAITING;
 }
 
@@ -121,7 +121,7 @@ impl DelayQueue {
         stores: Arc<dyn Stores>,
         limits: Limits,
         longest: Duration,
-        state: Arc<GroupMetrics>,
+        metrics: Arc<GroupMetrics>,
     ) -> Self {
         Self {
             group: group.to_owned(),
@@ -130,7 +130,7 @@ impl DelayQueue {
             stores,
             limits,
             longest,
-            state,
+            metrics,
             numbers: Mutex::default(),
         }
     }
@@ -147,7 +147,7 @@ impl DelayQueue {
     }
 
     /// Has a record wait behind those of its key; `None` where there is no room.
-    pub(crate) fn append(&self, number: i32, waits: Outgoing, timestamp_ms: i64, due: Duration) -> Option<Change> {
+    pub(crate) fn append(&self, number: i32, waits: Outgoing, timestamp_ms: i64, due: Duration) -> Option<StateChange> {
         let mut numbers = self.numbers();
         // Before they are read, or once they are forgotten, nobody knows which place is free.
         let queues = numbers.get_mut(&number)?;
@@ -160,19 +160,19 @@ impl DelayQueue {
         }
         let change = self.kept(&record)?;
         queues.insert(record, due, 1);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         Some(change)
     }
 
     /// Has the record of this number, which is under way, wait again where it was.
-    pub(crate) fn again(&self, of: &Record, waits: Outgoing, due: Duration) -> Option<Change> {
+    pub(crate) fn again(&self, of: &Record, waits: Outgoing, due: Duration) -> Option<StateChange> {
         let record = self.record(of.partition, of.offset, waits, of.timestamp_ms);
         let change = self.kept(&record)?;
         let mut numbers = self.numbers();
         let queues = numbers.get_mut(&of.partition)?;
         let waits = queues.records.get_mut(&of.offset)?;
         queues.bytes = queues.bytes + record.size() - waits.bytes;
-        *waits = Waits {
+        *waits = DelayedRecord {
             bytes: record.size(),
             record: Some(record),
             due,
@@ -184,17 +184,17 @@ impl DelayQueue {
     }
 
     /// The record of this number is done with: the next of its key may begin.
-    pub(crate) fn done(&self, of: &Record) -> Change {
+    pub(crate) fn done(&self, of: &Record) -> StateChange {
         let mut numbers = self.numbers();
         if let Some(queues) = numbers.get_mut(&of.partition) {
             queues.remove(of.offset);
         }
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         self.change(of, None)
     }
 
     /// The store has this change.
-    pub(crate) fn committed(&self, change: &Change) {
+    pub(crate) fn committed(&self, change: &StateChange) {
         if change.store != self.store {
             return;
         }
@@ -252,7 +252,7 @@ impl DelayQueue {
         }
         let mut numbers = self.numbers();
         numbers.insert(number, queues);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl DelayQueue {
     pub(crate) fn forget(&self, number: i32) {
         let mut numbers = self.numbers();
         numbers.remove(&number);
-        self.state.set(Metric::Waiting, count(&numbers));
+        self.metrics.set(Metric::Waiting, count(&numbers));
     }
 
     /// Why a record cannot wait here.
@@ -275,9 +275,9 @@ impl DelayQueue {
     }
 
     /// The change that keeps a record; none where it cannot be written down, which no record is known to do.
-    fn kept(&self, record: &Record) -> Option<Change> {
+    fn kept(&self, record: &Record) -> Option<StateChange> {
         let headers = record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(|v| v.to_vec().into())));
-        let kept = Kept {
+        let kept = StoredRecord {
             key: record.key.clone().map(Bytes::from),
             value: record.value.clone().map(Bytes::from),
             headers: headers.collect(),
@@ -287,8 +287,14 @@ impl DelayQueue {
         Some(self.change(record, Some(value.into())))
     }
 
-    fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> Change {
-        Change { store: Arc::clone(&self.store), partition: of.partition, key: name(of.offset), value, input: None }
+    fn change(&self, of: &Record, value: Option<Arc<[u8]>>) -> StateChange {
+        StateChange {
+            store: Arc::clone(&self.store),
+            partition: of.partition,
+            key: name(of.offset),
+            value,
+            input: None,
+        }
     }
 
     fn read(&self, partition: i32, (key, value): Entry) -> Result<Record, StoreError> {
@@ -299,7 +305,7 @@ impl DelayQueue {
                 self.topic
             ))
         };
-        let kept: Kept = state::load(&value).map_err(|why| broken(&why))?;
+        let kept: StoredRecord = state::load(&value).map_err(|why| broken(&why))?;
         let mut headers = Headers::default();
         kept.headers.iter().for_each(|(name, value)| headers.push(name, value.as_ref().map(Bytes::as_slice)));
         Ok(Record {
@@ -327,7 +333,7 @@ impl Queues {
         if let Some(key) = &key {
             self.keys.entry(key.clone()).or_default().push_back(at);
         }
-        self.records.insert(at, Waits { record: Some(record), key, bytes, due, unsaved });
+        self.records.insert(at, DelayedRecord { record: Some(record), key, bytes, due, unsaved });
     }
 
     fn remove(&mut self, at: i64) {

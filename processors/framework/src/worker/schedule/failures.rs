@@ -14,7 +14,7 @@ use crate::{
     pipeline::{ConsumerGroup, settings::GroupSettings},
     ports::{
         Clock,
-        unit::{Change, Marker},
+        unit::{Marker, StateChange},
     },
     telemetry::spans::{Message, Span, Tracing},
     wire::{
@@ -33,7 +33,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where records wait for another attempt: the order under retry, and what it takes.
-pub(crate) enum Waits {
+pub(crate) enum RetryMode {
     /// On retry topics.
     Topics,
     /// In their places, which hold up their partitions.
@@ -46,11 +46,11 @@ pub(crate) enum Waits {
 pub(crate) struct Failures {
     group: String,
     processor: String,
-    owned: GroupTopics,
+    group_topics: GroupTopics,
     ladder: Ladder,
     /// The largest record that is passed on whole, bytes of its value.
     record_limit: usize,
-    waits: Waits,
+    retry_mode: RetryMode,
     tracing: Tracing,
     log: Mutex<Log>,
 }
@@ -62,14 +62,19 @@ struct Log {
 }
 
 impl Failures {
-    pub(crate) fn new(group: &ConsumerGroup, settings: &GroupSettings, waits: Waits, tracing: Tracing) -> Self {
+    pub(crate) fn new(
+        group: &ConsumerGroup,
+        settings: &GroupSettings,
+        retry_mode: RetryMode,
+        tracing: Tracing,
+    ) -> Self {
         Self {
-            owned: GroupTopics::of(&group.id),
+            group_topics: GroupTopics::of(&group.id),
             group: group.id.clone(),
             processor: group.name.clone(),
             ladder: settings.ladder.clone(),
             record_limit: settings.max_record_bytes,
-            waits,
+            retry_mode,
             tracing,
             log: Mutex::default(),
         }
@@ -78,41 +83,41 @@ impl Failures {
     /// One more attempt has failed: the ladder says whether there is another, the order where it waits for it.
     pub(crate) fn again(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         mut delivered: DeliveryHeaders,
         fault: &FailureReport,
         clock: &dyn Clock,
-        seen: &AttemptContext,
+        context: &AttemptContext,
     ) -> Outcome {
         let now = clock.now();
         let failed = delivered.attempts.saturating_add(1);
         let Some(delay) = self.ladder.after(failed) else {
-            return Outcome::Done(self.letter(&job.record, delivered, fault, now, seen));
+            return Outcome::Done(self.letter(&in_flight.record, delivered, fault, now, context));
         };
-        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
+        let trace_id = context.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
         let in_place = || {
             tracing::warn!(
-                trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+                trace_id, group = %self.group, partition = %in_flight.partition, offset = in_flight.record.offset, attempt = failed,
                 retry_in = %delay, error = %fault.detail, "a record failed; its partition waits and tries it again"
             );
             Outcome::Retry(delay.get(), fault.message.clone())
         };
         delivered.attempts = failed;
-        let processor = self.processor_of(&delivered, seen);
+        let processor = self.processor_of(&delivered, context);
         let mut again = delivered.failed(fault, &self.group, &processor, now.millis());
         again.due_ms = Some(now.plus(delay.get()).millis());
-        let mut effects = Effects { fate: Disposition::Retried, ..Effects::default() };
-        let place = match &self.waits {
-            Waits::InPlace => return in_place(),
-            Waits::Topics => {
-                let (retry, span) = self.hop(&again, &job.record, self.owned.retry(delay), seen);
+        let mut effects = Effects { disposition: Disposition::Retried, ..Effects::default() };
+        let place = match &self.retry_mode {
+            RetryMode::InPlace => return in_place(),
+            RetryMode::Topics => {
+                let (retry, span) = self.hop(&again, &in_flight.record, self.group_topics.retry(delay), context);
                 effects.outgoing.push(retry);
                 effects.spans.extend(span);
                 "on a retry topic"
             }
-            Waits::State(waiting) => {
+            RetryMode::State(waiting) => {
                 let due = clock.elapsed() + delay.get();
-                effects.waiting = wait(waiting, job, &again, due).map(Box::new);
+                effects.waiting = wait(waiting, in_flight, &again, due).map(Box::new);
                 if effects.waiting.is_none() {
                     return in_place();
                 }
@@ -120,7 +125,7 @@ impl Failures {
             }
         };
         tracing::debug!(
-            trace_id, group = %self.group, partition = %job.partition, offset = job.record.offset, attempt = failed,
+            trace_id, group = %self.group, partition = %in_flight.partition, offset = in_flight.record.offset, attempt = failed,
             retry_in = %delay, error = %fault.detail, "a record failed and waits {place}"
         );
         Outcome::Done(effects)
@@ -129,25 +134,27 @@ impl Failures {
     /// Where an earlier record of its key waits, what becomes of this one, which has come so far: it waits behind that.
     pub(crate) fn behind(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         delivered: impl FnOnce() -> DeliveryHeaders,
         clock: &dyn Clock,
     ) -> Option<Outcome> {
-        let waiting = self.waiting().filter(|_| job.role != TopicRole::Waiting)?;
-        if !waiting.has(job.partition.partition, job.record.key.as_deref()) {
+        let waiting = self.waiting().filter(|_| in_flight.role != TopicRole::Waiting)?;
+        if !waiting.has(in_flight.partition.partition, in_flight.record.key.as_deref()) {
             return None;
         }
         let delivered = DeliveryHeaders { group: Some(self.group.clone()), ..delivered() };
-        let change = wait(waiting, job, &delivered, clock.elapsed()).map(Box::new);
+        let change = wait(waiting, in_flight, &delivered, clock.elapsed()).map(Box::new);
         Some(match change {
-            Some(_) => Outcome::Done(Effects { waiting: change, fate: Disposition::Queued, ..Effects::default() }),
+            Some(_) => {
+                Outcome::Done(Effects { waiting: change, disposition: Disposition::Queued, ..Effects::default() })
+            }
             None => Outcome::Wait(FULL_PAUSE, waiting.full()),
         })
     }
 
     /// The records that wait in the group's state, if any do.
     pub(crate) fn waiting(&self) -> Option<&Arc<DelayQueue>> {
-        let Waits::State(waiting) = &self.waits else { return None };
+        let RetryMode::State(waiting) = &self.retry_mode else { return None };
         Some(waiting)
     }
 
@@ -158,16 +165,16 @@ impl Failures {
         mut delivered: DeliveryHeaders,
         fault: &FailureReport,
         now: Time,
-        seen: &AttemptContext,
+        context: &AttemptContext,
     ) -> Effects {
         delivered.attempts = delivered.attempts.saturating_add(1);
-        let processor = self.processor_of(&delivered, seen);
+        let processor = self.processor_of(&delivered, context);
         let dead = delivered.failed(fault, &self.group, &processor, now.millis());
-        self.log(record, &dead, fault, now, seen);
-        let (letter, span) = self.hop(&dead, record, self.owned.dlq(), seen);
+        self.log(record, &dead, fault, now, context);
+        let (letter, span) = self.hop(&dead, record, self.group_topics.dlq(), context);
         let letter = cut::fitting(letter, self.record_limit);
         let spans = span.into_iter().collect();
-        Effects { outgoing: vec![letter], spans, fate: Disposition::Dead(fault.kind), ..Effects::default() }
+        Effects { outgoing: vec![letter], spans, disposition: Disposition::Dead(fault.kind), ..Effects::default() }
     }
 
     /// The news that a dead letter which was sent back has succeeded; `None` where the record was none.
@@ -175,22 +182,23 @@ impl Failures {
         &self,
         record: &Record,
         delivered: &DeliveryHeaders,
-        seen: &AttemptContext,
+        context: &AttemptContext,
     ) -> Option<(Marker, Option<Span>)> {
         if delivered.redrives == 0 {
             return None;
         }
-        let (trace, span) = self.send(&self.owned.dlq(), delivered, record, seen);
-        let mut news = delivered.marker(record, &self.owned, &self.group, &self.processor_of(delivered, seen));
+        let (trace, span) = self.send(&self.group_topics.dlq(), delivered, record, context);
+        let mut marker =
+            delivered.marker(record, &self.group_topics, &self.group, &self.processor_of(delivered, context));
         if let Some(trace) = trace {
-            news.headers = with_trace(&news.headers, &trace);
+            marker.headers = with_trace(&marker.headers, &trace);
         }
-        Some((Marker { place: record.place(), record: news }, span))
+        Some((Marker { place: record.place(), record: marker }, span))
     }
 
     /// The processor that a letter names: once it is one it keeps its name, by which its row is known.
-    fn processor_of(&self, delivered: &DeliveryHeaders, seen: &AttemptContext) -> String {
-        let step = || seen.step.as_deref().unwrap_or(&self.processor).to_owned();
+    fn processor_of(&self, delivered: &DeliveryHeaders, context: &AttemptContext) -> String {
+        let step = || context.step.as_deref().unwrap_or(&self.processor).to_owned();
         delivered.processor.clone().unwrap_or_else(step)
     }
 
@@ -199,9 +207,9 @@ impl Failures {
         delivered: &DeliveryHeaders,
         record: &Record,
         topic: String,
-        seen: &AttemptContext,
+        context: &AttemptContext,
     ) -> (Outgoing, Option<Span>) {
-        let (trace, span) = self.send(&topic, delivered, record, seen);
+        let (trace, span) = self.send(&topic, delivered, record, context);
         (delivered.hop(record, topic, trace.as_ref()), span)
     }
 
@@ -211,9 +219,9 @@ impl Failures {
         topic: &str,
         delivered: &DeliveryHeaders,
         record: &Record,
-        seen: &AttemptContext,
+        context: &AttemptContext,
     ) -> (Option<TraceContext>, Option<Span>) {
-        let Some(meta) = &seen.meta else { return (None, None) };
+        let Some(meta) = &context.meta else { return (None, None) };
         let message = Message {
             topic,
             partition: Some(delivered.origin_of(record).partition.partition),
@@ -221,19 +229,19 @@ impl Failures {
             correlation_id: &meta.correlation_id,
             causation_id: meta.causation_id.as_deref(),
         };
-        match self.tracing.send(&seen.attempt, &meta.trace, message) {
+        match self.tracing.send(&context.attempt, &meta.trace, message) {
             Some((trace, span)) => (Some(trace), Some(span)),
             None => (Some(meta.trace.clone()), None),
         }
     }
 
-    fn log(&self, record: &Record, dead: &DeliveryHeaders, fault: &FailureReport, now: Time, seen: &AttemptContext) {
+    fn log(&self, record: &Record, dead: &DeliveryHeaders, fault: &FailureReport, now: Time, context: &AttemptContext) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if now < log.next {
             log.silent += 1;
             return;
         }
-        let trace_id = seen.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
+        let trace_id = context.meta.as_ref().map(|meta| display(meta.trace.trace_id_hex()));
         tracing::warn!(
             trace_id, group = %self.group, partition = %record.place(), offset = record.offset, kind = fault.kind.as_str(),
             attempts = dead.attempts, fingerprint = dead.fingerprint, error = %fault.detail, not_logged_before = log.silent,
@@ -244,10 +252,15 @@ impl Failures {
 }
 
 /// Has a record wait in the group's state; `None` where there is no room.
-fn wait(waiting: &DelayQueue, job: &InFlightRecord, delivered: &DeliveryHeaders, due: Duration) -> Option<Change> {
-    let waits = delivered.hop(&job.record, String::new(), None);
-    if job.role == TopicRole::Waiting {
-        return waiting.again(&job.record, waits, due);
+fn wait(
+    waiting: &DelayQueue,
+    in_flight: &InFlightRecord,
+    delivered: &DeliveryHeaders,
+    due: Duration,
+) -> Option<StateChange> {
+    let waits = delivered.hop(&in_flight.record, String::new(), None);
+    if in_flight.role == TopicRole::Waiting {
+        return waiting.again(&in_flight.record, waits, due);
     }
-    waiting.append(job.partition.partition, waits, job.record.timestamp_ms, due)
+    waiting.append(in_flight.partition.partition, waits, in_flight.record.timestamp_ms, due)
 }

@@ -1,5 +1,5 @@
 //! Partitions that come and go, and what is bounded in them.
 
 mod bounds;
-mod places;
+mod progress;
 mod rebalance;

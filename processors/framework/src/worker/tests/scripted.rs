@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::outside::{Kept, Outside, Pings, Script, Shared, Store};
+use self::outside::{Outside, Pings, Script, ScriptedStores, Shared, Store};
 use super::{Ping, Pong, ping};
 use crate::{
     codec::Encoder,
@@ -24,8 +24,8 @@ use crate::{
     failure::{DeadLetterKind, Failure, Result},
     pipeline::{Pipeline, schema_cache::SchemaCache, settings::GroupSettings, sink::Sink, steps::Group},
     ports::{
-        Batch, BoxFuture, Clock, Fetched,
-        unit::{CommitError, Committed, Progress},
+        Batch, BoxFuture, Clock, SourceEvent,
+        unit::{CommitError, CommitOutcome, OffsetRange},
     },
     processor::{state::State, stateful::KeyedBy as _, with},
     telemetry::{metrics::GroupMetrics, spans::Tracing},
@@ -155,7 +155,7 @@ impl Wake for Woken {
 pub(super) struct Bench {
     shared: Shared,
     clock: Arc<ManualClock>,
-    pub(super) state: Arc<GroupMetrics>,
+    pub(super) metrics: Arc<GroupMetrics>,
     stop: Option<oneshot::Sender<()>>,
     work: BoxFuture<'static, Result<(), WorkerError>>,
     pub(super) ended: Option<Result<(), WorkerError>>,
@@ -236,9 +236,9 @@ impl Bench {
     }
 
     fn new(pipeline: Pipeline, atomic: bool, stores: usize, settings: GroupSettings) -> Self {
-        let (shared, clock, state) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
+        let (shared, clock, metrics) = (Shared::default(), Arc::new(ManualClock::default()), Arc::default());
         let parts = WorkerDeps {
-            stores: Some(Arc::new(Kept(shared.clone()))),
+            stores: Some(Arc::new(ScriptedStores(shared.clone()))),
             group: pipeline.groups("").remove(0),
             catalogue: Arc::new(pipeline.catalogue().clone()),
             settings,
@@ -249,25 +249,25 @@ impl Bench {
             schemas: Arc::new(SchemaCache::new(Arc::new(Pings(shared.clone())), clock.clone())),
             tracing: Tracing::default(),
             clock: clock.clone(),
-            state: Arc::clone(&state),
+            metrics: Arc::clone(&metrics),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = async move {
             let stopped = async move { _ = stopped.await };
             Worker::build(parts).await?.run(stopped).await
         };
-        Self { shared, clock, state, stop: Some(stop), work: Box::pin(work), ended: None }
+        Self { shared, clock, metrics, stop: Some(stop), work: Box::pin(work), ended: None }
     }
 
     /// A group that has partitions 0 up to `count`, each in its first start.
     pub(super) fn assigned(mut self, count: i32) -> Self {
-        self.tell(Fetched::Assigned((0..count).map(at).collect()));
+        self.tell(SourceEvent::Assigned((0..count).map(at).collect()));
         self.log();
         self
     }
 
     /// The source reports this.
-    pub(super) fn tell(&mut self, event: Fetched) -> &mut Self {
+    pub(super) fn tell(&mut self, event: SourceEvent) -> &mut Self {
         self.outside().events.push_back(event);
         self.run();
         self
@@ -282,12 +282,12 @@ impl Bench {
     /// The source delivers these records of one partition.
     pub(super) fn batch(&mut self, start: u64, records: Vec<Record>) -> &mut Self {
         let next = records.last().unwrap().offset + 1;
-        self.tell(Fetched::Records(Batch { partition: records[0].place(), start, records, next }))
+        self.tell(SourceEvent::Records(Batch { partition: records[0].place(), start, records, next }))
     }
 
     /// The source has found no record of a partition before this offset.
     pub(super) fn nothing_before(&mut self, partition: i32, start: u64, next: i64) -> &mut Self {
-        self.tell(Fetched::Records(Batch { partition: at(partition), start, records: Vec::new(), next }))
+        self.tell(SourceEvent::Records(Batch { partition: at(partition), start, records: Vec::new(), next }))
     }
 
     /// The store refuses the row of this key, and says so.
@@ -314,17 +314,17 @@ impl Bench {
     }
 
     /// What the store has taken for topics of the group's own, each with the positions of its unit.
-    pub(super) fn own(&self) -> Vec<(Outgoing, Vec<Progress>)> {
+    pub(super) fn own(&self) -> Vec<(Outgoing, Vec<OffsetRange>)> {
         self.outside().own.clone()
     }
 
     /// The store will answer so, once.
-    pub(super) fn answer(&mut self, answer: Result<Committed, CommitError>) -> &mut Self {
+    pub(super) fn answer(&mut self, answer: Result<CommitOutcome, CommitError>) -> &mut Self {
         self.answer_of(0, answer)
     }
 
     /// The store will answer so, once, over the connection of this number.
-    pub(super) fn answer_of(&mut self, number: usize, answer: Result<Committed, CommitError>) -> &mut Self {
+    pub(super) fn answer_of(&mut self, number: usize, answer: Result<CommitOutcome, CommitError>) -> &mut Self {
         self.outside().answers.entry(number).or_default().push_back(answer);
         self
     }

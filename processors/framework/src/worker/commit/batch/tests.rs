@@ -33,12 +33,12 @@ fn outgoing(name: &str) -> Outgoing {
 }
 
 /// Adds a record whose partition stands at 100 before the batch.
-fn add(batch: &mut UnitBatch, finished: Finished) {
+fn add(batch: &mut UnitBatch, finished: FinishedRecord) {
     batch.begin(&finished.covered.partition, 100);
     batch.push(finished);
 }
 
-fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
+fn finished((partition, count, row, marker): Asks, offset: i64) -> FinishedRecord {
     let key = Some(name(partition, offset, "row").into_bytes());
     let place = place(partition);
     let (topic, headers) = (place.topic.clone(), Headers::default());
@@ -55,9 +55,9 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         waiting: None,
         event_time: None,
         spans: Vec::new(),
-        fate: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
+        disposition: if count == 2 { Disposition::Dead(DeadLetterKind::Row) } else { Disposition::Processed },
     };
-    let job = InFlightRecord {
+    let in_flight = InFlightRecord {
         partition: place,
         role: TopicRole::Input,
         start: u64::try_from(partition).unwrap(),
@@ -69,7 +69,7 @@ fn finished((partition, count, row, marker): Asks, offset: i64) -> Finished {
         blocks: false,
         record,
     };
-    Finished::new(job, effects, Duration::ZERO)
+    FinishedRecord::new(in_flight, effects, Duration::ZERO)
 }
 
 /// A batch of these records; offsets of a partition rise by two, and it stood at 100 before.
@@ -111,7 +111,7 @@ fn records(batch: &UnitBatch) -> Vec<(i32, i64)> {
 /// Where each partition stands after these batches, each of which must begin where the one before has ended.
 fn chained<'a>(batches: impl IntoIterator<Item = &'a UnitBatch>) -> BTreeMap<i32, i64> {
     let mut stands: BTreeMap<i32, i64> = BTreeMap::new();
-    for Progress { from, to } in batches.into_iter().flat_map(|batch| &batch.unit.positions) {
+    for OffsetRange { from, to } in batches.into_iter().flat_map(|batch| &batch.unit.positions) {
         let before = stands.insert(to.partition.partition, to.next).unwrap_or(100);
         assert_eq!(before, *from, "{}", to.partition);
     }

@@ -91,14 +91,14 @@ fn behind_a_breaker(dependency: &Dependency, order: Order) -> Driver {
 }
 
 fn circuit(driver: &Driver, dependency: &str) -> u64 {
-    driver.state("play").circuits()[dependency]
+    driver.metrics("play").circuits()[dependency]
 }
 
 const CLOSED: u64 = CircuitState::Closed.as_u64();
 const OPEN: u64 = CircuitState::Open.as_u64();
 const HALF_OPEN: u64 = CircuitState::HalfOpen.as_u64();
 
-/// SPEC C6, PITFALLS 12. Red when a call that the breaker refuses, or that fails while it is not closed, is an attempt;
+/// Red when a call that the breaker refuses, or that fails while it is not closed, is an attempt;
 /// when more probes go through than allowed; when the end of the outage is not seen; when nobody is told how the last call
 /// failed; or the order of a key is lost.
 #[test]
@@ -114,9 +114,9 @@ fn an_outage_is_waited_for_and_drains_in_order() {
         let probes = dependency.calls() - 2;
         assert!((100..=120).contains(&probes), "{probes} probes in ten minutes, one every five seconds");
         assert_eq!((driver.emitted::<Pong>().len(), driver.letters("play").len()), (0, 0));
-        assert_eq!(driver.state("play").get(Metric::Failures), 1, "the one before it opened");
+        assert_eq!(driver.metrics("play").get(Metric::Failures), 1, "the one before it opened");
         assert_eq!(driver.records("play.retry.10s"), [], "a retry topic's records wait as well");
-        let troubles = driver.state("play").troubles();
+        let troubles = driver.metrics("play").troubles();
         assert!(
             troubles.iter().all(|why| why.contains("waits for `shop`, whose circuit is open: 503"))
                 && !troubles.is_empty(),
@@ -124,7 +124,7 @@ fn an_outage_is_waited_for_and_drains_in_order() {
         );
         dependency.is(Mood::Well);
         driver.advance(10 * SECOND);
-        assert_eq!((circuit(&driver, "shop"), driver.state("play").troubles()), (CLOSED, Vec::new()));
+        assert_eq!((circuit(&driver, "shop"), driver.metrics("play").troubles()), (CLOSED, Vec::new()));
         let pongs: Vec<Event<Pong>> = driver.emitted();
         assert_eq!((pongs.len(), driver.letters("play").len()), (100, 0));
         let health = dependency.0.lock().unwrap();
@@ -135,7 +135,7 @@ fn an_outage_is_waited_for_and_drains_in_order() {
     }
 }
 
-/// PITFALLS 13. Red when a probe that never ends keeps the circuit half-open, is joined by others, or never gives its
+/// Red when a probe that never ends keeps the circuit half-open, is joined by others, or never gives its
 /// place back.
 #[test]
 fn a_probe_that_never_returns_does_not_keep_the_circuit_half_open() {
@@ -156,7 +156,7 @@ fn a_probe_that_never_returns_does_not_keep_the_circuit_half_open() {
     dependency.is(Mood::Well);
     driver.advance(60 * SECOND);
     assert_eq!((circuit(&driver, "shop"), driver.emitted::<Pong>().len()), (CLOSED, 20));
-    assert_eq!((driver.letters("play").len(), driver.state("play").letters(DeadLetterKind::Timeout)), (0, 0));
+    assert_eq!((driver.letters("play").len(), driver.metrics("play").letters(DeadLetterKind::Timeout)), (0, 0));
     assert_eq!(dependency.0.lock().unwrap().attempts.iter().max(), Some(&1), "of those that opened it");
 }
 
@@ -217,7 +217,7 @@ fn a_rejection_is_an_answer_of_a_healthy_dependency() {
     let policy = Policy::new().breaker("shop", settings());
     let mut driver = Driver::new(Pipeline::default().on("play", with(script, play)).policy("play", policy));
     (0..4).for_each(|seq| _ = driver.send(ping("bad", seq)));
-    assert_eq!((circuit(&driver, "shop"), driver.state("play").letters(DeadLetterKind::Rejected)), (CLOSED, 2));
+    assert_eq!((circuit(&driver, "shop"), driver.metrics("play").letters(DeadLetterKind::Rejected)), (CLOSED, 2));
     assert_eq!(driver.records("play.retry.1s").len(), 2);
 }
 
@@ -239,7 +239,7 @@ fn a_fallback_runs_while_the_circuit_is_open() {
     assert_eq!(seqs(&driver.emitted(), "k"), [-1; 9]);
     driver.advance(SECOND);
     let pongs = driver.emitted::<Pong>();
-    assert_eq!((pongs.len(), driver.state("play").get(Metric::Fallbacks), dependency.calls()), (10, 10, 2));
+    assert_eq!((pongs.len(), driver.metrics("play").get(Metric::Fallbacks), dependency.calls()), (10, 10, 2));
     for pong in &pongs {
         let cause = pong.meta.causation_id.as_deref().expect("a cause");
         assert_eq!(pong.meta.id, crate::wire::ids::emitted_id("kafka://events.net", cause, "play", 0));
@@ -253,23 +253,23 @@ fn a_fallback_runs_while_the_circuit_is_open() {
 /// Red when a partition that waits for a circuit is kept, or a group that is asked to wait for ever does not stop.
 #[test]
 fn a_group_behind_an_open_circuit_stops_at_once() {
-    use crate::ports::Fetched;
+    use crate::ports::SourceEvent;
     use crate::worker::tests::scripted::{Bench, Plan, at};
     let plan = Plan::default();
     let mut bench = Bench::publisher(
         &plan,
         GroupSettings { breakers: [("shop".to_owned(), settings())].into(), ..GroupSettings::default() },
     );
-    bench.tell(Fetched::Assigned(vec![at(0), at(1)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), at(1)])).log();
     ["a0", "a1"].into_iter().for_each(|event| plan.fail(event, Failure::retry("503")));
     bench.records(0, 1, 0, "a a a").records(1, 2, 0, "b").log();
     assert_eq!(plan.seen(), "a0 a1");
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(0)])).log(), "released 0, forget 0");
     assert_eq!(bench.stop().log(), "close");
     assert!(matches!(bench.ended, Some(Ok(()))));
 }
 
-/// PITFALLS 11. Red when a registry that does not answer makes a letter or an attempt, or its recovery is not
+/// Red when a registry that does not answer makes a letter or an attempt, or its recovery is not
 /// seen.
 #[test]
 fn a_registry_that_does_not_answer_holds_the_partition() {
@@ -278,10 +278,10 @@ fn a_registry_that_does_not_answer_holds_the_partition() {
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(2);
     bench.registry_down(true).records(0, 1, 0, "a b").advance(600 * SECOND);
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("pause 0", ""));
-    assert_eq!(bench.state.troubles(), ["events.net/0: the schema registry does not answer: 503"]);
+    assert_eq!(bench.metrics.troubles(), ["events.net/0: the schema registry does not answer: 503"]);
     assert_eq!(bench.note(&at(0)).as_deref(), Some("the schema registry does not answer: 503"));
     bench.registry_down(false).advance(SECOND);
     assert_eq!(bench.log(), "resume 0, unit a b, commit 0:2");
-    assert_eq!((bench.state.troubles(), bench.note(&at(0))), (Vec::new(), None));
-    assert_eq!(bench.state.get(Metric::Failures), 0);
+    assert_eq!((bench.metrics.troubles(), bench.note(&at(0))), (Vec::new(), None));
+    assert_eq!(bench.metrics.get(Metric::Failures), 0);
 }

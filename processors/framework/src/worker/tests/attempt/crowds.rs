@@ -42,7 +42,7 @@ fn shopping(shop: &Shop) -> Driver {
 }
 
 fn is_closed(driver: &Driver) -> bool {
-    driver.state("play").circuits()["shop"] == CircuitState::Closed.as_u64()
+    driver.metrics("play").circuits()["shop"] == CircuitState::Closed.as_u64()
 }
 
 /// A second of forty records, of which every twentieth fails at first; how often the circuit was seen not closed.

@@ -53,7 +53,7 @@ fn a_record_of_another_schema_than_its_types_is_no_row() {
     driver.send_with(Newer { seq: 1, id: "c".to_owned(), note: "x".to_owned() }, typed());
     driver.send(ping("d", 2)).advance(SECOND);
     assert_eq!(driver.rows("pings").len(), 2);
-    assert_eq!(driver.state("pings").letters(DeadLetterKind::Contract), 3);
+    assert_eq!(driver.metrics("pings").letters(DeadLetterKind::Contract), 3);
     let letters = driver.records("pings.dlq");
     let whys: Vec<_> = letters.iter().map(|letter| delivery(&letter.headers)["hw_error_message"].clone()).collect();
     let wanted = [
@@ -73,10 +73,10 @@ fn a_bound_topics_records_need_not_be_the_catalogues() {
         Pipeline::default().sink("pings", Sink::of::<Ping>("pings").key("id")).event::<Ping>().bind("shop", binding);
     let mut driver = Driver::new(pipeline);
     driver.send_with(OfPlanet { id: "a".to_owned(), planet: "Mars".to_owned() }, typed());
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").letters(DeadLetterKind::Contract)), (0, 1));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").letters(DeadLetterKind::Contract)), (0, 1));
     let value = driver.records("events.net").remove(0).value;
     driver.send_record(raw("shop", value.as_deref(), Headers::default())).advance(SECOND);
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").letters(DeadLetterKind::Contract)), (1, 1));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").letters(DeadLetterKind::Contract)), (1, 1));
 }
 
 /// A letter that a person has edited comes back without an origin. Fails where it is then held against no schema: any record that
@@ -91,13 +91,13 @@ fn an_edited_record_of_another_schema_than_its_types_is_no_row() {
     let values: Vec<_> = driver.records("events.net").into_iter().map(|record| record.value).collect();
     values.iter().for_each(|value| _ = driver.send_record(edited(value.clone())));
     driver.advance(SECOND);
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").letters(DeadLetterKind::Contract)), (2, 2));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").letters(DeadLetterKind::Contract)), (2, 2));
     let binding = Binding { event_type: "net.ping".to_owned(), key: KeyFormat::Text };
     let mut driver = Driver::new(pipeline().bind("shop", binding));
     driver.send_with(OfPlanet { id: "a".to_owned(), planet: "Mars".to_owned() }, typed());
     let value = driver.records("events.net").remove(0).value;
     driver.send_record(edited(value)).advance(SECOND);
-    assert_eq!((driver.rows("pings").len(), driver.state("pings").letters(DeadLetterKind::Contract)), (1, 1));
+    assert_eq!((driver.rows("pings").len(), driver.metrics("pings").letters(DeadLetterKind::Contract)), (1, 1));
 }
 
 /// Fails where a type is held to our own form, whether the producer names it or the topic alone.

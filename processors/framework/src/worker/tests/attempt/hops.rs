@@ -127,13 +127,13 @@ fn forged(group: &str) -> Headers {
     headers
 }
 
-/// PITFALLS 23. Red when one of these headers has an effect, is not counted or counted twice, or travels on.
+/// Red when one of these headers has an effect, is not counted or counted twice, or travels on.
 #[test]
 fn delivery_headers_on_an_event_reach_nothing() {
     let failing = Failing::first(1);
     let mut driver = hopeless(&failing);
     driver.send_with(ping("a", 1), forged("play"));
-    let state = driver.state("play");
+    let state = driver.metrics("play");
     assert_eq!((failing.attempts(), state.get(Metric::HeadersForged)), (vec![0], 12));
     let hop = delivery(&only(&driver, "play.retry.1s").headers);
     assert_eq!((hop["hw_attempt"].as_str(), hop["hw_origin_topic"].as_str(), hop.len()), ("1", "events.net", 13));
@@ -156,7 +156,7 @@ fn another_groups_delivery_headers_reach_nothing() {
         let seen = failing.seen().pop().expect("one at least");
         assert_eq!((seen.attempt, &*seen.origin.partition.topic), (0, topic), "it runs at once");
     }
-    assert_eq!(driver.state("play").get(Metric::HeadersForged), 24);
+    assert_eq!(driver.metrics("play").get(Metric::HeadersForged), 24);
     assert_eq!(driver.records("play.dlq"), []);
     assert_eq!(delivery(&driver.records("events.answer")[0].headers).len(), 0);
 }

@@ -85,7 +85,7 @@ fn a_rejected_record_is_a_letter_at_once() {
     assert_eq!(driver.committed("play", "events.net", place("bad")), Some(2));
     let letter = driver.letters("play").remove(0);
     assert_eq!((letter.kind.as_str(), letter.message.as_str(), letter.attempts), ("rejected", "no such thing", 1));
-    let state = driver.state("play");
+    let state = driver.metrics("play");
     assert_eq!(
         (state.letters(DeadLetterKind::Rejected), state.get(Metric::Failures), state.get(Metric::Stopped)),
         (1, 0, 0)

@@ -15,8 +15,8 @@ fn rejected(more: impl IntoIterator<Item = Failure>) -> (Driver, DeadLetter) {
     (driver, letter)
 }
 
-/// The headers of the news that the record at this place has succeeded, after so many times of being sent back.
-fn news(
+/// The headers of the marker that the record at this place has succeeded, after so many times of being sent back.
+fn marker_headers(
     group: &str,
     (topic, partition, offset, timestamp_ms): (&str, i32, i64, i64),
     count: u32,
@@ -52,8 +52,8 @@ fn a_letter_that_is_sent_back_and_succeeds_leaves_one_marker() {
     let records = driver.records("play.dlq");
     let [_, marker] = &records[..] else { panic!("{records:?}") };
     assert_eq!((marker.key.as_deref(), &marker.value, marker.partition), (Some(&b"bad"[..]), &None, place("bad")));
-    assert_eq!((delivery(&marker.headers), marker.headers.len()), (news("play", origin(), 1), 9));
-    assert_eq!((driver.letters("play")[1].resolved, driver.state("play").get(Metric::Resolved)), (true, 1));
+    assert_eq!((delivery(&marker.headers), marker.headers.len()), (marker_headers("play", origin(), 1), 9));
+    assert_eq!((driver.letters("play")[1].resolved, driver.metrics("play").get(Metric::Resolved)), (true, 1));
 }
 
 /// Red when the letter that comes back has another origin, counts old attempts or not how often it was sent back.
@@ -69,7 +69,7 @@ fn a_letter_that_is_sent_back_and_fails_is_a_letter_with_its_count() {
         assert!(!letter.resolved);
     }
     let marker = driver.send_record(letter.redriven()).records("play.dlq").remove(3);
-    assert_eq!(delivery(&marker.headers), news("play", origin(), 3));
+    assert_eq!(delivery(&marker.headers), marker_headers("play", origin(), 3));
 }
 
 /// Red when a retry forgets that its record was sent back, or tells of success before there is any.
@@ -81,10 +81,10 @@ fn a_letter_that_is_retried_first_leaves_its_marker_when_it_succeeds() {
     assert_eq!((hop["hw_redrive_count"].as_str(), hop["hw_attempt"].as_str()), ("1", "1"));
     assert_eq!(driver.records("play.dlq").len(), 1);
     let marker = driver.advance(SECOND).records("play.dlq").remove(1);
-    assert_eq!(delivery(&marker.headers), news("play", origin(), 1));
+    assert_eq!(delivery(&marker.headers), marker_headers("play", origin(), 1));
 }
 
-/// PITFALLS 9. Red when a letter is sent back to the events' topic, or the redrive topic of another group.
+/// Red when a letter is sent back to the events' topic, or the redrive topic of another group.
 #[test]
 fn a_letter_is_sent_back_to_its_group_alone() {
     let scripts = ["a", "b"].map(|_| Script::of((0..2).map(|_| Failure::reject("no"))));
@@ -94,7 +94,7 @@ fn a_letter_is_sent_back_to_its_group_alone() {
     driver.send_record(letter.redriven()).advance(3600 * SECOND);
     assert_eq!((driver.letters("a").len(), driver.letters("b").len()), (2, 1));
     assert_eq!((scripts[0].seen().len(), scripts[1].seen().len()), (2, 1));
-    assert_eq!((driver.state("a").get(Metric::Records), driver.state("b").get(Metric::Records)), (2, 1));
+    assert_eq!((driver.metrics("a").get(Metric::Records), driver.metrics("b").get(Metric::Records)), (2, 1));
 }
 
 /// The id is that of vectors.json. Red when the new event is not the old one's child, keeps its id or its origin, or its
@@ -121,7 +121,7 @@ fn an_edited_letter_is_a_new_event_that_the_old_one_caused() {
     assert_eq!(driver.emitted::<Pong>().last().map(|pong| pong.data.seq), Some(2), "the new value counts");
     let marker = driver.records("play.dlq").remove(1);
     let place = ("play.redrive", place("a"), 0, BEGIN_MS + 3_600_000);
-    assert_eq!((delivery(&marker.headers), marker.partition), (news("play", place, 1), place.1));
+    assert_eq!((delivery(&marker.headers), marker.partition), (marker_headers("play", place, 1), place.1));
 }
 
 /// Red when a header that nobody could read makes a letter of the edited one too.

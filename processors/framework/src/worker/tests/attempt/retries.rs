@@ -6,7 +6,7 @@ use crate::{
     worker::tests::*,
 };
 
-/// SPEC C1. Red when a delay is left out or begins elsewhere, the source position waits, an attempt is not counted, or the
+/// Red when a delay is left out or begins elsewhere, the source position waits, an attempt is not counted, or the
 /// event is another one after a hop.
 #[test]
 fn a_record_that_fails_twice_succeeds_at_its_third_attempt() {
@@ -30,7 +30,7 @@ fn a_record_that_fails_twice_succeeds_at_its_third_attempt() {
     for topic in ["play.retry.1s", "play.retry.10s"] {
         assert_eq!(driver.committed("play", topic, place("a")), Some(1));
     }
-    let state = driver.state("play");
+    let state = driver.metrics("play");
     assert_eq!((state.get(Metric::Failures), state.get(Metric::Retries)), (2, 2));
     assert!(driver.letters("play").is_empty() && state.troubles().is_empty());
 }
@@ -57,7 +57,7 @@ fn a_record_is_a_letter_after_one_attempt_more_than_the_ladder_has_delays() {
                 BEGIN_MS + 5_000 + 1_000 * i64::try_from(delays.iter().sum::<u64>()).unwrap()
             );
             let retries = if order == Order::Partition { 0 } else { delays.len() as u64 };
-            let state = driver.state("play");
+            let state = driver.metrics("play");
             assert_eq!((state.get(Metric::Retries), state.letters(DeadLetterKind::Exhausted)), (retries, 1));
             assert_eq!(driver.advance(3600 * SECOND).letters("play").len(), 1);
         }
@@ -79,11 +79,11 @@ fn only_a_last_attempt_past_its_time_makes_a_timeout() {
         assert_eq!(driver.letters("play").len(), 0);
         let letters = driver.advance(MS).letters("play");
         assert_eq!((letters.len(), letters[0].kind.as_str(), letters[0].attempts), (1, kind.as_str(), 2));
-        assert_eq!(driver.state("play").letters(kind), 1);
+        assert_eq!(driver.metrics("play").letters(kind), 1);
     }
 }
 
-/// SPEC C2. Red when a failed record's followers run before it under `partition` or `key` or wait for it under `none`, when
+/// Red when a failed record's followers run before it under `partition` or `key` or wait for it under `none`, when
 /// another key waits with them but under `partition`, one is lost, or the order has no effect.
 #[test]
 fn the_order_says_what_overtakes_a_failed_record() {
@@ -126,7 +126,7 @@ fn a_failing_record_holds_its_partition_and_no_other() {
     assert_eq!(seqs(&driver.emitted(), "good"), [1, 2, 3]);
     assert_eq!(driver.emitted::<Pong>().len(), 3);
     assert_eq!(driver.committed("play", "events.net", place("bad")), None);
-    assert_eq!(driver.state("play").troubles(), Vec::<String>::new(), "a record's failure is not the group's");
+    assert_eq!(driver.metrics("play").troubles(), Vec::<String>::new(), "a record's failure is not the group's");
     for (delay, tries) in [(SECOND, 2), (10 * SECOND, 5)] {
         let tried = || script.seen().iter().filter(|(id, _)| id == "bad").count();
         let before = tried();
@@ -137,11 +137,11 @@ fn a_failing_record_holds_its_partition_and_no_other() {
     }
     assert_eq!(seqs(&driver.emitted(), "bad"), [1, 2, 3]);
     assert_eq!(seqs(&driver.emitted(), &beside), [1, 2, 3]);
-    assert_eq!(driver.state("play").get(Metric::Failures), 2);
-    assert_eq!(driver.state("play").troubles(), Vec::<String>::new());
+    assert_eq!(driver.metrics("play").get(Metric::Failures), 2);
+    assert_eq!(driver.metrics("play").troubles(), Vec::<String>::new());
 }
 
-/// SPEC B6. Red when a group reads another one's retry topics, or shares its counters.
+/// Red when a group reads another one's retry topics, or shares its counters.
 #[test]
 fn a_group_that_always_fails_affects_no_other() {
     let failing = Failing::first(usize::MAX);
@@ -151,7 +151,7 @@ fn a_group_that_always_fails_affects_no_other() {
     (0..100).for_each(|seq| _ = driver.send(ping(&format!("k{}", seq % 9), seq)));
     assert_eq!(driver.emitted::<Pong>().len(), 100);
     driver.advance(3600 * SECOND);
-    let (works, fails) = (driver.state("works"), driver.state("fails"));
+    let (works, fails) = (driver.metrics("works"), driver.metrics("fails"));
     assert_eq!((driver.emitted::<Pong>().len(), driver.letters("fails").len()), (100, 100));
     assert_eq!((works.get(Metric::Records), works.get(Metric::Failures)), (100, 0));
     assert_eq!((driver.letters("works").len(), fails.letters(DeadLetterKind::Exhausted)), (0, 100));

@@ -67,7 +67,7 @@ fn with_parent(parent: &str) -> Headers {
     Headers::from_iter([("traceparent", Some(parent.as_bytes())), ("tracestate", Some(b"v=1"))])
 }
 
-/// DESIGN §7. Red when a span hangs on another than its cause, has another kind or name, misses an attribute, or what is
+/// Red when a span hangs on another than its cause, has another kind or name, misses an attribute, or what is
 /// published names another span than that of its sending.
 #[test]
 fn a_record_is_processed_in_a_span_and_what_it_emits_is_sent_in_another() {
@@ -169,7 +169,7 @@ fn a_record_that_nobody_can_read_is_seen_too() {
     assert_eq!(back.one("send play.dlq").parent_span_id, process.span_context.span_id());
 }
 
-/// SPEC A5. Red when two groups decide differently, the decision is another than OpenTelemetry's, a producer's own is
+/// Red when two groups decide differently, the decision is another than OpenTelemetry's, a producer's own is
 /// overruled, or a record that is not recorded makes a span or loses its trace.
 #[test]
 fn the_trace_id_alone_decides_what_is_recorded() {

@@ -4,8 +4,8 @@ use crate::{
     failure::DeadLetterKind,
     pipeline::settings::Order,
     ports::{
-        Fetched,
-        unit::{CommitError, Committed},
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
     },
     wire::record::{Headers, TopicPartition},
     worker::tests::{
@@ -27,7 +27,7 @@ fn in_place() -> GroupSettings {
 /// A counting group with partition 0 of every topic that goes by number.
 fn counting() -> Bench {
     let mut bench = Bench::counting(together());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     bench
 }
 
@@ -60,14 +60,14 @@ fn after_an_unknown_outcome_everything_starts_from_what_is_committed() {
     assert_eq!(bench.taken(), Vec::<String>::new());
     bench.records(0, start(&log), 0, "a b a").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "a2"]);
-    assert_eq!(bench.state.get(Metric::Changes), 3);
+    assert_eq!(bench.metrics.get(Metric::Changes), 3);
 }
 
 /// Red when a partition that is fenced starts anew alone, or with what others of its number have made of a key.
 #[test]
 fn the_partitions_of_a_number_start_anew_together() {
     let mut bench = counting();
-    bench.answer(Ok(Committed::Fenced(vec![at(0)])));
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)])));
     bench.records(0, 1, 0, "a a").advance(10 * MS);
     let log = bench.advance(SECOND).log();
     assert!(log.contains("start 0redrive/0"), "{log}");
@@ -86,7 +86,7 @@ fn a_refused_record_leaves_no_state() {
     // Without what the first of them has changed the second is what was refused.
     let log = bench.log();
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a"], "{log}");
-    assert_eq!(bench.state.letters(DeadLetterKind::Rejected), 1);
+    assert_eq!(bench.metrics.letters(DeadLetterKind::Rejected), 1);
     bench.records(0, start(&log), 3, "a").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "dlq:a", "dlq:a"]);
 }
@@ -96,19 +96,19 @@ fn a_refused_record_leaves_no_state() {
 #[test]
 fn partitions_of_one_number_are_not_begun_apart() {
     let mut bench = Bench::counting(together());
-    let log = bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0)])).log();
+    let log = bench.tell(SourceEvent::Assigned(vec![at(0), at(1), redrive(0)])).log();
     assert!(log.contains("start 0redrive/0") && !log.contains("start 01"), "{log}");
-    let why = bench.state.troubles().join("; ");
+    let why = bench.metrics.troubles().join("; ");
     assert!(why.contains("partition 1 of play.redrive") && why.contains("topology apply"), "{why}");
-    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    assert_eq!(bench.metrics.get(Metric::Stopped), 1);
     // No more does it begin with those that start anew for another reason.
     bench.answer(Err(CommitError::OutcomeUnknown("cut off".to_owned())));
     let log = bench.records(0, 1, 0, "a").advance(10 * MS).log();
     assert!(log.contains("begin 0#") && !log.contains("begin 1#"), "{log}");
-    assert_eq!(bench.state.get(Metric::Stopped), 1);
+    assert_eq!(bench.metrics.get(Metric::Stopped), 1);
     // The next assignment mends it.
-    bench.tell(Fetched::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    bench.tell(SourceEvent::Assigned(vec![at(0), at(1), redrive(0), redrive(1)]));
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
 }
 
 /// Red when a record is processed again whose change the store has, or one is skipped that it has not; when what is skipped
@@ -116,13 +116,13 @@ fn partitions_of_one_number_are_not_begun_apart() {
 #[test]
 fn what_comes_again_and_is_in_the_store_is_skipped() {
     let mut bench = Bench::counting_again(in_place());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     bench.records(0, 1, 0, "a b a").advance(10 * MS);
-    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 3, "a b").advance(10 * MS);
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).records(0, 1, 3, "a b").advance(10 * MS);
     let log = bench.advance(SECOND).log();
     bench.records(0, start(&log), 1, "b a a b").advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "b1", "a2", "a3", "b2"]);
-    assert_eq!((bench.state.get(Metric::Replayed), bench.state.get(Metric::Changes)), (2, 5));
+    assert_eq!((bench.metrics.get(Metric::Replayed), bench.metrics.get(Metric::Changes)), (2, 5));
     assert!(bench.log().contains("unit 0:5"), "what is skipped passes");
 }
 
@@ -131,20 +131,20 @@ fn what_comes_again_and_is_in_the_store_is_skipped() {
 #[test]
 fn a_letter_that_comes_again_is_told_to_be_resolved_again() {
     let mut bench = Bench::counting_again(in_place());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     let back = || {
         let headers = [("hw_group", "play"), ("hw_redrive_count", "1")];
         let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
         vec![record(&redrive(0), 3, "a", headers)]
     };
     bench.batch(2, back()).advance(10 * MS);
-    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 0, "b").advance(10 * MS);
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).records(0, 1, 0, "b").advance(10 * MS);
     let log = bench.advance(SECOND).log();
     let (_, rest) = log.rsplit_once("begin redrive/0#").expect("it is begun");
     let start = rest.split(',').next().and_then(|number| number.trim().parse().ok()).expect("a number");
     bench.batch(start, back()).advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "dlq:a!", "dlq:a!"]);
-    assert_eq!(bench.state.get(Metric::Replayed), 1);
+    assert_eq!(bench.metrics.get(Metric::Replayed), 1);
 }
 
 /// Red when a group whose inputs come again keeps what waits: a crash between that and a change would count it twice.
@@ -160,7 +160,7 @@ fn nothing_waits_in_state_where_inputs_come_again() {
 #[test]
 fn inputs_are_told_apart_by_their_partitions() {
     let mut bench = Bench::counting_again(in_place());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     bench.records(0, 1, 5, "a").advance(10 * MS);
     bench.batch(2, vec![record(&redrive(0), 3, "a", Headers::default())]).advance(10 * MS);
     assert_eq!(bench.taken(), ["a1", "a2"]);
@@ -171,7 +171,7 @@ fn inputs_are_told_apart_by_their_partitions() {
 #[test]
 fn a_record_that_was_repartitioned_twice_is_one_input() {
     let mut bench = Bench::repartitioning(in_place());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0), repartition(0)])).log();
     bench.records(0, 1, 7, "a").advance(10 * MS);
     let (moved, _) = bench.own().pop().expect("it is repartitioned");
     assert_eq!(moved.headers.get("hw_input"), Some(Some(&b"events.net/0/7"[..])), "the id is not known");
@@ -179,14 +179,14 @@ fn a_record_that_was_repartitioned_twice_is_one_input() {
     bench.batch(3, (0..2).map(|offset| copy(&repartition(0), offset)).collect()).advance(10 * MS);
     bench.batch(3, vec![copy(&repartition(0), 2)]).advance(10 * MS);
     assert_eq!(bench.taken(), ["play.repartition:a", "a1"]);
-    assert_eq!(bench.state.get(Metric::Replayed), 2);
+    assert_eq!(bench.metrics.get(Metric::Replayed), 2);
 }
 
 /// Red when the header is believed of a record that the group has not repartitioned: anybody could have records skipped.
 #[test]
 fn a_foreign_record_does_not_say_where_it_stands() {
     let mut bench = Bench::counting_again(in_place());
-    bench.tell(Fetched::Assigned(vec![at(0), redrive(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![at(0), redrive(0)])).log();
     let mut headers = Headers::default();
     headers.push_text("hw_input", "events.net/0/7");
     bench.batch(1, (0..2).map(|offset| record(&at(0), offset, "a", headers.clone())).collect()).advance(10 * MS);

@@ -2,8 +2,8 @@
 
 use crate::{
     ports::{
-        Fetched,
-        unit::{CommitError, Committed},
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
     },
     worker::tests::{
         scripted::{Bench, at},
@@ -16,7 +16,7 @@ fn together() -> GroupSettings {
     GroupSettings { linger: 10 * MS, ..GroupSettings::default() }
 }
 
-fn outage() -> std::result::Result<Committed, CommitError> {
+fn outage() -> std::result::Result<CommitOutcome, CommitError> {
     Err(CommitError::Outage("no answer".to_owned()))
 }
 
@@ -25,7 +25,7 @@ fn outage() -> std::result::Result<Committed, CommitError> {
 #[test]
 fn a_connection_that_hangs_holds_up_its_own_partitions_only() {
     let mut bench = Bench::sinks(2, GroupSettings::default());
-    bench.tell(Fetched::Assigned((0..4).map(at).collect()));
+    bench.tell(SourceEvent::Assigned((0..4).map(at).collect()));
     let starts = bench.log();
     assert!(starts.contains("start 02, ") && starts.contains("1> start 13, "), "{starts}");
     bench.silent(true).records(0, 1, 0, "a").records(1, 2, 0, "b").records(0, 1, 1, "c").records(1, 2, 1, "d");
@@ -41,19 +41,19 @@ fn an_outage_over_one_connection_is_that_ones_alone() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
     bench.answer_of(1, outage()).answer_of(1, outage()).records(1, 2, 0, "b").records(0, 1, 0, "a");
     assert_eq!(bench.log(), "1> unit 1:1, unit 0:1, commit 0:1");
-    assert_eq!(bench.state.troubles(), ["store: no answer"]);
+    assert_eq!(bench.metrics.troubles(), ["store: no answer"]);
     bench.advance(500 * MS).records(0, 1, 1, "c");
-    assert_eq!((bench.log().as_str(), bench.state.troubles().len()), ("1> unit 1:1, unit 0:2, commit 0:2", 1));
+    assert_eq!((bench.log().as_str(), bench.metrics.troubles().len()), ("1> unit 1:1, unit 0:2, commit 0:2", 1));
     bench.advance(SECOND);
-    assert_eq!((bench.log().as_str(), bench.state.troubles().len()), ("1> unit 1:1, commit 1:1", 0));
+    assert_eq!((bench.log().as_str(), bench.metrics.troubles().len()), ("1> unit 1:1, commit 1:1", 0));
 }
 
 /// Red when a connection that failed and has no partition any more keeps the group from being ready.
 #[test]
 fn an_outage_ends_with_the_partitions_that_it_held() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(2);
-    bench.answer_of(1, outage()).records(1, 2, 0, "b").tell(Fetched::Lost(vec![at(1)])).records(0, 1, 0, "a");
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
+    bench.answer_of(1, outage()).records(1, 2, 0, "b").tell(SourceEvent::Lost(vec![at(1)])).records(0, 1, 0, "a");
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
     bench.advance(SECOND);
     assert_eq!(bench.log(), "1> unit 1:1, 1> forget 1, unit 0:1, commit 0:1", "what it held back is not written");
 }
@@ -65,7 +65,7 @@ fn a_refused_unit_is_halved_over_its_own_connection() {
     bench.poison("b").records(1, 2, 0, "a b").records(0, 1, 0, "c d").advance(10 * MS);
     let halves = "1> unit 1:1, commit 1:1, 1> unit 1:2, 1> unit 1:2 dlq:b, commit 1:2";
     assert_eq!(bench.log(), format!("unit 0:2, commit 0:2, 1> unit 1:2, {halves}"));
-    assert_eq!((bench.state.get(Metric::Rows), bench.state.letters(crate::failure::DeadLetterKind::Row)), (3, 1));
+    assert_eq!((bench.metrics.get(Metric::Rows), bench.metrics.letters(crate::failure::DeadLetterKind::Row)), (3, 1));
 }
 
 /// Red when a fenced partition is taken anew over the other connection while units of it may be under way, or the other's
@@ -73,7 +73,7 @@ fn a_refused_unit_is_halved_over_its_own_connection() {
 #[test]
 fn a_fenced_partition_starts_anew_over_its_own_connection() {
     let mut bench = Bench::sinks(2, together()).assigned(3);
-    bench.answer_of(1, Ok(Committed::Fenced(vec![at(1)])));
+    bench.answer_of(1, Ok(CommitOutcome::Fenced(vec![at(1)])));
     bench.records(1, 2, 0, "a").records(0, 1, 0, "b").advance(10 * MS);
     assert_eq!(bench.log(), "unit 0:1, commit 0:1, 1> unit 1:1, pause 1");
     assert_eq!(bench.advance(SECOND).log(), "1> start 1, begin 1#4, resume 1");
@@ -83,14 +83,14 @@ fn a_fenced_partition_starts_anew_over_its_own_connection() {
 #[test]
 fn a_late_fence_does_not_touch_the_next_start() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(1);
-    bench.silent(true).records(0, 1, 0, "a").tell(Fetched::Lost(vec![at(0)]));
-    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).tell(Fetched::Assigned(vec![at(1)])).log();
-    assert_eq!(bench.tell(Fetched::Assigned(vec![at(0)])).log(), "1> start 0, begin 0#3, resume 0");
+    bench.silent(true).records(0, 1, 0, "a").tell(SourceEvent::Lost(vec![at(0)]));
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).tell(SourceEvent::Assigned(vec![at(1)])).log();
+    assert_eq!(bench.tell(SourceEvent::Assigned(vec![at(0)])).log(), "1> start 0, begin 0#3, resume 0");
     assert_eq!(
         bench.silent(false).records(0, 3, 1, "b").advance(SECOND).log(),
         "forget 0, start 1, begin 1#2, resume 1, 1> unit 0:2, commit 0:2"
     );
-    assert_eq!(bench.state.get(Metric::Fenced), 0);
+    assert_eq!(bench.metrics.get(Metric::Fenced), 0);
 }
 
 /// Red when a stop waits for one connection only, or a partition is given back before its own has answered.
@@ -98,7 +98,7 @@ fn a_late_fence_does_not_touch_the_next_start() {
 fn a_stop_waits_for_every_connection() {
     let mut bench = Bench::sinks(2, GroupSettings::default()).assigned(3);
     bench.silent_of(0, true).silent_of(1, true).records(0, 1, 0, "a").records(1, 2, 0, "b");
-    bench.tell(Fetched::Revoked(vec![at(0), at(1)])).silent(false);
+    bench.tell(SourceEvent::Revoked(vec![at(0), at(1)])).silent(false);
     assert_eq!(bench.log(), "unit 0:1, 1> unit 1:1, commit 0:1, released 0, forget 0");
     assert_eq!(bench.silent_of(1, false).log(), "commit 1:1, released 1, 1> forget 1");
     bench.silent_of(0, true).records(2, 3, 0, "c").stop();
@@ -114,6 +114,6 @@ fn connections_share_the_records_in_flight() {
     let mut bench = Bench::sinks(2, settings).assigned(2);
     bench.silent_of(0, true).silent_of(1, true).records(0, 1, 0, "a b c d e").records(1, 2, 0, "f g h i j k");
     assert_eq!(bench.log(), "unit 0:2, 1> unit 1:2");
-    assert_eq!(bench.state.get(Metric::InFlight), 8);
+    assert_eq!(bench.metrics.get(Metric::InFlight), 8);
     assert!(bench.silent(false).log().starts_with("commit 0:2, unit 0:4, "));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     failure::DeadLetterKind,
     pipeline::settings::Order,
-    ports::Fetched,
+    ports::SourceEvent,
     wire::record::Record,
     worker::tests::{
         scripted::{Bench, Plan, at, record},
@@ -61,7 +61,7 @@ fn what_waited_for_a_schema_takes_a_place_like_any_other() {
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "a0 b1");
     bench.log();
-    bench.tell(Fetched::Revoked(vec![at(0)]));
+    bench.tell(SourceEvent::Revoked(vec![at(0)]));
     b1.send(Ok(())).unwrap();
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("unit b, commit 0:2, released 0, forget 0", "a0 b1"));
 }
@@ -78,7 +78,7 @@ fn what_waited_behind_an_unknown_schema_takes_a_place_like_any_other() {
         Record { value: Some([&[0, 0, 0, 4, 0], &good.value.unwrap()[5..]].concat()), ..good }
     };
     bench.batch(1, vec![unknown(1, "a"), unknown(2, "b")]).records(0, 1, 3, "a b").advance(10 * SECOND);
-    assert_eq!((plan.seen().as_str(), bench.state.letters(DeadLetterKind::Decode)), ("w0 a3", 2));
+    assert_eq!((plan.seen().as_str(), bench.metrics.letters(DeadLetterKind::Decode)), ("w0 a3", 2));
     a3.send(Ok(())).unwrap();
     bench.advance(Duration::ZERO);
     assert_eq!(plan.seen(), "w0 a3 b4");
@@ -100,7 +100,7 @@ fn what_was_held_takes_a_place_like_any_other() {
     again.send(Err(Failure::Throttled(SECOND))).unwrap();
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("", "a0 b0 a0 c1"));
     // A partition that leaves does not wait for the place.
-    bench.advance(2 * SECOND).tell(Fetched::Revoked(vec![at(0)]));
+    bench.advance(2 * SECOND).tell(SourceEvent::Revoked(vec![at(0)]));
     assert_eq!((bench.log().as_str(), plan.seen().as_str()), ("released 0, forget 0", "a0 b0 a0 c1"));
 }
 
@@ -118,7 +118,7 @@ fn what_a_transaction_holds_back_counts_as_in_flight() {
     let a0 = plan.gate("a0");
     let mut bench = Bench::atomic(&plan, GroupSettings { in_flight: 3, ..GroupSettings::default() }).assigned(1);
     bench.records(0, 1, 0, "a b c d e");
-    assert_eq!((plan.seen().as_str(), bench.state.get(Metric::InFlight)), ("a0 b1 c2", 3));
+    assert_eq!((plan.seen().as_str(), bench.metrics.get(Metric::InFlight)), ("a0 b1 c2", 3));
     a0.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit 0:3 a b c, commit 0:3, unit 0:5 d e, commit 0:5");
 }
@@ -145,7 +145,7 @@ fn a_pause_without_end_holds_its_partition_only() {
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(2);
     bench.advance(SECOND).records(1, 2, 0, "c").records(0, 1, 0, "a b").records(1, 2, 1, "c").advance(SECOND);
     assert_eq!(bench.log(), "unit c, commit 1:1, pause 0, unit c, commit 1:2");
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(0)])).log(), "released 0, forget 0");
 }
 
 /// The bench fails when the group looks around without an end. Red when a pause of no time is taken at its word.
@@ -155,7 +155,7 @@ fn a_pause_of_no_time_is_a_pause() {
     (0..20_000).for_each(|_| plan.fail("a0", Failure::Throttled(Duration::ZERO)));
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     assert_eq!(bench.records(0, 1, 0, "a").advance(SECOND).log(), "pause 0");
-    assert_eq!(bench.state.get(Metric::Throttled), 101);
+    assert_eq!(bench.metrics.get(Metric::Throttled), 101);
 }
 
 /// Red when what is read is bounded by its count alone, or what was passed still counts.
@@ -187,7 +187,7 @@ fn a_group_begins_nothing_while_the_bytes_of_its_effects_are_too_many() {
     assert_eq!(plan.seen(), "w0 a1 b2 c3 d4 e5 f6");
 }
 
-/// Issue 11, 20. Red when what stands still leaves the byte bound: each partition that is held would keep as much as all may;
+/// Red when what stands still leaves the byte bound: each partition that is held would keep as much as all may;
 /// when it blocks the others; or when what was let go of is lost, runs twice or runs out of its key's order.
 #[test]
 fn partitions_that_stand_still_let_go_of_what_they_have_read() {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     ports::{
-        Fetched,
-        unit::{CommitError, Committed},
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
     },
     worker::tests::{
         scripted::{Bench, Plan, at},
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-fn outage() -> std::result::Result<Committed, CommitError> {
+fn outage() -> std::result::Result<CommitOutcome, CommitError> {
     Err(CommitError::Outage("no answer".to_owned()))
 }
 
@@ -24,7 +24,7 @@ fn a_revoked_partition_ends_what_runs_and_commits_before_it_is_released() {
     let plan = Plan::default();
     let (a0, b2) = (plan.gate("a0"), plan.gate("b2"));
     let mut bench = Bench::publisher(&plan, GroupSettings { concurrency: 2, ..GroupSettings::default() }).assigned(1);
-    bench.records(0, 1, 0, "a a b c").tell(Fetched::Revoked(vec![at(0)]));
+    bench.records(0, 1, 0, "a a b c").tell(SourceEvent::Revoked(vec![at(0)]));
     b2.send(Ok(())).unwrap();
     assert_eq!(bench.log(), "unit b");
     a0.send(Ok(())).unwrap();
@@ -38,7 +38,7 @@ fn a_revoked_partition_is_released_at_the_drain_deadline() {
     let plan = Plan::default();
     let _a0 = plan.gate("a0");
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
-    bench.records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)])).advance(20 * SECOND - Duration::from_millis(1));
+    bench.records(0, 1, 0, "a").tell(SourceEvent::Revoked(vec![at(0)])).advance(20 * SECOND - Duration::from_millis(1));
     assert_eq!(bench.log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "released 0, forget 0");
 }
@@ -47,13 +47,14 @@ fn a_revoked_partition_is_released_at_the_drain_deadline() {
 #[test]
 fn an_unknown_partition_is_released_at_once() {
     let mut bench = Bench::publisher(&Plan::default(), GroupSettings::default()).assigned(1);
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(7)])).log(), "released 7");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(7)])).log(), "released 7");
 }
 
 /// Red when a lost partition commits, or what ends late is booked for its next start.
 #[test]
 fn a_lost_partition_commits_nothing_and_what_ends_late_is_dropped() {
-    let (plan, lost, assigned) = (Plan::default(), || Fetched::Lost(vec![at(0)]), || Fetched::Assigned(vec![at(0)]));
+    let (plan, lost, assigned) =
+        (Plan::default(), || SourceEvent::Lost(vec![at(0)]), || SourceEvent::Assigned(vec![at(0)]));
     let (late, b1) = (plan.gate("b1"), plan.gate("b1"));
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
     bench.silent(true).records(0, 1, 0, "a b").tell(lost());
@@ -72,24 +73,24 @@ fn a_lost_partition_commits_nothing_and_what_ends_late_is_dropped() {
 fn a_batch_of_an_earlier_start_is_dropped() {
     let plan = Plan::default();
     let mut bench = Bench::publisher(&plan, GroupSettings::default()).assigned(1);
-    bench.tell(Fetched::Lost(vec![at(0)])).tell(Fetched::Assigned(vec![at(0)])).records(0, 1, 5, "a").log();
+    bench.tell(SourceEvent::Lost(vec![at(0)])).tell(SourceEvent::Assigned(vec![at(0)])).records(0, 1, 5, "a").log();
     assert_eq!(plan.seen(), "");
     assert_eq!(bench.records(0, 2, 0, "b").log(), "unit b, commit 0:1");
 }
 
-/// PITFALLS 41. Red when a fenced partition is given up, starts again without a pause, keeps what ran, or moves on.
+/// Red when a fenced partition is given up, starts again without a pause, keeps what ran, or moves on.
 #[test]
 fn a_fenced_partition_drops_what_ran_and_starts_again() {
     let plan = Plan::default();
     let b1 = plan.gate("b1");
     let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(1);
-    bench.answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 0, "a b");
+    bench.answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).records(0, 1, 0, "a b");
     assert_eq!(bench.log(), "unit 0:1 a, pause 0");
     b1.send(Ok(())).unwrap();
     assert_eq!(bench.advance(SECOND / 2 - Duration::from_millis(1)).log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "start 0, begin 0#2, resume 0");
     assert_eq!(bench.records(0, 2, 0, "a b").log(), "unit 0:2 a b, commit 0:2");
-    assert_eq!(bench.state.get(Metric::Fenced), 1);
+    assert_eq!(bench.metrics.get(Metric::Fenced), 1);
 }
 
 /// Red when a partition that starts anew is still said to wait for what its last start waited for.
@@ -99,10 +100,10 @@ fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
     let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(1);
     bench.records(0, 1, 0, "a").log();
     plan.fail("b2", Failure::Throttled(3600 * SECOND));
-    bench.silent(true).answer(Ok(Committed::Fenced(vec![at(0)]))).records(0, 1, 1, "a b").advance(SECOND);
+    bench.silent(true).answer(Ok(CommitOutcome::Fenced(vec![at(0)]))).records(0, 1, 1, "a b").advance(SECOND);
     assert_eq!(bench.note(&at(0)).as_deref(), Some("throttled"));
     bench.silent(false).advance(SECOND);
-    assert_eq!((bench.note(&at(0)), bench.state.troubles()), (None, Vec::new()));
+    assert_eq!((bench.note(&at(0)), bench.metrics.troubles()), (None, Vec::new()));
     assert!(bench.records(0, 2, 1, "a b").log().ends_with("unit 0:3 a b, commit 0:3"));
 }
 
@@ -110,11 +111,11 @@ fn a_partition_that_starts_anew_says_nothing_of_its_last_start() {
 #[test]
 fn a_fence_does_not_bring_back_a_partition_that_leaves() {
     let mut bench = Bench::sink(GroupSettings::default()).assigned(2);
-    let fenced = || Ok(Committed::Fenced(vec![at(0)]));
-    bench.silent(true).answer(fenced()).records(0, 1, 0, "a").tell(Fetched::Revoked(vec![at(0)]));
+    let fenced = || Ok(CommitOutcome::Fenced(vec![at(0)]));
+    bench.silent(true).answer(fenced()).records(0, 1, 0, "a").tell(SourceEvent::Revoked(vec![at(0)]));
     assert_eq!(bench.silent(false).advance(SECOND).log(), "unit 0:1, released 0, forget 0");
-    bench.tell(Fetched::Assigned(vec![at(0)])).log();
-    bench.silent(true).answer(fenced()).records(0, 3, 0, "a").tell(Fetched::Lost(vec![at(0)]));
+    bench.tell(SourceEvent::Assigned(vec![at(0)])).log();
+    bench.silent(true).answer(fenced()).records(0, 3, 0, "a").tell(SourceEvent::Lost(vec![at(0)]));
     assert_eq!(bench.silent(false).advance(SECOND).log(), "unit 0:1, forget 0");
 }
 
@@ -126,13 +127,13 @@ fn a_partition_does_not_wait_on_its_way_out_for_a_store_that_does_not_answer() {
     let b1 = plan.gate("b1");
     let mut bench = Bench::atomic(&plan, GroupSettings::default()).assigned(3);
     bench.answer(outage()).records(0, 1, 0, "a").log();
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(0)])).log(), "released 0, forget 0");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(0)])).log(), "released 0, forget 0");
     bench.records(1, 2, 0, "a b").log();
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(1)])).log(), "", "one of it is processed");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(1)])).log(), "", "one of it is processed");
     b1.send(Ok(())).unwrap();
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "released 1, forget 1");
     bench.silent(true).answer(outage()).records(2, 3, 0, "a").advance(SECOND / 2);
-    assert_eq!(bench.tell(Fetched::Revoked(vec![at(2)])).log(), "unit 2:1 a", "the store is asked");
+    assert_eq!(bench.tell(SourceEvent::Revoked(vec![at(2)])).log(), "unit 2:1 a", "the store is asked");
     assert_eq!(bench.silent(false).advance(Duration::from_millis(1)).log(), "released 2, forget 2");
 }
 
@@ -142,20 +143,20 @@ fn an_outage_of_the_store_pauses_and_the_same_unit_is_tried_again() {
     let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
     bench.answer(outage()).answer(outage()).records(0, 1, 0, "a");
     assert_eq!(bench.log(), "unit 0:1");
-    assert_eq!(bench.state.troubles(), ["store: no answer"]);
+    assert_eq!(bench.metrics.troubles(), ["store: no answer"]);
     assert_eq!(bench.records(0, 1, 1, "b").advance(SECOND / 2 - Duration::from_millis(1)).log(), "");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "unit 0:1");
     assert_eq!(bench.advance(SECOND - Duration::from_millis(1)).log(), "", "the second pause is twice as long");
     assert_eq!(bench.advance(Duration::from_millis(1)).log(), "unit 0:1, commit 0:1, unit 0:2, commit 0:2");
-    assert_eq!(bench.state.troubles(), Vec::<String>::new());
-    assert_eq!(bench.state.get(Metric::CommitFailures), 2);
+    assert_eq!(bench.metrics.troubles(), Vec::<String>::new());
+    assert_eq!(bench.metrics.get(Metric::CommitFailures), 2);
 }
 
 /// Red when a start that failed is not asked again.
 #[test]
 fn an_outage_at_the_start_of_a_partition_is_waited_for() {
     let mut bench = Bench::sink(GroupSettings::default());
-    bench.answer(outage()).tell(Fetched::Assigned(vec![at(0)]));
+    bench.answer(outage()).tell(SourceEvent::Assigned(vec![at(0)]));
     assert_eq!(bench.log(), "start 0");
     assert_eq!(bench.advance(SECOND / 2).log(), "start 0, begin 0#1, resume 0");
 }
@@ -169,7 +170,7 @@ fn a_unit_that_is_tried_again_leaves_out_what_is_no_longer_ours() {
         bench.answer(outage()).records(0, 1, 0, "a").records(1, 2, 0, "b").advance(Duration::from_millis(10));
         assert_eq!(bench.log(), "unit 0:1 1:1 a b");
         let wanted = format!("forget {lost}, {unit}");
-        assert_eq!(bench.tell(Fetched::Lost(vec![at(lost)])).advance(SECOND).log(), wanted);
+        assert_eq!(bench.tell(SourceEvent::Lost(vec![at(lost)])).advance(SECOND).log(), wanted);
     }
 }
 
@@ -178,7 +179,7 @@ fn a_unit_that_is_tried_again_leaves_out_what_is_no_longer_ours() {
 #[test]
 fn the_store_is_asked_one_thing_at_a_time() {
     let mut bench = Bench::sink(GroupSettings::default()).assigned(1);
-    bench.silent(true).records(0, 1, 0, "a").records(0, 1, 1, "b").tell(Fetched::Assigned(vec![at(1)]));
+    bench.silent(true).records(0, 1, 0, "a").records(0, 1, 1, "b").tell(SourceEvent::Assigned(vec![at(1)]));
     assert_eq!(bench.advance(SECOND).log(), "unit 0:1");
     assert_eq!(bench.silent(false).log(), "commit 0:1, start 1, begin 1#2, resume 1, unit 0:2, commit 0:2");
 }

@@ -1,7 +1,7 @@
 //! Retry topics: a record waits until it is due, and holds up nobody else meanwhile.
 
 use crate::{
-    ports::Fetched,
+    ports::SourceEvent,
     wire::record::Record,
     worker::tests::{
         scripted::{Bench, Plan, at, record, retry},
@@ -20,7 +20,7 @@ fn waiting(offset: i64, key: &str, due: Duration) -> Record {
 /// A group with partition 0 of the events (its first start) and of the retry topic (its second).
 fn bench(plan: &Plan, settings: GroupSettings) -> Bench {
     let mut bench = Bench::publisher(plan, settings).assigned(1);
-    bench.tell(Fetched::Assigned(vec![retry(0)])).log();
+    bench.tell(SourceEvent::Assigned(vec![retry(0)])).log();
     bench
 }
 
@@ -109,7 +109,7 @@ fn a_partition_that_waits_is_given_back_at_once() {
     for bench in [&mut revoked, &mut stopped] {
         bench.batch(2, vec![waiting(0, "a", SECOND)]).log();
     }
-    assert_eq!(revoked.tell(Fetched::Revoked(vec![retry(0)])).log(), "released retry.1s/0, forget retry.1s/0");
+    assert_eq!(revoked.tell(SourceEvent::Revoked(vec![retry(0)])).log(), "released retry.1s/0, forget retry.1s/0");
     assert_eq!(stopped.stop().log(), "close");
     assert!(matches!(stopped.ended, Some(Ok(()))) && plan.seen().is_empty());
 }
@@ -154,15 +154,15 @@ fn a_group_joins_once_its_store_answers() {
     let mut bench = Bench::sink(GroupSettings::default());
     bench.store_down(true).advance(60 * SECOND);
     assert!(!bench.has_joined());
-    assert_eq!(bench.state.troubles(), ["joining its consumer group", "store: no database"]);
+    assert_eq!(bench.metrics.troubles(), ["joining its consumer group", "store: no database"]);
     bench.store_down(false).advance(60 * SECOND);
     assert!(bench.has_joined());
-    assert_eq!(bench.state.troubles(), ["joining its consumer group"]);
-    assert_eq!(bench.tell(Fetched::Assigned(vec![at(0)])).log(), "start 0, begin 0#1, resume 0");
-    assert!(bench.state.troubles().is_empty());
+    assert_eq!(bench.metrics.troubles(), ["joining its consumer group"]);
+    assert_eq!(bench.tell(SourceEvent::Assigned(vec![at(0)])).log(), "start 0, begin 0#1, resume 0");
+    assert!(bench.metrics.troubles().is_empty());
 }
 
-/// Issue 11, 20. Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the
+/// Red when what waits until it is due leaves the byte bound, the head that says when is let go of too, or the
 /// rest is read again before.
 #[test]
 fn of_more_than_there_is_room_for_the_head_stays_until_it_is_due() {

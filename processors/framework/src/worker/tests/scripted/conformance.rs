@@ -7,10 +7,10 @@ use crate::{
     ports::{
         Committer, Stores,
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
-        unit::{Change, Unit},
+        unit::{StateChange, Unit},
     },
     wire::record::{Headers, Outgoing},
-    worker::tests::scripted::{Kept, Shared, Store},
+    worker::tests::scripted::{ScriptedStores, Shared, Store},
 };
 
 struct Scripted(Shared);
@@ -36,7 +36,7 @@ impl Fixture for Scripted {
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
         unit.outgoing.push(named(format!("{}/{}", effect.partition, effect.text)));
         let (key, value) = (b"key"[..].into(), Some(effect.text.as_bytes().into()));
-        unit.changes.push(Change { store: "store".into(), partition: effect.partition, key, value, input: None });
+        unit.changes.push(StateChange { store: "store".into(), partition: effect.partition, key, value, input: None });
     }
 
     async fn contents(&mut self) -> Contents {
@@ -50,7 +50,7 @@ impl Fixture for Scripted {
                 (None, None) => panic!("{taken} is no effect"),
             }
         }
-        let kept = Kept(self.0.clone());
+        let kept = ScriptedStores(self.0.clone());
         for partition in 0..2 {
             let value: Option<Arc<[u8]>> = kept.get("store", partition, b"key").unwrap();
             let text = value.map(|value| String::from_utf8_lossy(&value).into_owned());

@@ -11,9 +11,11 @@ use crate::{
     event::payload::Payload,
     failure::{DeadLetterKind, Result},
     ports::{
-        BoxFuture, Committer, Control, Entry, Fetched, Replays, SchemaError, SchemaText, Schemas, Source, StartFrom,
-        StoreError, Stores,
-        unit::{Change, CommitError, Committed, InputPartition, InputPosition, Progress, RefusedRow, Row, Unit},
+        BoxFuture, Committer, Control, Entry, Replays, SchemaError, SchemaText, Schemas, Source, SourceEvent,
+        StartFrom, StoreError, Stores,
+        unit::{
+            CommitError, CommitOutcome, InputPartition, InputPosition, OffsetRange, RefusedRow, Row, StateChange, Unit,
+        },
     },
     wire::record::{Outgoing, TopicPartition},
     worker::tests::Ping,
@@ -22,9 +24,9 @@ use crate::{
 /// What the source will report, what the store will answer, and what both were asked.
 #[derive(Default)]
 pub(super) struct Outside {
-    pub(super) events: VecDeque<Fetched>,
+    pub(super) events: VecDeque<SourceEvent>,
     /// By the store's number.
-    pub(super) answers: HashMap<usize, VecDeque<Result<Committed, CommitError>>>,
+    pub(super) answers: HashMap<usize, VecDeque<Result<CommitOutcome, CommitError>>>,
     /// The store refuses every unit with one of these: the key of a row, or what is published as [`named`] names it.
     pub(super) poison: Vec<String>,
     /// The store refuses the rows of these keys, and says which, with this kind.
@@ -34,7 +36,7 @@ pub(super) struct Outside {
     /// Rows, and what was published, of the units that the store took.
     pub(super) taken: Vec<String>,
     /// Letters, markers and retries that the store took, and the positions of their units.
-    pub(super) own: Vec<(Outgoing, Vec<Progress>)>,
+    pub(super) own: Vec<(Outgoing, Vec<OffsetRange>)>,
     /// What was committed of each key's state.
     states: BTreeMap<KeyOf, Arc<[u8]>>,
     /// Where inputs may come again: how far those have come that have changed it.
@@ -73,7 +75,7 @@ pub(super) type Shared = Arc<Mutex<Outside>>;
 pub(super) struct Script(pub(super) Shared);
 
 impl Source for Script {
-    fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         Box::pin(std::future::poll_fn(move |_| {
             // Nobody need be woken: the bench polls the group after everything it does.
             let mut outside = self.0.lock().unwrap();
@@ -103,7 +105,7 @@ impl Source for Script {
         let mut outside = self.0.lock().unwrap();
         outside.log.push(said);
         if control == Control::Close && !outside.slow_to_close {
-            outside.events.push_back(Fetched::Closed);
+            outside.events.push_back(SourceEvent::Closed);
         }
     }
 }
@@ -118,7 +120,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Asks the store: it answers once it is not silent, and never hears two things at once.
-    async fn ask(&self, what: String) -> Result<Committed, CommitError> {
+    async fn ask(&self, what: String) -> Result<CommitOutcome, CommitError> {
         {
             let mut outside = self.shared.lock().unwrap();
             assert!(outside.asked.insert(self.number), "the store is asked two things at once: {what}");
@@ -133,7 +135,7 @@ impl Store {
         asked.answered = true;
         drop(asked);
         let mut outside = self.shared.lock().unwrap();
-        outside.answers.entry(number).or_default().pop_front().unwrap_or(Ok(Committed::Done))
+        outside.answers.entry(number).or_default().pop_front().unwrap_or(Ok(CommitOutcome::Done))
     }
 
     fn said(&self, what: String) -> String {
@@ -182,10 +184,10 @@ impl Committer for Store {
         })
     }
 
-    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<Committed, CommitError>> {
+    fn commit<'a>(&'a mut self, unit: &'a Unit) -> BoxFuture<'a, Result<CommitOutcome, CommitError>> {
         let mut what = "unit".to_owned();
-        for progress in &unit.positions {
-            let _ = write!(what, " {}:{}", names([&progress.to.partition]), progress.to.next);
+        for range in &unit.positions {
+            let _ = write!(what, " {}:{}", names([&range.to.partition]), range.to.next);
         }
         let markers = || unit.markers.iter().map(|marker| &marker.record);
         let outgoing: Vec<String> = unit.outgoing.iter().map(named).chain(markers().map(|m| named(m) + "!")).collect();
@@ -210,10 +212,10 @@ impl Committer for Store {
             {
                 return Err(CommitError::Refused(format!("{} is too large", named(large))));
             }
-            if committed != Committed::Done {
+            if committed != CommitOutcome::Done {
                 return Ok(committed);
             }
-            for Progress { from, to } in &unit.positions {
+            for OffsetRange { from, to } in &unit.positions {
                 let before = outside.stands.insert(to.partition.clone(), to.next);
                 assert!(
                     before.is_none_or(|before| before == *from),
@@ -222,7 +224,7 @@ impl Committer for Store {
                 );
             }
             outside.taken.extend(all);
-            for Change { store, partition, key, value, input } in &unit.changes {
+            for StateChange { store, partition, key, value, input } in &unit.changes {
                 let place = (store.clone(), *partition, key.clone());
                 match value {
                     Some(value) => drop(outside.states.insert(place, value.clone())),
@@ -246,9 +248,9 @@ impl Committer for Store {
 }
 
 /// The state that the store has taken.
-pub(super) struct Kept(pub(super) Shared);
+pub(super) struct ScriptedStores(pub(super) Shared);
 
-impl Stores for Kept {
+impl Stores for ScriptedStores {
     fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         Ok(self.0.lock().unwrap().states.get(&(store.into(), partition, key.into())).cloned())
     }
@@ -264,7 +266,7 @@ impl Stores for Kept {
     }
 }
 
-impl Replays for Kept {
+impl Replays for ScriptedStores {
     fn inputs(&self, _: &str, _: i32) -> Vec<InputPosition> {
         let outside = self.0.lock().unwrap();
         outside.inputs.iter().flatten().map(|(of, next)| InputPosition { of: of.clone(), next: *next }).collect()

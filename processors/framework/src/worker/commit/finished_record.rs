@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     event::time::Time,
-    ports::unit::Change,
+    ports::unit::StateChange,
     telemetry::spans::Span,
     wire::{
         group_topics::TopicRole,
@@ -15,25 +15,25 @@ use crate::{
 
 /// A record whose processor is done.
 #[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) covered: Covered,
+pub(crate) struct FinishedRecord {
+    pub(crate) covered: CoveredRecord,
     pub(crate) effects: Effects,
     pub(crate) at: Duration,
 }
 
-impl Finished {
-    pub(crate) fn new(job: InFlightRecord, mut effects: Effects, at: Duration) -> Self {
+impl FinishedRecord {
+    pub(crate) fn new(in_flight: InFlightRecord, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
         let changes = || effects.change.iter().chain(effects.waiting.as_deref());
-        let changed = changes().map(Change::size).sum::<usize>();
-        let InFlightRecord { partition, role, start, record, .. } = job;
-        let covered = Covered {
+        let changed = changes().map(StateChange::size).sum::<usize>();
+        let InFlightRecord { partition, role, start, record, .. } = in_flight;
+        let covered = CoveredRecord {
             partition,
             role,
             start,
             offset: record.offset,
-            fate: effects.fate,
+            disposition: effects.disposition,
             bytes: record.size() + outgoing + changed,
             record: Some(record),
             outgoing: effects.outgoing.len(),
@@ -49,12 +49,12 @@ impl Finished {
 
 /// A record that a batch covers, and how much of the batch's unit is its own.
 #[derive(Debug)]
-pub(crate) struct Covered {
+pub(crate) struct CoveredRecord {
     pub(crate) partition: TopicPartition,
     pub(crate) role: TopicRole,
     pub(crate) start: u64,
     pub(crate) offset: i64,
-    pub(crate) fate: Disposition,
+    pub(crate) disposition: Disposition,
     /// The record, unless its row has it.
     pub(crate) record: Option<Record>,
     pub(crate) outgoing: usize,

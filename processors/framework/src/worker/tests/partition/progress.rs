@@ -1,7 +1,7 @@
 //! Where partitions stand, as others see it.
 
 use crate::{
-    ports::unit::{CommitError, Committed},
+    ports::unit::{CommitError, CommitOutcome},
     telemetry::metrics::PartitionProgress,
     wire::record::{Headers, Record},
     worker::tests::{
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-fn outage() -> std::result::Result<Committed, CommitError> {
+fn outage() -> std::result::Result<CommitOutcome, CommitError> {
     Err(CommitError::Outage("no answer".to_owned()))
 }
 
@@ -20,7 +20,7 @@ fn dated(offset: i64) -> Record {
 }
 
 fn place(bench: &Bench) -> PartitionProgress {
-    bench.state.places()[&at(0)]
+    bench.metrics.progress()[&at(0)]
 }
 
 /// Red when what a unit holds that the store does not take does not count as waiting, or counts without its age; or the

@@ -13,7 +13,7 @@ use apache_avro::{
 };
 
 use super::cursor::Cursor;
-use crate::codec::{error::Fault, schema::type_name};
+use crate::codec::{error::FieldError, schema::type_name};
 
 /// A type without its logical type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +68,16 @@ pub(crate) fn base(schema: &Schema) -> Base {
 }
 
 /// Whether a reader of `reader` takes what `writer` wrote, as far as the two themselves say; parts are not looked at.
-pub(crate) fn takes(writer: &Schema, reader: &Schema) -> Result<(), Box<Fault>> {
+pub(crate) fn takes(writer: &Schema, reader: &Schema) -> Result<(), Box<FieldError>> {
     if let (Schema::Decimal(w), Schema::Decimal(r)) = (writer, reader) {
         if w.scale != r.scale {
             // The same bytes would be another amount.
             let why = format!("expected a decimal of scale {}, the writer's schema has {}", r.scale, w.scale);
-            return Err(Fault::new(why));
+            return Err(FieldError::new(why));
         }
         if w.precision > r.precision {
             let (r, w) = (r.precision, w.precision);
-            return Err(Fault::new(format!("expected a decimal of {r} digits, the writer's schema has {w}")));
+            return Err(FieldError::new(format!("expected a decimal of {r} digits, the writer's schema has {w}")));
         }
     }
     let (from, to) = (base(writer), base(reader));
@@ -89,15 +89,15 @@ pub(crate) fn takes(writer: &Schema, reader: &Schema) -> Result<(), Box<Fault>> 
     match (from, to) {
         (Base::Other, _) | (_, Base::Other) => Err(mismatch(writer, reader)),
         (Base::Fixed(w), Base::Fixed(r)) if w != r => {
-            Err(Fault::new(format!("expected a fixed of {r} bytes, the writer's schema has {w}")))
+            Err(FieldError::new(format!("expected a fixed of {r} bytes, the writer's schema has {w}")))
         }
         _ if same_logical && promoted => Ok(()),
         _ => Err(mismatch(writer, reader)),
     }
 }
 
-fn mismatch(writer: &Schema, reader: &Schema) -> Box<Fault> {
-    Fault::new(format!("expected {}, the writer's schema has {}", type_name(reader), type_name(writer)))
+fn mismatch(writer: &Schema, reader: &Schema) -> Box<FieldError> {
+    FieldError::new(format!("expected {}, the writer's schema has {}", type_name(reader), type_name(writer)))
 }
 
 /// The promotions of the specification.
@@ -120,7 +120,7 @@ fn is_worded(schema: &Schema) -> bool {
 
 /// How well two types are called alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Called {
+pub(crate) enum NameMatch {
     /// By other names.
     Differently,
     /// By the name without its namespace.
@@ -129,22 +129,26 @@ pub(crate) enum Called {
     Alike,
 }
 
-pub(crate) fn called(writer: &Schema, reader: &Schema) -> Called {
+pub(crate) fn name_match(writer: &Schema, reader: &Schema) -> NameMatch {
     let (Some(w), Some(r)) = (writer.name(), reader.name()) else {
-        return if writer.name().is_none() && reader.name().is_none() { Called::Alike } else { Called::Differently };
+        return if writer.name().is_none() && reader.name().is_none() {
+            NameMatch::Alike
+        } else {
+            NameMatch::Differently
+        };
     };
     let alias = |alias: &Alias| alias.fullname(None) == w.fullname(None);
     if w == r || reader.aliases().is_some_and(|aliases| aliases.iter().any(alias)) {
-        Called::Alike
+        NameMatch::Alike
     } else if w.name() == r.name() {
-        Called::Simply
+        NameMatch::Simply
     } else {
-        Called::Differently
+        NameMatch::Differently
     }
 }
 
 /// A value of `writer`, which holds no other, as one of `reader`, which takes it.
-pub(crate) fn promote(value: Value, writer: &Schema, reader: &Schema) -> Result<Value, Box<Fault>> {
+pub(crate) fn promote(value: Value, writer: &Schema, reader: &Schema) -> Result<Value, Box<FieldError>> {
     if is_logical(writer) && is_logical(reader) {
         return Ok(value);
     }

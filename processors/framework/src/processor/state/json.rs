@@ -9,9 +9,9 @@ use serde::{
 use serde_json::{Map, Value};
 
 /// Bytes are shown in hex, and keys of maps that are no text as text.
-pub(crate) struct Shown(pub(crate) Value);
+pub(crate) struct StateJson(pub(crate) Value);
 
-impl<'de> Deserialize<'de> for Shown {
+impl<'de> Deserialize<'de> for StateJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Reader).map(Self)
     }
@@ -68,7 +68,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Shown(item)) = items.next_element()? {
+        while let Some(StateJson(item)) = items.next_element()? {
             list.push(item);
         }
         Ok(list.into())
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some((Shown(key), Shown(value))) = entries.next_entry()? {
+        while let Some((StateJson(key), StateJson(value))) = entries.next_entry()? {
             map.insert(key.as_str().map_or_else(|| key.to_string(), str::to_owned), value);
         }
         Ok(map.into())

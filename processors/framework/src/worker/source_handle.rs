@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use crate::{
-    ports::{BoxFuture, Control, Fetched, Source},
+    ports::{BoxFuture, Control, Source, SourceEvent},
     wire::record::TopicPartition,
 };
 
-pub(crate) struct Inputs {
+pub(crate) struct SourceHandle {
     source: Box<dyn Source>,
     /// What the partitions of records that wait name as their topic.
     waiting: Option<Arc<str>>,
 }
 
-impl Inputs {
+impl SourceHandle {
     pub(crate) fn new(source: Box<dyn Source>, waiting: Option<Arc<str>>) -> Self {
         Self { source, waiting }
     }
 
-    pub(crate) fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
+    pub(crate) fn next(&mut self, records: bool) -> BoxFuture<'_, SourceEvent> {
         self.source.next(records)
     }
 

@@ -13,29 +13,29 @@ use apache_avro::{
     types::Value,
 };
 
-use super::promote::{Called, base, called, promote, takes};
+use super::promotion::{NameMatch, base, name_match, promote, takes};
 use crate::codec::{
-    error::Fault,
+    error::FieldError,
     json,
     schema::{follow, type_name},
 };
 
-type Resolved = Result<Value, Box<Fault>>;
+type Resolved = Result<Value, Box<FieldError>>;
 
 /// The named types of both sides.
-pub(crate) struct Resolve<'a> {
+pub(crate) struct ValueResolver<'a> {
     pub(crate) writer: &'a NamesRef<'a>,
     pub(crate) reader: &'a NamesRef<'a>,
 }
 
-impl Resolve<'_> {
+impl ValueResolver<'_> {
     /// The value of schema `writer` as a value of schema `reader`.
     pub(crate) fn value(&self, value: Value, writer: &Schema, reader: &Schema) -> Resolved {
         let (writer, reader) = (follow(writer, self.writer), follow(reader, self.reader));
         match (value, writer, reader) {
             (Value::Union(branch, value), Schema::Union(union), _) => {
                 let branch = usize::try_from(branch).ok().and_then(|branch| union.variants().get(branch));
-                let branch = branch.ok_or_else(|| Fault::new("a union's branch is none of its schema's"))?;
+                let branch = branch.ok_or_else(|| FieldError::new("a union's branch is none of its schema's"))?;
                 self.value(*value, branch, reader)
             }
             (value, _, Schema::Union(union)) => self.branch(value, writer, union),
@@ -48,7 +48,7 @@ impl Resolve<'_> {
             }
             (Value::Map(items), Schema::Map(writer), Schema::Map(reader)) => {
                 let item = |(key, item)| Ok((key, self.value(item, &writer.types, &reader.types)?));
-                Ok(Value::Map(items.into_iter().map(item).collect::<Result<_, Box<Fault>>>()?))
+                Ok(Value::Map(items.into_iter().map(item).collect::<Result<_, Box<FieldError>>>()?))
             }
             (Value::Enum(_, symbol), Schema::Enum(_), Schema::Enum(reader)) => symbol_of(symbol, reader),
             (value, writer, reader) => {
@@ -71,7 +71,7 @@ impl Resolve<'_> {
                 Some((value, place)) => self.value(value, &writer.fields[place].schema, &field.schema),
                 None => match &field.default {
                     Some(default) => json::default(default, &field.schema, self.reader),
-                    None => Err(Fault::new("missing, and the reader's schema has no default for it")),
+                    None => Err(FieldError::new("missing, and the reader's schema has no default for it")),
                 },
             };
             fields.push((field.name.clone(), value.map_err(|fault| fault.within(&field.name))?));
@@ -84,18 +84,18 @@ impl Resolve<'_> {
     fn branch(&self, value: Value, writer: &Schema, union: &UnionSchema) -> Resolved {
         let variants = || union.variants().iter().map(|variant| follow(variant, self.reader)).enumerate();
         let takers = || variants().filter(|(_, reader)| takes(writer, reader).is_ok());
-        let alike = |by: Called| {
+        let alike = |by: NameMatch| {
             let same = |reader: &Schema| std::mem::discriminant(writer) == std::mem::discriminant(reader);
-            takers().find(|(_, reader)| same(reader) && called(writer, reader) == by)
+            takers().find(|(_, reader)| same(reader) && name_match(writer, reader) == by)
         };
         let kin = || variants().filter(|(_, reader)| base(writer) == base(reader));
-        let found = alike(Called::Alike)
-            .or_else(|| alike(Called::Simply))
+        let found = alike(NameMatch::Alike)
+            .or_else(|| alike(NameMatch::Simply))
             .or_else(|| takers().find(|(_, reader)| base(writer) == base(reader) && kin().nth(1).is_none()))
             .or_else(|| takers().find(|(_, reader)| base(writer) != base(reader)))
             .map(|(place, _)| place);
         let Some(place) = found else {
-            return Err(Fault::new(format!("the reader's union has no branch for {}", type_name(writer))));
+            return Err(FieldError::new(format!("the reader's union has no branch for {}", type_name(writer))));
         };
         let inner = self.value(value, writer, &union.variants()[place])?;
         Ok(Value::Union(u32::try_from(place).unwrap_or(u32::MAX), Box::new(inner)))
@@ -110,6 +110,6 @@ fn symbol_of(symbol: String, reader: &EnumSchema) -> Resolved {
     };
     match chosen {
         Some((place, symbol)) => Ok(Value::Enum(u32::try_from(place).unwrap_or(u32::MAX), symbol)),
-        None => Err(Fault::new("the reader's enum has neither the written symbol nor a default")),
+        None => Err(FieldError::new("the reader's enum has neither the written symbol nor a default")),
     }
 }

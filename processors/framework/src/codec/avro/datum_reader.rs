@@ -13,15 +13,15 @@ use apache_avro::{
 };
 
 use super::cursor::{Checked, Cursor};
-use crate::codec::{error::Fault, schema::follow};
+use crate::codec::{error::FieldError, schema::follow};
 
 /// Reads values off a datum whose layout was checked.
-pub(crate) struct Read<'a> {
+pub(crate) struct DatumReader<'a> {
     pub(crate) datum: Cursor<'a>,
     pub(crate) names: &'a NamesRef<'a>,
 }
 
-impl Read<'_> {
+impl DatumReader<'_> {
     pub(crate) fn value(&mut self, schema: &Schema) -> Checked<Value> {
         match follow(schema, self.names) {
             Schema::Record(record) => self.record(record),
@@ -105,7 +105,7 @@ impl Read<'_> {
             })),
             Schema::BigDecimal => Value::Bytes(datum.bytes()?.to_vec())
                 .resolve_with_names(schema, self.names)
-                .map_err(|_| Fault::new("a big-decimal is not one"))?,
+                .map_err(|_| FieldError::new("a big-decimal is not one"))?,
             Schema::Uuid(kind) => Value::Uuid(uuid(datum, kind)?),
             Schema::Null
             | Schema::Record(_)
@@ -123,5 +123,5 @@ fn uuid(datum: &mut Cursor<'_>, kind: &UuidSchema) -> Checked<Uuid> {
         UuidSchema::Bytes => Uuid::from_slice(datum.bytes()?),
         UuidSchema::Fixed(fixed) => Uuid::from_slice(datum.take(fixed.size)?),
     };
-    uuid.map_err(|_| Fault::new("a uuid is not one"))
+    uuid.map_err(|_| FieldError::new("a uuid is not one"))
 }

@@ -16,7 +16,7 @@ use crate::{
     failure::{DeadLetterKind, cut, failure_report::FailureReport},
     pipeline::{
         Work,
-        catalogue::{Catalogue, Typed, unknown_record},
+        catalogue::{Catalogue, RecordType, unknown_record},
         sink::SinkConfig,
     },
     telemetry::{metrics::Metric, spans::Attempt},
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A record that needs its schema to go on.
-pub(crate) struct Opened<'a> {
+pub(crate) struct RecordParts<'a> {
     pub(crate) attributes: Attributes,
     pub(crate) schema_id: u32,
     pub(crate) datum: &'a [u8],
@@ -37,38 +37,38 @@ pub(crate) struct Opened<'a> {
 
 impl RecordProcessor {
     /// Reads what needs no schema. The error is an outcome already: skipped, a tombstone's row, or a dead letter.
-    pub(crate) fn open<'a>(&self, job: &'a InFlightRecord) -> Result<Opened<'a>, Outcome> {
-        let record = &job.record;
+    pub(crate) fn open<'a>(&self, in_flight: &'a InFlightRecord) -> Result<RecordParts<'a>, Outcome> {
+        let record = &in_flight.record;
         if matches!(self.group.work, Work::DeadLetters) {
-            return Err(self.keep_letter(job));
+            return Err(self.store_letter(in_flight));
         }
-        let contract = |why: String| self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
-        let mut attributes = Attributes::read(&record.headers, self.trust(job.role));
-        if !job.begun {
-            self.state.add(Metric::HeadersIgnored, attributes.ignored);
-            self.state.add(Metric::HeadersForged, attributes.spoofed);
+        let contract = |why: String| self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None);
+        let mut attributes = Attributes::read(&record.headers, self.trust(in_flight.role));
+        if !in_flight.begun {
+            self.metrics.add(Metric::HeadersIgnored, attributes.ignored);
+            self.metrics.add(Metric::HeadersForged, attributes.spoofed);
         }
         if let Some(why) = attributes.broken.take() {
             return Err(contract(why));
         }
         let typed = self.type_of(record, &attributes);
-        if let Typed::Is(event_type) = &typed {
-            self.check(job, &attributes, event_type)?;
+        if let RecordType::Is(event_type) = &typed {
+            self.check(in_flight, &attributes, event_type)?;
         }
         let Some(value) = record.value.as_deref() else {
             return Err(match typed {
-                Typed::Is(event_type) => {
+                RecordType::Is(event_type) => {
                     let event_type = event_type.to_owned();
-                    self.tombstone(job, attributes, event_type)
+                    self.tombstone(in_flight, attributes, event_type)
                 }
-                Typed::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
+                RecordType::AskSchema => contract("a tombstone without ce_type has no event type".to_owned()),
             });
         };
         if let Some(why) = cut::oversize(record, self.record_limit) {
             return Err(contract(why));
         }
-        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(job, &error, None))?;
-        Ok(Opened { attributes, schema_id, datum })
+        let (schema_id, datum) = codec::split(value).map_err(|error| self.unreadable(in_flight, &error, None))?;
+        Ok(RecordParts { attributes, schema_id, datum })
     }
 
     pub(crate) fn trust(&self, role: TopicRole) -> Trust<'_> {
@@ -76,7 +76,7 @@ impl RecordProcessor {
     }
 
     /// By the topic where the record first stood.
-    pub(crate) fn type_of<'a>(&'a self, record: &Record, attributes: &'a Attributes) -> Typed<'a> {
+    pub(crate) fn type_of<'a>(&'a self, record: &Record, attributes: &'a Attributes) -> RecordType<'a> {
         let topic = attributes.origin().map_or(&record.topic, |origin| &origin.partition.topic);
         self.catalogue.type_of(topic, attributes.event_type.as_deref())
     }
@@ -86,96 +86,100 @@ impl RecordProcessor {
     /// sink's events come from others too.
     pub(crate) fn foreign(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         attributes: &Attributes,
         schema: &WriterSchema,
         sink: &dyn SinkConfig,
     ) -> Option<String> {
         let own = self.schema?;
-        let topic = attributes.origin().map_or(&job.record.topic, |origin| &origin.partition.topic);
+        let topic = attributes.origin().map_or(&in_flight.record.topic, |origin| &origin.partition.topic);
         let edited = || GroupTopics::is_redrive(topic, &self.group.id) && !self.catalogue.is_bound(sink.event());
         if Catalogue::is_own(topic) || edited() { schema.unreadable_by(own) } else { None }
     }
 
     /// Whether the type may stand on this topic, and whether the group takes it.
-    fn check(&self, job: &InFlightRecord, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
+    fn check(&self, in_flight: &InFlightRecord, attributes: &Attributes, event_type: &str) -> Result<(), Outcome> {
         let origin = attributes.origin();
-        let topic = origin.map_or(&job.record.topic, |origin| &origin.partition.topic);
+        let topic = origin.map_or(&in_flight.record.topic, |origin| &origin.partition.topic);
         if !Catalogue::belongs(topic, event_type) {
             let why = format!("event type `{event_type}` does not belong on topic {topic}");
-            return Err(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None));
+            return Err(self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None));
         }
         if !self.interest.takes(event_type) {
-            self.state.add(Metric::Skipped, 1);
-            return Err(self.done(job, Effects::default(), &AttemptContext::default()));
+            self.metrics.add(Metric::Skipped, 1);
+            return Err(self.done(in_flight, Effects::default(), &AttemptContext::default()));
         }
         Ok(())
     }
 
-    fn tombstone(&self, job: &InFlightRecord, attributes: Attributes, event_type: String) -> Outcome {
-        let contract = |why: &str| self.dead(job, &FailureReport::new(DeadLetterKind::Contract, why), None);
+    fn tombstone(&self, in_flight: &InFlightRecord, attributes: Attributes, event_type: String) -> Outcome {
+        let contract = |why: &str| self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None);
         let Work::Sink(sink) = &self.group.work else {
             return contract("a null value where nothing takes tombstones");
         };
-        if let Some(why) = sink.refuses_tombstone(job.record.key.is_some()) {
+        if let Some(why) = sink.refuses_tombstone(in_flight.record.key.is_some()) {
             return contract(why);
         }
-        let seen = self.see(job, attributes, event_type);
-        self.store(job, seen, None)
+        let attempt = self.begin_attempt(in_flight, attributes, event_type);
+        self.store(in_flight, attempt, None)
     }
 
     /// A dead letter is kept as it is: nothing of it is decoded, so nothing of it can fail.
-    fn keep_letter(&self, job: &InFlightRecord) -> Outcome {
-        let attributes = Attributes::read(&job.record.headers, Trust::Letter(group_of_dlq(&job.record)));
-        if !job.begun {
-            self.state.add(Metric::HeadersForged, attributes.spoofed);
+    fn store_letter(&self, in_flight: &InFlightRecord) -> Outcome {
+        let attributes = Attributes::read(&in_flight.record.headers, Trust::Letter(group_of_dlq(&in_flight.record)));
+        if !in_flight.begun {
+            self.metrics.add(Metric::HeadersForged, attributes.spoofed);
         }
         let event_type = attributes.event_type.clone().unwrap_or_default();
-        let seen = self.see(job, attributes, event_type);
-        self.store(job, seen, None)
+        let attempt = self.begin_attempt(in_flight, attributes, event_type);
+        self.store(in_flight, attempt, None)
     }
 
     pub(crate) fn type_by_schema(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         attributes: &Attributes,
         schema: &WriterSchema,
     ) -> Result<String, Outcome> {
         let name = schema.full_name().unwrap_or_default();
         let Some(event_type) = self.catalogue.by_record(name) else {
-            return Err(self.dead(job, &FailureReport::new(DeadLetterKind::Contract, unknown_record(name)), None));
+            return Err(self.dead(
+                in_flight,
+                &FailureReport::new(DeadLetterKind::Contract, unknown_record(name)),
+                None,
+            ));
         };
-        self.check(job, attributes, event_type)?;
+        self.check(in_flight, attributes, event_type)?;
         Ok(event_type.to_owned())
     }
 
     /// The whole metadata, and the span of this attempt.
-    pub(crate) fn see(
+    pub(crate) fn begin_attempt(
         &self,
-        job: &InFlightRecord,
+        in_flight: &InFlightRecord,
         mut attributes: Attributes,
         event_type: String,
     ) -> (Arc<Meta>, Attempt) {
-        if job.failed > 0 {
+        if in_flight.failed > 0 {
             let delivered = attributes.delivered.get_or_insert_default();
-            delivered.attempts = delivered.attempts.saturating_add(job.failed);
+            delivered.attempts = delivered.attempts.saturating_add(in_flight.failed);
         }
         let begun = attributes.trace.is_some();
-        let mut meta = self.catalogue.complete(&job.record, attributes, event_type);
-        let waited = job.role == TopicRole::Waiting;
-        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &job.record, waited);
+        let mut meta = self.catalogue.complete(&in_flight.record, attributes, event_type);
+        let waited = in_flight.role == TopicRole::Waiting;
+        let attempt = self.tracing.attempt(&mut meta, begun, &self.group.id, &in_flight.record, waited);
         (Arc::new(meta), attempt)
     }
 
     /// As much as can be said of a record that nobody can process.
-    pub(crate) fn see_broken(&self, job: &InFlightRecord) -> AttemptContext {
-        let attributes = Attributes::read(&job.record.headers, self.trust(job.role));
+    pub(crate) fn broken_context(&self, in_flight: &InFlightRecord) -> AttemptContext {
+        let attributes = Attributes::read(&in_flight.record.headers, self.trust(in_flight.role));
         // A broken id or source has no trace of its own to derive.
         if attributes.trace.is_none() && attributes.broken.is_some() {
             return AttemptContext::default();
         }
         let event_type = attributes.event_type.clone().unwrap_or_default();
-        let (meta, attempt) = self.see(job, attributes, event_type);
+        let (meta, attempt) = self.begin_attempt(in_flight, attributes, event_type);
         AttemptContext::new(meta, attempt)
     }
 }

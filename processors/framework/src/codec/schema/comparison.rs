@@ -13,14 +13,14 @@ use super::follow;
 const DECODER_ATTRIBUTES: &str = "org.apache.avro.rust";
 
 /// Compares a writer's and a reader's schema.
-pub(crate) struct Same<'a> {
+pub(crate) struct SchemaComparison<'a> {
     pub(crate) writer: &'a NamesRef<'a>,
     pub(crate) reader: &'a NamesRef<'a>,
     /// Pairs under comparison: a recursive type is the same if the rest of it is.
     pub(crate) open: HashSet<(Name, Name)>,
 }
 
-impl Same<'_> {
+impl SchemaComparison<'_> {
     /// Whether every field of the reader is in the writer with the same type. The writer may have more.
     pub(crate) fn types(&mut self, writer: &Schema, reader: &Schema) -> bool {
         let (writer, reader) = (follow(writer, self.writer), follow(reader, self.reader));
