@@ -26,14 +26,14 @@ mod producer;
 mod admin;
 mod changelog;
 
-mod believed;
+mod debounce;
 mod librdkafka;
 mod logs;
 
-pub use admin::committed::stable_offsets;
 pub use admin::groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
 pub use admin::record_counts::{Stretch, count_records};
 pub use admin::single_record::record_at;
+pub use admin::stable_offsets::stable_offsets;
 pub use admin::topics::{Change, Cluster, Topic, TopicSpec};
 pub(crate) use changelog::INPUTS;
 pub use changelog::{ChangelogEnd, ChangelogError, ChangelogReader, Progress, Reached};
@@ -47,7 +47,7 @@ pub use consumer::subscription::Subscription;
 pub use error::KafkaError;
 pub use headwater::spi::HEADER_ROOM;
 pub use producer::callback::{CallbackProducer, Place, Taken};
-pub use producer::core::fault::{BatchError, BatchErrors};
+pub use producer::core::produce_error::{BatchError, BatchErrors};
 pub use producer::core::reports::Sent;
 pub use producer::gapless::GaplessProducer;
 pub use producer::idempotent::{Producer, Undelivered};

@@ -10,7 +10,7 @@
 //! it. No broker shuts out a member that does not know that the group has given it up, as it does in transactions: it asks first
 //! ([`Lease`]). What its producer had taken before it was frozen, and not sent yet, is all that still goes out then.
 
-mod retired;
+mod cleanup;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -123,7 +123,7 @@ impl StatefulAtLeastOnceCommitter {
         let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(CommitError::from)?;
         // From now on: what is repartitioned says which topic it stood on, whatever comes of that before it is processed.
         local.note_topics(&ids);
-        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
+        cleanup::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
             .await
             .map_err(CommitError::from)?;
         Ok(vec![StartFrom::Committed; partitions.len()])

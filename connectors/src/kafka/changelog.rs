@@ -20,12 +20,12 @@ use rdkafka::{
 
 use super::{
     admin::{
-        committed::SWEEP,
+        stable_offsets::SWEEP,
         topics::{Logs, is_unknown},
     },
-    believed::Repeated,
     config::KafkaConfig,
     consumer::partition,
+    debounce::Repeated,
     error::KafkaError,
     librdkafka::fetch::{FetchQueue, Message},
 };

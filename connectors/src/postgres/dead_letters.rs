@@ -7,7 +7,7 @@
 pub(crate) mod query;
 
 mod columns;
-mod standing;
+mod row_status;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +19,7 @@ use sqlx::{FromRow, PgConnection};
 
 use self::{
     columns::{ColumnArrays, LetterPlace, LetterRow},
-    standing::{RowStatus, apply},
+    row_status::{RowStatus, apply},
 };
 use super::{
     error::PostgresError,

@@ -14,8 +14,8 @@ mod config;
 mod error;
 
 mod checkpoint;
-mod inputs;
 mod restore;
+mod source_offsets;
 
 mod cache;
 
@@ -42,8 +42,8 @@ pub use self::{
     config::StateConfig,
     disk::MAX_KEY,
     error::{Damage, LocalError},
-    inputs::{NoInputs, SourceOffsets},
     restore::Restore,
+    source_offsets::{NoInputs, SourceOffsets},
 };
 use self::{
     disk::Most,

@@ -6,14 +6,14 @@ mod harness;
 
 mod columns;
 mod conformance;
+mod dead_letter_queries;
+mod dead_lettering;
 mod dead_letters;
+mod group_offsets;
 mod guard;
-mod lettered;
-mod letters;
 mod offsets;
 mod outage;
 mod refusals;
 mod schemas;
-mod stored;
 mod tables;
 mod topic_ids;

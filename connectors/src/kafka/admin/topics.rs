@@ -19,8 +19,8 @@ use rdkafka::{
 };
 
 use crate::kafka::{
-    believed::Repeated,
     config::KafkaConfig,
+    debounce::Repeated,
     error::KafkaError,
     librdkafka::{self, bootstrap::Bootstrap},
     logs,

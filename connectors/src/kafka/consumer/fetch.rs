@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 use super::{
     health::warn_lost,
     membership::group_consumer::GroupConsumer,
-    offsets::doubts::KnownTopicIds,
+    offsets::topic_identity::KnownTopicIds,
     outlets::Outlets,
     partition::{Partitions, Verdict},
 };

@@ -20,7 +20,7 @@ use rdkafka::{
     Offset, TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::TopicPartitionListElem,
 };
 
-use crate::kafka::{believed::Repeated, error::KafkaError};
+use crate::kafka::{debounce::Repeated, error::KafkaError};
 
 /// Where a partition stands.
 #[derive(Debug)]

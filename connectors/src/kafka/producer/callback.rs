@@ -14,7 +14,7 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::core::{Core, fault::Fault, flush::give_up};
+use super::core::{Core, flush::give_up, produce_error::Fault};
 use crate::kafka::{
     config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce, logs,
 };

@@ -6,9 +6,9 @@
 pub(crate) mod hand_over;
 
 pub(crate) mod batch_size;
-pub(crate) mod fault;
 pub(crate) mod flush;
 pub(crate) mod partition_counts;
+pub(crate) mod produce_error;
 pub(crate) mod reports;
 
 use std::{
@@ -27,9 +27,9 @@ use rdkafka::{
 
 use self::{
     batch_size::BatchBytes,
-    fault::{BatchError, BatchErrors, Fault},
     hand_over::HandOver,
     partition_counts::{CountAnswer, PartitionCounts},
+    produce_error::{BatchError, BatchErrors, Fault},
 };
 use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, librdkafka::bootstrap::Bootstrap};
 

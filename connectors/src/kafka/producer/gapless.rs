@@ -11,9 +11,9 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use super::core::{
     Core,
-    fault::{BatchError, BatchErrors, Fault},
     flush::flush,
     partition_counts::ask_aside,
+    produce_error::{BatchError, BatchErrors, Fault},
     reports::{Reports, Sent},
 };
 use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError};

@@ -17,9 +17,9 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 use self::delivery::{BatchState, Context, Delivery};
 use super::core::{
     Core,
-    fault::{BatchError, BatchErrors, Fault},
     flush::give_up,
     partition_counts::ask_aside,
+    produce_error::{BatchError, BatchErrors, Fault},
 };
 use crate::kafka::{
     config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce,

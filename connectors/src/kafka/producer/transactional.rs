@@ -11,7 +11,7 @@
 
 mod attempt;
 mod error;
-mod life;
+mod producer_thread;
 
 mod wipe;
 
@@ -28,13 +28,13 @@ use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use self::{
     attempt::{AttemptError, MARGIN, TransactionOffsets, insist},
     error::FaultCause,
-    life::{Client, Life},
+    producer_thread::{Client, Life},
 };
 use super::core::{
     Core,
-    fault::Fault,
     flush::left,
     partition_counts::{CountAnswer, ask},
+    produce_error::Fault,
     reports::{Reports, Sent},
 };
 use crate::kafka::{

@@ -3,7 +3,7 @@
 //! Entries stand in one slab; each partition has a table of slots by key. A hand goes round the slab and takes out what is
 //! on disk and was not asked for since its last visit (second chance). What waits to be written stays.
 
-pub(crate) mod part;
+pub(crate) mod partition;
 pub(crate) mod slot;
 
 use std::{collections::HashMap, ops::Bound, sync::Arc};
@@ -11,7 +11,7 @@ use std::{collections::HashMap, ops::Bound, sync::Arc};
 use foldhash::fast::RandomState;
 
 use self::{
-    part::PartitionCache,
+    partition::PartitionCache,
     slot::{Bytes, Pair, SLOT, Slot, State, cost, number},
 };
 use super::checkpoint::Checkpoint;

@@ -11,7 +11,7 @@ use headwater::{
 };
 use headwater_connectors::ExactlyOnceCommitter;
 
-use super::real::{Frozen, Member, STORE, alone};
+use super::cluster::{Frozen, Member, STORE, alone};
 
 struct ExactlyOnce(Member);
 

@@ -14,8 +14,8 @@ use super::{
     table::{ROWS, TABLE},
 };
 use crate::{
+    dead_lettering::{Letters, marker},
     harness::{TOPIC, plain, row, thing, things},
-    lettered::{Letters, marker},
 };
 
 struct DeadLettering {

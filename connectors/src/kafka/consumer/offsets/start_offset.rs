@@ -6,7 +6,7 @@
 //! mark that says when the group began, and its place is found once its log answers.
 //!
 //! Whatever it is, it is held against what the log has: an offset that stays beyond its end belongs to another topic of the
-//! same name and stops the source (`doubts.rs`); one before its start means that records were deleted unread, which is said and counted.
+//! same name and stops the source (`topic_identity.rs`); one before its start means that records were deleted unread, which is said and counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -28,7 +28,6 @@ use super::{
     log_bounds::{ANSWER, BACK_OFF, Bounds, LogBounds, begin_later, falls_short},
 };
 use crate::kafka::{
-    believed,
     consumer::{
         config::{SourceConfig, Start},
         health::warn_lost,
@@ -36,6 +35,7 @@ use crate::kafka::{
         outlets::Outlets,
         partition::{self, PartitionPhase, Partitions},
     },
+    debounce,
     librdkafka::{
         self, CommitQueue,
         admin::{Isolation, list_offsets},
@@ -234,7 +234,7 @@ impl StartOffsets {
         let waited = asked.iter().filter_map(|name| partitions.get_mut(name).map(|p| p.since.elapsed())).max();
         let waited = waited.unwrap_or_default();
         // A broker that has just started may not know all topics yet.
-        let unknown = waited < believed::WHILE && asked.iter().any(|name| !all.contains(name));
+        let unknown = waited < debounce::WHILE && asked.iter().any(|name| !all.contains(name));
         let is_turn = waited >= turn(&all, asked) && !unknown;
         all.extend(asked.iter().cloned());
         let all: Vec<_> = all.into_iter().collect();

@@ -12,7 +12,7 @@ use std::sync::{
 use headwater::spi::Outgoing;
 use rdkafka::ClientConfig;
 
-use super::fault::Fault;
+use super::produce_error::Fault;
 
 /// Bytes of one batch at most, beside one record.
 #[derive(Debug)]

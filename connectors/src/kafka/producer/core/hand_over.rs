@@ -9,7 +9,7 @@ use std::{
 use headwater::spi::Outgoing;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 
-use super::{fault::Fault, partition_counts::PartitionCounts, reports::Reports};
+use super::{partition_counts::PartitionCounts, produce_error::Fault, reports::Reports};
 use crate::kafka::{consumer::membership::lease::Held, librdkafka::produce::produce_numbered};
 
 /// How long to wait for room in a full queue before trying again.

@@ -13,7 +13,7 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::fault::Fault;
+use super::produce_error::Fault;
 
 /// Topics remembered at most; beyond that all are asked about anew.
 const KEPT: usize = 10_000;

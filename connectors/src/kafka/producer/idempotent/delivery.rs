@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use crate::kafka::{logs, producer::core::fault::Fault};
+use crate::kafka::{logs, producer::core::produce_error::Fault};
 
 /// What librdkafka hands back with a record's fate. A `Box`, because a batch's records share the state behind it.
 pub(super) struct Delivery {

@@ -8,14 +8,14 @@ use std::{
 use headwater::{TopicPartition, spi::Position};
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
-use super::{error::FaultCause, life::Client};
+use super::{error::FaultCause, producer_thread::Client};
 use crate::kafka::{
     consumer::{membership::Membership, partition},
     error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
     producer::core::{
-        fault::Fault,
         flush::{flush, left},
+        produce_error::Fault,
     },
 };
 

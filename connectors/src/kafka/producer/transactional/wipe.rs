@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-use super::{attempt::insist, life::Client};
+use super::{attempt::insist, producer_thread::Client};
 use crate::kafka::{
     admin::topics::Logs,
     changelog::{ChangelogError, ChangelogReader, INPUTS},

@@ -23,13 +23,13 @@ use rdkafka::{
 
 use super::log_bounds::{BACK_OFF, LogBounds, begin_later, falls_short};
 use crate::kafka::{
-    believed,
     consumer::{
         health::warn_lost,
         membership::group_consumer::GroupConsumer,
         outlets::Outlets,
         partition::{PartitionPhase, Partitions},
     },
+    debounce,
     librdkafka::topic_ids::{TopicIdAnswer, TopicIdsRequest},
 };
 use crate::topic_recreated::created_anew;
@@ -115,7 +115,7 @@ impl KnownTopicIds {
         let told = self.known.get(topic).is_some_and(Option::is_some);
         if self.anew.contains(topic) {
             Word::Another
-        } else if self.wanted.contains(topic) && (told || doubted < believed::WHILE) {
+        } else if self.wanted.contains(topic) && (told || doubted < debounce::WHILE) {
             Word::Later
         } else if self.untold.contains(topic) && told {
             Word::Nothing
@@ -227,7 +227,7 @@ mod tests {
     /// a cluster that tells none is asked for without end: its partition would stand still for good.
     #[test]
     fn an_id_that_is_not_told_is_not_the_same_id() {
-        let (mut ids, long) = (KnownTopicIds::default(), believed::WHILE);
+        let (mut ids, long) = (KnownTopicIds::default(), debounce::WHILE);
         for topic in ["known", "old"] {
             ids.learn(topic.to_owned(), told(if topic == "known" { "one" } else { "" }));
         }

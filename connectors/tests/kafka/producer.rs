@@ -285,7 +285,7 @@ async fn a_process_that_exits_right_after_sending_loses_nothing() {
         std::process::exit(if sent.is_ok() { 0 } else { 7 });
     }
     let broker = broker(&[("t", 1)]);
-    let name = "publishing::a_process_that_exits_right_after_sending_loses_nothing";
+    let name = "producer::a_process_that_exits_right_after_sending_loses_nothing";
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact"])
         .env(EXIT_AFTER, broker.mock.bootstrap_servers())
