@@ -168,7 +168,7 @@ async fn what_waits_for_room_without_gaps_is_dropped_too() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (mut reader, _) = member(&broker).await;
     let mut producer = GaplessProducer::new(&KafkaConfig { producer: of_ten(), ..broker.config.clone() }).unwrap();
-    let held = reader.source.lease().hold().unwrap();
+    let held = reader.source.lease().permit().unwrap();
     producer.send(&[&record("out", Some(0), "first")], &held).await.unwrap();
     take_nothing(&broker);
     let records = twelve();

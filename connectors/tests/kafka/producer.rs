@@ -6,7 +6,7 @@ use headwater::{
     Headers,
     spi::{Outgoing, partition_for},
 };
-use headwater_connectors::kafka::{ProducerConfig, Undelivered};
+use headwater_connectors::kafka::{CloseError, ProducerConfig};
 
 use crate::harness::{broker, record};
 
@@ -104,7 +104,7 @@ async fn closing_while_the_broker_is_down_reports_every_record() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         producer.close(Duration::from_secs(1)).await
     });
-    assert_eq!(closed, Err(Undelivered(20)));
+    assert_eq!(closed, Err(CloseError(20)));
     let errors = sent.unwrap_err();
     assert_eq!(errors.0.iter().map(|e| e.index).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     assert!(errors.0.iter().all(|e| !e.permanent && e.reason.contains("closed")), "{errors}");
@@ -261,7 +261,7 @@ async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         producer.close(Duration::from_secs(1)).await
     });
-    assert_eq!(closed, Err(Undelivered(10)));
+    assert_eq!(closed, Err(CloseError(10)));
     let errors = sent.expect("the batch has ended").unwrap_err();
     assert_eq!(errors.0.iter().map(|e| e.index).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     broker.mock.broker_up(-1).unwrap();

@@ -20,16 +20,16 @@ const INDEX_BITS: u32 = 40;
 
 /// Where the records of a transaction stand, once it is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sent(Vec<Place>);
+pub struct EndOffsets(Vec<EndOffset>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct EndOffset {
     topic: String,
     partition: i32,
     next: i64,
 }
 
-impl Sent {
+impl EndOffsets {
     /// The offset behind the last record that was written to this partition, if any was. The transaction's marker, which
     /// is no record, takes one more.
     pub fn next_offset(&self, topic: &str, partition: i32) -> Option<i64> {
@@ -43,14 +43,14 @@ impl Sent {
     }
 
     fn note(&mut self, latest: &mut usize, topic: &str, partition: i32, next: i64) {
-        let is = |place: &Place| place.partition == partition && place.topic == topic;
+        let is = |place: &EndOffset| place.partition == partition && place.topic == topic;
         // Reports come by partition, many at a time.
         if !self.0.get(*latest).is_some_and(is) {
             *latest = self.0.iter().position(is).unwrap_or(self.0.len());
         }
         match self.0.get_mut(*latest) {
             Some(place) => place.next = place.next.max(next),
-            None => self.0.push(Place { topic: topic.to_owned(), partition, next }),
+            None => self.0.push(EndOffset { topic: topic.to_owned(), partition, next }),
         }
     }
 }
@@ -68,8 +68,8 @@ struct Attempt {
     number: usize,
     left: usize,
     faults: Vec<(usize, Code)>,
-    sent: Sent,
-    /// Where in `sent` the latest record stands.
+    ends: EndOffsets,
+    /// Where in `ends` the latest record stands.
     latest: usize,
 }
 
@@ -105,8 +105,8 @@ impl Reports {
     }
 
     /// Where all of it stands.
-    pub(crate) fn take_sent(&self) -> Sent {
-        std::mem::take(&mut self.attempt().sent)
+    pub(crate) fn take_end_offsets(&self) -> EndOffsets {
+        std::mem::take(&mut self.attempt().ends)
     }
 
     /// Whether a connection has failed during the attempt.
@@ -120,9 +120,9 @@ impl Reports {
             return;
         }
         attempt.left = attempt.left.saturating_sub(1);
-        let Attempt { faults, sent, latest, .. } = &mut *attempt;
+        let Attempt { faults, ends, latest, .. } = &mut *attempt;
         match fate {
-            Ok((topic, partition, offset)) => sent.note(latest, topic, partition, offset + 1),
+            Ok((topic, partition, offset)) => ends.note(latest, topic, partition, offset + 1),
             Err(code) => faults.push((number & ((1 << INDEX_BITS) - 1), code)),
         }
     }
@@ -167,9 +167,9 @@ mod tests {
         reports.report(Reports::numbered(second, 0), Ok(("t", 0, 7)));
         assert_eq!((reports.left(), reports.faults()), (1, vec![]));
         reports.report(Reports::numbered(second, 2), Ok(("t", 1, 3)));
-        let sent = reports.take_sent();
+        let ends = reports.take_end_offsets();
         assert_eq!(
-            (sent.next_offset("t", 0), sent.next_offset("t", 1), sent.next_offset("u", 0)),
+            (ends.next_offset("t", 0), ends.next_offset("t", 1), ends.next_offset("u", 0)),
             (Some(9), Some(4), None)
         );
         assert_eq!(reports.left(), 0);

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use crate::kafka::{logs, producer::core::produce_error::Fault};
+use crate::kafka::{logs, producer::core::produce_error::ProduceError};
 
 /// What librdkafka hands back with a record's fate. A `Box`, because a batch's records share the state behind it.
 pub(super) struct Delivery {
@@ -26,7 +26,7 @@ pub(super) struct Delivery {
 /// What is still to come of a batch, and what has failed.
 pub(super) struct BatchState {
     left: AtomicUsize,
-    faults: Mutex<Vec<(usize, Fault)>>,
+    faults: Mutex<Vec<(usize, ProduceError)>>,
     /// Where the first record stands that was acknowledged.
     place: OnceLock<Origin>,
     done: Notify,
@@ -46,7 +46,7 @@ impl BatchState {
         self.place.get().cloned()
     }
 
-    pub(super) fn settle(&self, index: usize, fate: Result<(), Fault>) {
+    pub(super) fn settle(&self, index: usize, fate: Result<(), ProduceError>) {
         if let Err(fault) = fate {
             self.faults().push((index, fault));
         }
@@ -62,11 +62,11 @@ impl BatchState {
         }
     }
 
-    fn faults(&self) -> MutexGuard<'_, Vec<(usize, Fault)>> {
+    fn faults(&self) -> MutexGuard<'_, Vec<(usize, ProduceError)>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_faults(&self) -> Vec<(usize, Fault)> {
+    pub(super) fn take_faults(&self) -> Vec<(usize, ProduceError)> {
         let mut faults = std::mem::take(&mut *self.faults());
         faults.sort_unstable_by_key(|(index, _)| *index);
         faults
@@ -111,7 +111,7 @@ impl ProducerContext for Context {
                 delivery.batch.stands(|| origin(message));
                 Ok(())
             }
-            Err((error, _)) => Err(Fault::Client(error.clone())),
+            Err((error, _)) => Err(ProduceError::Client(error.clone())),
         };
         delivery.batch.settle(delivery.index, fate);
     }

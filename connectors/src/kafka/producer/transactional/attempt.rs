@@ -15,7 +15,7 @@ use crate::kafka::{
     librdkafka::{self, transactions::TransactionFault},
     producer::core::{
         flush::{flush, left},
-        produce_error::Fault,
+        produce_error::ProduceError,
     },
 };
 
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     /// These records failed.
-    Records(Vec<(usize, Fault)>),
+    Records(Vec<(usize, ProduceError)>),
     /// It took as long as a transaction may.
     Slow,
     /// We are not the one who commits these offsets.
@@ -43,7 +43,7 @@ pub(crate) enum AttemptError {
 
 impl AttemptError {
     /// The records that failed.
-    pub(crate) fn faults(&self) -> &[(usize, Fault)] {
+    pub(crate) fn faults(&self) -> &[(usize, ProduceError)] {
         if let Self::Records(faults) = self { faults } else { &[] }
     }
 }
@@ -68,7 +68,7 @@ impl TransactionOffsets {
 }
 
 /// What an attempt failed of in which this record was not taken.
-pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, Fault), deadline: Instant) -> AttemptError {
+pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, ProduceError), deadline: Instant) -> AttemptError {
     match failed.1.code() {
         // It cannot be sent at all.
         None => AttemptError::Records(vec![failed]),
@@ -122,7 +122,7 @@ fn unharmed(client: &Client) -> Result<(), AttemptError> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(AttemptError::Records(faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect()))
+    Err(AttemptError::Records(faults.into_iter().map(|(index, code)| (index, ProduceError::of(code))).collect()))
 }
 
 /// Makes a call again that says so, until its time is over.
