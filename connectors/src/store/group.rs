@@ -136,7 +136,7 @@ fn left(taken: &mut HashSet<TopicPartition>, partitions: &[TopicPartition]) -> V
 mod tests {
     use super::{super::local::StateConfig, *};
 
-    /// Issue 11, 2. Red when a number's state is closed with the first of its partitions that leaves: what is committed of
+    /// Red when a number's state is closed with the first of its partitions that leaves: what is committed of
     /// the others would not know how far its inputs have come.
     #[test]
     fn the_state_of_a_number_stays_open_until_its_last_partition_leaves() {

@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Issue 11, 23. Red when what could not be deleted is forgotten, when so is what the offsets have not come to yet, or when
+    /// Red when what could not be deleted is forgotten, when so is what the offsets have not come to yet, or when
     /// what is deleted is deleted again.
     #[tokio::test]
     async fn what_is_not_deleted_is_tried_again_while_the_group_rests() {

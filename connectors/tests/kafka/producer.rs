@@ -232,7 +232,7 @@ async fn the_largest_record_passes_with_the_headers_of_a_dead_letter() {
     reader.close().await;
 }
 
-/// PITFALLS 22. Red when a record that never found room is neither delivered nor an error.
+/// Red when a record that never found room is neither delivered nor an error.
 #[tokio::test]
 async fn a_queue_that_stays_full_while_the_broker_is_down_fails_every_record() {
     let broker = broker(&[("t", 1)]);
@@ -247,7 +247,7 @@ async fn a_queue_that_stays_full_while_the_broker_is_down_fails_every_record() {
     assert!(errors.0.iter().all(|e| !e.permanent), "{errors}");
 }
 
-/// PITFALLS 22. Red when records that wait for room are handed over after the producer was closed: their batch would end
+/// Red when records that wait for room are handed over after the producer was closed: their batch would end
 /// only after the delivery time-out, and they would appear although `close` had said what was left.
 #[tokio::test]
 async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
@@ -274,7 +274,7 @@ async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
 
 const EXIT_AFTER: &str = "HEADWATER_TEST_BOOTSTRAP";
 
-/// PITFALLS 22. Red when `send` ends before the broker has acknowledged: the process is gone before its records are.
+/// Red when `send` ends before the broker has acknowledged: the process is gone before its records are.
 #[tokio::test]
 async fn a_process_that_exits_right_after_sending_loses_nothing() {
     let records: Vec<_> = (0..1_000).map(|n| record("t", Some(0), &n.to_string())).collect();

@@ -1,4 +1,4 @@
-//! Dead letters before a sink's transaction, and after it the news of those that have succeeded: PITFALLS 4.
+//! Dead letters before a sink's transaction, and after it the news of those that have succeeded.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The table of dead letters: DESIGN section 6, SPEC C3.
+//! The table of dead letters.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Who may move an offset: SPEC E2, PITFALLS 7 and 41.
+//! Who may move an offset: its present owner alone.
 
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};
 use headwater::spi::{Committed, Committer, StartFrom as Start};

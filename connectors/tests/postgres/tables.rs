@@ -1,4 +1,4 @@
-//! Tables made, changed, and found as they are: SPEC E1.
+//! Tables made, changed, and found as they are.
 
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;

@@ -1,4 +1,4 @@
-//! A topic that was created anew is not the one that the offsets belong to: PITFALLS 32.
+//! A topic that was created anew is not the one that the offsets belong to.
 
 use std::{collections::BTreeMap, sync::Arc};
 

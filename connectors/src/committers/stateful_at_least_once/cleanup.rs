@@ -154,7 +154,7 @@ mod tests {
         inputs.to_string()
     }
 
-    /// Issue 11, 20. Red when an input is forgotten that may come again: one of a topic that is there, or one whose copies
+    /// Red when an input is forgotten that may come again: one of a topic that is there, or one whose copies
     /// stand on a repartition topic that the group is not through with; or when one that cannot is kept for ever.
     #[test]
     fn inputs_of_topics_that_are_gone_are_forgotten_once_nothing_of_them_is_left() {

@@ -293,7 +293,7 @@ fn is_cut(value: &Value) -> bool {
     }
 }
 
-/// Whether `new` may replace `old`: DESIGN's guard, the same as in the statements, of records of the topic that is there.
+/// Whether `new` may replace `old`: the same guard as in the statements, of records of the topic that is there.
 fn applies_over(new: &Meta, old: &Meta) -> bool {
     if new.origin.partition == old.origin.partition {
         old.origin.offset < new.origin.offset

@@ -133,7 +133,7 @@ impl Writer<'_> {
 /// The columns that a guard looks at.
 const GUARDING: [&str; 5] = ["hw_topic", "hw_topic_id", "hw_partition", "hw_offset", "hw_event_time"];
 
-/// When a change may apply over the stored row `t`: DESIGN section 5. A row that no sink wrote yields to any, and one that
+/// When a change may apply over the stored row `t`. A row that no sink wrote yields to any, and one that
 /// does not say its topic's id counts as of the topic that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Guard {

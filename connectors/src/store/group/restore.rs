@@ -321,7 +321,7 @@ impl Work {
 mod tests {
     use super::*;
 
-    /// Issue 11, 8. Red when a checkpoint from the future counts as young (an age below zero taken for none): by a clock that was
+    /// Red when a checkpoint from the future counts as young (an age below zero taken for none): by a clock that was
     /// ahead a store looks young whose tombstones are gone, and deleted keys rise again.
     #[test]
     fn a_store_is_stale_that_is_too_old_from_the_future_or_of_another_topic() {

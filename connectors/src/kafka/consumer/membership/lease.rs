@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(permit.check().await, Ok(()));
     }
 
-    /// PITFALLS 47. Red when what was begun before partitions were lost is published after all, by a proof that came later too;
+    /// Red when what was begun before partitions were lost is published after all, by a proof that came later too;
     /// when a unit is begun of partitions whose loss the engine does not know; or when nothing is published ever after.
     #[tokio::test]
     async fn what_was_begun_before_a_loss_is_not_published() {

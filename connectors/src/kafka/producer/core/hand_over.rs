@@ -137,7 +137,7 @@ mod tests {
         Err(ProduceError::of(Code::QueueFull))
     }
 
-    /// PITFALLS 47. Red when partitions are lost while a record waits for room, and one behind it is handed over all the same,
+    /// Red when partitions are lost while a record waits for room, and one behind it is handed over all the same,
     /// because what was said last of the right to it is forgotten (`take` it in `next`): it would stand without the one before.
     #[tokio::test]
     async fn nothing_is_handed_over_behind_what_may_not_be() {
