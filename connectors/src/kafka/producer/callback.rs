@@ -85,8 +85,8 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
         };
         match self.core.hand_over(&PublishPermit::unconditional()).offer(record, produce) {
             Ok(()) => EnqueueOutcome::Yes,
-            Err(fault) if fault.is_queue_full() => EnqueueOutcome::QueueIsFull,
-            Err(fault) => EnqueueOutcome::Refused(self.core.error((0, fault), record).reason),
+            Err(error) if error.is_queue_full() => EnqueueOutcome::QueueIsFull,
+            Err(error) => EnqueueOutcome::Refused(self.core.error((0, error), record).reason),
         }
     }
 

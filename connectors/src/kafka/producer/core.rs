@@ -130,8 +130,8 @@ impl Core {
     }
 
     /// Whether smaller batches may help some of the records that were refused as too large: then the next client's are.
-    pub(crate) fn narrow<R: Borrow<Outgoing>>(&self, faults: &[(usize, ProduceError)], records: &[R]) -> bool {
-        self.batches.narrow(faults, |index| records[index].borrow())
+    pub(crate) fn narrow<R: Borrow<Outgoing>>(&self, errors: &[(usize, ProduceError)], records: &[R]) -> bool {
+        self.batches.narrow(errors, |index| records[index].borrow())
     }
 
     /// Whether a record travels in a batch of its own.
@@ -140,22 +140,22 @@ impl Core {
     }
 
     /// Topics that are not what they were when their partitions were counted are counted anew for the next records.
-    pub(crate) fn recount<R: Borrow<Outgoing>>(&self, faults: &[(usize, ProduceError)], records: &[R]) {
-        let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
+    pub(crate) fn recount<R: Borrow<Outgoing>>(&self, errors: &[(usize, ProduceError)], records: &[R]) {
+        let another = errors.iter().filter(|(_, error)| error.is_of_another_topic());
         another.for_each(|(index, _)| self.counts.forget(&records[*index].borrow().topic));
     }
 
     /// What a record failed of, in words.
-    pub(crate) fn error(&self, (index, fault): (usize, ProduceError), record: &Outgoing) -> BatchError {
-        fault.describe(index, record, self.max_bytes)
+    pub(crate) fn error(&self, (index, error): (usize, ProduceError), record: &Outgoing) -> BatchError {
+        error.describe(index, record, self.max_bytes)
     }
 
     /// What records failed of, in words.
-    pub(crate) fn errors<R: Borrow<Outgoing>>(&self, faults: Vec<(usize, ProduceError)>, records: &[R]) -> BatchErrors {
-        let error = |fault: (usize, ProduceError)| {
-            let record = records[fault.0].borrow();
-            self.error(fault, record)
+    pub(crate) fn errors<R: Borrow<Outgoing>>(&self, errors: Vec<(usize, ProduceError)>, records: &[R]) -> BatchErrors {
+        let error = |error: (usize, ProduceError)| {
+            let record = records[error.0].borrow();
+            self.error(error, record)
         };
-        BatchErrors(faults.into_iter().map(error).collect())
+        BatchErrors(errors.into_iter().map(error).collect())
     }
 }

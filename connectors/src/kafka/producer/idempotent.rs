@@ -74,14 +74,14 @@ impl Producer {
         if records.is_empty() {
             return Ok(());
         }
-        let mut faults = self.publish(records, 0, permit).await;
-        while self.shared.core.narrow(&faults, records) {
-            let first = faults.iter().find(|(_, fault)| fault.is_too_large()).map_or(0, |(index, _)| *index);
+        let mut errors = self.publish(records, 0, permit).await;
+        while self.shared.core.narrow(&errors, records) {
+            let first = errors.iter().find(|(_, error)| error.is_too_large()).map_or(0, |(index, _)| *index);
             self.shared.replace();
-            faults.retain(|(index, _)| *index < first);
-            faults.extend(self.publish(records, first, permit).await);
+            errors.retain(|(index, _)| *index < first);
+            errors.extend(self.publish(records, first, permit).await);
         }
-        if faults.is_empty() { Ok(()) } else { Err(self.shared.core.errors(faults, records)) }
+        if errors.is_empty() { Ok(()) } else { Err(self.shared.core.errors(errors, records)) }
     }
 
     /// Publishes one record as [`Producer::send`] does, and says where it stands, with the timestamp that it has there.
@@ -90,9 +90,9 @@ impl Producer {
     /// Why it is not on its topic.
     pub async fn place(&self, record: &Outgoing) -> Result<Origin, BatchError> {
         let batch = Arc::new(BatchState::new(1));
-        let faults = self.publish_as(&batch, std::slice::from_ref(record), 0, &PublishPermit::unconditional()).await;
-        match (faults.into_iter().next(), batch.place()) {
-            (Some(fault), _) => Err(self.shared.core.error(fault, record)),
+        let errors = self.publish_as(&batch, std::slice::from_ref(record), 0, &PublishPermit::unconditional()).await;
+        match (errors.into_iter().next(), batch.place()) {
+            (Some(error), _) => Err(self.shared.core.error(error, record)),
             (None, Some(origin)) => Ok(origin),
             (None, None) => {
                 let reason = "the broker acknowledged the record without saying where it stands".to_owned();
@@ -119,12 +119,12 @@ impl Producer {
                 // The client is held until here: one that is dropped purges its queue.
                 self.shared.core.wait(client.client(), batch.settled()).await;
             }
-            Err(fault) => (first..records.len()).for_each(|index| batch.settle(index, Err(fault.clone()))),
+            Err(error) => (first..records.len()).for_each(|index| batch.settle(index, Err(error.clone()))),
         }
-        let faults = batch.take_faults();
-        self.shared.core.recount(&faults, records);
-        self.shared.replace_if_fatal(&faults);
-        faults
+        let errors = batch.take_errors();
+        self.shared.core.recount(&errors, records);
+        self.shared.replace_if_fatal(&errors);
+        errors
     }
 
     /// Waits until all that was sent is acknowledged, at most `timeout`, and closes the producer for every clone.
@@ -167,7 +167,7 @@ impl Shared {
         for (index, record) in records.iter().enumerate().skip(first) {
             let topic = uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic);
             let taken = match topic {
-                Some((_, fault)) => Err(fault.clone()),
+                Some((_, error)) => Err(error.clone()),
                 None => {
                     let produce = |name: &CStr, partition| {
                         let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
@@ -176,8 +176,8 @@ impl Shared {
                     hand_over.next(record, produce, || Some(ROOM_WAIT)).await
                 }
             };
-            if let Err(fault) = taken {
-                batch.settle(index, Err(fault));
+            if let Err(error) = taken {
+                batch.settle(index, Err(error));
             }
         }
     }
@@ -204,10 +204,10 @@ impl Shared {
 
     /// Learns how many partitions those topics have whose partition a record names; why not, of those it cannot.
     async fn count(&self, client: &Arc<Client>, records: &[Outgoing]) -> Vec<(Arc<str>, ProduceError)> {
-        let mut faults: Vec<(Arc<str>, ProduceError)> = Vec::new();
+        let mut errors: Vec<(Arc<str>, ProduceError)> = Vec::new();
         for (_, record) in self.core.uncounted(records) {
             let topic = &record.topic;
-            if faults.iter().any(|(failed, _)| failed == topic) {
+            if errors.iter().any(|(failed, _)| failed == topic) {
                 continue;
             }
             let ask = || async {
@@ -216,16 +216,16 @@ impl Shared {
                 self.current().and(asked)
             };
             let deadline = Instant::now() + self.core.patience;
-            if let Err(fault) = self.core.count(client.client(), topic, deadline, ask).await {
-                faults.push((Arc::clone(topic), fault));
+            if let Err(error) = self.core.count(client.client(), topic, deadline, ask).await {
+                errors.push((Arc::clone(topic), error));
             }
         }
-        faults
+        errors
     }
 
     /// After a fatal error an idempotent producer refuses everything: a new one, with an id of its own, takes over.
-    fn replace_if_fatal(&self, faults: &[(usize, ProduceError)]) {
-        if faults.is_empty() {
+    fn replace_if_fatal(&self, errors: &[(usize, ProduceError)]) {
+        if errors.is_empty() {
             return;
         }
         let mut current = self.client();

@@ -172,7 +172,7 @@ impl TransactionalProducer {
                 Ok(ends) => return Ok(ends),
                 Err(error) => error,
             };
-            if !self.core.narrow(error.faults(), records) {
+            if !self.core.narrow(error.errors(), records) {
                 return Err(self.undo(error, records, since).await);
             }
             self.abort(since).await?;
@@ -234,22 +234,22 @@ impl TransactionalProducer {
                 let text = "the records were not acknowledged within kafka.producer.transaction_timeout: the broker may be down, or slow";
                 self.aborted(since, TransactionError::Aborted(text.to_owned())).await
             }
-            AttemptError::Records(faults) => {
-                let error = self.refused(faults, records);
+            AttemptError::Records(errors) => {
+                let error = self.refused(errors, records);
                 self.aborted(since, error).await
             }
         }
     }
 
     /// What records failed of, as an error of the unit.
-    fn refused(&self, mut faults: Vec<(usize, ProduceError)>, records: &[&Outgoing]) -> TransactionError {
+    fn refused(&self, mut errors: Vec<(usize, ProduceError)>, records: &[&Outgoing]) -> TransactionError {
         // What was purged along with another is not the reason, and of those that are too large it is one that stood alone.
-        faults.sort_by_key(|(index, fault)| {
-            let purged = matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
-            (purged, fault.is_too_large() && !self.core.is_alone(records[*index]))
+        errors.sort_by_key(|(index, error)| {
+            let purged = matches!(error.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+            (purged, error.is_too_large() && !self.core.is_alone(records[*index]))
         });
-        self.core.recount(&faults, records);
-        let described = self.core.errors(faults, records).0;
+        self.core.recount(&errors, records);
+        let described = self.core.errors(errors, records).0;
         let worst = described.iter().find(|error| error.permanent).or(described.first());
         match worst {
             Some(error) if error.permanent => {
@@ -395,7 +395,7 @@ impl TransactionalProducer {
                 Ok(asked.unwrap_or(CountAnswer::Nobody))
             };
             let counted = self.core.count(client.client(), &record.topic, deadline, ask).await;
-            counted.map_err(|fault| self.refused(vec![(index, fault)], records))?;
+            counted.map_err(|error| self.refused(vec![(index, error)], records))?;
         }
         Ok(())
     }

@@ -31,9 +31,9 @@ impl BatchBytes {
     }
 
     /// Whether a smaller batch may help some of the records that were refused as too large: then the next ones are.
-    pub(crate) fn narrow<'a>(&self, faults: &[(usize, ProduceError)], record: impl Fn(usize) -> &'a Outgoing) -> bool {
+    pub(crate) fn narrow<'a>(&self, errors: &[(usize, ProduceError)], record: impl Fn(usize) -> &'a Outgoing) -> bool {
         let bytes = self.0.load(Ordering::Relaxed);
-        let refused = || faults.iter().filter(|(_, fault)| fault.is_too_large()).map(|(index, _)| *index);
+        let refused = || errors.iter().filter(|(_, error)| error.is_too_large()).map(|(index, _)| *index);
         let beside = |index: &usize| !is_alone(record(*index), bytes);
         let Some(first) = refused().find(beside).filter(|_| refused().count() > 1) else { return false };
         self.0.store((bytes / 2).max(1), Ordering::Relaxed);

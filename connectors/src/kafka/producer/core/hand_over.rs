@@ -70,7 +70,7 @@ impl<'a> HandOver<'a> {
         loop {
             self.verdict.clone().map_err(ProduceError::Closed)?;
             match self.offer(record, &mut produce) {
-                Err(fault) if fault.is_queue_full() => tokio::time::sleep(room().ok_or(fault)?).await,
+                Err(error) if error.is_queue_full() => tokio::time::sleep(room().ok_or(error)?).await,
                 outcome => return outcome,
             }
             self.ask().await;
@@ -98,7 +98,7 @@ impl<'a> HandOver<'a> {
         let produce = |name: &CStr, partition| {
             produce_numbered(client.client(), name, record, partition, number).map_err(ProduceError::untaken)
         };
-        let is_worth_it = || Instant::now() < deadline && client.context().faults().is_empty();
+        let is_worth_it = || Instant::now() < deadline && client.context().errors().is_empty();
         self.next(record, produce, || is_worth_it().then_some(ROOM_WAIT)).await
     }
 
@@ -115,7 +115,7 @@ impl<'a> HandOver<'a> {
     ) -> Result<(), (usize, ProduceError)> {
         for (index, record) in records.iter().enumerate() {
             let number = Reports::numbered(attempt, index);
-            self.next_numbered(client, record, number, deadline).await.map_err(|fault| (index, fault))?;
+            self.next_numbered(client, record, number, deadline).await.map_err(|error| (index, error))?;
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ mod tests {
             full(name, partition)
         };
         let given_up = hand_over.next(&record("t"), once, || None).await;
-        assert!(given_up.is_err_and(|fault| fault.is_queue_full()));
+        assert!(given_up.is_err_and(|error| error.is_queue_full()));
     }
 
     /// Red when a record goes to the topic of the one before it.

@@ -67,7 +67,7 @@ pub(crate) struct Reports {
 struct Attempt {
     number: usize,
     left: usize,
-    faults: Vec<(usize, Code)>,
+    errors: Vec<(usize, Code)>,
     ends: EndOffsets,
     /// Where in `ends` the latest record stands.
     latest: usize,
@@ -93,10 +93,10 @@ impl Reports {
     }
 
     /// What has failed so far, by index.
-    pub(crate) fn faults(&self) -> Vec<(usize, Code)> {
-        let mut faults = self.attempt().faults.clone();
-        faults.sort_unstable_by_key(|(index, _)| *index);
-        faults
+    pub(crate) fn errors(&self) -> Vec<(usize, Code)> {
+        let mut errors = self.attempt().errors.clone();
+        errors.sort_unstable_by_key(|(index, _)| *index);
+        errors
     }
 
     /// How many records have no report yet.
@@ -120,10 +120,10 @@ impl Reports {
             return;
         }
         attempt.left = attempt.left.saturating_sub(1);
-        let Attempt { faults, ends, latest, .. } = &mut *attempt;
+        let Attempt { errors, ends, latest, .. } = &mut *attempt;
         match fate {
             Ok((topic, partition, offset)) => ends.note(latest, topic, partition, offset + 1),
-            Err(code) => faults.push((number & ((1 << INDEX_BITS) - 1), code)),
+            Err(code) => errors.push((number & ((1 << INDEX_BITS) - 1), code)),
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
         reports.report(Reports::numbered(first, 0), Err(Code::PurgeQueue));
         reports.report(Reports::numbered(second, 1), Ok(("t", 0, 8)));
         reports.report(Reports::numbered(second, 0), Ok(("t", 0, 7)));
-        assert_eq!((reports.left(), reports.faults()), (1, vec![]));
+        assert_eq!((reports.left(), reports.errors()), (1, vec![]));
         reports.report(Reports::numbered(second, 2), Ok(("t", 1, 3)));
         let ends = reports.take_end_offsets();
         assert_eq!(

@@ -43,8 +43,8 @@ pub(crate) enum AttemptError {
 
 impl AttemptError {
     /// The records that failed.
-    pub(crate) fn faults(&self) -> &[(usize, ProduceError)] {
-        if let Self::Records(faults) = self { faults } else { &[] }
+    pub(crate) fn errors(&self) -> &[(usize, ProduceError)] {
+        if let Self::Records(errors) = self { errors } else { &[] }
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn finish(
 }
 
 fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
-    if !flush(client, deadline, || !client.context().faults().is_empty()) {
+    if !flush(client, deadline, || !client.context().errors().is_empty()) {
         return Err(AttemptError::Slow);
     }
     unharmed(client)
@@ -118,11 +118,11 @@ fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
 
 /// Whether no record has failed so far.
 fn unharmed(client: &Client) -> Result<(), AttemptError> {
-    let faults = client.context().faults();
-    if faults.is_empty() {
+    let errors = client.context().errors();
+    if errors.is_empty() {
         return Ok(());
     }
-    Err(AttemptError::Records(faults.into_iter().map(|(index, code)| (index, ProduceError::of(code))).collect()))
+    Err(AttemptError::Records(errors.into_iter().map(|(index, code)| (index, ProduceError::of(code))).collect()))
 }
 
 /// Makes a call again that says so, until its time is over.

@@ -140,7 +140,7 @@ impl Wipe {
             Ok(())
         });
         let flushed = taken.is_ok() && librdkafka::transactions::flush(client.client(), left(deadline));
-        if let Some((_, code)) = client.context().faults().first() {
+        if let Some((_, code)) = client.context().errors().first() {
             return Err(untaken(code));
         }
         taken?;
