@@ -7,7 +7,13 @@ use clap::ValueEnum;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::{process::Command, time::timeout};
 
-use crate::{engine, forward, meter::Measured, place::Place, state, unnest};
+use crate::{
+    engine,
+    meter::Measurement,
+    place::Place,
+    reference::{forward, unnest},
+    state,
+};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +55,7 @@ impl Contender {
     }
 
     /// Does the work in this process.
-    pub(crate) fn work(self, place: &Place) -> Result<Measured> {
+    pub(crate) fn work(self, place: &Place) -> Result<Measurement> {
         // Who measures us is gone: nobody waits for the result.
         set_parent_process_death_signal(Some(Signal::KILL))?;
         match self {
@@ -80,7 +86,7 @@ impl Contender {
     }
 
     /// Does the work in a process of its own, which is killed when it takes too long or nobody waits for it any more.
-    pub(crate) async fn measure(self, place: &Place, back_end: &str, limit: Duration) -> Result<Measured> {
+    pub(crate) async fn measure(self, place: &Place, back_end: &str, limit: Duration) -> Result<Measurement> {
         let name = self.name();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["contend", &name]).args(place.arguments());
@@ -96,7 +102,7 @@ impl Contender {
 }
 
 /// Runs a program that does the work, and reads from its output what that cost.
-pub(crate) async fn result(name: &str, command: &mut Command, limit: Duration) -> Result<Measured> {
+pub(crate) async fn result(name: &str, command: &mut Command, limit: Duration) -> Result<Measurement> {
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     // Held open: its end tells the program that nobody waits for it any more.
     let _input = child.stdin.take();

@@ -37,7 +37,7 @@ use tokio::{
 
 use crate::{
     ground::{PARTITIONS, sink},
-    meter::{Measured, Meter},
+    meter::{Measurement, Meter},
     place::Place,
     state,
 };
@@ -53,23 +53,23 @@ const INSTANCE: &str = "bench";
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs `send-receipt` until so many receipts are acknowledged.
-pub(crate) fn process(place: &Place) -> Result<Measured> {
-    run(place, &Pipeline::default().on("send-receipt", send_receipt), GroupSettings::default(), How::default())
+pub(crate) fn process(place: &Place) -> Result<Measurement> {
+    run(place, &Pipeline::default().on("send-receipt", send_receipt), GroupSettings::default(), CommitMode::default())
 }
 
 /// Runs a sink of the payments over so many connections until as many rows are committed.
-pub(crate) fn write(place: &Place, connections: usize) -> Result<Measured> {
+pub(crate) fn write(place: &Place, connections: usize) -> Result<Measurement> {
     let pipeline = Pipeline::default().event::<PaymentCompleted>().sink("payments-sink", sink(&place.table));
     run(
         place,
         &pipeline,
         GroupSettings { linger: SINK_LINGER, ..GroupSettings::default() },
-        How { connections, ..How::default() },
+        CommitMode { connections, ..CommitMode::default() },
     )
 }
 
 /// Counts the payments of each key, exactly once or at least once, until as many events of it are committed.
-pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measured> {
+pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measurement> {
     let settings = GroupSettings {
         linger: TRANSACTION_LINGER,
         batch_records: TRANSACTION_RECORDS,
@@ -79,25 +79,25 @@ pub(crate) fn count(place: &Place, exactly_once: bool) -> Result<Measured> {
         order: if exactly_once { Order::Key } else { Order::Partition },
         ..GroupSettings::default()
     };
-    run(place, &state::pipeline(), settings, How { exactly_once, ..How::default() })
+    run(place, &state::pipeline(), settings, CommitMode { exactly_once, ..CommitMode::default() })
 }
 
 /// How a group commits.
 #[derive(Clone, Copy)]
-struct How {
+struct CommitMode {
     /// Connections of a sink.
     connections: usize,
     /// Of a stateful group.
     exactly_once: bool,
 }
 
-impl Default for How {
+impl Default for CommitMode {
     fn default() -> Self {
         Self { connections: 1, exactly_once: true }
     }
 }
 
-fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: How) -> Result<Measured> {
+fn run(place: &Place, pipeline: &Pipeline, settings: GroupSettings, how: CommitMode) -> Result<Measurement> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     headwater::spi::codec::limit_allocations(settings.max_record_bytes);
     let otlp =
@@ -139,7 +139,7 @@ async fn parts(
     pipeline: &Pipeline,
     group: ConsumerGroup,
     settings: GroupSettings,
-    how: How,
+    how: CommitMode,
     gauge: &Arc<Gauge>,
 ) -> Result<WorkerDeps> {
     let kafka = KafkaConfig { bootstrap: place.kafka.clone(), ..KafkaConfig::default() };
@@ -147,7 +147,7 @@ async fn parts(
     make_topics(&cluster, &group, &settings).await?;
     let producer = Producer::new(&kafka)?;
     let watched =
-        |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(Watched { inner, gauge: gauge.clone() }) };
+        |inner: Box<dyn Committer>| -> Box<dyn Committer> { Box::new(MeteredPort { inner, gauge: gauge.clone() }) };
     let (topics, patterns) = group.reads();
     let keeps = matches!(group.work, Work::Stateful(_));
     let source = SourceConfig {
@@ -197,7 +197,7 @@ async fn parts(
     };
     Ok(WorkerDeps {
         stores,
-        source: Box::new(Watched { inner: Box::new(source), gauge: gauge.clone() }),
+        source: Box::new(MeteredPort { inner: Box::new(source), gauge: gauge.clone() }),
         committers,
         catalogue: Arc::new(pipeline.catalogue().clone()),
         settings,
@@ -235,7 +235,7 @@ struct Gauge {
 }
 
 impl Gauge {
-    async fn reached(&self, records: u64) -> Result<Measured> {
+    async fn reached(&self, records: u64) -> Result<Measurement> {
         while self.durable.load(Ordering::Acquire) < records {
             self.more.notified().await;
         }
@@ -244,12 +244,12 @@ impl Gauge {
 }
 
 /// A port of the engine, and what passes it.
-struct Watched<T: ?Sized> {
+struct MeteredPort<T: ?Sized> {
     gauge: Arc<Gauge>,
     inner: Box<T>,
 }
 
-impl Source for Watched<KafkaSource> {
+impl Source for MeteredPort<KafkaSource> {
     fn next(&mut self, records: bool) -> BoxFuture<'_, Fetched> {
         Box::pin(async move {
             let fetched = self.inner.next(records).await;
@@ -265,7 +265,7 @@ impl Source for Watched<KafkaSource> {
     }
 }
 
-impl Committer for Watched<dyn Committer> {
+impl Committer for MeteredPort<dyn Committer> {
     fn atomic(&self) -> bool {
         self.inner.atomic()
     }

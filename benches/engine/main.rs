@@ -14,13 +14,10 @@
 mod place;
 
 mod engine;
-mod forward;
-mod timestamp;
-mod unnest;
-mod wire;
+mod reference;
 
 mod contender;
-mod equal;
+mod equality;
 mod ground;
 mod memory;
 mod meter;

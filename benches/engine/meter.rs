@@ -14,7 +14,7 @@ pub(crate) struct Meter {
 
 /// What it came to.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
+pub(crate) struct Measurement {
     /// Records from the first read to the last that is durable.
     pub(crate) records: u64,
     /// How long that took, seconds.
@@ -32,8 +32,8 @@ impl Meter {
     }
 
     /// The last of so many records is durable.
-    pub(crate) fn stop(&self, records: u64) -> Result<Measured> {
-        Ok(Measured {
+    pub(crate) fn stop(&self, records: u64) -> Result<Measurement> {
+        Ok(Measurement {
             records,
             seconds: self.began.elapsed().as_secs_f64(),
             cpu_seconds: processor_time().saturating_sub(self.processor).as_secs_f64(),
@@ -42,7 +42,7 @@ impl Meter {
     }
 }
 
-impl Measured {
+impl Measurement {
     /// Records in a second.
     pub(crate) fn rate(&self) -> f64 {
         per(self.records, self.seconds)

@@ -9,10 +9,10 @@ use anyhow::Result;
 
 use crate::{
     contender::{Contender, PROCESSORS, SINKS},
-    equal,
+    equality,
     ground::Ground,
     memory,
-    meter::Measured,
+    meter::Measurement,
 };
 
 /// Payments of the check.
@@ -52,15 +52,15 @@ pub(crate) async fn check(ground: &mut Ground, bare: bool) -> Result<()> {
     for &contender in PROCESSORS {
         say(&format!("check {}", contender.name()));
         let place = ground.fresh().await?;
-        let before = equal::ends(&place, contender.output(&place))?;
+        let before = equality::ends(&place, contender.output(&place))?;
         contender.measure(&place, &ground.back_end, CHECK_LIMIT).await?;
-        let receipts = equal::since(&place, contender.output(&place), &before)?;
+        let receipts = equality::since(&place, contender.output(&place), &before)?;
         match &by_hand {
             None => by_hand = Some(receipts),
-            Some(by_hand) if contender.sampled().is_none() => equal::same_records(by_hand, &receipts)?,
+            Some(by_hand) if contender.sampled().is_none() => equality::same_records(by_hand, &receipts)?,
             Some(by_hand) => {
-                let without = equal::without_trace(by_hand.clone());
-                equal::same_records(&without, &equal::without_trace(receipts))?;
+                let without = equality::without_trace(by_hand.clone());
+                equality::same_records(&without, &equality::without_trace(receipts))?;
             }
         }
         ground.clear(&place).await?;
@@ -71,7 +71,7 @@ pub(crate) async fn check(ground: &mut Ground, bare: bool) -> Result<()> {
         let place = ground.fresh().await?;
         contender.measure(&place, &ground.back_end, CHECK_LIMIT).await?;
         let reference = by_hand.get_or_insert(place.table.clone());
-        equal::same_rows(&place.database, reference, &place.table, CHECKED).await?;
+        equality::same_rows(&place.database, reference, &place.table, CHECKED).await?;
     }
     say("check headwater run");
     memory::run(ground, CHECK_WORK).await?;
@@ -91,7 +91,7 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
                 results[index].push(one(ground, class[index], size, round).await?);
             }
         }
-        let medians: Vec<Measured> = results.into_iter().map(median).collect();
+        let medians: Vec<Measurement> = results.into_iter().map(median).collect();
         class.iter().zip(&medians).for_each(|(contender, of)| line(&mut table, &contender.name(), of, &medians[0]));
     }
     say(&format!("so far\n{table}"));
@@ -103,7 +103,7 @@ pub(crate) async fn run(ground: &mut Ground, size: Size, bare: bool) -> Result<S
     Ok(table)
 }
 
-async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize) -> Result<Measured> {
+async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize) -> Result<Measurement> {
     let (place, began) = (ground.fresh().await?, Instant::now());
     let measured = contender.measure(&place, &ground.back_end, size.limit).await?;
     say(&format!(
@@ -119,15 +119,15 @@ async fn one(ground: &mut Ground, contender: Contender, size: Size, round: usize
 }
 
 /// Of each figure its own median.
-pub(crate) fn median(results: Vec<Measured>) -> Measured {
-    let middle = |of: fn(&Measured) -> f64| {
+pub(crate) fn median(results: Vec<Measurement>) -> Measurement {
+    let middle = |of: fn(&Measurement) -> f64| {
         let mut values: Vec<f64> = results.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
     let mut peaks: Vec<u64> = results.iter().map(|result| result.peak_bytes).collect();
     peaks.sort_unstable();
-    Measured {
+    Measurement {
         records: results[0].records,
         seconds: middle(|result| result.seconds),
         cpu_seconds: middle(|result| result.cpu_seconds),
@@ -144,7 +144,7 @@ pub(crate) fn head() -> String {
 }
 
 /// A contender's line: its figures, and how often they are those of the reference.
-pub(crate) fn line(table: &mut String, name: &str, of: &Measured, reference: &Measured) {
+pub(crate) fn line(table: &mut String, name: &str, of: &Measurement, reference: &Measurement) {
     let speed = of.rate() / reference.rate();
     let cpu = of.cpu_per_million() / reference.cpu_per_million();
     let memory = of.peak_ratio(reference);

@@ -10,13 +10,13 @@
 //!
 //! Whoever has counted is compared, key by key, with what the payments were made to be.
 
-mod counted;
+mod count_step;
 mod keys;
 mod restore;
 mod streams;
 
 pub(crate) use self::{
-    counted::{Counted, pipeline},
+    count_step::{CountChanged, pipeline},
     restore::{read, restore},
 };
 
@@ -28,9 +28,9 @@ use clap::Args;
 use self::{keys::Keys, streams::Streams};
 use crate::{
     contender::Contender,
-    equal,
+    equality,
     ground::Ground,
-    meter::Measured,
+    meter::Measurement,
     place::Place,
     rounds::{head, line, median, say},
 };
@@ -93,9 +93,9 @@ impl Counter {
     }
 
     /// Does the work in a process of its own; then everything that it emitted is compared.
-    async fn measure(self, work: &Work, place: &Place) -> Result<Measured> {
+    async fn measure(self, work: &Work, place: &Place) -> Result<Measurement> {
         let output = if self.is_ours() { "events.count" } else { streams::OUTPUT };
-        let before = equal::ends(place, output)?;
+        let before = equality::ends(place, output)?;
         let measured = match (self, &work.streams) {
             (Self::Headwater, _) => Contender::Count.measure(place, "", work.size.limit()).await?,
             (Self::HeadwaterAtLeastOnce, _) => {
@@ -104,7 +104,7 @@ impl Counter {
             (of, Some(streams)) => streams.measure(place, of == Self::StreamsCached, work.size.limit()).await?,
             (_, None) => anyhow::bail!("kafka streams was not built"),
         };
-        let read = if self.is_ours() { counted::read } else { streams::read };
+        let read = if self.is_ours() { count_step::read } else { streams::read };
         work.keys.compare(self.name(), place, (output, &before), read)?;
         Ok(measured)
     }
@@ -149,7 +149,7 @@ pub(crate) async fn run(ground: &mut Ground, size: &Size, check: bool, bare: boo
             std::fs::remove_dir_all(&place.state)?;
         }
     }
-    let medians: Vec<Measured> = counts.into_iter().map(median).collect();
+    let medians: Vec<Measurement> = counts.into_iter().map(median).collect();
     counters.iter().zip(&medians).for_each(|(of, median)| line(&mut table, of.name(), median, &medians[0]));
     let (read_alone, restored) = (median(reads), median(restores));
     line(&mut table, &Contender::ReadChangelog.name(), &read_alone, &read_alone);
@@ -157,7 +157,7 @@ pub(crate) async fn run(ground: &mut Ground, size: &Size, check: bool, bare: boo
     Ok(if check { String::new() } else { table })
 }
 
-fn told(name: &str, measured: Measured) -> Measured {
+fn told(name: &str, measured: Measurement) -> Measurement {
     let (rate, cpu, peak) = (measured.rate(), measured.cpu_per_million(), measured.peak_bytes >> 20);
     say(&format!("{name}: {rate:.0} records/s, {cpu:.2} CPU-s/M, {peak} MiB"));
     measured

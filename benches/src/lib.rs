@@ -2,7 +2,7 @@
 //!
 //! What is here knows no server: the bench `engine`, which needs some, keeps that to itself.
 
-pub mod bare;
+pub mod avro_baseline;
 pub mod hot_path;
 
 use headwater::Time;

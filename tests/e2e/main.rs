@@ -4,39 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a poisoned lock in a test is a failed test")]
 
-mod member;
-mod orders;
-mod sinks;
-
-mod assigned;
-mod breaker;
-mod bus;
-mod causes;
-mod crash;
-mod delivery;
-mod dev;
-mod dlq;
-mod files;
-mod flood;
-mod idle;
-mod keyed;
-mod lag;
-mod letters;
-mod load;
-mod offsets;
-mod outage;
-mod points;
-mod poison;
-mod program;
-mod records;
-mod recovery;
-mod registry;
-mod retry;
+mod connectors;
+mod failure;
+mod faults;
+mod operations;
+mod pipeline;
 mod state;
-mod state_reading;
-mod supervised;
-mod traces;
-mod waiting;
 
 use headwater_tests::{SharedStack, Space, stack};
 

@@ -1,10 +1,12 @@
 //! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
-mod comings;
+mod crash_points;
 mod faults;
 mod offsets;
-mod points;
+mod reading;
+mod rebalance;
 mod replays;
+mod steps;
 
 pub(crate) use replays::only_rise;
 
@@ -18,10 +20,10 @@ use headwater::{
     spi::codec::{self, WriterSchema},
 };
 use headwater_schemas::{CustomerFlagged, CustomerTotalled};
-use headwater_tests::{Foreign, Payments, Process, Seen, Space, eventually, full};
+use headwater_tests::{ConsumedRecord, ForeignClient, Payments, Process, Space, eventually, full};
 use serde_json::Value as Json;
 
-use crate::{PROGRAM, retry::applied};
+use crate::{PROGRAM, failure::retry::applied};
 
 pub(crate) const SOON: Duration = Duration::from_mins(2);
 pub(crate) const STATEFUL: [&str; 2] = ["flag-big-spender", "customer-totals"];
@@ -31,7 +33,7 @@ const CONFIG: &str = "[kafka.producer]\ntransaction_timeout = \"3s\"\n";
 /// A shop whose payments stand on a topic of their own.
 pub(crate) struct Shop {
     pub(crate) space: Space,
-    foreign: Foreign,
+    foreign: ForeignClient,
     payments: Payments,
     topic: String,
     /// Where `events.customer` began.
@@ -102,11 +104,11 @@ impl Shop {
     /// What committed transactions have announced of our customers.
     fn announced<T: Payload>(&self) -> Vec<T> {
         let schema = WriterSchema::parse(0, T::SCHEMA, &[]).expect("a schema");
-        let ours = |seen: &Seen| {
+        let ours = |seen: &ConsumedRecord| {
             let customer = String::from_utf8_lossy(seen.key.as_deref().unwrap_or_default()).into_owned();
             seen.headers.get("ce_type").is_some_and(|name| name == T::TYPE) && self.paid.contains_key(&customer)
         };
-        let read = |seen: Seen| {
+        let read = |seen: ConsumedRecord| {
             let (_, datum) = codec::split(seen.value.as_deref().expect("a value")).expect("confluent's wire format");
             schema.decode(datum).expect("an event of its type")
         };
@@ -158,7 +160,7 @@ impl Shop {
     fn kept(&self) -> BTreeMap<String, (i64, i64)> {
         let records = self.foreign.read(&format!("{}.totals.changelog", self.group("customer-totals")));
         let mut kept = BTreeMap::new();
-        for Seen { key, value, .. } in records {
+        for ConsumedRecord { key, value, .. } in records {
             let key = String::from_utf8(key.expect("a key")).expect("text");
             let Some(value) = value else {
                 kept.remove(&key);
@@ -177,7 +179,7 @@ fn number(json: &Json, field: &str) -> i64 {
     json[field].as_i64().unwrap_or_else(|| panic!("{field} in {json}"))
 }
 
-/// SPEC D2: two instances are killed in turn at any moment of a transaction; who reads committed records sees every output
+/// Two instances are killed in turn at any moment of a transaction; who reads committed records sees every output
 /// once, and what is kept is a fold of the input.
 /// Red when the offsets travel outside of the transaction, when an output is published before it, or when the local store
 /// is written before it.
@@ -210,7 +212,7 @@ async fn killed_at_any_moment(mut shop: Shop, kills: u64) {
     shop.check();
 }
 
-/// SPEC D1: the owner is killed and its disk with it; another instance restores its state from the changelog and goes on.
+/// The owner is killed and its disk with it; another instance restores its state from the changelog and goes on.
 /// Red when a store is not restored before its partition is processed: totals would begin anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instance_goes_on_with_the_state_of_a_lost_disk() {

@@ -24,7 +24,7 @@ use headwater_connectors::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::{eventually::patience, space::Space};
+use crate::{polling::patience, space::Space};
 
 /// How groups are run.
 #[derive(Clone)]
@@ -125,14 +125,14 @@ impl Group {
     }
 
     /// What commits in transactions for this member.
-    fn exactly_once(&self, group: &str, source: &KafkaSource, seen: Seen) -> ExactlyOnceCommitter {
+    fn exactly_once(&self, group: &str, source: &KafkaSource, seen: CommitterTelemetry) -> ExactlyOnceCommitter {
         let member = (group, self.instance.as_deref().unwrap_or("one"));
         ExactlyOnceCommitter::new(self.kafka(), member, source.membership(), seen).expect("a valid committer")
     }
 }
 
 /// What a committer reports to, and its clock.
-type Seen = (Arc<GroupMetrics>, Arc<dyn Clock>);
+type CommitterTelemetry = (Arc<GroupMetrics>, Arc<dyn Clock>);
 
 /// Running groups; dropping them is a crash: nothing is committed any more.
 pub struct Engine {

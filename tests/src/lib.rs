@@ -9,23 +9,23 @@ mod stack;
 mod space;
 
 mod engine;
-mod foreign;
+mod foreign_client;
 mod gate;
 mod otlp;
 mod process;
 mod proxy;
 
-mod eventually;
+mod polling;
 
 #[cfg(test)]
 mod house;
 
 pub use engine::{Engine, Group};
-pub use eventually::{eventually, full, patience};
-pub use foreign::{Foreign, Payments, Raw, Seen, encode, register};
+pub use foreign_client::{ConsumedRecord, ForeignClient, Payments, RawRecord, encode, register};
 pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};
+pub use polling::{eventually, full, patience};
 pub use process::Process;
-pub use proxy::{Held, Proxy, Side};
+pub use proxy::{HeldRequest, Proxy, Side};
 pub use space::Space;
 pub use stack::{SharedStack, apicurio, quiet_stack, stack};

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{Request, Response, Status};
 
-use crate::eventually::patience;
+use crate::polling::patience;
 
 mod span;
 mod trace;
@@ -47,11 +47,11 @@ pub struct Otlp {
 #[derive(Clone)]
 struct Shared {
     answer: watch::Sender<Answer>,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<ReceivedSpans>>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct ReceivedSpans {
     spans: VecDeque<Span>,
     protocols: BTreeSet<&'static str>,
 }
@@ -133,7 +133,7 @@ impl Otlp {
 
 impl Shared {
     /// No code panics while it holds the lock.
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, ReceivedSpans> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

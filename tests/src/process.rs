@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::{
-    eventually::{eventually, patience},
+    polling::{eventually, patience},
     space::Space,
 };
 

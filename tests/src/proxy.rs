@@ -42,19 +42,19 @@ pub enum Side {
 /// A proxy on a free port of the loopback; it ends with this value.
 pub struct Proxy {
     address: String,
-    watch: Arc<Mutex<Option<Watch>>>,
-    held: mpsc::Receiver<Held>,
+    watch: Arc<Mutex<Option<WatchedRequests>>>,
+    held: mpsc::Receiver<HeldRequest>,
     brokerless: Arc<AtomicBool>,
     cut: watch::Sender<()>,
     _serving: JoinSet<()>,
 }
 
 /// A request that waits; dropping it cuts its connection.
-pub struct Held {
+pub struct HeldRequest {
     pass: oneshot::Sender<()>,
 }
 
-impl Held {
+impl HeldRequest {
     /// Lets it go on.
     pub fn pass(self) {
         // Whoever asked may be gone.
@@ -63,7 +63,7 @@ impl Held {
 }
 
 #[derive(Clone, Debug)]
-struct Watch {
+struct WatchedRequests {
     side: Side,
     texts: Vec<String>,
 }
@@ -130,7 +130,7 @@ impl Proxy {
     /// From now on every request with all these texts in it is held here.
     pub fn watch(&self, side: Side, texts: &[&str]) {
         let texts = texts.iter().copied().map(str::to_owned).collect();
-        *lock(&self.watch) = Some(Watch { side, texts });
+        *lock(&self.watch) = Some(WatchedRequests { side, texts });
     }
 
     /// Cuts every connection, and from now on says that the cluster has no brokers, as one does that has lost touch with its
@@ -148,7 +148,7 @@ impl Proxy {
     }
 
     /// The next request that is held; none after `limit`.
-    pub async fn next(&mut self, limit: Duration) -> Option<Held> {
+    pub async fn next(&mut self, limit: Duration) -> Option<HeldRequest> {
         tokio::time::timeout(limit, self.held.recv()).await.ok().flatten()
     }
 }
@@ -160,7 +160,7 @@ async fn listen() -> (TcpListener, u16) {
 }
 
 /// What the test is told and says: what it watches, what is held, and when connections are cut.
-type Test = (Arc<Mutex<Option<Watch>>>, mpsc::Sender<Held>, watch::Receiver<()>);
+type Test = (Arc<Mutex<Option<WatchedRequests>>>, mpsc::Sender<HeldRequest>, watch::Receiver<()>);
 
 async fn serve<P: Protocol>(listener: TcpListener, server: String, protocol: impl Fn() -> P, test: Test) {
     let mut relays = JoinSet::new();
@@ -192,8 +192,8 @@ struct Relay<P> {
     protocol: P,
     /// What the client, and what the server, has said of a message that is not whole.
     unread: (Vec<u8>, Vec<u8>),
-    watch: Arc<Mutex<Option<Watch>>>,
-    hold: mpsc::Sender<Held>,
+    watch: Arc<Mutex<Option<WatchedRequests>>>,
+    hold: mpsc::Sender<HeldRequest>,
 }
 
 impl<P: Protocol> Relay<P> {
@@ -201,8 +201,8 @@ impl<P: Protocol> Relay<P> {
         client: TcpStream,
         server: TcpStream,
         protocol: P,
-        watch: Arc<Mutex<Option<Watch>>>,
-        hold: mpsc::Sender<Held>,
+        watch: Arc<Mutex<Option<WatchedRequests>>>,
+        hold: mpsc::Sender<HeldRequest>,
     ) -> Self {
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
         let unread = (Vec::new(), Vec::new());
@@ -255,7 +255,7 @@ impl<P: Protocol> Relay<P> {
     }
 
     fn watched(&self, request: &str) -> Option<Side> {
-        let all = |watch: &&Watch| watch.texts.iter().all(|text| request.contains(text));
+        let all = |watch: &&WatchedRequests| watch.texts.iter().all(|text| request.contains(text));
         lock(&self.watch).as_ref().filter(all).map(|watch| watch.side)
     }
 
@@ -263,12 +263,12 @@ impl<P: Protocol> Relay<P> {
     async fn held(&self) -> io::Result<()> {
         let (pass, passed) = oneshot::channel();
         let cut = || io::Error::from(io::ErrorKind::ConnectionAborted);
-        self.hold.send(Held { pass }).await.map_err(|_| cut())?;
+        self.hold.send(HeldRequest { pass }).await.map_err(|_| cut())?;
         passed.await.map_err(|_| cut())
     }
 }
 
 /// Nothing panics while it holds the lock.
-fn lock(watch: &Mutex<Option<Watch>>) -> MutexGuard<'_, Option<Watch>> {
+fn lock(watch: &Mutex<Option<WatchedRequests>>) -> MutexGuard<'_, Option<WatchedRequests>> {
     watch.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use headwater::TopicPartition;
 use headwater_connectors::kafka::{ChangelogReader, KafkaConfig};
 
-use crate::{equal::Ends, place::Place};
+use crate::{equality::Ends, place::Place};
 
 /// Keys, evenly at random, the same in every run.
 #[derive(Clone, Copy)]

@@ -12,21 +12,21 @@ use headwater_connectors::{
     store::local::{LocalStore, StateConfig},
 };
 
-use super::counted::{Count, STEP};
+use super::count_step::{Count, STEP};
 use crate::{
     ground::PARTITIONS,
-    meter::{Measured, Meter},
+    meter::{Measurement, Meter},
     place::Place,
 };
 
 /// Reads the changelog that the place's group has written.
-pub(crate) fn read(place: &Place) -> Result<Measured> {
+pub(crate) fn read(place: &Place) -> Result<Measurement> {
     let reading = read_all(place, |_, _, _, _| ())?;
     reading.meter.stop(reading.records)
 }
 
 /// Restores from it all partitions into an empty folder, as a member does that takes them.
-pub(crate) fn restore(place: &Place) -> Result<Measured> {
+pub(crate) fn restore(place: &Place) -> Result<Measurement> {
     let config = StateConfig { cache_bytes: place.cache, ..StateConfig::default() };
     let local = LocalStore::open(&place.state.join("restored"), &config)?;
     let now_ms = headwater::spi::SystemClock::default().now().millis();

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use headwater_dev::StackConfig;
 use tokio::{process::Command, time::timeout};
 
-use crate::{contender, meter::Measured, place::Place, rounds::say};
+use crate::{contender, meter::Measurement, place::Place, rounds::say};
 
 /// Where it writes.
 pub(super) const OUTPUT: &str = "streams.count";
@@ -63,7 +63,7 @@ impl Streams {
     }
 
     /// Counts the place's payments.
-    pub(super) async fn measure(&self, place: &Place, cached: bool, limit: Duration) -> Result<Measured> {
+    pub(super) async fn measure(&self, place: &Place, cached: bool, limit: Duration) -> Result<Measurement> {
         let (classes, jars) = (self.0.join("classes"), self.0.join("jars/*"));
         let cache = if cached { CACHE } else { 0 };
         let mut java = Command::new("java");

@@ -42,7 +42,7 @@ pub(super) fn worker(pipeline: Pipeline, atomic: bool, tracing: Tracing, record:
             stands: HashMap::new(),
             left: left.clone(),
         };
-        let clock = Arc::new(Still);
+        let clock = Arc::new(FrozenClock);
         let parts = WorkerDeps {
             stores: None,
             group: pipeline.groups("").remove(0),
@@ -168,9 +168,9 @@ impl Schemas for Payments {
 }
 
 /// A clock that stands still: reading the real one is the system's business.
-struct Still;
+struct FrozenClock;
 
-impl Clock for Still {
+impl Clock for FrozenClock {
     fn now(&self) -> Time {
         Time::from_millis(1_767_225_600_000)
     }

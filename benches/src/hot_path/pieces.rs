@@ -16,7 +16,7 @@ use headwater_schemas::{PaymentCompleted, ReceiptRequested};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use super::memory::worker;
-use crate::{bare::Bare, payment};
+use crate::{avro_baseline::AvroBaseline, payment};
 
 /// A piece may be done this often at most: what it consumes is made beforehand.
 pub const MOST: usize = 12_000;
@@ -42,7 +42,7 @@ pub const PIECES: [Piece; 18] = [
         each(move |_| schema.decode::<PaymentCompleted>(datum(&value)).expect("readable"))
     }),
     ("bare decode", || {
-        let (bare, value) = (Bare::default(), value());
+        let (bare, value) = (AvroBaseline::default(), value());
         each(move |_| bare.decode(datum(&value)))
     }),
     ("handle", || {
@@ -50,7 +50,7 @@ pub const PIECES: [Piece; 18] = [
         each(move |_| handler.handle(datum(&value)).expect("a receipt"))
     }),
     ("bare handle", || {
-        let (bare, value) = (Bare::default(), value());
+        let (bare, value) = (AvroBaseline::default(), value());
         each(move |_| bare.handle(datum(&value)))
     }),
     ("encode", || {
@@ -58,7 +58,7 @@ pub const PIECES: [Piece; 18] = [
         each(move |_| encoder.encode(black_box(&receipt)).expect("it fits"))
     }),
     ("bare encode", || {
-        let (bare, receipt) = (Bare::default(), receipt());
+        let (bare, receipt) = (AvroBaseline::default(), receipt());
         each(move |_| bare.encode(black_box(&receipt)))
     }),
     ("id", || with_meta(|meta| __bench::emitted_id(meta, "send-receipt"))),

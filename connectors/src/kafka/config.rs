@@ -227,6 +227,7 @@ impl KafkaConfig {
             .filter(|(name, _)| self.properties.contains_key(*name))
             .map(|(name, instead)| format!("kafka.properties: `{name}` cannot be set: {instead}"))
             .collect();
+        problems.extend(self.properties.iter().filter_map(|(name, value)| unsettable(name, value)));
         let (consumer, producer) = (&self.consumer, &self.producer);
         let mut require = |holds: bool, text: &str| {
             if !holds {
@@ -314,7 +315,7 @@ impl KafkaConfig {
         if let Some(instance) = instance {
             client.set("group.instance.id", instance);
         }
-        self.overridden(client)
+        Ok(self.overridden(client))
     }
 
     /// Settings for an idempotent producer.
@@ -337,7 +338,7 @@ impl KafkaConfig {
             .set("queue.buffering.max.kbytes", (producer.queue_bytes >> 10).max(1).to_string())
             // Default 30 s: so long would a record for a topic that does not exist wait to be refused.
             .set("topic.metadata.propagation.max.ms", "5000");
-        self.overridden(client)
+        Ok(self.overridden(client))
     }
 
     /// Settings for the producer of groups' members: what is handed to it is given up before a group that has not heard of its
@@ -377,7 +378,7 @@ impl KafkaConfig {
     /// When [`problems`](Self::problems) has any.
     pub(crate) fn admin(&self) -> Result<ClientConfig, KafkaError> {
         let client = self.client()?;
-        self.overridden(client)
+        Ok(self.overridden(client))
     }
 
     fn client(&self) -> Result<ClientConfig, KafkaError> {
@@ -399,19 +400,23 @@ impl KafkaConfig {
         Ok(client)
     }
 
-    fn overridden(&self, mut client: ClientConfig) -> Result<ClientConfig, KafkaError> {
+    fn overridden(&self, mut client: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
             client.set(name, value);
         }
-        // librdkafka says here, by name, which property it does not know or cannot read.
-        match client.create_native_config() {
-            Ok(_) => Ok(client),
-            // Without the value: it may be a password, under a name that is misspelt.
-            Err(ClientError::ClientConfig(_, why, name, _)) => {
-                Err(KafkaError::Config(format!("kafka.properties: `{name}` cannot be set: {why}")))
-            }
-            Err(error) => Err(KafkaError::Config(format!("kafka.properties: {error}"))),
+        client
+    }
+}
+
+/// Why librdkafka does not take this property: it does not know it, or cannot read its value.
+fn unsettable(name: &str, value: &str) -> Option<String> {
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Ok(_) => None,
+        // Without the value: it may be a password, under a name that is misspelt.
+        Err(ClientError::ClientConfig(_, why, name, _)) => {
+            Some(format!("kafka.properties: `{name}` cannot be set: {why}"))
         }
+        Err(error) => Some(format!("kafka.properties: {error}")),
     }
 }
 

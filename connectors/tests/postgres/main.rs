@@ -4,7 +4,6 @@
 
 mod harness;
 
-mod columns;
 mod conformance;
 mod dead_letter_queries;
 mod dead_lettering;
@@ -14,6 +13,4 @@ mod guard;
 mod offsets;
 mod outage;
 mod refusals;
-mod schemas;
 mod tables;
-mod topic_ids;

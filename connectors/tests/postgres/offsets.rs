@@ -1,5 +1,7 @@
 //! Who may move an offset: its present owner alone.
 
+mod topic_ids;
+
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};
 use headwater::spi::{Committed, Committer, StartFrom as Start};
 use sqlx::{Connection as _, PgConnection};

@@ -1,5 +1,8 @@
 //! Tables made, changed, and found as they are.
 
+mod columns;
+mod schemas;
+
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;
 use headwater::spi::Committed;

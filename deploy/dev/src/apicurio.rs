@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::kafka::java;
 use crate::maven::Scratch;
 use crate::ports::Ports;
-use crate::process::{Farewell, Process, Program};
+use crate::process::{Process, Program, StopSignal};
 
 const VERSION: &str = "3.0.9";
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -45,7 +45,7 @@ impl Apicurio {
             folder: data.to_owned(),
             log: data.join("apicurio.log"),
             user: None,
-            farewell: Farewell::Term,
+            stop_signal: StopSignal::Term,
         };
         let mut process = program.spawn()?;
         while !is_ready(port).await {

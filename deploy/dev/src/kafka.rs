@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::ports::{self, Ports};
-use crate::process::{Farewell, Process, Program, read_from, tail};
+use crate::process::{Process, Program, StopSignal, read_from, tail};
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// A clean shutdown of one node takes a second or two; past this it is killed.
@@ -38,7 +38,7 @@ pub struct Kafka {
 }
 
 /// Why one attempt to start came to nothing.
-enum Refusal {
+enum StartError {
     /// Somebody took a port between our look and the bind.
     PortTaken,
     /// The broker of an earlier, killed owner still holds the folder.
@@ -69,8 +69,8 @@ impl Kafka {
             config::write(&kafka.home, kafka.port, controller, for_tests)?;
             kafka.format().await?;
             match kafka.start_process().await {
-                Err(Refusal::PortTaken) => ["kafka", "kafka-controller"].iter().for_each(|name| ports.forget(name)),
-                outcome => return outcome.map(|()| kafka).map_err(Refusal::into_error),
+                Err(StartError::PortTaken) => ["kafka", "kafka-controller"].iter().for_each(|name| ports.forget(name)),
+                outcome => return outcome.map(|()| kafka).map_err(StartError::into_error),
             }
         }
         bail!("kafka found its ports taken three times: is something else opening many ports on 127.0.0.1?")
@@ -97,7 +97,7 @@ impl Kafka {
         if let Some(process) = self.process.take() {
             process.kill().await?;
         }
-        self.start_process().await.map_err(Refusal::into_error)
+        self.start_process().await.map_err(StartError::into_error)
     }
 
     /// Stops the broker in order (`SIGTERM`), or kills it when it has not ended within 20 s.
@@ -140,11 +140,11 @@ impl Kafka {
     }
 
     /// Starts the JVM and waits until it is ready, waiting first for a folder that is still locked.
-    async fn start_process(&mut self) -> Result<(), Refusal> {
+    async fn start_process(&mut self) -> Result<(), StartError> {
         let begin = Instant::now();
         loop {
             match self.try_start().await {
-                Err(Refusal::FolderLocked) if begin.elapsed() < LOCK_LIMIT => {
+                Err(StartError::FolderLocked) if begin.elapsed() < LOCK_LIMIT => {
                     tracing::info!("kafka's folder is still locked by an earlier broker: waiting");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -153,9 +153,9 @@ impl Kafka {
         }
     }
 
-    async fn try_start(&mut self) -> Result<(), Refusal> {
+    async fn try_start(&mut self) -> Result<(), StartError> {
         if !ports::is_free(self.port) {
-            return Err(Refusal::PortTaken);
+            return Err(StartError::PortTaken);
         }
         tracing::info!(port = self.port, "starting kafka (5 to 15 seconds)");
         let begin = Instant::now();
@@ -185,9 +185,9 @@ impl Kafka {
         };
         let said = read_from(&log, Some(offset));
         if said.contains("Failed to acquire lock on file") {
-            Err(Refusal::FolderLocked)
+            Err(StartError::FolderLocked)
         } else if said.contains("Address already in use") {
-            Err(Refusal::PortTaken)
+            Err(StartError::PortTaken)
         } else {
             Err(failure
                 .context(format!("kafka did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
@@ -218,12 +218,12 @@ impl Kafka {
             folder: self.home.clone(),
             log: self.home.join(log),
             user: None,
-            farewell: Farewell::Term,
+            stop_signal: StopSignal::Term,
         }
     }
 }
 
-impl Refusal {
+impl StartError {
     fn into_error(self) -> anyhow::Error {
         match self {
             Self::PortTaken => {
@@ -237,7 +237,7 @@ impl Refusal {
     }
 }
 
-impl From<anyhow::Error> for Refusal {
+impl From<anyhow::Error> for StartError {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
     }

@@ -16,11 +16,10 @@ mod warehouse;
 mod apicurio;
 
 mod endpoints;
+mod http_server;
 mod maven;
 mod ports;
 mod process;
-mod serve;
-mod user;
 
 pub use apicurio::Apicurio;
 pub use endpoints::{Endpoints, quoted, remove_endpoints, write_endpoints};

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use crate::ports::random;
-use crate::process::{Farewell, Program, find_in_path};
+use crate::process::{Program, StopSignal, find_in_path};
 
 /// The largest download is 55 MB.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -92,7 +92,7 @@ impl Scratch {
             folder: self.0.clone(),
             log: self.0.join("maven.log"),
             user: None,
-            farewell: Farewell::Term,
+            stop_signal: StopSignal::Term,
         };
         let ended = tokio::time::timeout(LIMIT, program.run()).await;
         ended.with_context(|| format!("maven did not end within {LIMIT:?}"))??;

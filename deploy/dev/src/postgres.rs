@@ -3,9 +3,9 @@
 //! It listens on the loopback interface alone, has one superuser `headwater` who needs no password there, and a
 //! database `headwater`. The cluster stays from start to start; where it lies is decided in `place.rs`.
 
-mod fetched;
-mod installed;
-mod place;
+mod data_directory;
+mod download;
+mod installation;
 mod wire;
 
 use std::ffi::OsString;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::ports::{self, Ports};
-use crate::process::{Farewell, Process, Program, read_from, tail};
-use crate::user::User;
+use crate::process::User;
+use crate::process::{Process, Program, StopSignal, read_from, tail};
 
-pub(crate) use place::remove;
+pub(crate) use data_directory::remove;
 
 const USER: &str = "headwater";
 const DATABASE: &str = "headwater";
@@ -44,7 +44,7 @@ pub struct Postgres {
 }
 
 /// Why one attempt to start came to nothing.
-enum Refusal {
+enum StartError {
     /// Somebody took the port between our look and the bind.
     PortTaken,
     /// Processes of an earlier, killed server still hold the cluster.
@@ -59,17 +59,17 @@ enum Refusal {
 /// to do.
 pub(crate) async fn check(cache: &Path) -> Result<()> {
     let user = User::unprivileged()?;
-    if installed::find(None).await.is_some() || fetched::find(cache, user).await.is_some() {
+    if installation::find(None).await.is_some() || download::find(cache, user).await.is_some() {
         return Ok(());
     }
-    fetched::check().context(NONE_INSTALLED)
+    download::check().context(NONE_INSTALLED)
 }
 
 impl Postgres {
     /// Makes the cluster where there is none, starts the server and makes the database.
     pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
         let user = User::unprivileged()?;
-        let home = place::choose(data, user).await?;
+        let home = data_directory::choose(data, user).await?;
         let binaries = binaries(&home, cache, user).await?;
         Self::launch_from(binaries, user, home, for_tests, ports).await
     }
@@ -86,8 +86,8 @@ impl Postgres {
         for _ in 0..3 {
             postgres.port = ports.choose("postgres")?;
             match postgres.start_process().await {
-                Err(Refusal::PortTaken) => ports.forget("postgres"),
-                outcome => return outcome.map(|()| postgres).map_err(Refusal::into_error),
+                Err(StartError::PortTaken) => ports.forget("postgres"),
+                outcome => return outcome.map(|()| postgres).map_err(StartError::into_error),
             }
         }
         bail!("postgres found its port taken three times: is something else opening many ports on 127.0.0.1?")
@@ -115,7 +115,7 @@ impl Postgres {
         if let Some(process) = self.process.take() {
             process.kill().await?;
         }
-        self.start_process().await.map_err(Refusal::into_error)
+        self.start_process().await.map_err(StartError::into_error)
     }
 
     /// Stops the server in order ("fast": clients are disconnected, open transactions rolled back), or kills it when it
@@ -157,18 +157,18 @@ impl Postgres {
         }
         let mut args: Vec<OsString> = vec!["-D".into(), new.clone().into()];
         args.extend(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"].map(Into::into));
-        self.program("initdb", args, "initdb.log", Farewell::Term)
+        self.program("initdb", args, "initdb.log", StopSignal::Term)
             .run()
             .await
             .context("cannot make a postgres cluster")?;
         std::fs::rename(&new, self.cluster()).with_context(|| format!("cannot rename {}", new.display()))
     }
 
-    async fn start_process(&mut self) -> Result<(), Refusal> {
+    async fn start_process(&mut self) -> Result<(), StartError> {
         let begin = Instant::now();
         loop {
             match self.try_start().await {
-                Err(Refusal::Held) if begin.elapsed() < HELD_LIMIT => {
+                Err(StartError::Held) if begin.elapsed() < HELD_LIMIT => {
                     tokio::time::sleep(Duration::from_millis(500)).await
                 }
                 outcome => return outcome,
@@ -176,13 +176,13 @@ impl Postgres {
         }
     }
 
-    async fn try_start(&mut self) -> Result<(), Refusal> {
+    async fn try_start(&mut self) -> Result<(), StartError> {
         if !ports::is_free(self.port) {
-            return Err(Refusal::PortTaken);
+            return Err(StartError::PortTaken);
         }
-        place::release(&self.cluster())?;
+        data_directory::release(&self.cluster())?;
         let begin = Instant::now();
-        let mut process = self.program("postgres", self.settings(), "postgres.log", Farewell::Int).spawn()?;
+        let mut process = self.program("postgres", self.settings(), "postgres.log", StopSignal::Int).spawn()?;
         let ready = async {
             let deadline = begin + START_LIMIT;
             loop {
@@ -207,9 +207,9 @@ impl Postgres {
         let log = self.home.join("postgres.log");
         let said = read_from(&log, None);
         if said.contains("is still in use") || said.contains("lock file \"postmaster.pid\" already exists") {
-            Err(Refusal::Held)
+            Err(StartError::Held)
         } else if said.contains("Address already in use") {
-            Err(Refusal::PortTaken)
+            Err(StartError::PortTaken)
         } else {
             Err(failure
                 .context(format!("postgres did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
@@ -237,7 +237,7 @@ impl Postgres {
         args
     }
 
-    fn program(&self, name: &'static str, args: Vec<OsString>, log: &str, farewell: Farewell) -> Program {
+    fn program(&self, name: &'static str, args: Vec<OsString>, log: &str, stop_signal: StopSignal) -> Program {
         let executable = self.binaries.join(name);
         Program {
             name,
@@ -246,12 +246,12 @@ impl Postgres {
             folder: self.home.clone(),
             log: self.home.join(log),
             user: self.user,
-            farewell,
+            stop_signal,
         }
     }
 }
 
-impl Refusal {
+impl StartError {
     fn into_error(self) -> anyhow::Error {
         match self {
             Self::PortTaken => {
@@ -265,7 +265,7 @@ impl Refusal {
     }
 }
 
-impl From<anyhow::Error> for Refusal {
+impl From<anyhow::Error> for StartError {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
     }
@@ -279,16 +279,16 @@ async fn binaries(home: &Path, cache: &Path, user: Option<User>) -> Result<PathB
         read => Some(read.with_context(|| format!("cannot read {}", file.display()))?),
     };
     let major = made.as_deref().and_then(|made| made.trim().parse().ok());
-    if let Some(folder) = installed::find(major).await {
+    if let Some(folder) = installation::find(major).await {
         return Ok(folder);
     }
-    if let Some(made) = made.filter(|made| !fetched::run(made.trim())) {
+    if let Some(made) = made.filter(|made| !download::run(made.trim())) {
         bail!(
             "this data folder was made by PostgreSQL {0}, which is not installed: apt-get install postgresql-{0}, or use another folder",
             made.trim()
         );
     }
-    fetched::resolve(cache, user).await.context(NONE_INSTALLED)
+    download::resolve(cache, user).await.context(NONE_INSTALLED)
 }
 
 #[cfg(test)]

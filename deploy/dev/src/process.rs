@@ -5,6 +5,10 @@
 //! whatever way (`kill -9` included), it reads the end of the file and stops the program, gently first.
 //! (`PR_SET_PDEATHSIG` would need `unsafe`, and follows the thread that forked, not the process.)
 
+mod user;
+
+pub(crate) use user::User;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,8 +19,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
-
-use crate::user::User;
 
 /// `$1` is the gentle signal, the rest the program. The watcher is in the program's process group, so the number `$$`
 /// cannot be given to another process while the watcher may still signal it.
@@ -36,14 +38,14 @@ exec "$@"
 
 /// How a program is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Farewell {
+pub(crate) enum StopSignal {
     /// `SIGTERM`, what the JVM and Maven expect.
     Term,
     /// `SIGINT`, PostgreSQL's "fast" shutdown (`SIGTERM` would wait for every client to leave).
     Int,
 }
 
-impl Farewell {
+impl StopSignal {
     const fn name(self) -> &'static str {
         match self {
             Self::Term => "TERM",
@@ -84,7 +86,7 @@ pub(crate) struct Program {
     /// Whom it runs as; `None` is ourselves.
     pub(crate) user: Option<User>,
     /// How it is told to end.
-    pub(crate) farewell: Farewell,
+    pub(crate) stop_signal: StopSignal,
 }
 
 impl Program {
@@ -96,7 +98,7 @@ impl Program {
         let log = OpenOptions::new().create(true).write(true).truncate(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open the log {}", self.log.display()))?;
         let mut command = Command::new("sh");
-        command.arg("-c").arg(SUPERVISOR).arg("headwater-dev").arg(self.farewell.name());
+        command.arg("-c").arg(SUPERVISOR).arg("headwater-dev").arg(self.stop_signal.name());
         command.arg(&self.executable).args(&self.args).current_dir(&self.folder);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0);
         // What is set for a database elsewhere is not meant for ours.
@@ -111,7 +113,7 @@ impl Program {
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {} through sh", self.name))?;
         let lifeline = child.stdin.take();
-        Ok(Process { name: self.name, farewell: self.farewell, log: self.log, child, lifeline, gone: false })
+        Ok(Process { name: self.name, stop_signal: self.stop_signal, log: self.log, child, lifeline, gone: false })
     }
 
     /// Starts it and waits for its end.
@@ -129,7 +131,7 @@ impl Program {
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
-    farewell: Farewell,
+    stop_signal: StopSignal,
     log: PathBuf,
     child: Child,
     /// The pipe that the watcher reads; `Child::wait` would close it, so it lives here.
@@ -158,7 +160,7 @@ impl Process {
     /// # Errors
     /// When the operating system refuses to say how it ended.
     pub(crate) async fn stop(mut self, grace: Duration) -> Result<()> {
-        self.signal(self.farewell.signal());
+        self.signal(self.stop_signal.signal());
         if let Ok(status) = tokio::time::timeout(grace, self.wait()).await {
             return status.map(drop);
         }
@@ -198,9 +200,9 @@ impl Drop for Process {
         if self.gone {
             return;
         }
-        self.signal(self.farewell.at_once());
+        self.signal(self.stop_signal.at_once());
         // Maven's own children share its group; PostgreSQL's leave with their parent, and its watcher must stay.
-        if self.farewell == Farewell::Term
+        if self.stop_signal == StopSignal::Term
             && let Some(pid) = self.raw_pid()
         {
             let _ = kill_process_group(pid, Signal::KILL);

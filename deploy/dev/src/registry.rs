@@ -9,7 +9,7 @@ mod api;
 mod compat;
 mod schema;
 mod store;
-mod strict;
+mod validation;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,8 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Result;
 
+use crate::http_server::Server;
 use crate::ports::Ports;
-use crate::serve::Server;
 use store::Store;
 
 /// The stack's registry, with the faults that a test may ask for.
@@ -79,5 +79,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -22,8 +22,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::http_server::Server;
 use crate::ports::Ports;
-use crate::serve::Server;
 
 /// Enough for a load test with a million orders, at about 200 bytes each.
 const KEYS: usize = 3_000_000;
@@ -240,5 +240,4 @@ fn lock(stock: &Shared) -> MutexGuard<'_, Stock> {
 }
 
 #[cfg(test)]
-#[path = "warehouse_tests.rs"]
 mod tests;

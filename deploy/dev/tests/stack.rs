@@ -14,9 +14,9 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 
 /// A data folder that goes with the test, also with what lies outside of it.
-struct Data(tempfile::TempDir);
+struct DataFolder(tempfile::TempDir);
 
-impl Data {
+impl DataFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -26,7 +26,7 @@ impl Data {
     }
 }
 
-impl Drop for Data {
+impl Drop for DataFolder {
     fn drop(&mut self) {
         eventually_gone(self.0.path());
         let _ = remove_data(self.0.path());
@@ -84,7 +84,7 @@ async fn sql(url: &str, statement: &'static str) -> i64 {
 /// Red when the storage is formatted anew, the cluster is made anew, ports are not remembered, or `stop` leaves a child.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_keeps_ports_topics_tables_and_ids() {
-    let data = Data::new();
+    let data = DataFolder::new();
     let path = data.0.path();
     let stack = start(data.config()).await.unwrap();
     let first = stack.endpoints().clone();
@@ -138,7 +138,7 @@ fn kill(pid: u32) {
 /// Red when neither `Drop` nor the watcher ends a child, or when `initdb` works in the cluster's own folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_can_be_cancelled_at_any_moment_and_tried_again() {
-    let data = Data::new();
+    let data = DataFolder::new();
     for after in [0, 300, 900, 1_800, 3_000] {
         let (stop, cancel) = watch::channel(false);
         let starting = Stack::start(data.config(), cancel);
@@ -173,7 +173,7 @@ async fn hosts_a_stack_for_another_test() {
 /// Red when the supervisor's watcher is taken away (the JVM and the postmaster then stay for ever).
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_an_owner_that_was_killed() {
-    let data = Data::new();
+    let data = DataFolder::new();
     let path = data.0.path();
     remove_endpoints(path).unwrap();
     let mut host = Command::new(std::env::current_exe().unwrap());
@@ -212,7 +212,7 @@ async fn a_stack_starts_below_a_folder_of_any_name() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
-    let data = Data::new();
+    let data = DataFolder::new();
     let folder = data.0.path().join("Größe my data");
     let stack = start(StackConfig { for_tests: true, ..StackConfig::new(&folder) }).await.unwrap();
     let endpoints = stack.endpoints().clone();

@@ -32,15 +32,15 @@ the warm-up.
 Exit codes: 0 all is acknowledged and arrived, 1 something failed or is unfinished, 2 wrong usage, 130 ended by Ctrl-C.
 
 Examples:
-  headwater load payment.completed --rate 5000/s --duration 30s --to-topic order.fulfilled --to-table orders-sink
-  headwater load payment.completed --rate max --count 1000000 --producers 2 --keys 10000 --zipf 1.1
-  headwater load payment.completed --template '{\"amount_cents\": \"{{int 1 5000}}\", \"email\": null}' --json";
+  headwater load shipment.sent --rate 5000/s --duration 30s --to-topic shipment.billed --to-table shipments-sink
+  headwater load shipment.sent --rate max --count 1000000 --producers 2 --keys 10000 --zipf 1.1
+  headwater load shipment.sent --template '{\"weight_grams\": \"{{int 1 5000}}\", \"note\": null}' --json";
 
 /// Send generated events at a rate, or as fast as possible, and measure until they are acknowledged and arrive.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Load {
-    /// The event type, such as payment.completed.
+    /// The event type, such as shipment.sent.
     #[arg(value_name = "TYPE")]
     pub(crate) event_type: String,
     /// Another topic than the type's own, such as one that is bound to it.

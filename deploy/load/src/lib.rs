@@ -39,8 +39,8 @@ use self::{
     meter::Meter,
     plan::Plan,
     report::Progress,
-    schedule::{End, Schedule, Share},
-    sender::{Job, Wire},
+    schedule::{End, ProducerShare, Schedule},
+    sender::{Job, LoadProducer},
     watch::Watch,
 };
 
@@ -141,7 +141,7 @@ fn any_seed() -> u32 {
 }
 
 /// The producers, connected.
-async fn connect(kafka: &KafkaConfig, load: &LoadRun) -> Result<Vec<Wire>> {
+async fn connect(kafka: &KafkaConfig, load: &LoadRun) -> Result<Vec<LoadProducer>> {
     let mut connecting = JoinSet::new();
     for producer in 0..usize::try_from(load.producers)? {
         let (kafka, job) = (kafka.clone(), Arc::clone(&load.job));
@@ -160,7 +160,7 @@ impl LoadRun {
     /// Sends everything, and waits until it is acknowledged and has arrived, or `wait` is over.
     async fn work(
         &self,
-        wires: Vec<Wire>,
+        wires: Vec<LoadProducer>,
         watching: &mut JoinSet<Result<()>>,
         stop: &Stop,
         wait: Duration,
@@ -168,7 +168,8 @@ impl LoadRun {
         let mut sending = JoinSet::new();
         self.job.meter.start();
         for (producer, wire) in (0..).zip(wires) {
-            let (job, share, stop) = (Arc::clone(&self.job), Share { producer, of: self.producers }, stop.clone());
+            let (job, share, stop) =
+                (Arc::clone(&self.job), ProducerShare { producer, of: self.producers }, stop.clone());
             sending.spawn_blocking(move || {
                 sender::run(&job, &wire, share, || stop.is_requested());
                 let end = Instant::now();

@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 
 /// One record that is under way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentRecord {
     /// When it was due, since the start.
     pub(crate) at: Duration,
     /// Its correlation id, when it carries one.
@@ -45,7 +45,7 @@ pub(crate) struct Meter {
 
 /// Where arrivals are looked for.
 pub(crate) struct Destination {
-    /// `topic events.order`, `table orders`.
+    /// `topic events.shipment`, `table shipments`.
     pub(crate) name: String,
     arrivals: Mutex<Arrivals>,
     /// How many are waited for.
@@ -115,7 +115,13 @@ impl Meter {
     }
 
     /// A record was acknowledged; `id` is what its effects are correlated by.
-    pub(crate) fn acknowledged(&self, producer: usize, sent: Sent, bytes: u64, id: impl FnOnce() -> Option<u128>) {
+    pub(crate) fn acknowledged(
+        &self,
+        producer: usize,
+        sent: SentRecord,
+        bytes: u64,
+        id: impl FnOnce() -> Option<u128>,
+    ) {
         let now = self.now();
         {
             let mut acks = lock(&self.acks[producer]);
@@ -131,12 +137,12 @@ impl Meter {
             && !self.destinations.is_empty()
             && let Some(id) = id()
         {
-            self.await_arrival(Sent { id: Some(id), ..sent });
+            self.await_arrival(SentRecord { id: Some(id), ..sent });
         }
     }
 
     /// A record failed, or was not sent at all.
-    pub(crate) fn failed(&self, producer: usize, sent: Sent, why: String) {
+    pub(crate) fn failed(&self, producer: usize, sent: SentRecord, why: String) {
         let mut acks = lock(&self.acks[producer]);
         acks.failed += 1;
         acks.first_error.get_or_insert(why);
@@ -145,7 +151,7 @@ impl Meter {
     }
 
     /// Nobody needs to look for this record.
-    pub(crate) fn forget(&self, sent: Sent) {
+    pub(crate) fn forget(&self, sent: SentRecord) {
         let Some(id) = sent.id else { return };
         for destination in &self.destinations {
             destination.with(|arrivals| arrivals.pending.remove(&id));
@@ -153,7 +159,7 @@ impl Meter {
     }
 
     /// From now on this record is looked for.
-    pub(crate) fn await_arrival(&self, sent: Sent) {
+    pub(crate) fn await_arrival(&self, sent: SentRecord) {
         let Some(id) = sent.id else { return };
         let warm_up = self.warm_up;
         self.destinations.iter().for_each(|destination| destination.with(|arrivals| arrivals.sent(id, sent, warm_up)));
@@ -191,7 +197,7 @@ impl Destination {
     pub(crate) fn new(name: String, replaces: bool, early: bool) -> Result<Self> {
         let arrivals = Arrivals {
             pending: HashMap::new(),
-            early: early.then(Early::default),
+            early: early.then(EarlyArrivals::default),
             by_key: replaces.then(HashMap::new),
             latency: Latency::new()?,
             seen: 0,
@@ -229,8 +235,8 @@ impl Destination {
 
 /// Records that are waited for, by their correlation ids.
 struct Arrivals {
-    pending: HashMap<u128, Sent>,
-    early: Option<Early>,
+    pending: HashMap<u128, SentRecord>,
+    early: Option<EarlyArrivals>,
     /// The ids of each key that are waited for, in the order of sending.
     by_key: Option<HashMap<u64, VecDeque<u128>>>,
     latency: Latency,
@@ -241,13 +247,13 @@ struct Arrivals {
 
 /// When ids arrived that nobody waits for yet, and their order.
 #[derive(Default)]
-struct Early {
+struct EarlyArrivals {
     at: HashMap<u128, Duration>,
     order: VecDeque<u128>,
 }
 
 impl Arrivals {
-    fn sent(&mut self, id: u128, sent: Sent, warm_up: Duration) {
+    fn sent(&mut self, id: u128, sent: SentRecord, warm_up: Duration) {
         if let Some(at) = self.early.as_mut().and_then(|early| early.at.remove(&id)) {
             self.count(id, sent, at, warm_up);
             return;
@@ -266,7 +272,7 @@ impl Arrivals {
         }
     }
 
-    fn count(&mut self, id: u128, sent: Sent, at: Duration, warm_up: Duration) {
+    fn count(&mut self, id: u128, sent: SentRecord, at: Duration, warm_up: Duration) {
         self.seen += 1;
         if sent.at >= warm_up {
             self.latency.record(at.saturating_sub(sent.at));
@@ -282,7 +288,7 @@ impl Arrivals {
     }
 }
 
-impl Early {
+impl EarlyArrivals {
     fn note(&mut self, id: u128, now: Duration) {
         if self.at.len() >= EARLY
             && let Some(oldest) = self.order.pop_front()
@@ -312,8 +318,8 @@ mod tests {
 
     const WARM_UP: Duration = Duration::from_secs(1);
 
-    fn sent(id: u128, at_ms: u64, key: u64) -> Sent {
-        Sent { at: Duration::from_millis(at_ms), id: Some(id), key }
+    fn sent(id: u128, at_ms: u64, key: u64) -> SentRecord {
+        SentRecord { at: Duration::from_millis(at_ms), id: Some(id), key }
     }
 
     fn meter(replaces: bool, early: bool) -> Meter {

@@ -44,7 +44,7 @@ impl Plan {
             return Err(Problems::one(format!("the schema of `{}` is no record", target.event_type)).into());
         };
         let resolved = ResolvedSchema::new(schema)?;
-        let maker = Maker { encoder: &target.encoder, names: resolved.get_names() };
+        let maker = PlanBuilder { encoder: &target.encoder, names: resolved.get_names() };
         let problem = |why: String| Problems::one(format!("`{}`: {why}", target.event_type));
         let key = match &target.key {
             KeySource::Field(field) => field.clone(),
@@ -124,16 +124,16 @@ fn unknown(field: &str, record: &RecordSchema) -> String {
 }
 
 /// A part of the plan, or why there is none.
-type Made = Result<Node, String>;
+type PlanResult = Result<Node, String>;
 
-struct Maker<'a> {
+struct PlanBuilder<'a> {
     encoder: &'a Encoder,
     names: &'a NamesRef<'a>,
 }
 
-impl Maker<'_> {
+impl PlanBuilder<'_> {
     /// A part as the template says, or, where it says nothing, by its type alone.
-    fn part(&self, schema: &Schema, template: Option<&Json>, depth: usize) -> Made {
+    fn part(&self, schema: &Schema, template: Option<&Json>, depth: usize) -> PlanResult {
         let schema = self.follow(schema);
         match (schema, template) {
             (Schema::Record(record), None) => self.record(record, None, None, depth + 1),
@@ -143,7 +143,7 @@ impl Maker<'_> {
         }
     }
 
-    fn record(&self, record: &RecordSchema, template: Option<&Json>, key: Option<&str>, depth: usize) -> Made {
+    fn record(&self, record: &RecordSchema, template: Option<&Json>, key: Option<&str>, depth: usize) -> PlanResult {
         if depth > DEPTH {
             return Err(format!("{} is within itself without end", record.name.name()));
         }
@@ -170,7 +170,7 @@ impl Maker<'_> {
     }
 
     /// What the key's field holds when the template does not say.
-    fn key(&self, schema: &Schema) -> Made {
+    fn key(&self, schema: &Schema) -> PlanResult {
         match self.follow(schema) {
             Schema::Int => Ok(Node::Whole { number: Number::Key, int: true }),
             Schema::Long => Ok(Node::Whole { number: Number::Key, int: false }),
@@ -185,7 +185,7 @@ impl Maker<'_> {
         }
     }
 
-    fn templated(&self, schema: &Schema, json: &Json, depth: usize) -> Made {
+    fn templated(&self, schema: &Schema, json: &Json, depth: usize) -> PlanResult {
         if !template::has_placeholders(json)
             && !matches!(schema, Schema::String)
             && let constant = self.constant(schema, json)
@@ -223,14 +223,14 @@ impl Maker<'_> {
         }
     }
 
-    fn constant(&self, schema: &Schema, json: &Json) -> Made {
+    fn constant(&self, schema: &Schema, json: &Json) -> PlanResult {
         self.encoder.encode_part(json, schema).map(Node::Constant).map_err(|error| match error {
             CodecError::Unfit(fault) => fault.to_string(),
             error => error.to_string(),
         })
     }
 
-    fn generated(&self, schema: &Schema, depth: usize) -> Made {
+    fn generated(&self, schema: &Schema, depth: usize) -> PlanResult {
         let whole = |number| Ok(Node::Whole { number, int: false });
         let now = |unit| Ok(Node::Whole { number: Number::Now(unit), int: false });
         match schema {
@@ -268,7 +268,7 @@ impl Maker<'_> {
                 let branches =
                     union.variants().iter().enumerate().filter(|(_, branch)| !matches!(branch, Schema::Null));
                 let made = branches.map(|(place, branch)| Ok(branch_of(place, self.part(branch, None, depth)?)));
-                let made: Vec<Node> = made.filter_map(|made: Made| made.ok()).collect();
+                let made: Vec<Node> = made.filter_map(|made: PlanResult| made.ok()).collect();
                 // A type that contains itself ends with a null.
                 let null = union.variants().iter().position(|branch| matches!(branch, Schema::Null));
                 match null {
@@ -307,7 +307,7 @@ fn branch_of(place: usize, node: Node) -> Node {
 }
 
 /// An array or a map: one block of its items, and the empty one that ends it.
-fn blocks(items: Vec<Vec<Node>>) -> Made {
+fn blocks(items: Vec<Vec<Node>>) -> PlanResult {
     let mut count = Vec::new();
     if !items.is_empty() {
         long(&mut count, items.len() as i64);

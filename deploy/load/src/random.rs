@@ -1,6 +1,6 @@
 //! Random numbers that come out the same for the same seed, and keys drawn by them.
 
-use crate::schedule::Share;
+use crate::schedule::ProducerShare;
 
 /// SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub(crate) enum Keys {
 
 impl Keys {
     /// A producer's share of `count` keys: no key is sent by two, so that the order of its records is kept.
-    pub(crate) fn of(count: Option<u64>, zipf: Option<f64>, share: Share) -> Self {
+    pub(crate) fn of(count: Option<u64>, zipf: Option<f64>, share: ProducerShare) -> Self {
         let own = count.map(|count| (count - share.producer).div_ceil(share.of));
         match (own, zipf) {
             (None, _) => Self::Fresh,
@@ -58,7 +58,7 @@ impl Keys {
     }
 
     /// The key's number, from 0.
-    pub(crate) fn draw(&self, record: u64, share: Share, random: &mut Random) -> u64 {
+    pub(crate) fn draw(&self, record: u64, share: ProducerShare, random: &mut Random) -> u64 {
         let rank = match self {
             Self::Fresh => return record,
             Self::Even(count) => random.below(*count),
@@ -124,7 +124,7 @@ mod tests {
 
     const DRAWS: u32 = 200_000;
 
-    fn shares(keys: &Keys, share: Share, count: usize) -> Vec<f64> {
+    fn shares(keys: &Keys, share: ProducerShare, count: usize) -> Vec<f64> {
         let (mut random, mut seen) = (Random::new(7, 0), vec![0_u32; count]);
         for record in 0..DRAWS {
             let key = keys.draw(u64::from(record), share, &mut random);
@@ -133,7 +133,7 @@ mod tests {
         seen.into_iter().map(|seen| f64::from(seen) / f64::from(DRAWS)).collect()
     }
 
-    const ALONE: Share = Share { producer: 0, of: 1 };
+    const ALONE: ProducerShare = ProducerShare { producer: 0, of: 1 };
 
     /// Red when a rank is drawn a place too high, or the exponent is ignored: each share is within a tenth of r^-s / H.
     #[test]
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn producers_share_the_keys() {
         let drawn = |producer| {
-            let share = Share { producer, of: 3 };
+            let share = ProducerShare { producer, of: 3 };
             shares(&Keys::of(Some(10), None, share), share, 10)
         };
         let all = [drawn(0), drawn(1), drawn(2)];

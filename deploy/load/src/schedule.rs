@@ -28,7 +28,7 @@ pub(crate) enum End {
 
 /// One producer's part: of `of` producers each sends every `of`-th record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
+pub(crate) struct ProducerShare {
     /// From 0.
     pub(crate) producer: u64,
     pub(crate) of: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Share {
 
 /// A record's number, from 0 over all producers, and the time since the start at which it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct DueRecord {
     pub(crate) number: u64,
     pub(crate) at: Duration,
 }
@@ -63,10 +63,10 @@ impl Schedule {
     /// says so, or `send` does.
     pub(crate) fn run(
         self,
-        share: Share,
+        share: ProducerShare,
         clock: &mut impl Clock,
         stopped: impl Fn() -> bool,
-        mut send: impl FnMut(Due) -> ControlFlow<()>,
+        mut send: impl FnMut(DueRecord) -> ControlFlow<()>,
     ) {
         for number in (share.producer..).step_by(usize::try_from(share.of).unwrap_or(usize::MAX)) {
             let at = match self.rate {
@@ -86,7 +86,7 @@ impl Schedule {
                 }
                 clock.sleep(early.min(LOOK));
             }
-            if send(Due { number, at }).is_break() {
+            if send(DueRecord { number, at }).is_break() {
                 return;
             }
         }
@@ -111,9 +111,9 @@ mod tests {
 
     /// Time that passes only when somebody sleeps or works.
     #[derive(Default)]
-    struct Hands(std::cell::Cell<Duration>);
+    struct ManualClock(std::cell::Cell<Duration>);
 
-    impl Clock for &Hands {
+    impl Clock for &ManualClock {
         fn now(&mut self) -> Duration {
             self.0.get()
         }
@@ -132,8 +132,12 @@ mod tests {
     }
 
     /// What is due when, and how late it was.
-    fn sent(schedule: Schedule, share: Share, work: impl Fn(u64) -> Duration) -> Vec<(u64, Duration, Duration)> {
-        let (hands, mut all) = (Hands::default(), Vec::new());
+    fn sent(
+        schedule: Schedule,
+        share: ProducerShare,
+        work: impl Fn(u64) -> Duration,
+    ) -> Vec<(u64, Duration, Duration)> {
+        let (hands, mut all) = (ManualClock::default(), Vec::new());
         let mut clock = &hands;
         schedule.run(
             share,
@@ -148,14 +152,14 @@ mod tests {
         all
     }
 
-    const ALONE: Share = Share { producer: 0, of: 1 };
+    const ALONE: ProducerShare = ProducerShare { producer: 0, of: 1 };
 
     /// Red when the rate is per producer, shares overlap, or the end is off by one.
     #[test]
     fn producers_take_turns_at_the_rate() {
         let schedule = schedule(1_000, End::After(ms(4)));
         let of = |producer| {
-            let all = sent(schedule, Share { producer, of: 2 }, |_| Duration::ZERO);
+            let all = sent(schedule, ProducerShare { producer, of: 2 }, |_| Duration::ZERO);
             all.into_iter().map(|(number, at, _)| (number, at)).collect::<Vec<_>>()
         };
         assert_eq!(of(0), [(0, ms(0)), (2, ms(2))]);

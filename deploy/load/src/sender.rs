@@ -14,10 +14,10 @@ use headwater_connectors::kafka::{CallbackProducer, EnqueueOutcome, KafkaConfig,
 use uuid::Uuid;
 
 use crate::{
-    meter::{Meter, Sent},
+    meter::{Meter, SentRecord},
     plan::Plan,
     random::{Keys, Random},
-    schedule::{Due, Schedule, Share},
+    schedule::{DueRecord, ProducerShare, Schedule},
     values::Record,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Job {
 }
 
 /// A producer that tells the meter what becomes of its records; with each go its [`Sent`] and its size in bytes.
-pub(crate) type Wire = CallbackProducer<(Sent, u64)>;
+pub(crate) type LoadProducer = CallbackProducer<(SentRecord, u64)>;
 
 /// A producer for the load.
 ///
@@ -54,11 +54,13 @@ pub(crate) fn wire(
     producer: usize,
     topic: &Arc<str>,
     meter: &Arc<Meter>,
-) -> Result<Wire, KafkaError> {
+) -> Result<LoadProducer, KafkaError> {
     let (topic, meter) = (Arc::clone(topic), Arc::clone(meter));
-    CallbackProducer::new(kafka, move |(sent, bytes): (Sent, u64), fate: Result<RecordMetadata, String>| match fate {
-        Ok(place) => meter.acknowledged(producer, sent, bytes, || derived(&topic, place)),
-        Err(why) => meter.failed(producer, sent, why),
+    CallbackProducer::new(kafka, move |(sent, bytes): (SentRecord, u64), fate: Result<RecordMetadata, String>| {
+        match fate {
+            Ok(place) => meter.acknowledged(producer, sent, bytes, || derived(&topic, place)),
+            Err(why) => meter.failed(producer, sent, why),
+        }
     })
 }
 
@@ -73,7 +75,7 @@ pub(crate) fn parse_id(text: &str) -> Option<u128> {
 }
 
 /// Sends one share of the load; blocks until all of it is handed over or `stopped` says so.
-pub(crate) fn run(job: &Job, wire: &Wire, share: Share, stopped: impl Fn() -> bool) {
+pub(crate) fn run(job: &Job, wire: &LoadProducer, share: ProducerShare, stopped: impl Fn() -> bool) {
     let producer = usize::try_from(share.producer).unwrap_or_default();
     let keys = Keys::of(job.keys, job.zipf, share);
     let mut random = Random::new(job.seed, share.producer);
@@ -82,7 +84,7 @@ pub(crate) fn run(job: &Job, wire: &Wire, share: Share, stopped: impl Fn() -> bo
         let key = keys.draw(due.number, share, &mut random);
         name_key(job.seed, key, &mut key_text);
         fill(job, due, key, &key_text, &mut random, &mut record);
-        let sent = Sent { at: due.at, id: job.run.map(|run| run.as_u128() ^ u128::from(due.number)), key };
+        let sent = SentRecord { at: due.at, id: job.run.map(|run| run.as_u128() ^ u128::from(due.number)), key };
         while job.meter.is_full() {
             if stopped() {
                 return ControlFlow::Break(());
@@ -122,7 +124,7 @@ fn name_key(seed: u32, key: u64, text: &mut String) {
     let _ = write!(text, "{seed}-{key}");
 }
 
-fn fill(job: &Job, due: Due, key: u64, key_text: &str, random: &mut Random, record: &mut Outgoing) {
+fn fill(job: &Job, due: DueRecord, key: u64, key_text: &str, random: &mut Random, record: &mut Outgoing) {
     let (said, value) = (record.key.get_or_insert_default(), record.value.get_or_insert_default());
     let now = Time::now();
     let mut made = Record { number: due.number, key, key_text, seed: job.seed, now, random, said };

@@ -17,7 +17,7 @@ use headwater_connectors::{
 use headwater_dev::Endpoints;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Overlay, Problems, Resolved, Section, nearest};
+use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Overlay, Problems, ResolvedConfig, Section, nearest};
 
 /// What a pipeline may need of the outside.
 pub struct Deps {
@@ -144,7 +144,7 @@ impl Loader {
     pub fn load(&self, overlay: &[(String, String)]) -> Result<App, Problems> {
         let mut layers = self.layers.clone();
         layers.overlay(overlay);
-        let Resolved { config, tree, mut problems } = layers.resolve()?;
+        let ResolvedConfig { config, tree, mut problems } = layers.resolve()?;
         let (deps, pipeline) = match self.pipeline(&config) {
             Ok(built) => built,
             Err(error) => {

@@ -17,7 +17,7 @@ mod check;
 mod layers;
 
 pub(crate) use address::is_address;
-pub(crate) use check::Resolved;
+pub(crate) use check::ResolvedConfig;
 pub use check::nearest;
 pub(crate) use group_config::{Guarantee, Kind};
 pub(crate) use layers::{Layers, Overlay, PREFIX};

@@ -22,7 +22,7 @@ use headwater_connectors::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use self::supervisor::{GroupFailure, Supervised, Supervisor};
+use self::supervisor::{GroupFailure, SupervisedTask, Supervisor};
 use crate::{
     app::{App, ConfiguredGroup},
     clients::Clients,
@@ -181,7 +181,7 @@ impl PreviousAttempt {
     }
 }
 
-impl Supervised for Attempt {
+impl SupervisedTask for Attempt {
     fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>> {
         Box::pin(async move {
             let (shared, configured) = (self.shared.clone(), self.configured.clone());

@@ -22,7 +22,7 @@ mod routes;
 
 pub(crate) use self::{
     address::of as address_of,
-    answer::{Entry, Found, Refusal},
+    answer::{Entry, KeyAnswer, StateError},
     local_instance::{LocalInstance, watch},
     query::{Hop, ListQuery},
     reader::StateReader,

@@ -5,12 +5,12 @@ use std::{fs::DirEntry, path::Path, time::Duration};
 use headwater::spi::partition_for;
 use headwater_connectors::store::local::{LocalStore, StateConfig};
 use headwater_dev::PostgresChoice;
-use headwater_tests::{Process, Raw, SharedStack, Space, eventually, full};
+use headwater_tests::{Process, RawRecord, SharedStack, Space, eventually, full};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{sleep, timeout};
 
 use super::{SOON, STATEFUL, Shop};
-use crate::{PROGRAM, outage::own_stack, shared};
+use crate::{PROGRAM, faults::outage::own_stack, shared};
 
 impl Shop {
     fn outputs(&self) -> usize {
@@ -25,7 +25,7 @@ impl Shop {
     }
 }
 
-/// PITFALL 7, the half of state: one of two instances is frozen amid its transactions for longer than its session, the
+/// One of two instances is frozen amid its transactions for longer than its session, the
 /// other takes all partitions, and the first thaws. Every output is there once, in order, and what is kept is a fold of the
 /// input.
 /// Red when offsets are not part of the transaction. No other single break is: the zombie's generation, its epoch and what its
@@ -54,7 +54,7 @@ async fn a_zombie_adds_nothing_to_outputs_or_state() {
     shop.check();
 }
 
-/// PITFALLS 27 and 36: the broker, and with it the coordinator, freezes at any moment of a transaction, once for longer than
+/// The broker, and with it the coordinator, freezes at any moment of a transaction, once for longer than
 /// the transaction may take, and once for longer than anybody waits for it. How the transaction ended nobody knows then;
 /// whatever it was, outputs are there once, and what is kept is a fold of the input.
 /// Red when a commit that is not confirmed counts as done.
@@ -87,7 +87,7 @@ async fn a_broker_that_freezes_amid_transactions_costs_nothing() {
     stack.stop().await.expect("stopped");
 }
 
-/// PITFALL 4: killed while state is restored, more than once, and each time there is the beginning of a partition on the
+/// Killed while state is restored, more than once, and each time there is the beginning of a partition on the
 /// disk. The next start goes on from there, and every key has its state.
 /// Red when what was restored half counts as whole.
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,10 @@ async fn killed_in_the_middle_of_a_restore_nothing_is_missing() {
     for n in 0..keys {
         let key = customer(n).into_bytes();
         let partition = Some(partition_for(&key, partitions));
-        shop.foreign.send_raw(&changelog, &Raw { partition, key: Some(key), value: value.clone(), ..Raw::default() });
+        shop.foreign.send_raw(
+            &changelog,
+            &RawRecord { partition, key: Some(key), value: value.clone(), ..RawRecord::default() },
+        );
     }
     shop.foreign.flush();
     // It has no offset of most numbers, and would not go on with state of theirs.

@@ -97,7 +97,7 @@ async fn neither_way_counts_twice(mut shop: Shop) {
     assert_eq!(shop.kept(), shop.paid);
 }
 
-/// PITFALL 49. Red when the offsets are not looked for (300 payments count as 600, or 900), when a wipe leaves what a local
+/// Red when the offsets are not looked for (300 payments count as 600, or 900), when a wipe leaves what a local
 /// disk has, or when what was repartitioned before is read again beside its input.
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_that_are_gone_stop_a_group_that_has_state() {
@@ -110,7 +110,7 @@ async fn offsets_that_are_gone_stop_a_group_at_least_once_too() {
     neither_way_counts_twice(Shop::at_least_once("state_gone_once").await).await;
 }
 
-/// PITFALL 54: a topic of records that are repartitioned grows from 6 partitions to 8 under two instances and a stream of
+/// A topic of records that are repartitioned grows from 6 partitions to 8 under two instances and a stream of
 /// payments. Both stop and say what to do, nothing was written by eight, and no customer has two states.
 /// Red when the count of the producer's metadata says where a key goes, or when an instance that was not given one of the new
 /// partitions goes on.

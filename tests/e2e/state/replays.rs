@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use headwater::spi::InputPartition;
 use headwater_connectors::store::local::SourceOffsets;
 use headwater_schemas::CustomerFlagged;
-use headwater_tests::{Foreign, Process, Seen, eventually, full};
+use headwater_tests::{ConsumedRecord, ForeignClient, Process, eventually, full};
 
 use super::{SOON, Shop};
 use crate::PROGRAM;
@@ -52,9 +52,9 @@ impl Shop {
 }
 
 /// What a changelog says of its inputs is never less than what it has said before: who restores from its end knows them all.
-pub(crate) fn only_rise(foreign: &Foreign, changelog: &str) {
+pub(crate) fn only_rise(foreign: &ForeignClient, changelog: &str) {
     let mut all: HashMap<i32, HashMap<InputPartition, i64>> = HashMap::new();
-    for Seen { place, headers, .. } in foreign.read(changelog) {
+    for ConsumedRecord { place, headers, .. } in foreign.read(changelog) {
         let text =
             headers.get("hw_inputs").unwrap_or_else(|| panic!("{changelog} {place:?} says nothing of its inputs"));
         let said: HashMap<_, _> =

@@ -7,9 +7,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use super::*;
 
 /// A data folder that goes with the test, also with what lies outside of it.
-struct Data(tempfile::TempDir);
+struct DataFolder(tempfile::TempDir);
 
-impl Drop for Data {
+impl Drop for DataFolder {
     fn drop(&mut self) {
         let _ = remove(self.0.path());
     }
@@ -28,19 +28,19 @@ async fn major_after(postgres: &Postgres, statement: &'static str) -> u32 {
 /// is unpacked under a strict umask.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_from_fetched_binaries_keeps_its_data_although_another_is_installed() {
-    let data = Data(tempfile::tempdir().unwrap());
+    let data = DataFolder(tempfile::tempdir().unwrap());
     let path = data.0.path();
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let user = User::unprivileged().unwrap();
-    let fetched = fetched::fetch(cache.path()).await.unwrap();
-    let binaries = fetched::resolve(cache.path(), user).await.unwrap();
+    let fetched = download::fetch(cache.path()).await.unwrap();
+    let binaries = download::resolve(cache.path(), user).await.unwrap();
     assert_eq!(binaries, fetched.join("bin"));
-    let home = place::choose(path, user).await.unwrap();
+    let home = data_directory::choose(path, user).await.unwrap();
     let mut ports = Ports::load(path);
     let mut postgres = Postgres::launch_from(binaries, user, home, true, &mut ports).await.unwrap();
     let version = major_after(&postgres, "create table kept as select 1 as one").await;
-    assert!(fetched::run(&version.to_string()), "{version}");
+    assert!(download::run(&version.to_string()), "{version}");
     postgres.stop().await.unwrap();
 
     let mut postgres = Postgres::launch(path, cache.path(), true, &mut ports).await.unwrap();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Faults;
 use super::compat::Level;
 use super::schema::Reference;
-use super::store::{Refusal, Store};
+use super::store::{ApiError, Store};
 
 const BODY_BYTES: usize = 1024 * 1024;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
@@ -43,7 +43,7 @@ pub(crate) fn routes(store: Arc<Store>, faults: Arc<RwLock<Faults>>) -> Router {
 }
 
 type Registry = State<Arc<Store>>;
-type Outcome = Result<Answer, Refusal>;
+type Outcome = Result<Answer, ApiError>;
 
 /// A JSON answer in the registry's content type.
 struct Answer(Value);
@@ -55,7 +55,7 @@ impl IntoResponse for Answer {
 }
 
 #[derive(Debug, Deserialize)]
-struct Submitted {
+struct SubmittedSchema {
     schema: String,
     #[serde(default, rename = "schemaType")]
     schema_type: Option<String>,
@@ -63,17 +63,17 @@ struct Submitted {
     references: Option<Vec<Reference>>,
 }
 
-impl Submitted {
+impl SubmittedSchema {
     /// Clients also write that there are none as `null`.
     fn references(&self) -> &[Reference] {
         self.references.as_deref().unwrap_or_default()
     }
 
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        let submitted: Self = serde_json::from_slice(body).map_err(|error| Refusal::BadSchema(error.to_string()))?;
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let submitted: Self = serde_json::from_slice(body).map_err(|error| ApiError::BadSchema(error.to_string()))?;
         match submitted.schema_type.as_deref() {
             None | Some("AVRO") => Ok(submitted),
-            Some(other) => Err(Refusal::BadSchema(format!("schema type {other} is not supported, only AVRO"))),
+            Some(other) => Err(ApiError::BadSchema(format!("schema type {other} is not supported, only AVRO"))),
         }
     }
 }
@@ -95,24 +95,24 @@ async fn version(State(store): Registry, Path((subject, version)): Path<(String,
 }
 
 async fn lookup(State(store): Registry, Path(subject): Path<String>, body: Bytes) -> Outcome {
-    let submitted = Submitted::parse(&body)?;
+    let submitted = SubmittedSchema::parse(&body)?;
     let catalog = store.read();
     catalog.versions(&subject)?;
     let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
-    let identity = parsed.identity(submitted.references()).map_err(Refusal::BadSchema)?;
+    let identity = parsed.identity(submitted.references()).map_err(ApiError::BadSchema)?;
     let (version, id) = catalog.lookup(&subject, &identity)?;
     described(&store, &subject, version, id)
 }
 
 async fn register(State(store): Registry, Path(subject): Path<String>, body: Bytes) -> Outcome {
-    let submitted = Submitted::parse(&body)?;
+    let submitted = SubmittedSchema::parse(&body)?;
     let id = on_disk(move || store.register(&subject, &submitted.schema, submitted.references())).await?;
     Ok(Answer(json!({ "id": id })))
 }
 
 async fn schema_by_id(State(store): Registry, Path(id): Path<String>) -> Outcome {
     let catalog = store.read();
-    let source = id.parse().ok().and_then(|id: u32| catalog.schemas.get(&id)).ok_or(Refusal::NoSchema)?;
+    let source = id.parse().ok().and_then(|id: u32| catalog.schemas.get(&id)).ok_or(ApiError::NoSchema)?;
     let mut answer = json!({ "schema": source.schema });
     if !source.references.is_empty() {
         answer["references"] = json!(source.references);
@@ -122,7 +122,7 @@ async fn schema_by_id(State(store): Registry, Path(id): Path<String>) -> Outcome
 
 async fn versions_by_id(State(store): Registry, Path(id): Path<String>) -> Outcome {
     let catalog = store.read();
-    let id = id.parse().ok().filter(|id: &u32| catalog.schemas.contains_key(id)).ok_or(Refusal::NoSchema)?;
+    let id = id.parse().ok().filter(|id: &u32| catalog.schemas.contains_key(id)).ok_or(ApiError::NoSchema)?;
     let places = catalog.subjects.iter().flat_map(|(name, subject)| {
         let numbered = (1..).zip(&subject.versions).filter(|(_, other)| **other == id);
         numbered.map(move |(version, _): (u32, _)| json!({ "subject": name, "version": version }))
@@ -150,7 +150,7 @@ async fn subject_level(State(store): Registry, Path(subject): Path<String>, Quer
     let catalog = store.read();
     let own = catalog.subjects.get(&subject).and_then(|subject| subject.compatibility);
     let level = own.or(options.default_to_global.then_some(catalog.compatibility));
-    level.map(|level| Answer(json!({ "compatibilityLevel": level }))).ok_or(Refusal::NoLevel(subject))
+    level.map(|level| Answer(json!({ "compatibilityLevel": level }))).ok_or(ApiError::NoLevel(subject))
 }
 
 async fn set_subject_level(State(store): Registry, Path(subject): Path<String>, body: Bytes) -> Outcome {
@@ -159,10 +159,10 @@ async fn set_subject_level(State(store): Registry, Path(subject): Path<String>, 
 
 async fn change_level(store: Arc<Store>, subject: Option<String>, body: &[u8]) -> Outcome {
     #[derive(Deserialize)]
-    struct Wanted {
+    struct LevelRequest {
         compatibility: Level,
     }
-    let wanted: Wanted = serde_json::from_slice(body).map_err(|error| Refusal::BadLevel(error.to_string()))?;
+    let wanted: LevelRequest = serde_json::from_slice(body).map_err(|error| ApiError::BadLevel(error.to_string()))?;
     on_disk(move || store.set_level(subject.as_deref(), wanted.compatibility)).await?;
     Ok(Answer(json!({ "compatibility": wanted.compatibility })))
 }
@@ -173,7 +173,7 @@ async fn compatibility(
     Query(options): Query<Options>,
     body: Bytes,
 ) -> Outcome {
-    let submitted = Submitted::parse(&body)?;
+    let submitted = SubmittedSchema::parse(&body)?;
     let catalog = store.read();
     let (_, id) = catalog.version(&subject, &version)?;
     let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
@@ -187,7 +187,7 @@ async fn compatibility_of_subject(
     Query(options): Query<Options>,
     body: Bytes,
 ) -> Outcome {
-    let submitted = Submitted::parse(&body)?;
+    let submitted = SubmittedSchema::parse(&body)?;
     let catalog = store.read();
     let parsed = catalog.parse_new(&submitted.schema, submitted.references())?;
     let why = catalog.incompatibility(&subject, &parsed, catalog.compared(&subject))?;
@@ -204,7 +204,7 @@ fn compatible(why: Option<String>, verbose: bool) -> Answer {
 
 fn described(store: &Store, subject: &str, version: u32, id: u32) -> Outcome {
     let catalog = store.read();
-    let source = catalog.schemas.get(&id).ok_or(Refusal::NoSchema)?;
+    let source = catalog.schemas.get(&id).ok_or(ApiError::NoSchema)?;
     let mut answer = json!({ "subject": subject, "version": version, "id": id, "schema": source.schema });
     if !source.references.is_empty() {
         answer["references"] = json!(source.references);
@@ -214,10 +214,10 @@ fn described(store: &Store, subject: &str, version: u32, id: u32) -> Outcome {
 
 /// Runs a change on a thread that may block. It is carried through also when the caller goes away meanwhile.
 async fn on_disk<T: Send + 'static>(
-    change: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    change: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(change).await;
-    done.unwrap_or_else(|error| Err(Refusal::Disk(format!("the change was not carried through: {error}"))))
+    done.unwrap_or_else(|error| Err(ApiError::Disk(format!("the change was not carried through: {error}"))))
 }
 
 async fn fail_on_request(State(faults): State<Arc<RwLock<Faults>>>, request: Request, next: Next) -> Response {
@@ -233,7 +233,7 @@ async fn fail_on_request(State(faults): State<Arc<RwLock<Faults>>>, request: Req
     next.run(request).await
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         use StatusCode as S;
         match self {

@@ -1,6 +1,6 @@
 //! Whether one schema can read what another wrote, with the field that is to blame when it cannot.
 //!
-//! The walk through records, unions and named types is ours, because apache-avro's `SchemaCompatibility` names only the
+//! The check through records, unions and named types is ours, because apache-avro's `SchemaCompatibility` names only the
 //! outermost field, takes "can sometimes be read" (a union or enum that overlaps in part) for an answer of its own
 //! where the registry must refuse, and does not resolve a named type that one schema defines in place and the other
 //! refers to. The rules of the other types are asked of it.
@@ -12,7 +12,7 @@ use apache_avro::schema::{Name, NamesRef, RecordField, RecordSchema, ResolvedSch
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use serde::{Deserialize, Serialize};
 
-use super::schema::Parsed;
+use super::schema::ParsedSchema;
 
 /// What a subject demands of a new schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Level {
     ///
     /// # Errors
     /// The reason, which names the field.
-    pub(crate) fn check(self, new: &Parsed, old: &Parsed) -> Result<(), String> {
+    pub(crate) fn check(self, new: &ParsedSchema, old: &ParsedSchema) -> Result<(), String> {
         let backward = matches!(self, Self::Backward | Self::BackwardTransitive | Self::Full | Self::FullTransitive);
         let forward = matches!(self, Self::Forward | Self::ForwardTransitive | Self::Full | Self::FullTransitive);
         if backward {
@@ -59,18 +59,19 @@ impl Level {
 }
 
 /// Whether `reader` reads everything that `writer` can write.
-fn can_read(writer: &Parsed, reader: &Parsed) -> Result<(), String> {
+fn can_read(writer: &ParsedSchema, reader: &ParsedSchema) -> Result<(), String> {
     let (of_writer, of_reader) = (resolve(writer)?, resolve(reader)?);
-    let mut walk = Walk { writer: of_writer.get_names(), reader: of_reader.get_names(), seen: HashSet::new() };
-    walk.schema(&writer.root, &reader.root, "")
+    let mut check =
+        CompatibilityCheck { writer: of_writer.get_names(), reader: of_reader.get_names(), seen: HashSet::new() };
+    check.schema(&writer.root, &reader.root, "")
 }
 
-fn resolve(schema: &Parsed) -> Result<ResolvedSchema<'_>, String> {
+fn resolve(schema: &ParsedSchema) -> Result<ResolvedSchema<'_>, String> {
     let all = schema.others.iter().chain(std::iter::once(&schema.root)).collect();
     ResolvedSchema::new_with_schemata(all).map_err(|error| error.to_string())
 }
 
-struct Walk<'a> {
+struct CompatibilityCheck<'a> {
     writer: &'a NamesRef<'a>,
     reader: &'a NamesRef<'a>,
     /// Pairs of records that are being walked, or were found to match: a recursive type comes back to them.
@@ -79,7 +80,7 @@ struct Walk<'a> {
 
 type Verdict = Result<(), String>;
 
-impl<'a> Walk<'a> {
+impl<'a> CompatibilityCheck<'a> {
     /// `path` leads to the place: `customer.address`, empty at the root.
     fn schema(&mut self, writer: &'a Schema, reader: &'a Schema, path: &str) -> Verdict {
         let (writer, reader) = (deref(self.writer, writer)?, deref(self.reader, reader)?);
@@ -178,5 +179,4 @@ fn kind(schema: &Schema) -> String {
 }
 
 #[cfg(test)]
-#[path = "compat_tests.rs"]
 mod tests;

@@ -27,13 +27,13 @@ pub(crate) struct Reference {
 
 /// A schema that can be compared with another.
 #[derive(Debug, Clone)]
-pub(crate) struct Parsed {
+pub(crate) struct ParsedSchema {
     pub(crate) root: Schema,
     /// The schemas it refers to.
     pub(crate) others: Vec<Schema>,
 }
 
-impl Parsed {
+impl ParsedSchema {
     /// Parses a schema together with the texts that it refers to.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn identity(schema: &str) -> String {
-        Parsed::parse(schema, &[]).unwrap().identity(&[]).unwrap()
+        ParsedSchema::parse(schema, &[]).unwrap().identity(&[]).unwrap()
     }
 
     /// Red when the text itself is compared, or when the parsing canonical form is used (it drops defaults and docs).

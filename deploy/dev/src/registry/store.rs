@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::compat::Level;
-use super::schema::{Parsed, Reference, Source};
-use super::strict;
+use super::schema::{ParsedSchema, Reference, Source};
+use super::validation;
 
 /// The file is written whole at each change, so there is an end to it.
 const SCHEMAS: usize = 10_000;
@@ -40,7 +40,7 @@ pub(crate) struct Subject {
 
 /// Why something is refused, in Confluent's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ApiError {
     NoSubject(String),
     NoVersion(String),
     NoSchema,
@@ -56,30 +56,30 @@ pub(crate) enum Refusal {
 
 impl Catalog {
     /// The ids of a subject that has versions.
-    pub(crate) fn versions(&self, subject: &str) -> Result<&[u32], Refusal> {
+    pub(crate) fn versions(&self, subject: &str) -> Result<&[u32], ApiError> {
         let found = self.subjects.get(subject).map(|found| found.versions.as_slice()).filter(|ids| !ids.is_empty());
-        found.ok_or_else(|| Refusal::NoSubject(subject.to_owned()))
+        found.ok_or_else(|| ApiError::NoSubject(subject.to_owned()))
     }
 
     /// The number of a version and its global id; `latest` or `-1` is the last.
-    pub(crate) fn version(&self, subject: &str, version: &str) -> Result<(u32, u32), Refusal> {
+    pub(crate) fn version(&self, subject: &str, version: &str) -> Result<(u32, u32), ApiError> {
         let ids = self.versions(subject)?;
         let last = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let number = match version {
             "latest" | "-1" => last,
-            text => text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Refusal::BadVersion(version.to_owned()))?,
+            text => text.parse().ok().filter(|n| *n > 0).ok_or_else(|| ApiError::BadVersion(version.to_owned()))?,
         };
         let id = usize::try_from(number).ok().and_then(|n| ids.get(n - 1));
-        id.map(|id| (number, *id)).ok_or_else(|| Refusal::NoVersion(version.to_owned()))
+        id.map(|id| (number, *id)).ok_or_else(|| ApiError::NoVersion(version.to_owned()))
     }
 
     /// Parses a schema and whatever it refers to.
-    pub(crate) fn parse(&self, schema: &str, references: &[Reference]) -> Result<Parsed, Refusal> {
+    pub(crate) fn parse(&self, schema: &str, references: &[Reference]) -> Result<ParsedSchema, ApiError> {
         let mut found: Vec<(u32, String)> = Vec::new();
         let mut open: Vec<Reference> = references.to_vec();
         while let Some(reference) = open.pop() {
             let bad = |_| {
-                Refusal::BadSchema(format!(
+                ApiError::BadSchema(format!(
                     "reference to {} version {} leads nowhere",
                     reference.subject, reference.version
                 ))
@@ -89,19 +89,19 @@ impl Catalog {
                 continue;
             }
             if found.len() >= REFERENCES {
-                return Err(Refusal::BadSchema(format!("more than {REFERENCES} references")));
+                return Err(ApiError::BadSchema(format!("more than {REFERENCES} references")));
             }
-            let source = self.schemas.get(&id).ok_or(Refusal::NoSchema)?;
+            let source = self.schemas.get(&id).ok_or(ApiError::NoSchema)?;
             open.extend(source.references.iter().cloned());
             found.push((id, source.schema.clone()));
         }
         let others: Vec<String> = found.into_iter().map(|(_, text)| text).collect();
-        Parsed::parse(schema, &others).map_err(Refusal::BadSchema)
+        ParsedSchema::parse(schema, &others).map_err(ApiError::BadSchema)
     }
 
     /// The same of a schema that is offered: what no implementation of Avro takes is refused, also where ours would.
-    pub(crate) fn parse_new(&self, schema: &str, references: &[Reference]) -> Result<Parsed, Refusal> {
-        strict::check(schema).map_err(Refusal::BadSchema)?;
+    pub(crate) fn parse_new(&self, schema: &str, references: &[Reference]) -> Result<ParsedSchema, ApiError> {
+        validation::check(schema).map_err(ApiError::BadSchema)?;
         self.parse(schema, references)
     }
 
@@ -115,24 +115,24 @@ impl Catalog {
     }
 
     /// The version and id under which a subject has this very schema.
-    pub(crate) fn lookup(&self, subject: &str, identity: &str) -> Result<(u32, u32), Refusal> {
+    pub(crate) fn lookup(&self, subject: &str, identity: &str) -> Result<(u32, u32), ApiError> {
         let ids = self.versions(subject)?;
         let same = |id: &u32| self.schemas.get(id).is_some_and(|source| source.identity == identity);
         let place = (1..).zip(ids).find(|(_, id)| same(id));
-        place.map(|(version, id)| (version, *id)).ok_or(Refusal::NoSchema)
+        place.map(|(version, id)| (version, *id)).ok_or(ApiError::NoSchema)
     }
 
     /// Why the subject's level refuses this schema, if it does. A subject without versions refuses nothing.
     pub(crate) fn incompatibility(
         &self,
         subject: &str,
-        new: &Parsed,
+        new: &ParsedSchema,
         against: &[u32],
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Option<String>, ApiError> {
         let own = self.subjects.get(subject).and_then(|subject| subject.compatibility);
         let level = own.unwrap_or(self.compatibility);
         for id in against.iter().rev() {
-            let old = self.schemas.get(id).ok_or(Refusal::NoSchema)?;
+            let old = self.schemas.get(id).ok_or(ApiError::NoSchema)?;
             let old = self.parse(&old.schema, &old.references)?;
             if let Err(why) = level.check(new, &old) {
                 return Ok(Some(format!("{why} (schema id {id}, compatibility of {subject})")));
@@ -142,11 +142,11 @@ impl Catalog {
     }
 
     /// Fills in what the file does not hold.
-    fn identify(&mut self) -> Result<(), Refusal> {
+    fn identify(&mut self) -> Result<(), ApiError> {
         for id in self.schemas.keys().copied().collect::<Vec<_>>() {
-            let source = self.schemas.get(&id).ok_or(Refusal::NoSchema)?;
+            let source = self.schemas.get(&id).ok_or(ApiError::NoSchema)?;
             let parsed = self.parse(&source.schema, &source.references)?;
-            let identity = parsed.identity(&source.references).map_err(Refusal::BadSchema)?;
+            let identity = parsed.identity(&source.references).map_err(ApiError::BadSchema)?;
             if let Some(source) = self.schemas.get_mut(&id) {
                 source.identity = identity;
             }
@@ -155,23 +155,23 @@ impl Catalog {
     }
 
     /// Registers a schema, or finds it: its global id.
-    fn register(&mut self, subject: &str, schema: &str, references: &[Reference]) -> Result<u32, Refusal> {
+    fn register(&mut self, subject: &str, schema: &str, references: &[Reference]) -> Result<u32, ApiError> {
         if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.chars().any(char::is_control) {
-            return Err(Refusal::BadSubject);
+            return Err(ApiError::BadSubject);
         }
         let parsed = self.parse_new(schema, references)?;
-        let identity = parsed.identity(references).map_err(Refusal::BadSchema)?;
+        let identity = parsed.identity(references).map_err(ApiError::BadSchema)?;
         if let Ok((_, id)) = self.lookup(subject, &identity) {
             return Ok(id);
         }
         let own = self.subjects.get(subject).cloned().unwrap_or_default();
         if let Some(why) = self.incompatibility(subject, &parsed, self.compared(subject))? {
-            return Err(Refusal::Incompatible(why));
+            return Err(ApiError::Incompatible(why));
         }
         let known = self.schemas.iter().find(|(_, source)| source.identity == identity).map(|(id, _)| *id);
         let next = self.schemas.last_key_value().map_or(1, |(id, _)| id + 1);
         if known.is_none() && self.schemas.len() >= SCHEMAS || own.versions.len() >= VERSIONS {
-            return Err(Refusal::Full("the stack's registry holds 10,000 schemas, 1,000 a subject"));
+            return Err(ApiError::Full("the stack's registry holds 10,000 schemas, 1,000 a subject"));
         }
         let id = known.unwrap_or(next);
         self.schemas.entry(id).or_insert_with(|| Source {
@@ -216,19 +216,19 @@ impl Store {
     }
 
     /// See [`Catalog::register`]. Blocks on the disk.
-    pub(crate) fn register(&self, subject: &str, schema: &str, references: &[Reference]) -> Result<u32, Refusal> {
+    pub(crate) fn register(&self, subject: &str, schema: &str, references: &[Reference]) -> Result<u32, ApiError> {
         self.change(|catalog| catalog.register(subject, schema, references))
     }
 
     /// Sets a subject's level, or the registry's own. Blocks on the disk.
-    pub(crate) fn set_level(&self, subject: Option<&str>, level: Level) -> Result<(), Refusal> {
+    pub(crate) fn set_level(&self, subject: Option<&str>, level: Level) -> Result<(), ApiError> {
         self.change(|catalog| match subject {
             None => {
                 catalog.compatibility = level;
                 Ok(())
             }
             Some(subject) if catalog.subjects.len() >= SCHEMAS && !catalog.subjects.contains_key(subject) => {
-                Err(Refusal::Full("the stack's registry holds 10,000 subjects"))
+                Err(ApiError::Full("the stack's registry holds 10,000 subjects"))
             }
             Some(subject) => {
                 catalog.subjects.entry(subject.to_owned()).or_default().compatibility = Some(level);
@@ -238,13 +238,13 @@ impl Store {
     }
 
     /// Changes a copy, writes it to disk, then shows it: what was answered is never lost, what failed leaves no trace.
-    fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, ApiError>) -> Result<T, ApiError> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = Catalog::clone(&self.read());
         let outcome = change(&mut catalog)?;
-        let bytes = serde_json::to_vec_pretty(&catalog).map_err(|error| Refusal::Disk(error.to_string()))?;
+        let bytes = serde_json::to_vec_pretty(&catalog).map_err(|error| ApiError::Disk(error.to_string()))?;
         crate::endpoints::replace(&self.file, &bytes)
-            .map_err(|error| Refusal::Disk(format!("cannot write {}: {error}", self.file.display())))?;
+            .map_err(|error| ApiError::Disk(format!("cannot write {}: {error}", self.file.display())))?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalog);
         Ok(outcome)
     }

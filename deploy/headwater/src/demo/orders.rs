@@ -81,12 +81,12 @@ struct Row {
 struct Rows {
     orders: Vec<Row>,
     receipts: Vec<Row>,
-    totals: Vec<Total>,
-    flagged: Vec<Total>,
+    totals: Vec<CustomerTotal>,
+    flagged: Vec<CustomerTotal>,
 }
 
 /// A row of `customer_totals` or `flagged_customers`: whose it is, how many payments, and how much.
-type Total = (String, i64, i64);
+type CustomerTotal = (String, i64, i64);
 
 async fn rows(app: &App, payments: &[PaymentCompleted], events: &Events) -> Result<Rows> {
     let mut database = PgConnection::connect(app.database_url()).await?;
@@ -109,14 +109,14 @@ async fn rows(app: &App, payments: &[PaymentCompleted], events: &Events) -> Resu
             &ids,
         );
         let receipts = receipts.await?;
-        let totals: Vec<Total> = sqlx::query_as(
+        let totals: Vec<CustomerTotal> = sqlx::query_as(
             "select customer_id, payments, total_cents from customer_totals \
              where hw_causation_id = any($1) order by customer_id",
         )
         .bind(&paid)
         .fetch_all(&mut database)
         .await?;
-        let flagged: Vec<Total> = sqlx::query_as(
+        let flagged: Vec<CustomerTotal> = sqlx::query_as(
             "select customer_id, 0::int8, total_cents from flagged_customers \
              where customer_id = any($1) order by customer_id",
         )

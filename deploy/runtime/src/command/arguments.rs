@@ -17,7 +17,7 @@ use headwater_connectors::kafka::Start;
 
 pub(crate) use dlq::{
     DiscardArguments, DlqCommand, DlqGroupsArguments, DlqListArguments, DlqShowArguments, EditArguments,
-    RedriveArguments, Which,
+    LetterSelection, RedriveArguments,
 };
 pub(crate) use state::{StateCommand, StateGetArguments, StateListArguments, StateStatsArguments};
 
@@ -54,7 +54,7 @@ pub(crate) enum BuiltIn {
     /// Run groups against the configured cluster.
     #[command(after_help = examples!(
         "headwater run",
-        "headwater run --group fulfil-order --group orders-sink --http 127.0.0.1:0"
+        "headwater run --group GROUP --group OTHER --http 127.0.0.1:0"
     ))]
     Run(RunArguments),
     /// Topics, schemas and tables that the pipeline needs.
@@ -63,36 +63,36 @@ pub(crate) enum BuiltIn {
     Topology(TopologyCommand),
     /// What groups are doing, how much waits for them, and what stands still and why. A process that has stopped counts as
     /// a member until its session ends.
-    #[command(after_help = examples!("headwater groups", "headwater groups fulfil-order --verbose"))]
+    #[command(after_help = examples!("headwater groups", "headwater groups GROUP --verbose"))]
     Groups(GroupsArguments),
     /// How far a group has read, and letting it go on from elsewhere.
     #[command(after_help = examples!(
-        "headwater offsets show orders-sink",
-        "headwater offsets reset fulfil-order --to earliest --dry-run"
+        "headwater offsets show GROUP",
+        "headwater offsets reset GROUP --to earliest --dry-run"
     ))]
     #[command(subcommand)]
     Offsets(OffsetsCommand),
     /// Dead letters: what no group could process, and what becomes of it.
-    #[command(after_help = examples!("headwater dlq groups", "headwater dlq redrive fulfil-order --kind exhausted"))]
+    #[command(after_help = examples!("headwater dlq groups", "headwater dlq redrive GROUP --kind exhausted"))]
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// Keyed state: what a key has, which keys there are, and how much is kept where. The instances that have it are asked.
     #[command(after_help = examples!(
-        "headwater state get customer-totals totals c1",
-        "headwater state list customer-totals totals --prefix c"
+        "headwater state get GROUP STORE KEY",
+        "headwater state list GROUP STORE --prefix K"
     ))]
     #[command(subcommand)]
     State(StateCommand),
     /// Produce JSON lines from standard input as events of a type.
     #[command(after_help = examples!(
-        "headwater produce payment.completed < payments.jsonl",
+        "headwater produce shipment.sent < shipments.jsonl",
         "headwater produce shipment.sent --key shipment_id < shipments.jsonl"
     ))]
     Produce(ProduceArguments),
     /// Print events as JSON lines, from now on.
     #[command(after_help = examples!(
         "headwater tail",
-        "headwater tail 'order.*' --from-beginning --limit 10 | jq .data"
+        "headwater tail 'shipment.*' --from-beginning --limit 10 | jq .data"
     ))]
     Tail(TailArguments),
     /// Check or print the configuration.
@@ -215,8 +215,8 @@ pub(crate) struct GroupsArguments {
 pub(crate) enum OffsetsCommand {
     /// Print how far a group has read every partition, and why one stands still.
     #[command(after_help = examples!(
-        "headwater offsets show fulfil-order",
-        "headwater offsets show orders-sink --json"
+        "headwater offsets show GROUP",
+        "headwater offsets show GROUP --json"
     ))]
     Show {
         /// The group, with or without the prefix.
@@ -228,9 +228,9 @@ pub(crate) enum OffsetsCommand {
     /// Let a group that is stopped go on from elsewhere. A sink's offsets are moved in Postgres too; of a group that keeps
     /// state what becomes of that has to be said.
     #[command(after_help = examples!(
-        "headwater offsets reset customer-totals --to earliest --with-state",
-        "headwater offsets reset orders-sink --to 2026-01-01T00:00:00Z --dry-run",
-        "headwater offsets reset fulfil-order --to 42 --topic events.payment --partition 0"
+        "headwater offsets reset GROUP --to earliest --with-state",
+        "headwater offsets reset GROUP --to 2026-01-01T00:00:00Z --dry-run",
+        "headwater offsets reset GROUP --to 42 --topic TOPIC --partition 0"
     ))]
     Reset(ResetArguments),
 }
@@ -289,7 +289,7 @@ impl ResetTarget {
 /// What `produce` takes.
 #[derive(Debug, Args)]
 pub(crate) struct ProduceArguments {
-    /// The event type, such as payment.completed.
+    /// The event type, such as shipment.sent.
     #[arg(value_name = "TYPE")]
     pub(crate) event_type: String,
     /// The field whose value is the record's key; by default the key that the type itself has.
@@ -300,7 +300,7 @@ pub(crate) struct ProduceArguments {
 /// What `tail` takes.
 #[derive(Debug, Args)]
 pub(crate) struct TailArguments {
-    /// Event types: `payment.completed`, `payment.*` (one segment), `payment.#` (the rest), `*` (everything).
+    /// Event types: `shipment.sent`, `shipment.*` (one segment), `shipment.#` (the rest), `*` (everything).
     #[arg(default_value = "*")]
     pub(crate) pattern: String,
     /// From the oldest event on, instead of from now.

@@ -4,9 +4,9 @@
 //! whole, and the registry only what is decoded.
 
 mod context;
+mod source_record;
 pub(super) mod text;
 mod value;
-mod whole;
 
 mod list;
 mod show;

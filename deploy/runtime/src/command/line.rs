@@ -30,7 +30,7 @@ pub trait Command: Args + 'static {
 
 /// A program's own command, whatever its type.
 #[derive(Clone, Copy)]
-struct Added {
+struct AddedCommand {
     name: &'static str,
     arguments: fn(clap::Command) -> clap::Command,
     run: for<'a> fn(&'a ArgMatches, &'a Loader, Stop) -> LocalBoxFuture<'a, Result<ExitCode>>,
@@ -47,7 +47,7 @@ fn added<'a, C: Command>(
 /// Every command that a program has.
 #[derive(Default)]
 pub(crate) struct CommandLine {
-    added: Vec<Added>,
+    added: Vec<AddedCommand>,
     demo: Option<AddedDemo>,
 }
 
@@ -55,24 +55,24 @@ pub(crate) struct CommandLine {
 pub(crate) struct Invocation {
     /// The configuration file.
     pub(crate) config: Option<PathBuf>,
-    command: Invoked,
+    command: InvokedCommand,
 }
 
-enum Invoked {
+enum InvokedCommand {
     BuiltIn(BuiltIn),
-    Added(Added, ArgMatches),
+    Added(AddedCommand, ArgMatches),
 }
 
 impl Invocation {
     /// Whether the command runs until it is stopped and tells of itself meanwhile.
     pub(crate) fn is_service(&self) -> bool {
-        matches!(&self.command, Invoked::BuiltIn(command) if command.is_service())
+        matches!(&self.command, InvokedCommand::BuiltIn(command) if command.is_service())
     }
 }
 
 impl CommandLine {
     pub(crate) fn add<C: Command>(&mut self) {
-        self.added.push(Added { name: C::NAME, arguments: C::augment_args, run: added::<C> });
+        self.added.push(AddedCommand { name: C::NAME, arguments: C::augment_args, run: added::<C> });
     }
 
     pub(crate) fn show<D: Demo>(&mut self) {
@@ -89,10 +89,10 @@ impl CommandLine {
             && let Some(added) = self.added.iter().find(|added| added.name == name)
         {
             let config = matches.get_one("config").cloned();
-            return Ok(Invocation { config, command: Invoked::Added(*added, own.clone()) });
+            return Ok(Invocation { config, command: InvokedCommand::Added(*added, own.clone()) });
         }
         let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut self.grammar()))?;
-        Ok(Invocation { config: arguments.config, command: Invoked::BuiltIn(arguments.command) })
+        Ok(Invocation { config: arguments.config, command: InvokedCommand::BuiltIn(arguments.command) })
     }
 
     /// What can be written.
@@ -104,8 +104,8 @@ impl CommandLine {
     /// Does what was written.
     pub(crate) async fn run(&self, invocation: Invocation, loader: &Loader, stop: Stop) -> Result<ExitCode> {
         match invocation.command {
-            Invoked::BuiltIn(command) => self.built_in(command, loader, stop).await,
-            Invoked::Added(added, matches) => (added.run)(&matches, loader, stop).await,
+            InvokedCommand::BuiltIn(command) => self.built_in(command, loader, stop).await,
+            InvokedCommand::Added(added, matches) => (added.run)(&matches, loader, stop).await,
         }
     }
 

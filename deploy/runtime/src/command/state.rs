@@ -17,7 +17,7 @@ use crate::{
         output::Output,
         table::{Table, thousands},
     },
-    state::{Entry, Found, Hop, ListQuery, Refusal, StateReader, Store},
+    state::{Entry, Hop, KeyAnswer, ListQuery, StateError, StateReader, Store},
 };
 
 pub(crate) async fn run(loader: &Loader, command: &StateCommand) -> Result<ExitCode> {
@@ -33,7 +33,7 @@ pub(crate) async fn run(loader: &Loader, command: &StateCommand) -> Result<ExitC
 }
 
 /// What is wrong with the arguments.
-fn usage(refusal: Refusal) -> Problems {
+fn usage(refusal: StateError) -> Problems {
     Problems::one(refusal.to_string())
 }
 
@@ -84,7 +84,7 @@ fn cells(entry: &Entry, limit: usize) -> [String; 4] {
 }
 
 fn as_json(store: &Store, entry: Entry) -> Result<Json> {
-    let found = Found { group: store.group.clone(), store: store.name.to_owned(), entry };
+    let found = KeyAnswer { group: store.group.clone(), store: store.name.to_owned(), entry };
     Ok(serde_json::to_value(found)?)
 }
 

@@ -55,16 +55,16 @@ pub(crate) async fn run(loader: &Loader, command: &TopologyCommand) -> Result<Ex
 
 /// What `apply` did, or would do, and what stood in its way; a sentence each.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct ApplyReport {
     pub(crate) done: Vec<String>,
     pub(crate) problems: Vec<String>,
 }
 
 /// Makes the outside what the pipeline needs. What fails does not keep the rest from being done; running it again
 /// changes nothing. Bound topics are somebody else's: neither created nor registered.
-pub(crate) async fn apply(app: &App, clients: &Clients, dry_run: bool) -> Outcome {
+pub(crate) async fn apply(app: &App, clients: &Clients, dry_run: bool) -> ApplyReport {
     let topology = Topology::of(&app.pipeline);
-    let mut outcome = Outcome::default();
+    let mut outcome = ApplyReport::default();
     topics(app, clients, &topology, dry_run, &mut outcome).await;
     schemas(clients, &topology, dry_run, &mut outcome).await;
     // A database that does not answer is said once.
@@ -75,14 +75,14 @@ pub(crate) async fn apply(app: &App, clients: &Clients, dry_run: bool) -> Outcom
 }
 
 /// The topics of events first, so that what the groups own follows what they read.
-async fn topics(app: &App, clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+async fn topics(app: &App, clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut ApplyReport) {
     if create(clients, &event_topics(app, topology), dry_run, outcome).await {
         create(clients, &owned_topics(app), dry_run, outcome).await;
     }
 }
 
 /// Whether the cluster has done it, or would.
-async fn create(clients: &Clients, specs: &[TopicSpec], dry_run: bool, outcome: &mut Outcome) -> bool {
+async fn create(clients: &Clients, specs: &[TopicSpec], dry_run: bool, outcome: &mut ApplyReport) -> bool {
     let plan = if dry_run { clients.cluster.plan(specs).await } else { clients.cluster.apply(specs).await };
     match plan {
         Ok(changes) => {
@@ -159,7 +159,7 @@ fn spec(app: &App, name: String, settings: impl IntoIterator<Item = (&'static st
     }
 }
 
-async fn schemas(clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut Outcome) {
+async fn schemas(clients: &Clients, topology: &Topology, dry_run: bool, outcome: &mut ApplyReport) {
     for subject in &topology.subjects {
         let registered = match clients.registry.id_of(&subject.name, subject.schema).await {
             Ok(_) => continue,
@@ -184,7 +184,7 @@ async fn register(clients: &Clients, subject: &str, schema: &str) -> Result<u32,
 }
 
 /// Whether they are in order.
-async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -> bool {
+async fn migrations(database: &Database, dry_run: bool, outcome: &mut ApplyReport) -> bool {
     let migrations = if dry_run { database.pending_migrations().await } else { database.migrate().await };
     match migrations {
         Ok(migrations) => {
@@ -200,7 +200,7 @@ async fn migrations(database: &Database, dry_run: bool, outcome: &mut Outcome) -
     true
 }
 
-async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut Outcome) {
+async fn tables(app: &App, database: &Database, dry_run: bool, outcome: &mut ApplyReport) {
     for configured in &app.groups {
         let Some(sink) = configured.sink() else { continue };
         // A type that only a binding names has its table made from the first record's schema.

@@ -39,7 +39,7 @@ impl Leaf {
 }
 
 /// The typed tree of all settings that passed, the table that it was read from, and what did not pass.
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedConfig {
     pub(crate) config: Config,
     pub(crate) tree: Table,
     pub(crate) problems: Vec<String>,
@@ -51,7 +51,7 @@ pub(super) fn resolve(
     leaves: Vec<Leaf>,
     mut problems: Vec<String>,
     sections: &[AddedSection],
-) -> Result<Resolved, Problems> {
+) -> Result<ResolvedConfig, Problems> {
     let defaults = normalised(&mut Vec::new(), defaults)?;
     let mut merged = defaults.clone();
     for leaf in composed(leaves) {
@@ -65,7 +65,7 @@ pub(super) fn resolve(
     problems.extend(later(&config));
     let of = |section: &AddedSection| section.problems(config.sections.0.get(section.name)?.clone()).ok();
     problems.extend(sections.iter().filter_map(of).flatten());
-    Ok(Resolved { config, tree: merged, problems })
+    Ok(ResolvedConfig { config, tree: merged, problems })
 }
 
 /// The parts of a binding or a sink, which come from any layer, as one setting; everything else as it is.

@@ -87,13 +87,13 @@ impl<'de> Deserialize<'de> for Retry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "a retry ladder is a list of delays, such as [\"1s\", \"10s\"]")]
-        enum Written {
+        enum WrittenLadder {
             List(Vec<String>),
             Text(String),
         }
-        let delays = match Written::deserialize(deserializer)? {
-            Written::List(delays) => delays,
-            Written::Text(text) => {
+        let delays = match WrittenLadder::deserialize(deserializer)? {
+            WrittenLadder::List(delays) => delays,
+            WrittenLadder::Text(text) => {
                 text.split(',').map(|delay| delay.trim().to_owned()).filter(|d| !d.is_empty()).collect()
             }
         };

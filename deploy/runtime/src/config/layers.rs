@@ -6,7 +6,7 @@ use headwater_dev::Endpoints;
 use toml::{Table, Value};
 
 use super::{
-    check::{self, Leaf, Resolved},
+    check::{self, Leaf, ResolvedConfig},
     problems::Problems,
     section::AddedSection,
 };
@@ -81,7 +81,7 @@ impl Layers {
     ///
     /// # Errors
     /// When the compiled-in defaults are not a configuration.
-    pub(crate) fn resolve(self) -> Result<Resolved, Problems> {
+    pub(crate) fn resolve(self) -> Result<ResolvedConfig, Problems> {
         check::resolve(self.defaults, self.leaves, self.problems, &self.sections)
     }
 

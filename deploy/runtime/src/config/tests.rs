@@ -43,7 +43,7 @@ fn file(text: &str) -> NamedTempFile {
     file
 }
 
-fn resolve(text: &str, variables: &[(&str, &str)]) -> Resolved {
+fn resolve(text: &str, variables: &[(&str, &str)]) -> ResolvedConfig {
     let file = file(text);
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let sections = vec![AddedSection::of::<Shop>()];
@@ -192,7 +192,7 @@ fn a_broken_file_is_named_with_its_line_and_without_its_text() {
 const SECRETS: &str = "[postgres]\nurl = \"postgres://me:hunter2@db:5432/shop?sslpassword=hunter2\"\n\
     [registry]\nurl = \"http://key:hunter2@registry:8081\"\npassword = \"hunter2\"\n\
     [shop]\nurl = \"http://hunter2@shop\"\n\
-    [kafka.properties]\n\"sasl.username\" = \"hunter2\"\n\"ssl.key.pem\" = \"hunter2\"\n\
+    [kafka.properties]\n\"sasl.username\" = \"hunter2\"\n\"sasl.password\" = \"hunter2\"\n\
     [settings]\nmail_url = \"smtp://mail?auth=hunter2\"\napi_token = \"hunter2\"\nplain = 7\nhook.url = \"hunter2\"";
 
 /// Red when a place where secrets stand is left out of the masking.
@@ -309,7 +309,8 @@ fn a_stateful_group_is_exactly_once_unless_it_says_otherwise() {
 /// stack, is not what the pipeline is told, or is not checked by its type: keys, values and what it says of itself.
 #[test]
 fn a_section_of_the_programs_own_is_as_good_as_any() {
-    let url = |resolved: &Resolved| resolved.config.sections.0["shop"]["url"].as_str().unwrap_or_default().to_owned();
+    let url =
+        |resolved: &ResolvedConfig| resolved.config.sections.0["shop"]["url"].as_str().unwrap_or_default().to_owned();
     assert_eq!(url(&resolve("", &[])), "http://127.0.0.1:8090");
     assert_eq!(url(&resolve("[shop]\nurl = \"http://file\"", &[])), "http://file");
     let told = [("HEADWATER__SHOP__URL", "http://environment")];

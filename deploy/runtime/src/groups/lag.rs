@@ -33,7 +33,7 @@ pub(crate) async fn watch(cluster: Cluster, states: States) {
     }
 }
 
-async fn look(cluster: &Cluster, states: &States, seen: &mut BTreeMap<String, Unread>) -> Result<(), KafkaError> {
+async fn look(cluster: &Cluster, states: &States, seen: &mut BTreeMap<String, Backlog>) -> Result<(), KafkaError> {
     let groups: Vec<(String, Arc<GroupMetrics>, BTreeMap<TopicPartition, PartitionProgress>)> =
         states.all().into_iter().map(|(id, state)| (id, state.clone(), state.places())).collect();
     let all: BTreeSet<TopicPartition> = groups.iter().flat_map(|(.., places)| places.keys().cloned()).collect();
@@ -50,14 +50,14 @@ async fn look(cluster: &Cluster, states: &States, seen: &mut BTreeMap<String, Un
 
 /// Partitions with records that nobody here has read yet: where they begin, and when that was first seen. It is the least
 /// that the oldest of them has waited.
-type Unread = BTreeMap<TopicPartition, (i64, Time)>;
+type Backlog = BTreeMap<TopicPartition, (i64, Time)>;
 
 /// By topic. A partition of which nobody knows where it stands has no lag that could be told.
 fn lags(
     places: &BTreeMap<TopicPartition, PartitionProgress>,
     committed: &Offsets,
     ends: &Ends,
-    unread: &mut Unread,
+    unread: &mut Backlog,
     now: Time,
 ) -> BTreeMap<Arc<str>, Lag> {
     let mut lags: BTreeMap<Arc<str>, Lag> = BTreeMap::new();
@@ -109,7 +109,7 @@ mod tests {
         ]);
         let ends = (0..5).map(|n| (at(n), LogEnd { stable: 9, high: 9 })).collect();
         let committed = BTreeMap::from([(at(2), 8)]);
-        let lags = lags(&places, &committed, &ends, &mut Unread::new(), Time::from_millis(4_000));
+        let lags = lags(&places, &committed, &ends, &mut Backlog::new(), Time::from_millis(4_000));
         let lag = Lag { records: 4 + 1 + 2, time: Duration::from_secs(3), behind_transactions: 0 };
         assert_eq!(lags, BTreeMap::from([(Arc::from("t"), lag)]));
     }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_waits_behind_an_open_transaction_is_lag() {
         let ends = BTreeMap::from([(at(0), LogEnd { stable: 5, high: 25 })]);
-        let (mut unread, none) = (Unread::new(), Offsets::new());
+        let (mut unread, none) = (Backlog::new(), Offsets::new());
         let mut at_ms = |next, now| {
             let places = BTreeMap::from([(at(0), place(Some(next), None))]);
             lags(&places, &none, &ends, &mut unread, Time::from_millis(now))["t"]

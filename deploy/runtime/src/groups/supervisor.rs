@@ -25,7 +25,7 @@ pub(crate) enum GroupFailure {
 }
 
 /// What is supervised.
-pub(crate) trait Supervised: Send {
+pub(crate) trait SupervisedTask: Send {
     /// Builds everything that the group needs and works until it is told to stop.
     fn work(&mut self, stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>>;
 
@@ -48,7 +48,7 @@ impl Supervisor {
     /// Why the group failed while it was to stop: not all that was under way is done.
     pub(crate) async fn run(
         self,
-        mut attempts: impl Supervised,
+        mut attempts: impl SupervisedTask,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let (mut failures, mut since) = (0, None);
@@ -87,7 +87,7 @@ impl Supervisor {
     }
 
     /// Between two attempts.
-    async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl Supervised) {
+    async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl SupervisedTask) {
         let pause = self.backoff.after(failures).min(LONGEST);
         tracing::warn!(group = self.group, error = down.why, retry_in = ?pause, "the group failed and is started anew; the others go on");
         self.state.set_down(Down { next: AfterFailure::At(self.clock.now().plus(pause)), ..down.clone() });
@@ -131,9 +131,9 @@ mod tests {
 
     /// Passes at once, and knows how long each sleep was.
     #[derive(Default)]
-    struct Slept(Mutex<(Duration, Vec<u64>)>);
+    struct SleepRecorder(Mutex<(Duration, Vec<u64>)>);
 
-    impl Slept {
+    impl SleepRecorder {
         fn pass(&self, time: Duration) {
             self.0.lock().unwrap().0 += time;
         }
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    impl Clock for Slept {
+    impl Clock for SleepRecorder {
         fn now(&self) -> Time {
             Time::from_millis(0).plus(self.elapsed())
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     struct Scripted {
-        clock: Arc<Slept>,
+        clock: Arc<SleepRecorder>,
         state: Arc<GroupMetrics>,
         script: VecDeque<Script>,
         /// What was said while each attempt began, and whether the one before was gone.
@@ -180,7 +180,7 @@ mod tests {
         held: bool,
     }
 
-    impl Supervised for Scripted {
+    impl SupervisedTask for Scripted {
         fn work(&mut self, mut stop: watch::Receiver<bool>) -> BoxFuture<'_, Result<(), GroupFailure>> {
             Box::pin(async move {
                 let held = if std::mem::replace(&mut self.held, true) { "beside the attempt before: " } else { "" };
@@ -214,16 +214,16 @@ mod tests {
         }
     }
 
-    struct Run {
-        clock: Arc<Slept>,
+    struct ScriptedRun {
+        clock: Arc<SleepRecorder>,
         state: Arc<GroupMetrics>,
         seen: Arc<Mutex<Vec<String>>>,
         stop: watch::Sender<bool>,
         task: tokio::task::JoinHandle<Result<(), String>>,
     }
 
-    fn run(script: impl IntoIterator<Item = Script>) -> Run {
-        let (clock, state) = (Arc::new(Slept::default()), Arc::new(GroupMetrics::default()));
+    fn run(script: impl IntoIterator<Item = Script>) -> ScriptedRun {
+        let (clock, state) = (Arc::new(SleepRecorder::default()), Arc::new(GroupMetrics::default()));
         let seen = Arc::default();
         let attempts = Scripted {
             clock: clock.clone(),
@@ -237,10 +237,10 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         #[expect(clippy::disallowed_methods, reason = "the test awaits it")]
         let task = tokio::spawn(supervisor.run(attempts, stopped));
-        Run { clock, state, seen, stop, task }
+        ScriptedRun { clock, state, seen, stop, task }
     }
 
-    impl Run {
+    impl ScriptedRun {
         async fn becomes(&self, activity: Activity) {
             for _ in 0..10_000 {
                 if self.state.activity() == activity {

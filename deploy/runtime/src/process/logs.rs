@@ -4,7 +4,7 @@
 //! Levels say what an operator has to do: `error` act now, `warn` look at it when it stays, `info` nothing, `debug` and
 //! `trace` are for the search of a fault.
 
-mod traced;
+mod trace_ids;
 
 use std::io;
 
@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use self::traced::Traced;
+use self::trace_ids::WithTraceIds;
 use crate::config::{LogFormat, Problems};
 
 const FILTER: &str = "HEADWATER_LOG";
@@ -41,11 +41,11 @@ pub(crate) fn start(format: LogFormat, is_service: bool, tracer: Option<Tracer>)
     let lines = match format {
         LogFormat::Text => {
             let format = Format::default().with_ansi(colours);
-            lines.with_ansi(colours).event_format(Traced { format, json: false }).boxed()
+            lines.with_ansi(colours).event_format(WithTraceIds { format, json: false }).boxed()
         }
         LogFormat::Json => {
             let format = Format::default().json().flatten_event(true);
-            lines.json().event_format(Traced { format, json: true }).boxed()
+            lines.json().event_format(WithTraceIds { format, json: true }).boxed()
         }
     };
     let spans = tracer.map(|tracer| {

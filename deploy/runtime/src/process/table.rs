@@ -75,13 +75,13 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let mut table = Table::new(&["GROUP", ">LAG", "NOTE"]);
-        table.row(vec!["fulfil-order".to_owned(), "7".to_owned(), String::new()]);
+        table.row(vec!["count-things".to_owned(), "7".to_owned(), String::new()]);
         table.below("a long line that belongs to the row above it");
         table.row(vec!["x".to_owned(), "1234567".to_owned(), "far".to_owned()]);
         let lines: Vec<String> = table.lines().collect();
         let expected = [
             "GROUP             LAG  NOTE",
-            "fulfil-order        7",
+            "count-things        7",
             "  a long line that belongs to the row above it",
             "x             1234567  far",
         ];

@@ -18,7 +18,7 @@ pub(crate) struct Entry {
 
 /// The answer for one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct KeyAnswer {
     pub(crate) group: String,
     pub(crate) store: String,
     #[serde(flatten)]
@@ -27,7 +27,7 @@ pub(crate) struct Found {
 
 /// The answer for several.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Listed {
+pub(crate) struct ListAnswer {
     pub(crate) group: String,
     pub(crate) store: String,
     /// By key, in order.
@@ -45,12 +45,12 @@ pub(crate) struct InstanceStats {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct GroupStats {
     pub(crate) group: String,
-    pub(crate) stores: Vec<KeptStore>,
+    pub(crate) stores: Vec<StoreUsage>,
 }
 
 /// What it has of a store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct KeptStore {
+pub(crate) struct StoreUsage {
     pub(crate) store: String,
     pub(crate) partitions: Vec<PartitionStats>,
 }
@@ -88,7 +88,7 @@ impl From<&StoreStats> for PartitionStats {
 /// Why there is no answer, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub(crate) struct Refusal {
+pub(crate) struct StateError {
     pub(super) why: RefusalKind,
     pub(super) text: String,
 }
@@ -111,8 +111,8 @@ pub(super) enum RefusalKind {
 }
 
 impl RefusalKind {
-    pub(super) fn because(self, text: impl Into<String>) -> Refusal {
-        Refusal { why: self, text: text.into() }
+    pub(super) fn because(self, text: impl Into<String>) -> StateError {
+        StateError { why: self, text: text.into() }
     }
 
     /// What a status of the owner's answer means.
@@ -127,7 +127,7 @@ impl RefusalKind {
     }
 }
 
-impl Refusal {
+impl StateError {
     /// The status that says it.
     pub(super) fn status(&self) -> u16 {
         match self.why {

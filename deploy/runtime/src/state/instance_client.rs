@@ -12,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     address,
-    answer::{Entry, Found, InstanceStats, Listed, Refusal, RefusalKind},
+    answer::{Entry, InstanceStats, KeyAnswer, ListAnswer, RefusalKind, StateError},
     query::ListQuery,
     stores::Store,
 };
@@ -39,9 +39,9 @@ impl InstanceClient {
         Ok(Self(HttpClient::new(&config)?))
     }
 
-    pub(super) async fn get(&self, owner: &GroupMember, store: &Store, key: &str) -> Result<Entry, Refusal> {
+    pub(super) async fn get(&self, owner: &GroupMember, store: &Store, key: &str) -> Result<Entry, StateError> {
         // A path cannot have every key: `..` would be taken for the folder above.
-        let found: Found = self.ask(owner, &format!("{}?key={}", path(store), encoded(key))).await?;
+        let found: KeyAnswer = self.ask(owner, &format!("{}?key={}", path(store), encoded(key))).await?;
         Ok(found.entry)
     }
 
@@ -51,19 +51,19 @@ impl InstanceClient {
         store: &Store,
         partitions: &[i32],
         asked: &ListQuery,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Result<Vec<Entry>, StateError> {
         let numbers: Vec<String> = partitions.iter().map(ToString::to_string).collect();
         let (prefix, limit) = (encoded(&asked.prefix), asked.limit);
         let query = format!("prefix={prefix}&limit={limit}&partitions={}", numbers.join(","));
-        let listed: Listed = self.ask(owner, &format!("{}?{query}", path(store))).await?;
+        let listed: ListAnswer = self.ask(owner, &format!("{}?{query}", path(store))).await?;
         Ok(listed.entries)
     }
 
-    pub(super) async fn stats(&self, member: &GroupMember) -> Result<InstanceStats, Refusal> {
+    pub(super) async fn stats(&self, member: &GroupMember) -> Result<InstanceStats, StateError> {
         self.ask(member, "/v1/state").await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, owner: &GroupMember, path: &str) -> Result<T, Refusal> {
+    async fn ask<T: DeserializeOwned>(&self, owner: &GroupMember, path: &str) -> Result<T, StateError> {
         let name = address::name(owner);
         let Some(address) = address::of(owner) else {
             let text = format!("where instance {name} answers is unknown: its client id is `{}`", owner.client);

@@ -7,7 +7,7 @@ use headwater::spi::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{
-    answer::{Entry, Refusal, RefusalKind},
+    answer::{Entry, RefusalKind, StateError},
     owners::{GroupView, MaxAge},
     query::{Hop, ListQuery, MOST},
     reader::{LIST, StateReader},
@@ -27,7 +27,7 @@ impl StateReader {
     ///
     /// # Errors
     /// When it has nothing, or cannot be read now.
-    pub(crate) async fn find(&self, store: &Store, key: &str, hop: Hop) -> Result<Vec<Entry>, Refusal> {
+    pub(crate) async fn find(&self, store: &Store, key: &str, hop: Hop) -> Result<Vec<Entry>, StateError> {
         if store.name != WAITING {
             return Ok(vec![self.get(store, key, hop).await?]);
         }
@@ -45,7 +45,7 @@ impl StateReader {
     ///
     /// # Errors
     /// When one partition cannot be read.
-    pub(crate) async fn list(&self, store: &Store, asked: &ListQuery, hop: Hop) -> Result<Vec<Entry>, Refusal> {
+    pub(crate) async fn list(&self, store: &Store, asked: &ListQuery, hop: Hop) -> Result<Vec<Entry>, StateError> {
         let _room = self.room(LIST)?;
         let found = match self.list_once(store, asked, hop, MaxAge::enough()).await {
             Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, MaxAge::now()).await,
@@ -60,7 +60,7 @@ impl StateReader {
         asked: &ListQuery,
         hop: Hop,
         fresh: MaxAge,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Result<Vec<Entry>, StateError> {
         let view = self.owners.view(&store.group, fresh).await?;
         let all: BTreeSet<i32> = (0..view.count(store)?).collect();
         let wanted = asked.partitions.as_ref().map_or(all.clone(), |some| all.intersection(some).copied().collect());
@@ -81,7 +81,7 @@ impl StateReader {
         store: &Store,
         asked: &ListQuery,
         hop: Hop,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Result<Vec<Entry>, StateError> {
         let named = partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self.kept(store, owner, hop) {
             Ok(Some(kept)) => kept.list(store, partitions, &asked.prefix, asked.limit).await,
@@ -94,10 +94,14 @@ impl StateReader {
     }
 }
 
-type Owned<'a> = BTreeMap<&'a str, (&'a GroupMember, Vec<i32>)>;
+type PartitionsByOwner<'a> = BTreeMap<&'a str, (&'a GroupMember, Vec<i32>)>;
 
-fn by_owner<'a>(view: &'a GroupView, store: &Store, partitions: &BTreeSet<i32>) -> Result<Owned<'a>, Refusal> {
-    let mut owned = Owned::new();
+fn by_owner<'a>(
+    view: &'a GroupView,
+    store: &Store,
+    partitions: &BTreeSet<i32>,
+) -> Result<PartitionsByOwner<'a>, StateError> {
+    let mut owned = PartitionsByOwner::new();
     for partition in partitions {
         let owner = view.owner(store, *partition)?;
         owned.entry(&owner.id).or_insert_with(|| (owner, Vec::new())).1.push(*partition);

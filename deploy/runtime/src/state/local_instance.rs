@@ -12,7 +12,7 @@ use headwater_connectors::store::local::{LocalStore, StoreStats};
 
 use super::{
     address,
-    answer::{Entry, GroupStats, InstanceStats, KeptStore, PartitionStats, Refusal, RefusalKind},
+    answer::{Entry, GroupStats, InstanceStats, PartitionStats, RefusalKind, StateError, StoreUsage},
     stores::{Store, StoreCatalogue},
 };
 
@@ -38,7 +38,7 @@ pub(super) struct LocalGroup {
 }
 
 /// A key, its partition, and what is saved.
-type Raw = (Vec<u8>, i32, Vec<u8>);
+type RawEntry = (Vec<u8>, i32, Vec<u8>);
 
 impl LocalInstance {
     pub(crate) fn new(instance: &str, advertise: &str, bound: SocketAddr) -> Arc<Self> {
@@ -90,7 +90,7 @@ impl LocalInstance {
         tokio::task::spawn_blocking(sizes).await.unwrap_or_default()
     }
 
-    pub(super) async fn stats(&self, known: &StoreCatalogue) -> Result<InstanceStats, Refusal> {
+    pub(super) async fn stats(&self, known: &StoreCatalogue) -> Result<InstanceStats, StateError> {
         let mut groups = Vec::new();
         for id in known.ids() {
             let stats = match self.kept(&id) {
@@ -98,7 +98,7 @@ impl LocalInstance {
                 None => Vec::new(),
             };
             let of =
-                |store: &Store| KeptStore { store: store.name.to_owned(), partitions: partitions(&stats, store.name) };
+                |store: &Store| StoreUsage { store: store.name.to_owned(), partitions: partitions(&stats, store.name) };
             groups.push(GroupStats { stores: known.stores(&id).iter().map(of).collect(), group: id });
         }
         Ok(InstanceStats { instance: self.instance.clone(), groups })
@@ -111,7 +111,7 @@ fn partitions(stats: &[StoreStats], store: &str) -> Vec<PartitionStats> {
 
 impl LocalGroup {
     /// What a key has.
-    pub(super) async fn get(self, store: &Store, partition: i32, key: &str) -> Result<Entry, Refusal> {
+    pub(super) async fn get(self, store: &Store, partition: i32, key: &str) -> Result<Entry, StateError> {
         let (store, key) = (store.clone(), key.to_owned());
         off_the_runtime(move || {
             let saved = self.local.get(store.name, partition, key.as_bytes());
@@ -131,10 +131,10 @@ impl LocalGroup {
         partitions: Vec<i32>,
         prefix: &str,
         limit: usize,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Result<Vec<Entry>, StateError> {
         let (store, prefix) = (store.clone(), prefix.to_owned());
         off_the_runtime(move || {
-            let mut all: Vec<Raw> = Vec::new();
+            let mut all: Vec<RawEntry> = Vec::new();
             for partition in partitions {
                 // One entry past the bound tells that there is more.
                 let found = self.local.scan_within(store.name, partition, prefix.as_bytes(), limit, LIST_BYTES + 1);
@@ -152,7 +152,7 @@ impl LocalGroup {
         .await
     }
 
-    fn entry(&self, (key, partition, saved): Raw) -> Result<Entry, Refusal> {
+    fn entry(&self, (key, partition, saved): RawEntry) -> Result<Entry, StateError> {
         let key = String::from_utf8_lossy(&key).into_owned();
         let (version, value) = headwater::spi::show(&saved).map_err(|why| {
             RefusalKind::Broken.because(format!("the state of key `{}` cannot be shown: {why}", key.escape_debug()))
@@ -160,7 +160,7 @@ impl LocalGroup {
         Ok(Entry { key, partition, owner: self.instance.clone(), version, value })
     }
 
-    fn why(&self, store: &Store, partition: i32, error: String) -> Refusal {
+    fn why(&self, store: &Store, partition: i32, error: String) -> StateError {
         if self.local.is_open(store.name, partition) {
             return RefusalKind::Broken.because(error);
         }
@@ -183,8 +183,8 @@ pub(crate) async fn watch(local_instance: Arc<LocalInstance>, states: States) {
 
 /// Reads of a disk take their time elsewhere.
 async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+) -> Result<T, StateError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(RefusalKind::Broken.because(format!("reading state failed: {error}"))))
 }

@@ -10,7 +10,7 @@ use headwater_connectors::kafka::{Cluster, GroupMember, GroupState, KafkaError};
 use tokio::sync::Mutex;
 
 use super::{
-    answer::{Refusal, RefusalKind},
+    answer::{RefusalKind, StateError},
     stores::Store,
 };
 
@@ -62,7 +62,7 @@ impl Owners {
     ///
     /// # Errors
     /// When Kafka does not say.
-    pub(super) async fn view(&self, group: &str, fresh: MaxAge) -> Result<Arc<GroupView>, Refusal> {
+    pub(super) async fn view(&self, group: &str, fresh: MaxAge) -> Result<Arc<GroupView>, StateError> {
         let Some(slot) = self.views.get(group) else {
             return Err(RefusalKind::Unknown.because(format!("there is no group `{group}` that keeps state")));
         };
@@ -96,7 +96,7 @@ impl GroupView {
     }
 
     /// How many partitions a store has.
-    pub(super) fn count(&self, store: &Store) -> Result<i32, Refusal> {
+    pub(super) fn count(&self, store: &Store) -> Result<i32, StateError> {
         self.counts.get(&store.changelog).copied().ok_or_else(|| {
             let text = format!("topic {} does not exist: run `headwater topology apply`", store.changelog);
             RefusalKind::Away.because(text)
@@ -104,7 +104,7 @@ impl GroupView {
     }
 
     /// The member that has a partition of a store.
-    pub(super) fn owner(&self, store: &Store, partition: i32) -> Result<&GroupMember, Refusal> {
+    pub(super) fn owner(&self, store: &Store, partition: i32) -> Result<&GroupMember, StateError> {
         let has = |member: &&GroupMember| {
             let brings = |topic: &str| store.feeds.iter().any(|feed| feed == topic);
             member.partitions.iter().any(|id| id.partition == partition && brings(&id.topic))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::answer::{Refusal, RefusalKind};
+use super::answer::{RefusalKind, StateError};
 
 /// Keys that are listed when nobody says how many, and at most.
 const LIMIT: usize = 100;
@@ -19,7 +19,7 @@ pub(crate) enum Hop {
 
 impl Hop {
     /// That an instance is not the owner concerns only the instance that asked it.
-    pub(super) fn told(self, refusal: Refusal) -> Refusal {
+    pub(super) fn told(self, refusal: StateError) -> StateError {
         match (refusal.why, self) {
             (RefusalKind::Moved, Self::First) => {
                 RefusalKind::Away.because(format!("{}; it is moving: try again shortly", refusal.text))
@@ -43,7 +43,7 @@ pub(crate) struct ListQuery {
 impl ListQuery {
     /// # Errors
     /// When more keys are wanted than are listed.
-    pub(crate) fn new(prefix: Option<String>, limit: Option<usize>) -> Result<Self, Refusal> {
+    pub(crate) fn new(prefix: Option<String>, limit: Option<usize>) -> Result<Self, StateError> {
         let limit = limit.unwrap_or(LIMIT);
         if !(1..=MOST).contains(&limit) {
             return Err(RefusalKind::Wrong.because(format!("limit must be from 1 to {MOST}")));
@@ -52,7 +52,7 @@ impl ListQuery {
     }
 
     /// Only these partitions, as `0,3,5`.
-    pub(super) fn of(self, partitions: &str) -> Result<Self, Refusal> {
+    pub(super) fn of(self, partitions: &str) -> Result<Self, StateError> {
         let numbers: Result<BTreeSet<i32>, _> = partitions.split(',').map(str::parse).collect();
         let wrong = |_| RefusalKind::Wrong.because("partitions must be numbers such as 0,3,5");
         Ok(Self { partitions: Some(numbers.map_err(wrong)?), ..self })

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     address,
-    answer::{Entry, InstanceStats, Refusal, RefusalKind},
+    answer::{Entry, InstanceStats, RefusalKind, StateError},
     instance_client::InstanceClient,
     local_instance::{LocalGroup, LocalInstance},
     owners::{MaxAge, Owners},
@@ -50,7 +50,7 @@ impl StateReader {
     ///
     /// # Errors
     /// When it has nothing, or cannot be read now.
-    pub(crate) async fn get(&self, store: &Store, key: &str, hop: Hop) -> Result<Entry, Refusal> {
+    pub(crate) async fn get(&self, store: &Store, key: &str, hop: Hop) -> Result<Entry, StateError> {
         let _room = self.room(1)?;
         let found = match self.get_once(store, key, hop, MaxAge::enough()).await {
             Err(refusal) if refusal.may_have_moved() => self.get_once(store, key, hop, MaxAge::now()).await,
@@ -59,7 +59,7 @@ impl StateReader {
         found.map_err(|refusal| hop.told(refusal))
     }
 
-    async fn get_once(&self, store: &Store, key: &str, hop: Hop, fresh: MaxAge) -> Result<Entry, Refusal> {
+    async fn get_once(&self, store: &Store, key: &str, hop: Hop, fresh: MaxAge) -> Result<Entry, StateError> {
         let view = self.owners.view(&store.group, fresh).await?;
         let partition = partition_for(key.as_bytes(), view.count(store)?);
         let owner = view.owner(store, partition)?;
@@ -70,7 +70,7 @@ impl StateReader {
     }
 
     /// The group's state here where this process is the owner, `None` where another one has to be asked.
-    pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, Refusal> {
+    pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, StateError> {
         let kept = self.local_instance.as_ref().and_then(|local_instance| local_instance.kept(&store.group));
         let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
         if kept.is_none() && hop == Hop::Forwarded {
@@ -81,13 +81,13 @@ impl StateReader {
         Ok(kept)
     }
 
-    pub(super) fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, Refusal> {
+    pub(super) fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, StateError> {
         let why = |_| RefusalKind::Away.because("too many questions about state are being answered: try again shortly");
         self.room.try_acquire_many(wanted).map_err(why)
     }
 
     /// What this instance has, of every stateful group.
-    pub(crate) async fn stats(&self) -> Result<InstanceStats, Refusal> {
+    pub(crate) async fn stats(&self) -> Result<InstanceStats, StateError> {
         let _room = self.room(1)?;
         match &self.local_instance {
             Some(local_instance) => local_instance.stats(&self.known).await,
@@ -99,7 +99,7 @@ impl StateReader {
     ///
     /// # Errors
     /// When one of them does not answer.
-    pub(crate) async fn stats_of(&self, group: &str) -> Result<Vec<InstanceStats>, Refusal> {
+    pub(crate) async fn stats_of(&self, group: &str) -> Result<Vec<InstanceStats>, StateError> {
         let view = self.owners.view(group, MaxAge::enough()).await?;
         let mut all = Vec::new();
         for member in view.members() {

@@ -16,18 +16,18 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    answer::{Found, InstanceStats, Listed, Refusal, RefusalKind},
+    answer::{InstanceStats, KeyAnswer, ListAnswer, RefusalKind, StateError},
     instance_client::FORWARDED,
     query::{Hop, ListQuery},
     reader::StateReader,
 };
 
-type Answer<T> = Result<Json<T>, Refusal>;
+type Answer<T> = Result<Json<T>, StateError>;
 
 /// What may be asked of a store.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct StoreParameters {
     /// One key, also one that a path cannot have.
     key: Option<String>,
     prefix: Option<String>,
@@ -45,20 +45,20 @@ pub(crate) fn routes(reading: StateReader) -> Router {
         .with_state(Arc::new(reading))
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for StateError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(json!({"error": self.text}))).into_response()
     }
 }
 
-impl From<PathRejection> for Refusal {
+impl From<PathRejection> for StateError {
     fn from(rejection: PathRejection) -> Self {
         RefusalKind::Wrong.because(rejection.body_text().to_lowercase())
     }
 }
 
-impl From<QueryRejection> for Refusal {
+impl From<QueryRejection> for StateError {
     fn from(rejection: QueryRejection) -> Self {
         RefusalKind::Wrong.because(rejection.body_text().to_lowercase())
     }
@@ -72,7 +72,7 @@ async fn one(
     State(reading): State<Arc<StateReader>>,
     headers: HeaderMap,
     path: Result<Path<(String, String, String)>, PathRejection>,
-) -> Answer<Found> {
+) -> Answer<KeyAnswer> {
     let Path((group, store, key)) = path?;
     found(&reading, &group, &store, &key, hop(&headers)).await
 }
@@ -81,8 +81,8 @@ async fn ask(
     State(reading): State<Arc<StateReader>>,
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<Query<Question>, QueryRejection>,
-) -> Result<Response, Refusal> {
+    query: Result<Query<StoreParameters>, QueryRejection>,
+) -> Result<Response, StateError> {
     let (Path((group, store)), Query(question)) = (path?, query?);
     if let Some(key) = question.key {
         return Ok(found(&reading, &group, &store, &key, hop(&headers)).await?.into_response());
@@ -94,11 +94,11 @@ async fn ask(
         None => asked,
     };
     let entries = reading.list(store, &asked, hop(&headers)).await?;
-    let listed = Listed { group: store.group.clone(), store: store.name.to_owned(), entries };
+    let listed = ListAnswer { group: store.group.clone(), store: store.name.to_owned(), entries };
     Ok(Json(listed).into_response())
 }
 
-async fn found(reading: &StateReader, group: &str, store: &str, key: &str, hop: Hop) -> Answer<Found> {
+async fn found(reading: &StateReader, group: &str, store: &str, key: &str, hop: Hop) -> Answer<KeyAnswer> {
     let store = reading.known().store(group, store)?;
     let mut entries = reading.find(store, key, hop).await?;
     if entries.len() > 1 {
@@ -108,7 +108,7 @@ async fn found(reading: &StateReader, group: &str, store: &str, key: &str, hop: 
         return Err(RefusalKind::Wrong.because(text));
     }
     let Some(entry) = entries.pop() else { return Err(RefusalKind::Unknown.because("there is none")) };
-    Ok(Json(Found { group: store.group.clone(), store: store.name.to_owned(), entry }))
+    Ok(Json(KeyAnswer { group: store.group.clone(), store: store.name.to_owned(), entry }))
 }
 
 fn hop(headers: &HeaderMap) -> Hop {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use headwater::spi::GroupTopics;
 
-use super::answer::{Refusal, RefusalKind};
+use super::answer::{RefusalKind, StateError};
 use crate::{app::ConfiguredGroup, config::nearest};
 
 /// Every group that keeps state.
@@ -58,7 +58,7 @@ impl StoreCatalogue {
     ///
     /// # Errors
     /// That there is none, with those there are.
-    pub(crate) fn group(&self, name: &str) -> Result<&str, Refusal> {
+    pub(crate) fn group(&self, name: &str) -> Result<&str, StateError> {
         self.find(name).map(|group| group.id.as_str())
     }
 
@@ -66,7 +66,7 @@ impl StoreCatalogue {
     ///
     /// # Errors
     /// That there is none, with those there are.
-    pub(crate) fn store(&self, group: &str, name: &str) -> Result<&Store, Refusal> {
+    pub(crate) fn store(&self, group: &str, name: &str) -> Result<&Store, StateError> {
         let group = self.find(group)?;
         group.stores.iter().find(|store| store.name == name).ok_or_else(|| {
             let names = group.stores.iter().map(|store| store.name).collect();
@@ -74,7 +74,7 @@ impl StoreCatalogue {
         })
     }
 
-    fn find(&self, name: &str) -> Result<&StatefulGroup, Refusal> {
+    fn find(&self, name: &str) -> Result<&StatefulGroup, StateError> {
         self.0.iter().find(|group| group.name == name || group.id == name).ok_or_else(|| {
             let names = self.0.iter().map(|group| group.name.as_str()).collect();
             missing(&format!("there is no group `{name}` that keeps state"), name, names)
@@ -82,7 +82,7 @@ impl StoreCatalogue {
     }
 }
 
-fn missing(what: &str, name: &str, names: Vec<&str>) -> Refusal {
+fn missing(what: &str, name: &str, names: Vec<&str>) -> StateError {
     let hint = match nearest(name, &names) {
         Some(near) => format!("did you mean `{near}`?"),
         None if names.is_empty() => "the pipeline has none".to_owned(),

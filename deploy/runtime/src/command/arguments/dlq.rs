@@ -11,11 +11,11 @@ use uuid::Uuid;
 #[derive(Debug, Subcommand)]
 pub(crate) enum DlqCommand {
     /// Count dead letters by group and fingerprint, those first of which most wait for a person.
-    #[command(after_help = examples!("headwater dlq groups", "headwater dlq groups fulfil-order --json"))]
+    #[command(after_help = examples!("headwater dlq groups", "headwater dlq groups GROUP --json"))]
     Groups(DlqGroupsArguments),
     /// List dead letters, the newest first.
     #[command(after_help = examples!(
-        "headwater dlq list fulfil-order --status open --since 2h",
+        "headwater dlq list GROUP --status open --since 2h",
         "headwater dlq list --kind decode --json"
     ))]
     List(DlqListArguments),
@@ -27,14 +27,14 @@ pub(crate) enum DlqCommand {
     Show(DlqShowArguments),
     /// Send a group's open letters back to it, and to it alone.
     #[command(after_help = examples!(
-        "headwater dlq redrive fulfil-order --fingerprint 4bf92f3577b34da6 --dry-run",
-        "headwater dlq redrive fulfil-order --kind exhausted --since 2h --rate 50/s"
+        "headwater dlq redrive GROUP --fingerprint 4bf92f3577b34da6 --dry-run",
+        "headwater dlq redrive GROUP --kind exhausted --since 2h --rate 50/s"
     ))]
     Redrive(RedriveArguments),
     /// Give letters up. Their rows are kept.
     #[command(after_help = examples!(
         "headwater dlq discard 0f9c1f0e-6f0f-4e55-9c35-6a4b7f3f0c11 --note test",
-        "headwater dlq discard --group fulfil-order --kind decode --yes"
+        "headwater dlq discard --group GROUP --kind decode --yes"
     ))]
     Discard(DiscardArguments),
     /// Send another record with an edited value in a letter's place, linked to it.
@@ -61,7 +61,7 @@ pub(crate) struct DlqListArguments {
     /// The group, with or without the prefix; all by default.
     pub(crate) group: Option<String>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// Only letters in this status; may be repeated.
     #[arg(long, value_name = "STATUS")]
     pub(crate) status: Vec<Status>,
@@ -88,7 +88,7 @@ pub(crate) struct DlqShowArguments {
 
 /// Which letters of a group are meant: those to which everything applies that is said.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct LetterSelection {
     /// Only letters with this fingerprint; `dlq groups` shows them.
     #[arg(long, value_name = "F")]
     pub(crate) fingerprint: Option<String>,
@@ -109,7 +109,7 @@ pub(crate) struct RedriveArguments {
     #[arg(long, value_name = "ID")]
     pub(crate) id: Vec<Uuid>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// So many letters at most, the oldest first.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
@@ -134,7 +134,7 @@ pub(crate) struct DiscardArguments {
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) which: LetterSelection,
     /// Without it, letters that are not named by their ids are only counted.
     #[arg(long)]
     pub(crate) yes: bool,

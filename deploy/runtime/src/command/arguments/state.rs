@@ -7,18 +7,18 @@ use clap::{Args, Subcommand};
 pub(crate) enum StateCommand {
     /// Print what a key has. Exit code 1 when it has nothing.
     #[command(after_help = examples!(
-        "headwater state get customer-totals totals c1",
-        "headwater state get customer-totals totals c1 --json"
+        "headwater state get GROUP STORE KEY",
+        "headwater state get GROUP STORE KEY --json"
     ))]
     Get(StateGetArguments),
     /// List keys in their order, and what each has.
     #[command(after_help = examples!(
-        "headwater state list customer-totals totals",
-        "headwater state list customer-totals totals --prefix c --limit 10 --json"
+        "headwater state list GROUP STORE",
+        "headwater state list GROUP STORE --prefix K --limit 10 --json"
     ))]
     List(StateListArguments),
     /// Print how much of each store every instance keeps.
-    #[command(after_help = examples!("headwater state stats", "headwater state stats customer-totals --json"))]
+    #[command(after_help = examples!("headwater state stats", "headwater state stats GROUP --json"))]
     Stats(StateStatsArguments),
 }
 

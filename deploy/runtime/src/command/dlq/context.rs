@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     app::{App, Loader},
     clients::Clients,
-    command::{arguments::Which, groups::group_status},
+    command::{arguments::LetterSelection, groups::group_status},
     config::Problems,
 };
 
@@ -74,7 +74,7 @@ impl DlqContext {
     }
 }
 
-pub(super) fn filter(group: Option<String>, which: &Which, statuses: Vec<Status>) -> LetterFilter {
-    let Which { fingerprint, kind, since } = which.clone();
+pub(super) fn filter(group: Option<String>, which: &LetterSelection, statuses: Vec<Status>) -> LetterFilter {
+    let LetterSelection { fingerprint, kind, since } = which.clone();
     LetterFilter { group, fingerprint, kind, since, statuses, ..LetterFilter::default() }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{command::arguments::DiscardArguments, config::Problems, process::output::Output};
 
 pub(super) async fn run(context: &DlqContext, arguments: &DiscardArguments) -> Result<ExitCode> {
-    let mut told = Told { out: Output::new(), json: arguments.json, done: 0, not: 0 };
+    let mut told = DiscardTally { out: Output::new(), json: arguments.json, done: 0, not: 0 };
     if arguments.id.is_empty() {
         by_filter(context, arguments, &mut told).await?;
     } else {
@@ -30,7 +30,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &DiscardArguments) -> R
     Ok(if told.not == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn by_filter(context: &DlqContext, arguments: &DiscardArguments, told: &mut Told) -> Result<()> {
+async fn by_filter(context: &DlqContext, arguments: &DiscardArguments, told: &mut DiscardTally) -> Result<()> {
     let which = &arguments.which;
     if arguments.group.is_none() && which.fingerprint.is_none() && which.kind.is_none() && which.since.is_none() {
         let why = "say which: letters by their ids, or with --group, --fingerprint, --kind, --since";
@@ -56,14 +56,14 @@ async fn by_filter(context: &DlqContext, arguments: &DiscardArguments, told: &mu
 }
 
 /// What was done so far, and said.
-struct Told {
+struct DiscardTally {
     out: Output,
     json: bool,
     done: u64,
     not: u64,
 }
 
-impl Told {
+impl DiscardTally {
     fn tell(&mut self, discarded: DiscardResult) -> Result<()> {
         let DiscardResult { done, refused, missing } = discarded;
         self.done += done.len() as u64;

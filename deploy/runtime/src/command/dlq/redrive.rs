@@ -24,8 +24,8 @@ use super::{
     context::{DlqContext, WAITING, filter},
     list::{MAKES, PAGE, count},
     pace::Pace,
+    source_record::{self, SourceRecordError},
     text::{WIDE, letters, note, per_second, plain, thousands},
-    whole::{self, Unread},
 };
 use crate::{
     INTERRUPTED,
@@ -66,7 +66,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &RedriveArguments, stop
         note(format_args!("sending {} of group {group} to {topic}{at}", letters(planned)));
     }
     let begin = Instant::now();
-    let mut run = Run {
+    let mut run = RedriveRun {
         kafka: &context.app.config.kafka,
         cluster: &context.clients.cluster,
         letters: &context.letters,
@@ -76,7 +76,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &RedriveArguments, stop
         json: arguments.json,
         pace: Pace::new(arguments.rate, begin),
         progress: Progress { planned, begin, shown: !arguments.json && std::io::stderr().is_terminal() },
-        tally: Tally::default(),
+        tally: RedriveTally::default(),
         stop,
         out: Output::new(),
     };
@@ -143,7 +143,7 @@ async fn dry_run(context: &DlqContext, filter: &LetterFilter, topic: &str, plann
 
 /// What was done so far.
 #[derive(Debug, Default)]
-struct Tally {
+struct RedriveTally {
     sent: u64,
     refused: u64,
     /// Somebody else had them in hand to the end.
@@ -152,14 +152,14 @@ struct Tally {
 
 /// Why sending ended before its time.
 #[derive(Debug)]
-enum Cut {
+enum Interruption {
     /// Somebody asked for it.
     Stopped,
     /// Kafka or Postgres does not do what was asked.
     Outage(String),
 }
 
-struct Run<'a> {
+struct RedriveRun<'a> {
     kafka: &'a KafkaConfig,
     cluster: &'a Cluster,
     letters: &'a Letters,
@@ -169,14 +169,14 @@ struct Run<'a> {
     json: bool,
     pace: Pace,
     progress: Progress,
-    tally: Tally,
+    tally: RedriveTally,
     stop: Stop,
     out: Output,
 }
 
-impl Run<'_> {
+impl RedriveRun<'_> {
     /// Every letter that is meant, at most so many, page by page.
-    async fn send_all(&mut self, planned: u64) -> Result<(), Cut> {
+    async fn send_all(&mut self, planned: u64) -> Result<(), Interruption> {
         let (mut left, mut last) = (planned, None);
         while left > 0 {
             let size = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE);
@@ -200,7 +200,7 @@ impl Run<'_> {
     }
 
     /// Those of these letters that are still as they were: not what another redrive has sent meanwhile.
-    async fn still_open(&self, letters: Vec<Summary>) -> Result<Vec<Summary>, Cut> {
+    async fn still_open(&self, letters: Vec<Summary>) -> Result<Vec<Summary>, Interruption> {
         if letters.is_empty() {
             return Ok(letters);
         }
@@ -209,7 +209,7 @@ impl Run<'_> {
     }
 
     /// Sends these letters, chunk by chunk; gives those that somebody else has in hand or has changed.
-    async fn send_page(&mut self, page: &[Summary]) -> Result<Vec<Summary>, Cut> {
+    async fn send_page(&mut self, page: &[Summary]) -> Result<Vec<Summary>, Interruption> {
         let (mut rest, mut passed) = (page, Vec::new());
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk(rest, self.pace.chunk()));
@@ -220,7 +220,7 @@ impl Run<'_> {
                 () = self.stop.requested() => {}
             }
             if self.stop.is_requested() {
-                return Err(Cut::Stopped);
+                return Err(Interruption::Stopped);
             }
             passed.extend(self.send_chunk(chunk).await?);
             self.progress.show(&self.tally);
@@ -228,7 +228,7 @@ impl Run<'_> {
         Ok(passed)
     }
 
-    async fn send_chunk(&mut self, chunk: &[Summary]) -> Result<Vec<Summary>, Cut> {
+    async fn send_chunk(&mut self, chunk: &[Summary]) -> Result<Vec<Summary>, Interruption> {
         let fetched = match chunk {
             [one] if one.is_cut => Some(self.fetch(one).await?),
             _ => None,
@@ -247,35 +247,35 @@ impl Run<'_> {
             }
         }
         if let Some((_, why)) = done.unsent.first() {
-            return Err(Cut::Outage(why.clone()));
+            return Err(Interruption::Outage(why.clone()));
         }
         let passed: HashSet<Uuid> = done.passed.into_iter().collect();
         Ok(chunk.iter().filter(|letter| passed.contains(&letter.id)).cloned().collect())
     }
 
     /// What stands where a letter first stood that was cut; or why it cannot be had, which says nothing of other letters.
-    async fn fetch(&mut self, letter: &Summary) -> Result<Result<Record, String>, Cut> {
+    async fn fetch(&mut self, letter: &Summary) -> Result<Result<Record, String>, Interruption> {
         let read = tokio::select! {
-            read = whole::record(self.kafka, &letter.group, &letter.origin) => read,
-            () = self.stop.requested() => return Err(Cut::Stopped),
+            read = source_record::record(self.kafka, &letter.group, &letter.origin) => read,
+            () = self.stop.requested() => return Err(Interruption::Stopped),
         };
         match read {
             Ok(record) => Ok(Ok(record)),
-            Err(Unread::Never(why)) => Ok(Err(why)),
+            Err(SourceRecordError::Never(why)) => Ok(Err(why)),
             // One partition may be without its leader, or one record too large for this line: the others are sent.
-            Err(Unread::Outage(why)) => self.cluster.topics().await.map(|_| Err(why)).map_err(outage),
+            Err(SourceRecordError::Outage(why)) => self.cluster.topics().await.map(|_| Err(why)).map_err(outage),
         }
     }
 
     /// Says what was done, and why it is not more.
-    async fn finish(mut self, group: &str, topic: &str, ended: Result<(), Cut>) -> Result<ExitCode> {
+    async fn finish(mut self, group: &str, topic: &str, ended: Result<(), Interruption>) -> Result<ExitCode> {
         let elapsed = self.progress.begin.elapsed();
         self.progress.clear();
         let left = match ended {
             Ok(()) => self.tally.held,
             Err(_) => self.left().await,
         };
-        let Tally { sent, refused, .. } = self.tally;
+        let RedriveTally { sent, refused, .. } = self.tally;
         let speed = per_second(sent, elapsed);
         // Another redrive, a discard or an edit came first.
         let elsewhere = if ended.is_ok() { self.progress.planned.saturating_sub(sent + refused + left) } else { 0 };
@@ -302,8 +302,10 @@ impl Run<'_> {
         // All of its records are acknowledged or have failed.
         let _ = self.producer.close(CLOSE).await;
         match ended {
-            Err(Cut::Outage(why)) => anyhow::bail!("stopped: {why}; what is left stays open: the same command goes on"),
-            Err(Cut::Stopped) => Ok(ExitCode::from(INTERRUPTED)),
+            Err(Interruption::Outage(why)) => {
+                anyhow::bail!("stopped: {why}; what is left stays open: the same command goes on")
+            }
+            Err(Interruption::Stopped) => Ok(ExitCode::from(INTERRUPTED)),
             Ok(()) if refused + left > 0 => Ok(ExitCode::FAILURE),
             Ok(()) => Ok(ExitCode::SUCCESS),
         }
@@ -311,7 +313,7 @@ impl Run<'_> {
 
     /// What was meant and is still open but for what was refused: asked of the database, as far as it answers.
     async fn left(&self) -> u64 {
-        let Tally { sent, refused, .. } = self.tally;
+        let RedriveTally { sent, refused, .. } = self.tally;
         let most = self.progress.planned.saturating_sub(sent + refused);
         match self.letters.selection(&self.filter).await {
             Ok((open, _)) => open.saturating_sub(refused).min(most),
@@ -320,8 +322,8 @@ impl Run<'_> {
     }
 }
 
-fn outage(error: impl std::fmt::Display) -> Cut {
-    Cut::Outage(error.to_string())
+fn outage(error: impl std::fmt::Display) -> Interruption {
+    Interruption::Outage(error.to_string())
 }
 
 /// How many of these letters go together. One that was cut goes alone: its record is large, and has to be fetched.
@@ -345,7 +347,7 @@ async fn publish(
     match (letters, fetched) {
         ([one], Some(fetched)) => match fetched.and_then(|record| one.letter.whole(&record)) {
             Ok(letter) => send(producer, tracing, &[&letter]).await,
-            Err(why) => vec![SendOutcome::Refused(whole::lacks(&one.letter, &why))],
+            Err(why) => vec![SendOutcome::Refused(source_record::lacks(&one.letter, &why))],
         },
         (letters, _) => {
             let letters: Vec<&DeadLetter> = letters.iter().map(|stored| &stored.letter).collect();
@@ -377,7 +379,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn show(&self, tally: &Tally) {
+    fn show(&self, tally: &RedriveTally) {
         if self.shown {
             let speed = per_second(tally.sent, self.begin.elapsed()).unwrap_or(0);
             let (sent, planned) = (thousands(tally.sent), thousands(self.planned));

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::{
     context::DlqContext,
+    source_record::{self, SourceRecordError},
     text::{hex, note, plain, shown},
-    value::{self, Decoded},
-    whole::{self, Unread},
+    value::{self, DecodedValue},
 };
 use crate::{command::arguments::DlqShowArguments, process::output::Output};
 
@@ -31,12 +31,12 @@ pub(super) async fn run(context: &DlqContext, arguments: &DlqShowArguments) -> R
     let decoded = match &stored.letter.value {
         Some(_) if let Some(cut) = stored.letter.cut() => {
             let why = format!("{cut}; `headwater dlq redrive` fetches it whole from its origin, while that holds it");
-            Some(Decoded { schema_id: None, data: Err(why) })
+            Some(DecodedValue { schema_id: None, data: Err(why) })
         }
         Some(value) => Some(value::decode(context, value).await),
         None => None,
     };
-    let shown = Shown { stored: &stored, edited_as, decoded: decoded.as_ref() };
+    let shown = LetterReport { stored: &stored, edited_as, decoded: decoded.as_ref() };
     let mut out = Output::new();
     if arguments.json {
         out.line(shown.json())?;
@@ -73,22 +73,22 @@ fn write(value: &[u8]) -> Result<()> {
 
 /// The letter with what was cut off it; why not, as a sentence.
 async fn fetched(context: &DlqContext, letter: &DeadLetter) -> Result<DeadLetter, String> {
-    let whole = match whole::record(&context.app.config.kafka, &letter.group, &letter.origin).await {
+    let whole = match source_record::record(&context.app.config.kafka, &letter.group, &letter.origin).await {
         Ok(record) => letter.whole(&record),
-        Err(Unread::Never(why)) => Err(why),
-        Err(Unread::Outage(why)) => Err(format!("{why}; the same command fetches it once kafka answers")),
+        Err(SourceRecordError::Never(why)) => Err(why),
+        Err(SourceRecordError::Outage(why)) => Err(format!("{why}; the same command fetches it once kafka answers")),
     };
-    whole.map_err(|why| whole::lacks(letter, &why))
+    whole.map_err(|why| source_record::lacks(letter, &why))
 }
 
 /// A letter and what was found out about it.
-struct Shown<'a> {
+struct LetterReport<'a> {
     stored: &'a StoredLetter,
     edited_as: Option<Uuid>,
-    decoded: Option<&'a Decoded>,
+    decoded: Option<&'a DecodedValue>,
 }
 
-impl Shown<'_> {
+impl LetterReport<'_> {
     fn lines(&self) -> Vec<String> {
         let (stored, letter) = (self.stored, &self.stored.letter);
         let mut lines = Vec::new();
@@ -129,7 +129,7 @@ impl Shown<'_> {
             None => say("value", &"none: a tombstone"),
             Some(value) => say("value", &format_args!("{} bytes, sha256 {}", value.len(), value::sha256(value))),
         }
-        if let Some(Decoded { schema_id, data }) = self.decoded {
+        if let Some(DecodedValue { schema_id, data }) = self.decoded {
             say("schema id", &schema_id.map_or_else(|| "none".to_owned(), |id| id.to_string()));
             match data {
                 Ok((_, json)) => lines.extend(format!("{json:#}").lines().map(str::to_owned)),
@@ -217,7 +217,7 @@ impl Shown<'_> {
         let mut fields = Map::new();
         fields.insert("bytes".to_owned(), json!(value.len()));
         fields.insert("sha256".to_owned(), json!(value::sha256(value)));
-        if let Some(Decoded { schema_id, data }) = self.decoded {
+        if let Some(DecodedValue { schema_id, data }) = self.decoded {
             fields.insert("schema_id".to_owned(), json!(schema_id));
             let (name, data) = match data {
                 Ok((_, data)) => ("data", data.clone()),

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::{context::DlqContext, text::hex};
 
 /// A value as far as it can be understood.
-pub(super) struct Decoded {
+pub(super) struct DecodedValue {
     pub(super) schema_id: Option<u32>,
     /// The data; or why it cannot be read.
     pub(super) data: Result<(Arc<WriterSchema>, Json), String>,
@@ -25,10 +25,10 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Reads a value by the schema that it was written with.
-pub(super) async fn decode(context: &DlqContext, value: &[u8]) -> Decoded {
+pub(super) async fn decode(context: &DlqContext, value: &[u8]) -> DecodedValue {
     let (id, datum) = match split(value) {
         Ok(split) => split,
-        Err(error) => return Decoded { schema_id: None, data: Err(error.to_string()) },
+        Err(error) => return DecodedValue { schema_id: None, data: Err(error.to_string()) },
     };
     let data = match schema(context, id).await {
         Ok(schema) => match schema.value(datum) {
@@ -40,7 +40,7 @@ pub(super) async fn decode(context: &DlqContext, value: &[u8]) -> Decoded {
         },
         Err(error) => Err(format!("{error:#}")),
     };
-    Decoded { schema_id: Some(id), data }
+    DecodedValue { schema_id: Some(id), data }
 }
 
 /// The schema of an id.

@@ -38,7 +38,7 @@ pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: 
     let (lines_in, mut lines) = mpsc::channel(BATCH);
     // Ends with standard input, or when nobody takes its lines any more.
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read_lines(&lines_in))?;
-    let (mut batch, mut tally) = (Vec::with_capacity(BATCH), Tally::default());
+    let (mut batch, mut tally) = (Vec::with_capacity(BATCH), ProduceTally::default());
     // A signal comes between two batches: of every line that was read it is said what became of it.
     while !stop.is_requested() {
         let read = tokio::select! {
@@ -63,12 +63,12 @@ pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: 
 type Line = (u64, Result<Vec<u8>, String>);
 
 #[derive(Debug, Default)]
-struct Tally {
+struct ProduceTally {
     sent: usize,
     refused: usize,
 }
 
-impl Tally {
+impl ProduceTally {
     fn refuse(&mut self, line: u64, why: &str) -> Result<()> {
         self.refused += 1;
         writeln!(std::io::stderr().lock(), "line {line}: {why}").context("cannot write to standard error")
@@ -76,7 +76,12 @@ impl Tally {
 }
 
 impl ProduceTarget {
-    async fn send(&self, producer: &Producer, lines: impl Iterator<Item = Line>, tally: &mut Tally) -> Result<()> {
+    async fn send(
+        &self,
+        producer: &Producer,
+        lines: impl Iterator<Item = Line>,
+        tally: &mut ProduceTally,
+    ) -> Result<()> {
         let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (number, line) in lines {
             match line.and_then(|line| self.record(&line)) {

@@ -19,7 +19,7 @@ use crate::{
 const COUNTED: i64 = 1_000;
 const COUNTED_ALL: i64 = 20_000;
 
-type Stored = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
+type StoredOffsets = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
 /// A group as it stands.
 pub(crate) struct GroupOverview {
@@ -171,7 +171,7 @@ pub(crate) async fn of(
     let ids: Vec<&str> = groups.iter().map(|configured| configured.group.id.as_str()).collect();
     let cluster = &clients.cluster;
     let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
-    let reads: Vec<Reads> = groups.iter().map(|configured| Reads::of(configured, &topics)).collect();
+    let reads: Vec<GroupInputs> = groups.iter().map(|configured| GroupInputs::of(configured, &topics)).collect();
     // Before the ends of the logs, so that nothing seems to be committed beyond them.
     let asked = ids.iter().zip(&reads).map(|(id, reads)| async move {
         cluster.committed(id, &reads.partitions.keys().cloned().collect::<Vec<_>>()).await
@@ -187,7 +187,7 @@ pub(crate) async fn of(
         let id = &configured.group.id;
         let stored =
             all_stored.as_mut().filter(|_| configured.is_stored()).map(|all| all.remove(id).unwrap_or_default());
-        let committed = Committed { told, stored };
+        let committed = CommittedOffsets { told, stored };
         overviews.push(GroupOverview {
             places: counted(clients, places(cluster, configured, &reads, &committed, &logs).await?).await?,
             status: statuses.remove(id).unwrap_or_default(),
@@ -199,14 +199,14 @@ pub(crate) async fn of(
 }
 
 /// What Postgres says; a sentence where it says nothing.
-async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<Stored, String> {
+async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<StoredOffsets, String> {
     let ids: Vec<&str> = groups
         .iter()
         .filter(|configured| configured.is_stored())
         .map(|configured| configured.group.id.as_str())
         .collect();
     if ids.is_empty() {
-        return Ok(Stored::new());
+        return Ok(StoredOffsets::new());
     }
     clients
         .database
@@ -216,12 +216,12 @@ async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<Stored,
 }
 
 /// What a group reads.
-struct Reads {
+struct GroupInputs {
     partitions: BTreeMap<TopicPartition, Purpose>,
     missing: Vec<String>,
 }
 
-impl Reads {
+impl GroupInputs {
     fn of(configured: &ConfiguredGroup, topics: &[Topic]) -> Self {
         let group = &configured.group;
         let dead_letters = group.id.strip_suffix(DEAD_LETTERS).filter(|_| group.name == DEAD_LETTERS);
@@ -249,12 +249,12 @@ impl Reads {
 }
 
 /// What a group has committed: as Kafka was told, and as Postgres holds it, where it does.
-struct Committed {
+struct CommittedOffsets {
     told: BTreeMap<TopicPartition, CommittedOffset>,
     stored: Option<BTreeMap<TopicPartition, i64>>,
 }
 
-impl Committed {
+impl CommittedOffsets {
     fn next(&self, partition: &TopicPartition) -> Option<i64> {
         match &self.stored {
             Some(stored) => stored.get(partition).copied(),
@@ -292,8 +292,8 @@ async fn counted(clients: &Clients, mut places: Vec<PartitionPosition>) -> Resul
 async fn places(
     cluster: &Cluster,
     configured: &ConfiguredGroup,
-    reads: &Reads,
-    committed: &Committed,
+    reads: &GroupInputs,
+    committed: &CommittedOffsets,
     logs: &Logs,
 ) -> Result<Vec<PartitionPosition>> {
     let never = reads.partitions.keys().all(|partition| committed.next(partition).is_none());

@@ -1,6 +1,6 @@
 //! The graph in the language of Graphviz.
 
-use super::graph::{Graph, Node, NodeKind, Way};
+use super::graph::{EdgeKind, Graph, Node, NodeKind};
 
 /// The graph's text, without a line break at the end.
 pub(super) fn draw(graph: &Graph) -> String {
@@ -21,9 +21,9 @@ pub(super) fn draw(graph: &Graph) -> String {
     }
     for edge in &graph.edges {
         let style = match edge.way {
-            Way::Events => "style=solid",
-            Way::Waiting => "style=dashed dir=both",
-            Way::Letters => "style=dashed",
+            EdgeKind::Events => "style=solid",
+            EdgeKind::Waiting => "style=dashed dir=both",
+            EdgeKind::Letters => "style=dashed",
         };
         lines.push(format!("  n{} -> n{} [{style} label={}];", edge.from, edge.to, quoted(&edge.lines)));
     }

@@ -48,14 +48,14 @@ pub(super) enum NodeKind {
 pub(super) struct Edge {
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) way: Way,
+    pub(super) way: EdgeKind,
     /// The event types that go this way, under each other.
     pub(super) lines: Vec<String>,
 }
 
 /// What goes a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum EdgeKind {
     /// Events, or rows.
     Events,
     /// Records that wait, there and back.
@@ -98,20 +98,20 @@ impl Graph {
         let node = self.node(NodeKind::Group, vec![name.to_owned()], Some(within));
         for (topic, types) in inputs(configured, catalogue) {
             let topic = self.topic(topics, &topic);
-            self.edge(topic, node, Way::Events, types);
+            self.edge(topic, node, EdgeKind::Events, types);
         }
         dlqs.extend(self.owned(configured, node, within));
         match &group.work {
             Work::Process(_) | Work::Stateful(_) => {
                 for (topic, types) in outputs(configured) {
                     let topic = self.topic(topics, &topic);
-                    self.edge(node, topic, Way::Events, types);
+                    self.edge(node, topic, EdgeKind::Events, types);
                 }
             }
             Work::Sink(_) => configured.sink().into_iter().for_each(|sink| self.store(node, &sink.place().1)),
             Work::DeadLetters => {
                 for dlq in dlqs.drain(..) {
-                    self.edge(dlq, node, Way::Letters, Vec::new());
+                    self.edge(dlq, node, EdgeKind::Letters, Vec::new());
                 }
                 self.store(node, DEAD_LETTERS_TABLE);
             }
@@ -131,13 +131,13 @@ impl Graph {
             configured.stores().into_iter().map(|store| suffix(owned.changelog(store))).collect();
         if !changelogs.is_empty() {
             let changelogs = self.node(NodeKind::Topic, changelogs, Some(within));
-            self.edge(node, changelogs, Way::Waiting, Vec::new());
+            self.edge(node, changelogs, EdgeKind::Waiting, Vec::new());
         }
         let again = again.into_iter().map(suffix).collect();
         let again = self.node(NodeKind::Topic, again, Some(within));
         let dlq = self.node(NodeKind::Topic, vec![suffix(owned.dlq())], Some(within));
-        self.edge(node, again, Way::Waiting, Vec::new());
-        self.edge(node, dlq, Way::Letters, Vec::new());
+        self.edge(node, again, EdgeKind::Waiting, Vec::new());
+        self.edge(node, dlq, EdgeKind::Letters, Vec::new());
         Some(dlq)
     }
 
@@ -147,7 +147,7 @@ impl Graph {
 
     fn store(&mut self, from: usize, name: &str) {
         let store = self.node(NodeKind::Store, vec![name.to_owned()], None);
-        self.edge(from, store, Way::Events, Vec::new());
+        self.edge(from, store, EdgeKind::Events, Vec::new());
     }
 
     fn node(&mut self, kind: NodeKind, lines: Vec<String>, within: Option<usize>) -> usize {
@@ -155,7 +155,7 @@ impl Graph {
         self.nodes.len() - 1
     }
 
-    fn edge(&mut self, from: usize, to: usize, way: Way, lines: Vec<String>) {
+    fn edge(&mut self, from: usize, to: usize, way: EdgeKind, lines: Vec<String>) {
         self.edges.push(Edge { from, to, way, lines });
     }
 }

@@ -1,6 +1,6 @@
 //! The graph as a Mermaid flowchart, which GitHub and many editors draw.
 
-use super::graph::{Graph, Node, NodeKind, Way};
+use super::graph::{EdgeKind, Graph, Node, NodeKind};
 
 /// The graph's text, without a line break at the end.
 pub(super) fn draw(graph: &Graph) -> String {
@@ -17,9 +17,9 @@ pub(super) fn draw(graph: &Graph) -> String {
     }
     for edge in &graph.edges {
         let arrow = match edge.way {
-            Way::Events => "-->",
-            Way::Waiting => "<-.->",
-            Way::Letters => "-.->",
+            EdgeKind::Events => "-->",
+            EdgeKind::Waiting => "<-.->",
+            EdgeKind::Letters => "-.->",
         };
         let label = if edge.lines.is_empty() { String::new() } else { format!("|{}|", quoted(&edge.lines)) };
         lines.push(format!("  n{} {arrow}{label} n{}", edge.from, edge.to));

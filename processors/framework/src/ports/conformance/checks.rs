@@ -66,7 +66,7 @@ pub(super) async fn commits_again_what_was_given_up<F: Fixture>(f: &mut F) {
         match &outcome {
             Some(Ok(Committed::Done)) => group.done(effects),
             Some(other) => panic!("{other:?}"),
-            None => group.commit(effects).await,
+            None => group.commit_again(effects).await,
         }
         if outcome.is_some() {
             break;

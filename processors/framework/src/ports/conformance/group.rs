@@ -128,6 +128,20 @@ impl<'a, F: Fixture> CommitterUnderTest<'a, F> {
         self.done(effects);
     }
 
+    /// Commits what may be committed already, since its commit was dropped. The engine drops that of a committer which says
+    /// that it cancels, and any other only with the process: then the next process looks where the partitions stand.
+    pub(super) async fn commit_again(&mut self, effects: Vec<Effect>) {
+        let unit = self.unit(&effects);
+        if !self.committer.cancels() && F::CAPABILITIES.contains(&Capability::Positions) {
+            // The unit names both partitions, 0 before 1.
+            let passed = unit.positions.iter().rev().map(|progress| StartFrom::Offset(progress.to.next));
+            if self.stands().await.into_iter().eq(passed) {
+                return self.done(effects);
+            }
+        }
+        self.commit(effects).await;
+    }
+
     /// These effects are durable.
     pub(super) fn done(&mut self, effects: Vec<Effect>) {
         for effect in &effects {
