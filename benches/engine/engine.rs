@@ -18,7 +18,7 @@ use headwater::{
     },
 };
 use headwater_connectors::{
-    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, ReplayStores, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
@@ -181,9 +181,9 @@ async fn parts(
                 stores = Some(Arc::new(local.clone()) as Arc<dyn Stores>);
                 let member = (&*group.id, INSTANCE);
                 let committer = ExactlyOnceCommitter::new((&kafka, cluster), member, source.membership(), seen)?;
-                vec![watched(Box::new(committer.keeping(local, kept)?))]
+                vec![watched(Box::new(committer.with_stores(local, kept)?))]
             } else {
-                stores = Some(Arc::new(Replayed(local.clone())) as Arc<dyn Stores>);
+                stores = Some(Arc::new(ReplayStores(local.clone())) as Arc<dyn Stores>);
                 let committer = StatefulAtLeastOnceCommitter::new(
                     (&kafka, cluster),
                     (&group.id, source.lease()),

@@ -27,5 +27,5 @@ pub mod otlp;
 pub use committers::at_least_once::AtLeastOnceCommitter;
 pub use committers::dead_lettering::DeadLetteringCommitter;
 pub use committers::exactly_once::{ExactlyOnceCommitter, fencing::Arrival};
-pub use committers::stateful_at_least_once::{Replayed, StatefulAtLeastOnceCommitter};
+pub use committers::stateful_at_least_once::{ReplayStores, StatefulAtLeastOnceCommitter};
 pub use store::group::StateTopics;

@@ -37,8 +37,8 @@ mod sql;
 
 pub use config::{Config, Database};
 pub use dead_letters::query::{
-    FailureGroup, LetterFilter, Letters, Moment, Status, Stored, Summary,
-    change::{Discarded, Edited, Fate, LetterError, Redriven},
+    FailureGroup, LetterFilter, Letters, Moment, Status, StoredLetter, Summary,
+    change::{DiscardResult, EditResult, LetterError, RedriveResult, SendOutcome},
 };
 pub use error::PostgresError;
 pub use migrate::Migration;

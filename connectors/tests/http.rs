@@ -23,7 +23,7 @@ use headwater_connectors::{
 
 /// What a request said: its first line, its headers in lower case, its body.
 #[derive(Clone, Debug)]
-struct Seen {
+struct ReceivedRequest {
     line: String,
     headers: String,
     body: String,
@@ -32,7 +32,7 @@ struct Seen {
 /// Answers each request on a connection of its own with the next of these answers; the thread ends with the last.
 struct Server {
     address: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 fn serve<const N: usize>(answers: [&str; N]) -> Server {
@@ -59,7 +59,11 @@ fn serve<const N: usize>(answers: [&str; N]) -> Server {
                 headers.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            log.lock().unwrap().push(Seen { line: lines[0].clone(), headers, body: String::from_utf8(body).unwrap() });
+            log.lock().unwrap().push(ReceivedRequest {
+                line: lines[0].clone(),
+                headers,
+                body: String::from_utf8(body).unwrap(),
+            });
             // A client that has had enough closes early.
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -68,7 +72,7 @@ fn serve<const N: usize>(answers: [&str; N]) -> Server {
 }
 
 impl Server {
-    fn seen(&self, index: usize) -> Seen {
+    fn seen(&self, index: usize) -> ReceivedRequest {
         self.seen.lock().unwrap()[index].clone()
     }
 

@@ -7,20 +7,20 @@
 mod changelogs;
 #[path = "kafka/conformance.rs"]
 mod conformance;
+#[path = "kafka/gapless_producer.rs"]
+mod gapless_producer;
 #[path = "kafka/harness.rs"]
 mod harness;
-#[path = "kafka/in_order.rs"]
-mod in_order;
 #[path = "kafka/lease.rs"]
 mod lease;
-#[path = "kafka/publishing.rs"]
-mod publishing;
-#[path = "kafka/reading.rs"]
-mod reading;
-#[path = "kafka/sharing.rs"]
-mod sharing;
-#[path = "kafka/starting.rs"]
-mod starting;
+#[path = "kafka/producer.rs"]
+mod producer;
+#[path = "kafka/rebalance.rs"]
+mod rebalance;
+#[path = "kafka/source.rs"]
+mod source;
+#[path = "kafka/start_offset.rs"]
+mod start_offset;
 #[path = "kafka/topics.rs"]
 mod topics;
 #[path = "kafka/transactions.rs"]

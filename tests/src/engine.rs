@@ -10,7 +10,7 @@ use headwater::{
     },
 };
 use headwater_connectors::{
-    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, ReplayStores, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{
         Assignor, Cluster, HEADER_ROOM, KafkaConfig, KafkaSource, Producer, SourceConfig, Start, Subscription,
@@ -179,7 +179,7 @@ impl Engine {
                 committers: match &group.work {
                     Work::Stateful(_) if how.at_least_once => {
                         let local = local(&group.id);
-                        stores = Some(Arc::new(Replayed(local.clone())));
+                        stores = Some(Arc::new(ReplayStores(local.clone())));
                         let again = StatefulAtLeastOnceCommitter::new(
                             how.kafka(),
                             (&group.id, source.lease()),
@@ -191,7 +191,7 @@ impl Engine {
                     Work::Process(_) | Work::Stateful(_) if keeps => {
                         let local = local(&group.id);
                         stores = Some(Arc::new(local.clone()));
-                        vec![Box::new(exact().keeping(local, kept).expect("a valid committer"))]
+                        vec![Box::new(exact().with_stores(local, kept).expect("a valid committer"))]
                     }
                     Work::Process(_) | Work::Stateful(_) if exactly_once => vec![Box::new(exact())],
                     Work::Process(_) | Work::Stateful(_) => vec![Box::new(publisher())],

@@ -8,7 +8,7 @@ use headwater::{
     spi::{Clock as _, GroupTopics},
 };
 use headwater_connectors::{
-    kafka::{ChangelogReader, KafkaConfig, Reached},
+    kafka::{ChangelogReader, KafkaConfig, ReadOutcome},
     store::local::{LocalStore, StateConfig},
 };
 
@@ -43,7 +43,7 @@ pub(crate) fn restore(place: &Place) -> Result<Measurement> {
         bail!(error);
     }
     for (id, reached) in reached {
-        let Reached::End(next) = reached else { bail!("{id:?} has lost records") };
+        let ReadOutcome::End(next) = reached else { bail!("{id:?} has lost records") };
         restores.get_mut(&id).context("a partition that was not asked for")?.finish(next, now_ms)?;
     }
     let measured = meter.stop(records)?;
@@ -62,7 +62,7 @@ struct Reading {
     /// Begun with the first record.
     meter: Meter,
     records: u64,
-    reached: Vec<(TopicPartition, Reached)>,
+    reached: Vec<(TopicPartition, ReadOutcome)>,
 }
 
 fn read_all(place: &Place, mut each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64)) -> Result<Reading> {

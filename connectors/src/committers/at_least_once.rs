@@ -8,7 +8,7 @@ use headwater::{
     spi::{BoxFuture, CommitError, CommitOutcome, Committer, Outgoing, StartFrom, Unit},
 };
 
-use crate::kafka::{BatchErrors, Held, Lease, Producer};
+use crate::kafka::{BatchErrors, Lease, Producer, PublishPermit};
 
 /// Publishes units of work to Kafka.
 pub struct AtLeastOnceCommitter {
@@ -32,13 +32,13 @@ impl AtLeastOnceCommitter {
     ///
     /// # Errors
     /// When it may be of partitions that are lost.
-    pub(crate) fn hold(&self) -> Result<Held, CommitError> {
-        self.lease.as_ref().map_or(Ok(Held::free()), |lease| lease.hold().map_err(withheld))
+    pub(crate) fn permit(&self) -> Result<PublishPermit, CommitError> {
+        self.lease.as_ref().map_or(Ok(PublishPermit::unconditional()), |lease| lease.permit().map_err(withheld))
     }
 
     /// Publishes these records in this order, and waits for every acknowledgement.
-    pub(crate) async fn send(&self, records: &[Outgoing], held: &Held) -> Result<(), CommitError> {
-        self.producer.send_under(records, held).await.map_err(|errors| verdict(&errors))
+    pub(crate) async fn send(&self, records: &[Outgoing], permit: &PublishPermit) -> Result<(), CommitError> {
+        self.producer.send_under(records, permit).await.map_err(|errors| verdict(&errors))
     }
 
     async fn publish(&self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
@@ -50,10 +50,10 @@ impl AtLeastOnceCommitter {
             let text = "a unit with changes of state reached the kafka publisher: its group needs a store";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        let held = self.hold()?;
-        self.send(&unit.outgoing, &held).await?;
+        let permit = self.permit()?;
+        self.send(&unit.outgoing, &permit).await?;
         let markers: Vec<Outgoing> = unit.markers.iter().map(|marker| marker.record.clone()).collect();
-        self.send(&markers, &held).await?;
+        self.send(&markers, &permit).await?;
         Ok(CommitOutcome::Done)
     }
 }

@@ -13,7 +13,7 @@ use headwater::{
 };
 
 use super::at_least_once::{AtLeastOnceCommitter, withheld};
-use crate::kafka::Held;
+use crate::kafka::PublishPermit;
 
 /// A committer of rows that can also publish.
 pub struct DeadLetteringCommitter<C> {
@@ -32,17 +32,17 @@ impl<C: Committer> DeadLetteringCommitter<C> {
     }
 
     /// Sends the letters that are not acknowledged yet: a database that is down must not fill their topic.
-    async fn send_letters(&mut self, letters: &[Outgoing], held: &Held) -> Result<(), CommitError> {
+    async fn send_letters(&mut self, letters: &[Outgoing], permit: &PublishPermit) -> Result<(), CommitError> {
         let new: Vec<Outgoing> = letters.iter().filter(|letter| !self.sent.contains(letter)).cloned().collect();
-        self.publisher.send(&new, held).await?;
+        self.publisher.send(&new, permit).await?;
         self.sent.extend(new);
         Ok(())
     }
 
     async fn commit_all(&mut self, unit: &Unit) -> Result<CommitOutcome, CommitError> {
-        let held = self.publisher.hold()?;
-        self.send_letters(&unit.outgoing, &held).await?;
-        let committed = self.store(unit, &held).await?;
+        let permit = self.publisher.permit()?;
+        self.send_letters(&unit.outgoing, &permit).await?;
+        let committed = self.store(unit, &permit).await?;
         unit.outgoing.iter().for_each(|letter| _ = self.sent.remove(letter));
         let durable = |place: &TopicPartition| match &committed {
             CommitOutcome::Done => true,
@@ -51,21 +51,21 @@ impl<C: Committer> DeadLetteringCommitter<C> {
         let news = unit.markers.iter().filter(|marker| durable(&marker.place)).map(|marker| marker.record.clone());
         let news: Vec<Outgoing> = news.collect();
         // The rows are durable: the same unit again writes none of them twice, and must not be refused any more.
-        self.publisher.send(&news, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        self.publisher.send(&news, &permit).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         self.stored = None;
         Ok(committed)
     }
 
     /// Stores the rows. Who has no transaction would write those of a unit again that comes again for its markers alone, and
     /// would write behind whoever owns the partitions now.
-    async fn store(&mut self, unit: &Unit, held: &Held) -> Result<CommitOutcome, CommitError> {
+    async fn store(&mut self, unit: &Unit, permit: &PublishPermit) -> Result<CommitOutcome, CommitError> {
         if self.rows.atomic() {
             return self.rows.commit(unit).await;
         }
         if self.stored.as_ref() == Some(&unit.positions) {
             return Ok(CommitOutcome::Done);
         }
-        held.stands().await.map_err(withheld)?;
+        permit.check().await.map_err(withheld)?;
         let committed = self.rows.commit(unit).await?;
         if committed == CommitOutcome::Done {
             self.stored = Some(unit.positions.clone());

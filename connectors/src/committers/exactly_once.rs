@@ -42,9 +42,9 @@ pub struct ExactlyOnceCommitter {
     state: Arc<GroupMetrics>,
     clock: Arc<dyn Clock>,
     /// Whether how the last transaction ended has to be found out.
-    unsettled: bool,
-    trim: RepartitionPurger,
-    kept: Option<GroupStores>,
+    outcome_unknown: bool,
+    purger: RepartitionPurger,
+    stores: Option<GroupStores>,
     /// Topics of records that are repartitioned.
     repartition: Vec<String>,
 }
@@ -77,10 +77,10 @@ impl ExactlyOnceCommitter {
             membership,
             fencing,
             state,
-            unsettled: false,
-            trim: RepartitionPurger::new(cluster, Arc::clone(&clock)),
+            outcome_unknown: false,
+            purger: RepartitionPurger::new(cluster, Arc::clone(&clock)),
             clock,
-            kept: None,
+            stores: None,
             repartition: Vec::new(),
         })
     }
@@ -96,10 +96,10 @@ impl ExactlyOnceCommitter {
     ///
     /// # Errors
     /// When the configuration cannot work.
-    pub fn keeping(mut self, local: LocalStore, topics: StateTopics) -> Result<Self, KafkaError> {
+    pub fn with_stores(mut self, local: LocalStore, topics: StateTopics) -> Result<Self, KafkaError> {
         let seen = (Arc::clone(&self.state), Arc::clone(&self.clock));
         self.repartition = topics.repartition(&self.owned).collect();
-        self.kept = Some(GroupStores::new((&self.kafka, self.trim.cluster()), &self.group, (local, topics), seen)?);
+        self.stores = Some(GroupStores::new((&self.kafka, self.purger.cluster()), &self.group, (local, topics), seen)?);
         Ok(self)
     }
 
@@ -108,8 +108,8 @@ impl ExactlyOnceCommitter {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let Self { transactions, fencing, unsettled, .. } = &mut *self;
-        let begun = async { if *unsettled { transactions.settle().await } else { transactions.begin().await } };
+        let Self { transactions, fencing, outcome_unknown, .. } = &mut *self;
+        let begun = async { if *outcome_unknown { transactions.settle().await } else { transactions.begin().await } };
         let (settled, ()) = tokio::join!(begun, fencing.arrive());
         match settled {
             Ok(()) => {}
@@ -117,13 +117,13 @@ impl ExactlyOnceCommitter {
             Err(TransactionError::Taken(why)) => return Err(self.fencing.verdict(why).await),
             Err(other) => return Err(CommitError::Outage(other.to_string())),
         }
-        self.unsettled = false;
+        self.outcome_unknown = false;
         // Before the ends of the changelogs: what these offsets cover stands before those.
         let offsets = stable_offsets(&self.kafka, &self.group, partitions).await.map_err(CommitError::from)?;
-        if let Some(kept) = &mut self.kept {
+        if let Some(stores) = &mut self.stores {
             let there = |(id, offset): (&TopicPartition, &Option<i64>)| offset.map(|_| id.clone());
             let known: Vec<TopicPartition> = partitions.iter().zip(&offsets).filter_map(there).collect();
-            let count = kept.restore(partitions, &known).await?;
+            let count = stores.restore(partitions, &known).await?;
             self.transactions.fix_counts(self.repartition.iter().cloned(), count);
         }
         Ok(offsets.into_iter().map(|next| next.map_or(StartFrom::Committed, StartFrom::Offset)).collect())
@@ -139,11 +139,11 @@ impl ExactlyOnceCommitter {
         let records: Vec<&Outgoing> = unit.outgoing.iter().chain(markers).chain(&changes.records).collect();
         let offsets: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
         match self.transactions.commit(&records, &offsets, &self.membership).await {
-            Ok(sent) => {
-                if let Some(kept) = &mut self.kept {
-                    kept.apply(changes.last, changes::ends(&sent, &self.owned)).await?;
+            Ok(end_offsets) => {
+                if let Some(stores) = &mut self.stores {
+                    stores.apply(changes.last, changes::ends(&end_offsets, &self.owned)).await?;
                 }
-                self.trim.passed(&self.owned, &offsets);
+                self.purger.passed(&self.owned, &offsets);
                 Ok(CommitOutcome::Done)
             }
             Err(TransactionError::Fenced(why)) => {
@@ -152,8 +152,8 @@ impl ExactlyOnceCommitter {
             }
             Err(TransactionError::Aborted(why)) => Err(CommitError::Outage(why)),
             Err(TransactionError::Refused { why, .. }) => Err(CommitError::Refused(why)),
-            Err(TransactionError::Unsettled(why)) => {
-                self.unsettled = true;
+            Err(TransactionError::OutcomeUnknown(why)) => {
+                self.outcome_unknown = true;
                 Err(CommitError::OutcomeUnknown(why))
             }
             Err(TransactionError::Taken(why)) => Err(self.fencing.verdict(why).await),
@@ -176,9 +176,9 @@ impl Committer for ExactlyOnceCommitter {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.trim.forget(partitions);
-        if let Some(kept) = &mut self.kept {
-            kept.forget(partitions);
+        self.purger.forget(partitions);
+        if let Some(stores) = &mut self.stores {
+            stores.forget(partitions);
         }
     }
 }

@@ -10,7 +10,7 @@
 //! it. No broker shuts out a member that does not know that the group has given it up, as it does in transactions: it asks first
 //! ([`Lease`]). What its producer had taken before it was frozen, and not sent yet, is all that still goes out then.
 
-mod retired;
+mod cleanup;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,7 +30,7 @@ use super::{
     exactly_once::changes,
 };
 use crate::{
-    kafka::{Cluster, GaplessProducer, Held, INPUTS, KafkaConfig, KafkaError, Lease, Sent},
+    kafka::{Cluster, EndOffsets, GaplessProducer, INPUTS, KafkaConfig, KafkaError, Lease, PublishPermit},
     store::{
         group::{GroupStores, StateTopics},
         local::{End, LocalStore, SourceOffsets},
@@ -45,16 +45,16 @@ pub struct StatefulAtLeastOnceCommitter {
     owned: GroupTopics,
     producer: GaplessProducer,
     lease: Lease,
-    trim: RepartitionPurger,
-    kept: GroupStores,
+    purger: RepartitionPurger,
+    stores: GroupStores,
     /// Topics of records that are repartitioned.
     repartition: Vec<String>,
 }
 
 /// The state of such a group, as its steps read it.
-pub struct Replayed(pub LocalStore);
+pub struct ReplayStores(pub LocalStore);
 
-impl Stores for Replayed {
+impl Stores for ReplayStores {
     fn get(&self, store: &str, partition: i32, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         self.0.get(store, partition, key)
     }
@@ -68,7 +68,7 @@ impl Stores for Replayed {
     }
 }
 
-impl Replays for Replayed {
+impl Replays for ReplayStores {
     fn inputs(&self, store: &str, partition: i32) -> Vec<InputPosition> {
         self.0.inputs(store, partition).positions().collect()
     }
@@ -103,8 +103,8 @@ impl StatefulAtLeastOnceCommitter {
             owned,
             producer: GaplessProducer::new(kafka)?,
             lease,
-            kept: GroupStores::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
-            trim: RepartitionPurger::behind_offsets(cluster, clock, kafka, group),
+            stores: GroupStores::new((kafka, &cluster), group, (local, topics), (state, Arc::clone(&clock)))?,
+            purger: RepartitionPurger::behind_offsets(cluster, clock, kafka, group),
         })
     }
 
@@ -114,16 +114,16 @@ impl StatefulAtLeastOnceCommitter {
         }
         // What is still to come would stand behind what is read.
         self.producer.settle().await.map_err(|errors| verdict(&errors))?;
-        let count = self.kept.restore(partitions, &[]).await?;
+        let count = self.stores.restore(partitions, &[]).await?;
         self.producer.fix_counts(self.repartition.iter().cloned(), count);
-        let (local, cluster) = (self.kept.local(), self.trim.cluster());
+        let (local, cluster) = (self.stores.local(), self.purger.cluster());
         let known = local.all_inputs();
         let noted = known.iter().flat_map(|(_, _, inputs)| inputs.topics().map(|topic| &**topic));
         let topics: BTreeSet<&str> = partitions.iter().map(|id| &*id.topic).chain(noted).collect();
         let ids = cluster.topic_ids(&topics.into_iter().collect::<Vec<_>>()).await.map_err(CommitError::from)?;
         // From now on: what is repartitioned says which topic it stood on, whatever comes of that before it is processed.
         local.note_topics(&ids);
-        retired::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
+        cleanup::forget(local, (&self.kafka, cluster, &self.group), partitions, ids)
             .await
             .map_err(CommitError::from)?;
         Ok(vec![StartFrom::Committed; partitions.len()])
@@ -134,22 +134,22 @@ impl StatefulAtLeastOnceCommitter {
             let text = "a unit with rows for a table reached a stateful group: its group needs a sink";
             return Err(CommitError::Fatal(text.to_owned()));
         }
-        let held = self.lease.hold().map_err(withheld)?;
-        self.send(&unit.outgoing.iter().collect::<Vec<_>>(), &held).await?;
+        let permit = self.lease.permit().map_err(withheld)?;
+        self.send(&unit.outgoing.iter().collect::<Vec<_>>(), &permit).await?;
         let Changes { records, inputs } = self.changes(unit);
-        let sent = self.send(&records.iter().collect::<Vec<_>>(), &held).await?;
-        let ends = self.ends(&sent, inputs);
-        self.kept.apply(changes::last(unit), ends).await?;
+        let end_offsets = self.send(&records.iter().collect::<Vec<_>>(), &permit).await?;
+        let ends = self.ends(&end_offsets, inputs);
+        self.stores.apply(changes::last(unit), ends).await?;
         let markers: Vec<&Outgoing> = unit.markers.iter().map(|marker| &marker.record).collect();
         // The changes are there: the same unit again counts nothing twice, and must not be refused any more.
-        self.send(&markers, &held).await.map_err(|error| CommitError::Outage(error.to_string()))?;
+        self.send(&markers, &permit).await.map_err(|error| CommitError::Outage(error.to_string()))?;
         let positions: Vec<Position> = unit.positions.iter().map(|progress| progress.to.clone()).collect();
-        self.trim.passed(&self.owned, &positions);
+        self.purger.passed(&self.owned, &positions);
         Ok(CommitOutcome::Done)
     }
 
-    async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, CommitError> {
-        self.producer.send(records, held).await.map_err(|errors| verdict(&errors))
+    async fn send(&mut self, records: &[&Outgoing], permit: &PublishPermit) -> Result<EndOffsets, CommitError> {
+        self.producer.send(records, permit).await.map_err(|errors| verdict(&errors))
     }
 
     /// All of them, in their order: were one left out for a later one of its key, those in between would say that its input
@@ -161,7 +161,7 @@ impl StatefulAtLeastOnceCommitter {
         for change in &unit.changes {
             let place = (Arc::clone(&change.store), change.partition);
             let known =
-                inputs.entry(place).or_insert_with(|| self.kept.local().inputs(&change.store, change.partition));
+                inputs.entry(place).or_insert_with(|| self.stores.local().inputs(&change.store, change.partition));
             change.input.iter().for_each(|input| known.pass(input));
             let mut headers = Headers::default();
             headers.push_text(&INPUTS.to_string_lossy(), &known.to_string());
@@ -172,8 +172,8 @@ impl StatefulAtLeastOnceCommitter {
     }
 
     /// How far each changelog, and the inputs with it, have come.
-    fn ends(&self, sent: &Sent, mut inputs: HashMap<(Arc<str>, i32), SourceOffsets>) -> Vec<End> {
-        let mut ends = changes::ends(sent, &self.owned);
+    fn ends(&self, end_offsets: &EndOffsets, mut inputs: HashMap<(Arc<str>, i32), SourceOffsets>) -> Vec<End> {
+        let mut ends = changes::ends(end_offsets, &self.owned);
         for end in &mut ends {
             end.inputs = inputs.remove(&(Arc::clone(&end.store), end.partition));
         }
@@ -196,10 +196,10 @@ impl Committer for StatefulAtLeastOnceCommitter {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
-        self.trim.forget(partitions);
+        self.purger.forget(partitions);
         // Another member may go on with their state any moment. What is sent for those that stay must not be sent anew
         // beside what is on its way.
-        if self.kept.forget(partitions) {
+        if self.stores.forget(partitions) {
             self.producer.abandon();
         }
     }

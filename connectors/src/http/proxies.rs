@@ -16,10 +16,10 @@ const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// The proxies in use.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(Vec<Way>);
+pub(crate) struct Proxies(Vec<ProxyRoute>);
 
 #[derive(Clone, Debug)]
-struct Way {
+struct ProxyRoute {
     scheme: &'static str,
     variable: &'static str,
     /// Without user and password.
@@ -44,7 +44,11 @@ impl Proxies {
             let proxy = if scheme == "http" { Proxy::http(url.clone()) } else { Proxy::https(url.clone()) };
             builder = builder.proxy(proxy.map_err(|_| wrong())?.no_proxy(NoProxy::from_string(&direct)));
             let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
-            ways.push(Way { scheme, variable, address: format!("{}{port}", url.host_str().unwrap_or_default()) });
+            ways.push(ProxyRoute {
+                scheme,
+                variable,
+                address: format!("{}{port}", url.host_str().unwrap_or_default()),
+            });
         }
         Ok((builder, Self(ways)))
     }
@@ -63,7 +67,7 @@ impl Proxies {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let is_here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
         match self.0.iter().find(|way| way.scheme == url.scheme()) {
-            Some(Way { variable, address, .. }) if !is_here => {
+            Some(ProxyRoute { variable, address, .. }) if !is_here => {
                 format!(" (over the proxy {address} of {variable}, unless NO_PROXY names the host)")
             }
             _ => String::new(),

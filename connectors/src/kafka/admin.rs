@@ -2,8 +2,8 @@
 
 pub(crate) mod topics;
 
-pub(crate) mod committed;
 pub(crate) mod groups;
+pub(crate) mod stable_offsets;
 
 pub(crate) mod record_counts;
 pub(crate) mod retention;

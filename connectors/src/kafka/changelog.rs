@@ -20,12 +20,12 @@ use rdkafka::{
 
 use super::{
     admin::{
-        committed::SWEEP,
+        stable_offsets::SWEEP,
         topics::{Logs, is_unknown},
     },
-    believed::Repeated,
     config::KafkaConfig,
     consumer::partition,
+    debounce::Debounce,
     error::KafkaError,
     librdkafka::fetch::{FetchQueue, Message},
 };
@@ -53,7 +53,7 @@ pub struct ChangelogReader {
 
 /// How far reading is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct ChangelogProgress {
     /// Offsets that were passed, over all partitions.
     pub done: u64,
     /// Offsets that are to be passed.
@@ -62,7 +62,7 @@ pub struct Progress {
 
 /// Where reading of a partition ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum ReadOutcome {
     /// At its end; there it goes on.
     End(i64),
     /// Nowhere: its log does not have the offset where it should begin, or lost it on the way. What was handed over of it
@@ -81,7 +81,7 @@ pub struct ChangelogEnd {
     /// The partition.
     pub partition: TopicPartition,
     /// Where reading ended.
-    pub reached: Reached,
+    pub outcome: ReadOutcome,
     /// What the header that was asked for says, on the last record that was found to have it.
     pub header: Option<Vec<u8>>,
 }
@@ -120,10 +120,10 @@ impl ChangelogReader {
         wants: &[(TopicPartition, Option<i64>)],
         cancelled: &AtomicBool,
         each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
-        progress: impl FnMut(Progress),
-    ) -> Result<Vec<(TopicPartition, Reached)>, ChangelogError> {
+        progress: impl FnMut(ChangelogProgress),
+    ) -> Result<Vec<(TopicPartition, ReadOutcome)>, ChangelogError> {
         let ends = self.read_with_header(None, wants, cancelled, each, progress)?;
-        Ok(ends.into_iter().map(|end| (end.partition, end.reached)).collect())
+        Ok(ends.into_iter().map(|end| (end.partition, end.outcome)).collect())
     }
 
     /// The same, and of each partition what the header of this name says on the last record that has it, but for records
@@ -137,7 +137,7 @@ impl ChangelogReader {
         wants: &[(TopicPartition, Option<i64>)],
         cancelled: &AtomicBool,
         mut each: impl FnMut(&TopicPartition, &[u8], Option<&[u8]>, i64),
-        mut progress: impl FnMut(Progress),
+        mut progress: impl FnMut(ChangelogProgress),
     ) -> Result<Vec<ChangelogEnd>, ChangelogError> {
         let mut tasks = self.survey(wants, cancelled)?;
         tasks.header = header;
@@ -197,7 +197,7 @@ impl ChangelogReader {
         cancelled: &AtomicBool,
     ) -> Result<(i64, i64), ChangelogError> {
         let deadline = Instant::now() + self.patience;
-        let (mut missing, mut short) = (Repeated::default(), Repeated::default());
+        let (mut missing, mut short) = (Debounce::default(), Debounce::default());
         loop {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(ChangelogError::Cancelled);
@@ -232,7 +232,7 @@ struct Task {
     end: i64,
     /// The offset that comes next.
     next: i64,
-    reached: Option<Reached>,
+    outcome: Option<ReadOutcome>,
     /// What the header says that is asked for.
     header: Option<Vec<u8>>,
 }
@@ -253,18 +253,18 @@ struct Tasks {
 impl Tasks {
     fn add(&mut self, name: &TopicPartition, from: Option<i64>, low: i64, high: i64) {
         let from = from.unwrap_or(low);
-        let reached = match from {
-            from if from < low || from > high => Some(Reached::OutOfRange { low, high }),
-            from if from == high => Some(Reached::End(high)),
+        let outcome = match from {
+            from if from < low || from > high => Some(ReadOutcome::OutOfRange { low, high }),
+            from if from == high => Some(ReadOutcome::End(high)),
             _ => None,
         };
-        self.open += usize::from(reached.is_none());
+        self.open += usize::from(outcome.is_none());
         self.places.entry(name.topic.to_string()).or_default().insert(name.partition, self.all.len());
-        self.all.push(Task { name: name.clone(), from, end: high, next: from, reached, header: None });
+        self.all.push(Task { name: name.clone(), from, end: high, next: from, outcome, header: None });
     }
 
     fn open(&self) -> impl Iterator<Item = &Task> {
-        self.all.iter().filter(|task| task.reached.is_none())
+        self.all.iter().filter(|task| task.outcome.is_none())
     }
 
     /// Hands over what was fetched; which partitions reached their end by it.
@@ -278,7 +278,7 @@ impl Tasks {
             let Some(first) = run.first() else { continue };
             let Some(at) = self.places.get(&first.topic()).and_then(|by| by.get(&first.partition())) else { continue };
             let task = &mut self.all[*at];
-            if task.reached.is_some() {
+            if task.outcome.is_some() {
                 continue;
             }
             let before = task.next;
@@ -289,7 +289,7 @@ impl Tasks {
             if task.next > before {
                 self.moved = Instant::now();
             }
-            if task.reached.is_some() {
+            if task.outcome.is_some() {
                 self.open -= 1;
                 finished.push(task.name.clone());
             }
@@ -308,13 +308,13 @@ impl Tasks {
         )))
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> ChangelogProgress {
         let sum = |length: fn(&Task) -> i64| self.all.iter().map(|task| u64::try_from(length(task)).unwrap_or(0)).sum();
-        Progress { done: sum(|task| task.next - task.from), total: sum(|task| task.end - task.from) }
+        ChangelogProgress { done: sum(|task| task.next - task.from), total: sum(|task| task.end - task.from) }
     }
 
     fn ends(self) -> Vec<ChangelogEnd> {
-        let end = |task: Task| Some(ChangelogEnd { partition: task.name, reached: task.reached?, header: task.header });
+        let end = |task: Task| Some(ChangelogEnd { partition: task.name, outcome: task.outcome?, header: task.header });
         self.all.into_iter().filter_map(end).collect()
     }
 }
@@ -353,7 +353,7 @@ impl Task {
             // Past markers and what was aborted as well.
             Code::PartitionEOF => self.pass(offset.max(self.next)),
             Code::AutoOffsetReset | Code::OffsetOutOfRange => {
-                self.reached = Some(Reached::OutOfRange { low: self.next, high: self.end });
+                self.outcome = Some(ReadOutcome::OutOfRange { low: self.next, high: self.end });
             }
             code => {
                 refused(&self.name, code).map_or(Ok(()), Err)?;
@@ -366,7 +366,7 @@ impl Task {
     fn pass(&mut self, next: i64) {
         self.next = next.min(self.end);
         if self.next == self.end {
-            self.reached = Some(Reached::End(self.end));
+            self.outcome = Some(ReadOutcome::End(self.end));
         }
     }
 }

@@ -32,13 +32,13 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Queue {
     spans: Sender<SpanData>,
-    asks: Sender<Ask>,
+    asks: Sender<FlushRequest>,
     counts: Arc<SpanCounts>,
 }
 
 /// What the thread is asked to do with all that waits now.
 #[derive(Debug)]
-struct Ask {
+struct FlushRequest {
     /// When it gives up.
     by: Instant,
     ends: bool,
@@ -68,7 +68,7 @@ impl Queue {
                 Ok((runtime, mut exporter)) => {
                     exporter.set_resource(&exports.resource);
                     let _ = built.send(Ok(()));
-                    let mut work = Work { exporter, exports, counts: thread_counts, down: false };
+                    let mut work = Exporter { exporter, exports, counts: thread_counts, down: false };
                     runtime.block_on(work.run(spans_out, asks_out));
                 }
                 Err(why) => _ = built.send(Err(why)),
@@ -85,7 +85,7 @@ impl Queue {
 
     fn ask(&self, wait: Duration, ends: bool) -> OTelSdkResult {
         let (done, is_done) = sync_channel(1);
-        let asked = self.asks.try_send(Ask { by: Instant::now() + wait, ends, done });
+        let asked = self.asks.try_send(FlushRequest { by: Instant::now() + wait, ends, done });
         asked.map_err(|_| OTelSdkError::AlreadyShutdown)?;
         // A little longer, for the thread to count what it drops.
         is_done.recv_timeout(wait + Duration::from_millis(200)).map_err(|_| OTelSdkError::Timeout(wait))
@@ -114,7 +114,7 @@ impl SpanProcessor for Queue {
 }
 
 /// What the thread works with.
-struct Work {
+struct Exporter {
     exporter: SpanExporter,
     exports: Exports,
     counts: Arc<SpanCounts>,
@@ -122,9 +122,9 @@ struct Work {
     down: bool,
 }
 
-impl Work {
+impl Exporter {
     /// Sends what has gathered every now and then, a full batch at once, until it is told to end.
-    async fn run(&mut self, mut spans: Receiver<SpanData>, mut asks: Receiver<Ask>) {
+    async fn run(&mut self, mut spans: Receiver<SpanData>, mut asks: Receiver<FlushRequest>) {
         let mut batch = Vec::with_capacity(self.exports.batch);
         loop {
             let gather = async {
@@ -153,7 +153,7 @@ impl Work {
     }
 
     /// Sends all that waits now. At the end what is left over is lost.
-    async fn flush(&mut self, batch: &mut Vec<SpanData>, spans: &mut Receiver<SpanData>, ask: &Ask) {
+    async fn flush(&mut self, batch: &mut Vec<SpanData>, spans: &mut Receiver<SpanData>, ask: &FlushRequest) {
         if ask.ends {
             spans.close();
         }

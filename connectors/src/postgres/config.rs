@@ -162,8 +162,8 @@ impl Database {
             Err(sqlx::Error::PoolTimedOut) => return Err(self.why_none().await),
             acquired => acquired?,
         };
-        let mut lent = Lent(Some(conn));
-        let Lent(Some(conn)) = &mut lent else {
+        let mut lent = PoolGuard(Some(conn));
+        let PoolGuard(Some(conn)) = &mut lent else {
             return Err(PostgresError::Outage("no connection was lent".to_owned()));
         };
         let outcome = tokio::time::timeout(self.limit, work(conn)).await.unwrap_or_else(|_| {
@@ -192,15 +192,15 @@ impl Database {
 }
 
 /// A connection of the pool that is closed unless it is given back.
-struct Lent(Option<PoolConnection<Postgres>>);
+struct PoolGuard(Option<PoolConnection<Postgres>>);
 
-impl Lent {
+impl PoolGuard {
     fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lent {
+impl Drop for PoolGuard {
     fn drop(&mut self) {
         if let Some(conn) = self.0.take() {
             drop(conn.detach());

@@ -7,7 +7,7 @@
 pub(crate) mod query;
 
 mod columns;
-mod standing;
+mod row_status;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,12 +19,12 @@ use sqlx::{FromRow, PgConnection};
 
 use self::{
     columns::{ColumnArrays, LetterPlace, LetterRow},
-    standing::{RowStatus, apply},
+    row_status::{RowStatus, apply},
 };
 use super::{
     error::PostgresError,
     offsets::explain,
-    sink::write::{Done, bind},
+    sink::write::{WriteCounts, bind},
 };
 
 /// Bytes of letters that go into one statement; a larger one goes alone. Postgres takes 1 GiB at once.
@@ -48,9 +48,9 @@ impl DeadLetters {
     }
 
     /// Writes what these records of dead-letter topics come to, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Done, PostgresError> {
+    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<WriteCounts, PostgresError> {
         if rows.is_empty() {
-            return Ok(Done::default());
+            return Ok(WriteCounts::default());
         }
         let letters: Vec<DeadLetter> = rows.iter().map(|row| DeadLetter::read(&row.record, &self.catalogue)).collect();
         let mut places: BTreeMap<LetterPlace, Vec<&DeadLetter>> = BTreeMap::new();
@@ -90,7 +90,7 @@ impl DeadLetters {
 /// What a unit's records come to.
 #[derive(Debug, Default)]
 struct Outcome<'a> {
-    done: Done,
+    done: WriteCounts,
     new: Vec<LetterRow<'a>>,
     failed_again: Vec<LetterRow<'a>>,
     /// Ids, and how these rows stand now.

@@ -24,11 +24,11 @@ const LOCKED: &str = "order by o.topic, o.partition for update of o";
 #[derive(Debug)]
 pub(super) struct OwnedOffsets {
     group: String,
-    owned: HashMap<TopicPartition, Owned>,
+    owned: HashMap<TopicPartition, Ownership>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Owned {
+struct Ownership {
     epoch: i64,
     /// Which topic the offset belongs to; the partition's records stand on it.
     topic: TopicId,
@@ -38,7 +38,7 @@ struct Owned {
 
 /// A partition's row as the store has it.
 #[derive(Debug)]
-struct Stored {
+struct OffsetRow {
     next: i64,
     epoch: i64,
     topic: TopicId,
@@ -102,7 +102,7 @@ impl OwnedOffsets {
         for (topic, partition, next, epoch, id) in rows {
             let partition = TopicPartition::new(topic, partition);
             let topic = told(id);
-            self.owned.insert(partition.clone(), Owned { epoch, topic, fresh: next == NOT_STARTED });
+            self.owned.insert(partition.clone(), Ownership { epoch, topic, fresh: next == NOT_STARTED });
             starts.insert(partition, if next == NOT_STARTED { Start::Policy } else { Start::Offset(next) });
         }
         let start_of =
@@ -200,7 +200,7 @@ impl OwnedOffsets {
         conn: &mut PgConnection,
         partitions: impl Iterator<Item = &TopicPartition>,
         how: &'static str,
-    ) -> Result<HashMap<TopicPartition, Stored>, PostgresError> {
+    ) -> Result<HashMap<TopicPartition, OffsetRow>, PostgresError> {
         let (topics, numbers) = columns(partitions);
         let sql = format!(
             "select o.topic, o.partition, o.next_offset, o.owner_epoch, o.topic_id from headwater.consumer_offsets o \
@@ -215,7 +215,7 @@ impl OwnedOffsets {
             .await
             .map_err(explain)?;
         let row = |(topic, partition, next, epoch, id): (String, i32, i64, i64, Option<String>)| {
-            (TopicPartition::new(topic, partition), Stored { next, epoch, topic: told(id) })
+            (TopicPartition::new(topic, partition), OffsetRow { next, epoch, topic: told(id) })
         };
         Ok(rows.into_iter().map(row).collect())
     }
@@ -226,7 +226,7 @@ impl OwnedOffsets {
         positions: &[OffsetRange],
         fences: &Fences,
     ) -> Result<(), PostgresError> {
-        let moving: Vec<(&OffsetRange, &Owned)> = positions
+        let moving: Vec<(&OffsetRange, &Ownership)> = positions
             .iter()
             .filter(|p| fences.moved.contains(&p.to.partition))
             .filter_map(|p| self.owned.get(&p.to.partition).map(|owned| (p, owned)))
@@ -265,7 +265,7 @@ impl OwnedOffsets {
 pub(super) struct Origins<'a> {
     offsets: &'a OwnedOffsets,
     /// How far the group has read where records first stood that were sent back, and on which topic.
-    read: HashMap<TopicPartition, Stored>,
+    read: HashMap<TopicPartition, OffsetRow>,
 }
 
 impl Origins<'_> {
@@ -274,7 +274,7 @@ impl Origins<'_> {
         let origin = &row.meta.origin;
         if is_returned(row) {
             return match self.read.get(&origin.partition) {
-                Some(Stored { next, topic: TopicId::Now(_), .. }) if origin.offset >= *next => TopicId::Before,
+                Some(OffsetRow { next, topic: TopicId::Now(_), .. }) if origin.offset >= *next => TopicId::Before,
                 read => read.map_or(TopicId::Untold, |read| read.topic.clone()),
             };
         }
@@ -287,7 +287,7 @@ pub(super) fn is_returned(row: &Row) -> bool {
     row.meta.origin.partition.partition != row.record.partition || row.meta.origin.partition.topic != row.record.topic
 }
 
-impl Owned {
+impl Ownership {
     fn expects(&self, progress: &OffsetRange) -> i64 {
         if self.fresh { NOT_STARTED } else { progress.from }
     }

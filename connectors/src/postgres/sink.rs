@@ -33,12 +33,12 @@ use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::{
-    fit::New,
+    fit::NewSchema,
     refusal::WriteError,
-    rows::{Rows, Written},
+    rows::{Rows, WriteOutcome},
     table::FoundTable,
-    table_comment::Note,
-    write::Done,
+    table_comment::TableComment,
+    write::WriteCounts,
 };
 use super::{
     columns::layout::Layout,
@@ -78,7 +78,7 @@ impl SinkCounts {
         self.deleted.load(Ordering::Relaxed)
     }
 
-    fn add(&self, done: Done) {
+    fn add(&self, done: WriteCounts) {
         self.written.fetch_add(done.written, Ordering::Relaxed);
         self.superseded.fetch_add(done.superseded, Ordering::Relaxed);
         self.deleted.fetch_add(done.deleted, Ordering::Relaxed);
@@ -164,8 +164,8 @@ impl Database {
         self.with(async |conn| {
             let before = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
             let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
-            let new = New { layout: &layout, record: None };
-            match fit::fit(conn, sink, &rows.prepared.name, new, &mut Note::default()).await? {
+            let new = NewSchema { layout: &layout, record: None };
+            match fit::fit(conn, sink, &rows.prepared.name, new, &mut TableComment::default()).await? {
                 Ok(()) => Ok(sql),
                 Err(unfit) => Err(PostgresError::Refused(unfit.why)),
             }
@@ -289,7 +289,7 @@ impl Committer for PostgresSink {
 #[derive(Debug)]
 enum Attempt {
     /// It is durable, but for the rows of fenced partitions.
-    Settled(Fences, Done),
+    Settled(Fences, WriteCounts),
     /// A row is refused, or all are: it is to be found out which.
     Refused,
     /// These rows are refused, and all others would be taken.
@@ -313,16 +313,16 @@ async fn attempt(
     let fences = offsets.advance(&mut tx, &unit.positions).await.map_err(PostgresError::of_no_row)?;
     if fences.moved.is_empty() {
         tx.rollback().await?;
-        return Ok(Attempt::Settled(fences, Done::default()));
+        return Ok(Attempt::Settled(fences, WriteCounts::default()));
     }
     let rows = ours(unit, &fences)?;
     let done = match target.write(&mut tx, unit, &rows, (offsets, apart)).await? {
-        Written::All(done) => done,
-        Written::Refused => {
+        WriteOutcome::All(done) => done,
+        WriteOutcome::Refused => {
             tx.rollback().await?;
             return Ok(Attempt::Refused);
         }
-        Written::Rows(refused) => {
+        WriteOutcome::Rows(refused) => {
             tx.rollback().await?;
             return Ok(Attempt::Rows(refused));
         }
@@ -371,15 +371,15 @@ impl Target {
         unit: &Unit,
         rows: &[&Row],
         (offsets, apart): (&OwnedOffsets, bool),
-    ) -> Result<Written, PostgresError> {
+    ) -> Result<WriteOutcome, PostgresError> {
         match self {
             Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,
             Self::Table(table) => match table.prepared.write(conn, rows, offsets).await {
-                Ok(done) => Ok(Written::All(done)),
-                Err(WriteError::Refused(_)) => Ok(Written::Refused),
+                Ok(done) => Ok(WriteOutcome::All(done)),
+                Err(WriteError::Refused(_)) => Ok(WriteOutcome::Refused),
                 Err(WriteError::Other(error)) => Err(error),
             },
-            Self::DeadLetters(letters) => letters.write(conn, rows).await.map(Written::All),
+            Self::DeadLetters(letters) => letters.write(conn, rows).await.map(WriteOutcome::All),
         }
     }
 

@@ -136,7 +136,7 @@ fn left(taken: &mut HashSet<TopicPartition>, partitions: &[TopicPartition]) -> V
 mod tests {
     use super::{super::local::StateConfig, *};
 
-    /// Issue 11, 2. Red when a number's state is closed with the first of its partitions that leaves: what is committed of
+    /// Red when a number's state is closed with the first of its partitions that leaves: what is committed of
     /// the others would not know how far its inputs have come.
     #[test]
     fn the_state_of_a_number_stays_open_until_its_last_partition_leaves() {
@@ -156,12 +156,12 @@ mod tests {
         let local = LocalStore::open(dir.path(), &StateConfig::default()).unwrap();
         let (cluster, clock) = (Cluster::new(&kafka).unwrap(), Arc::new(headwater::spi::SystemClock::default()));
         let stores = (local, StateTopics::default());
-        let mut kept = GroupStores::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
+        let mut stores = GroupStores::new((&kafka, &cluster), "g", stores, (Arc::default(), clock)).unwrap();
         let is_failure = |outcome| matches!(outcome, Err(CommitError::Failed(_)));
-        kept.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
-        assert!(is_failure(kept.apply(Vec::new(), Vec::new()).await));
-        kept.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
-        assert!(is_failure(kept.restore(&[], &[]).await.map(drop)));
-        assert!(kept.apply(Vec::new(), Vec::new()).await.is_ok());
+        stores.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
+        assert!(is_failure(stores.apply(Vec::new(), Vec::new()).await));
+        stores.under_way.push(tokio::task::spawn_blocking(|| panic!("as a defect does")));
+        assert!(is_failure(stores.restore(&[], &[]).await.map(drop)));
+        assert!(stores.apply(Vec::new(), Vec::new()).await.is_ok());
     }
 }

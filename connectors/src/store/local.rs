@@ -14,8 +14,8 @@ mod config;
 mod error;
 
 mod checkpoint;
-mod inputs;
 mod restore;
+mod source_offsets;
 
 mod cache;
 
@@ -42,11 +42,11 @@ pub use self::{
     config::StateConfig,
     disk::MAX_KEY,
     error::{Damage, LocalError},
-    inputs::{NoInputs, SourceOffsets},
     restore::Restore,
+    source_offsets::{ParseSourceOffsetsError, SourceOffsets},
 };
 use self::{
-    disk::Most,
+    disk::ReadLimit,
     flush::Shared,
     handle::Handle,
     locks::{lock, read, write},
@@ -156,7 +156,7 @@ impl LocalStore {
         for end in ends {
             if let Some(id) = cache.id(&end.store, end.partition) {
                 cache.advance(id, Some((end.next, now_ms)));
-                if let (Some(part), Some(inputs)) = (cache.part_mut(id), &end.inputs) {
+                if let (Some(part), Some(inputs)) = (cache.partition_mut(id), &end.inputs) {
                     part.pass(inputs.clone());
                 }
             }
@@ -168,14 +168,14 @@ impl LocalStore {
     /// How far the inputs have come whose changes an open partition has; nowhere where it is not open.
     pub fn inputs(&self, store: &str, partition: i32) -> SourceOffsets {
         let cache = lock(&self.shared().cache);
-        let part = cache.id(store, partition).and_then(|id| cache.part(id));
+        let part = cache.id(store, partition).and_then(|id| cache.partition(id));
         part.map_or_else(SourceOffsets::default, |part| part.checkpoint.inputs.clone())
     }
 
     /// The same of every open partition, by store and number.
     pub fn all_inputs(&self) -> Vec<(Arc<str>, i32, SourceOffsets)> {
         let cache = lock(&self.shared().cache);
-        let of = |id| cache.part(id).map(|p| (Arc::clone(&p.store), p.partition, p.checkpoint.inputs.clone()));
+        let of = |id| cache.partition(id).map(|p| (Arc::clone(&p.store), p.partition, p.checkpoint.inputs.clone()));
         cache.open_ids().into_iter().filter_map(of).collect()
     }
 
@@ -183,7 +183,7 @@ impl LocalStore {
     pub fn note_inputs(&self, store: &str, partition: i32, inputs: SourceOffsets) {
         let mut cache = lock(&self.shared().cache);
         let id = cache.id(store, partition);
-        if let Some(part) = id.and_then(|id| cache.part_mut(id)).filter(|part| part.checkpoint.inputs != inputs) {
+        if let Some(part) = id.and_then(|id| cache.partition_mut(id)).filter(|part| part.checkpoint.inputs != inputs) {
             part.pass(inputs);
         }
     }
@@ -231,7 +231,8 @@ impl LocalStore {
         let turn = lock(&shared.turn);
         let ids = lock(&shared.cache).open_ids();
         for id in ids {
-            let Some((name, partition)) = lock(&shared.cache).part(id).map(|part| (part.name.clone(), part.partition))
+            let Some((name, partition)) =
+                lock(&shared.cache).partition(id).map(|part| (part.name.clone(), part.partition))
             else {
                 continue;
             };
@@ -258,7 +259,7 @@ impl LocalStore {
         let ids = lock(&self.shared().cache).open_ids();
         for id in ids {
             let cache = lock(&self.shared().cache);
-            let Some(part) = cache.part(id) else { continue };
+            let Some(part) = cache.partition(id) else { continue };
             let (cached, dirty) = (part.table.len(), part.waiting);
             let (name, store, partition) = (part.name.clone(), part.store.to_string(), part.partition);
             let (cached_bytes, checkpoint) = (part.bytes, part.checkpoint.clone());
@@ -289,7 +290,7 @@ impl LocalStore {
     /// # Errors
     /// When it is not open, or the disk cannot be read.
     pub fn is_empty(&self, store: &str, partition: i32) -> Result<bool, LocalError> {
-        Ok(self.list(store, partition, b"", Most { entries: 1, bytes: usize::MAX })?.is_empty())
+        Ok(self.list(store, partition, b"", ReadLimit { entries: 1, bytes: usize::MAX })?.is_empty())
     }
 
     /// Why changes do not reach the disk now, if they do not.
@@ -306,7 +307,7 @@ impl LocalStore {
                 drop(cache);
                 return Ok(known);
             }
-            let part = cache.part(id).ok_or_else(|| not_open(store, partition))?;
+            let part = cache.partition(id).ok_or_else(|| not_open(store, partition))?;
             (id, part.name.clone(), part.clock)
         };
         if key.len() > disk::MAX_KEY {
@@ -330,21 +331,21 @@ impl LocalStore {
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes })?)
+        Ok(self.list(store, partition, prefix, ReadLimit { entries: limit, bytes })?)
     }
 
-    fn list(&self, store: &str, partition: i32, prefix: &[u8], most: Most) -> Result<Vec<Entry>, LocalError> {
+    fn list(&self, store: &str, partition: i32, prefix: &[u8], limit: ReadLimit) -> Result<Vec<Entry>, LocalError> {
         let shared = self.shared();
         let (name, overlay) = {
             let mut cache = lock(&shared.cache);
             let id = cache.id(store, partition).ok_or_else(|| not_open(store, partition))?;
-            let overlay = cache.overlay(id, prefix, most.entries);
-            (cache.part(id).ok_or_else(|| not_open(store, partition))?.name.clone(), overlay)
+            let overlay = cache.overlay(id, prefix, limit.entries);
+            (cache.partition(id).ok_or_else(|| not_open(store, partition))?.name.clone(), overlay)
         };
-        if most.entries == 0 || prefix.len() > disk::MAX_KEY {
+        if limit.entries == 0 || prefix.len() > disk::MAX_KEY {
             return Ok(Vec::new());
         }
-        shared.disk.scan(&name, prefix, overlay, most)
+        shared.disk.scan(&name, prefix, overlay, limit)
     }
 }
 
@@ -354,7 +355,7 @@ impl Stores for LocalStore {
     }
 
     fn scan(&self, store: &str, partition: i32, prefix: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.list(store, partition, prefix, Most { entries: limit, bytes: usize::MAX })?)
+        Ok(self.list(store, partition, prefix, ReadLimit { entries: limit, bytes: usize::MAX })?)
     }
 }
 

@@ -8,18 +8,21 @@ use std::{
 
 use headwater::{TopicPartition, spi::Outgoing};
 use headwater_connectors::kafka::{
-    ChangelogError, ChangelogReader, KafkaConfig, KafkaError, Progress, Reached, stable_offsets,
+    ChangelogError, ChangelogProgress, ChangelogReader, KafkaConfig, KafkaError, ReadOutcome, stable_offsets,
 };
 
 use crate::harness::{Broker, broker, partition, record};
 
-type Outcome = Result<Vec<(TopicPartition, Reached)>, ChangelogError>;
+type Outcome = Result<Vec<(TopicPartition, ReadOutcome)>, ChangelogError>;
 
 /// Reads, and gives back what was handed over: partition, key, value and offset of each record, and the last progress.
-async fn read(config: &KafkaConfig, wants: Vec<(TopicPartition, Option<i64>)>) -> (Outcome, Vec<Read>, Progress) {
+async fn read(
+    config: &KafkaConfig,
+    wants: Vec<(TopicPartition, Option<i64>)>,
+) -> (Outcome, Vec<Read>, ChangelogProgress) {
     let reader = ChangelogReader::new(config, "g").unwrap();
     let reading = move || {
-        let (mut records, mut last) = (Vec::new(), Progress { done: 0, total: 0 });
+        let (mut records, mut last) = (Vec::new(), ChangelogProgress { done: 0, total: 0 });
         let each = |name: &TopicPartition, key: &[u8], value: Option<&[u8]>, offset| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             records.push((name.partition, text(key), value.map(text), offset));
@@ -57,9 +60,9 @@ async fn every_partition_is_read_from_its_place_to_its_end() {
     ];
     let (outcome, records, progress) = read(&broker.config, wants).await;
     let ends = [3_000, 100, 50, 0];
-    let expected: Vec<_> = (0..4).zip(ends).map(|(n, end)| (partition("log", n), Reached::End(end))).collect();
+    let expected: Vec<_> = (0..4).zip(ends).map(|(n, end)| (partition("log", n), ReadOutcome::End(end))).collect();
     assert_eq!(outcome.unwrap(), expected);
-    assert_eq!(progress, Progress { done: 3_060, total: 3_060 });
+    assert_eq!(progress, ChangelogProgress { done: 3_060, total: 3_060 });
     let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     for (number, key, value, offset) in records {
         assert_eq!(key, format!("k{offset}"));
@@ -78,8 +81,10 @@ async fn a_place_beyond_the_end_is_out_of_range() {
     fill(&broker, 1, 10).await;
     let wants = vec![(partition("log", 0), Some(11)), (partition("log", 1), Some(5))];
     let (outcome, records, _) = read(&broker.config, wants).await;
-    let expected =
-        [(partition("log", 0), Reached::OutOfRange { low: 0, high: 10 }), (partition("log", 1), Reached::End(10))];
+    let expected = [
+        (partition("log", 0), ReadOutcome::OutOfRange { low: 0, high: 10 }),
+        (partition("log", 1), ReadOutcome::End(10)),
+    ];
     assert_eq!(outcome.unwrap(), expected);
     assert_eq!(records.len(), 5);
 }
@@ -95,7 +100,7 @@ async fn an_end_before_the_place_is_looked_at_again() {
         fill(&broker, 0, 5).await;
     };
     let ((outcome, records, _), ()) = tokio::join!(read(&broker.config, vec![(partition("log", 0), Some(12))]), later);
-    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), Reached::End(15))], 3));
+    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), ReadOutcome::End(15))], 3));
 }
 
 /// Red when a topic that stays missing is waited for as a broker that is down is.
@@ -118,7 +123,7 @@ async fn a_changelog_without_a_leader_is_waited_for() {
     assert!(early.is_err(), "{:?}", early.map(|(outcome, ..)| outcome));
     broker.mock.partition_leader("log", 0, Some(1)).unwrap();
     let (outcome, records, _) = reading.await;
-    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), Reached::End(10))], 10));
+    assert_eq!((outcome.unwrap(), records.len()), (vec![(partition("log", 0), ReadOutcome::End(10))], 10));
 }
 
 /// Red when reading does not end once it is cancelled, be it while the broker is down.

@@ -3,10 +3,10 @@
 
 #[path = "conformance/at_least_once.rs"]
 mod at_least_once;
+#[path = "conformance/cluster.rs"]
+mod cluster;
 #[path = "conformance/exactly_once.rs"]
 mod exactly_once;
-#[path = "conformance/real.rs"]
-mod real;
 #[path = "conformance/stateful.rs"]
 mod stateful;
 

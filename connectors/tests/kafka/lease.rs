@@ -98,7 +98,7 @@ async fn a_commit_whose_answer_stays_away_holds_up_no_later_proof() {
     assert_eq!(published(&broker).await, ["0", "1", "2"]);
 }
 
-/// PITFALLS 47. Red when a unit that was begun before its partitions were lost is published after all, although the group has
+/// Red when a unit that was begun before its partitions were lost is published after all, although the group has
 /// given some back; or one that is begun before the engine knows of it. Red as well when nothing is published afterwards.
 #[tokio::test]
 async fn what_a_member_held_when_it_lost_its_place_is_dropped() {
@@ -168,7 +168,7 @@ async fn what_waits_for_room_without_gaps_is_dropped_too() {
     let broker = broker(&[("in", 1), ("out", 1)]);
     let (mut reader, _) = member(&broker).await;
     let mut producer = GaplessProducer::new(&KafkaConfig { producer: of_ten(), ..broker.config.clone() }).unwrap();
-    let held = reader.source.lease().hold().unwrap();
+    let held = reader.source.lease().permit().unwrap();
     producer.send(&[&record("out", Some(0), "first")], &held).await.unwrap();
     take_nothing(&broker);
     let records = twelve();

@@ -157,18 +157,18 @@ async fn an_outage_ends_unsettled_and_goes_on_once_settled() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         broker.mock.broker_down(-1).unwrap();
     });
-    assert!(matches!(outcome, Err(TransactionError::Unsettled(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(TransactionError::OutcomeUnknown(_))), "{outcome:?}");
     assert!(since.elapsed() < Duration::from_secs(17), "{:?}", since.elapsed());
     let settled = transactions.settle().await;
-    assert!(matches!(settled, Err(TransactionError::Unsettled(_))), "{settled:?}");
+    assert!(matches!(settled, Err(TransactionError::OutcomeUnknown(_))), "{settled:?}");
     broker.mock.clear_request_errors(Api::AddOffsetsToTxn);
     broker.mock.broker_up(-1).unwrap();
     match transactions.commit(&[record("out", Some(0), "x")], &offsets, &membership).await {
-        Err(TransactionError::Unsettled(why)) => assert!(why.contains("settle"), "{why}"),
+        Err(TransactionError::OutcomeUnknown(why)) => assert!(why.contains("settle"), "{why}"),
         other => panic!("{other:?}"),
     }
     while let Err(error) = transactions.settle().await {
-        assert!(matches!(error, TransactionError::Unsettled(_)), "{error:?}");
+        assert!(matches!(error, TransactionError::OutcomeUnknown(_)), "{error:?}");
         assert!(since.elapsed() < crate::harness::PATIENCE, "{error:?}");
     }
     // The member has lost its place in the group meanwhile, and has to join again.
@@ -193,7 +193,7 @@ async fn offsets_without_a_coordinator_do_not_hang() {
     assert!(outcome.is_err(), "{outcome:?}");
     assert!(since.elapsed() < Duration::from_secs(17), "{:?}", since.elapsed());
     broker.mock.clear_request_errors(Api::AddOffsetsToTxn);
-    if matches!(outcome, Err(TransactionError::Unsettled(_))) {
+    if matches!(outcome, Err(TransactionError::OutcomeUnknown(_))) {
         transactions.settle().await.unwrap();
     }
     transactions.commit(&[record("out", Some(0), "x")], &offsets, &membership).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_commit_is_asked_about_again_and_otherwise_unsettled() {
     for last in [Answer::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, Answer::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID] {
         broker.mock.request_errors(Api::EndTxn, &[last]);
         let outcome = transactions.commit(&records, &offsets, &membership).await;
-        assert!(matches!(outcome, Err(TransactionError::Unsettled(_))), "{last:?}: {outcome:?}");
+        assert!(matches!(outcome, Err(TransactionError::OutcomeUnknown(_))), "{last:?}: {outcome:?}");
         transactions.settle().await.unwrap();
     }
     transactions.commit(&records, &offsets, &membership).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_commit_that_does_not_end_is_unsettled() {
     broker.mock.request_errors(Api::EndTxn, &[Answer::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS; 10_000]);
     let since = Instant::now();
     let outcome = transactions.commit(&[record("out", Some(0), "x")], &offsets, &membership).await;
-    assert!(matches!(outcome, Err(TransactionError::Unsettled(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(TransactionError::OutcomeUnknown(_))), "{outcome:?}");
     assert!(since.elapsed() < Duration::from_secs(17), "{:?}", since.elapsed());
     broker.mock.clear_request_errors(Api::EndTxn);
     transactions.settle().await.unwrap();
@@ -256,7 +256,7 @@ async fn a_commit_that_was_dropped_has_to_be_settled() {
     let dropped = tokio::time::timeout(Duration::from_millis(50), transactions.commit(&records, &offsets, &membership));
     assert!(dropped.await.is_err());
     let outcome = transactions.commit(&records, &offsets, &membership).await;
-    assert!(matches!(outcome, Err(TransactionError::Unsettled(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(TransactionError::OutcomeUnknown(_))), "{outcome:?}");
     transactions.settle().await.unwrap();
     transactions.commit(&records, &offsets, &membership).await.unwrap();
     reader.close().await;

@@ -12,13 +12,13 @@ use crate::harness::Db;
 use headwater_connectors::postgres::{Config, Database};
 
 /// A database of a check's own, and the way to it, which can be cut.
-struct Place {
+struct TestDatabase {
     db: Db,
     link: Link,
     database: Database,
 }
 
-impl Place {
+impl TestDatabase {
     async fn new(name: &str) -> Self {
         let db = Db::new(name).await;
         let link = Link::to(&db.url).await;

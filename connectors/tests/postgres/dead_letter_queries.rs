@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use headwater::{Headers, Origin, Time, TopicPartition, spi::DeadLetter};
-use headwater_connectors::postgres::{Fate, LetterError, LetterFilter, PostgresError, Status, Stored, Summary};
+use headwater_connectors::postgres::{
+    LetterError, LetterFilter, PostgresError, SendOutcome, Status, StoredLetter, Summary,
+};
 use sqlx::AssertSqlSafe;
 use tokio::sync::Barrier;
 use uuid::Uuid;
@@ -62,8 +64,8 @@ fn of(group: &str) -> LetterFilter {
     LetterFilter { group: Some(group.to_owned()), ..LetterFilter::default() }
 }
 
-fn all_sent(letters: &[Stored]) -> Vec<Fate> {
-    letters.iter().map(|_| Fate::Sent).collect()
+fn all_sent(letters: &[StoredLetter]) -> Vec<SendOutcome> {
+    letters.iter().map(|_| SendOutcome::Sent).collect()
 }
 
 /// Red when headers lose their order, a null or their bytes, a time loses its milliseconds, or a null value reads as empty.
@@ -97,7 +99,10 @@ async fn a_stored_letter_is_the_one_that_was_dead_lettered() {
         value: Some(b"\0\0\0\0\x07\x02\xff".to_vec()),
         headers: Headers::from_iter(headers),
     };
-    assert_eq!(stored, Stored { id: id(7), letter: expected, status: Status::Open, edited_from: None, note: None });
+    assert_eq!(
+        stored,
+        StoredLetter { id: id(7), letter: expected, status: Status::Open, edited_from: None, note: None }
+    );
     db.sql("update headwater.dead_letters set key = null, value = null, headers = '[]', note = 'n'").await;
     let stored = db.database.letters().get(id(7)).await.unwrap().unwrap();
     assert_eq!((stored.letter.key, stored.letter.value, stored.letter.headers.len()), (None, None, 0));
@@ -149,13 +154,13 @@ async fn letters_are_found_by_every_part_of_the_filter_and_counted_by_make() {
     let until = LetterFilter { until, ..waiting };
     assert_eq!(numbers(&pages(&db, &until, false, 9).await).last(), Some(&19), "what comes later is not meant");
 
-    let makes = letters.makes(&of("g"), 9).await.unwrap();
+    let makes = letters.failure_groups(&of("g"), 9).await.unwrap();
     let counts: Vec<_> = makes.iter().map(|make| (make.kind.as_str(), make.counts.clone())).collect();
     let row = BTreeMap::from([(Status::Open, 10), (Status::Parked, 1), (Status::Resolved, 1)]);
     let decode = BTreeMap::from([(Status::Open, 9), (Status::Parked, 1)]);
     assert_eq!(counts, [("row", row), ("decode", decode)]);
     assert_eq!((makes[0].first.millis(), makes[0].last.millis()), (BEGIN + 1_000, BEGIN + 22_000));
-    assert_eq!(letters.makes(&LetterFilter::default(), 2).await.unwrap().len(), 2);
+    assert_eq!(letters.failure_groups(&LetterFilter::default(), 2).await.unwrap().len(), 2);
     let waiting = BTreeMap::from([("g".to_owned(), 21), ("other".to_owned(), 1)]);
     assert_eq!(letters.waiting().await.unwrap(), waiting);
 }
@@ -173,7 +178,7 @@ async fn a_letter_is_redriven_only_when_its_record_was_sent() {
     let letters = db.database.letters();
     let done = letters.redrive(&chosen, &OPEN, async |letters| {
         assert_eq!(letters.iter().map(|letter| letter.letter.origin.offset).collect::<Vec<_>>(), [0, 1, 2]);
-        vec![Fate::Refused("too large".to_owned()), Fate::Sent]
+        vec![SendOutcome::Refused("too large".to_owned()), SendOutcome::Sent]
     });
     let done = done.await.unwrap();
     assert_eq!((done.sent, done.passed), (vec![id(1)], vec![id(3), id(4)]));

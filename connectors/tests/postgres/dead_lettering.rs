@@ -1,4 +1,4 @@
-//! Dead letters before a sink's transaction, and after it the news of those that have succeeded: PITFALLS 4.
+//! Dead letters before a sink's transaction, and after it the news of those that have succeeded.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ const DLQ: &str = "things.dlq";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A broker that can be shut, and the topic for the dead letters of the group `things`.
-pub(crate) struct Letters {
+pub(crate) struct DeadLetterTopic {
     broker: MockCluster<'static, DefaultProducerContext>,
 }
 
-impl Letters {
+impl DeadLetterTopic {
     pub(crate) fn new() -> Self {
         let broker = MockCluster::new(1).unwrap();
         broker.create_topic(DLQ, 1, 1).unwrap();
@@ -66,13 +66,13 @@ impl Letters {
 
 /// The group.
 struct Group {
-    letters: Letters,
+    letters: DeadLetterTopic,
     committer: DeadLetteringCommitter<PostgresSink>,
 }
 
 impl Group {
     async fn new(db: &Db) -> Self {
-        let letters = Letters::new();
+        let letters = DeadLetterTopic::new();
         let sink = db.database.sink("things", things().insert()).unwrap();
         let mut committer = DeadLetteringCommitter::new(sink, letters.publisher());
         committer.start(&[partition(0), partition(1)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! The table of dead letters: DESIGN section 6, SPEC C3.
+//! The table of dead letters.
 
 use std::sync::Arc;
 
@@ -56,12 +56,12 @@ fn rows(records: Vec<Record>) -> Vec<Row> {
 }
 
 /// The group `dead-letters`, with partitions 0 and 1 of one topic.
-struct Keeper {
+struct DeadLetterSink {
     sink: PostgresSink,
     next: i64,
 }
 
-impl Keeper {
+impl DeadLetterSink {
     async fn new(db: &Db) -> Self {
         let mut sink = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
         sink.start(&[dlq(0), dlq(1)]).await.unwrap();
@@ -78,7 +78,7 @@ impl Keeper {
         outcome
     }
 
-    async fn keep(&mut self, records: Vec<Record>) {
+    async fn write(&mut self, records: Vec<Record>) {
         assert_eq!(self.commit(records).await.unwrap(), CommitOutcome::Done);
     }
 
@@ -122,8 +122,8 @@ async fn a_letter_is_kept_as_it_is() {
     let value = Some(bytes.clone());
     let full = Record { key: Some(Vec::new()), value, ..record(headers) };
     let bare = Record { key: None, value: None, offset: 9, partition: 1, ..record(Headers::default()) };
-    let mut keeper = Keeper::new(&db).await;
-    keeper.keep(vec![full, bare]).await;
+    let mut sink = DeadLetterSink::new(&db).await;
+    sink.write(vec![full, bare]).await;
     let columns = "consumer_group, processor, event_type, kind, message, detail, fingerprint, status, attempts, \
                    redrive_count, origin_topic, origin_partition, origin_offset, edited_from, note";
     let expected = [
@@ -144,7 +144,7 @@ async fn a_letter_is_kept_as_it_is() {
     );
     assert_eq!(db.texts(rest).await, [expected]);
     let nulls = "select count(*) from headwater.dead_letters where key is null and value is null and headers = '[]'";
-    assert_eq!((db.number(nulls).await, keeper.counts()), (1, (2, 0)));
+    assert_eq!((db.number(nulls).await, sink.counts()), (1, (2, 0)));
 }
 
 /// Red when a place's later record is dropped, applied first, or compared with the row alone; and when a count that is
@@ -152,30 +152,29 @@ async fn a_letter_is_kept_as_it_is() {
 #[tokio::test]
 async fn records_of_one_place_apply_in_order() {
     let mut db = Db::new("letters_in_order").await;
-    let mut keeper = Keeper::new(&db).await;
-    keeper.keep(vec![letter(0, "first"), letter(0, "twice"), at(18, letter(0, "other")), marker(7)]).await;
+    let mut sink = DeadLetterSink::new(&db).await;
+    sink.write(vec![letter(0, "first"), letter(0, "twice"), at(18, letter(0, "other")), marker(7)]).await;
     assert_eq!(stand(&mut db).await, ["17 resolved 7 first", "18 open 0 other"]);
-    assert_eq!(keeper.counts(), (3, 1));
+    assert_eq!(sink.counts(), (3, 1));
     // Across units it is the same as within one: an equal count opens what is resolved, and a lower one nothing.
-    keeper.keep(vec![letter(6, "stale")]).await;
+    sink.write(vec![letter(6, "stale")]).await;
     assert_eq!(stand(&mut db).await[0], "17 resolved 7 first");
-    keeper
-        .keep(vec![letter(7, "late"), at(18, letter(1, "again")), at(18, marker(1)), at(18, letter(1, "third"))])
+    sink.write(vec![letter(7, "late"), at(18, letter(1, "again")), at(18, marker(1)), at(18, letter(1, "third"))])
         .await;
     assert_eq!(stand(&mut db).await, ["17 parked 7 late", "18 open 1 third"]);
-    keeper.keep(vec![at(18, letter(3, "still")), at(18, letter(4, "too often")), at(19, letter(4, "fresh"))]).await;
+    sink.write(vec![at(18, letter(3, "still")), at(18, letter(4, "too often")), at(19, letter(4, "fresh"))]).await;
     assert_eq!(stand(&mut db).await, ["17 parked 7 late", "18 parked 4 too often", "19 parked 4 fresh"]);
     // Nobody knows what this one is about.
-    keeper.keep(vec![at(20, marker(1))]).await;
+    sink.write(vec![at(20, marker(1))]).await;
     assert_eq!(stand(&mut db).await.len(), 3);
-    assert_eq!(keeper.counts(), (10, 3));
+    assert_eq!(sink.counts(), (10, 3));
 }
 
 /// Red when the earliest first failure, the record itself or a person's note is overwritten, or the rest is not.
 #[tokio::test]
 async fn a_letter_that_comes_back_tells_its_last_failure() {
     let mut db = Db::new("letter_comes_back").await;
-    let mut keeper = Keeper::new(&db).await;
+    let mut sink = DeadLetterSink::new(&db).await;
     let failed = |first: &str, kind: &str, redrives: &str, timestamp_ms| {
         let headers = [
             ("hw_first_failed", first),
@@ -188,16 +187,16 @@ async fn a_letter_that_comes_back_tells_its_last_failure() {
         ];
         Record { timestamp_ms, ..record(sent(&headers)) }
     };
-    keeper.keep(vec![failed("2000", "rejected", "0", 5_000)]).await;
+    sink.write(vec![failed("2000", "rejected", "0", 5_000)]).await;
     let id = db.texts("select id from headwater.dead_letters").await;
     db.sql("update headwater.dead_letters set status = 'redriven', note = 'mine'").await;
-    keeper.keep(vec![failed("9000", "timeout", "1", 8_000)]).await;
+    sink.write(vec![failed("9000", "timeout", "1", 8_000)]).await;
     let query = "select status, kind, message, detail, fingerprint, attempts, redrive_count, note, encode(value, 'escape') v, \
                  extract(epoch from first_failed_at)::int8 f, extract(epoch from dead_lettered_at)::int8 d \
                  from headwater.dead_letters";
     let expected = r#"{"status":"open","kind":"timeout","message":"timeout","detail":"timeout","fingerprint":"timeout","attempts":1,"redrive_count":1,"note":"mine","v":"v","f":2,"d":8}"#;
     assert_eq!(db.texts(query).await, [expected]);
-    keeper.keep(vec![failed("1000", "rejected", "2", 9_000)]).await;
+    sink.write(vec![failed("1000", "rejected", "2", 9_000)]).await;
     assert_eq!(db.number("select extract(epoch from first_failed_at)::int8 from headwater.dead_letters").await, 1);
     assert_eq!(db.texts("select id from headwater.dead_letters").await, id);
 }
@@ -207,12 +206,12 @@ async fn a_letter_that_comes_back_tells_its_last_failure() {
 async fn what_a_person_has_closed_stays_closed() {
     for status in ["discarded", "edited"] {
         let mut db = Db::new(&format!("letters_{status}")).await;
-        let mut keeper = Keeper::new(&db).await;
-        keeper.keep(vec![letter(1, "first")]).await;
+        let mut sink = DeadLetterSink::new(&db).await;
+        sink.write(vec![letter(1, "first")]).await;
         db.sql(&format!("update headwater.dead_letters set status = '{status}'")).await;
-        keeper.keep(vec![letter(1, "late"), marker(1), marker(2), letter(0, "later")]).await;
+        sink.write(vec![letter(1, "late"), marker(1), marker(2), letter(0, "later")]).await;
         assert_eq!(stand(&mut db).await, [format!("17 {status} 1 first")]);
-        keeper.keep(vec![letter(2, "news")]).await;
+        sink.write(vec![letter(2, "news")]).await;
         assert_eq!(stand(&mut db).await, ["17 open 2 news"]);
     }
 }
@@ -221,15 +220,15 @@ async fn what_a_person_has_closed_stays_closed() {
 #[tokio::test]
 async fn a_letter_on_another_groups_topic_does_not_reach_the_group_that_it_names() {
     let mut db = Db::new("letters_planted").await;
-    let mut keeper = Keeper::new(&db).await;
-    let mut sink = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
+    let mut sink = DeadLetterSink::new(&db).await;
+    let mut other = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
     let others = TopicPartition::new("others.dlq", 0);
-    sink.start(std::slice::from_ref(&others)).await.unwrap();
-    keeper.keep(vec![letter(0, "true"), at(18, letter(0, "true"))]).await;
+    other.start(std::slice::from_ref(&others)).await.unwrap();
+    sink.write(vec![letter(0, "true"), at(18, letter(0, "true"))]).await;
     // Of the group `fulfil`, as their headers say: news of the one, another failure of the other, and one of nobody.
     let planted = [marker(1), at(18, letter(5, "planted")), at(19, letter(0, "planted"))];
     let planted = planted.map(|record| Record { topic: others.topic.clone(), ..record }).to_vec();
-    sink.commit(&unit(rows(planted), vec![moves_of(others, 0, 1)])).await.unwrap();
+    other.commit(&unit(rows(planted), vec![moves_of(others, 0, 1)])).await.unwrap();
     let query = "select consumer_group, origin_offset, status, message from headwater.dead_letters order by 1, 2";
     let row = |group: &str, offset: i64, status: &str, message: &str| {
         format!(r#"{{"consumer_group":"{group}","origin_offset":{offset},"status":"{status}","message":"{message}"}}"#)
@@ -248,7 +247,7 @@ async fn a_letter_on_another_groups_topic_does_not_reach_the_group_that_it_names
 #[tokio::test]
 async fn what_no_column_holds_is_brought_within_it() {
     let mut db = Db::new("letters_odd").await;
-    let mut keeper = Keeper::new(&db).await;
+    let mut sink = DeadLetterSink::new(&db).await;
     let long = format!("g\0{}", "ü".repeat(5_000));
     let (far, max) = (i64::MAX.to_string(), u32::MAX.to_string());
     let odd = |offset: &str, timestamp: &str| {
@@ -272,8 +271,8 @@ async fn what_no_column_holds_is_brought_within_it() {
     };
     let min = i64::MIN.to_string();
     let almost = (i64::MAX - 1).to_string();
-    keeper.keep(vec![odd(&far, &far), odd(&far, &almost), odd(&min, &min)]).await;
-    assert_eq!(keeper.counts(), (2, 1));
+    sink.write(vec![odd(&far, &far), odd(&far, &almost), odd(&min, &min)]).await;
+    assert_eq!(sink.counts(), (2, 1));
     let query = "select consumer_group = 'fulfil' and processor = origin_topic same, octet_length(processor) l, kind, \
                  message, fingerprint, attempts, headers->0->>'name' n, origin_timestamp > now() later, \
                  dead_lettered_at < now() d from headwater.dead_letters order by origin_offset desc";
@@ -289,29 +288,29 @@ async fn what_no_column_holds_is_brought_within_it() {
 #[tokio::test]
 async fn a_letter_that_cannot_be_kept_holds_the_group_up_until_it_can() {
     let mut db = Db::new("letters_refused").await;
-    let mut keeper = Keeper::new(&db).await;
+    let mut sink = DeadLetterSink::new(&db).await;
     db.sql("alter table headwater.dead_letters add constraint fine check (message <> 'poison')").await;
     let batch = || vec![at(1, letter(0, "fine")), at(2, letter(0, "poison")), at(3, letter(0, "fine"))];
     for _ in 0..2 {
-        let why = outage(keeper.commit(batch()).await);
+        let why = outage(sink.commit(batch()).await);
         for word in ["events.thing/3 offset 2 in group fulfil", "23514", "constraint `fine`"] {
             assert!(why.contains(word) && !why.contains("poison"), "{why}");
         }
     }
-    assert_eq!((stand(&mut db).await, keeper.counts()), (vec![], (0, 0)));
+    assert_eq!((stand(&mut db).await, sink.counts()), (vec![], (0, 0)));
     db.sql("alter table headwater.dead_letters drop constraint fine").await;
-    keeper.keep(batch()).await;
+    sink.write(batch()).await;
     assert_eq!(stand(&mut db).await.len(), 3);
     // One that is refused when it comes back is named as well; what the transaction's end refuses has no name.
     db.sql("alter table headwater.dead_letters add constraint fine check (message <> 'worse')").await;
-    let why = outage(keeper.commit(vec![at(1, letter(1, "fine")), at(3, letter(1, "worse"))]).await);
+    let why = outage(sink.commit(vec![at(1, letter(1, "fine")), at(3, letter(1, "worse"))]).await);
     assert!(why.contains("events.thing/3 offset 3"), "{why}");
     db.sql(
         "delete from headwater.dead_letters; alter table headwater.dead_letters drop constraint fine, \
          add constraint late unique (message) deferrable initially deferred",
     )
     .await;
-    let why = outage(keeper.commit(vec![at(4, letter(0, "same")), at(5, letter(0, "same"))]).await);
+    let why = outage(sink.commit(vec![at(4, letter(0, "same")), at(5, letter(0, "same"))]).await);
     assert!(why.contains("late"), "{why}");
 }
 
@@ -319,12 +318,12 @@ async fn a_letter_that_cannot_be_kept_holds_the_group_up_until_it_can() {
 #[tokio::test]
 async fn without_the_table_the_group_waits_for_it() {
     let mut db = Db::new("letters_no_table").await;
-    let mut keeper = Keeper::new(&db).await;
+    let mut sink = DeadLetterSink::new(&db).await;
     db.sql("alter table headwater.dead_letters rename to gone").await;
-    let why = outage(keeper.commit(vec![letter(0, "x")]).await);
+    let why = outage(sink.commit(vec![letter(0, "x")]).await);
     assert!(why.contains("headwater topology apply"), "{why}");
     db.sql("alter table headwater.gone rename to dead_letters").await;
-    keeper.keep(vec![letter(0, "x")]).await;
+    sink.write(vec![letter(0, "x")]).await;
     assert_eq!(stand(&mut db).await, ["17 open 0 x"]);
 }
 
@@ -332,15 +331,15 @@ async fn without_the_table_the_group_waits_for_it() {
 #[tokio::test]
 async fn a_replaced_owner_keeps_nothing() {
     let mut db = Db::new("letters_fenced").await;
-    let mut keeper = Keeper::new(&db).await;
-    assert!(keeper.sink.atomic());
+    let mut sink = DeadLetterSink::new(&db).await;
+    assert!(sink.sink.atomic());
     let mut heir = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
     assert_eq!(heir.start(&[dlq(1)]).await.unwrap(), [Start::Policy]);
     let records = vec![at(1, letter(0, "mine")), Record { partition: 1, ..at(2, letter(0, "not mine")) }];
     let both = unit(rows(records), vec![moves_of(dlq(0), 0, 1), moves_of(dlq(1), 0, 1)]);
     for _ in 0..2 {
-        assert_eq!(keeper.sink.commit(&both).await.unwrap(), CommitOutcome::Fenced(vec![dlq(1)]));
-        assert_eq!((stand(&mut db).await, keeper.counts()), (vec!["1 open 0 mine".to_owned()], (1, 0)));
+        assert_eq!(sink.sink.commit(&both).await.unwrap(), CommitOutcome::Fenced(vec![dlq(1)]));
+        assert_eq!((stand(&mut db).await, sink.counts()), (vec!["1 open 0 mine".to_owned()], (1, 0)));
     }
     let stray = unit(rows(vec![letter(0, "x")]), vec![moves_of(dlq(1), 0, 1)]);
     assert!(matches!(heir.commit(&stray).await, Err(CommitError::Fatal(_))), "a row without an offset in its unit");
@@ -351,8 +350,8 @@ async fn a_replaced_owner_keeps_nothing() {
 #[tokio::test]
 async fn rows_are_locked_in_one_order_and_looked_at_again() {
     let mut db = Db::new("letters_locked").await;
-    let mut keeper = Keeper::new(&db).await;
-    keeper.keep(vec![at(1, letter(0, "x")), at(2, letter(0, "x"))]).await;
+    let mut sink = DeadLetterSink::new(&db).await;
+    sink.write(vec![at(1, letter(0, "x")), at(2, letter(0, "x"))]).await;
     let mut other = PgConnection::connect(&db.url).await.unwrap();
     let mut tx = other.begin().await.unwrap();
     let held = "select from headwater.dead_letters where origin_offset = 1 for update";
@@ -375,7 +374,7 @@ async fn rows_are_locked_in_one_order_and_looked_at_again() {
         tx.commit().await.unwrap();
     };
     let batch = vec![at(3, letter(1, "new")), at(2, letter(1, "new")), at(1, letter(1, "new"))];
-    let (outcome, ()) = tokio::join!(keeper.commit(batch), meanwhile);
+    let (outcome, ()) = tokio::join!(sink.commit(batch), meanwhile);
     assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     assert_eq!(stand(&mut db).await, ["1 open 1 new", "2 open 1 new", "3 redriven 1 edited"]);
 }
@@ -384,8 +383,8 @@ async fn rows_are_locked_in_one_order_and_looked_at_again() {
 #[tokio::test]
 async fn a_row_that_appears_meanwhile_is_looked_at_again() {
     let mut db = Db::new("letters_meanwhile").await;
-    let mut keeper = Keeper::new(&db).await;
-    keeper.keep(vec![at(1, letter(0, "x"))]).await;
+    let mut sink = DeadLetterSink::new(&db).await;
+    sink.write(vec![at(1, letter(0, "x"))]).await;
     let mut other = PgConnection::connect(&db.url).await.unwrap();
     let mut tx = other.begin().await.unwrap();
     let unseen = "insert into headwater.dead_letters select (jsonb_populate_record(d, jsonb_build_object('id', gen_random_uuid(), \
@@ -399,18 +398,18 @@ async fn a_row_that_appears_meanwhile_is_looked_at_again() {
         }
         tx.commit().await.unwrap();
     };
-    let (outcome, ()) = tokio::join!(keeper.commit(vec![at(3, letter(1, "again")), at(4, letter(0, "y"))]), meanwhile);
+    let (outcome, ()) = tokio::join!(sink.commit(vec![at(3, letter(1, "again")), at(4, letter(0, "y"))]), meanwhile);
     assert_eq!(outcome.unwrap(), CommitOutcome::Done);
     assert_eq!(stand(&mut db).await, ["1 open 0 x", "3 open 1 again", "4 open 0 y"]);
-    assert_eq!(keeper.counts(), (3, 0));
+    assert_eq!(sink.counts(), (3, 0));
 }
 
 /// Red when the sink looks for the row of a record that is being edited before that is done: the news would find none.
 #[tokio::test]
 async fn the_news_of_an_edited_record_waits_for_its_row() {
     let mut db = Db::new("letters_edited_news").await;
-    let mut keeper = Keeper::new(&db).await;
-    keeper.keep(vec![letter(0, "x")]).await;
+    let mut sink = DeadLetterSink::new(&db).await;
+    sink.write(vec![letter(0, "x")]).await;
     let id: (String,) =
         sqlx::query_as("select id::text from headwater.dead_letters").fetch_one(&mut db.conn).await.unwrap();
     let letters = db.database.letters();
@@ -427,7 +426,7 @@ async fn the_news_of_an_edited_record_waits_for_its_row() {
     // The group was quick: it has the record, and has succeeded, before its row is there.
     let news = async {
         published.await.unwrap();
-        keeper.commit(vec![at(18, marker(1))]).await
+        sink.commit(vec![at(18, marker(1))]).await
     };
     let (edited, kept) = tokio::join!(edit, news);
     edited.unwrap();
@@ -439,7 +438,7 @@ async fn the_news_of_an_edited_record_waits_for_its_row() {
 #[tokio::test]
 async fn large_letters_go_in_pieces() {
     let mut db = Db::new("letters_large").await;
-    let mut keeper = Keeper::new(&db).await;
+    let mut sink = DeadLetterSink::new(&db).await;
     db.sql(
         "create table pieces (rows int8); \
          create function note() returns trigger language plpgsql as $$ begin \
@@ -452,7 +451,7 @@ async fn large_letters_go_in_pieces() {
     let mut records: Vec<_> = (0..5).map(large).collect();
     records.push(Record { value: Some(vec![8; 20 << 20]), ..at(5, letter(0, "x")) });
     records.extend((6..50).map(|offset| at(offset, letter(0, "x"))));
-    keeper.keep(records).await;
+    sink.write(records).await;
     assert_eq!(db.texts("select rows from pieces").await, [2, 2, 1, 1, 44].map(|rows| format!(r#"{{"rows":{rows}}}"#)));
     let sum = "select sum(octet_length(value))::int8 from headwater.dead_letters";
     assert_eq!(db.number(sum).await, 5 * (6 << 20) + (20 << 20) + 44);

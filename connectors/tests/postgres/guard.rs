@@ -1,4 +1,4 @@
-//! Which change of a key is the last: SPEC E1, PITFALLS 24 and 39.
+//! Which change of a key is the last, within one batch and where an old version is sent back.
 
 use crate::harness::{Db, Writer, at, plain, refusal, returned, row, schema, text, thing, things, tombstone};
 use apache_avro::types::Value;
@@ -223,7 +223,7 @@ async fn an_insert_sink_writes_every_record() {
     assert_eq!(writer.counts(), (5, 0, 0));
 }
 
-/// Red when a row that was sent back is written unguarded, or without its origin: PITFALLS 39.
+/// Red when a row that was sent back is written unguarded, or without its origin.
 #[tokio::test]
 async fn an_old_version_that_was_sent_back_does_not_replace_the_newer() {
     let mut db = Db::new("sent_back").await;

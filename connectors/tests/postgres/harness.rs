@@ -254,9 +254,9 @@ pub(crate) fn unit(rows: Vec<Row>, positions: Vec<OffsetRange>) -> Unit {
 
 /// A cluster whose topics all have this id.
 #[derive(Debug)]
-pub(crate) struct AllHave(pub(crate) &'static str);
+pub(crate) struct FixedTopicId(pub(crate) &'static str);
 
-impl TopicIds for AllHave {
+impl TopicIds for FixedTopicId {
     fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
         let ids = topics.iter().map(|topic| ((*topic).to_owned(), self.0.to_owned()));
         Box::pin(std::future::ready(Ok(ids.collect())))
@@ -281,7 +281,7 @@ impl Writer {
 
     /// Whose topics have this id.
     pub(crate) async fn told(db: &Db, sink: Sink, id: &'static str) -> Self {
-        Self::started(db.database.sink("things", sink).unwrap().with_topic_ids(Arc::new(AllHave(id)))).await
+        Self::started(db.database.sink("things", sink).unwrap().with_topic_ids(Arc::new(FixedTopicId(id)))).await
     }
 
     /// After its topic was created anew, with this id, and the group was reset to read it from the beginning.

@@ -1,4 +1,4 @@
-//! Who may move an offset: SPEC E2, PITFALLS 7 and 41.
+//! Who may move an offset: its present owner alone.
 
 mod topic_ids;
 

@@ -1,4 +1,4 @@
-//! What is no row's fault: PITFALLS 40, and servers that go away.
+//! What is no row's fault, such as a revoked grant or a full disk, and servers that go away.
 
 use std::{task::Poll, time::Duration};
 
@@ -199,7 +199,7 @@ async fn modest(db: &mut Db, user: &str) -> Writer {
 }
 
 /// Red when what is broken counts as the row's fault, commits a part, is not said with what helps, or is remembered once
-/// it is mended: PITFALLS 40, SPEC E3. A full disk is what a trigger says, as the server would.
+/// it is mended. A full disk is what a trigger says, as the server would.
 #[tokio::test]
 async fn what_is_no_rows_fault_waits_until_it_is_mended() {
     let mut db = Db::new("mended").await;

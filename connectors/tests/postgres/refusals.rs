@@ -1,4 +1,4 @@
-//! Whose fault a refusal is: one row's, or the table's. DESIGN section 5, PITFALLS 40 and 52.
+//! Whose fault a refusal is: one row's, or the table's.
 
 use std::sync::Arc;
 

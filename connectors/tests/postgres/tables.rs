@@ -1,4 +1,4 @@
-//! Tables made, changed, and found as they are: SPEC E1.
+//! Tables made, changed, and found as they are.
 
 mod columns;
 mod schemas;

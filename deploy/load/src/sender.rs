@@ -10,7 +10,7 @@ use headwater::{
     Headers, Time,
     spi::{Message, Outgoing, Tracing, first_headers, foreign_id},
 };
-use headwater_connectors::kafka::{CallbackProducer, KafkaConfig, KafkaError, Place, Taken};
+use headwater_connectors::kafka::{CallbackProducer, EnqueueOutcome, KafkaConfig, KafkaError, RecordMetadata};
 use uuid::Uuid;
 
 use crate::{
@@ -56,14 +56,16 @@ pub(crate) fn wire(
     meter: &Arc<Meter>,
 ) -> Result<LoadProducer, KafkaError> {
     let (topic, meter) = (Arc::clone(topic), Arc::clone(meter));
-    CallbackProducer::new(kafka, move |(sent, bytes): (SentRecord, u64), fate: Result<Place, String>| match fate {
-        Ok(place) => meter.acknowledged(producer, sent, bytes, || derived(&topic, place)),
-        Err(why) => meter.failed(producer, sent, why),
+    CallbackProducer::new(kafka, move |(sent, bytes): (SentRecord, u64), fate: Result<RecordMetadata, String>| {
+        match fate {
+            Ok(place) => meter.acknowledged(producer, sent, bytes, || derived(&topic, place)),
+            Err(why) => meter.failed(producer, sent, why),
+        }
     })
 }
 
 /// The id that a record without headers has by its place.
-fn derived(topic: &str, place: Place) -> Option<u128> {
+fn derived(topic: &str, place: RecordMetadata) -> Option<u128> {
     parse_id(&foreign_id(topic, place.partition, place.offset, place.timestamp_ms))
 }
 
@@ -93,16 +95,16 @@ pub(crate) fn run(job: &Job, wire: &LoadProducer, share: ProducerShare, stopped:
         let bytes = record.size() as u64;
         loop {
             match wire.hand_over(&record, (sent, bytes)) {
-                Taken::Yes => break,
-                Taken::Refused(why) => {
+                EnqueueOutcome::Yes => break,
+                EnqueueOutcome::Refused(why) => {
                     job.meter.failed(producer, sent, why);
                     break;
                 }
-                Taken::QueueIsFull if stopped() => {
+                EnqueueOutcome::QueueIsFull if stopped() => {
                     job.meter.forget(sent);
                     return ControlFlow::Break(());
                 }
-                Taken::QueueIsFull => std::thread::sleep(FULL),
+                EnqueueOutcome::QueueIsFull => std::thread::sleep(FULL),
             }
         }
         job.meter.sent.fetch_add(1, Ordering::Relaxed);

@@ -13,9 +13,9 @@ use std::{
 use anyhow::Result;
 use headwater::spi::{BoxFuture, Catalogue, Committer, ProcessMetrics, Stores, Tracing, Work, Worker, WorkerDeps};
 use headwater_connectors::{
-    Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, Replayed, StateTopics,
+    Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, ReplayStores, StateTopics,
     StatefulAtLeastOnceCommitter,
-    kafka::{Assignor, Closed, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
+    kafka::{Assignor, CloseSignal, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
     postgres::Letters,
     sinks::SinkClients,
     store::local::{Damage, LocalError, LocalStore},
@@ -155,7 +155,7 @@ struct Attempt {
 #[derive(Default)]
 struct PreviousAttempt {
     /// When its member is gone.
-    closed: Option<Closed>,
+    closed: Option<CloseSignal>,
     /// How long the group has had its place here.
     tenure: Tenure,
     /// Who was in the group when the process came.
@@ -334,10 +334,10 @@ impl GroupContext {
                 self.local_instance.open(&group.id, member, local.clone());
                 if guarantee == Guarantee::ExactlyOnce {
                     stores = Some(Arc::new(local.clone()));
-                    let keeping = transactional()?.keeping(local, kept);
+                    let keeping = transactional()?.with_stores(local, kept);
                     vec![Box::new(keeping.map_err(failed)?)]
                 } else {
-                    stores = Some(Arc::new(Replayed(local.clone())));
+                    stores = Some(Arc::new(ReplayStores(local.clone())));
                     let kafka = (&self.config.kafka, self.clients.cluster.clone());
                     let seen = (state.clone(), self.clients.clock.clone());
                     let committer =

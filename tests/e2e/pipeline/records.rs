@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use headwater::{Headers, spi::Outgoing};
 use headwater_connectors::kafka::{
-    Cluster, Compression, GaplessProducer, HEADER_ROOM, Held, KafkaSource, Producer, SourceConfig, Start, Subscription,
-    TopicSpec, TransactionError, TransactionalProducer,
+    Cluster, Compression, GaplessProducer, HEADER_ROOM, KafkaSource, Producer, PublishPermit, SourceConfig, Start,
+    Subscription, TopicSpec, TransactionError, TransactionalProducer,
 };
 use headwater_tests::{ForeignClient, Space, eventually, patience};
 
@@ -165,12 +165,12 @@ async fn what_fits_passes(space: &Space) {
     // Whether others are on their way behind it is chance.
     for _ in 0..5 {
         let began = Instant::now();
-        let errors = ordered.send(&refs, &Held::free()).await.expect_err("one is too large").0;
+        let errors = ordered.send(&refs, &PublishPermit::unconditional()).await.expect_err("one is too large").0;
         assert!(began.elapsed() < kafka.producer.delivery_timeout, "what stands behind it is not waited for");
         assert!(errors.iter().any(|error| error.index == LARGE && error.permanent), "{errors:?}");
     }
     refs.remove(LARGE);
-    ordered.send(&refs, &Held::free()).await.expect("the others fit");
+    ordered.send(&refs, &PublishPermit::unconditional()).await.expect("the others fit");
     assert!(arrived(&space.topic("ordered")).ends_with(&expected));
 
     let group = SourceConfig {

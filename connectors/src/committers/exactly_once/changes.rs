@@ -10,7 +10,7 @@ use headwater::{
     spi::{GroupTopics, Outgoing, StateChange, Unit},
 };
 
-use crate::{kafka::Sent, store::local::End};
+use crate::{kafka::EndOffsets, store::local::End};
 
 /// The changes of one unit: of each key the last.
 pub(crate) struct Changes {
@@ -56,10 +56,10 @@ pub(crate) fn record(change: &StateChange, topic: &Arc<str>, headers: Headers) -
 }
 
 /// How far each changelog has come with what was sent.
-pub(crate) fn ends(sent: &Sent, owned: &GroupTopics) -> Vec<End> {
+pub(crate) fn ends(end_offsets: &EndOffsets, owned: &GroupTopics) -> Vec<End> {
     let end =
         |(topic, partition, next)| Some(End { store: owned.store_of(topic)?.into(), partition, next, inputs: None });
-    sent.places().filter_map(end).collect()
+    end_offsets.places().filter_map(end).collect()
 }
 
 #[cfg(test)]

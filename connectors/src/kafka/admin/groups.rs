@@ -13,7 +13,7 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
-use super::{committed, topics::Cluster};
+use super::{stable_offsets, topics::Cluster};
 use crate::kafka::{
     consumer::{config::Start, partition},
     error::KafkaError,
@@ -135,7 +135,7 @@ impl Cluster {
         }
         let (settings, names) = (self.reader(group)?, partitions.to_vec());
         self.blocking(move |_| {
-            let consumer = committed::outsider(&settings)?;
+            let consumer = stable_offsets::outsider(&settings)?;
             let asked = patiently(|time| {
                 let list = consumer.committed_offsets(partition::list(&names), time).map_err(|error| code(&error))?;
                 let mut notes = librdkafka::read_notes(&list);
@@ -165,7 +165,7 @@ impl Cluster {
         let list = list(places.iter().map(|(name, next)| (name, Offset::Offset(*next))))?;
         let settings = self.reader(group)?;
         let set = move |_: &_| {
-            let consumer = committed::outsider(&settings)?;
+            let consumer = stable_offsets::outsider(&settings)?;
             patiently(|time| {
                 let mut queue = CommitQueue::new(consumer.client()).ok_or(Code::Fail)?;
                 queue.send(consumer.client(), &list, None)?;

@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one look for records waits.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// A stretch of a partition.
+/// A range of offsets of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub struct OffsetRange {
     /// The partition.
     pub partition: TopicPartition,
     /// Its first offset.
@@ -38,20 +38,20 @@ pub struct Stretch {
 /// When the configuration cannot work.
 pub async fn count_records(
     config: &KafkaConfig,
-    stretches: &[Stretch],
+    ranges: &[OffsetRange],
 ) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
-    if stretches.is_empty() {
+    if ranges.is_empty() {
         return Ok(BTreeMap::new());
     }
     let settings = config.changelog_reader("headwater-counting")?;
-    let mut counts: Counts = stretches.iter().map(Count::of).collect();
+    let mut counts: Counts = ranges.iter().map(Count::of).collect();
     let count = move || {
         let consumer: BaseConsumer<Logs> = settings
             .create_with_context(Logs)
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         run(&consumer, &mut counts)?;
         let known = counts.into_values().filter(|count| count.done);
-        Ok(known.map(|count| (count.stretch.partition, count.records)).collect())
+        Ok(known.map(|count| (count.range.partition, count.records)).collect())
     };
     tokio::task::spawn_blocking(count).await.map_err(|error| KafkaError::Outage(error.to_string()))?
 }
@@ -59,7 +59,7 @@ pub async fn count_records(
 type Counts = BTreeMap<(String, i32), Count>;
 
 struct Count {
-    stretch: Stretch,
+    range: OffsetRange,
     records: i64,
     done: bool,
 }
@@ -68,11 +68,11 @@ fn run(consumer: &BaseConsumer<Logs>, counts: &mut Counts) -> Result<(), KafkaEr
     let away = |why: &str| KafkaError::Outage(format!("records cannot be counted: {why}"));
     let deadline = Instant::now() + PATIENCE;
     let queue = FetchQueue::new(consumer.client()).ok_or_else(|| away("there is no memory"))?;
-    let open = || counts.values().filter(|count| !count.done).map(|count| &count.stretch);
-    if !open().all(|stretch| queue.attach(consumer.client(), &stretch.partition)) {
+    let open = || counts.values().filter(|count| !count.done).map(|count| &count.range);
+    if !open().all(|range| queue.attach(consumer.client(), &range.partition)) {
         return Err(away("there is no memory"));
     }
-    let list = partition::list_at(open().map(|stretch| (&stretch.partition, stretch.from)))?;
+    let list = partition::list_at(open().map(|range| (&range.partition, range.from)))?;
     consumer.assign(&list).map_err(|error| away(&error.to_string()))?;
     while counts.values().any(|count| !count.done) && Instant::now() < deadline {
         while queue.has_events() {
@@ -91,9 +91,9 @@ fn run(consumer: &BaseConsumer<Logs>, counts: &mut Counts) -> Result<(), KafkaEr
 }
 
 impl Count {
-    fn of(stretch: &Stretch) -> ((String, i32), Self) {
-        let name = (stretch.partition.topic.to_string(), stretch.partition.partition);
-        (name, Self { stretch: stretch.clone(), records: 0, done: stretch.from >= stretch.to })
+    fn of(range: &OffsetRange) -> ((String, i32), Self) {
+        let name = (range.partition.topic.to_string(), range.partition.partition);
+        (name, Self { range: range.clone(), records: 0, done: range.from >= range.to })
     }
 
     /// A record at this offset, or an event.
@@ -101,13 +101,13 @@ impl Count {
         match event {
             // What was fetched beyond the end.
             _ if self.done => {}
-            None if offset < self.stretch.to => {
+            None if offset < self.range.to => {
                 self.records += 1;
-                self.done = offset + 1 == self.stretch.to;
+                self.done = offset + 1 == self.range.to;
             }
             None => self.done = true,
             // Past markers and what was aborted as well.
-            Some(Code::PartitionEOF) => self.done = offset >= self.stretch.to,
+            Some(Code::PartitionEOF) => self.done = offset >= self.range.to,
             Some(_) => {}
         }
     }
@@ -117,11 +117,11 @@ impl Count {
 mod tests {
     use super::*;
 
-    /// Red when a marker counts as a record, what lies beyond the stretch counts, or one that ends in markers never ends.
+    /// Red when a marker counts as a record, what lies beyond the range counts, or one that ends in markers never ends.
     #[test]
     fn records_are_counted_and_markers_are_not() {
-        let stretch = Stretch { partition: TopicPartition::new("t", 0), from: 10, to: 20 };
-        let mut counts = [(); 3].map(|()| Count::of(&stretch).1);
+        let range = OffsetRange { partition: TopicPartition::new("t", 0), from: 10, to: 20 };
+        let mut counts = [(); 3].map(|()| Count::of(&range).1);
         let counted = |count: &mut Count, seen: &[(i64, Option<Code>)]| {
             seen.iter().for_each(|(offset, event)| count.take(*offset, *event));
             (count.records, count.done)

@@ -19,8 +19,8 @@ use rdkafka::{
 };
 
 use crate::kafka::{
-    believed::Repeated,
     config::KafkaConfig,
+    debounce::Debounce,
     error::KafkaError,
     librdkafka::{self, bootstrap::Bootstrap},
     logs,
@@ -61,7 +61,7 @@ pub struct Topic {
 
 /// What stands between a topic and its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum TopicChange {
     /// It is missing: created by `apply`.
     Create(TopicSpec),
     /// It has another partition count; never changed, because keys would move.
@@ -86,14 +86,14 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl TopicChange {
     /// Whether `apply` makes it.
     pub fn is_applied(&self) -> bool {
         matches!(self, Self::Create(_))
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for TopicChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create(spec) => {
@@ -170,7 +170,7 @@ impl Cluster {
     /// # Errors
     /// When the cluster does not answer.
     pub async fn lacks(&self, topic: &str) -> Result<bool, KafkaError> {
-        let mut missing = Repeated::default();
+        let mut missing = Debounce::default();
         loop {
             let name = topic.to_owned();
             let asked = self.ask(move |client| {
@@ -259,7 +259,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When the cluster does not answer.
-    pub async fn plan(&self, specs: &[TopicSpec]) -> Result<Vec<Change>, KafkaError> {
+    pub async fn plan(&self, specs: &[TopicSpec]) -> Result<Vec<TopicChange>, KafkaError> {
         let topics: HashMap<String, Topic> = self.topics().await?.into_iter().map(|t| (t.name.clone(), t)).collect();
         let existing = specs.iter().filter(|spec| topics.contains_key(&spec.name) && !spec.config.is_empty());
         let existing: Vec<&str> = existing.map(|spec| spec.name.as_str()).collect();
@@ -272,12 +272,12 @@ impl Cluster {
     ///
     /// # Errors
     /// When the cluster does not answer, or refuses to create a topic.
-    pub async fn apply(&self, specs: &[TopicSpec]) -> Result<Vec<Change>, KafkaError> {
+    pub async fn apply(&self, specs: &[TopicSpec]) -> Result<Vec<TopicChange>, KafkaError> {
         let plan = self.plan(specs).await?;
         let missing: Vec<&TopicSpec> = plan
             .iter()
             .filter_map(|change| match change {
-                Change::Create(spec) => Some(spec),
+                TopicChange::Create(spec) => Some(spec),
                 _ => None,
             })
             .collect();
@@ -392,19 +392,19 @@ fn new_topic(spec: &TopicSpec) -> NewTopic<'_> {
     spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
 }
 
-fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) -> Vec<Change> {
-    let Some(existing) = existing else { return vec![Change::Create(spec.clone())] };
+fn differences(spec: &TopicSpec, existing: Option<&Topic>, settings: &Settings) -> Vec<TopicChange> {
+    let Some(existing) = existing else { return vec![TopicChange::Create(spec.clone())] };
     let mut changes = Vec::new();
     if existing.partitions != spec.partitions {
         let (is, want) = (existing.partitions, spec.partitions);
-        changes.push(Change::Partitions { topic: spec.name.clone(), is, want });
+        changes.push(TopicChange::Partitions { topic: spec.name.clone(), is, want });
     }
     let has = settings.get(&spec.name);
     for (name, want) in &spec.config {
         let is = has.and_then(|settings| settings.get(name)).cloned().flatten();
         if is.as_ref() != Some(want) {
             let (topic, name, want) = (spec.name.clone(), name.clone(), want.clone());
-            changes.push(Change::Setting { topic, name, is, want });
+            changes.push(TopicChange::Setting { topic, name, is, want });
         }
     }
     changes

@@ -8,9 +8,9 @@ use rdkafka::consumer::Consumer as _;
 use super::{
     health::warn_lost,
     membership::group_consumer::GroupConsumer,
-    offsets::doubts::KnownTopicIds,
+    offsets::topic_identity::KnownTopicIds,
     outlets::Outlets,
-    partition::{Partitions, Verdict},
+    partition::{OffsetVerdict, Partitions},
 };
 use crate::kafka::{
     config::ConsumerConfig,
@@ -103,18 +103,18 @@ impl Fetcher {
             let mut lost = 0;
             for message in left.by_ref() {
                 match partition.accept(message.offset(), || librdkafka::log_start(consumer.client(), &name, number)) {
-                    Verdict::Stale => {}
-                    Verdict::Backwards { expected } => {
+                    OffsetVerdict::Stale => {}
+                    OffsetVerdict::Backwards { expected } => {
                         let name = TopicPartition::new(topic, number);
                         // What came before it counts.
                         self.seal(partitions, outlets);
                         return ids.doubt(partitions, &outlets.group, &name, (message.offset(), expected));
                     }
-                    Verdict::Take { lost: before, .. } => {
+                    OffsetVerdict::Take { lost: before, .. } => {
                         lost += before;
                         let record = message.record(&topic);
                         let full = self.round.add(&record, &self.config);
-                        partition.keep(record);
+                        partition.push(record);
                         if full {
                             break;
                         }

@@ -1,7 +1,7 @@
 //! What other threads may know of a group's member: its present membership, as long as the source lives.
 
-pub(crate) mod fenced;
 pub(crate) mod group_consumer;
+pub(crate) mod instance_claim;
 pub(crate) mod lease;
 pub(crate) mod tenure;
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod commit_requests;
 pub(crate) mod commits;
-pub(crate) mod doubts;
 pub(crate) mod log_bounds;
 pub(crate) mod offset_metadata;
 pub(crate) mod start_offset;
+pub(crate) mod topic_identity;

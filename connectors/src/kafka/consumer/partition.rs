@@ -20,7 +20,7 @@ use rdkafka::{
     Offset, TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::TopicPartitionListElem,
 };
 
-use crate::kafka::{believed::Repeated, error::KafkaError};
+use crate::kafka::{debounce::Debounce, error::KafkaError};
 
 /// Where a partition stands.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) enum PartitionPhase {
 /// A partition that is assigned to us.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) life: PartitionPhase,
+    pub(crate) phase: PartitionPhase,
     /// The engine wants nothing of it for now.
     pub(crate) paused: bool,
     /// librdkafka was told to deliver from `next`.
@@ -48,7 +48,7 @@ pub(crate) struct Partition {
     /// How long the present step has been tried.
     pub(crate) since: Instant,
     /// That the log ends before the place where this goes on.
-    short: Repeated,
+    short: Debounce,
     open: Vec<Record>,
     /// Where the log was seen to end, and how far the engine knows it; -1 before.
     end: i64,
@@ -57,7 +57,7 @@ pub(crate) struct Partition {
 
 /// Whether a record may be handed on.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum OffsetVerdict {
     /// It may; so many before it were deleted unread.
     Take { start: u64, lost: i64 },
     /// It belongs to no start that the engine gave.
@@ -69,12 +69,12 @@ pub(crate) enum Verdict {
 impl Partition {
     fn new(now: Instant) -> Self {
         Self {
-            life: PartitionPhase::Waiting { asked: false },
+            phase: PartitionPhase::Waiting { asked: false },
             paused: false,
             flowing: false,
             not_before: now,
             since: now,
-            short: Repeated::default(),
+            short: Debounce::default(),
             open: Vec::new(),
             end: -1,
             told: -1,
@@ -83,7 +83,7 @@ impl Partition {
 
     /// Starts over; what was read and not handed on is dropped.
     pub(crate) fn begin(&mut self, from: StartFrom, start: u64, now: Instant) {
-        self.life = PartitionPhase::Beginning { from, start };
+        self.phase = PartitionPhase::Beginning { from, start };
         self.short.clear();
         self.open.clear();
         (self.end, self.told) = (-1, -1);
@@ -93,14 +93,14 @@ impl Partition {
     /// Everything before this offset has come, be it records or markers of transactions.
     pub(crate) fn ends(&mut self, offset: i64) {
         // What comes behind a record that is looked into tells nothing.
-        if matches!(self.life, PartitionPhase::Delivering { .. }) {
+        if matches!(self.phase, PartitionPhase::Delivering { .. }) {
             self.end = offset;
         }
     }
 
     /// What was kept since the last time, and how far the log has been read with it; `None` where neither is news.
     fn seal(&mut self) -> Option<(u64, Vec<Record>, i64)> {
-        let PartitionPhase::Delivering { start, next } = self.life else {
+        let PartitionPhase::Delivering { start, next } = self.phase else {
             self.open.clear();
             return None;
         };
@@ -114,15 +114,15 @@ impl Partition {
 
     /// Delivers from `next` on.
     pub(crate) fn deliver(&mut self, start: u64, next: i64, now: Instant) {
-        self.life = PartitionPhase::Delivering { start, next };
+        self.phase = PartitionPhase::Delivering { start, next };
         self.short.clear();
         self.step(now);
     }
 
     /// Delivers no more until it is known why a record came that may not. What was kept has to be sealed before.
     pub(crate) fn doubt(&mut self, now: Instant) {
-        let PartitionPhase::Delivering { start, next } = self.life else { return };
-        self.life = PartitionPhase::Doubted { start, next };
+        let PartitionPhase::Delivering { start, next } = self.phase else { return };
+        self.phase = PartitionPhase::Doubted { start, next };
         self.end = self.told;
         self.step(now);
     }
@@ -134,7 +134,7 @@ impl Partition {
 
     /// Whether the engine wants records of it now.
     pub(crate) fn wants_records(&self) -> bool {
-        matches!(self.life, PartitionPhase::Delivering { .. }) && !self.paused
+        matches!(self.phase, PartitionPhase::Delivering { .. }) && !self.paused
     }
 
     /// Begins a new step at this time.
@@ -151,18 +151,18 @@ impl Partition {
 
     /// Judges a record's offset, and moves on past it. `log_start` tells the first offset that the log still holds; it
     /// is asked only where offsets leave a hole, as transactions and compaction do, and retention.
-    pub(crate) fn accept(&mut self, offset: i64, log_start: impl FnOnce() -> Option<i64>) -> Verdict {
-        let PartitionPhase::Delivering { start, next } = &mut self.life else { return Verdict::Stale };
+    pub(crate) fn accept(&mut self, offset: i64, log_start: impl FnOnce() -> Option<i64>) -> OffsetVerdict {
+        let PartitionPhase::Delivering { start, next } = &mut self.phase else { return OffsetVerdict::Stale };
         if offset < *next {
-            return Verdict::Backwards { expected: *next };
+            return OffsetVerdict::Backwards { expected: *next };
         }
         let lost = if offset > *next { log_start().map_or(0, |low| low.min(offset) - *next).max(0) } else { 0 };
         *next = offset + 1;
-        Verdict::Take { start: *start, lost }
+        OffsetVerdict::Take { start: *start, lost }
     }
 
     /// Keeps an accepted record for the next batch.
-    pub(crate) fn keep(&mut self, record: Record) {
+    pub(crate) fn push(&mut self, record: Record) {
         self.open.push(record);
     }
 }
@@ -212,7 +212,7 @@ impl Partitions {
         wanted: impl Fn(&PartitionPhase) -> Option<T>,
     ) -> Vec<(TopicPartition, T)> {
         let due = self.iter_mut().filter(|(_, partition)| now >= partition.not_before);
-        due.filter_map(|(name, partition)| Some((name, wanted(&partition.life)?))).collect()
+        due.filter_map(|(name, partition)| Some((name, wanted(&partition.phase)?))).collect()
     }
 
     /// What the engine wants nothing of for now, or wants again.
@@ -305,7 +305,7 @@ mod tests {
 
     fn delivering(next: i64) -> Partition {
         let mut partition = Partition::new(Instant::now());
-        partition.life = PartitionPhase::Delivering { start: 7, next };
+        partition.phase = PartitionPhase::Delivering { start: 7, next };
         partition
     }
 
@@ -313,22 +313,22 @@ mod tests {
     #[test]
     fn holes_are_normal_and_only_what_retention_deleted_is_lost() {
         let mut partition = delivering(10);
-        assert_eq!(partition.accept(10, || panic!("no hole, no question")), Verdict::Take { start: 7, lost: 0 });
-        assert_eq!(partition.accept(13, || Some(0)), Verdict::Take { start: 7, lost: 0 });
-        assert_eq!(partition.accept(20, || Some(18)), Verdict::Take { start: 7, lost: 4 });
-        assert_eq!(partition.accept(23, || Some(40)), Verdict::Take { start: 7, lost: 2 });
-        assert_eq!(partition.accept(25, || None), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(10, || panic!("no hole, no question")), OffsetVerdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(13, || Some(0)), OffsetVerdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(20, || Some(18)), OffsetVerdict::Take { start: 7, lost: 4 });
+        assert_eq!(partition.accept(23, || Some(40)), OffsetVerdict::Take { start: 7, lost: 2 });
+        assert_eq!(partition.accept(25, || None), OffsetVerdict::Take { start: 7, lost: 0 });
     }
 
     /// Red when an offset below the next one is taken, or the one that was due is forgotten while it is looked into.
     #[test]
     fn an_offset_that_goes_back_is_looked_into() {
         let (mut partition, now) = (delivering(10), Instant::now());
-        assert_eq!(partition.accept(3, || None), Verdict::Backwards { expected: 10 });
+        assert_eq!(partition.accept(3, || None), OffsetVerdict::Backwards { expected: 10 });
         partition.doubt(now);
         assert!(!partition.wants_records());
-        assert_eq!(partition.accept(10, || None), Verdict::Stale);
-        assert!(matches!(partition.life, PartitionPhase::Doubted { start: 7, next: 10 }));
+        assert_eq!(partition.accept(10, || None), OffsetVerdict::Stale);
+        assert!(matches!(partition.phase, PartitionPhase::Doubted { start: 7, next: 10 }));
     }
 
     /// Red when the engine is not told of an end that no record shows, is told it twice, of one that lies before a record or the
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(partition.seal(), None);
         partition.ends(13);
         assert_eq!(partition.seal(), Some((7, Vec::new(), 13)), "markers alone");
-        assert_eq!(partition.accept(20, || None), Verdict::Take { start: 7, lost: 0 });
+        assert_eq!(partition.accept(20, || None), OffsetVerdict::Take { start: 7, lost: 0 });
         assert_eq!(partition.seal(), None, "the end of before");
         partition.begin(StartFrom::Offset(13), 8, Instant::now());
         partition.ends(13);
@@ -361,9 +361,9 @@ mod tests {
         let name = TopicPartition::new("t", 0);
         partitions.insert(&name, Instant::now());
         let partition = partitions.get_mut(&name).unwrap();
-        assert_eq!(partition.accept(0, || None), Verdict::Stale);
-        partition.life = PartitionPhase::Delivering { start: 1, next: 0 };
-        partition.keep(Record {
+        assert_eq!(partition.accept(0, || None), OffsetVerdict::Stale);
+        partition.phase = PartitionPhase::Delivering { start: 1, next: 0 };
+        partition.push(Record {
             topic: "t".into(),
             partition: 0,
             offset: 0,
@@ -373,7 +373,7 @@ mod tests {
             headers: headwater::Headers::default(),
         });
         partition.begin(StartFrom::Offset(5), 2, Instant::now());
-        partition.life = PartitionPhase::Delivering { start: 2, next: 5 };
+        partition.phase = PartitionPhase::Delivering { start: 2, next: 5 };
         assert!(partitions.seal().is_empty());
     }
 }

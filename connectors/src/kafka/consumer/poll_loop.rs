@@ -26,16 +26,16 @@ use super::{
     health::BrokerHealth,
     mailbox::Mailbox,
     membership::{
-        fenced::InstanceClaim,
         group_consumer::{GroupConsumer, RebalanceListener},
+        instance_claim::InstanceClaim,
         tenure::Tenure,
     },
     offsets::{
         commit_requests::CommitRequests,
         commits::Commits,
-        doubts::{KnownTopicIds, settle_doubts},
         log_bounds::LogBounds,
         start_offset::StartOffsets,
+        topic_identity::{KnownTopicIds, settle_doubts},
     },
     outlets::{Outlets, ThreadEnd},
     partition::{

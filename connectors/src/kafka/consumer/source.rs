@@ -41,16 +41,16 @@ pub struct KafkaSource {
     mailbox: Arc<Mailbox>,
     membership: Membership,
     lease: Lease,
-    closed: Closed,
+    closed: CloseSignal,
     joins: bool,
     ended: bool,
 }
 
 /// Tells when a source's consumer is closed and its thread has ended, which may be a while after the source is dropped.
 #[derive(Clone, Debug)]
-pub struct Closed(watch::Receiver<()>);
+pub struct CloseSignal(watch::Receiver<()>);
 
-impl Closed {
+impl CloseSignal {
     /// Resolves then. While the brokers are away that takes as long as a session lasts.
     pub async fn wait(mut self) {
         while self.0.changed().await.is_ok() {}
@@ -102,11 +102,20 @@ impl KafkaSource {
             .name("kafka-source".to_owned())
             .spawn(move || thread::run(consumer, &member, &names, &told))
             .map_err(|error| KafkaError::Outage(format!("no thread for a kafka source: {error}")))?;
-        Ok(Self { events, batches, mailbox, membership, lease, closed: Closed(closed), joins: false, ended: false })
+        Ok(Self {
+            events,
+            batches,
+            mailbox,
+            membership,
+            lease,
+            closed: CloseSignal(closed),
+            joins: false,
+            ended: false,
+        })
     }
 
     /// Tells when the member is gone: another one of its name must not join before.
-    pub fn closed(&self) -> Closed {
+    pub fn closed(&self) -> CloseSignal {
         self.closed.clone()
     }
 
@@ -123,7 +132,7 @@ impl KafkaSource {
     /// Notes what ends the source, so that an end without a reason is noticed.
     fn passed(&mut self, fetched: SourceEvent) -> SourceEvent {
         if matches!(fetched, SourceEvent::Lost(_)) {
-            self.lease.heard();
+            self.lease.acknowledge_loss();
         }
         self.ended |= matches!(fetched, SourceEvent::Failed(_) | SourceEvent::Halted(_) | SourceEvent::Closed);
         fetched

@@ -14,9 +14,10 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::core::{Core, fault::Fault, flush::give_up};
+use super::core::{Core, flush::give_up, produce_error::ProduceError};
 use crate::kafka::{
-    config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce, logs,
+    config::KafkaConfig, consumer::membership::lease::PublishPermit, error::KafkaError, librdkafka::produce::produce,
+    logs,
 };
 
 /// How often it is asked whether to wait on.
@@ -24,7 +25,7 @@ const ASK: Duration = Duration::from_millis(100);
 
 /// Where an acknowledged record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordMetadata {
     /// The partition's number.
     pub partition: i32,
     /// The offset there.
@@ -35,7 +36,7 @@ pub struct Place {
 
 /// Whether a record was taken. One that was is acknowledged or fails later; of one that was not nobody hears again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum EnqueueOutcome {
     /// It is on its way.
     Yes,
     /// The queue is full.
@@ -51,7 +52,7 @@ pub struct CallbackProducer<T: Send + Sync + 'static> {
 }
 
 /// What hears of each record, on the producer's polling thread; the producer stands still meanwhile.
-type Heard<T> = Box<dyn Fn(T, Result<Place, String>) + Send + Sync>;
+type DeliveryCallback<T> = Box<dyn Fn(T, Result<RecordMetadata, String>) + Send + Sync>;
 
 impl<T: Send + Sync + 'static> CallbackProducer<T> {
     /// A producer for this cluster. Does not connect yet.
@@ -60,10 +61,10 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
     /// When the configuration cannot work.
     pub fn new(
         config: &KafkaConfig,
-        heard: impl Fn(T, Result<Place, String>) + Send + Sync + 'static,
+        callback: impl Fn(T, Result<RecordMetadata, String>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
         let core = Core::new(config, config.producer()?, config.producer.delivery_timeout);
-        let client = core.client(Context { heard: Box::new(heard) }).map_err(KafkaError::Config)?;
+        let client = core.client(Context { callback: Box::new(callback) }).map_err(KafkaError::Config)?;
         Ok(Self { core, client })
     }
 
@@ -77,15 +78,15 @@ impl<T: Send + Sync + 'static> CallbackProducer<T> {
     }
 
     /// Hands one record over, if there is room for it; `tag` comes back with its fate.
-    pub fn hand_over(&self, record: &Outgoing, tag: T) -> Taken {
+    pub fn hand_over(&self, record: &Outgoing, tag: T) -> EnqueueOutcome {
         let produce = |name: &CStr, partition| {
             let taken = produce(self.client.client(), name, record, partition, Box::new(tag));
-            taken.map_err(|(code, _)| Fault::untaken(code))
+            taken.map_err(|(code, _)| ProduceError::untaken(code))
         };
-        match self.core.hand_over(&Held::free()).offer(record, produce) {
-            Ok(()) => Taken::Yes,
-            Err(fault) if fault.is_queue_full() => Taken::QueueIsFull,
-            Err(fault) => Taken::Refused(self.core.error((0, fault), record).reason),
+        match self.core.hand_over(&PublishPermit::unconditional()).offer(record, produce) {
+            Ok(()) => EnqueueOutcome::Yes,
+            Err(error) if error.is_queue_full() => EnqueueOutcome::QueueIsFull,
+            Err(error) => EnqueueOutcome::Refused(self.core.error((0, error), record).reason),
         }
     }
 
@@ -113,7 +114,7 @@ fn failed(topic: &str, error: &ClientError) -> String {
 }
 
 struct Context<T> {
-    heard: Heard<T>,
+    callback: DeliveryCallback<T>,
 }
 
 impl<T: Send + Sync + 'static> ClientContext for Context<T> {
@@ -132,13 +133,13 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
 
     fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<T>) {
         let fate = match result {
-            Ok(message) => Ok(Place {
+            Ok(message) => Ok(RecordMetadata {
                 partition: message.partition(),
                 offset: message.offset(),
                 timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
             }),
             Err((error, message)) => Err(failed(message.topic(), error)),
         };
-        (self.heard)(*tag, fate);
+        (self.callback)(*tag, fate);
     }
 }

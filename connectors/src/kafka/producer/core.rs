@@ -6,9 +6,9 @@
 pub(crate) mod hand_over;
 
 pub(crate) mod batch_size;
-pub(crate) mod fault;
 pub(crate) mod flush;
 pub(crate) mod partition_counts;
+pub(crate) mod produce_error;
 pub(crate) mod reports;
 
 use std::{
@@ -27,11 +27,11 @@ use rdkafka::{
 
 use self::{
     batch_size::BatchBytes,
-    fault::{BatchError, BatchErrors, Fault},
     hand_over::HandOver,
     partition_counts::{CountAnswer, PartitionCounts},
+    produce_error::{BatchError, BatchErrors, ProduceError},
 };
-use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, librdkafka::bootstrap::Bootstrap};
+use crate::kafka::{config::KafkaConfig, consumer::membership::lease::PublishPermit, librdkafka::bootstrap::Bootstrap};
 
 /// So long takes what is done for a client that reaches a broker.
 const SLOW: Duration = Duration::from_secs(2);
@@ -99,24 +99,24 @@ impl Core {
     ///
     /// # Errors
     /// Why that is not known: what `ask` says, what the cluster does, or that it did not answer.
-    pub(crate) async fn count<C: ClientContext, F: Future<Output = Result<CountAnswer, Fault>>>(
+    pub(crate) async fn count<C: ClientContext, F: Future<Output = Result<CountAnswer, ProduceError>>>(
         &self,
         client: &Client<C>,
         topic: &Arc<str>,
         deadline: Instant,
         ask: impl Fn() -> F,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ProduceError> {
         loop {
             match ask().await? {
                 CountAnswer::Count(count) => {
-                    self.counts.keep(topic, count);
+                    self.counts.insert(topic, count);
                     return Ok(());
                 }
-                CountAnswer::Refused(error) => return Err(Fault::Client(error)),
+                CountAnswer::Refused(error) => return Err(ProduceError::Client(error)),
                 CountAnswer::Nobody => self.bootstrap.again(client),
             }
             if Instant::now() >= deadline {
-                return Err(Fault::Closed(format!(
+                return Err(ProduceError::Closed(format!(
                     "the partitions of topic {topic} cannot be counted: the broker may be down"
                 )));
             }
@@ -125,13 +125,13 @@ impl Core {
     }
 
     /// Hands records over one after another, as long as the right to it stands.
-    pub(crate) fn hand_over<'a>(&'a self, held: &'a Held) -> HandOver<'a> {
-        HandOver::new(&self.counts, held)
+    pub(crate) fn hand_over<'a>(&'a self, permit: &'a PublishPermit) -> HandOver<'a> {
+        HandOver::new(&self.counts, permit)
     }
 
     /// Whether smaller batches may help some of the records that were refused as too large: then the next client's are.
-    pub(crate) fn narrow<R: Borrow<Outgoing>>(&self, faults: &[(usize, Fault)], records: &[R]) -> bool {
-        self.batches.narrow(faults, |index| records[index].borrow())
+    pub(crate) fn narrow<R: Borrow<Outgoing>>(&self, errors: &[(usize, ProduceError)], records: &[R]) -> bool {
+        self.batches.narrow(errors, |index| records[index].borrow())
     }
 
     /// Whether a record travels in a batch of its own.
@@ -140,22 +140,22 @@ impl Core {
     }
 
     /// Topics that are not what they were when their partitions were counted are counted anew for the next records.
-    pub(crate) fn recount<R: Borrow<Outgoing>>(&self, faults: &[(usize, Fault)], records: &[R]) {
-        let another = faults.iter().filter(|(_, fault)| fault.is_of_another_topic());
+    pub(crate) fn recount<R: Borrow<Outgoing>>(&self, errors: &[(usize, ProduceError)], records: &[R]) {
+        let another = errors.iter().filter(|(_, error)| error.is_of_another_topic());
         another.for_each(|(index, _)| self.counts.forget(&records[*index].borrow().topic));
     }
 
     /// What a record failed of, in words.
-    pub(crate) fn error(&self, (index, fault): (usize, Fault), record: &Outgoing) -> BatchError {
-        fault.describe(index, record, self.max_bytes)
+    pub(crate) fn error(&self, (index, error): (usize, ProduceError), record: &Outgoing) -> BatchError {
+        error.describe(index, record, self.max_bytes)
     }
 
     /// What records failed of, in words.
-    pub(crate) fn errors<R: Borrow<Outgoing>>(&self, faults: Vec<(usize, Fault)>, records: &[R]) -> BatchErrors {
-        let error = |fault: (usize, Fault)| {
-            let record = records[fault.0].borrow();
-            self.error(fault, record)
+    pub(crate) fn errors<R: Borrow<Outgoing>>(&self, errors: Vec<(usize, ProduceError)>, records: &[R]) -> BatchErrors {
+        let error = |error: (usize, ProduceError)| {
+            let record = records[error.0].borrow();
+            self.error(error, record)
         };
-        BatchErrors(faults.into_iter().map(error).collect())
+        BatchErrors(errors.into_iter().map(error).collect())
     }
 }

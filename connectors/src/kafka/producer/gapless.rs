@@ -11,12 +11,12 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 
 use super::core::{
     Core,
-    fault::{BatchError, BatchErrors, Fault},
     flush::flush,
     partition_counts::ask_aside,
-    reports::{Reports, Sent},
+    produce_error::{BatchError, BatchErrors, ProduceError},
+    reports::{EndOffsets, Reports},
 };
-use crate::kafka::{config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError};
+use crate::kafka::{config::KafkaConfig, consumer::membership::lease::PublishPermit, error::KafkaError};
 
 type Client = ThreadedProducer<Reports>;
 
@@ -48,9 +48,9 @@ impl GaplessProducer {
     /// # Errors
     /// Records that are refused, or may not be published any more, or any one where the broker does not answer. Of each partition those up to some record
     /// stand there, or may yet; none behind it.
-    pub async fn send(&mut self, records: &[&Outgoing], held: &Held) -> Result<Sent, BatchErrors> {
+    pub async fn send(&mut self, records: &[&Outgoing], permit: &PublishPermit) -> Result<EndOffsets, BatchErrors> {
         if records.is_empty() {
-            return Ok(Sent::default());
+            return Ok(EndOffsets::default());
         }
         let deadline = Instant::now() + self.core.patience;
         let client = self.client().map_err(failed)?;
@@ -60,23 +60,23 @@ impl GaplessProducer {
         }
         self.count(&client, records, deadline).await?;
         let attempt = client.context().begin(records.len());
-        let handed_over = self.core.hand_over(held).all_numbered(&client, records, attempt, deadline).await;
+        let handed_over = self.core.hand_over(permit).all_numbered(&client, records, attempt, deadline).await;
         let is_flushed = self.flushed(&client, deadline).await;
-        let faults = client.context().faults();
-        let mut faults: Vec<_> = faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect();
-        faults.extend(handed_over.err());
-        if is_flushed && self.core.narrow(&faults, records) {
+        let errors = client.context().errors();
+        let mut errors: Vec<_> = errors.into_iter().map(|(index, code)| (index, ProduceError::of(code))).collect();
+        errors.extend(handed_over.err());
+        if is_flushed && self.core.narrow(&errors, records) {
             // Nothing of it is under way any more: all of it again, from the first on.
             self.let_go();
-            return Box::pin(self.send(records, held)).await;
+            return Box::pin(self.send(records, permit)).await;
         }
-        if !faults.is_empty() {
-            return Err(self.refused(&client, faults, records));
+        if !errors.is_empty() {
+            return Err(self.refused(&client, errors, records));
         }
         if !is_flushed || client.context().left() > 0 {
             return Err(self.away());
         }
-        Ok(client.context().take_sent())
+        Ok(client.context().take_end_offsets())
     }
 
     /// Waits for what earlier calls have left, at most `kafka.producer.delivery_timeout`.
@@ -108,18 +108,18 @@ impl GaplessProducer {
         for (index, record) in self.core.uncounted(records) {
             let ask = || ask_aside(client, &record.topic);
             let counted = self.core.count(client.client(), &record.topic, deadline, ask).await;
-            counted.map_err(|fault| self.core.errors(vec![(index, fault)], records))?;
+            counted.map_err(|error| self.core.errors(vec![(index, error)], records))?;
         }
         Ok(())
     }
 
     /// Records have failed; a producer that can do nothing any more is let go.
-    fn refused(&mut self, client: &Client, faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> BatchErrors {
+    fn refused(&mut self, client: &Client, errors: Vec<(usize, ProduceError)>, records: &[&Outgoing]) -> BatchErrors {
         if client.client().fatal_error().is_some() {
             self.let_go();
         }
-        self.core.recount(&faults, records);
-        self.core.errors(faults, records)
+        self.core.recount(&errors, records);
+        self.core.errors(errors, records)
     }
 
     fn let_go(&mut self) {

@@ -17,12 +17,12 @@ use rdkafka::producer::{Producer as _, ThreadedProducer};
 use self::delivery::{BatchState, Context, Delivery};
 use super::core::{
     Core,
-    fault::{BatchError, BatchErrors, Fault},
     flush::give_up,
     partition_counts::ask_aside,
+    produce_error::{BatchError, BatchErrors, ProduceError},
 };
 use crate::kafka::{
-    config::KafkaConfig, consumer::membership::lease::Held, error::KafkaError, librdkafka::produce::produce,
+    config::KafkaConfig, consumer::membership::lease::PublishPermit, error::KafkaError, librdkafka::produce::produce,
 };
 
 /// How long to wait for room in a full queue before trying again.
@@ -37,7 +37,7 @@ pub struct Producer {
 /// Records that were not acknowledged when the producer was closed; their batches ended with errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} records were not acknowledged in time")]
-pub struct Undelivered(pub usize);
+pub struct CloseError(pub usize);
 
 struct Shared {
     core: Core,
@@ -66,22 +66,22 @@ impl Producer {
     /// # Errors
     /// Each record that is not on its topic, by index; all others are.
     pub async fn send(&self, records: &[Outgoing]) -> Result<(), BatchErrors> {
-        self.send_under(records, &Held::free()).await
+        self.send_under(records, &PublishPermit::unconditional()).await
     }
 
     /// The same for what a member of a group has read, as long as its right to it stands; the rest is an error that passes.
-    pub(crate) async fn send_under(&self, records: &[Outgoing], held: &Held) -> Result<(), BatchErrors> {
+    pub(crate) async fn send_under(&self, records: &[Outgoing], permit: &PublishPermit) -> Result<(), BatchErrors> {
         if records.is_empty() {
             return Ok(());
         }
-        let mut faults = self.publish(records, 0, held).await;
-        while self.shared.core.narrow(&faults, records) {
-            let first = faults.iter().find(|(_, fault)| fault.is_too_large()).map_or(0, |(index, _)| *index);
+        let mut errors = self.publish(records, 0, permit).await;
+        while self.shared.core.narrow(&errors, records) {
+            let first = errors.iter().find(|(_, error)| error.is_too_large()).map_or(0, |(index, _)| *index);
             self.shared.replace();
-            faults.retain(|(index, _)| *index < first);
-            faults.extend(self.publish(records, first, held).await);
+            errors.retain(|(index, _)| *index < first);
+            errors.extend(self.publish(records, first, permit).await);
         }
-        if faults.is_empty() { Ok(()) } else { Err(self.shared.core.errors(faults, records)) }
+        if errors.is_empty() { Ok(()) } else { Err(self.shared.core.errors(errors, records)) }
     }
 
     /// Publishes one record as [`Producer::send`] does, and says where it stands, with the timestamp that it has there.
@@ -90,9 +90,9 @@ impl Producer {
     /// Why it is not on its topic.
     pub async fn place(&self, record: &Outgoing) -> Result<Origin, BatchError> {
         let batch = Arc::new(BatchState::new(1));
-        let faults = self.publish_as(&batch, std::slice::from_ref(record), 0, &Held::free()).await;
-        match (faults.into_iter().next(), batch.place()) {
-            (Some(fault), _) => Err(self.shared.core.error(fault, record)),
+        let errors = self.publish_as(&batch, std::slice::from_ref(record), 0, &PublishPermit::unconditional()).await;
+        match (errors.into_iter().next(), batch.place()) {
+            (Some(error), _) => Err(self.shared.core.error(error, record)),
             (None, Some(origin)) => Ok(origin),
             (None, None) => {
                 let reason = "the broker acknowledged the record without saying where it stands".to_owned();
@@ -102,8 +102,8 @@ impl Producer {
     }
 
     /// Publishes these records from `first` on, in this order, and gives back those that failed.
-    async fn publish(&self, records: &[Outgoing], first: usize, held: &Held) -> Vec<(usize, Fault)> {
-        self.publish_as(&Arc::new(BatchState::new(records.len() - first)), records, first, held).await
+    async fn publish(&self, records: &[Outgoing], first: usize, permit: &PublishPermit) -> Vec<(usize, ProduceError)> {
+        self.publish_as(&Arc::new(BatchState::new(records.len() - first)), records, first, permit).await
     }
 
     async fn publish_as(
@@ -111,36 +111,36 @@ impl Producer {
         batch: &Arc<BatchState>,
         records: &[Outgoing],
         first: usize,
-        held: &Held,
-    ) -> Vec<(usize, Fault)> {
+        permit: &PublishPermit,
+    ) -> Vec<(usize, ProduceError)> {
         match self.shared.current() {
             Ok(client) => {
-                self.shared.hand_over((&client, held), records, first, batch).await;
+                self.shared.hand_over((&client, permit), records, first, batch).await;
                 // The client is held until here: one that is dropped purges its queue.
                 self.shared.core.wait(client.client(), batch.settled()).await;
             }
-            Err(fault) => (first..records.len()).for_each(|index| batch.settle(index, Err(fault.clone()))),
+            Err(error) => (first..records.len()).for_each(|index| batch.settle(index, Err(error.clone()))),
         }
-        let faults = batch.take_faults();
-        self.shared.core.recount(&faults, records);
-        self.shared.replace_if_fatal(&faults);
-        faults
+        let errors = batch.take_errors();
+        self.shared.core.recount(&errors, records);
+        self.shared.replace_if_fatal(&errors);
+        errors
     }
 
     /// Waits until all that was sent is acknowledged, at most `timeout`, and closes the producer for every clone.
     ///
     /// # Errors
     /// How many records were not acknowledged in time: their batches end with errors.
-    pub async fn close(&self, timeout: Duration) -> Result<(), Undelivered> {
+    pub async fn close(&self, timeout: Duration) -> Result<(), CloseError> {
         let Some(client) = self.shared.client().take() else { return Ok(()) };
         let flush = move || {
             let flushed = client.flush(timeout);
             let left = usize::try_from(client.in_flight_count()).unwrap_or(0);
             give_up(&client);
-            if flushed.is_err() && left > 0 { Err(Undelivered(left)) } else { Ok(()) }
+            if flushed.is_err() && left > 0 { Err(CloseError(left)) } else { Ok(()) }
         };
         // A thread that panicked is no reason to claim that everything was delivered.
-        tokio::task::spawn_blocking(flush).await.unwrap_or(Err(Undelivered(0)))
+        tokio::task::spawn_blocking(flush).await.unwrap_or(Err(CloseError(0)))
     }
 }
 
@@ -149,25 +149,25 @@ impl Shared {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn current(&self) -> Result<Arc<Client>, Fault> {
-        self.client().clone().ok_or_else(|| Fault::Closed("the producer is closed".to_owned()))
+    fn current(&self) -> Result<Arc<Client>, ProduceError> {
+        self.client().clone().ok_or_else(|| ProduceError::Closed("the producer is closed".to_owned()))
     }
 
     /// Hands the records from `first` on over; what is not taken is settled at once.
     async fn hand_over(
         &self,
-        (client, held): (&Arc<Client>, &Held),
+        (client, permit): (&Arc<Client>, &PublishPermit),
         records: &[Outgoing],
         first: usize,
         batch: &Arc<BatchState>,
     ) {
         // Of all of them before the first is handed over, so that none overtakes one whose topic is new.
         let uncounted = self.count(client, &records[first..]).await;
-        let mut hand_over = self.core.hand_over(held);
+        let mut hand_over = self.core.hand_over(permit);
         for (index, record) in records.iter().enumerate().skip(first) {
             let topic = uncounted.iter().find(|(topic, _)| record.partition.is_some() && *topic == record.topic);
             let taken = match topic {
-                Some((_, fault)) => Err(fault.clone()),
+                Some((_, error)) => Err(error.clone()),
                 None => {
                     let produce = |name: &CStr, partition| {
                         let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
@@ -176,8 +176,8 @@ impl Shared {
                     hand_over.next(record, produce, || Some(ROOM_WAIT)).await
                 }
             };
-            if let Err(fault) = taken {
-                batch.settle(index, Err(fault));
+            if let Err(error) = taken {
+                batch.settle(index, Err(error));
             }
         }
     }
@@ -189,25 +189,25 @@ impl Shared {
         (name, partition): (&CStr, i32),
         record: &Outgoing,
         delivery: Box<Delivery>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ProduceError> {
         {
             // Held until it is handed over: what is handed over before the producer is closed is reported by that,
             // and nothing may be handed over after.
             let current = self.client();
             if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
                 let taken = produce(client.client(), name, record, partition, delivery);
-                return taken.map_err(|(code, _)| Fault::untaken(code));
+                return taken.map_err(|(code, _)| ProduceError::untaken(code));
             }
         }
-        self.current().and_then(|_| Err(Fault::Closed("the producer failed and was built anew".to_owned())))
+        self.current().and_then(|_| Err(ProduceError::Closed("the producer failed and was built anew".to_owned())))
     }
 
     /// Learns how many partitions those topics have whose partition a record names; why not, of those it cannot.
-    async fn count(&self, client: &Arc<Client>, records: &[Outgoing]) -> Vec<(Arc<str>, Fault)> {
-        let mut faults: Vec<(Arc<str>, Fault)> = Vec::new();
+    async fn count(&self, client: &Arc<Client>, records: &[Outgoing]) -> Vec<(Arc<str>, ProduceError)> {
+        let mut errors: Vec<(Arc<str>, ProduceError)> = Vec::new();
         for (_, record) in self.core.uncounted(records) {
             let topic = &record.topic;
-            if faults.iter().any(|(failed, _)| failed == topic) {
+            if errors.iter().any(|(failed, _)| failed == topic) {
                 continue;
             }
             let ask = || async {
@@ -216,16 +216,16 @@ impl Shared {
                 self.current().and(asked)
             };
             let deadline = Instant::now() + self.core.patience;
-            if let Err(fault) = self.core.count(client.client(), topic, deadline, ask).await {
-                faults.push((Arc::clone(topic), fault));
+            if let Err(error) = self.core.count(client.client(), topic, deadline, ask).await {
+                errors.push((Arc::clone(topic), error));
             }
         }
-        faults
+        errors
     }
 
     /// After a fatal error an idempotent producer refuses everything: a new one, with an id of its own, takes over.
-    fn replace_if_fatal(&self, faults: &[(usize, Fault)]) {
-        if faults.is_empty() {
+    fn replace_if_fatal(&self, errors: &[(usize, ProduceError)]) {
+        if errors.is_empty() {
             return;
         }
         let mut current = self.client();

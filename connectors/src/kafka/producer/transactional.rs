@@ -5,13 +5,13 @@
 //! the same id shuts it out.
 //!
 //! How a transaction ends is one of three things. *Committed* and *aborted* were confirmed by the coordinator. Everything
-//! else is *unsettled*: the producer is given up, since a request of it may still be on its way and would end a later
+//! else is an *unknown outcome*: the producer is given up, since a request of it may still be on its way and would end a later
 //! transaction of the same epoch (there is no KIP-890 here). For that reason a producer is also given up after every abort, and
 //! after a commit during which a connection failed; the next one costs some 60 to 500 ms.
 
 mod attempt;
 mod error;
-mod life;
+mod producer_thread;
 
 mod wipe;
 
@@ -28,18 +28,18 @@ use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 use self::{
     attempt::{AttemptError, MARGIN, TransactionOffsets, insist},
     error::FaultCause,
-    life::{Client, Life},
+    producer_thread::{Client, ProducerThread},
 };
 use super::core::{
     Core,
-    fault::Fault,
     flush::left,
     partition_counts::{CountAnswer, ask},
-    reports::{Reports, Sent},
+    produce_error::ProduceError,
+    reports::{EndOffsets, Reports},
 };
 use crate::kafka::{
     config::KafkaConfig,
-    consumer::membership::{Membership, lease::Held},
+    consumer::membership::{Membership, lease::PublishPermit},
     error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
 };
@@ -53,24 +53,24 @@ pub use self::{
 const SLACK: Duration = Duration::from_secs(1);
 /// How long an abort may take.
 const ABORT: Duration = Duration::from_secs(5);
-/// Producers of earlier lives that may still be stuck or closing. One whose call waits for a broker that librdkafka has dropped
+/// Abandoned producers that may still be stuck or closing. One whose call waits for a broker that librdkafka has dropped
 /// meanwhile ends when any other connection of it does: brokers close those that are idle, after ten minutes as they come.
-const GHOSTS: usize = 8;
+const MAX_ABANDONED: usize = 8;
 /// Between two looks whether one of them has ended.
-const GHOST_WAIT: Duration = Duration::from_millis(50);
+const ABANDONED_POLL: Duration = Duration::from_millis(50);
 
 /// One transactional producer. Only one process may use its id, and one transaction is under way at a time.
 pub struct TransactionalProducer {
     id: String,
     core: Core,
-    life: Option<Life>,
+    thread: Option<ProducerThread>,
     /// The producer has no epoch yet.
-    newborn: bool,
+    lacks_epoch: bool,
     stage: Stage,
     /// Held by every thread that lives.
-    alive: Arc<()>,
+    threads: Arc<()>,
     /// A thread was left behind within a call: it may have taken an epoch since.
-    haunted: bool,
+    is_epoch_uncertain: bool,
 }
 
 /// What is known of the transactions of this id.
@@ -86,7 +86,10 @@ enum Stage {
 
 impl fmt::Debug for TransactionalProducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transactions").field("id", &self.id).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("TransactionalProducer")
+            .field("id", &self.id)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,11 +103,11 @@ impl TransactionalProducer {
         Ok(Self {
             id: transactional_id.to_owned(),
             core: Core::new(config, settings, config.producer.transaction_timeout),
-            life: None,
-            newborn: true,
+            thread: None,
+            lacks_epoch: true,
             stage: Stage::Fresh,
-            alive: Arc::default(),
-            haunted: false,
+            threads: Arc::default(),
+            is_epoch_uncertain: false,
         })
     }
 
@@ -117,7 +120,7 @@ impl TransactionalProducer {
     /// only be read after this. Does nothing when it was done before; [`commit`](Self::commit) does it when it was not.
     ///
     /// # Errors
-    /// [`TransactionError::Unsettled`] when the coordinator does not answer within `kafka.producer.transaction_timeout`, or
+    /// [`TransactionError::OutcomeUnknown`] when the coordinator does not answer within `kafka.producer.transaction_timeout`, or
     /// the last transaction has to be settled; [`TransactionError::Taken`] and [`TransactionError::Fatal`].
     pub async fn begin(&mut self) -> Result<(), TransactionError> {
         match self.stage {
@@ -125,7 +128,7 @@ impl TransactionalProducer {
             Stage::Fresh => self.init().await,
             Stage::Open => {
                 let text = "how the last transaction ended is not known: settle it first".to_owned();
-                Err(TransactionError::Unsettled(text))
+                Err(TransactionError::OutcomeUnknown(text))
             }
         }
     }
@@ -137,8 +140,8 @@ impl TransactionalProducer {
     /// As [`begin`](Self::begin).
     pub async fn settle(&mut self) -> Result<(), TransactionError> {
         // One that waits for its epoch goes on waiting: a second one at the same time would shut out the first.
-        if !self.newborn {
-            self.life = None;
+        if !self.lacks_epoch {
+            self.thread = None;
         }
         self.init().await
     }
@@ -153,24 +156,24 @@ impl TransactionalProducer {
         records: &[R],
         offsets: &[Position],
         membership: &Membership,
-    ) -> Result<Sent, TransactionError> {
+    ) -> Result<EndOffsets, TransactionError> {
         let records: Vec<&Outgoing> = records.iter().map(Borrow::borrow).collect();
         let records = records.as_slice();
         self.begin().await?;
         if records.is_empty() && offsets.is_empty() {
-            return Ok(Sent::default());
+            return Ok(EndOffsets::default());
         }
         self.count(records).await?;
         loop {
             let offsets =
                 TransactionOffsets::new(offsets, membership).map_err(|e| TransactionError::Fatal(e.to_string()))?;
             let since = Instant::now();
-            let setback = match self.attempt(records, offsets).await {
-                Ok(sent) => return Ok(sent),
-                Err(setback) => setback,
+            let error = match self.attempt(records, offsets).await {
+                Ok(ends) => return Ok(ends),
+                Err(error) => error,
             };
-            if !self.core.narrow(setback.faults(), records) {
-                return Err(self.undo(setback, records, since).await);
+            if !self.core.narrow(error.errors(), records) {
+                return Err(self.undo(error, records, since).await);
             }
             self.abort(since).await?;
             self.begin().await?;
@@ -181,39 +184,39 @@ impl TransactionalProducer {
         &mut self,
         records: &[&Outgoing],
         offsets: Option<TransactionOffsets>,
-    ) -> Result<Sent, AttemptError> {
-        let Some(life) = &self.life else { return Err(AttemptError::Stuck) };
-        let Some(client) = life.client() else { return Err(AttemptError::Stuck) };
+    ) -> Result<EndOffsets, AttemptError> {
+        let Some(thread) = &self.thread else { return Err(AttemptError::Stuck) };
+        let Some(client) = thread.client() else { return Err(AttemptError::Stuck) };
         let deadline = Instant::now() + self.core.patience;
         let attempt = client.context().begin(records.len());
         // Also for who drops this future.
         self.stage = Stage::Open;
-        let begun = life
+        let begun = thread
             .call(MARGIN, |client| librdkafka::transactions::begin(client.client()).map_err(AttemptError::Call))
             .await;
         begun.unwrap_or(Err(AttemptError::Stuck))?;
-        let held = Held::free();
-        if let Err(failed) = self.core.hand_over(&held).all_numbered(client, records, attempt, deadline).await {
+        let permit = PublishPermit::unconditional();
+        if let Err(failed) = self.core.hand_over(&permit).all_numbered(client, records, attempt, deadline).await {
             return Err(attempt::untaken(client, failed, deadline).await);
         }
         let within = left(deadline) + MARGIN + SLACK;
         let done = self.call(within, move |client| attempt::finish(client, offsets, deadline)).await;
         done.unwrap_or(Err(AttemptError::Stuck))?;
-        let sent = client.context().take_sent();
+        let ends = client.context().take_end_offsets();
         self.committed();
-        Ok(sent)
+        Ok(ends)
     }
 
     /// Takes back what an attempt has left, and says what became of it.
-    async fn undo(&mut self, setback: AttemptError, records: &[&Outgoing], since: Instant) -> TransactionError {
-        match setback {
+    async fn undo(&mut self, error: AttemptError, records: &[&Outgoing], since: Instant) -> TransactionError {
+        match error {
             AttemptError::Stuck => {
                 self.abandon();
-                self.unsettled("a call of the transaction does not come back: the coordinator may be down")
+                self.outcome_unknown("a call of the transaction does not come back: the coordinator may be down")
             }
             AttemptError::Commit(fault) => match self.verdict(&fault, since) {
                 Some(error) => error,
-                None => self.unsettled(&format!("the commit was not confirmed: {}", fault.text)),
+                None => self.outcome_unknown(&format!("the commit was not confirmed: {}", fault.text)),
             },
             AttemptError::Call(fault) => match self.verdict(&fault, since) {
                 Some(error) => error,
@@ -231,22 +234,22 @@ impl TransactionalProducer {
                 let text = "the records were not acknowledged within kafka.producer.transaction_timeout: the broker may be down, or slow";
                 self.aborted(since, TransactionError::Aborted(text.to_owned())).await
             }
-            AttemptError::Records(faults) => {
-                let error = self.refused(faults, records);
+            AttemptError::Records(errors) => {
+                let error = self.refused(errors, records);
                 self.aborted(since, error).await
             }
         }
     }
 
     /// What records failed of, as an error of the unit.
-    fn refused(&self, mut faults: Vec<(usize, Fault)>, records: &[&Outgoing]) -> TransactionError {
+    fn refused(&self, mut errors: Vec<(usize, ProduceError)>, records: &[&Outgoing]) -> TransactionError {
         // What was purged along with another is not the reason, and of those that are too large it is one that stood alone.
-        faults.sort_by_key(|(index, fault)| {
-            let purged = matches!(fault.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
-            (purged, fault.is_too_large() && !self.core.is_alone(records[*index]))
+        errors.sort_by_key(|(index, error)| {
+            let purged = matches!(error.code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+            (purged, error.is_too_large() && !self.core.is_alone(records[*index]))
         });
-        self.core.recount(&faults, records);
-        let described = self.core.errors(faults, records).0;
+        self.core.recount(&errors, records);
+        let described = self.core.errors(errors, records).0;
         let worst = described.iter().find(|error| error.permanent).or(described.first());
         match worst {
             Some(error) if error.permanent => {
@@ -262,7 +265,7 @@ impl TransactionalProducer {
         match self.abort(since).await {
             Ok(()) => error,
             Err(worse @ (TransactionError::Taken(_) | TransactionError::Fatal(_))) => worse,
-            Err(unknown) => TransactionError::Unsettled(format!("{error}; {unknown}")),
+            Err(unknown) => TransactionError::OutcomeUnknown(format!("{error}; {unknown}")),
         }
     }
 
@@ -274,16 +277,16 @@ impl TransactionalProducer {
             Some(Ok(())) => {
                 // Of what was given up something may still be on its way. And after a batch that was refused librdkafka
                 // 2.12 misses its sequence numbers in the next transaction.
-                (self.life, self.stage) = (None, Stage::Fresh);
+                (self.thread, self.stage) = (None, Stage::Fresh);
                 Ok(())
             }
             Some(Err(fault)) => Err(match self.verdict(&fault, since) {
                 Some(error) => error,
-                None => self.unsettled(&format!("the abort was not confirmed: {}", fault.text)),
+                None => self.outcome_unknown(&format!("the abort was not confirmed: {}", fault.text)),
             }),
             None => {
                 self.abandon();
-                Err(self.unsettled("the abort does not come back: the coordinator may be down"))
+                Err(self.outcome_unknown("the abort does not come back: the coordinator may be down"))
             }
         }
     }
@@ -291,16 +294,16 @@ impl TransactionalProducer {
     /// It is committed: the producer goes on, unless a request may still be on its way.
     fn committed(&mut self) {
         self.stage = Stage::Ready;
-        let client = self.life.as_ref().and_then(Life::client);
+        let client = self.thread.as_ref().and_then(ProducerThread::client);
         if client.is_none_or(|client| client.context().had_trouble()) {
             tracing::debug!(id = self.id, "a connection failed during a transaction: its producer is replaced");
-            (self.life, self.stage) = (None, Stage::Fresh);
+            (self.thread, self.stage) = (None, Stage::Fresh);
         }
     }
 
     /// Leaves a thread behind that does not come back, and its producer with it.
     fn abandon(&mut self) {
-        (self.life, self.haunted) = (None, true);
+        (self.thread, self.is_epoch_uncertain) = (None, true);
         tracing::warn!(id = self.id, "a call of a kafka transaction does not come back: its producer is left behind");
     }
 
@@ -308,28 +311,30 @@ impl TransactionalProducer {
     fn verdict(&mut self, fault: &TransactionFault, since: Instant) -> Option<TransactionError> {
         match FaultCause::of(fault) {
             // A coordinator does the same to a transaction that has outlived its time.
-            FaultCause::Epoch if self.haunted || since.elapsed() >= self.core.patience => {
+            FaultCause::Epoch if self.is_epoch_uncertain || since.elapsed() >= self.core.patience => {
                 // Each time once, or two processes would shut each other out for ever.
-                self.haunted = false;
-                Some(self.unsettled(&format!("the coordinator has given up the transaction: {}", fault.text)))
+                self.is_epoch_uncertain = false;
+                Some(self.outcome_unknown(&format!("the coordinator has given up the transaction: {}", fault.text)))
             }
             FaultCause::Epoch => Some(TransactionError::Taken(error::taken(&self.id))),
             FaultCause::Forbidden => Some(TransactionError::Fatal(error::forbidden(&self.id, fault))),
-            FaultCause::Producer => Some(self.unsettled(&format!("the producer failed for good: {}", fault.text))),
+            FaultCause::Producer => {
+                Some(self.outcome_unknown(&format!("the producer failed for good: {}", fault.text)))
+            }
             FaultCause::Passing | FaultCause::Member => None,
         }
     }
 
-    fn unsettled(&self, why: &str) -> TransactionError {
-        TransactionError::Unsettled(format!("{why} (transactions of `{}`)", self.id))
+    fn outcome_unknown(&self, why: &str) -> TransactionError {
+        TransactionError::OutcomeUnknown(format!("{why} (transactions of `{}`)", self.id))
     }
 
     async fn init(&mut self) -> Result<(), TransactionError> {
-        if self.life.is_none() {
-            self.few_ghosts().await?;
+        if self.thread.is_none() {
+            self.wait_for_abandoned().await?;
             let client = self.core.client(Reports::default()).map_err(TransactionError::Fatal)?;
-            let life = Life::begin(client, Arc::clone(&self.alive)).map_err(TransactionError::Fatal)?;
-            (self.life, self.newborn) = (Some(life), true);
+            let thread = ProducerThread::begin(client, Arc::clone(&self.threads)).map_err(TransactionError::Fatal)?;
+            (self.thread, self.lacks_epoch) = (Some(thread), true);
         }
         let (since, timeout) = (Instant::now(), self.core.patience);
         let init = move |client: &Client| {
@@ -337,20 +342,21 @@ impl TransactionalProducer {
         };
         match self.call(timeout + MARGIN, init).await {
             Some(Ok(())) => {
-                (self.stage, self.newborn) = (Stage::Ready, false);
+                (self.stage, self.lacks_epoch) = (Stage::Ready, false);
                 Ok(())
             }
             Some(Err(fault)) if fault.retriable && !fault.fatal => {
-                Err(self.unsettled(&format!("the coordinator does not answer: {}", fault.text)))
+                Err(self.outcome_unknown(&format!("the coordinator does not answer: {}", fault.text)))
             }
             Some(Err(fault)) => {
                 let error = self.verdict(&fault, since);
-                self.life = None;
-                Err(error.unwrap_or_else(|| self.unsettled(&format!("no producer id was given out: {}", fault.text))))
+                self.thread = None;
+                Err(error
+                    .unwrap_or_else(|| self.outcome_unknown(&format!("no producer id was given out: {}", fault.text))))
             }
             None => {
                 self.abandon();
-                Err(self.unsettled("the coordinator does not answer"))
+                Err(self.outcome_unknown("the coordinator does not answer"))
             }
         }
     }
@@ -360,18 +366,18 @@ impl TransactionalProducer {
         within: Duration,
         work: impl FnOnce(&Client) -> T + Send + 'static,
     ) -> Option<T> {
-        let life = self.life.as_ref()?;
-        self.core.wait(life.client()?.client(), life.call(within, work)).await
+        let thread = self.thread.as_ref()?;
+        self.core.wait(thread.client()?.client(), thread.call(within, work)).await
     }
 
-    /// Waits while too many producers of earlier lives have not ended.
-    async fn few_ghosts(&self) -> Result<(), TransactionError> {
+    /// Waits while too many abandoned producers have not ended.
+    async fn wait_for_abandoned(&self) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.core.patience;
-        while Arc::strong_count(&self.alive) - 1 > GHOSTS {
+        while Arc::strong_count(&self.threads) - 1 > MAX_ABANDONED {
             if Instant::now() > deadline {
-                return Err(self.unsettled("earlier producers do not end: the coordinator may be down"));
+                return Err(self.outcome_unknown("earlier producers do not end: the coordinator may be down"));
             }
-            tokio::time::sleep(GHOST_WAIT).await;
+            tokio::time::sleep(ABANDONED_POLL).await;
         }
         Ok(())
     }
@@ -379,17 +385,17 @@ impl TransactionalProducer {
     /// Learns how many partitions those topics have whose partition a record names, before anything is under way.
     async fn count(&self, records: &[&Outgoing]) -> Result<(), TransactionError> {
         // Without a producer the attempt fails, which says so.
-        let Some(life) = &self.life else { return Ok(()) };
-        let Some(client) = life.client() else { return Ok(()) };
+        let Some(thread) = &self.thread else { return Ok(()) };
+        let Some(client) = thread.client() else { return Ok(()) };
         let deadline = Instant::now() + self.core.patience;
         for (index, record) in self.core.uncounted(records) {
             let ask = || async {
                 let topic = Arc::clone(&record.topic);
-                let asked = life.call(SLACK + MARGIN, move |client| ask(client.client(), &topic)).await;
+                let asked = thread.call(SLACK + MARGIN, move |client| ask(client.client(), &topic)).await;
                 Ok(asked.unwrap_or(CountAnswer::Nobody))
             };
             let counted = self.core.count(client.client(), &record.topic, deadline, ask).await;
-            counted.map_err(|fault| self.refused(vec![(index, fault)], records))?;
+            counted.map_err(|error| self.refused(vec![(index, error)], records))?;
         }
         Ok(())
     }

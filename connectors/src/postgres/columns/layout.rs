@@ -63,7 +63,7 @@ impl Layout {
         names.types.insert(name.fullname(None), SqlType::Jsonb);
         let mut fields = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
-            let Visited { sql, nullable, shape } = names.visit(&field.schema, name.namespace())?;
+            let ColumnShape { sql, nullable, shape } = names.visit(&field.schema, name.namespace())?;
             let has_default = field.default.is_some();
             fields.push(Field { name: field.name.clone(), sql, nullable, has_default, shape });
         }
@@ -101,16 +101,16 @@ struct Names {
     shapes: HashMap<String, Shape>,
 }
 
-struct Visited {
+struct ColumnShape {
     sql: SqlType,
     nullable: bool,
     shape: Shape,
 }
 
 impl Names {
-    fn visit(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<Visited, PostgresError> {
+    fn visit(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<ColumnShape, PostgresError> {
         let (sql, shape) = match schema {
-            Schema::Null => return Ok(Visited { sql: SqlType::Text, nullable: true, shape: Shape::Plain }),
+            Schema::Null => return Ok(ColumnShape { sql: SqlType::Text, nullable: true, shape: Shape::Plain }),
             Schema::Union(union) => return self.visit_union(union.variants(), namespace),
             Schema::Record(record) => {
                 let name = record.name.fully_qualified_name(namespace);
@@ -138,10 +138,10 @@ impl Names {
             }
             leaf => self.visit_leaf(leaf, namespace),
         };
-        Ok(Visited { sql, nullable: false, shape })
+        Ok(ColumnShape { sql, nullable: false, shape })
     }
 
-    fn visit_union(&mut self, variants: &[Schema], namespace: NamespaceRef<'_>) -> Result<Visited, PostgresError> {
+    fn visit_union(&mut self, variants: &[Schema], namespace: NamespaceRef<'_>) -> Result<ColumnShape, PostgresError> {
         let mut shapes = Vec::with_capacity(variants.len());
         let mut types = Vec::new();
         for variant in variants {
@@ -156,7 +156,7 @@ impl Names {
             [one] => one,
             _ => SqlType::Jsonb,
         };
-        Ok(Visited { sql, nullable: types.len() < variants.len(), shape: Shape::Branches(shapes) })
+        Ok(ColumnShape { sql, nullable: types.len() < variants.len(), shape: Shape::Branches(shapes) })
     }
 
     fn visit_leaf(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> (SqlType, Shape) {

@@ -108,7 +108,7 @@ pub(crate) enum ColumnType {
 
 /// What a column that is too narrow can become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Widened {
+pub(crate) enum Widening {
     /// The server changes its catalogue alone (`numeric_support` in numeric.c).
     InPlace(SqlType),
     /// The server writes every row anew, and nobody reads the table meanwhile.
@@ -178,11 +178,11 @@ impl ColumnType {
     }
 
     /// What this column must become to take a field that it is too narrow for.
-    pub(crate) fn widened(&self, field: SqlType) -> Option<Widened> {
+    pub(crate) fn widened(&self, field: SqlType) -> Option<Widening> {
         use SqlType::{Float4, Float8, Int4, Int8, Numeric};
         match (self, field) {
-            (Self::Sql(Int4), Int8) | (Self::Sql(Float4), Float8) => Some(Widened::Rewritten(field)),
-            (Self::Sql(Numeric(Some(_))), Numeric(None)) => Some(Widened::InPlace(field)),
+            (Self::Sql(Int4), Int8) | (Self::Sql(Float4), Float8) => Some(Widening::Rewritten(field)),
+            (Self::Sql(Numeric(Some(_))), Numeric(None)) => Some(Widening::InPlace(field)),
             (Self::Sql(Numeric(Some((precision, scale)))), Numeric(Some((field_precision, field_scale)))) => {
                 let before = precision.saturating_sub(*scale).max(field_precision.saturating_sub(field_scale));
                 let after = field_scale.max(*scale);
@@ -192,7 +192,7 @@ impl ColumnType {
                 };
                 // With other digits after the point each number is written anew.
                 let in_place = after == *scale || wide == Numeric(None);
-                Some(if in_place { Widened::InPlace(wide) } else { Widened::Rewritten(wide) })
+                Some(if in_place { Widening::InPlace(wide) } else { Widening::Rewritten(wide) })
             }
             _ => None,
         }
@@ -260,12 +260,12 @@ mod tests {
     #[test]
     fn a_column_that_is_too_narrow_becomes_as_wide_as_both() {
         let column = |p, s| ColumnType::Sql(SqlType::Numeric(Some((p, s))));
-        let in_place = |p, s| Some(Widened::InPlace(SqlType::decimal(p, s)));
+        let in_place = |p, s| Some(Widening::InPlace(SqlType::decimal(p, s)));
         assert_eq!(column(10, 2).widened(SqlType::decimal(12, 2)), in_place(12, 2));
         assert_eq!(column(10, 4).widened(SqlType::decimal(12, 2)), in_place(14, 4));
-        assert_eq!(column(10, 2).widened(SqlType::Numeric(None)), Some(Widened::InPlace(SqlType::Numeric(None))));
-        assert_eq!(column(10, 2).widened(SqlType::decimal(8, 4)), Some(Widened::Rewritten(SqlType::decimal(12, 4))));
-        assert_eq!(ColumnType::Sql(SqlType::Int4).widened(SqlType::Int8), Some(Widened::Rewritten(SqlType::Int8)));
+        assert_eq!(column(10, 2).widened(SqlType::Numeric(None)), Some(Widening::InPlace(SqlType::Numeric(None))));
+        assert_eq!(column(10, 2).widened(SqlType::decimal(8, 4)), Some(Widening::Rewritten(SqlType::decimal(12, 4))));
+        assert_eq!(ColumnType::Sql(SqlType::Int4).widened(SqlType::Int8), Some(Widening::Rewritten(SqlType::Int8)));
         assert_eq!(ColumnType::Sql(SqlType::Int8).widened(SqlType::Int4), None);
         assert_eq!(ColumnType::Sql(SqlType::Text).widened(SqlType::Int8), None);
     }

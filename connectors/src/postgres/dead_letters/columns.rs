@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use headwater::{Headers, spi::DeadLetter};
 
-use super::standing::RowStatus;
+use super::row_status::RowStatus;
 use crate::postgres::{
     columns::{
         encode::{Array, nearest_millis},

@@ -17,13 +17,13 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use self::row::{COLUMNS, stored};
+use self::row::{COLUMNS, stored_letter};
 use crate::postgres::{
     config::Database,
     error::{PostgresError, is_undefined},
 };
 
-pub use row::{Status, Stored};
+pub use row::{Status, StoredLetter};
 
 /// Which letters are meant: those to which everything applies that is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Letters {
     ///
     /// # Errors
     /// [`PostgresError::Config`] when the table is missing; [`PostgresError::Outage`] when the server does not answer.
-    pub async fn makes(&self, filter: &LetterFilter, limit: u32) -> Result<Vec<FailureGroup>, PostgresError> {
+    pub async fn failure_groups(&self, filter: &LetterFilter, limit: u32) -> Result<Vec<FailureGroup>, PostgresError> {
         let counts = Status::ALL.map(|s| format!("count(*) filter (where status = '{s}') as {s}")).join(", ");
         // A fingerprint is of one kind; of the messages any will do, and the least one costs no sorting.
         let sql = format!(
@@ -135,13 +135,13 @@ impl Letters {
             last = row::millis("max(dead_lettered_at)"),
         );
         let rows = self.rows(sql, filter, |query| query.bind(i64::from(limit))).await?;
-        rows.iter().map(|row| make(row).map_err(PostgresError::from)).collect()
+        rows.iter().map(|row| failure_group(row).map_err(PostgresError::from)).collect()
     }
 
     /// Letters without their contents, at most `limit` of those that come after `after`: the oldest first, or the newest.
     ///
     /// # Errors
-    /// As [`Letters::makes`].
+    /// As [`Letters::failure_groups`].
     pub async fn page(
         &self,
         filter: &LetterFilter,
@@ -176,7 +176,7 @@ impl Letters {
     /// that come later are not among those that are meant.
     ///
     /// # Errors
-    /// As [`Letters::makes`].
+    /// As [`Letters::failure_groups`].
     pub async fn selection(&self, filter: &LetterFilter) -> Result<(u64, Option<Moment>), PostgresError> {
         let sql = format!(
             "select count(*) as letters, max(dead_lettered_at)::text as newest from headwater.dead_letters d where {WANTED}"
@@ -190,18 +190,18 @@ impl Letters {
     /// One letter with everything that is kept of it.
     ///
     /// # Errors
-    /// As [`Letters::makes`].
-    pub async fn get(&self, id: Uuid) -> Result<Option<Stored>, PostgresError> {
+    /// As [`Letters::failure_groups`].
+    pub async fn get(&self, id: Uuid) -> Result<Option<StoredLetter>, PostgresError> {
         let sql = format!("select {COLUMNS} from headwater.dead_letters d where {WANTED}");
         let filter = LetterFilter { ids: vec![id], ..LetterFilter::default() };
         let rows = self.rows(sql, &filter, |query| query).await?;
-        rows.first().map(stored).transpose()
+        rows.first().map(stored_letter).transpose()
     }
 
     /// The letter that is an edited copy of this one.
     ///
     /// # Errors
-    /// As [`Letters::makes`].
+    /// As [`Letters::failure_groups`].
     pub async fn edited_as(&self, id: Uuid) -> Result<Option<Uuid>, PostgresError> {
         let sql =
             format!("select id::text from headwater.dead_letters d where edited_from = $8::uuid and {WANTED} limit 1");
@@ -212,7 +212,7 @@ impl Letters {
     /// Letters that wait for a person, open and parked, by group: for a gauge.
     ///
     /// # Errors
-    /// As [`Letters::makes`].
+    /// As [`Letters::failure_groups`].
     pub async fn waiting(&self) -> Result<BTreeMap<String, u64>, PostgresError> {
         let sql = format!(
             "select consumer_group, count(*) as letters from headwater.dead_letters d where {WANTED} group by consumer_group"
@@ -227,13 +227,13 @@ impl Letters {
         &self,
         sql: String,
         filter: &LetterFilter,
-        bind: impl FnOnce(Filtered) -> Filtered,
+        bind: impl FnOnce(FilterQuery) -> FilterQuery,
     ) -> Result<Vec<PgRow>, PostgresError> {
         self.database.with(async |conn| bind(filtered(sql, filter)).fetch_all(&mut **conn).await.map_err(explain)).await
     }
 }
 
-type Filtered = Query<'static, Postgres, PgArguments>;
+type FilterQuery = Query<'static, Postgres, PgArguments>;
 
 /// A letter that is meant, by the filter's arguments, which are the first seven.
 const WANTED: &str = "($1::text is null or consumer_group = $1) \
@@ -243,7 +243,7 @@ const WANTED: &str = "($1::text is null or consumer_group = $1) \
     and (cardinality($6::text[]) = 0 or status = any($6::text[])) \
     and ($7::text is null or dead_lettered_at <= $7::timestamptz)";
 
-fn filtered(sql: String, filter: &LetterFilter) -> Filtered {
+fn filtered(sql: String, filter: &LetterFilter) -> FilterQuery {
     let ids: Vec<String> = filter.ids.iter().map(Uuid::to_string).collect();
     let statuses: Vec<&str> = filter.statuses.iter().map(|status| status.name()).collect();
     sqlx::query(AssertSqlSafe(sql))
@@ -256,7 +256,7 @@ fn filtered(sql: String, filter: &LetterFilter) -> Filtered {
         .bind(filter.until.as_ref().map(|moment| moment.0.clone()))
 }
 
-fn make(row: &PgRow) -> Result<FailureGroup, sqlx::Error> {
+fn failure_group(row: &PgRow) -> Result<FailureGroup, sqlx::Error> {
     let mut counts = BTreeMap::new();
     for status in Status::ALL {
         let letters = count(row, status.name())?;

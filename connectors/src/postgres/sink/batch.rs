@@ -65,7 +65,7 @@ pub(crate) struct Delete<'a> {
     pub(crate) key: &'a [u8],
 }
 
-enum Change<'a> {
+enum RowChange<'a> {
     Write(Write<'a>),
     Delete(Delete<'a>),
 }
@@ -88,7 +88,7 @@ impl<'a> Batch<'a> {
                 false => Ok(batch),
             };
         };
-        let changes = rows.iter().map(|row| Change::of(row, layouts, origins.topic(row)));
+        let changes = rows.iter().map(|row| RowChange::of(row, layouts, origins.topic(row)));
         match sink.mode {
             Mode::Insert => batch.insert(changes)?,
             Mode::Upsert => batch.upsert(changes, sink, table)?,
@@ -99,14 +99,14 @@ impl<'a> Batch<'a> {
     /// Every row; of those that were sent back and first stood at one place, one.
     fn insert(
         &mut self,
-        changes: impl Iterator<Item = Result<Change<'a>, PostgresError>>,
+        changes: impl Iterator<Item = Result<RowChange<'a>, PostgresError>>,
     ) -> Result<(), PostgresError> {
         let mut returned: HashSet<(&TopicPartition, i64, &str)> = HashSet::new();
         for change in changes {
             match change? {
-                Change::Write(write) if write.returned && !returned.insert(write.origin()) => self.superseded += 1,
-                write @ Change::Write(_) => self.add(0, write),
-                Change::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
+                RowChange::Write(write) if write.returned && !returned.insert(write.origin()) => self.superseded += 1,
+                write @ RowChange::Write(_) => self.add(0, write),
+                RowChange::Delete(_) => return Err(refused("an insert sink takes no tombstone")),
             }
         }
         Ok(())
@@ -115,7 +115,7 @@ impl<'a> Batch<'a> {
     /// Of each key what makes a difference.
     fn upsert(
         &mut self,
-        changes: impl Iterator<Item = Result<Change<'a>, PostgresError>>,
+        changes: impl Iterator<Item = Result<RowChange<'a>, PostgresError>>,
         sink: &Sink,
         table: &Table,
     ) -> Result<(), PostgresError> {
@@ -134,18 +134,18 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn add(&mut self, round: usize, change: Change<'a>) {
+    fn add(&mut self, round: usize, change: RowChange<'a>) {
         if self.rounds.len() <= round {
             self.rounds.resize_with(round + 1, Round::default);
         }
         match change {
-            Change::Write(write) => self.rounds[round].writes.push(write),
-            Change::Delete(delete) => self.rounds[round].deletes.push(delete),
+            RowChange::Write(write) => self.rounds[round].writes.push(write),
+            RowChange::Delete(delete) => self.rounds[round].deletes.push(delete),
         }
     }
 }
 
-impl<'a> Change<'a> {
+impl<'a> RowChange<'a> {
     fn of(row: &'a Row, layouts: &HashMap<(u32, u32), Arc<Layout>>, topic: TopicId) -> Result<Self, PostgresError> {
         let meta = row.meta.as_ref();
         let Some(data) = &row.data else {
@@ -281,7 +281,7 @@ pub(crate) fn key_of(
     table: &Table,
     layouts: &HashMap<(u32, u32), Arc<Layout>>,
 ) -> Option<Vec<u8>> {
-    Change::of(row, layouts, TopicId::Untold).and_then(|change| change.key(sink, table)).ok()
+    RowChange::of(row, layouts, TopicId::Untold).and_then(|change| change.key(sink, table)).ok()
 }
 
 /// Whether nanoseconds are left out of what is stored.
@@ -293,7 +293,7 @@ fn is_cut(value: &Value) -> bool {
     }
 }
 
-/// Whether `new` may replace `old`: DESIGN's guard, the same as in the statements, of records of the topic that is there.
+/// Whether `new` may replace `old`: the same guard as in the statements, of records of the topic that is there.
 fn applies_over(new: &Meta, old: &Meta) -> bool {
     if new.origin.partition == old.origin.partition {
         old.origin.offset < new.origin.offset

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
     table::{self, FoundTable, NOTED, Plan},
-    table_comment::Note,
+    table_comment::TableComment,
 };
 use crate::postgres::{
     columns::layout::Layout,
@@ -21,7 +21,7 @@ const TRIES: usize = 3;
 
 /// A schema that is new to a sink.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct New<'a> {
+pub(crate) struct NewSchema<'a> {
     pub(crate) layout: &'a Layout,
     /// The topic of its record, and the schema itself; `None` where it is the catalogue's.
     pub(crate) record: Option<(&'a str, &'a WriterSchema)>,
@@ -29,7 +29,7 @@ pub(crate) struct New<'a> {
 
 /// Why there is no row of a schema's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unfit {
+pub(crate) struct SchemaRefusal {
     pub(crate) kind: DeadLetterKind,
     pub(crate) why: String,
 }
@@ -40,14 +40,14 @@ pub(crate) async fn fit(
     conn: &mut PgConnection,
     sink: &Sink,
     name: &TableName,
-    new: New<'_>,
-    memory: &mut Note,
-) -> Result<Result<(), Unfit>, PostgresError> {
+    new: NewSchema<'_>,
+    memory: &mut TableComment,
+) -> Result<Result<(), SchemaRefusal>, PostgresError> {
     for _ in 0..TRIES {
         let found = FoundTable::read(conn, name, &sink.key).await?;
         let plan = match decide(sink, name, new, &found, memory)? {
             Ok(plan) => plan,
-            Err(unfit) => return Ok(Err(unfit)),
+            Err(refusal) => return Ok(Err(refusal)),
         };
         if plan.sql.is_empty() && comment(name, &found, &plan).is_none() {
             *memory = plan.note;
@@ -67,10 +67,10 @@ pub(crate) async fn fit(
 fn decide(
     sink: &Sink,
     name: &TableName,
-    new: New<'_>,
+    new: NewSchema<'_>,
     found: &FoundTable,
-    memory: &Note,
-) -> Result<Result<Plan, Unfit>, PostgresError> {
+    memory: &TableComment,
+) -> Result<Result<Plan, SchemaRefusal>, PostgresError> {
     let note = match &found.table {
         Some(table) if !table.owned => memory.clone(),
         _ => found.note(),
@@ -78,13 +78,13 @@ fn decide(
     if let Some((topic, schema)) = new.record
         && let Err(why) = note.admits(topic, schema)
     {
-        return Ok(Err(Unfit { kind: DeadLetterKind::Contract, why }));
+        return Ok(Err(SchemaRefusal { kind: DeadLetterKind::Contract, why }));
     }
-    let is_evidence = new.record.is_none_or(|(topic, _)| Note::is_evidence(topic));
+    let is_evidence = new.record.is_none_or(|(topic, _)| TableComment::is_evidence(topic));
     let mut plan = match table::plan(sink, name, new.layout, found, note) {
         Ok(plan) if plan.sql.is_empty() || is_evidence => plan,
         Ok(plan) => return Ok(Err(edited(name, new.layout, &plan.sql.join("; ")))),
-        Err(PostgresError::Refused(why)) => return Ok(Err(Unfit { kind: DeadLetterKind::Row, why })),
+        Err(PostgresError::Refused(why)) => return Ok(Err(SchemaRefusal { kind: DeadLetterKind::Row, why })),
         Err(PostgresError::Outage(why) | PostgresError::Config(why)) if !is_evidence => {
             return Ok(Err(edited(name, new.layout, &why)));
         }
@@ -97,13 +97,13 @@ fn decide(
 }
 
 /// Why a record that was edited is no row: whoever edits writes what he likes, and neither alters a table nor holds it up.
-fn edited(name: &TableName, layout: &Layout, needs: &str) -> Unfit {
+fn edited(name: &TableName, layout: &Layout, needs: &str) -> SchemaRefusal {
     let why = format!(
         "{name} does not fit schema {}, and a record that was edited changes no table: send it again once a record of this \
          schema has come on its own topic; it needs: {needs}",
         layout.id
     );
-    Unfit { kind: DeadLetterKind::Contract, why }
+    SchemaRefusal { kind: DeadLetterKind::Contract, why }
 }
 
 /// The SQL that writes down what is to be remembered, where something is and it is not there yet.
@@ -114,7 +114,7 @@ fn comment(name: &TableName, found: &FoundTable, plan: &Plan) -> Option<String> 
         Some(table) if !table.owned => return None,
         Some(table) => table.comment.as_deref(),
     };
-    if Note::read(before).unwrap_or_default() == plan.note {
+    if TableComment::read(before).unwrap_or_default() == plan.note {
         return None;
     }
     let text = plan.note.write(before).replace('\\', "\\\\").replace('\'', "''");
@@ -126,8 +126,8 @@ async fn change(
     conn: &mut PgConnection,
     sink: &Sink,
     name: &TableName,
-    new: New<'_>,
-    memory: &Note,
+    new: NewSchema<'_>,
+    memory: &TableComment,
 ) -> Result<Vec<String>, PostgresError> {
     let mut tx = conn.begin().await?;
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")

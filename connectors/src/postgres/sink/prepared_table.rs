@@ -9,7 +9,7 @@ use super::{
     batch::{Batch, key_of},
     refusal::WriteError,
     table::{OWN_COLUMNS, Table},
-    write::{Done, Writer},
+    write::{WriteCounts, Writer},
 };
 use crate::postgres::{
     columns::layout::Layout,
@@ -39,10 +39,10 @@ impl PreparedTable {
         conn: &mut PgConnection,
         rows: &[&Row],
         offsets: &OwnedOffsets,
-    ) -> Result<Done, WriteError> {
+    ) -> Result<WriteCounts, WriteError> {
         let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
         let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
-        let Some(table) = &self.table else { return Ok(Done::default()) };
+        let Some(table) = &self.table else { return Ok(WriteCounts::default()) };
         Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
     }
 

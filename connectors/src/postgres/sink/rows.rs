@@ -12,12 +12,12 @@ use headwater::{
 use sqlx::PgConnection;
 
 use super::{
-    fit::{self, New, Unfit},
+    fit::{self, NewSchema, SchemaRefusal},
     prepared_table::PreparedTable,
     table::FoundTable,
-    table_comment::Note,
+    table_comment::TableComment,
     trial::{self, Streak},
-    write::Done,
+    write::WriteCounts,
 };
 use crate::postgres::{
     columns::layout::Layout,
@@ -44,7 +44,7 @@ pub(crate) struct Rows {
 #[derive(Debug, Default)]
 struct Common {
     /// What is remembered of a table that is not ours to comment on.
-    note: tokio::sync::Mutex<Note>,
+    note: tokio::sync::Mutex<TableComment>,
     /// Rows that were refused last, alike.
     streak: Mutex<Streak>,
 }
@@ -57,9 +57,9 @@ impl Common {
 
 /// What came of a unit's rows.
 #[derive(Debug)]
-pub(crate) enum Written {
+pub(crate) enum WriteOutcome {
     /// They are stored.
-    All(Done),
+    All(WriteCounts),
     /// One is refused, or all are.
     Refused,
     /// These are refused.
@@ -119,7 +119,7 @@ impl Rows {
         }
         if new.is_empty() {
             // Tombstones alone: a table that is there must still have the columns that guard its rows.
-            let new = New { layout: &Layout::default(), record: None };
+            let new = NewSchema { layout: &Layout::default(), record: None };
             _ = fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
                 .await?;
         }
@@ -147,14 +147,14 @@ impl Rows {
 
     /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
     /// made from may be known by then.
-    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<Unfit>, PostgresError> {
+    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<SchemaRefusal>, PostgresError> {
         let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
         let layout = match Layout::of(&data.schema) {
             Ok(layout) => layout,
-            Err(PostgresError::Refused(why)) => return Ok(Some(Unfit { kind: DeadLetterKind::Row, why })),
+            Err(PostgresError::Refused(why)) => return Ok(Some(SchemaRefusal { kind: DeadLetterKind::Row, why })),
             Err(error) => return Err(error),
         };
-        let new = New { layout: &layout, record: Some((topic, &data.schema)) };
+        let new = NewSchema { layout: &layout, record: Some((topic, &data.schema)) };
         if let Err(unfit) =
             fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await).await?
         {
@@ -166,14 +166,14 @@ impl Rows {
     }
 
     /// The rows whose schemas are not ones for the table.
-    fn refused(&self, unit: &Unit, unfit: &[(Option<Known<'_>>, Unfit)]) -> Vec<RefusedRow> {
+    fn refused(&self, unit: &Unit, unfit: &[(Option<SchemaUse<'_>>, SchemaRefusal)]) -> Vec<RefusedRow> {
         let of = |row: &Row| {
             let schema = schema_of(row)?;
             unfit.iter().find(|(of, _)| *of == Some(schema)).map(|(_, why)| why)
         };
         let refused = unit.rows.iter().enumerate().filter_map(|(place, row)| Some((place, of(row)?)));
         refused
-            .map(|(row, Unfit { kind, why })| RefusedRow { row, kind: *kind, why: self.prepared.refuses(why) })
+            .map(|(row, SchemaRefusal { kind, why })| RefusedRow { row, kind: *kind, why: self.prepared.refuses(why) })
             .collect()
     }
 
@@ -190,10 +190,10 @@ impl Rows {
         unit: &Unit,
         rows: &[&Row],
         offsets: &OwnedOffsets,
-    ) -> Result<Written, PostgresError> {
+    ) -> Result<WriteOutcome, PostgresError> {
         let found = trial::run(conn, (&self.prepared, offsets), rows).await?;
         if found.refused.is_empty() {
-            return Ok(Written::All(found.done));
+            return Ok(WriteOutcome::All(found.done));
         }
         self.common.streak().judge(&found)?;
         self.tried = true;
@@ -202,11 +202,11 @@ impl Rows {
         let refused = refused
             .map(|(row, why)| RefusedRow { row, kind: DeadLetterKind::Row, why: self.prepared.refuses(&why) })
             .collect();
-        Ok(Written::Rows(refused))
+        Ok(WriteOutcome::Rows(refused))
     }
 
     /// A unit is durable.
-    pub(crate) fn stored(&mut self, done: Done) {
+    pub(crate) fn stored(&mut self, done: WriteCounts) {
         // The rest of a unit that was tried row by row has been counted with it.
         if !std::mem::take(&mut self.tried) && done.written + done.deleted > 0 {
             *self.common.streak() = Streak::default();
@@ -226,8 +226,8 @@ impl Rows {
 }
 
 /// What tells a row's schema from any other, and the topic where its record first stood.
-type Known<'a> = ((u32, u32), &'a str);
+type SchemaUse<'a> = ((u32, u32), &'a str);
 
-fn schema_of(row: &Row) -> Option<Known<'_>> {
+fn schema_of(row: &Row) -> Option<SchemaUse<'_>> {
     Some((row.data.as_ref()?.schema.key(), &row.meta.origin.partition.topic))
 }

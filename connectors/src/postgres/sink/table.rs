@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use headwater::{Mode, Sink};
 use sqlx::PgConnection;
 
-use super::table_comment::Note;
+use super::table_comment::TableComment;
 use crate::postgres::{
     columns::{
         layout::{Field, Layout},
-        types::{ColumnType, SqlType, Widened},
+        types::{ColumnType, SqlType, Widening},
     },
     error::PostgresError,
     sql::{TableName, quote},
@@ -78,9 +78,11 @@ impl FoundTable {
 
 impl FoundTable {
     /// What is remembered of the table, as far as a comment says.
-    pub(crate) fn note(&self) -> Note {
+    pub(crate) fn note(&self) -> TableComment {
         let table = self.table.as_ref().filter(|table| table.owned);
-        let read = |table: &Table| Note::read(table.comment.as_deref()).or_else(|| Note::read(table.older.as_deref()));
+        let read = |table: &Table| {
+            TableComment::read(table.comment.as_deref()).or_else(|| TableComment::read(table.older.as_deref()))
+        };
         table.and_then(read).unwrap_or_default()
     }
 }
@@ -170,7 +172,7 @@ pub(crate) struct Plan {
     /// Empty where it fits.
     pub(crate) sql: Vec<String>,
     /// What is to be remembered of the table then.
-    pub(crate) note: Note,
+    pub(crate) note: TableComment,
 }
 
 /// The SQL that fits what is there to rows of this schema; `note` is what is remembered of it.
@@ -183,7 +185,7 @@ pub(crate) fn plan(
     name: &TableName,
     layout: &Layout,
     found: &FoundTable,
-    mut note: Note,
+    mut note: TableComment,
 ) -> Result<Plan, PostgresError> {
     serves(sink, layout)?;
     let (sql, allowed) = match &found.table {
@@ -223,7 +225,7 @@ fn create(
     name: &TableName,
     layout: &Layout,
     schema: bool,
-    note: &mut Note,
+    note: &mut TableComment,
 ) -> Result<Vec<String>, PostgresError> {
     if layout.is_none() {
         return Ok(Vec::new());
@@ -262,7 +264,7 @@ fn evolve(
     name: &TableName,
     layout: &Layout,
     table: &Table,
-    note: &mut Note,
+    note: &mut TableComment,
 ) -> Result<Vec<String>, PostgresError> {
     let own = OWN_COLUMNS.iter().map(|(own, sql, _)| (*own, *sql));
     let wanted = layout.fields.iter().map(|f| (f.name.as_str(), f.sql)).chain(own);
@@ -306,11 +308,11 @@ fn check_columns(sink: &Sink, name: &TableName, layout: &Layout, table: &Table) 
     for field in &layout.fields {
         let Some(there) = table.columns.get(&field.name).filter(|there| !there.kind.takes(field.sql)) else { continue };
         match there.kind.widened(field.sql) {
-            Some(Widened::InPlace(wide)) => {
+            Some(Widening::InPlace(wide)) => {
                 let (table, column) = (name.sql(), quote(&field.name)?);
                 sql.push(format!("alter table {table} alter column {column} type {wide}"));
             }
-            Some(Widened::Rewritten(wide)) => {
+            Some(Widening::Rewritten(wide)) => {
                 let also =
                     "; the server then writes the whole table anew and locks it meanwhile, so that it is left to you";
                 return misfit(&field.name, wide, there, also);

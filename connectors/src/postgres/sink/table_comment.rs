@@ -22,18 +22,18 @@ const REDRIVE: &str = ".redrive";
 
 /// What a sink remembers of its table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Note {
+pub(crate) struct TableComment {
     /// Columns that it has made `not null`, and that still are by no one else's will.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) not_null: BTreeSet<String>,
     /// What the rows of each bound topic are made from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    records: BTreeMap<String, Record>,
+    records: BTreeMap<String, SchemaHistory>,
 }
 
 /// The record of one topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct SchemaHistory {
     /// Its full name.
     name: String,
     /// The schema that came first.
@@ -45,7 +45,7 @@ struct Record {
     id: u32,
 }
 
-impl Note {
+impl TableComment {
     /// What stands in a comment; `None` where there is none of ours, or what nobody can read.
     pub(crate) fn read(comment: Option<&str>) -> Option<Self> {
         let ours = comment.and_then(|comment| comment.lines().rev().find_map(|line| line.strip_prefix(MARK)));
@@ -100,14 +100,14 @@ impl Note {
             }
             Some(_) => {}
             None => {
-                let record = Record { name: name.to_owned(), first: text, latest: None, id };
+                let record = SchemaHistory { name: name.to_owned(), first: text, latest: None, id };
                 self.records.insert(topic.to_owned(), record);
             }
         }
     }
 }
 
-impl Record {
+impl SchemaHistory {
     fn admits(&self, topic: &str, schema: &WriterSchema) -> Result<(), String> {
         let name = schema.full_name().unwrap_or("a type without a name");
         if name != self.name {

@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     prepared_table::PreparedTable,
     refusal::{Refusal, RefusalCause, WriteError},
-    write::Done,
+    write::WriteCounts,
 };
 use crate::postgres::{error::PostgresError, offsets::OwnedOffsets};
 
@@ -68,7 +68,7 @@ impl Streak {
 #[derive(Debug, Default)]
 pub(crate) struct TrialResult {
     /// What the rows that are stored did.
-    pub(crate) done: Done,
+    pub(crate) done: WriteCounts,
     /// The places of the rows that are refused, in order, and why.
     pub(crate) refused: Vec<(usize, Refusal)>,
     /// So many rows were tried, from the first on.
@@ -143,7 +143,7 @@ async fn store(
     conn: &mut PgConnection,
     (table, offsets): (&PreparedTable, &OwnedOffsets),
     part: &[&Row],
-) -> Result<Result<Done, Refusal>, PostgresError> {
+) -> Result<Result<WriteCounts, Refusal>, PostgresError> {
     let mut savepoint = conn.begin().await?;
     match table.write(&mut savepoint, part, offsets).await {
         Ok(done) => {

@@ -19,13 +19,13 @@ use crate::postgres::{
 
 /// What a batch did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Done {
+pub(crate) struct WriteCounts {
     pub(crate) written: u64,
     pub(crate) superseded: u64,
     pub(crate) deleted: u64,
 }
 
-impl Done {
+impl WriteCounts {
     pub(crate) fn add(&mut self, more: Self) {
         self.written += more.written;
         self.superseded += more.superseded;
@@ -44,15 +44,20 @@ pub(crate) struct Writer<'a> {
 
 impl Writer<'_> {
     /// Runs a batch's statements in the caller's transaction.
-    pub(crate) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<Done, WriteError> {
-        let mut done = Done { superseded: batch.superseded, ..Done::default() };
+    pub(crate) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<WriteCounts, WriteError> {
+        let mut done = WriteCounts { superseded: batch.superseded, ..WriteCounts::default() };
         for round in &batch.rounds {
             self.run_round(conn, round, &mut done).await?;
         }
         Ok(done)
     }
 
-    async fn run_round(self, conn: &mut PgConnection, round: &Round<'_>, done: &mut Done) -> Result<(), WriteError> {
+    async fn run_round(
+        self,
+        conn: &mut PgConnection,
+        round: &Round<'_>,
+        done: &mut WriteCounts,
+    ) -> Result<(), WriteError> {
         // A row leaves columns alone that its schema does not have, so rows are grouped by what they have. An insert's
         // rows that were sent back come last: they must see the others.
         let mut groups: BTreeMap<(bool, Guard, &[String]), Vec<&Write<'_>>> = BTreeMap::new();
@@ -128,7 +133,7 @@ impl Writer<'_> {
 /// The columns that a guard looks at.
 const GUARDING: [&str; 5] = ["hw_topic", "hw_topic_id", "hw_partition", "hw_offset", "hw_event_time"];
 
-/// When a change may apply over the stored row `t`: DESIGN section 5. A row that no sink wrote yields to any, and one that
+/// When a change may apply over the stored row `t`. A row that no sink wrote yields to any, and one that
 /// does not say its topic's id counts as of the topic that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Guard {

@@ -13,7 +13,7 @@ use std::{
 
 use headwater::{TopicPartition, spi::CommitError};
 
-use super::restore::{Restored, Restorer};
+use super::restore::{RestoreSummary, Restorer};
 use crate::kafka::{ChangelogError, stable_offsets};
 
 impl Restorer {
@@ -23,7 +23,7 @@ impl Restorer {
     /// [`CommitError::Fatal`] with both ways out where its offsets are gone.
     pub(crate) async fn require_offsets(
         &self,
-        restored: &Restored,
+        restored: &RestoreSummary,
         known: &[TopicPartition],
     ) -> Result<(), CommitError> {
         let known: BTreeSet<i32> = known.iter().filter(|id| self.is_by_number(id)).map(|id| id.partition).collect();
@@ -42,7 +42,7 @@ impl Restorer {
     /// The same of its inputs, for who may have partitions of those alone: it would key everything anew.
     pub(crate) async fn require_inputs(
         &self,
-        restored: &Restored,
+        restored: &RestoreSummary,
         known: &[TopicPartition],
     ) -> Result<(), CommitError> {
         let inputs = |topic: &String| {
@@ -77,7 +77,7 @@ impl Restorer {
     }
 
     /// Whether any changelog has a key.
-    async fn has_state(&self, restored: &Restored) -> Result<bool, CommitError> {
+    async fn has_state(&self, restored: &RestoreSummary) -> Result<bool, CommitError> {
         let all = |(_, topic): &(&'static str, String)| {
             (0..restored.count).map(|number| (TopicPartition::new(topic.as_str(), number), None)).collect::<Vec<_>>()
         };

@@ -19,7 +19,8 @@ use tokio::task::JoinError;
 use super::topics::StateTopics;
 use crate::{
     kafka::{
-        ChangelogEnd, ChangelogError, ChangelogReader, Cluster, INPUTS, KafkaConfig, KafkaError, Progress, Reached,
+        ChangelogEnd, ChangelogError, ChangelogProgress, ChangelogReader, Cluster, INPUTS, KafkaConfig, KafkaError,
+        ReadOutcome,
     },
     store::local::{Checkpoint, LocalError, LocalStore, Restore, SourceOffsets},
 };
@@ -40,7 +41,7 @@ pub(crate) struct Restorer {
 }
 
 /// What was found while state was restored.
-pub(crate) struct Restored {
+pub(crate) struct RestoreSummary {
     /// How many numbers the group has.
     pub(crate) count: i32,
     /// How many partitions every topic has.
@@ -89,7 +90,7 @@ impl Restorer {
         partitions: &[TopicPartition],
         state: &Arc<GroupMetrics>,
         clock: &dyn Clock,
-    ) -> Result<Restored, CommitError> {
+    ) -> Result<RestoreSummary, CommitError> {
         let topics: Vec<&str> = self.stores.iter().map(|(_, topic)| topic.as_str()).collect();
         let (ids, kept, listed) = tokio::try_join!(
             self.cluster.topic_ids(&topics),
@@ -130,22 +131,22 @@ impl Restorer {
             restored
         });
         let full = ended(restored.await)?.map_err(|error| match error {
-            Failed::Kafka(error) => error.into(),
-            Failed::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
-            Failed::Local(error) => CommitError::Fatal(error.to_string()),
-            Failed::Cancelled => CommitError::Outage("restoring state was cancelled".to_owned()),
+            RestoreError::Kafka(error) => error.into(),
+            RestoreError::Local(error @ LocalError::Disk { .. }) => CommitError::Outage(error.to_string()),
+            RestoreError::Local(error) => CommitError::Fatal(error.to_string()),
+            RestoreError::Cancelled => CommitError::Outage("restoring state was cancelled".to_owned()),
         })?;
-        Ok(Restored { count, counts, full })
+        Ok(RestoreSummary { count, counts, full })
     }
 }
 
-enum Failed {
+enum RestoreError {
     Kafka(KafkaError),
     Local(LocalError),
     Cancelled,
 }
 
-impl From<LocalError> for Failed {
+impl From<LocalError> for RestoreError {
     fn from(error: LocalError) -> Self {
         Self::Local(error)
     }
@@ -181,7 +182,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(&self) -> Result<(), Failed> {
+    fn run(&self) -> Result<(), RestoreError> {
         let mut wanted: Vec<(&'static str, TopicPartition)> = Vec::new();
         for (store, topic) in &self.stores {
             wanted.extend(self.numbers.iter().map(|number| (*store, TopicPartition::new(topic.as_str(), *number))));
@@ -197,7 +198,7 @@ impl Work {
     }
 
     /// The numbers that have state.
-    fn full(&self) -> Result<BTreeSet<i32>, Failed> {
+    fn full(&self) -> Result<BTreeSet<i32>, RestoreError> {
         let mut full = BTreeSet::new();
         for number in &self.numbers {
             for (store, _) in &self.stores {
@@ -226,7 +227,10 @@ impl Work {
     }
 
     /// Reads changelogs to their ends; gives those that have to be read again.
-    fn read(&self, wanted: &[(&'static str, TopicPartition)]) -> Result<Vec<(&'static str, TopicPartition)>, Failed> {
+    fn read(
+        &self,
+        wanted: &[(&'static str, TopicPartition)],
+    ) -> Result<Vec<(&'static str, TopicPartition)>, RestoreError> {
         let mut restores: HashMap<TopicPartition, Restore> = HashMap::new();
         let mut places = Vec::new();
         for (store, id) in wanted {
@@ -249,19 +253,19 @@ impl Work {
         if let Some(error) = broken {
             return Err(error.into());
         }
-        let reached = read.map_err(|error| match error {
-            ChangelogError::Cancelled => Failed::Cancelled,
-            ChangelogError::Kafka(error) => Failed::Kafka(error),
+        let ends = read.map_err(|error| match error {
+            ChangelogError::Cancelled => RestoreError::Cancelled,
+            ChangelogError::Kafka(error) => RestoreError::Kafka(error),
         })?;
         let mut again = Vec::new();
-        for (ChangelogEnd { partition: id, reached, header }, (store, _)) in reached.into_iter().zip(wanted) {
-            match (reached, restores.get_mut(&id)) {
-                (Reached::End(next), Some(restore)) => {
+        for (ChangelogEnd { partition: id, outcome, header }, (store, _)) in ends.into_iter().zip(wanted) {
+            match (outcome, restores.get_mut(&id)) {
+                (ReadOutcome::End(next), Some(restore)) => {
                     header.map(|text| self.inputs(&id, &text)).transpose()?.into_iter().for_each(|i| restore.pass(i));
                     restore.finish(next, self.now_ms)?;
                 }
-                (Reached::End(_), None) => {}
-                (Reached::OutOfRange { low, high }, _) => {
+                (ReadOutcome::End(_), None) => {}
+                (ReadOutcome::OutOfRange { low, high }, _) => {
                     tracing::warn!(
                         group = self.group,
                         store,
@@ -280,19 +284,19 @@ impl Work {
     }
 
     /// What the last record of a changelog says of the inputs.
-    fn inputs(&self, id: &TopicPartition, text: &[u8]) -> Result<SourceOffsets, Failed> {
+    fn inputs(&self, id: &TopicPartition, text: &[u8]) -> Result<SourceOffsets, RestoreError> {
         let inputs = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         inputs.ok_or_else(|| {
             let why = format!(
                 "the last record of changelog {id} does not say in header {INPUTS:?} how far the inputs of group {} have come: something else has written there; write that record again without the header",
                 self.group
             );
-            Failed::Kafka(KafkaError::Refused(why))
+            RestoreError::Kafka(KafkaError::Refused(why))
         })
     }
 
     /// Says how far it is, and how long it will take, where that is long.
-    fn tell(&self, progress: Progress, elapsed: Duration, told: &mut Duration) {
+    fn tell(&self, progress: ChangelogProgress, elapsed: Duration, told: &mut Duration) {
         let left = progress.total.saturating_sub(progress.done);
         self.state.set(Metric::RestoreLeft, left);
         if elapsed < *told + TELL || left == 0 {
@@ -317,7 +321,7 @@ impl Work {
 mod tests {
     use super::*;
 
-    /// Issue 11, 8. Red when a checkpoint from the future counts as young (an age below zero taken for none): by a clock that was
+    /// Red when a checkpoint from the future counts as young (an age below zero taken for none): by a clock that was
     /// ahead a store looks young whose tombstones are gone, and deleted keys rise again.
     #[test]
     fn a_store_is_stale_that_is_too_old_from_the_future_or_of_another_topic() {

@@ -68,7 +68,7 @@ impl StateTopics {
 mod tests {
     use super::*;
 
-    /// Issue 11, 23. Red when a partition of an input that is only repartitioned brings the state of its number: another member
+    /// Red when a partition of an input that is only repartitioned brings the state of its number: another member
     /// may have that.
     #[test]
     fn only_what_goes_by_number_brings_state() {

@@ -3,7 +3,7 @@
 //! Entries stand in one slab; each partition has a table of slots by key. A hand goes round the slab and takes out what is
 //! on disk and was not asked for since its last visit (second chance). What waits to be written stays.
 
-pub(crate) mod part;
+pub(crate) mod partition;
 pub(crate) mod slot;
 
 use std::{collections::HashMap, ops::Bound, sync::Arc};
@@ -11,7 +11,7 @@ use std::{collections::HashMap, ops::Bound, sync::Arc};
 use foldhash::fast::RandomState;
 
 use self::{
-    part::PartitionCache,
+    partition::PartitionCache,
     slot::{Bytes, Pair, SLOT, Slot, State, cost, number},
 };
 use super::checkpoint::Checkpoint;
@@ -31,7 +31,7 @@ pub(crate) struct Cache {
     /// Counts whatever may make an answer from disk stale.
     clock: u64,
     ids: HashMap<Arc<str>, HashMap<i32, u32, RandomState>, RandomState>,
-    parts: Vec<Option<PartitionCache>>,
+    partitions: Vec<Option<PartitionCache>>,
 }
 
 impl Cache {
@@ -47,7 +47,7 @@ impl Cache {
             clean: 0,
             clock: 0,
             ids: HashMap::default(),
-            parts: Vec::new(),
+            partitions: Vec::new(),
         }
     }
 
@@ -70,12 +70,12 @@ impl Cache {
         self.ids.values().flat_map(HashMap::values).copied().collect()
     }
 
-    pub(crate) fn part(&self, id: u32) -> Option<&PartitionCache> {
-        self.parts.get(id as usize)?.as_ref()
+    pub(crate) fn partition(&self, id: u32) -> Option<&PartitionCache> {
+        self.partitions.get(id as usize)?.as_ref()
     }
 
-    pub(crate) fn part_mut(&mut self, id: u32) -> Option<&mut PartitionCache> {
-        self.parts.get_mut(id as usize)?.as_mut()
+    pub(crate) fn partition_mut(&mut self, id: u32) -> Option<&mut PartitionCache> {
+        self.partitions.get_mut(id as usize)?.as_mut()
     }
 
     /// Opens a partition of which the disk has all, up to `checkpoint`. One that is open stays as it is.
@@ -84,12 +84,12 @@ impl Cache {
             return;
         }
         self.clock += 1;
-        let id = self.parts.iter().position(Option::is_none).unwrap_or(self.parts.len());
-        if id == self.parts.len() {
-            self.parts.push(None);
+        let id = self.partitions.iter().position(Option::is_none).unwrap_or(self.partitions.len());
+        if id == self.partitions.len() {
+            self.partitions.push(None);
         }
         let store: Arc<str> = store.into();
-        self.parts[id] = Some(PartitionCache::new(name.clone(), store.clone(), partition, checkpoint, self.clock));
+        self.partitions[id] = Some(PartitionCache::new(name.clone(), store.clone(), partition, checkpoint, self.clock));
         self.ids.entry(store).or_default().insert(partition, number(id));
     }
 
@@ -99,19 +99,19 @@ impl Cache {
         self.drop_clean(id);
         self.clock += 1;
         let clock = self.clock;
-        if let Some(part) = self.part_mut(id) {
-            part.caught_up(checkpoint, clock);
+        if let Some(partition) = self.partition_mut(id) {
+            partition.caught_up(checkpoint, clock);
         }
     }
 
     /// Forgets a partition and all its entries, written or not.
     pub(crate) fn close(&mut self, id: u32) {
-        let Some(part) = self.parts.get_mut(id as usize).and_then(Option::take) else { return };
-        for &slot in &part.table {
+        let Some(partition) = self.partitions.get_mut(id as usize).and_then(Option::take) else { return };
+        for &slot in &partition.table {
             self.vacate(slot);
         }
-        if let Some(partitions) = self.ids.get_mut(&part.store) {
-            partitions.remove(&part.partition);
+        if let Some(partitions) = self.ids.get_mut(&partition.store) {
+            partitions.remove(&partition.partition);
         }
         self.shrink();
     }
@@ -127,7 +127,8 @@ impl Cache {
     /// Remembers what the disk answered, unless the partition has changed since its clock was read.
     pub(crate) fn fill(&mut self, id: u32, clock: u64, key: &[u8], value: Option<&Bytes>) {
         let fits = cost(key, value.map(AsRef::as_ref)) <= self.budget / 4;
-        if !fits || self.part(id).is_none_or(|part| part.clock != clock) || self.find(id, key).is_some() {
+        if !fits || self.partition(id).is_none_or(|partition| partition.clock != clock) || self.find(id, key).is_some()
+        {
             return;
         }
         self.insert(id, key.into(), value.cloned(), State::Clean);
@@ -158,13 +159,13 @@ impl Cache {
             self.clean -= 1;
         }
         let key = entry.key.clone();
-        if let Some(part) = self.parts[id as usize].as_mut() {
-            part.bytes = part.bytes + after - before;
-            part.waiting += usize::from(!was_pinned);
+        if let Some(partition) = self.partitions[id as usize].as_mut() {
+            partition.bytes = partition.bytes + after - before;
+            partition.waiting += usize::from(!was_pinned);
             if !was_dirty {
-                part.dirty.push(slot);
+                partition.dirty.push(slot);
             }
-            part.pin(key, slot);
+            partition.pin(key, slot);
         }
     }
 
@@ -172,15 +173,15 @@ impl Cache {
     pub(crate) fn advance(&mut self, id: u32, checkpoint: Option<(i64, i64)>) {
         self.clock += 1;
         let clock = self.clock;
-        if let Some(part) = self.part_mut(id) {
-            part.advance(checkpoint, clock);
+        if let Some(partition) = self.partition_mut(id) {
+            partition.advance(checkpoint, clock);
         }
     }
 
     fn find(&self, id: u32, key: &[u8]) -> Option<u32> {
         let hash = self.hash(key);
         let slots = &self.slots;
-        self.part(id)?.table.find(hash, |&slot| slots[slot as usize].key.as_deref() == Some(key)).copied()
+        self.partition(id)?.table.find(hash, |&slot| slots[slot as usize].key.as_deref() == Some(key)).copied()
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -189,7 +190,7 @@ impl Cache {
 
     fn insert(&mut self, id: u32, key: Bytes, value: Option<Bytes>, state: State) {
         let hash = self.hash(&key);
-        let entry = Slot { key: Some(key.clone()), value, part: id, state, asked: false, writing: false };
+        let entry = Slot { key: Some(key.clone()), value, partition: id, state, asked: false, writing: false };
         let size = entry.size();
         let slot = self.place(entry);
         self.bytes += size;
@@ -199,16 +200,16 @@ impl Cache {
             self.clean += 1;
         }
         let (slots, hasher) = (&self.slots, &self.hasher);
-        let Some(part) = self.parts[id as usize].as_mut() else { return };
-        part.bytes += size + SLOT;
-        part.table.insert_unique(hash, slot, |&slot| {
+        let Some(partition) = self.partitions[id as usize].as_mut() else { return };
+        partition.bytes += size + SLOT;
+        partition.table.insert_unique(hash, slot, |&slot| {
             let key = slots[slot as usize].key.as_deref().unwrap_or_default();
             std::hash::BuildHasher::hash_one(hasher, key)
         });
         if state == State::Dirty {
-            part.waiting += 1;
-            part.dirty.push(slot);
-            part.pin(Some(key), slot);
+            partition.waiting += 1;
+            partition.dirty.push(slot);
+            partition.pin(Some(key), slot);
         }
     }
 
@@ -266,9 +267,9 @@ impl Cache {
     fn remove(&mut self, slot: u32) {
         let entry = &self.slots[slot as usize];
         let (hash, size) = (self.hash(entry.key.as_deref().unwrap_or_default()), entry.size());
-        if let Some(part) = self.parts[entry.part as usize].as_mut() {
-            part.bytes -= size + SLOT;
-            if let Ok(found) = part.table.find_entry(hash, |&other| other == slot) {
+        if let Some(partition) = self.partitions[entry.partition as usize].as_mut() {
+            partition.bytes -= size + SLOT;
+            if let Ok(found) = partition.table.find_entry(hash, |&other| other == slot) {
                 found.remove();
             }
         }
@@ -276,8 +277,9 @@ impl Cache {
     }
 
     fn drop_clean(&mut self, id: u32) {
-        let Some(part) = self.part(id) else { return };
-        let clean: Vec<u32> = part.table.iter().copied().filter(|&slot| !self.slots[slot as usize].pinned()).collect();
+        let Some(partition) = self.partition(id) else { return };
+        let clean: Vec<u32> =
+            partition.table.iter().copied().filter(|&slot| !self.slots[slot as usize].pinned()).collect();
         for slot in clean {
             self.remove(slot);
         }
@@ -309,9 +311,9 @@ impl Cache {
                 self.pinned_bytes -= entry.size() + SLOT;
                 self.clean += 1;
                 let key = entry.key.clone();
-                if let Some(part) = self.parts[id as usize].as_mut() {
-                    part.waiting -= 1;
-                    part.unpin(key);
+                if let Some(partition) = self.partitions[id as usize].as_mut() {
+                    partition.waiting -= 1;
+                    partition.unpin(key);
                 }
             }
         }
@@ -324,8 +326,8 @@ impl Cache {
             let entry = &mut self.slots[slot as usize];
             let relisted = index < begun && entry.state == State::Dirty;
             (entry.state, entry.writing) = (State::Dirty, false);
-            if let Some(part) = self.parts[id as usize].as_mut().filter(|_| !relisted) {
-                part.dirty.push(slot);
+            if let Some(partition) = self.partitions[id as usize].as_mut().filter(|_| !relisted) {
+                partition.dirty.push(slot);
             }
         }
     }
@@ -334,9 +336,9 @@ impl Cache {
     /// partition keeps its keys that wait in order.
     pub(crate) fn overlay(&mut self, id: u32, prefix: &[u8], limit: usize) -> Vec<Pair> {
         let slots = &self.slots;
-        let Some(part) = self.parts.get_mut(id as usize).and_then(Option::as_mut) else { return Vec::new() };
-        let pinned = part.table.iter().filter(|&&slot| slots[slot as usize].pinned());
-        let order = part.order.get_or_insert_with(|| {
+        let Some(partition) = self.partitions.get_mut(id as usize).and_then(Option::as_mut) else { return Vec::new() };
+        let pinned = partition.table.iter().filter(|&&slot| slots[slot as usize].pinned());
+        let order = partition.order.get_or_insert_with(|| {
             pinned.filter_map(|&slot| Some((slots[slot as usize].key.clone()?, slot))).collect()
         });
         let (mut pairs, mut live) = (Vec::new(), 0);

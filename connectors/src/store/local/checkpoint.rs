@@ -1,6 +1,6 @@
 //! How far in its changelog a partition's state is complete.
 
-use super::inputs::SourceOffsets;
+use super::source_offsets::SourceOffsets;
 
 /// How far the state of one partition is complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -53,13 +53,13 @@ const MAX_RUNS: usize = 20;
 pub(crate) struct Disk {
     dir: PathBuf,
     config: StateConfig,
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<OpenDatabase>>,
     damage: Damage,
     /// Given back last.
     _lock: fs::File,
 }
 
-struct Open {
+struct OpenDatabase {
     db: Database,
     /// Keyspaces in use, by name.
     keyspaces: Mutex<HashMap<Arc<str>, Keyspace>>,
@@ -79,7 +79,7 @@ pub(crate) fn name(store: &str, partition: i32) -> Result<Arc<str>, LocalError> 
 /// Whether a key and a value can be stored.
 pub(crate) fn check(key: &[u8], value: Option<&[u8]>) -> Result<(), LocalError> {
     if key.len() > MAX_KEY {
-        let text = format!("a key of state has {} bytes: use keys of at most {MAX_KEY}", key.len());
+        let text = format!("a key of state has {} bytes: use keys of at limit {MAX_KEY}", key.len());
         return Err(LocalError::TooLarge(text));
     }
     match value {
@@ -106,7 +106,7 @@ impl Disk {
         Ok(disk)
     }
 
-    fn start(&self) -> Result<Open, LocalError> {
+    fn start(&self) -> Result<OpenDatabase, LocalError> {
         // Each file descriptor and worker is one of many: a process holds a database per group.
         let builder = Database::builder(&self.dir)
             .cache_size(self.config.block_bytes() as u64)
@@ -118,7 +118,7 @@ impl Disk {
             .map_err(|_| LocalError::corrupt(&self.dir, &"it cannot be read"))?
             .map_err(|error| LocalError::fjall("open", &self.dir, &error))?;
         self.check_format(&db)?;
-        Ok(Open { db, keyspaces: Mutex::default() })
+        Ok(OpenDatabase { db, keyspaces: Mutex::default() })
     }
 
     /// Refuses what a newer version wrote, and stamps what is new.
@@ -141,7 +141,7 @@ impl Disk {
     fn with<T>(
         &self,
         action: &'static str,
-        run: impl FnOnce(&Open) -> Result<T, fjall::Error>,
+        run: impl FnOnce(&OpenDatabase) -> Result<T, fjall::Error>,
     ) -> Result<T, LocalError> {
         let open = read(&self.open);
         let Some(open) = &*open else {
@@ -169,18 +169,18 @@ impl Disk {
         })
     }
 
-    /// Keys that begin with `prefix`, in their order, where `overlay`, in order too, wins; no more than `most`.
+    /// Keys that begin with `prefix`, in their order, where `overlay`, in order too, wins; no more than `limit`.
     pub(crate) fn scan(
         &self,
         name: &Arc<str>,
         prefix: &[u8],
         overlay: Vec<Pair>,
-        most: Most,
+        limit: ReadLimit,
     ) -> Result<Vec<Entry>, LocalError> {
         self.with("read", |open| {
-            let Some(keyspace) = open.existing(name)? else { return merge(std::iter::empty(), overlay, most) };
+            let Some(keyspace) = open.existing(name)? else { return merge(std::iter::empty(), overlay, limit) };
             let found = keyspace.prefix(stored(prefix)).map(fjall::Guard::into_inner);
-            merge(found, overlay, most)
+            merge(found, overlay, limit)
         })
     }
 
@@ -275,12 +275,12 @@ impl Disk {
 
     /// Opens the database anew where an earlier failure made it refuse writes.
     fn mend(&self) -> Result<(), LocalError> {
-        if read(&self.open).as_ref().is_some_and(Open::is_healthy) {
+        if read(&self.open).as_ref().is_some_and(OpenDatabase::is_healthy) {
             return Ok(());
         }
         self.probe().map_err(|error| LocalError::io("write", &self.dir, &error))?;
         let mut open = write(&self.open);
-        if open.as_ref().is_some_and(Open::is_healthy) {
+        if open.as_ref().is_some_and(OpenDatabase::is_healthy) {
             return Ok(());
         }
         // The old one holds the lock on the folder.
@@ -310,7 +310,7 @@ impl Disk {
     }
 }
 
-impl Open {
+impl OpenDatabase {
     fn is_healthy(&self) -> bool {
         // Fails where an earlier write has failed, and else hands what is buffered to the operating system.
         self.db.persist(PersistMode::Buffer).is_ok()
@@ -366,7 +366,7 @@ pub(crate) fn stamp_format(db: &Database, format: u32) -> Result<(), fjall::Erro
 
 /// How much is read at most: reading ends with the entry that brings it to so many bytes of keys and values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Most {
+pub(crate) struct ReadLimit {
     pub(crate) entries: usize,
     pub(crate) bytes: usize,
 }
@@ -375,12 +375,12 @@ pub(crate) struct Most {
 struct Read {
     entries: Vec<Entry>,
     bytes: usize,
-    most: Most,
+    limit: ReadLimit,
 }
 
 impl Read {
     fn is_full(&self) -> bool {
-        self.entries.len() >= self.most.entries || self.bytes >= self.most.bytes
+        self.entries.len() >= self.limit.entries || self.bytes >= self.limit.bytes
     }
 
     /// Adds an entry that has a value.
@@ -395,9 +395,9 @@ impl Read {
 fn merge(
     found: impl Iterator<Item = Result<fjall::KvPair, fjall::Error>>,
     overlay: Vec<Pair>,
-    most: Most,
+    limit: ReadLimit,
 ) -> Result<Vec<Entry>, fjall::Error> {
-    let (mut read, mut overlay) = (Read { entries: Vec::new(), bytes: 0, most }, overlay.into_iter().peekable());
+    let (mut read, mut overlay) = (Read { entries: Vec::new(), bytes: 0, limit }, overlay.into_iter().peekable());
     for pair in found {
         let (key, value) = pair?;
         let key = key.get(1..).unwrap_or_default();

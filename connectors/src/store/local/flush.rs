@@ -63,9 +63,9 @@ impl Shared {
     fn write_part(&self, id: u32) -> Result<(), LocalError> {
         let (name, slots, checkpoint) = {
             let mut cache = lock(&self.cache);
-            let Some(part) = cache.part_mut(id) else { return Ok(()) };
-            let Some((slots, checkpoint)) = part.take_dirty() else { return Ok(()) };
-            (part.name.clone(), slots, checkpoint)
+            let Some(partition) = cache.partition_mut(id) else { return Ok(()) };
+            let Some((slots, checkpoint)) = partition.take_dirty() else { return Ok(()) };
+            (partition.name.clone(), slots, checkpoint)
         };
         let mut done = 0;
         loop {
@@ -81,8 +81,8 @@ impl Shared {
             cache.written(id, &slots[done..end]);
             done = end;
             if last.is_some() {
-                if let Some(part) = cache.part_mut(id) {
-                    part.saved(&checkpoint);
+                if let Some(partition) = cache.partition_mut(id) {
+                    partition.saved(&checkpoint);
                 }
                 return Ok(());
             }

@@ -55,7 +55,7 @@ impl Handle {
     pub(crate) fn checkpoint(&self, store: &str, partition: i32) -> Result<Option<Checkpoint>, LocalError> {
         let open = {
             let cache = lock(&self.shared.cache);
-            cache.id(store, partition).and_then(|id| cache.part(id)).map(|part| part.checkpoint.clone())
+            cache.id(store, partition).and_then(|id| cache.partition(id)).map(|part| part.checkpoint.clone())
         };
         match open {
             Some(checkpoint) => Ok(Some(checkpoint)),

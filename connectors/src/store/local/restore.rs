@@ -9,8 +9,8 @@ use super::{
     error::LocalError,
     flush::Shared,
     handle::Handle,
-    inputs::SourceOffsets,
     locks::lock,
+    source_offsets::SourceOffsets,
 };
 
 /// So many entries or fewer are written like changes; more are worth files of their own.

@@ -1,8 +1,8 @@
+mod crash;
 mod faults;
-mod killed;
 mod memory;
 mod model;
-mod restoring;
+mod restore;
 
 use std::{
     fs,

@@ -11,7 +11,7 @@ use headwater::{
 };
 use headwater_connectors::ExactlyOnceCommitter;
 
-use super::real::{Frozen, Member, STORE, alone};
+use super::cluster::{BrokerFreeze, Member, STORE, alone};
 
 struct ExactlyOnce(Member);
 
@@ -40,7 +40,7 @@ impl Fixture for ExactlyOnce {
         let seen = (Arc::default(), Arc::new(SystemClock::default()) as Arc<_>);
         let committer =
             ExactlyOnceCommitter::new((config, self.0.cluster()), member, self.0.source().membership(), seen);
-        Box::new(committer.unwrap().keeping(local, topics).unwrap())
+        Box::new(committer.unwrap().with_stores(local, topics).unwrap())
     }
 
     fn effect(&self, effect: &Effect, unit: &mut Unit) {
@@ -67,7 +67,7 @@ impl Fixture for ExactlyOnce {
     }
 
     async fn cut(&mut self) {
-        self.0.frozen = Some(Frozen::new());
+        self.0.frozen = Some(BrokerFreeze::new());
     }
 
     async fn mend(&mut self) {

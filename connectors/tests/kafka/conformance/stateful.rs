@@ -11,7 +11,7 @@ use headwater::{
 };
 use headwater_connectors::StatefulAtLeastOnceCommitter;
 
-use super::real::{Frozen, Member, STORE, alone};
+use super::cluster::{BrokerFreeze, Member, STORE, alone};
 
 struct Stateful(Member);
 
@@ -61,7 +61,7 @@ impl Fixture for Stateful {
     }
 
     async fn cut(&mut self) {
-        self.0.frozen = Some(Frozen::new());
+        self.0.frozen = Some(BrokerFreeze::new());
     }
 
     async fn mend(&mut self) {

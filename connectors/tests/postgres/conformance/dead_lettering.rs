@@ -10,25 +10,25 @@ use headwater::{
 use headwater_connectors::DeadLetteringCommitter;
 
 use super::{
-    Place,
+    TestDatabase,
     table::{ROWS, TABLE},
 };
 use crate::{
-    dead_lettering::{Letters, marker},
+    dead_lettering::{DeadLetterTopic, marker},
     harness::{TOPIC, plain, row, thing, things},
 };
 
 struct DeadLettering {
-    place: Place,
-    letters: Letters,
+    place: TestDatabase,
+    letters: DeadLetterTopic,
 }
 
 impl DeadLettering {
     async fn new(check: &str) -> Self {
-        let mut place = Place::new(&format!("dead_lettering_{check}")).await;
+        let mut place = TestDatabase::new(&format!("dead_lettering_{check}")).await;
         place.db.sql(TABLE).await;
         place.database.apply_table(&things().insert(), &plain()).await.unwrap();
-        Self { place, letters: Letters::new() }
+        Self { place, letters: DeadLetterTopic::new() }
     }
 }
 

@@ -10,13 +10,13 @@ use headwater::{
     },
 };
 
-use super::Place;
+use super::TestDatabase;
 use crate::harness::{as_is, plain, thing};
 
 const LETTERS: &str =
     "select origin_partition, message from headwater.dead_letters order by origin_partition, origin_offset";
 
-struct DeadLetters(Place);
+struct DeadLetters(TestDatabase);
 
 impl DeadLetters {
     fn sink(&self) -> Box<dyn Committer> {
@@ -77,5 +77,5 @@ impl Fixture for DeadLetters {
 /// Red when letters and offsets are not one transaction, or an offset is moved by who does not own it.
 #[tokio::test]
 async fn the_table_of_dead_letters_keeps_the_promises_of_a_committer() {
-    conformance::run(async |check| DeadLetters(Place::new(&format!("dead_letters_{check}")).await)).await;
+    conformance::run(async |check| DeadLetters(TestDatabase::new(&format!("dead_letters_{check}")).await)).await;
 }

@@ -8,7 +8,7 @@ use headwater::{
     },
 };
 
-use super::Place;
+use super::TestDatabase;
 use crate::harness::{TOPIC, plain, row, thing, things};
 
 /// Rows of the table whose name is not `poison`.
@@ -16,11 +16,11 @@ pub(super) const TABLE: &str = "create table things (id text primary key, name t
 /// What is there.
 pub(super) const ROWS: &str = "select hw_partition, name from things order by hw_partition, hw_offset";
 
-struct Table(Place);
+struct Table(TestDatabase);
 
 impl Table {
     async fn new(check: &str) -> Self {
-        let mut place = Place::new(&format!("table_{check}")).await;
+        let mut place = TestDatabase::new(&format!("table_{check}")).await;
         place.db.sql(TABLE).await;
         place.database.apply_table(&things().insert(), &plain()).await.unwrap();
         Self(place)

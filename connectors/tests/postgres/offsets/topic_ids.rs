@@ -1,4 +1,4 @@
-//! A topic that was created anew is not the one that the offsets belong to: PITFALLS 32.
+//! A topic that was created anew is not the one that the offsets belong to.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,13 +8,13 @@ use headwater_connectors::postgres::{PostgresSink, TopicIds};
 
 /// What a cluster says of the topic: its id, that it has none, or nothing at all.
 #[derive(Clone, Copy, Debug)]
-enum Says {
+enum TopicIdAnswer {
     Id(&'static str),
     NoTopic,
     Nothing,
 }
 
-impl TopicIds for Says {
+impl TopicIds for TopicIdAnswer {
     fn ids<'a>(&'a self, topics: &'a [&'a str]) -> BoxFuture<'a, Result<BTreeMap<String, String>, String>> {
         // Asked once for each topic, however many partitions it has.
         assert_eq!(topics, [TOPIC]);
@@ -26,7 +26,7 @@ impl TopicIds for Says {
     }
 }
 
-fn told(db: &Db, says: Says) -> PostgresSink {
+fn told(db: &Db, says: TopicIdAnswer) -> PostgresSink {
     db.database.sink("things", things()).unwrap().with_topic_ids(Arc::new(says))
 }
 
@@ -47,7 +47,7 @@ fn rows(of: [(i64, i64, &str); 2]) -> [String; 2] {
 async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     let mut db = Db::new("other_id").await;
     let both = [partition(0), partition(1)];
-    let mut sink = told(&db, Says::Id("first"));
+    let mut sink = told(&db, TopicIdAnswer::Id("first"));
     assert_eq!(sink.start(&both).await.unwrap(), [Start::Policy, Start::Policy]);
     let one = unit(vec![row(&plain(), 0, 0, thing("a", "x"))], vec![moves(0, 0, 1)]);
     assert_eq!(sink.commit(&one).await.unwrap(), CommitOutcome::Done);
@@ -55,7 +55,7 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     let before = rows([(1, 2, r#""first""#), (-1, 2, r#""first""#)]);
     assert_eq!(db.texts(ROWS).await, before);
 
-    match told(&db, Says::Id("second")).start(&both).await {
+    match told(&db, TopicIdAnswer::Id("second")).start(&both).await {
         Err(CommitError::Fatal(why)) => {
             for word in [TOPIC, "group things", "first", "second", "created anew", "offsets reset"] {
                 assert!(why.contains(word), "{word}: {why}");
@@ -70,7 +70,10 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     let places = both.iter().map(|name| (name.clone(), 0)).collect();
     let ids = BTreeMap::from([(TOPIC.to_owned(), "second".to_owned())]);
     db.database.reset_offsets("things", &places, &ids).await.unwrap();
-    assert_eq!(told(&db, Says::Id("second")).start(&both).await.unwrap(), [Start::Offset(0), Start::Offset(0)]);
+    assert_eq!(
+        told(&db, TopicIdAnswer::Id("second")).start(&both).await.unwrap(),
+        [Start::Offset(0), Start::Offset(0)]
+    );
     assert_eq!(db.texts(ROWS).await, rows([(0, 4, r#""second""#), (0, 4, r#""second""#)]));
 }
 
@@ -79,9 +82,9 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
 async fn an_id_that_was_not_known_is_filled_in() {
     let mut db = Db::new("no_id").await;
     let both = [partition(0), partition(1)];
-    told(&db, Says::NoTopic).start(&both).await.unwrap();
+    told(&db, TopicIdAnswer::NoTopic).start(&both).await.unwrap();
     assert_eq!(db.texts(ROWS).await, rows([(-1, 1, "null"), (-1, 1, "null")]));
-    told(&db, Says::Id("first")).start(&[partition(1)]).await.unwrap();
+    told(&db, TopicIdAnswer::Id("first")).start(&[partition(1)]).await.unwrap();
     assert_eq!(db.texts(ROWS).await, rows([(-1, 1, "null"), (-1, 2, r#""first""#)]));
     // A sink that is told no ids leaves the stored ones alone.
     db.database.sink("things", things()).unwrap().start(&both).await.unwrap();
@@ -96,11 +99,11 @@ async fn without_an_answer_or_the_topic_the_group_waits() {
         Err(CommitError::Outage(why)) => why,
         other => panic!("no outage: {other:?}"),
     };
-    let why = outage(told(&db, Says::Nothing).start(&[partition(0)]).await);
+    let why = outage(told(&db, TopicIdAnswer::Nothing).start(&[partition(0)]).await);
     assert_eq!((why.as_str(), db.texts(ROWS).await), ("the cluster is silent", Vec::new()));
-    told(&db, Says::Id("first")).start(&[partition(0), partition(1)]).await.unwrap();
+    told(&db, TopicIdAnswer::Id("first")).start(&[partition(0), partition(1)]).await.unwrap();
     let before = rows([(-1, 1, r#""first""#), (-1, 1, r#""first""#)]);
-    assert!(outage(told(&db, Says::NoTopic).start(&[partition(0)]).await).contains(TOPIC));
+    assert!(outage(told(&db, TopicIdAnswer::NoTopic).start(&[partition(0)]).await).contains(TOPIC));
     assert_eq!(db.texts(ROWS).await, before);
 }
 

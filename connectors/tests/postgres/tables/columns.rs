@@ -1,4 +1,4 @@
-//! Every Avro type in its column: SPEC E1.
+//! Every Avro type in its column.
 
 use std::collections::HashMap;
 

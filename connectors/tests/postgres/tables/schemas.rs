@@ -1,4 +1,4 @@
-//! Whose schema counts for a table, and what a foreign topic's next schema does to it: DESIGN section 5.
+//! Whose schema counts for a table, and what a foreign topic's next schema does to it.
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use headwater::{
 };
 use headwater_connectors::{
     kafka::Subscription,
-    postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
+    postgres::{LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
 };
 use headwater_runtime::{App, Clients, Output, TopicReader};
 use headwater_schemas::PaymentCompleted;
@@ -111,12 +111,12 @@ async fn letter(app: &App, letters: &Letters, group: &str, order: &str, status: 
 /// As `headwater dlq redrive` does it.
 async fn redrive(app: &App, clients: &Clients, letters: &Letters, letter: &Summary) -> Result<()> {
     let producer = clients.producer()?;
-    let send = async |stored: &[Stored]| {
-        let redriven = |stored: &Stored| stored.letter.traced(stored.letter.redriven(), app.tracing());
+    let send = async |stored: &[StoredLetter]| {
+        let redriven = |stored: &StoredLetter| stored.letter.traced(stored.letter.redriven(), app.tracing());
         let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = stored.iter().map(redriven).unzip();
         match producer.send(&records).await {
-            Ok(()) => vec![Fate::Sent; records.len()],
-            Err(errors) => vec![Fate::Unsent(errors.to_string()); records.len()],
+            Ok(()) => vec![SendOutcome::Sent; records.len()],
+            Err(errors) => vec![SendOutcome::Unsent(errors.to_string()); records.len()],
         }
     };
     let done = letters.redrive(std::slice::from_ref(letter), &[Status::Open], send).await?;

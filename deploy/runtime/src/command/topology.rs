@@ -10,7 +10,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use headwater::spi::{SchemaError, Schemas as _, Topology, Work, codec::WriterSchema};
 use headwater_connectors::{
-    kafka::{Change, HEADER_ROOM, TopicSpec},
+    kafka::{HEADER_ROOM, TopicChange, TopicSpec},
     postgres::Database,
 };
 
@@ -233,7 +233,7 @@ fn list(app: &App, out: &mut Output) -> Result<()> {
     // How large their records may be is left out: only the cluster knows it.
     let owned = app.groups.iter().flat_map(|configured| owned_by(app, configured, 0));
     for spec in event_topics(app, &topology).into_iter().chain(owned) {
-        out.line(Change::Create(spec).to_string().replacen("create topic", "topic", 1))?;
+        out.line(TopicChange::Create(spec).to_string().replacen("create topic", "topic", 1))?;
     }
     for subject in &topology.subjects {
         out.line(format_args!("schema {}: {COMPATIBILITY}", subject.name))?;

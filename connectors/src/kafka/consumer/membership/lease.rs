@@ -39,7 +39,7 @@ struct State {
     used: bool,
     /// How often partitions were lost, and of how many times the engine knows.
     losses: u64,
-    heard: u64,
+    known_losses: u64,
 }
 
 impl Lease {
@@ -85,17 +85,21 @@ impl Lease {
     }
 
     /// The engine was told: what it does from now on knows of it.
-    pub(crate) fn heard(&self) {
-        self.state().heard += 1;
+    pub(crate) fn acknowledge_loss(&self) {
+        self.state().known_losses += 1;
     }
 
     /// What a unit that is begun now may be published under.
     ///
     /// # Errors
     /// When partitions were lost of which the engine does not know yet: the unit may be of theirs.
-    pub fn hold(&self) -> Result<Held, String> {
+    pub fn permit(&self) -> Result<PublishPermit, String> {
         let state = self.state();
-        if state.losses == state.heard { Ok(Held(Some((self.clone(), state.losses)))) } else { Err(gone()) }
+        if state.losses == state.known_losses {
+            Ok(PublishPermit(Some((self.clone(), state.losses))))
+        } else {
+            Err(gone())
+        }
     }
 }
 
@@ -105,12 +109,12 @@ fn gone() -> String {
 
 /// The right to publish what was begun at one time.
 #[derive(Clone, Debug)]
-pub struct Held(Option<(Lease, u64)>);
+pub struct PublishPermit(Option<(Lease, u64)>);
 
-impl Held {
+impl PublishPermit {
     /// Of what belongs to no group.
     #[must_use]
-    pub fn free() -> Self {
+    pub fn unconditional() -> Self {
         Self(None)
     }
 
@@ -118,7 +122,7 @@ impl Held {
     ///
     /// # Errors
     /// Why not.
-    pub async fn stands(&self) -> Result<(), String> {
+    pub async fn check(&self) -> Result<(), String> {
         let Some((lease, losses)) = &self.0 else { return Ok(()) };
         let deadline = Instant::now() + lease.0.patience;
         loop {
@@ -153,39 +157,39 @@ mod tests {
         Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()
     }
 
-    async fn waits(held: &Held) -> bool {
-        tokio::time::timeout(Duration::from_millis(50), held.stands()).await.is_err()
+    async fn waits(permit: &PublishPermit) -> bool {
+        tokio::time::timeout(Duration::from_millis(50), permit.check()).await.is_err()
     }
 
     /// Red when an old proof is good, nobody is asked for a new one, or who waits is not told of it.
     #[tokio::test]
     async fn who_was_silent_waits_for_a_proof() {
         let lease = Lease::of(SESSION);
-        let held = lease.hold().unwrap();
-        assert!(waits(&held).await && lease.is_wanted());
+        let permit = lease.permit().unwrap();
+        assert!(waits(&permit).await && lease.is_wanted());
         lease.prove(ago(3));
-        assert!(waits(&held).await && lease.is_wanted(), "older than a quarter of the session");
-        let (stands, ()) = tokio::join!(held.stands(), async { lease.prove(Instant::now()) });
+        assert!(waits(&permit).await && lease.is_wanted(), "older than a quarter of the session");
+        let (stands, ()) = tokio::join!(permit.check(), async { lease.prove(Instant::now()) });
         assert_eq!((stands, lease.is_wanted()), (Ok(()), false));
-        assert_eq!(held.stands().await, Ok(()));
+        assert_eq!(permit.check().await, Ok(()));
     }
 
-    /// PITFALLS 47. Red when what was begun before partitions were lost is published after all, by a proof that came later too;
+    /// Red when what was begun before partitions were lost is published after all, by a proof that came later too;
     /// when a unit is begun of partitions whose loss the engine does not know; or when nothing is published ever after.
     #[tokio::test]
     async fn what_was_begun_before_a_loss_is_not_published() {
         let lease = Lease::of(SESSION);
         lease.prove(ago(0));
-        let before = lease.hold().unwrap();
+        let before = lease.permit().unwrap();
         lease.lost();
         lease.prove(Instant::now());
-        assert!(before.stands().await.is_err() && lease.hold().is_err());
-        lease.heard();
-        assert!(before.stands().await.is_err());
-        assert_eq!(lease.hold().unwrap().stands().await, Ok(()));
+        assert!(before.check().await.is_err() && lease.permit().is_err());
+        lease.acknowledge_loss();
+        assert!(before.check().await.is_err());
+        assert_eq!(lease.permit().unwrap().check().await, Ok(()));
         let lease = Lease::of(SESSION);
-        let waiting = lease.hold().unwrap();
-        let (stands, ()) = tokio::join!(waiting.stands(), async { lease.lost() });
+        let waiting = lease.permit().unwrap();
+        let (stands, ()) = tokio::join!(waiting.check(), async { lease.lost() });
         assert!(stands.is_err(), "who waits is told");
     }
 

@@ -11,7 +11,7 @@ use headwater::{
 };
 use rdkafka::TopicPartitionList;
 
-use super::offset_metadata::Notes;
+use super::offset_metadata::OffsetMetadata;
 use crate::kafka::{
     consumer::partition::{self, is_own},
     error::KafkaError,
@@ -37,7 +37,7 @@ pub(crate) struct Commits {
     /// kept out of commits. After that they are tried again beside another one: a commit of which nothing is accepted may be
     /// repeated by librdkafka, and holds up all later ones meanwhile.
     held: HashMap<TopicPartition, Instant>,
-    notes: Notes,
+    notes: OffsetMetadata,
     sent: Instant,
     not_before: Instant,
     /// A commit was refused, and until then none goes out.
@@ -47,7 +47,7 @@ pub(crate) struct Commits {
 impl Commits {
     pub(crate) fn new(interval: Duration, told: bool, now: Instant) -> Self {
         let (pending, under_way, held) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (silent, notes, sent, not_before, refused_until) = (!told, Notes::new(now), now, now, now);
+        let (silent, notes, sent, not_before, refused_until) = (!told, OffsetMetadata::new(now), now, now, now);
         Self { silent, interval, pending, under_way, held, notes, sent, not_before, refused_until }
     }
 
@@ -86,7 +86,7 @@ impl Commits {
         self.add_standing();
         if self.under_way.is_empty() {
             // All were refused: whether they still are is seen now and then.
-            self.under_way.extend(self.notes.standing(|name| !is_held(&self.held, name, now)));
+            self.under_way.extend(self.notes.positions(|name| !is_held(&self.held, name, now)));
         }
         self.under_way.iter().for_each(|(partition, next)| self.notes.sent(partition, *next));
         self.sent = now;
@@ -96,7 +96,7 @@ impl Commits {
     /// Adds a position of each topic that the broker takes and that is not under way.
     fn add_standing(&mut self) {
         let Self { held, under_way, notes, .. } = self;
-        let beside = notes.standing(|name| !held.contains_key(name) && !under_way.contains_key(name));
+        let beside = notes.positions(|name| !held.contains_key(name) && !under_way.contains_key(name));
         under_way.extend(beside);
     }
 

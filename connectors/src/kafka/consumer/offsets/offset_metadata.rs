@@ -14,51 +14,51 @@ const PACE: Duration = Duration::from_secs(1);
 
 /// What is said of each partition, and what the broker was told.
 #[derive(Debug)]
-pub(crate) struct Notes {
-    standing: HashMap<TopicPartition, Standing>,
+pub(crate) struct OffsetMetadata {
+    partitions: HashMap<TopicPartition, PartitionNote>,
     not_before: Instant,
 }
 
 #[derive(Debug, Default)]
-struct Standing {
+struct PartitionNote {
     /// The position beside which a note can be committed, once there is one.
     next: Option<i64>,
     /// Empty while it flows.
-    note: String,
+    text: String,
     told: String,
 }
 
-impl Standing {
+impl PartitionNote {
     fn news(&self) -> Option<i64> {
-        self.next.filter(|_| self.note != self.told)
+        self.next.filter(|_| self.text != self.told)
     }
 }
 
-impl Notes {
+impl OffsetMetadata {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { standing: HashMap::new(), not_before: now }
+        Self { partitions: HashMap::new(), not_before: now }
     }
 
-    fn of(&mut self, partition: &TopicPartition) -> &mut Standing {
-        self.standing.entry(partition.clone()).or_default()
+    fn of(&mut self, partition: &TopicPartition) -> &mut PartitionNote {
+        self.partitions.entry(partition.clone()).or_default()
     }
 
     /// A partition begins here, and the broker has this note of whoever had it before.
     pub(crate) fn began(&mut self, partition: &TopicPartition, next: i64, told: &str) {
-        let standing = self.of(partition);
-        standing.next = Some(next);
-        told.clone_into(&mut standing.told);
+        let note = self.of(partition);
+        note.next = Some(next);
+        told.clone_into(&mut note.told);
     }
 
     /// What is to be said of it from now on, cut to a bounded length.
     pub(crate) fn say(&mut self, partition: &TopicPartition, note: Option<&str>) {
         let note = note.unwrap_or_default();
-        note[..note.floor_char_boundary(LONGEST)].clone_into(&mut self.of(partition).note);
+        note[..note.floor_char_boundary(LONGEST)].clone_into(&mut self.of(partition).text);
     }
 
     /// What is said of it; empty while it flows.
     pub(crate) fn text(&self, partition: &TopicPartition) -> &str {
-        self.standing.get(partition).map_or("", |standing| &standing.note)
+        self.partitions.get(partition).map_or("", |note| &note.text)
     }
 
     /// Where notes that the broker does not know can be committed, if it is time.
@@ -66,7 +66,7 @@ impl Notes {
         if now < self.not_before {
             return Vec::new();
         }
-        let news = self.standing.iter().filter_map(|(name, standing)| Some((name.clone(), standing.news()?)));
+        let news = self.partitions.iter().filter_map(|(name, note)| Some((name.clone(), note.news()?)));
         let due: Vec<_> = news.collect();
         if !due.is_empty() {
             self.not_before = now + PACE;
@@ -76,8 +76,8 @@ impl Notes {
 
     /// The first partition of each topic for which `wanted` holds, and the position at which the broker has it, or was last told
     /// to have it.
-    pub(crate) fn standing(&self, wanted: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
-        let known = self.standing.iter().filter_map(|(name, standing)| Some((name, standing.next?)));
+    pub(crate) fn positions(&self, wanted: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
+        let known = self.partitions.iter().filter_map(|(name, note)| Some((name, note.next?)));
         let mut known: Vec<_> = known.filter(|(name, _)| wanted(name)).collect();
         known.sort_unstable();
         known.dedup_by(|(later, _), (first, _)| later.topic == first.topic);
@@ -86,14 +86,14 @@ impl Notes {
 
     /// The note goes out with this position.
     pub(crate) fn sent(&mut self, partition: &TopicPartition, next: i64) {
-        let standing = self.of(partition);
-        standing.next = Some(next);
-        standing.note.clone_into(&mut standing.told);
+        let note = self.of(partition);
+        note.next = Some(next);
+        note.text.clone_into(&mut note.told);
     }
 
     /// Whether the broker was told all that can be told of partitions that it does not refuse.
     pub(crate) fn is_settled(&self, is_refused: impl Fn(&TopicPartition) -> bool) -> bool {
-        self.standing.iter().all(|(name, standing)| standing.news().is_none() || is_refused(name))
+        self.partitions.iter().all(|(name, note)| note.news().is_none() || is_refused(name))
     }
 
     /// Lets what is left be told at once.
@@ -102,7 +102,7 @@ impl Notes {
     }
 
     pub(crate) fn forget(&mut self, partition: &TopicPartition) {
-        self.standing.remove(partition);
+        self.partitions.remove(partition);
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
     /// Red when a note is cut within a character, or not at all.
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let (mut notes, name) = (Notes::new(Instant::now()), TopicPartition::new("t", 0));
+        let (mut notes, name) = (OffsetMetadata::new(Instant::now()), TopicPartition::new("t", 0));
         notes.say(&name, Some(&"é".repeat(150)));
         assert_eq!(notes.text(&name), "é".repeat(100));
         notes.say(&name, Some(&format!("x{}", "é".repeat(150))));

@@ -6,7 +6,7 @@
 //! mark that says when the group began, and its place is found once its log answers.
 //!
 //! Whatever it is, it is held against what the log has: an offset that stays beyond its end belongs to another topic of the
-//! same name and stops the source (`doubts.rs`); one before its start means that records were deleted unread, which is said and counted.
+//! same name and stops the source (`topic_identity.rs`); one before its start means that records were deleted unread, which is said and counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -28,7 +28,6 @@ use super::{
     log_bounds::{ANSWER, BACK_OFF, Bounds, LogBounds, begin_later, falls_short},
 };
 use crate::kafka::{
-    believed,
     consumer::{
         config::{SourceConfig, Start},
         health::warn_lost,
@@ -36,6 +35,7 @@ use crate::kafka::{
         outlets::Outlets,
         partition::{self, PartitionPhase, Partitions},
     },
+    debounce,
     librdkafka::{
         self, CommitQueue,
         admin::{Isolation, list_offsets},
@@ -47,25 +47,25 @@ const TURN: Duration = Duration::from_secs(1);
 /// What the note of a mark begins with; the time follows, in milliseconds.
 const MARK: &str = "begins where its log stood at ";
 
-type Places = HashMap<TopicPartition, i64>;
-type Failed = HashMap<TopicPartition, ClientError>;
+type PartitionOffsets = HashMap<TopicPartition, i64>;
+type PartitionErrors = HashMap<TopicPartition, ClientError>;
 
 /// What was answered about partitions.
 #[derive(Default)]
 struct Answer {
-    places: Places,
+    places: PartitionOffsets,
     /// The notes beside the committed offsets, where there are any.
     told: HashMap<TopicPartition, String>,
     /// Those that were answered with an error of their own.
-    failed: Failed,
+    failed: PartitionErrors,
 }
 
 /// What the group has committed, or where its partitions begin.
 #[derive(Default)]
-struct Found {
-    places: Places,
+struct StartLookup {
+    places: PartitionOffsets,
     told: HashMap<TopicPartition, String>,
-    failed: Failed,
+    failed: PartitionErrors,
     /// Whose store of offsets is at another place than the one that is committed here: its owner died in between.
     behind: HashSet<TopicPartition>,
     /// Those for which another member decides, as far as is known.
@@ -138,10 +138,10 @@ impl StartOffsets {
         consumer: &GroupConsumer,
         partitions: &mut Partitions,
         due: &[(TopicPartition, (StartFrom, u64))],
-    ) -> Result<Found, ClientError> {
+    ) -> Result<StartLookup, ClientError> {
         // Of all, also where a store keeps the offsets: what an earlier owner noted may not hold any more.
         let Answer { places: committed, told, failed } = committed(consumer, due.iter().map(|(name, _)| name))?;
-        let mut found = Found { told, failed, ..Found::default() };
+        let mut found = StartLookup { told, failed, ..StartLookup::default() };
         let (mut without, mut marked) = (Vec::new(), BTreeMap::<i64, Vec<TopicPartition>>::new());
         for (name, (from, _)) in due.iter().filter(|(name, _)| !found.failed.contains_key(name)) {
             let by_policy = self.source.start != Start::Earliest && !self.source.owns(&name.topic);
@@ -205,7 +205,7 @@ impl StartOffsets {
         for name in &names {
             match (&start, partitions.get_mut(name)) {
                 (Err(error), _) => self.begin_later(partitions, name, error),
-                (Ok(_), Some(partition)) if asked => partition.life = PartitionPhase::Waiting { asked },
+                (Ok(_), Some(partition)) if asked => partition.phase = PartitionPhase::Waiting { asked },
                 (Ok(_), Some(partition)) => partition.not_before = Instant::now() + BACK_OFF,
                 (Ok(_), None) => {}
             }
@@ -234,7 +234,7 @@ impl StartOffsets {
         let waited = asked.iter().filter_map(|name| partitions.get_mut(name).map(|p| p.since.elapsed())).max();
         let waited = waited.unwrap_or_default();
         // A broker that has just started may not know all topics yet.
-        let unknown = waited < believed::WHILE && asked.iter().any(|name| !all.contains(name));
+        let unknown = waited < debounce::PERIOD && asked.iter().any(|name| !all.contains(name));
         let is_turn = waited >= turn(&all, asked) && !unknown;
         all.extend(asked.iter().cloned());
         let all: Vec<_> = all.into_iter().collect();
@@ -276,7 +276,7 @@ impl StartOffsets {
         &self,
         name: &TopicPartition,
         Bounds { low, high }: Bounds,
-        found: &Found,
+        found: &StartLookup,
         partitions: &mut Partitions,
         outlets: &mut Outlets,
     ) -> Option<i64> {
@@ -300,7 +300,7 @@ impl StartOffsets {
     }
 
     /// Lets a partition begin at its place.
-    fn begin(&self, ready: Ready, found: &Found, partitions: &mut Partitions, commits: &mut Commits) {
+    fn begin(&self, ready: Ready, found: &StartLookup, partitions: &mut Partitions, commits: &mut Commits) {
         let Ready { name, from, start, next } = ready;
         let group = &self.source.group;
         // What is committed anew has no note any more.
@@ -323,11 +323,14 @@ impl StartOffsets {
 
 /// Commits where partitions begin, all with one commit, and waits for the answer; those for which it was refused. One with a
 /// time gets a mark of it. It is safe beside transactions: before this nobody has read a record whose offset one could commit.
-fn pin<'a>(consumer: &GroupConsumer, places: impl Iterator<Item = (&'a TopicPartition, i64, Option<i64>)>) -> Failed {
+fn pin<'a>(
+    consumer: &GroupConsumer,
+    places: impl Iterator<Item = (&'a TopicPartition, i64, Option<i64>)>,
+) -> PartitionErrors {
     let places: Vec<_> = places.collect();
     let all = |code| places.iter().map(|(name, ..)| ((*name).clone(), ClientError::ConsumerCommit(code))).collect();
     if places.is_empty() {
-        return Failed::new();
+        return PartitionErrors::new();
     }
     let Ok(list) = partition::list_at(places.iter().map(|(name, next, _)| (*name, *next))) else {
         return all(Code::InvalidArgument);

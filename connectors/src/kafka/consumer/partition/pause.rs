@@ -52,7 +52,7 @@ pub(crate) fn set_off_wanted(
     let places: Vec<(TopicPartition, i64)> = partitions
         .iter_mut()
         .filter(|(_, p)| !p.flowing && !p.paused && now >= p.not_before)
-        .filter_map(|(name, p)| match p.life {
+        .filter_map(|(name, p)| match p.phase {
             PartitionPhase::Delivering { next, .. } => Some((name, next)),
             _ => None,
         })
@@ -68,7 +68,7 @@ pub(crate) fn set_off_wanted(
             partition.flowing = true;
             partition.step(now);
         } else if partition.postpone(now, ROUND, SEEK_LIMIT) {
-            partition.life = PartitionPhase::Waiting { asked: true };
+            partition.phase = PartitionPhase::Waiting { asked: true };
             asked_again.push(name);
         }
     }

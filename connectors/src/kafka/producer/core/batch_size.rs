@@ -12,7 +12,7 @@ use std::sync::{
 use headwater::spi::Outgoing;
 use rdkafka::ClientConfig;
 
-use super::fault::Fault;
+use super::produce_error::ProduceError;
 
 /// Bytes of one batch at most, beside one record.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ impl BatchBytes {
     }
 
     /// Whether a smaller batch may help some of the records that were refused as too large: then the next ones are.
-    pub(crate) fn narrow<'a>(&self, faults: &[(usize, Fault)], record: impl Fn(usize) -> &'a Outgoing) -> bool {
+    pub(crate) fn narrow<'a>(&self, errors: &[(usize, ProduceError)], record: impl Fn(usize) -> &'a Outgoing) -> bool {
         let bytes = self.0.load(Ordering::Relaxed);
-        let refused = || faults.iter().filter(|(_, fault)| fault.is_too_large()).map(|(index, _)| *index);
+        let refused = || errors.iter().filter(|(_, error)| error.is_too_large()).map(|(index, _)| *index);
         let beside = |index: &usize| !is_alone(record(*index), bytes);
         let Some(first) = refused().find(beside).filter(|_| refused().count() > 1) else { return false };
         self.0.store((bytes / 2).max(1), Ordering::Relaxed);
@@ -72,8 +72,8 @@ mod tests {
     /// Red when batches shrink for a record that was refused alone, do not while one of several may pass, or for ever.
     #[test]
     fn batches_shrink_until_what_is_refused_stands_alone() {
-        let refused = |indices: &[usize]| -> Vec<(usize, Fault)> {
-            indices.iter().map(|index| (*index, Fault::of(Code::MessageSizeTooLarge))).collect()
+        let refused = |indices: &[usize]| -> Vec<(usize, ProduceError)> {
+            indices.iter().map(|index| (*index, ProduceError::of(Code::MessageSizeTooLarge))).collect()
         };
         let records = [record(400), record(10), record(500)];
         let bytes = BatchBytes::new(1_000);
@@ -84,7 +84,7 @@ mod tests {
         assert!(!narrow(&[0, 2]) && bytes.is_alone(&records[0]) && !bytes.is_alone(&records[1]));
         assert!((0..30).any(|_| !narrow(&[0, 1, 2])), "it comes to an end");
         assert!(
-            !bytes.narrow(&[(0, Fault::Oversize), (1, Fault::Oversize)], |index| &records[index]),
+            !bytes.narrow(&[(0, ProduceError::Oversize), (1, ProduceError::Oversize)], |index| &records[index]),
             "not sent at all"
         );
     }

@@ -13,7 +13,7 @@ use rdkafka::{
     producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
-use super::fault::Fault;
+use super::produce_error::ProduceError;
 
 /// Topics remembered at most; beyond that all are asked about anew.
 const KEPT: usize = 10_000;
@@ -68,7 +68,7 @@ impl PartitionCounts {
         self.known().get(topic).copied()
     }
 
-    pub(crate) fn keep(&self, topic: &Arc<str>, count: i32) {
+    pub(crate) fn insert(&self, topic: &Arc<str>, count: i32) {
         let mut known = self.known();
         if known.len() >= KEPT {
             known.clear();
@@ -88,10 +88,10 @@ impl PartitionCounts {
 pub(crate) async fn ask_aside<C: ProducerContext + 'static>(
     client: &Arc<ThreadedProducer<C>>,
     topic: &Arc<str>,
-) -> Result<CountAnswer, Fault> {
+) -> Result<CountAnswer, ProduceError> {
     let (client, topic) = (Arc::clone(client), Arc::clone(topic));
     let asked = tokio::task::spawn_blocking(move || ask(client.client(), &topic)).await;
-    asked.map_err(|error| Fault::Closed(error.to_string()))
+    asked.map_err(|error| ProduceError::Closed(error.to_string()))
 }
 
 /// Asks the cluster; blocks.

@@ -20,16 +20,16 @@ const INDEX_BITS: u32 = 40;
 
 /// Where the records of a transaction stand, once it is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sent(Vec<Place>);
+pub struct EndOffsets(Vec<EndOffset>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct EndOffset {
     topic: String,
     partition: i32,
     next: i64,
 }
 
-impl Sent {
+impl EndOffsets {
     /// The offset behind the last record that was written to this partition, if any was. The transaction's marker, which
     /// is no record, takes one more.
     pub fn next_offset(&self, topic: &str, partition: i32) -> Option<i64> {
@@ -43,14 +43,14 @@ impl Sent {
     }
 
     fn note(&mut self, latest: &mut usize, topic: &str, partition: i32, next: i64) {
-        let is = |place: &Place| place.partition == partition && place.topic == topic;
+        let is = |place: &EndOffset| place.partition == partition && place.topic == topic;
         // Reports come by partition, many at a time.
         if !self.0.get(*latest).is_some_and(is) {
             *latest = self.0.iter().position(is).unwrap_or(self.0.len());
         }
         match self.0.get_mut(*latest) {
             Some(place) => place.next = place.next.max(next),
-            None => self.0.push(Place { topic: topic.to_owned(), partition, next }),
+            None => self.0.push(EndOffset { topic: topic.to_owned(), partition, next }),
         }
     }
 }
@@ -67,9 +67,9 @@ pub(crate) struct Reports {
 struct Attempt {
     number: usize,
     left: usize,
-    faults: Vec<(usize, Code)>,
-    sent: Sent,
-    /// Where in `sent` the latest record stands.
+    errors: Vec<(usize, Code)>,
+    ends: EndOffsets,
+    /// Where in `ends` the latest record stands.
     latest: usize,
 }
 
@@ -93,10 +93,10 @@ impl Reports {
     }
 
     /// What has failed so far, by index.
-    pub(crate) fn faults(&self) -> Vec<(usize, Code)> {
-        let mut faults = self.attempt().faults.clone();
-        faults.sort_unstable_by_key(|(index, _)| *index);
-        faults
+    pub(crate) fn errors(&self) -> Vec<(usize, Code)> {
+        let mut errors = self.attempt().errors.clone();
+        errors.sort_unstable_by_key(|(index, _)| *index);
+        errors
     }
 
     /// How many records have no report yet.
@@ -105,8 +105,8 @@ impl Reports {
     }
 
     /// Where all of it stands.
-    pub(crate) fn take_sent(&self) -> Sent {
-        std::mem::take(&mut self.attempt().sent)
+    pub(crate) fn take_end_offsets(&self) -> EndOffsets {
+        std::mem::take(&mut self.attempt().ends)
     }
 
     /// Whether a connection has failed during the attempt.
@@ -120,10 +120,10 @@ impl Reports {
             return;
         }
         attempt.left = attempt.left.saturating_sub(1);
-        let Attempt { faults, sent, latest, .. } = &mut *attempt;
+        let Attempt { errors, ends, latest, .. } = &mut *attempt;
         match fate {
-            Ok((topic, partition, offset)) => sent.note(latest, topic, partition, offset + 1),
-            Err(code) => faults.push((number & ((1 << INDEX_BITS) - 1), code)),
+            Ok((topic, partition, offset)) => ends.note(latest, topic, partition, offset + 1),
+            Err(code) => errors.push((number & ((1 << INDEX_BITS) - 1), code)),
         }
     }
 }
@@ -165,11 +165,11 @@ mod tests {
         reports.report(Reports::numbered(first, 0), Err(Code::PurgeQueue));
         reports.report(Reports::numbered(second, 1), Ok(("t", 0, 8)));
         reports.report(Reports::numbered(second, 0), Ok(("t", 0, 7)));
-        assert_eq!((reports.left(), reports.faults()), (1, vec![]));
+        assert_eq!((reports.left(), reports.errors()), (1, vec![]));
         reports.report(Reports::numbered(second, 2), Ok(("t", 1, 3)));
-        let sent = reports.take_sent();
+        let ends = reports.take_end_offsets();
         assert_eq!(
-            (sent.next_offset("t", 0), sent.next_offset("t", 1), sent.next_offset("u", 0)),
+            (ends.next_offset("t", 0), ends.next_offset("t", 1), ends.next_offset("u", 0)),
             (Some(9), Some(4), None)
         );
         assert_eq!(reports.left(), 0);

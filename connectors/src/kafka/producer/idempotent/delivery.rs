@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use crate::kafka::{logs, producer::core::fault::Fault};
+use crate::kafka::{logs, producer::core::produce_error::ProduceError};
 
 /// What librdkafka hands back with a record's fate. A `Box`, because a batch's records share the state behind it.
 pub(super) struct Delivery {
@@ -26,7 +26,7 @@ pub(super) struct Delivery {
 /// What is still to come of a batch, and what has failed.
 pub(super) struct BatchState {
     left: AtomicUsize,
-    faults: Mutex<Vec<(usize, Fault)>>,
+    errors: Mutex<Vec<(usize, ProduceError)>>,
     /// Where the first record stands that was acknowledged.
     place: OnceLock<Origin>,
     done: Notify,
@@ -34,7 +34,7 @@ pub(super) struct BatchState {
 
 impl BatchState {
     pub(super) fn new(count: usize) -> Self {
-        Self { left: AtomicUsize::new(count), faults: Mutex::default(), place: OnceLock::new(), done: Notify::new() }
+        Self { left: AtomicUsize::new(count), errors: Mutex::default(), place: OnceLock::new(), done: Notify::new() }
     }
 
     /// Keeps where a record stands; the first to come is asked for alone.
@@ -46,9 +46,9 @@ impl BatchState {
         self.place.get().cloned()
     }
 
-    pub(super) fn settle(&self, index: usize, fate: Result<(), Fault>) {
-        if let Err(fault) = fate {
-            self.faults().push((index, fault));
+    pub(super) fn settle(&self, index: usize, fate: Result<(), ProduceError>) {
+        if let Err(error) = fate {
+            self.errors().push((index, error));
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Keeps a permit when nobody waits yet.
@@ -62,14 +62,14 @@ impl BatchState {
         }
     }
 
-    fn faults(&self) -> MutexGuard<'_, Vec<(usize, Fault)>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    fn errors(&self) -> MutexGuard<'_, Vec<(usize, ProduceError)>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take_faults(&self) -> Vec<(usize, Fault)> {
-        let mut faults = std::mem::take(&mut *self.faults());
-        faults.sort_unstable_by_key(|(index, _)| *index);
-        faults
+    pub(super) fn take_errors(&self) -> Vec<(usize, ProduceError)> {
+        let mut errors = std::mem::take(&mut *self.errors());
+        errors.sort_unstable_by_key(|(index, _)| *index);
+        errors
     }
 }
 
@@ -111,7 +111,7 @@ impl ProducerContext for Context {
                 delivery.batch.stands(|| origin(message));
                 Ok(())
             }
-            Err((error, _)) => Err(Fault::Client(error.clone())),
+            Err((error, _)) => Err(ProduceError::Client(error.clone())),
         };
         delivery.batch.settle(delivery.index, fate);
     }

@@ -8,14 +8,14 @@ use std::{
 use headwater::{TopicPartition, spi::Position};
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, producer::Producer as _};
 
-use super::{error::FaultCause, life::Client};
+use super::{error::FaultCause, producer_thread::Client};
 use crate::kafka::{
     consumer::{membership::Membership, partition},
     error::KafkaError,
     librdkafka::{self, transactions::TransactionFault},
     producer::core::{
-        fault::Fault,
         flush::{flush, left},
+        produce_error::ProduceError,
     },
 };
 
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) enum AttemptError {
     /// These records failed.
-    Records(Vec<(usize, Fault)>),
+    Records(Vec<(usize, ProduceError)>),
     /// It took as long as a transaction may.
     Slow,
     /// We are not the one who commits these offsets.
@@ -43,8 +43,8 @@ pub(crate) enum AttemptError {
 
 impl AttemptError {
     /// The records that failed.
-    pub(crate) fn faults(&self) -> &[(usize, Fault)] {
-        if let Self::Records(faults) = self { faults } else { &[] }
+    pub(crate) fn errors(&self) -> &[(usize, ProduceError)] {
+        if let Self::Records(errors) = self { errors } else { &[] }
     }
 }
 
@@ -68,7 +68,7 @@ impl TransactionOffsets {
 }
 
 /// What an attempt failed of in which this record was not taken.
-pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, Fault), deadline: Instant) -> AttemptError {
+pub(crate) async fn untaken(client: &Arc<Client>, failed: (usize, ProduceError), deadline: Instant) -> AttemptError {
     match failed.1.code() {
         // It cannot be sent at all.
         None => AttemptError::Records(vec![failed]),
@@ -110,7 +110,7 @@ pub(crate) fn finish(
 }
 
 fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
-    if !flush(client, deadline, || !client.context().faults().is_empty()) {
+    if !flush(client, deadline, || !client.context().errors().is_empty()) {
         return Err(AttemptError::Slow);
     }
     unharmed(client)
@@ -118,11 +118,11 @@ fn flushed(client: &Client, deadline: Instant) -> Result<(), AttemptError> {
 
 /// Whether no record has failed so far.
 fn unharmed(client: &Client) -> Result<(), AttemptError> {
-    let faults = client.context().faults();
-    if faults.is_empty() {
+    let errors = client.context().errors();
+    if errors.is_empty() {
         return Ok(());
     }
-    Err(AttemptError::Records(faults.into_iter().map(|(index, code)| (index, Fault::of(code))).collect()))
+    Err(AttemptError::Records(errors.into_iter().map(|(index, code)| (index, ProduceError::of(code))).collect()))
 }
 
 /// Makes a call again that says so, until its time is over.

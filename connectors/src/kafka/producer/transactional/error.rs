@@ -23,7 +23,7 @@ pub enum TransactionError {
     },
     /// Nobody knows whether it is durable: [`settle`](super::TransactionalProducer::settle), then read what is committed.
     #[error("{0}")]
-    Unsettled(String),
+    OutcomeUnknown(String),
     /// The id was given to another producer, and nothing can be committed by this one any more: the coordinator does so for
     /// another process of the same name, and by itself when it has ended a transaction whose process stood still.
     #[error("{0}")]
@@ -68,7 +68,7 @@ impl FaultCause {
     }
 }
 
-/// What to do about [`Cause::Forbidden`].
+/// What to do about [`FaultCause::Forbidden`].
 pub(crate) fn forbidden(id: &str, fault: &TransactionFault) -> String {
     let text = &fault.text;
     match fault.code {
@@ -82,7 +82,7 @@ pub(crate) fn forbidden(id: &str, fault: &TransactionFault) -> String {
     }
 }
 
-/// What to do about [`Cause::Epoch`].
+/// What to do about [`FaultCause::Epoch`].
 pub(crate) fn taken(id: &str) -> String {
     format!(
         "the coordinator has given the transactional id `{id}` to another producer: this process stood still for longer than kafka.producer.transaction_timeout, or two processes share one instance name, and each needs an `instance` of its own"

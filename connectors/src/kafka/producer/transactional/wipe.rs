@@ -19,12 +19,12 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-use super::{attempt::insist, life::Client};
+use super::{attempt::insist, producer_thread::Client};
 use crate::kafka::{
     admin::topics::Logs,
     changelog::{ChangelogError, ChangelogReader, INPUTS},
     config::KafkaConfig,
-    consumer::{membership::lease::Held, partition},
+    consumer::{membership::lease::PublishPermit, partition},
     error::KafkaError,
     librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
     producer::core::{Core, flush::left, reports::Reports},
@@ -129,9 +129,9 @@ impl Wipe {
     fn send(&self, core: &Core, client: &Client, deadline: Instant) -> Result<(), KafkaError> {
         let records = || self.keys.iter().flat_map(|(name, keys)| tombstones(name, keys));
         let attempt = client.context().begin(records().count());
-        let held = Held::free();
+        let permit = PublishPermit::unconditional();
         let taken = Handle::current().block_on(async {
-            let mut hand_over = core.hand_over(&held);
+            let mut hand_over = core.hand_over(&permit);
             for (index, record) in records().enumerate() {
                 let number = Reports::numbered(attempt, index);
                 let taken = hand_over.next_numbered(client, &record, number, deadline).await;
@@ -140,7 +140,7 @@ impl Wipe {
             Ok(())
         });
         let flushed = taken.is_ok() && librdkafka::transactions::flush(client.client(), left(deadline));
-        if let Some((_, code)) = client.context().faults().first() {
+        if let Some((_, code)) = client.context().errors().first() {
             return Err(untaken(code));
         }
         taken?;

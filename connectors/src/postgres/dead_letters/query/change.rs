@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Letters, Summary, explain,
-    row::{self, COLUMNS, HEADERS, HeaderColumns, Status, Stored, stored},
+    row::{self, COLUMNS, HEADERS, HeaderColumns, Status, StoredLetter, stored_letter},
 };
 use crate::postgres::error::PostgresError;
 
@@ -18,7 +18,7 @@ const REPEATS: u32 = 5;
 
 /// What became of one letter's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum SendOutcome {
     /// It is on its topic.
     Sent,
     /// The broker will never take it; the letter stays as it is.
@@ -29,7 +29,7 @@ pub enum Fate {
 
 /// What became of letters that were to be sent back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Redriven {
+pub struct RedriveResult {
     /// They are on their topic, and `redriven`.
     pub sent: Vec<Uuid>,
     /// The broker will never take them: why.
@@ -42,7 +42,7 @@ pub struct Redriven {
 
 /// What became of letters that were to be discarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Discarded {
+pub struct DiscardResult {
     /// They are `discarded` now.
     pub done: Vec<Uuid>,
     /// They are in a status that this does not change.
@@ -53,7 +53,7 @@ pub struct Discarded {
 
 /// An edited letter's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edited {
+pub struct EditResult {
     /// The new letter's row.
     pub id: Uuid,
     /// Where its record stands.
@@ -89,13 +89,13 @@ impl Letters {
     /// ids.
     ///
     /// # Errors
-    /// As [`Letters::makes`]; what was sent is then still open.
+    /// As [`Letters::failure_groups`]; what was sent is then still open.
     pub async fn redrive(
         &self,
         chosen: &[Summary],
         statuses: &[Status],
-        send: impl AsyncFnOnce(&[Stored]) -> Vec<Fate>,
-    ) -> Result<Redriven, PostgresError> {
+        send: impl AsyncFnOnce(&[StoredLetter]) -> Vec<SendOutcome>,
+    ) -> Result<RedriveResult, PostgresError> {
         let ids: Vec<String> = chosen.iter().map(|letter| letter.id.to_string()).collect();
         let counts: Vec<i32> = chosen.iter().map(|letter| i32::try_from(letter.redrives).unwrap_or(i32::MAX)).collect();
         let statuses: Vec<&str> = statuses.iter().map(|status| status.name()).collect();
@@ -110,10 +110,10 @@ impl Letters {
                 );
                 let query = sqlx::query(AssertSqlSafe(sql)).bind(&ids).bind(&counts).bind(&statuses);
                 let rows = query.fetch_all(&mut *tx).await.map_err(explain)?;
-                let locked = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+                let locked = rows.iter().map(stored_letter).collect::<Result<Vec<_>, _>>()?;
                 drop(rows);
-                let fates = if locked.is_empty() { Vec::new() } else { send(&locked).await };
-                let done = sorted(chosen, &locked, fates);
+                let outcomes = if locked.is_empty() { Vec::new() } else { send(&locked).await };
+                let done = sorted(chosen, &locked, outcomes);
                 set_status(&mut tx, &done.sent, Status::Redriven).await?;
                 tx.commit().await?;
                 Ok(done)
@@ -125,8 +125,8 @@ impl Letters {
     /// edited; one that is discarded already counts as done.
     ///
     /// # Errors
-    /// As [`Letters::makes`]; nothing has changed then.
-    pub async fn discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<Discarded, PostgresError> {
+    /// As [`Letters::failure_groups`]; nothing has changed then.
+    pub async fn discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
         let mut repeats = 0;
         loop {
             match self.try_discard(ids, note).await {
@@ -136,7 +136,7 @@ impl Letters {
         }
     }
 
-    async fn try_discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<Discarded, PostgresError> {
+    async fn try_discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
         let asked: Vec<String> = ids.iter().map(Uuid::to_string).collect();
         self.database
             .with(async |conn| {
@@ -149,7 +149,7 @@ impl Letters {
                 .fetch_all(&mut *tx)
                 .await
                 .map_err(explain)?;
-                let mut done = Discarded::default();
+                let mut done = DiscardResult::default();
                 for row in &rows {
                     let (id, status) = (row::id(row, "id")?, row::status(row)?);
                     match status {
@@ -188,7 +188,7 @@ impl Letters {
         id: Uuid,
         value: Vec<u8>,
         send: impl AsyncFnOnce(Outgoing) -> Result<Origin, String>,
-    ) -> Result<Edited, LetterError> {
+    ) -> Result<EditResult, LetterError> {
         let outcome = self.database.with(async |conn| {
             let mut tx = conn.begin().await?;
             let old = match take(&mut tx, id).await? {
@@ -203,14 +203,17 @@ impl Letters {
             let new = insert(&mut tx, id, &record, &origin).await?;
             set_status(&mut tx, &[id], Status::Edited).await?;
             tx.commit().await?;
-            Ok(Ok(Edited { id: new, origin }))
+            Ok(Ok(EditResult { id: new, origin }))
         });
         outcome.await?
     }
 }
 
 /// Takes the table for this transaction alone, and the letter that is to be edited.
-async fn take(tx: &mut Transaction<'_, Postgres>, id: Uuid) -> Result<Result<Stored, LetterError>, PostgresError> {
+async fn take(
+    tx: &mut Transaction<'_, Postgres>,
+    id: Uuid,
+) -> Result<Result<StoredLetter, LetterError>, PostgresError> {
     let lock = "lock table headwater.dead_letters in share row exclusive mode";
     sqlx::query(lock).execute(&mut **tx).await.map_err(explain)?;
     // Who has the row's lock waits for the table's: waiting for him would never end.
@@ -221,7 +224,7 @@ async fn take(tx: &mut Transaction<'_, Postgres>, id: Uuid) -> Result<Result<Sto
         let there: bool = sqlx::query_scalar(there).bind(id.to_string()).fetch_one(&mut **tx).await?;
         return Ok(Err(if there { LetterError::Busy(id) } else { LetterError::Missing(id) }));
     };
-    let old = stored(&row)?;
+    let old = stored_letter(&row)?;
     Ok(match old.status {
         Status::Open | Status::Parked => Ok(old),
         status => Err(LetterError::Closed(id, status)),
@@ -275,15 +278,15 @@ async fn set_status(tx: &mut Transaction<'_, Postgres>, ids: &[Uuid], status: St
     Ok(())
 }
 
-/// What became of each letter that was chosen; one without a fate counts as not sent.
-fn sorted(chosen: &[Summary], locked: &[Stored], fates: Vec<Fate>) -> Redriven {
-    let mut done = Redriven::default();
-    let rest = std::iter::repeat_with(|| Fate::Unsent("nothing is known of its record".to_owned()));
-    for (letter, fate) in locked.iter().zip(fates.into_iter().chain(rest)) {
-        match fate {
-            Fate::Sent => done.sent.push(letter.id),
-            Fate::Refused(why) => done.refused.push((letter.id, why)),
-            Fate::Unsent(why) => done.unsent.push((letter.id, why)),
+/// What became of each letter that was chosen; one without an outcome counts as not sent.
+fn sorted(chosen: &[Summary], locked: &[StoredLetter], outcomes: Vec<SendOutcome>) -> RedriveResult {
+    let mut done = RedriveResult::default();
+    let rest = std::iter::repeat_with(|| SendOutcome::Unsent("nothing is known of its record".to_owned()));
+    for (letter, outcome) in locked.iter().zip(outcomes.into_iter().chain(rest)) {
+        match outcome {
+            SendOutcome::Sent => done.sent.push(letter.id),
+            SendOutcome::Refused(why) => done.refused.push((letter.id, why)),
+            SendOutcome::Unsent(why) => done.unsent.push((letter.id, why)),
         }
     }
     let has = |id: Uuid| locked.iter().any(|letter| letter.id == id);

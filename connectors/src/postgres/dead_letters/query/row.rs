@@ -65,7 +65,7 @@ impl FromStr for Status {
 
 /// A letter with everything that is kept of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredLetter {
     /// The row's id.
     pub id: Uuid,
     /// The letter; a redrive's record is made from it.
@@ -132,10 +132,10 @@ pub(crate) fn number(row: &PgRow, column: &str) -> Result<u32, sqlx::Error> {
 }
 
 /// The letter of a row of [`COLUMNS`].
-pub(crate) fn stored(row: &PgRow) -> Result<Stored, PostgresError> {
+pub(crate) fn stored_letter(row: &PgRow) -> Result<StoredLetter, PostgresError> {
     let status = status(row)?;
     let edited_from: Option<String> = row.try_get("edited_from")?;
-    Ok(Stored {
+    Ok(StoredLetter {
         id: id(row, "id")?,
         status,
         edited_from: edited_from.as_deref().map(parsed).transpose()?,

@@ -18,7 +18,7 @@ pub(crate) struct Slot {
     /// `None` where the slot is free.
     pub(crate) key: Option<Bytes>,
     pub(crate) value: Option<Bytes>,
-    pub(crate) part: u32,
+    pub(crate) partition: u32,
     pub(crate) state: State,
     /// Asked for since the hand came by.
     pub(crate) asked: bool,

@@ -82,7 +82,7 @@ fn damaged_files_are_named_and_nothing_is_deleted() {
             let complete = found.as_ref().is_none_or(|found| found.next == 30_000);
             assert!(complete, "{} {found:?}", path.display());
             store.restore("t", 0, TOPIC, 1)?.finish(30_000, 1)?;
-            store.list("t", 0, b"", Most { entries: usize::MAX, bytes: usize::MAX })
+            store.list("t", 0, b"", ReadLimit { entries: usize::MAX, bytes: usize::MAX })
         });
         match read {
             Err(error) => {

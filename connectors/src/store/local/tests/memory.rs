@@ -65,7 +65,7 @@ fn a_stale_answer_is_not_remembered() {
     let (_dir, store) = opened(&small());
     let mut cache = lock(&store.shared().cache);
     let id = cache.id("s", 0).unwrap();
-    let clock = cache.part(id).unwrap().clock;
+    let clock = cache.partition(id).unwrap().clock;
     drop(cache);
     store.apply(&[set("a", "new")], &[end(1)], 1).unwrap();
     store.flush().unwrap();
@@ -82,7 +82,7 @@ fn what_changes_while_it_is_written_still_waits() {
         store.apply(&[set("a", "1"), set("b", "1"), set("c", "1")], &[end(3)], 1).unwrap();
         let mut cache = lock(&store.shared().cache);
         let id = cache.id("s", 0).unwrap();
-        let (slots, checkpoint) = cache.part_mut(id).unwrap().take_dirty().unwrap();
+        let (slots, checkpoint) = cache.partition_mut(id).unwrap().take_dirty().unwrap();
         assert_eq!((slots.len(), checkpoint.next), (3, 3));
         let begun = cache.begin(&slots, 2, 1 << 20);
         assert_eq!(begun.len(), 2);
@@ -94,12 +94,12 @@ fn what_changes_while_it_is_written_still_waits() {
             cache.written(id, &slots[..2]);
             cache.unwritten(id, &slots[2..], 0);
         }
-        let part = cache.part(id).unwrap();
-        let mut waiting = part.dirty.clone();
+        let partition = cache.partition(id).unwrap();
+        let mut waiting = partition.dirty.clone();
         waiting.sort_unstable();
         waiting.dedup();
         let expected = if fails { 3 } else { 2 };
-        assert_eq!((part.dirty.len(), waiting.len(), part.waiting), (expected, expected, expected));
+        assert_eq!((partition.dirty.len(), waiting.len(), partition.waiting), (expected, expected, expected));
         drop(cache);
         store.flush().unwrap();
         store.forget(&[0]);

@@ -134,7 +134,9 @@ impl World {
             }
         }
         let cache = lock(&self.store().shared().cache);
-        let waiting = cache.part(cache.id("s", 0).unwrap()).is_some_and(|part| part.waiting == part.table.len());
+        let waiting = cache
+            .partition(cache.id("s", 0).unwrap())
+            .is_some_and(|partition| partition.waiting == partition.table.len());
         assert!(cache.used() <= tiny().entry_bytes() || waiting, "{} bytes", cache.used());
     }
 

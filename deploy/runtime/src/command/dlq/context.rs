@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use headwater_connectors::{
     kafka::Producer,
-    postgres::{LetterFilter, Letters, Status, Stored},
+    postgres::{LetterFilter, Letters, Status, StoredLetter},
 };
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ impl DlqContext {
         };
         for id in [name.to_owned(), format!("{}{name}", self.app.config.prefix)] {
             let of = LetterFilter { group: Some(id.clone()), ..LetterFilter::default() };
-            if !self.letters.makes(&of, 1).await?.is_empty() {
+            if !self.letters.failure_groups(&of, 1).await?.is_empty() {
                 return Ok(id);
             }
         }
@@ -53,7 +53,7 @@ impl DlqContext {
         })
     }
 
-    pub(super) async fn letter(&self, id: Uuid) -> Result<Stored> {
+    pub(super) async fn letter(&self, id: Uuid) -> Result<StoredLetter> {
         self.letters.get(id).await?.with_context(|| format!("there is no dead letter {id}"))
     }
 

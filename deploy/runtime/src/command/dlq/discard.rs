@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater_connectors::postgres::Discarded;
+use headwater_connectors::postgres::DiscardResult;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -64,8 +64,8 @@ struct DiscardTally {
 }
 
 impl DiscardTally {
-    fn tell(&mut self, discarded: Discarded) -> Result<()> {
-        let Discarded { done, refused, missing } = discarded;
+    fn tell(&mut self, discarded: DiscardResult) -> Result<()> {
+        let DiscardResult { done, refused, missing } = discarded;
         self.done += done.len() as u64;
         self.not += (refused.len() + missing.len()) as u64;
         if self.json {

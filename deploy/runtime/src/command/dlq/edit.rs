@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Truncation, codec::WriterSchema};
-use headwater_connectors::postgres::{LetterError, Stored};
+use headwater_connectors::postgres::{LetterError, StoredLetter};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
 
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &DlqContext, arguments: EditArguments) -> Resul
     send(context, &old, bytes, arguments.json).await
 }
 
-async fn send(context: &DlqContext, old: &Stored, bytes: Vec<u8>, as_json: bool) -> Result<ExitCode> {
+async fn send(context: &DlqContext, old: &StoredLetter, bytes: Vec<u8>, as_json: bool) -> Result<ExitCode> {
     let producer = context.producer()?;
     let place = async |record: Outgoing| {
         let (record, _span) = old.letter.traced(record, &context.app.tracing);

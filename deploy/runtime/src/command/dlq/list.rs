@@ -27,7 +27,7 @@ pub(super) const PAGE: u32 = 500;
 pub(super) async fn groups(context: &DlqContext, arguments: &DlqGroupsArguments) -> Result<ExitCode> {
     let group = context.optional_group(arguments.group.as_ref()).await?;
     let of = headwater_connectors::postgres::LetterFilter { group, ..<_>::default() };
-    let makes = context.letters.makes(&of, MAKES).await?;
+    let makes = context.letters.failure_groups(&of, MAKES).await?;
     let mut out = Output::new();
     if arguments.json {
         makes.iter().try_for_each(|make| out.line(make_json(make)).map(drop))?;

@@ -15,7 +15,7 @@ use anyhow::Result;
 use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Record, Span, Tracing};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
-    postgres::{Fate, LetterFilter, Letters, Status, Stored, Summary},
+    postgres::{LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -116,7 +116,7 @@ async fn say_none(context: &DlqContext, group: &str, filter: &LetterFilter) -> R
 }
 
 async fn dry_run(context: &DlqContext, filter: &LetterFilter, topic: &str, planned: u64, as_json: bool) -> Result<()> {
-    let makes = context.letters.makes(filter, MAKES).await?;
+    let makes = context.letters.failure_groups(filter, MAKES).await?;
     let mut out = Output::new();
     let of = |make| WAITING.iter().map(|status| count(make, *status)).sum::<u64>();
     if as_json {
@@ -234,7 +234,7 @@ impl RedriveRun<'_> {
             _ => None,
         };
         let (producer, tracing) = (&self.producer, self.tracing);
-        let send = async |letters: &[Stored]| publish(producer, tracing, letters, fetched).await;
+        let send = async |letters: &[StoredLetter]| publish(producer, tracing, letters, fetched).await;
         let done = self.letters.redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
         self.tally.sent += done.sent.len() as u64;
         for (id, why) in &done.refused {
@@ -341,13 +341,13 @@ fn chunk(letters: &[Summary], most: usize) -> usize {
 async fn publish(
     producer: &Producer,
     tracing: &Tracing,
-    letters: &[Stored],
+    letters: &[StoredLetter],
     fetched: Option<Result<Record, String>>,
-) -> Vec<Fate> {
+) -> Vec<SendOutcome> {
     match (letters, fetched) {
         ([one], Some(fetched)) => match fetched.and_then(|record| one.letter.whole(&record)) {
             Ok(letter) => send(producer, tracing, &[&letter]).await,
-            Err(why) => vec![Fate::Refused(source_record::lacks(&one.letter, &why))],
+            Err(why) => vec![SendOutcome::Refused(source_record::lacks(&one.letter, &why))],
         },
         (letters, _) => {
             let letters: Vec<&DeadLetter> = letters.iter().map(|stored| &stored.letter).collect();
@@ -356,14 +356,15 @@ async fn publish(
     }
 }
 
-async fn send(producer: &Producer, tracing: &Tracing, letters: &[&DeadLetter]) -> Vec<Fate> {
+async fn send(producer: &Producer, tracing: &Tracing, letters: &[&DeadLetter]) -> Vec<SendOutcome> {
     let redriven = |letter: &&DeadLetter| letter.traced(letter.redriven(), tracing);
     // The spans end with the acknowledgements.
     let (records, _spans): (Vec<Outgoing>, Vec<Option<Span>>) = letters.iter().map(redriven).unzip();
-    let mut fates = vec![Fate::Sent; records.len()];
+    let mut fates = vec![SendOutcome::Sent; records.len()];
     for error in producer.send(&records).await.err().map(|errors| errors.0).unwrap_or_default() {
         if let Some(fate) = fates.get_mut(error.index) {
-            *fate = if error.permanent { Fate::Refused(error.reason) } else { Fate::Unsent(error.reason) };
+            *fate =
+                if error.permanent { SendOutcome::Refused(error.reason) } else { SendOutcome::Unsent(error.reason) };
         }
     }
     fates

@@ -4,7 +4,7 @@ use std::{fmt::Display, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use headwater::{Time, spi::DeadLetter};
-use headwater_connectors::postgres::{Status, Stored};
+use headwater_connectors::postgres::{Status, StoredLetter};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &DlqShowArguments) -> R
 }
 
 /// Writes the value: of one that was cut the whole, where that can be had, else its beginning, and says so.
-async fn raw(context: &DlqContext, stored: &Stored) -> Result<ExitCode> {
+async fn raw(context: &DlqContext, stored: &StoredLetter) -> Result<ExitCode> {
     let letter = &stored.letter;
     let Some(kept) = &letter.value else {
         anyhow::bail!("dead letter {} has no value: it is a tombstone", stored.id);
@@ -83,7 +83,7 @@ async fn fetched(context: &DlqContext, letter: &DeadLetter) -> Result<DeadLetter
 
 /// A letter and what was found out about it.
 struct LetterReport<'a> {
-    stored: &'a Stored,
+    stored: &'a StoredLetter,
     edited_as: Option<Uuid>,
     decoded: Option<&'a DecodedValue>,
 }

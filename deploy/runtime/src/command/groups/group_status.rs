@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures_util::future::try_join_all;
 use headwater::{TopicPartition, spi::DEAD_LETTERS};
 use headwater_connectors::kafka::{
-    Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, Start, Stretch, Topic, count_records,
+    Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, OffsetRange, Start, Topic, count_records,
 };
 
 use crate::{
@@ -277,7 +277,7 @@ async fn counted(clients: &Clients, mut places: Vec<PartitionPosition>) -> Resul
     for place in places.iter().filter(|place| (1..=COUNTED).contains(&place.readable())) {
         left -= place.readable();
         if left >= 0 {
-            stretches.push(Stretch { partition: place.partition.clone(), from: place.begin(), to: place.stable });
+            stretches.push(OffsetRange { partition: place.partition.clone(), from: place.begin(), to: place.stable });
         }
     }
     let records = count_records(&clients.kafka, &stretches).await?;

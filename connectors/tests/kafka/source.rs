@@ -427,7 +427,7 @@ async fn says_once_that_the_broker_is_gone_and_once_that_it_is_back() {
     reader.close().await;
 }
 
-/// PITFALLS 46. Red when a fence is only logged: a fenced member would poll for ever and read nothing. Red as well when a person is
+/// Red when a fence is only logged: a fenced member would poll for ever and read nothing. Red as well when a person is
 /// to decide, though nobody else has the name, when the partitions are kept meanwhile, or nobody is told what is waited for.
 #[tokio::test]
 async fn a_fenced_instance_gives_up_its_partitions_and_may_ask_again() {

@@ -29,7 +29,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// A member whose name another has.
 #[derive(Debug)]
-pub(crate) struct Fenced {
+pub(crate) struct InstanceConflict {
     /// The place was this process's.
     settled: bool,
     /// Not to be asked again before this.
@@ -42,7 +42,7 @@ pub(crate) struct Fenced {
 
 /// What is to be done about it.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum ConflictVerdict {
     /// The name is asked for again.
     Anew,
     /// It is not known yet whether anybody stands behind the one who has it.
@@ -51,25 +51,25 @@ enum Verdict {
     End,
 }
 
-impl Fenced {
+impl InstanceConflict {
     fn new(now: Instant, settled: bool) -> Self {
         Self { settled, ask_at: now, last: (None, now), same_since: now }
     }
 
     /// Judges by whether somebody has the name, where that is known; `session` is how long a coordinator keeps one that does
     /// not answer.
-    fn judge(&mut self, taken: Option<bool>, now: Instant, session: Duration) -> Verdict {
+    fn judge(&mut self, taken: Option<bool>, now: Instant, session: Duration) -> ConflictVerdict {
         let (before, at) = std::mem::replace(&mut self.last, (taken, now));
         if taken != before || now.duration_since(at) > GAP {
             self.same_since = now;
         }
         let is_over = now.duration_since(self.same_since) > session + MARGIN;
         match taken {
-            _ if self.settled => Verdict::Anew,
-            Some(false) => Verdict::Anew,
-            Some(true) if is_over => Verdict::End,
-            None if is_over => Verdict::Anew,
-            Some(true) | None => Verdict::Wait,
+            _ if self.settled => ConflictVerdict::Anew,
+            Some(false) => ConflictVerdict::Anew,
+            Some(true) if is_over => ConflictVerdict::End,
+            None if is_over => ConflictVerdict::Anew,
+            Some(true) | None => ConflictVerdict::Wait,
         }
     }
 }
@@ -84,13 +84,13 @@ pub(crate) struct InstanceClaim {
     /// How long this process has been there.
     tenure: Tenure,
     /// Another has our name in the group.
-    fenced: Option<Fenced>,
+    conflict: Option<InstanceConflict>,
 }
 
 impl InstanceClaim {
     /// Of a member of this name, if it has one, whose session lasts so long.
     pub(crate) fn new(instance: Option<&str>, session: Duration, tenure: Tenure) -> Self {
-        Self { instance: instance.unwrap_or_default().to_owned(), session, joined: None, tenure, fenced: None }
+        Self { instance: instance.unwrap_or_default().to_owned(), session, joined: None, tenure, conflict: None }
     }
 
     /// The group gives us our part.
@@ -100,18 +100,18 @@ impl InstanceClaim {
 
     /// Another has our name in the group; whether that is news.
     pub(crate) fn fence(&mut self, now: Instant) -> bool {
-        if self.fenced.is_some() {
+        if self.conflict.is_some() {
             return false;
         }
         self.stays(now);
         let settled = self.tenure.holds(now, self.session);
-        self.fenced = Some(Fenced::new(now, settled));
+        self.conflict = Some(InstanceConflict::new(now, settled));
         true
     }
 
     /// Tells the engine that somebody else may have a right to the place.
     pub(crate) fn report_displaced(&self, outlets: &Outlets) {
-        if self.fenced.as_ref().is_some_and(|fenced| !fenced.settled) && !outlets.leaving {
+        if self.conflict.as_ref().is_some_and(|conflict| !conflict.settled) && !outlets.leaving {
             let (group, instance) = (&outlets.group, &self.instance);
             outlets.report(SourceEvent::Displaced(format!(
                 "the place of instance {instance} in group {group} is another's since {}: whether that is a process which lives is looked up for a while before this one asks for it again, or ends",
@@ -123,23 +123,23 @@ impl InstanceClaim {
     /// Looks who has our name, and ends for that reason or another.
     pub(crate) fn judge(&mut self, consumer: &GroupConsumer, outlets: &mut Outlets) {
         let now = Instant::now();
-        if self.fenced.is_none() {
+        if self.conflict.is_none() {
             return self.stays(now);
         }
-        let Some(fenced) = self.fenced.as_mut().filter(|fenced| now >= fenced.ask_at) else { return };
-        fenced.ask_at = now + PAUSE;
+        let Some(conflict) = self.conflict.as_mut().filter(|conflict| now >= conflict.ask_at) else { return };
+        conflict.ask_at = now + PAUSE;
         let (group, instance) = (&outlets.group, &self.instance);
         // One that was in its place asks for it whoever has it.
-        let taken = if fenced.settled { Ok(true) } else { is_taken(consumer, group, instance) };
+        let taken = if conflict.settled { Ok(true) } else { is_taken(consumer, group, instance) };
         if let Err(error) = &taken {
             tracing::warn!(group, error, "who else is in the group as instance {instance} cannot be read");
         }
-        match fenced.judge(taken.ok(), Instant::now(), self.session) {
-            Verdict::Anew => outlets.fail(format!(
+        match conflict.judge(taken.ok(), Instant::now(), self.session) {
+            ConflictVerdict::Anew => outlets.fail(format!(
                 "the place of instance {instance} in group {group} was given away, to a late join of this member or to another process of that name; it is asked for again"
             )),
-            Verdict::Wait => {}
-            Verdict::End => outlets.halt(format!(
+            ConflictVerdict::Wait => {}
+            ConflictVerdict::End => outlets.halt(format!(
                 "another process runs group {group} as instance {instance}, and was there before this one: stop one of them, or give this one an `instance` of its own"
             )),
         }
@@ -169,11 +169,11 @@ mod tests {
     const ENOUGH: u64 = 16;
 
     /// Answers a second apart, from this second on; gives the last verdict, and expects to wait until then.
-    fn answers(fenced: &mut Fenced, start: Instant, from: u64, taken: &[Option<bool>]) -> Verdict {
-        let mut verdict = Verdict::Wait;
+    fn answers(conflict: &mut InstanceConflict, start: Instant, from: u64, taken: &[Option<bool>]) -> ConflictVerdict {
+        let mut verdict = ConflictVerdict::Wait;
         for (second, taken) in (from..).zip(taken) {
-            assert_eq!(verdict, Verdict::Wait, "before second {second}");
-            verdict = fenced.judge(*taken, start + Duration::from_secs(second), SESSION);
+            assert_eq!(verdict, ConflictVerdict::Wait, "before second {second}");
+            verdict = conflict.judge(*taken, start + Duration::from_secs(second), SESSION);
         }
         verdict
     }
@@ -186,18 +186,18 @@ mod tests {
     #[test]
     fn who_was_in_its_place_asks_for_it_again() {
         let now = Instant::now();
-        assert_eq!(Fenced::new(now, true).judge(Some(true), now, SESSION), Verdict::Anew);
+        assert_eq!(InstanceConflict::new(now, true).judge(Some(true), now, SESSION), ConflictVerdict::Anew);
     }
 
     /// Red when one that has just come ends before a session has shown that the other lives, waits for nobody, or does not end.
     #[test]
     fn who_has_just_come_ends_when_the_other_lives() {
         let now = Instant::now();
-        let fenced = || Fenced::new(now, false);
-        assert_eq!(answers(&mut fenced(), now, 0, &times(Some(true), ENOUGH)), Verdict::Wait);
-        assert_eq!(answers(&mut fenced(), now, 0, &times(Some(true), ENOUGH + 1)), Verdict::End);
+        let conflict = || InstanceConflict::new(now, false);
+        assert_eq!(answers(&mut conflict(), now, 0, &times(Some(true), ENOUGH)), ConflictVerdict::Wait);
+        assert_eq!(answers(&mut conflict(), now, 0, &times(Some(true), ENOUGH + 1)), ConflictVerdict::End);
         let dead: Vec<_> = times(Some(true), 12).into_iter().chain([Some(false)]).collect();
-        assert_eq!(answers(&mut fenced(), now, 0, &dead), Verdict::Anew, "it was dead");
+        assert_eq!(answers(&mut conflict(), now, 0, &dead), ConflictVerdict::Anew, "it was dead");
     }
 
     /// Red when a coordinator that does not answer has one that is fenced end, or ask again before a session is over; or when
@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn who_is_told_nothing_waits_and_then_asks_again() {
         let now = Instant::now();
-        let mut fenced = Fenced::new(now, false);
-        assert_eq!(answers(&mut fenced, now, 0, &times(None, ENOUGH)), Verdict::Wait);
-        assert_eq!(answers(&mut fenced, now, ENOUGH, &[None]), Verdict::Anew);
+        let mut conflict = InstanceConflict::new(now, false);
+        assert_eq!(answers(&mut conflict, now, 0, &times(None, ENOUGH)), ConflictVerdict::Wait);
+        assert_eq!(answers(&mut conflict, now, ENOUGH, &[None]), ConflictVerdict::Anew);
     }
 
     /// A member that nobody stands behind is kept for a session after its coordinator has come back, and while everything is
@@ -216,11 +216,11 @@ mod tests {
     #[test]
     fn what_nobody_saw_is_no_sign_of_life() {
         let now = Instant::now();
-        let mut fenced = Fenced::new(now, false);
-        assert_eq!(answers(&mut fenced, now, 0, &times(Some(true), 10)), Verdict::Wait);
-        assert_eq!(answers(&mut fenced, now, 10, &[None]), Verdict::Wait, "it goes away");
-        assert_eq!(answers(&mut fenced, now, 11, &times(Some(true), 15)), Verdict::Wait, "and is back");
-        assert_eq!(answers(&mut fenced, now, 60, &times(Some(true), 15)), Verdict::Wait, "frozen in between");
-        assert_eq!(answers(&mut fenced, now, 75, &times(Some(true), 2)), Verdict::End);
+        let mut conflict = InstanceConflict::new(now, false);
+        assert_eq!(answers(&mut conflict, now, 0, &times(Some(true), 10)), ConflictVerdict::Wait);
+        assert_eq!(answers(&mut conflict, now, 10, &[None]), ConflictVerdict::Wait, "it goes away");
+        assert_eq!(answers(&mut conflict, now, 11, &times(Some(true), 15)), ConflictVerdict::Wait, "and is back");
+        assert_eq!(answers(&mut conflict, now, 60, &times(Some(true), 15)), ConflictVerdict::Wait, "frozen in between");
+        assert_eq!(answers(&mut conflict, now, 75, &times(Some(true), 2)), ConflictVerdict::End);
     }
 }

@@ -97,13 +97,13 @@ impl Display for SourceOffsets {
 /// The text is none of [`SourceOffsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it does not say how far inputs have come")]
-pub struct NoInputs;
+pub struct ParseSourceOffsetsError;
 
 impl FromStr for SourceOffsets {
-    type Err = NoInputs;
+    type Err = ParseSourceOffsetsError;
 
-    fn from_str(text: &str) -> Result<Self, NoInputs> {
-        text.lines().map(|text| line(text).ok_or(NoInputs)).collect::<Result<_, _>>().map(Self)
+    fn from_str(text: &str) -> Result<Self, ParseSourceOffsetsError> {
+        text.lines().map(|text| line(text).ok_or(ParseSourceOffsetsError)).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(inputs.to_string().parse(), Ok(inputs));
         assert_eq!(SourceOffsets::default().to_string().parse(), Ok(SourceOffsets::default()));
         for text in ["a", "a x", "a x 1", "a x 1=b", "a x 1=b -"] {
-            assert_eq!(text.parse::<SourceOffsets>(), Err(NoInputs), "{text}");
+            assert_eq!(text.parse::<SourceOffsets>(), Err(ParseSourceOffsetsError), "{text}");
         }
     }
 

@@ -34,7 +34,7 @@ impl std::error::Error for BatchErrors {}
 
 /// Why a record failed.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
+pub(crate) enum ProduceError {
     /// librdkafka or the broker says so.
     Client(ClientError),
     /// It is larger than this program passes on; it was not sent.
@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     Closed(String),
 }
 
-impl Fault {
+impl ProduceError {
     /// What librdkafka or the broker says of a record.
     pub(crate) fn of(code: Code) -> Self {
         Self::Client(ClientError::MessageProduction(code))

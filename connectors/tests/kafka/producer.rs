@@ -6,7 +6,7 @@ use headwater::{
     Headers,
     spi::{Outgoing, partition_for},
 };
-use headwater_connectors::kafka::{ProducerConfig, Undelivered};
+use headwater_connectors::kafka::{CloseError, ProducerConfig};
 
 use crate::harness::{broker, record};
 
@@ -104,7 +104,7 @@ async fn closing_while_the_broker_is_down_reports_every_record() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         producer.close(Duration::from_secs(1)).await
     });
-    assert_eq!(closed, Err(Undelivered(20)));
+    assert_eq!(closed, Err(CloseError(20)));
     let errors = sent.unwrap_err();
     assert_eq!(errors.0.iter().map(|e| e.index).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     assert!(errors.0.iter().all(|e| !e.permanent && e.reason.contains("closed")), "{errors}");
@@ -232,7 +232,7 @@ async fn the_largest_record_passes_with_the_headers_of_a_dead_letter() {
     reader.close().await;
 }
 
-/// PITFALLS 22. Red when a record that never found room is neither delivered nor an error.
+/// Red when a record that never found room is neither delivered nor an error.
 #[tokio::test]
 async fn a_queue_that_stays_full_while_the_broker_is_down_fails_every_record() {
     let broker = broker(&[("t", 1)]);
@@ -247,7 +247,7 @@ async fn a_queue_that_stays_full_while_the_broker_is_down_fails_every_record() {
     assert!(errors.0.iter().all(|e| !e.permanent), "{errors}");
 }
 
-/// PITFALLS 22. Red when records that wait for room are handed over after the producer was closed: their batch would end
+/// Red when records that wait for room are handed over after the producer was closed: their batch would end
 /// only after the delivery time-out, and they would appear although `close` had said what was left.
 #[tokio::test]
 async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
@@ -261,7 +261,7 @@ async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         producer.close(Duration::from_secs(1)).await
     });
-    assert_eq!(closed, Err(Undelivered(10)));
+    assert_eq!(closed, Err(CloseError(10)));
     let errors = sent.expect("the batch has ended").unwrap_err();
     assert_eq!(errors.0.iter().map(|e| e.index).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     broker.mock.broker_up(-1).unwrap();
@@ -274,7 +274,7 @@ async fn closing_with_a_full_queue_reports_also_what_waits_for_room() {
 
 const EXIT_AFTER: &str = "HEADWATER_TEST_BOOTSTRAP";
 
-/// PITFALLS 22. Red when `send` ends before the broker has acknowledged: the process is gone before its records are.
+/// Red when `send` ends before the broker has acknowledged: the process is gone before its records are.
 #[tokio::test]
 async fn a_process_that_exits_right_after_sending_loses_nothing() {
     let records: Vec<_> = (0..1_000).map(|n| record("t", Some(0), &n.to_string())).collect();
@@ -285,7 +285,7 @@ async fn a_process_that_exits_right_after_sending_loses_nothing() {
         std::process::exit(if sent.is_ok() { 0 } else { 7 });
     }
     let broker = broker(&[("t", 1)]);
-    let name = "publishing::a_process_that_exits_right_after_sending_loses_nothing";
+    let name = "producer::a_process_that_exits_right_after_sending_loses_nothing";
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact"])
         .env(EXIT_AFTER, broker.mock.bootstrap_servers())

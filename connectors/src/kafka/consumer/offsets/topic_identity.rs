@@ -23,13 +23,13 @@ use rdkafka::{
 
 use super::log_bounds::{BACK_OFF, LogBounds, begin_later, falls_short};
 use crate::kafka::{
-    believed,
     consumer::{
         health::warn_lost,
         membership::group_consumer::GroupConsumer,
         outlets::Outlets,
         partition::{PartitionPhase, Partitions},
     },
+    debounce,
     librdkafka::topic_ids::{TopicIdAnswer, TopicIdsRequest},
 };
 use crate::topic_recreated::created_anew;
@@ -55,7 +55,7 @@ pub(crate) struct KnownTopicIds {
 
 /// What ids say of a topic that is doubted.
 #[derive(Debug, PartialEq, Eq)]
-enum Word {
+enum IdComparison {
     /// It is another one.
     Another,
     /// It is the same one, or the cluster gives no ids.
@@ -111,16 +111,16 @@ impl KnownTopicIds {
     }
 
     /// What the ids say of a topic that has been doubted for so long.
-    fn word(&self, topic: &str, doubted: Duration) -> Word {
+    fn word(&self, topic: &str, doubted: Duration) -> IdComparison {
         let told = self.known.get(topic).is_some_and(Option::is_some);
         if self.anew.contains(topic) {
-            Word::Another
-        } else if self.wanted.contains(topic) && (told || doubted < believed::WHILE) {
-            Word::Later
+            IdComparison::Another
+        } else if self.wanted.contains(topic) && (told || doubted < debounce::PERIOD) {
+            IdComparison::Later
         } else if self.untold.contains(topic) && told {
-            Word::Nothing
+            IdComparison::Nothing
         } else {
-            Word::Same
+            IdComparison::Same
         }
     }
 
@@ -172,16 +172,16 @@ pub(crate) fn settle_doubts(
     for (name, (start, next)) in doubted {
         let doubted = partitions.get_mut(&name).map_or(Duration::ZERO, |partition| partition.since.elapsed());
         match ids.word(&name.topic, doubted) {
-            Word::Another => {
+            IdComparison::Another => {
                 let what = format!("the topic has another id than when offset {next} was due next");
                 outlets.halt(created_anew(&outlets.group, &name.topic, Some(name.partition), &what));
             }
-            Word::Same => _ = same.insert(name, (start, next)),
-            Word::Later => {
+            IdComparison::Same => _ = same.insert(name, (start, next)),
+            IdComparison::Later => {
                 let error = ClientError::MetadataFetch(Code::OperationTimedOut);
                 begin_later(partitions, &outlets.group, &name, &error);
             }
-            Word::Nothing => outlets.fail(format!(
+            IdComparison::Nothing => outlets.fail(format!(
                 "{name}: a record from before offset {next} came, and the id that the topic had before is not known: \
                  the group begins again at what it has committed"
             )),
@@ -227,19 +227,28 @@ mod tests {
     /// a cluster that tells none is asked for without end: its partition would stand still for good.
     #[test]
     fn an_id_that_is_not_told_is_not_the_same_id() {
-        let (mut ids, long) = (KnownTopicIds::default(), believed::WHILE);
+        let (mut ids, long) = (KnownTopicIds::default(), debounce::PERIOD);
         for topic in ["known", "old"] {
             ids.learn(topic.to_owned(), told(if topic == "known" { "one" } else { "" }));
         }
         let topics = ["known", "old", "unknown", "silent"];
         topics.iter().for_each(|topic| ids.doubt_topic(topic));
         let words = |ids: &KnownTopicIds, doubted| topics.map(|topic| ids.word(topic, doubted));
-        assert_eq!(words(&ids, Duration::ZERO), [Word::Later, Word::Later, Word::Later, Word::Later]);
+        assert_eq!(
+            words(&ids, Duration::ZERO),
+            [IdComparison::Later, IdComparison::Later, IdComparison::Later, IdComparison::Later]
+        );
         topics.iter().for_each(|topic| ids.learn((*topic).to_owned(), Err(Code::TopicAuthorizationFailed)));
-        assert_eq!(words(&ids, long), [Word::Later, Word::Same, Word::Same, Word::Same]);
+        assert_eq!(
+            words(&ids, long),
+            [IdComparison::Later, IdComparison::Same, IdComparison::Same, IdComparison::Same]
+        );
         ids.learn("known".to_owned(), told("one"));
         ids.learn("old".to_owned(), told(""));
         ids.learn("unknown".to_owned(), told("two"));
-        assert_eq!(words(&ids, Duration::ZERO), [Word::Same, Word::Same, Word::Nothing, Word::Later]);
+        assert_eq!(
+            words(&ids, Duration::ZERO),
+            [IdComparison::Same, IdComparison::Same, IdComparison::Nothing, IdComparison::Later]
+        );
     }
 }

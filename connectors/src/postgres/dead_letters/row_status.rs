@@ -1,4 +1,4 @@
-//! What the records of one place come to, one after the other: DESIGN section 6.
+//! What the records of one place come to, one after the other.
 
 use headwater::spi::DeadLetter;
 

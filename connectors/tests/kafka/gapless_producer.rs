@@ -6,7 +6,7 @@ use std::{
 };
 
 use headwater::spi::Outgoing;
-use headwater_connectors::kafka::{ChangelogReader, GaplessProducer, Held, KafkaConfig, ProducerConfig};
+use headwater_connectors::kafka::{ChangelogReader, GaplessProducer, KafkaConfig, ProducerConfig, PublishPermit};
 
 use crate::harness::{Broker, broker, record};
 
@@ -14,7 +14,7 @@ fn numbered(count: usize) -> Vec<Outgoing> {
     (0..count).map(|n| Outgoing { key: Some(b"k".to_vec()), ..record("log", Some(0), &n.to_string()) }).collect()
 }
 
-fn in_order(broker: &Broker) -> GaplessProducer {
+fn gapless_producer(broker: &Broker) -> GaplessProducer {
     let producer = ProducerConfig { delivery_timeout: Duration::from_millis(1_500), ..ProducerConfig::default() };
     GaplessProducer::new(&KafkaConfig { producer, ..broker.config.clone() }).unwrap()
 }
@@ -40,14 +40,15 @@ async fn values(broker: &Broker) -> (Vec<String>, Option<Vec<u8>>) {
 async fn nothing_stands_behind_a_refused_record() {
     let mut broker = broker(&[("log", 1)]);
     broker.config.max_record_bytes = 1_000_000;
-    let mut producer = in_order(&broker);
+    let mut producer = gapless_producer(&broker);
     let mut records = numbered(10);
     records[7].value = Some(vec![b'x'; 2_000_000]);
-    let errors = producer.send(&records.iter().collect::<Vec<_>>(), &Held::free()).await.unwrap_err().0;
+    let errors =
+        producer.send(&records.iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.unwrap_err().0;
     assert!(errors.len() == 1 && errors[0].index == 7 && errors[0].permanent, "{errors:?}");
     assert_eq!(values(&broker).await.0, ["0", "1", "2", "3", "4", "5", "6"]);
     records.remove(7);
-    let sent = producer.send(&records.iter().collect::<Vec<_>>(), &Held::free()).await.unwrap();
+    let sent = producer.send(&records.iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.unwrap();
     assert_eq!(sent.next_offset("log", 0), Some(16));
 }
 
@@ -56,19 +57,20 @@ async fn nothing_stands_behind_a_refused_record() {
 #[tokio::test]
 async fn after_an_outage_what_was_sent_before_stands_first() {
     let broker = broker(&[("log", 1)]);
-    let mut producer = in_order(&broker);
+    let mut producer = gapless_producer(&broker);
     let first = numbered(5);
-    producer.send(&[&first[0]], &Held::free()).await.unwrap();
+    producer.send(&[&first[0]], &PublishPermit::unconditional()).await.unwrap();
     broker.mock.broker_down(1).unwrap();
     let began = Instant::now();
-    let errors = producer.send(&first[1..].iter().collect::<Vec<_>>(), &Held::free()).await.unwrap_err().0;
+    let errors =
+        producer.send(&first[1..].iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.unwrap_err().0;
     assert!(errors.len() == 1 && !errors[0].permanent && errors[0].reason.contains("broker may be down"), "{errors:?}");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(producer.settle().await.is_err());
     broker.mock.broker_up(1).unwrap();
     let again = &numbered(7)[1..];
     let deadline = Instant::now() + crate::harness::PATIENCE;
-    while producer.send(&again.iter().collect::<Vec<_>>(), &Held::free()).await.is_err() {
+    while producer.send(&again.iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.is_err() {
         assert!(Instant::now() < deadline, "it goes on by itself");
     }
     let (values, _) = values(&broker).await;
@@ -80,16 +82,16 @@ async fn after_an_outage_what_was_sent_before_stands_first() {
 #[tokio::test]
 async fn the_header_of_the_last_record_is_read_with_a_changelog() {
     let broker = broker(&[("log", 1)]);
-    let mut producer = in_order(&broker);
+    let mut producer = gapless_producer(&broker);
     let mut records = numbered(300);
     for (n, record) in records.iter_mut().enumerate() {
         record.headers.push_text("said", &n.to_string());
     }
-    producer.send(&records.iter().collect::<Vec<_>>(), &Held::free()).await.unwrap();
+    producer.send(&records.iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.unwrap();
     let (read, said) = values(&broker).await;
     assert_eq!((read.len(), said.as_deref()), (300, Some(&b"299"[..])));
     let silent = numbered(300);
-    producer.send(&silent.iter().collect::<Vec<_>>(), &Held::free()).await.unwrap();
+    producer.send(&silent.iter().collect::<Vec<_>>(), &PublishPermit::unconditional()).await.unwrap();
     let (read, said) = values(&broker).await;
     assert!(read.len() == 600 && said.is_some());
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use hashbrown::HashTable;
 
 use super::slot::Bytes;
-use crate::store::local::{checkpoint::Checkpoint, inputs::SourceOffsets};
+use crate::store::local::{checkpoint::Checkpoint, source_offsets::SourceOffsets};
 
 /// One open partition of one store.
 pub(crate) struct PartitionCache {

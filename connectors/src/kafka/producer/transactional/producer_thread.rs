@@ -1,4 +1,4 @@
-//! One life of the transactional producer: its client, and the thread on which its calls block.
+//! The client of a transactional producer, and the thread on which its calls block.
 
 use std::{
     sync::{
@@ -23,14 +23,14 @@ const JOBS: usize = 4;
 
 /// A producer with its thread. Dropping it ends both without waiting, whatever the thread is stuck in: the last reference
 /// to the client goes on that thread, because closing a client blocks too.
-pub(crate) struct Life {
+pub(crate) struct ProducerThread {
     client: Option<Arc<Client>>,
     jobs: SyncSender<Job>,
 }
 
-impl Life {
-    /// Of a new producer. `alive` is held as long as the thread lives.
-    pub(crate) fn begin(client: Client, alive: Arc<()>) -> Result<Self, String> {
+impl ProducerThread {
+    /// Of a new producer. `threads` is held as long as the thread lives.
+    pub(crate) fn begin(client: Client, threads: Arc<()>) -> Result<Self, String> {
         let client = Arc::new(client);
         let (jobs, todo) = mpsc::sync_channel::<Job>(JOBS);
         let own = Arc::clone(&client);
@@ -38,7 +38,7 @@ impl Life {
             .name("kafka-transact".to_owned())
             .spawn(move || {
                 todo.iter().for_each(|job| job(&own));
-                drop((todo, own, alive));
+                drop((todo, own, threads));
             })
             .map_err(|error| format!("no thread for kafka transactions: {error}"))?;
         Ok(Self { client: Some(client), jobs })
@@ -65,7 +65,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for ProducerThread {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
             // A full queue is one that nobody empties; then the client goes here.

@@ -6,20 +6,20 @@
 use std::time::{Duration, Instant};
 
 /// For so long it has to be said.
-pub(crate) const WHILE: Duration = Duration::from_secs(10);
+pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 /// So often at least, or two answers with a silence between them would do.
 const TIMES: u32 = 5;
 
 /// Since when, and how often, something has been said.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Repeated(Option<(Instant, u32)>);
+pub(crate) struct Debounce(Option<(Instant, u32)>);
 
-impl Repeated {
+impl Debounce {
     /// It was said again; whether it is to be believed now.
     pub(crate) fn again(&mut self, now: Instant) -> bool {
         let (since, times) = self.0.get_or_insert((now, 0));
         *times += 1;
-        *times >= TIMES && now.duration_since(*since) >= WHILE
+        *times >= TIMES && now.duration_since(*since) >= PERIOD
     }
 
     /// It was said otherwise.
@@ -36,14 +36,14 @@ mod tests {
     /// counts.
     #[test]
     fn what_is_said_once_or_only_for_a_moment_is_not_believed() {
-        let (mut said, now) = (Repeated::default(), Instant::now());
+        let (mut said, now) = (Debounce::default(), Instant::now());
         for _ in 0..100 {
             assert!(!said.again(now));
         }
-        assert!(said.again(now + WHILE));
+        assert!(said.again(now + PERIOD));
         said.clear();
-        assert!(!said.again(now + WHILE * 9));
-        assert!((2..TIMES).all(|_| !said.again(now + WHILE * 20)));
-        assert!(said.again(now + WHILE * 20));
+        assert!(!said.again(now + PERIOD * 9));
+        assert!((2..TIMES).all(|_| !said.again(now + PERIOD * 20)));
+        assert!(said.again(now + PERIOD * 20));
     }
 }

@@ -89,9 +89,9 @@ pub(crate) async fn forget(
     partitions: &[TopicPartition],
     ids: BTreeMap<String, String>,
 ) -> Result<(), KafkaError> {
-    let (owned, mut standing) = (GroupTopics::of(group), ClusterView { ids, ..ClusterView::default() });
+    let (owned, mut view) = (GroupTopics::of(group), ClusterView { ids, ..ClusterView::default() });
     // A cluster that gives no ids says nothing of topics that are gone.
-    if partitions.iter().any(|id| !standing.ids.contains_key(&*id.topic)) {
+    if partitions.iter().any(|id| !view.ids.contains_key(&*id.topic)) {
         return Ok(());
     }
     let numbers: BTreeSet<i32> = partitions.iter().map(|id| id.partition).collect();
@@ -102,7 +102,7 @@ pub(crate) async fn forget(
         .flat_map(|(.., inputs)| inputs.positions())
         .map(|input| input.of.partition.topic.to_string())
         .collect();
-    for topic in topics.iter().filter(|topic| !standing.ids.contains_key(*topic)) {
+    for topic in topics.iter().filter(|topic| !view.ids.contains_key(*topic)) {
         // One answer may lack a topic that is there.
         if !cluster.lacks(topic).await? {
             return Ok(());
@@ -110,21 +110,21 @@ pub(crate) async fn forget(
     }
     let mut questions = Questions::default();
     for (_, number, inputs) in &taken {
-        let Questions { committed, ends } = standing.questions(inputs, &own, &owned, *number);
+        let Questions { committed, ends } = view.questions(inputs, &own, &owned, *number);
         questions.committed.extend(committed);
         // A step that the group has no more has no topic either, perhaps: then nothing is known of it, and nothing forgotten.
         questions.ends.extend(ends.into_iter().filter(|id| own.contains(id)));
     }
     let asked: Vec<_> = questions.committed.union(&questions.ends).cloned().collect();
     let offsets = stable_offsets(kafka, group, &asked).await?;
-    standing.committed = asked.into_iter().zip(offsets).filter_map(|(id, next)| Some((id, next?))).collect();
+    view.committed = asked.into_iter().zip(offsets).filter_map(|(id, next)| Some((id, next?))).collect();
     for id in questions.ends {
         let bounds = cluster.watermarks(&id.topic, id.partition).await?;
-        standing.bounds.insert(id, bounds);
+        view.bounds.insert(id, bounds);
     }
     for (store, number, mut inputs) in taken {
-        inputs.name(&standing.ids);
-        inputs.retain(|input| standing.stays(input, &own, &owned, number));
+        inputs.name(&view.ids);
+        inputs.retain(|input| view.stays(input, &own, &owned, number));
         local.note_inputs(&store, number, inputs);
     }
     Ok(())
@@ -145,16 +145,16 @@ mod tests {
     fn left(inputs: &str, committed: &[(&str, i64)]) -> String {
         let (owned, mut inputs) = (GroupTopics::of("g"), inputs.parse::<SourceOffsets>().expect("inputs"));
         let own: BTreeSet<_> = ["g.a.repartition", "g.b.repartition"].map(at).into();
-        let standing = ClusterView {
+        let view = ClusterView {
             ids: [("there".to_owned(), "new".to_owned())].into(),
             committed: committed.iter().map(|(topic, next)| (at(topic), *next)).collect(),
             bounds: own.iter().map(|id| (id.clone(), (0, 10))).collect(),
         };
-        inputs.retain(|input| standing.stays(input, &own, &owned, 0));
+        inputs.retain(|input| view.stays(input, &own, &owned, 0));
         inputs.to_string()
     }
 
-    /// Issue 11, 20. Red when an input is forgotten that may come again: one of a topic that is there, or one whose copies
+    /// Red when an input is forgotten that may come again: one of a topic that is there, or one whose copies
     /// stand on a repartition topic that the group is not through with; or when one that cannot is kept for ever.
     #[test]
     fn inputs_of_topics_that_are_gone_are_forgotten_once_nothing_of_them_is_left() {
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn only_what_may_be_over_is_asked_for() {
         let (owned, own) = (GroupTopics::of("g"), [at("g.a.repartition")].into());
-        let standing = ClusterView { ids: [("there".to_owned(), "new".to_owned())].into(), ..ClusterView::default() };
-        let asked = |inputs: &str| standing.questions(&inputs.parse().expect("inputs"), &own, &owned, 0);
+        let view = ClusterView { ids: [("there".to_owned(), "new".to_owned())].into(), ..ClusterView::default() };
+        let asked = |inputs: &str| view.questions(&inputs.parse().expect("inputs"), &own, &owned, 0);
         assert_eq!(asked("there new 0=5 -\nthere new 0=5 a\ngone x 0=5 -"), Questions::default());
         let ends = own.clone();
         assert_eq!(asked("gone x 0=5 a"), Questions { ends: ends.clone(), ..Questions::default() });

@@ -67,9 +67,9 @@ async fn stack() -> Stack {
 }
 
 /// The broker while it does not answer.
-pub(super) struct Frozen(u32);
+pub(super) struct BrokerFreeze(u32);
 
-impl Frozen {
+impl BrokerFreeze {
     pub(super) fn new() -> Self {
         let pid = server().pid;
         signal(pid, "-STOP");
@@ -77,7 +77,7 @@ impl Frozen {
     }
 }
 
-impl Drop for Frozen {
+impl Drop for BrokerFreeze {
     fn drop(&mut self) {
         signal(self.0, "-CONT");
     }
@@ -94,7 +94,7 @@ pub(super) struct Member {
     pub(super) reader: Option<Reader>,
     /// The state of the committer that was made last.
     pub(super) local: Option<LocalStore>,
-    pub(super) frozen: Option<Frozen>,
+    pub(super) frozen: Option<BrokerFreeze>,
     dir: tempfile::TempDir,
     made: u32,
 }
