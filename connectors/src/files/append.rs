@@ -78,14 +78,15 @@ fn cut_half_line(file: &mut File, path: &Path) -> io::Result<u64> {
     if end == length {
         return Ok(length);
     }
-    let mut first = [0];
-    file.seek(SeekFrom::Start(end))?;
-    file.read_exact(&mut first)?;
-    if first != *b"{" {
+    let (file_name, bytes) = (path.display(), length - end);
+    if first_byte(file, end)? == b'{' {
+        tracing::warn!(file = %file_name, bytes, "half a line that a crash had left was cut off; its record comes again");
+    } else if is_zero(file, end)? {
+        tracing::warn!(file = %file_name, bytes, "zero bytes that a power loss had left were cut off; their records come again");
+    } else {
         let why = "its last line has no end and is none of a sink; end it, or give another `file`";
         return Err(io::Error::new(ErrorKind::InvalidData, why));
     }
-    tracing::warn!(file = %path.display(), bytes = length - end, "half a line that a crash had left was cut off; its record comes again");
     file.set_len(end)?;
     Ok(end)
 }
@@ -105,6 +106,26 @@ fn end_of_lines(file: &mut File, length: u64) -> io::Result<u64> {
         (end, block) = (begin, vec![0; BLOCK]);
     }
     Ok(0)
+}
+
+fn first_byte(file: &mut File, begin: u64) -> io::Result<u8> {
+    let mut first = [0];
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_exact(&mut first)?;
+    Ok(first[0])
+}
+
+/// Whether all bytes from here to the end are zero, as a file system leaves them that wrote the size before the data.
+fn is_zero(file: &mut File, begin: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(begin))?;
+    let mut block = Vec::with_capacity(BLOCK);
+    while (&*file).take(BLOCK as u64).read_to_end(&mut block)? > 0 {
+        if block.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        block.clear();
+    }
+    Ok(true)
 }
 
 /// A new file is there after a crash only once its folder is on the disk.
@@ -156,14 +177,32 @@ mod tests {
         }
     }
 
-    /// Red when the end of a file that no sink has written is cut off.
+    /// The size of a file was on the disk before its data when the power failed. Red when `is_zero` is not asked, so that zero
+    /// bytes are refused as a line of somebody else, or when more or fewer of them are cut off than stand behind the last line.
+    #[test]
+    fn zero_bytes_are_cut_off() {
+        let (_dir, path) = path();
+        for zeros in [1, 4096, 2 * BLOCK + 7] {
+            for before in ["", "{}\n", "{}\n\0\n"] {
+                fs::write(&path, [before.as_bytes(), &vec![0; zeros]].concat()).unwrap();
+                append(&path, b"{\"new\":1}\n").unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), format!("{before}{{\"new\":1}}\n"), "{zeros}");
+            }
+        }
+    }
+
+    /// Red when the end of a file that no sink has written is cut off, or zero bytes with something behind them are.
     #[test]
     fn what_is_no_line_of_a_sink_stays() {
         let (_dir, path) = path();
-        fs::write(&path, "a note\nanother").unwrap();
-        let why = append(&path, b"{}\n").unwrap_err();
-        assert!(why.contains("is none of a sink; end it, or give another `file`"), "{why}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "a note\nanother");
+        let behind = format!("{}x", "\0".repeat(BLOCK));
+        for last in ["another", "\0another", &behind] {
+            let text = format!("a note\n{last}");
+            fs::write(&path, &text).unwrap();
+            let why = append(&path, b"{}\n").unwrap_err();
+            assert!(why.contains("is none of a sink; end it, or give another `file`"), "{why}");
+            assert!(fs::read_to_string(&path).unwrap() == text, "{}", last.len());
+        }
     }
 
     /// Another holds the file and has written half a line. Red when its lock is not asked for: the half line is cut then.
