@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long another process may hold the file.
+/// How long after it was asked for lines may still be appended. Another process may hold the file for as long.
 const LOCK: Duration = Duration::from_secs(5);
 /// How often it is looked whether it still does.
 const LOOK: Duration = Duration::from_millis(5);
@@ -19,14 +19,17 @@ const BLOCK: usize = 64 << 10;
 /// Appends lines, each with its line break; they are on the disk when this returns. After an error none of them stays, as
 /// far as the file can still be cut; what is appended next begins a line in any case. Blocks.
 ///
+/// It was asked for at `asked`. A process that is frozen before it has the lock appends nothing long after that: others may have
+/// appended the same lines and more by then.
+///
 /// # Errors
 /// A sentence that says what to do.
-pub(super) fn append(path: &Path, lines: &[u8]) -> Result<(), String> {
-    append_within(path, lines, LOCK)
+pub(super) fn append(path: &Path, lines: &[u8], asked: Instant) -> Result<(), String> {
+    append_within(path, lines, asked, LOCK)
 }
 
 /// The same where another process may hold the file for so long.
-fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), String> {
+fn append_within(path: &Path, lines: &[u8], asked: Instant, patience: Duration) -> Result<(), String> {
     let failed = |error: &io::Error| format!("cannot write {}: {error}{}", path.display(), remedy(error.kind()));
     let mut file = loop {
         let file = File::options().read(true).append(true).create(true).open(path).map_err(|error| failed(&error))?;
@@ -34,7 +37,7 @@ fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), St
         if !opened.is_file() {
             return Err(format!("cannot write {}: it is no regular file; give another `file`", path.display()));
         }
-        lock(&file, path, patience)?;
+        lock(&file, path, asked, patience)?;
         // It may have been renamed or deleted while somebody else had it.
         if fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (opened.dev(), opened.ino())) {
             break file;
@@ -52,12 +55,16 @@ fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), St
 }
 
 /// Holds the file until it is closed, so that nobody else writes into it or cuts it.
-fn lock(file: &File, path: &Path, patience: Duration) -> Result<(), String> {
-    let begin = Instant::now();
+fn lock(file: &File, path: &Path, asked: Instant, patience: Duration) -> Result<(), String> {
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if begin.elapsed() < patience => thread::sleep(LOOK),
+            Ok(()) if asked.elapsed() < patience => return Ok(()),
+            Ok(()) => {
+                let path = path.display();
+                let remedy = "see whether this process was stopped or has too little of a processor";
+                return Err(format!("cannot write {path}: {patience:?} had passed before its turn came; {remedy}"));
+            }
+            Err(TryLockError::WouldBlock) if asked.elapsed() < patience => thread::sleep(LOOK),
             Err(TryLockError::WouldBlock) => {
                 let path = path.display();
                 return Err(format!(
@@ -155,6 +162,10 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(20);
 
+    fn append(path: &Path, lines: &[u8]) -> Result<(), String> {
+        super::append(path, lines, Instant::now())
+    }
+
     fn path() -> (TempDir, std::path::PathBuf) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("lines");
@@ -212,12 +223,66 @@ mod tests {
         let mut other = File::options().create(true).append(true).open(&path).unwrap();
         other.lock().unwrap();
         other.write_all(b"{\"other\":").unwrap();
-        let why = append_within(&path, b"{}\n", WAIT).unwrap_err();
+        let why = append_within(&path, b"{}\n", Instant::now(), WAIT).unwrap_err();
         assert!(why.contains("another process has had it locked for 20ms"), "{why}");
         other.write_all(b"1}\n").unwrap();
         other.unlock().unwrap();
-        append_within(&path, b"{}\n", WAIT).unwrap();
+        append(&path, b"{}\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"other\":1}\n{}\n");
+    }
+
+    /// The files that this process has open.
+    fn opened() -> Vec<std::path::PathBuf> {
+        let links = fs::read_dir("/proc/self/fd").unwrap();
+        links.filter_map(|link| fs::read_link(link.ok()?.path()).ok()).collect()
+    }
+
+    /// Another holds the file, and it is renamed, replaced or deleted while its lock is awaited, as a log rotation does: the line
+    /// stands in the file that has the name afterwards. Red when it is not looked, once the lock is had, whether the file still
+    /// has its name: the line is in the renamed file then, or in none.
+    #[test]
+    fn a_file_that_is_rotated_while_it_is_waited_for_is_let_go_of() {
+        type Rotation = fn(&Path, &Path);
+        let rename: Rotation = |path, rotated| fs::rename(path, rotated).unwrap();
+        let replace: Rotation = |path, rotated| {
+            fs::rename(path, rotated).unwrap();
+            fs::write(path, "{\"new\":1}\n").unwrap();
+        };
+        let delete: Rotation = |path, _| fs::remove_file(path).unwrap();
+        for (rotate, old, new) in [
+            (rename, Some("{\"old\":1}\n"), "{}\n"),
+            (replace, Some("{\"old\":1}\n"), "{\"new\":1}\n{}\n"),
+            (delete, None, "{}\n"),
+        ] {
+            let (dir, path) = path();
+            let rotated = dir.path().join("rotated");
+            fs::write(&path, "{\"old\":1}\n").unwrap();
+            let other = File::open(&path).unwrap();
+            other.lock().unwrap();
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| append(&path, b"{}\n"));
+                while opened().iter().filter(|file| **file == path).count() < 2 && !waiting.is_finished() {
+                    thread::yield_now();
+                }
+                rotate(&path, &rotated);
+                drop(other);
+                waiting.join().unwrap().unwrap();
+            });
+            assert_eq!(fs::read_to_string(&rotated).ok().as_deref(), old);
+            assert_eq!(fs::read_to_string(&path).unwrap(), new);
+        }
+    }
+
+    /// A process was frozen after it had asked for its lines to be appended, and goes on when another has appended them and more.
+    /// Red when it is not looked at the time once the lock is had: nobody holds the file then.
+    #[test]
+    fn lines_that_were_asked_for_long_ago_are_not_appended() {
+        let (_dir, path) = path();
+        fs::write(&path, "{\"n\":1}\n{\"n\":2}\n").unwrap();
+        let frozen = Instant::now().checked_sub(LOCK).unwrap();
+        let why = super::append(&path, b"{\"n\":1}\n", frozen).unwrap_err();
+        assert!(why.contains("5s had passed before its turn came"), "{why}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"n\":1}\n{\"n\":2}\n");
     }
 
     /// Red when one of these is no reason to wait, or it is not said what to do.
