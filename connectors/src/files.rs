@@ -22,3 +22,4 @@ mod append;
 mod line;
 
 pub use config::FileSink;
+pub use line::event_fields;

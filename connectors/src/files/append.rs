@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long another process may hold the file.
+/// How long after it was asked for lines may still be appended. Another process may hold the file for as long.
 const LOCK: Duration = Duration::from_secs(5);
 /// How often it is looked whether it still does.
 const LOOK: Duration = Duration::from_millis(5);
@@ -19,14 +19,17 @@ const BLOCK: usize = 64 << 10;
 /// Appends lines, each with its line break; they are on the disk when this returns. After an error none of them stays, as
 /// far as the file can still be cut; what is appended next begins a line in any case. Blocks.
 ///
+/// It was asked for at `asked`. A process that is frozen before it has the lock appends nothing long after that: others may have
+/// appended the same lines and more by then.
+///
 /// # Errors
 /// A sentence that says what to do.
-pub(super) fn append(path: &Path, lines: &[u8]) -> Result<(), String> {
-    append_within(path, lines, LOCK)
+pub(super) fn append(path: &Path, lines: &[u8], asked: Instant) -> Result<(), String> {
+    append_within(path, lines, asked, LOCK)
 }
 
 /// The same where another process may hold the file for so long.
-fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), String> {
+fn append_within(path: &Path, lines: &[u8], asked: Instant, patience: Duration) -> Result<(), String> {
     let failed = |error: &io::Error| format!("cannot write {}: {error}{}", path.display(), remedy(error.kind()));
     let mut file = loop {
         let file = File::options().read(true).append(true).create(true).open(path).map_err(|error| failed(&error))?;
@@ -34,7 +37,7 @@ fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), St
         if !opened.is_file() {
             return Err(format!("cannot write {}: it is no regular file; give another `file`", path.display()));
         }
-        lock(&file, path, patience)?;
+        lock(&file, path, asked, patience)?;
         // It may have been renamed or deleted while somebody else had it.
         if fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (opened.dev(), opened.ino())) {
             break file;
@@ -52,12 +55,16 @@ fn append_within(path: &Path, lines: &[u8], patience: Duration) -> Result<(), St
 }
 
 /// Holds the file until it is closed, so that nobody else writes into it or cuts it.
-fn lock(file: &File, path: &Path, patience: Duration) -> Result<(), String> {
-    let begin = Instant::now();
+fn lock(file: &File, path: &Path, asked: Instant, patience: Duration) -> Result<(), String> {
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if begin.elapsed() < patience => thread::sleep(LOOK),
+            Ok(()) if asked.elapsed() < patience => return Ok(()),
+            Ok(()) => {
+                let path = path.display();
+                let remedy = "see whether this process was stopped or has too little of a processor";
+                return Err(format!("cannot write {path}: {patience:?} had passed before its turn came; {remedy}"));
+            }
+            Err(TryLockError::WouldBlock) if asked.elapsed() < patience => thread::sleep(LOOK),
             Err(TryLockError::WouldBlock) => {
                 let path = path.display();
                 return Err(format!(
@@ -78,14 +85,15 @@ fn cut_half_line(file: &mut File, path: &Path) -> io::Result<u64> {
     if end == length {
         return Ok(length);
     }
-    let mut first = [0];
-    file.seek(SeekFrom::Start(end))?;
-    file.read_exact(&mut first)?;
-    if first != *b"{" {
+    let (file_name, bytes) = (path.display(), length - end);
+    if first_byte(file, end)? == b'{' {
+        tracing::warn!(file = %file_name, bytes, "half a line that a crash had left was cut off; its record comes again");
+    } else if is_zero(file, end)? {
+        tracing::warn!(file = %file_name, bytes, "zero bytes that a power loss had left were cut off; their records come again");
+    } else {
         let why = "its last line has no end and is none of a sink; end it, or give another `file`";
         return Err(io::Error::new(ErrorKind::InvalidData, why));
     }
-    tracing::warn!(file = %path.display(), bytes = length - end, "half a line that a crash had left was cut off; its record comes again");
     file.set_len(end)?;
     Ok(end)
 }
@@ -105,6 +113,26 @@ fn end_of_lines(file: &mut File, length: u64) -> io::Result<u64> {
         (end, block) = (begin, vec![0; BLOCK]);
     }
     Ok(0)
+}
+
+fn first_byte(file: &mut File, begin: u64) -> io::Result<u8> {
+    let mut first = [0];
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_exact(&mut first)?;
+    Ok(first[0])
+}
+
+/// Whether all bytes from here to the end are zero, as a file system leaves them that wrote the size before the data.
+fn is_zero(file: &mut File, begin: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(begin))?;
+    let mut block = Vec::with_capacity(BLOCK);
+    while (&*file).take(BLOCK as u64).read_to_end(&mut block)? > 0 {
+        if block.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        block.clear();
+    }
+    Ok(true)
 }
 
 /// A new file is there after a crash only once its folder is on the disk.
@@ -134,6 +162,10 @@ mod tests {
 
     const WAIT: Duration = Duration::from_millis(20);
 
+    fn append(path: &Path, lines: &[u8]) -> Result<(), String> {
+        super::append(path, lines, Instant::now())
+    }
+
     fn path() -> (TempDir, std::path::PathBuf) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("lines");
@@ -156,14 +188,32 @@ mod tests {
         }
     }
 
-    /// Red when the end of a file that no sink has written is cut off.
+    /// The size of a file was on the disk before its data when the power failed. Red when `is_zero` is not asked, so that zero
+    /// bytes are refused as a line of somebody else, or when more or fewer of them are cut off than stand behind the last line.
+    #[test]
+    fn zero_bytes_are_cut_off() {
+        let (_dir, path) = path();
+        for zeros in [1, 4096, 2 * BLOCK + 7] {
+            for before in ["", "{}\n", "{}\n\0\n"] {
+                fs::write(&path, [before.as_bytes(), &vec![0; zeros]].concat()).unwrap();
+                append(&path, b"{\"new\":1}\n").unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), format!("{before}{{\"new\":1}}\n"), "{zeros}");
+            }
+        }
+    }
+
+    /// Red when the end of a file that no sink has written is cut off, or zero bytes with something behind them are.
     #[test]
     fn what_is_no_line_of_a_sink_stays() {
         let (_dir, path) = path();
-        fs::write(&path, "a note\nanother").unwrap();
-        let why = append(&path, b"{}\n").unwrap_err();
-        assert!(why.contains("is none of a sink; end it, or give another `file`"), "{why}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "a note\nanother");
+        let behind = format!("{}x", "\0".repeat(BLOCK));
+        for last in ["another", "\0another", &behind] {
+            let text = format!("a note\n{last}");
+            fs::write(&path, &text).unwrap();
+            let why = append(&path, b"{}\n").unwrap_err();
+            assert!(why.contains("is none of a sink; end it, or give another `file`"), "{why}");
+            assert!(fs::read_to_string(&path).unwrap() == text, "{}", last.len());
+        }
     }
 
     /// Another holds the file and has written half a line. Red when its lock is not asked for: the half line is cut then.
@@ -173,12 +223,66 @@ mod tests {
         let mut other = File::options().create(true).append(true).open(&path).unwrap();
         other.lock().unwrap();
         other.write_all(b"{\"other\":").unwrap();
-        let why = append_within(&path, b"{}\n", WAIT).unwrap_err();
+        let why = append_within(&path, b"{}\n", Instant::now(), WAIT).unwrap_err();
         assert!(why.contains("another process has had it locked for 20ms"), "{why}");
         other.write_all(b"1}\n").unwrap();
         other.unlock().unwrap();
-        append_within(&path, b"{}\n", WAIT).unwrap();
+        append(&path, b"{}\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"other\":1}\n{}\n");
+    }
+
+    /// The files that this process has open.
+    fn opened() -> Vec<std::path::PathBuf> {
+        let links = fs::read_dir("/proc/self/fd").unwrap();
+        links.filter_map(|link| fs::read_link(link.ok()?.path()).ok()).collect()
+    }
+
+    /// Another holds the file, and it is renamed, replaced or deleted while its lock is awaited, as a log rotation does: the line
+    /// stands in the file that has the name afterwards. Red when it is not looked, once the lock is had, whether the file still
+    /// has its name: the line is in the renamed file then, or in none.
+    #[test]
+    fn a_file_that_is_rotated_while_it_is_waited_for_is_let_go_of() {
+        type Rotation = fn(&Path, &Path);
+        let rename: Rotation = |path, rotated| fs::rename(path, rotated).unwrap();
+        let replace: Rotation = |path, rotated| {
+            fs::rename(path, rotated).unwrap();
+            fs::write(path, "{\"new\":1}\n").unwrap();
+        };
+        let delete: Rotation = |path, _| fs::remove_file(path).unwrap();
+        for (rotate, old, new) in [
+            (rename, Some("{\"old\":1}\n"), "{}\n"),
+            (replace, Some("{\"old\":1}\n"), "{\"new\":1}\n{}\n"),
+            (delete, None, "{}\n"),
+        ] {
+            let (dir, path) = path();
+            let rotated = dir.path().join("rotated");
+            fs::write(&path, "{\"old\":1}\n").unwrap();
+            let other = File::open(&path).unwrap();
+            other.lock().unwrap();
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| append(&path, b"{}\n"));
+                while opened().iter().filter(|file| **file == path).count() < 2 && !waiting.is_finished() {
+                    thread::yield_now();
+                }
+                rotate(&path, &rotated);
+                drop(other);
+                waiting.join().unwrap().unwrap();
+            });
+            assert_eq!(fs::read_to_string(&rotated).ok().as_deref(), old);
+            assert_eq!(fs::read_to_string(&path).unwrap(), new);
+        }
+    }
+
+    /// A process was frozen after it had asked for its lines to be appended, and goes on when another has appended them and more.
+    /// Red when it is not looked at the time once the lock is had: nobody holds the file then.
+    #[test]
+    fn lines_that_were_asked_for_long_ago_are_not_appended() {
+        let (_dir, path) = path();
+        fs::write(&path, "{\"n\":1}\n{\"n\":2}\n").unwrap();
+        let frozen = Instant::now().checked_sub(LOCK).unwrap();
+        let why = super::append(&path, b"{\"n\":1}\n", frozen).unwrap_err();
+        assert!(why.contains("5s had passed before its turn came"), "{why}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"n\":1}\n{\"n\":2}\n");
     }
 
     /// Red when one of these is no reason to wait, or it is not said what to do.

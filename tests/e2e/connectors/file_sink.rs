@@ -42,9 +42,9 @@ fn places(lines: &[Json]) -> BTreeMap<(i64, i64), BTreeSet<String>> {
 }
 
 /// Two processes of one group append to one file. It cannot be written at first, and again amid the load; both are killed in
-/// turn, and one leaves half a line: every payment is there, a tombstone too, and every line whole. Red when a unit is
-/// committed before it is written, when half a line is left where the next begins, or when an outage is not waited for, on
-/// `/readyz` and in `groups` with what to do.
+/// turn, and one leaves half a line: every payment is there, a tombstone too, and every line whole. Red when half a line is not
+/// cut off (the next one begins behind it), when a unit is dropped, when one is committed before it is written, or when an
+/// outage is not waited for, on `/readyz` and in `groups` with what to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     let space = space("file_sink").await;
@@ -121,7 +121,8 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
 }
 
 /// What says nothing to a sink into a file is refused, and where a table is asked for, that it is none; `config show` gives
-/// it back. Red when such a setting is taken in silence, or a file passes for a table.
+/// it back. Red when such a setting is taken in silence, as a folder is where `FileSink` does not ask whether a file is named, or
+/// when a file passes for a table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_sink_into_a_file_cannot_have_is_refused() {
     let space = space("file_sink_settings").await;

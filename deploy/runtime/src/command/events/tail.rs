@@ -4,11 +4,11 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use headwater::{
-    Headers, Meta, Pattern,
+    Origin, Pattern,
     spi::{Record, topic_of},
 };
-use headwater_connectors::kafka::Subscription;
-use serde_json::{Map, Value as Json, json};
+use headwater_connectors::{files::event_fields, kafka::Subscription};
+use serde_json::{Value as Json, json};
 
 use crate::{
     app::{App, Loader},
@@ -98,65 +98,17 @@ fn sources(app: &App, pattern: &Pattern) -> Subscription {
 
 /// One event with all of its metadata, as an object on one line.
 fn line(record: &Record, seen: &DecodedRecord) -> Json {
-    let mut fields = Map::new();
-    match &seen.meta {
-        Ok(meta) => metadata(&mut fields, meta),
-        Err(_) => {
-            fields.insert("headers".to_owned(), headers(&record.headers));
-        }
+    let meta = seen.meta.as_ref();
+    let place = Origin { partition: record.place(), offset: record.offset, timestamp_ms: record.timestamp_ms };
+    let data = seen.data.as_ref().cloned().unwrap_or(Json::Null);
+    let key = record.key.as_deref();
+    let mut fields = event_fields(meta.map_err(|_| &record.headers), &place, key, seen.schema_id, data);
+    if let Ok(meta) = meta {
+        fields.insert("attempt".to_owned(), json!(meta.attempt));
     }
-    for (name, value) in [
-        ("topic", json!(&*record.topic)),
-        ("partition", json!(record.partition)),
-        ("offset", json!(record.offset)),
-        ("timestamp_ms", json!(record.timestamp_ms)),
-        ("key", record.key.as_deref().map_or(Json::Null, bytes)),
-        ("schema_id", json!(seen.schema_id)),
-        ("data", seen.data.as_ref().cloned().unwrap_or(Json::Null)),
-    ] {
-        fields.insert(name.to_owned(), value);
-    }
-    let errors: Vec<&str> =
-        [seen.meta.as_ref().err(), seen.data.as_ref().err()].into_iter().flatten().map(String::as_str).collect();
+    let errors: Vec<&str> = [meta.err(), seen.data.as_ref().err()].into_iter().flatten().map(String::as_str).collect();
     if !errors.is_empty() {
         fields.insert("error".to_owned(), json!(errors.join("; ")));
     }
     Json::Object(fields)
-}
-
-fn metadata(fields: &mut Map<String, Json>, meta: &Meta) {
-    for (name, value) in [
-        ("id", json!(meta.id)),
-        ("source", json!(meta.source)),
-        ("type", json!(meta.event_type)),
-        ("time", json!(meta.time.to_string())),
-        ("subject", json!(meta.subject)),
-        ("aggregate_type", json!(meta.aggregate_type)),
-        ("aggregate_version", json!(meta.aggregate_version)),
-        ("category", json!(meta.category.as_str())),
-        ("priority", json!(meta.priority)),
-        ("data_version", json!(meta.data_version)),
-        ("correlation_id", json!(meta.correlation_id)),
-        ("causation_id", json!(meta.causation_id)),
-        ("user_id", json!(meta.user_id)),
-        ("traceparent", json!(meta.trace.to_string())),
-        ("tracestate", json!(meta.trace.state)),
-        ("attempt", json!(meta.attempt)),
-        ("headers", headers(&meta.extra)),
-    ] {
-        fields.insert(name.to_owned(), value);
-    }
-}
-
-/// Headers in their order: names may repeat.
-fn headers(headers: &Headers) -> Json {
-    headers.iter().map(|(name, value)| json!({ "name": name, "value": value.map_or(Json::Null, bytes) })).collect()
-}
-
-/// Text as it is; other bytes in hex behind `0x`.
-fn bytes(bytes: &[u8]) -> Json {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => json!(text),
-        Err(_) => json!(bytes.iter().fold("0x".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))),
-    }
 }
