@@ -135,6 +135,26 @@ async fn a_partition_that_comes_back_is_read_on() {
     first.close().await;
 }
 
+/// Red when librdkafka goes on by itself with what stays through a rebalance (`halt_all`): where the log's end was seen, it skips
+/// the record that comes next.
+#[tokio::test]
+async fn what_stays_through_a_rebalance_is_read_on() {
+    let broker = broker(&[("t", 2)]);
+    fill_all(&broker, 2, 10).await;
+    let mut first = broker.join("t");
+    first.read(20).await;
+    first.read_nothing(Duration::from_millis(500)).await;
+    let mut second = broker.join("t");
+    let leaving = revoked(&mut first).await;
+    fill_all(&broker, 2, 10).await;
+    first.source.control(Control::Released(leaving.clone()));
+    assert_eq!(second.assigned().await, leaving);
+    first.read(30).await;
+    assert_eq!(first.offsets()[&(1 - leaving[0].partition)], (0..20).collect::<Vec<_>>());
+    second.close().await;
+    first.close().await;
+}
+
 /// Red when dropping a source without closing it leaves its thread in the group.
 #[tokio::test]
 async fn a_dropped_source_leaves_the_group() {

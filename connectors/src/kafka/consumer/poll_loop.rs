@@ -40,7 +40,7 @@ use super::{
     outlets::{Outlets, ThreadEnd},
     partition::{
         self, Partitions,
-        pause::{halt_unwanted, set_off_wanted},
+        pause::{halt_all, halt_unwanted, set_off_wanted},
     },
 };
 use crate::kafka::{config::KafkaConfig, librdkafka::fetch::Message};
@@ -264,6 +264,7 @@ impl RebalanceListener for PollLoop {
         // one. It is absolute: for `Beginning` librdkafka asks the broker, and when something else is said of the partition
         // meanwhile, it asks again half a second later and then goes there, over whatever place it was told.
         let paused = if names.is_empty() { Ok(()) } else { consumer.pause(list) };
+        halt_all(consumer, &mut self.partitions, &self.outlets);
         let placed = paused.and_then(|()| list.set_all_offsets(Offset::Offset(0)));
         let assigned = placed.and_then(|()| match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
@@ -301,6 +302,7 @@ impl RebalanceListener for PollLoop {
             self.requests.commit_last(consumer, &self.outlets, &names);
         }
         self.forget(&names);
+        halt_all(consumer, &mut self.partitions, &self.outlets);
         let unassigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
             _ => consumer.unassign(),

@@ -8,7 +8,7 @@ use std::{
 use headwater::{TopicPartition, spi::SourceEvent};
 use rdkafka::consumer::Consumer as _;
 
-use super::{self as partition, PartitionPhase, Partitions};
+use super::{self as partition, Partition, PartitionPhase, Partitions};
 use crate::kafka::consumer::{
     fetch::{Fetcher, ROUND},
     membership::group_consumer::GroupConsumer,
@@ -24,7 +24,23 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses what flows and should not.
 pub(crate) fn halt_unwanted(consumer: &GroupConsumer, partitions: &mut Partitions, outlets: &Outlets) {
     let held = outlets.is_held();
-    let names = partitions.select(|partition| partition.flowing && (held || !partition.wants_records()));
+    halt(consumer, partitions, outlets, |partition| held || !partition.wants_records());
+}
+
+/// Pauses all that flows, within a rebalance: what stays ours is placed anew after it. librdkafka would go on by itself behind the
+/// last thing that it delivered, and skips a record where that was the end of the log (2.12: `rd_kafka_q_serve_rkmessages` counts
+/// the event of an end at offset n as the record n).
+pub(crate) fn halt_all(consumer: &GroupConsumer, partitions: &mut Partitions, outlets: &Outlets) {
+    halt(consumer, partitions, outlets, |_| true);
+}
+
+fn halt(
+    consumer: &GroupConsumer,
+    partitions: &mut Partitions,
+    outlets: &Outlets,
+    is_unwanted: impl Fn(&Partition) -> bool,
+) {
+    let names = partitions.select(|partition| partition.flowing && is_unwanted(partition));
     if names.is_empty() {
         return;
     }
