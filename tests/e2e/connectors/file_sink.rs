@@ -41,10 +41,19 @@ fn places(lines: &[Json]) -> BTreeMap<(i64, i64), BTreeSet<String>> {
     places
 }
 
-/// Two processes of one group append to one file. It cannot be written at first, and again amid the load; both are killed in
-/// turn, and one leaves half a line: every payment is there, a tombstone too, and every line whole. Red when half a line is not
-/// cut off (the next one begins behind it), when a unit is dropped, when one is committed before it is written, or when an
-/// outage is not waited for, on `/readyz` and in `groups` with what to do.
+/// Writes the beginning of a line, and holds the file's lock until it is closed.
+fn begin_line(path: &Path, beginning: &[u8]) -> File {
+    let mut file = File::options().append(true).open(path).expect("there");
+    file.lock().expect("locked");
+    file.write_all(beginning).expect("written");
+    file
+}
+
+/// Two processes of one group append to one file. It cannot be written at first, is locked by another program for a while, and
+/// cannot be written again amid the load; both are killed in turn, and one leaves half a line: every payment is there, a
+/// tombstone too, and every line whole. Red when the file's lock is not asked for (nobody waits for the other program then, and
+/// its line is torn), when half a line is not cut off (the next line begins behind it), when a unit is dropped, when one is
+/// committed before it is written, or when an outage is not waited for, on `/readyz` and in `groups` with what to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     let space = space("file_sink").await;
@@ -78,14 +87,17 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
 
     let mut two = start("two");
     eventually("the other is ready", SOON, async || ready(&two.address().await).await.0 == 200).await;
+    // A program that keeps to the lock writes a line in two parts.
+    let mut other = begin_line(&file, b"{\"topic\":");
     send(20_000);
+    let locked = async |http: &str| ready(http).await.1.contains("another process has had it locked");
+    eventually("/readyz says that the file is locked", SOON, async || locked(&http).await).await;
+    other.write_all(b"\"other\"}\n").expect("written");
+    drop(other);
     eventually("some of them are lines", SOON, async || distinct() > 7_000).await;
     one.kill().await;
     // As much of a line as a kill amid a write leaves.
-    let mut half = File::options().append(true).open(&file).expect("there");
-    half.lock().expect("locked");
-    half.write_all(b"{\"category\":\"dom").expect("written");
-    drop(half);
+    drop(begin_line(&file, b"{\"category\":\"dom"));
     eventually("the other goes on", SOON, async || distinct() > 10_000).await;
     one = start("one");
     two.kill().await;
@@ -108,6 +120,7 @@ async fn payments_are_lines_whatever_is_killed_or_cannot_be_written() {
     assert!(one.stop().await.success(), "{}", one.log());
     assert!(two.stop().await.success(), "{}", two.log());
 
+    assert_eq!(lines(&file, "other").len(), 1, "the line that was written in two parts is whole");
     let lines = lines(&file, &topic);
     let places = places(&lines);
     let source: BTreeSet<(i64, i64)> =
