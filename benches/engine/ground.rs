@@ -33,7 +33,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     place::{Place, subject},
-    state::CountChanged,
+    state::Counted,
 };
 
 /// Partitions of every topic.
@@ -85,7 +85,7 @@ impl Ground {
         let registry = ground.at("", 0).schemas()?;
         ground.payment_schema = registry.register(&subject::<PaymentCompleted>(), PaymentCompleted::SCHEMA).await?;
         registry.register(&subject::<ReceiptRequested>(), ReceiptRequested::SCHEMA).await?;
-        registry.register(&subject::<CountChanged>(), CountChanged::SCHEMA).await?;
+        registry.register(&subject::<Counted>(), Counted::SCHEMA).await?;
         Ok(ground)
     }
 

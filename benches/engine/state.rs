@@ -16,7 +16,7 @@ mod restore;
 mod streams;
 
 pub(crate) use self::{
-    count_step::{CountChanged, pipeline},
+    count_step::{Counted, pipeline},
     restore::{read, restore},
 };
 

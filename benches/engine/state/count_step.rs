@@ -21,12 +21,12 @@ impl State for Count {
 
 /// An order has been paid for once more.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct CountChanged {
+pub(crate) struct Counted {
     order_id: String,
     payments: i64,
 }
 
-impl Payload for CountChanged {
+impl Payload for Counted {
     const TYPE: &'static str = "count.changed";
     const SCHEMA: &'static str = r#"{"type": "record", "name": "Counted", "namespace": "headwater.count", "fields": [
         {"name": "order_id", "type": "string"}, {"name": "payments", "type": "long"}]}"#;
@@ -39,9 +39,9 @@ impl Payload for CountChanged {
 /// Counts the payments of each order.
 // A step may fail.
 #[expect(clippy::unnecessary_wraps)]
-fn count(count: &mut Count, payment: PaymentCompleted) -> headwater::Result<CountChanged> {
+fn count(count: &mut Count, payment: PaymentCompleted) -> headwater::Result<Counted> {
     count.payments += 1;
-    Ok(CountChanged { order_id: payment.order_id, payments: count.payments })
+    Ok(Counted { order_id: payment.order_id, payments: count.payments })
 }
 
 /// The one step.
@@ -52,11 +52,11 @@ pub(crate) fn pipeline() -> Pipeline {
 /// Reads the count from an event's value.
 pub(super) fn read(value: &[u8]) -> Result<i64> {
     thread_local! {
-        static SCHEMA: Schema = Schema::parse_str(CountChanged::SCHEMA).unwrap_or(Schema::Null);
+        static SCHEMA: Schema = Schema::parse_str(Counted::SCHEMA).unwrap_or(Schema::Null);
     }
     SCHEMA.with(|schema| {
         let mut datum = value.get(5..).context("a value of fewer than 5 bytes")?;
-        let counted: CountChanged = GenericDatumReader::builder(schema).build()?.read_deser(&mut datum)?;
+        let counted: Counted = GenericDatumReader::builder(schema).build()?.read_deser(&mut datum)?;
         Ok(counted.payments)
     })
 }
