@@ -5,3 +5,4 @@ pub(crate) mod commit_queue;
 pub(crate) mod commit_queues;
 pub(crate) mod commit_results;
 pub(crate) mod finished_record;
+pub(crate) mod unit_share;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     batch::UnitBatch,
     finished_record::{CoveredRecord, FinishedRecord},
+    unit_share::UnitShare,
 };
 use crate::{
     event::time::Time,
@@ -254,7 +255,7 @@ impl CommitQueue {
         let one = |a: &CoveredRecord, b: &CoveredRecord| a.start == b.start && a.partition == b.partition;
         let mut changes = batch.unit.changes.iter();
         for run in batch.records.chunk_by(one) {
-            let changes = changes.by_ref().take(run.iter().map(|covered| covered.changes).sum());
+            let changes = changes.by_ref().take(run.iter().map(|covered| covered.share.changes).sum());
             let changes: Vec<&StateChange> = changes.collect();
             let id = &run[0].partition;
             let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
@@ -375,16 +376,16 @@ pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i
 
 /// Counts what became of records that are durable.
 fn count(run: &[CoveredRecord], now: Time, metrics: &GroupMetrics) {
-    let sum = |of: fn(&CoveredRecord) -> usize| run.iter().map(of).sum::<usize>() as u64;
+    let share: UnitShare = run.iter().map(|covered| covered.share).sum();
     metrics.add(Metric::Records, run.len() as u64);
-    metrics.add(Metric::Rows, sum(|covered| covered.rows));
-    metrics.add(Metric::Changes, sum(|covered| covered.changes));
-    metrics.add(Metric::Resolved, sum(|covered| covered.markers));
+    metrics.add(Metric::Rows, share.rows as u64);
+    metrics.add(Metric::Changes, share.changes as u64);
+    metrics.add(Metric::Resolved, share.markers as u64);
     let mut emitted = 0;
-    for CoveredRecord { disposition: fate, outgoing, event_time, .. } in run {
-        match fate {
+    for CoveredRecord { disposition, share, event_time, .. } in run {
+        match disposition {
             Disposition::Processed => {
-                emitted += *outgoing as u64;
+                emitted += share.outgoing as u64;
                 event_time.iter().for_each(|time| metrics.observe(Metric::EventAge, now.since(*time)));
             }
             Disposition::Repartitioned | Disposition::Queued => {}
