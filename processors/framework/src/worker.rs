@@ -36,8 +36,8 @@ use self::{
         in_flight::{InFlightRecord, Outcome},
         record_processor::RecordProcessor,
     },
-    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished_record::FinishedRecord},
-    partition::{Next, Partition, PartitionState},
+    commit::{commit_queues::CommitQueues, finished_record::FinishedRecord},
+    partition::{Next, Partition, PartitionState, anchor},
     schema_prefetch::SchemaPrefetch,
     source_handle::SourceHandle,
 };

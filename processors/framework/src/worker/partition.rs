@@ -4,7 +4,10 @@ pub(crate) mod lanes;
 pub(crate) mod room;
 pub(crate) mod watermark;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use self::{
     lanes::{Lane, Lanes},
@@ -290,4 +293,12 @@ impl Partition {
     pub(crate) fn is_quiet(&self) -> bool {
         self.begun == 0 && self.unsaved == 0
     }
+}
+
+/// A partition of this number of which the store knows where it stands, and where.
+pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
+    let known = |(id, p): &(&TopicPartition, &Partition)| {
+        id.partition == number && p.role != TopicRole::Waiting && p.state != PartitionState::Stopped && p.durable >= 0
+    };
+    partitions.iter().find(known).map(|(id, p)| (id, p.durable))
 }

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
 use super::{
-    commit_queue::{CommitQueue, CommitterReply},
+    commit_queue::CommitQueue,
+    committer_task::CommitterReply,
     finished_record::FinishedRecord,
 };
 use crate::{

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     batch::UnitBatch,
-    commit_queue::CommitterReply,
+    committer_task::CommitterReply,
     finished_record::{CoveredRecord, FinishedRecord},
 };
 use crate::{
