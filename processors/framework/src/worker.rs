@@ -56,9 +56,6 @@ const TURN: usize = 1_000;
 /// A partition may be this many times the records in flight ahead of a record that is slow: each costs memory until the
 /// position passes it, published or not.
 const AHEAD: usize = 4;
-/// A head that is due this soon is waited for without telling the source, unless more than a few records wait behind it.
-const SHORT: Duration = Duration::from_millis(200);
-const FEW: usize = 100;
 /// How often others are told where the partitions stand.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -221,10 +218,7 @@ impl Worker {
         let Some(partition) = self.partitions.get_mut(id) else { return true };
         let due = partition.due(self.clock.as_ref(), &self.processor.group.id);
         let left = due.map(|at| at.saturating_sub(self.clock.elapsed()));
-        let delayed = left.is_some_and(|left| left >= SHORT || partition.pending.len() >= FEW);
-        // Once told it stays so until the head is due, however little is left.
-        if partition.delayed != (delayed || partition.delayed && left.is_some()) {
-            partition.delayed = delayed;
+        if let Some(delayed) = partition.delay.tell(left, partition.pending.len()) {
             let ids = vec![id.clone()];
             self.source.control(if delayed { Control::Pause(ids) } else { Control::Resume(ids) });
         }
@@ -281,19 +275,15 @@ impl Worker {
                     effects.waiting =
                         self.processor.failures.waiting().map(|waiting| Box::new(waiting.done(&in_flight.record)));
                 }
-                partition.begun -= 1;
-                if in_flight.blocks {
-                    partition.blocks -= 1;
-                    if partition.blocks == 0 && partition.state == PartitionState::Running {
-                        self.metrics.trouble(&in_flight.partition.to_string(), None);
-                        self.source.control(Control::Note(vec![(in_flight.partition.clone(), None)]));
-                        // Where the head is not due yet the source goes on once it is.
-                        if !partition.delayed {
-                            self.source.control(Control::Resume(vec![in_flight.partition.clone()]));
-                        }
+                if partition.held.settle(&in_flight) && partition.state == PartitionState::Running {
+                    self.metrics.trouble(&in_flight.partition.to_string(), None);
+                    self.source.control(Control::Note(vec![(in_flight.partition.clone(), None)]));
+                    // Where the head is not due yet the source goes on once it is.
+                    if !partition.delay.is_told() {
+                        self.source.control(Control::Resume(vec![in_flight.partition.clone()]));
                     }
                 }
-                let next = partition.lanes.leave(in_flight.lane);
+                let next = partition.begun.leave(in_flight.lane);
                 self.commit_queues.finish(FinishedRecord::new(in_flight, effects, self.clock.elapsed()), partition);
                 next
             }
@@ -339,19 +329,16 @@ impl Worker {
     }
 
     /// Keeps a record for another attempt and holds its partition until then.
-    fn hold(&mut self, mut in_flight: InFlightRecord, until: Duration) {
+    fn hold(&mut self, in_flight: InFlightRecord, until: Duration) {
         let Some(partition) = self.partitions.get_mut(&in_flight.partition) else { return };
         if partition.state != PartitionState::Running || self.stopping.is_some() {
             partition.let_go_of(&in_flight);
             return;
         }
-        if partition.blocks == 0 {
+        if partition.held.is_empty() {
             self.source.control(Control::Pause(vec![in_flight.partition.clone()]));
         }
-        partition.blocks += usize::from(!in_flight.blocks);
-        (in_flight.blocks, in_flight.begun) = (true, true);
-        partition.hold_until = partition.hold_until.max(until);
-        partition.held.push(in_flight);
+        partition.held.hold(in_flight, until);
     }
 
     /// Begins what is ready, as far as there are places.
@@ -387,9 +374,7 @@ impl Worker {
             return;
         }
         let now = self.clock.elapsed();
-        let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
-        let mut records: Vec<InFlightRecord> =
-            self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
+        let mut records: Vec<InFlightRecord> = self.partitions.values_mut().flat_map(|p| p.held.due(now)).collect();
         records.sort_by_key(|in_flight| in_flight.probed);
         self.ready.extend(records);
     }
@@ -423,7 +408,7 @@ impl Worker {
     fn under_way(&self) -> usize {
         // What a transaction must hold back until the position reaches it is under way still.
         let atomic = self.commit_queues.is_atomic();
-        let records = |p: &Partition| if atomic { p.open() } else { p.begun };
+        let records = |p: &Partition| if atomic { p.open() } else { p.begun.len() };
         self.partitions.values().map(records).sum::<usize>() + self.commit_queues.waiting()
     }
 
@@ -432,8 +417,7 @@ impl Worker {
         let wakes = self.partitions.values().filter_map(|p| match p.state {
             PartitionState::Leaving(by) => Some(by),
             _ if self.stopping.is_some() => None,
-            _ if !p.held.is_empty() => Some(p.hold_until),
-            _ => p.waits_until(),
+            _ => p.next_wake(),
         });
         let waiting = self.waiting_wakes().into_iter().map(|(_, at)| at);
         let wakes = wakes.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));

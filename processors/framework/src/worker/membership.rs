@@ -25,7 +25,7 @@ impl Worker {
                     partition.receive(batch.records, batch.next);
                     // What finished behind a record that was let go of, and is there no more, waits for nothing.
                     if let Some(next) = self.commit_queues.pass(partition) {
-                        partition.advance(next);
+                        partition.offsets.advance(next);
                         self.moved.insert(batch.partition, next);
                     }
                     self.progress_changed = true;
@@ -113,7 +113,7 @@ impl Worker {
     fn restart_alone(&mut self, id: TopicPartition, after: Duration) {
         self.starts += 1;
         self.metrics.trouble(&id.to_string(), None);
-        if self.partitions.get(&id).is_some_and(|p| p.blocks > 0 || p.state == PartitionState::Stopped) {
+        if self.partitions.get(&id).is_some_and(|p| !p.held.is_empty() || p.state == PartitionState::Stopped) {
             self.note(&id, None);
         }
         let id = self.shared(id);
@@ -180,7 +180,7 @@ impl Worker {
         let (waiting, keeps) = (self.processor.failures.waiting(), self.processor.states.is_some());
         let of_number = |id: &TopicPartition| self.partitions.get(&waiting?.place(id.partition));
         let done = |p: &Partition| {
-            p.is_quiet() || !keeps && p.begun == 0 && self.commit_queues.at(p.commit_queue).is_at_rest()
+            p.is_quiet() || !keeps && p.begun.len() == 0 && self.commit_queues.at(p.commit_queue).is_at_rest()
         };
         let quiet = |id: &TopicPartition, p: &Partition| done(p) && of_number(id).is_none_or(done);
         let gone = |(id, p): &(&TopicPartition, &Partition)| matches!(p.state, PartitionState::Leaving(by) if by <= now || quiet(id, p));
@@ -253,10 +253,7 @@ impl Worker {
             return;
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        (partition.state, partition.from) = (PartitionState::Running, from);
-        if let StartFrom::Offset(next) = from {
-            partition.durable = next;
-        }
+        partition.run(from);
         self.source.control(Control::Begin { partition: id.clone(), from, start });
         // A partition that starts anew may have been held before.
         self.source.control(Control::Resume(vec![id]));

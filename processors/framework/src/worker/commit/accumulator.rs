@@ -67,7 +67,7 @@ impl Accumulator {
                 Some((.., from)) => *from,
                 None => {
                     let ours = partitions.get(&covered.partition).filter(|p| p.start == covered.start);
-                    let from = ours.map(|partition| partition.durable);
+                    let from = ours.map(|partition| partition.offsets.durable());
                     last = Some((covered.partition.clone(), covered.start, from));
                     if covered.role == TopicRole::Waiting {
                         let anchor = anchor(partitions, covered.partition.partition);

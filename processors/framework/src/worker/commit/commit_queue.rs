@@ -181,7 +181,7 @@ impl CommitQueue {
                 std::iter::from_fn(|| partition.watermark.pass()).last().map(|(offset, _)| offset)
             };
             if let Some(offset) = durable {
-                partition.advance(offset + 1);
+                partition.offsets.advance(offset + 1);
                 moved.insert(id.clone(), offset + 1);
             }
         }

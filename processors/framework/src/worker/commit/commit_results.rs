@@ -132,7 +132,7 @@ impl Worker {
 
     /// Has the source tell outside why the partitions of a store stand still; those that are held say so themselves.
     fn note_all(&mut self, at: usize, why: Option<&str>) {
-        let stands = |p: &Partition| p.commit_queue == at && p.blocks == 0 && p.state != PartitionState::Stopped;
+        let stands = |p: &Partition| p.commit_queue == at && p.held.is_empty() && p.state != PartitionState::Stopped;
         let theirs = self.partitions.iter().filter(|(_, p)| stands(p) && p.role != TopicRole::Waiting);
         let notes: Vec<_> = theirs.map(|(id, _)| (id.clone(), why.map(str::to_owned))).collect();
         self.source.control(Control::Note(notes));

@@ -46,7 +46,7 @@ impl Worker {
         for (id, partition) in self.partitions.iter_mut().filter(|(_, p)| p.reads_again()) {
             self.starts += 1;
             partition.reading = Some(self.starts);
-            let from = partition.durable_from();
+            let from = partition.offsets.durable_from();
             self.source.control(Control::Begin { partition: id.clone(), from, start: self.starts });
             self.source.control(Control::Resume(vec![id.clone()]));
         }
