@@ -13,3 +13,4 @@ pub(crate) mod commit_queue;
 pub(crate) mod commit_queues;
 
 pub(crate) mod commit_results;
+pub(crate) mod refusals;

@@ -5,7 +5,6 @@ pub(crate) mod head_delay;
 pub(crate) mod held_records;
 pub(crate) mod lanes;
 pub(crate) mod offsets;
-pub(crate) mod room;
 pub(crate) mod watermark;
 
 use std::{
@@ -17,7 +16,10 @@ use self::{
     begun_records::BegunRecords, head_delay::HeadDelay, held_records::HeldRecords, offsets::PartitionOffsets,
     watermark::Watermark,
 };
-use super::{attempt::in_flight::InFlightRecord, commit::finished_record::FinishedRecord, schema_prefetch::schema_of};
+use super::{
+    attempt::{in_flight::InFlightRecord, schema_prefetch::schema_of},
+    commit::finished_record::FinishedRecord,
+};
 use crate::{
     ports::{Clock, StartFrom},
     telemetry::metrics::PartitionProgress,
@@ -230,7 +232,10 @@ impl Partition {
 /// A partition of this number of which the store knows where it stands, and where.
 pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
     let known = |(id, p): &(&TopicPartition, &Partition)| {
-        id.partition == number && p.role != TopicRole::Waiting && p.state != PartitionState::Stopped && p.offsets.durable() >= 0
+        id.partition == number
+            && p.role != TopicRole::Waiting
+            && p.state != PartitionState::Stopped
+            && p.offsets.durable() >= 0
     };
     partitions.iter().find(known).map(|(id, p)| (id, p.offsets.durable()))
 }

@@ -13,22 +13,16 @@ use super::{
     committer_task::{CommitterReply, CommitterTask},
     finished_record::{CoveredRecord, FinishedRecord},
     outage::StoreOutage,
-    unit_share::UnitShare,
 };
 use crate::{
-    event::time::Time,
     failure::backoff::Backoff,
     pipeline::settings::GroupSettings,
-    ports::{Committer, unit::StateChange},
-    telemetry::metrics::{GroupMetrics, Metric},
+    ports::Committer,
     wire::{
         group_topics::TopicRole,
         record::{Record, TopicPartition},
     },
-    worker::{
-        attempt::{in_flight::Disposition, record_processor::RecordProcessor},
-        partition::Partition,
-    },
+    worker::partition::Partition,
 };
 
 /// Gathers finished records and commits them, one unit at a time, so that what is published keeps its order.
@@ -144,47 +138,9 @@ impl CommitQueue {
         (!batch.records.is_empty()).then(|| batch.with_positions(self.atomic))
     }
 
-    /// Books a batch that the store has taken: its records are done, and their partitions move on.
-    pub(crate) fn book(
-        &self,
-        batch: UnitBatch,
-        fenced: &[TopicPartition],
-        partitions: &mut BTreeMap<TopicPartition, Partition>,
-        moved: &mut BTreeMap<TopicPartition, i64>,
-        processor: &RecordProcessor,
-    ) {
-        let (metrics, clock) = (&processor.metrics, &processor.clock);
-        metrics.add(Metric::Commits, 1);
-        metrics.observe(Metric::CommitTime, clock.elapsed().saturating_sub(self.committer.began()));
-        metrics.observe_size(Metric::BatchRecords, batch.records.len());
-        let now = clock.now();
-        let one = |a: &CoveredRecord, b: &CoveredRecord| a.start == b.start && a.partition == b.partition;
-        let mut changes = batch.unit.changes.iter();
-        for run in batch.records.chunk_by(one) {
-            let changes = changes.by_ref().take(run.iter().map(|covered| covered.share.changes).sum());
-            let changes: Vec<&StateChange> = changes.collect();
-            let id = &run[0].partition;
-            let ours = partitions.get_mut(id).filter(|p| p.start == run[0].start && !fenced.contains(id));
-            let Some(partition) = ours else { continue };
-            count(run, now, metrics);
-            processor.states.iter().for_each(|states| changes.iter().for_each(|change| states.committed(change)));
-            let waiting = processor.failures.waiting();
-            waiting.iter().for_each(|waiting| changes.iter().for_each(|change| waiting.committed(change)));
-            partition.unsaved -= run.len();
-            if partition.role == TopicRole::Waiting {
-                continue;
-            }
-            let durable = if self.atomic {
-                run.last().map(|covered| covered.offset)
-            } else {
-                run.iter().for_each(|covered| partition.watermark.finish(covered.offset, None));
-                std::iter::from_fn(|| partition.watermark.pass()).last().map(|(offset, _)| offset)
-            };
-            if let Some(offset) = durable {
-                partition.offsets.advance(offset + 1);
-                moved.insert(id.clone(), offset + 1);
-            }
-        }
+    /// When the last commit was begun.
+    pub(crate) fn began(&self) -> Duration {
+        self.committer.began()
     }
 
     /// Keeps a batch that was not committed, to try it again first.
@@ -259,27 +215,4 @@ impl CommitQueue {
         let due = |p: &Partition| p.commit_queue == self.number && p.starts_at().is_some_and(|at| at <= now);
         partitions.iter().filter(|(_, p)| due(p)).map(|(id, p)| (id.clone(), p.start)).collect()
     }
-}
-
-/// Counts what became of records that are durable.
-fn count(run: &[CoveredRecord], now: Time, metrics: &GroupMetrics) {
-    let share: UnitShare = run.iter().map(|covered| covered.share).sum();
-    metrics.add(Metric::Records, run.len() as u64);
-    metrics.add(Metric::Rows, share.rows as u64);
-    metrics.add(Metric::Changes, share.changes as u64);
-    metrics.add(Metric::Resolved, share.markers as u64);
-    let mut emitted = 0;
-    for CoveredRecord { disposition, share, event_time, .. } in run {
-        match disposition {
-            Disposition::Processed => {
-                emitted += share.outgoing as u64;
-                event_time.iter().for_each(|time| metrics.observe(Metric::EventAge, now.since(*time)));
-            }
-            Disposition::Repartitioned | Disposition::Queued => {}
-            Disposition::Replayed => metrics.add(Metric::Replayed, 1),
-            Disposition::Retried => metrics.add(Metric::Retries, 1),
-            Disposition::Dead(kind) => metrics.letter(*kind),
-        }
-    }
-    metrics.add(Metric::Emitted, emitted);
 }

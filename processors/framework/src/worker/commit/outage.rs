@@ -36,3 +36,20 @@ impl StoreOutage {
         self.paused_until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when the pauses of an outage do not grow, its end is reported twice, or the next one goes on from there.
+    #[test]
+    fn pauses_grow_until_the_store_answers() {
+        let (mut outage, at) = (StoreOutage::default(), Duration::from_secs);
+        let backoff = Backoff::try_new(at(1), at(10)).unwrap();
+        assert!(!outage.is_on() && !outage.ends());
+        assert_eq!((outage.goes_on(at(5), &backoff), outage.paused_until()), (at(1), at(6)));
+        assert_eq!((outage.goes_on(at(6), &backoff), outage.paused_until()), (at(2), at(8)));
+        assert!(outage.is_on() && outage.ends() && !outage.ends());
+        assert_eq!(outage.goes_on(at(9), &backoff), at(1));
+    }
+}

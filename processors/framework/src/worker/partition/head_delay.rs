@@ -24,13 +24,7 @@ pub(crate) struct HeadDelay {
 
 impl HeadDelay {
     /// When this head of a topic whose records wait so long at most is due, if it is not yet.
-    pub(crate) fn due(
-        &mut self,
-        head: &Record,
-        longest: Duration,
-        clock: &dyn Clock,
-        group: &str,
-    ) -> Option<Duration> {
+    pub(crate) fn due(&mut self, head: &Record, longest: Duration, clock: &dyn Clock, group: &str) -> Option<Duration> {
         let now = clock.elapsed();
         let at = match self.head {
             Some((offset, at)) if offset == head.offset => at,
@@ -70,5 +64,21 @@ impl HeadDelay {
     /// There is no head any more: it is read again.
     pub(crate) fn clear(&mut self) {
         (self.is_told, self.wakes) = (false, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Red when the source is told twice, is told of a head that is due at once, or goes on before the head is due.
+    #[test]
+    fn the_source_is_told_once_and_goes_on_once_the_head_is_due() {
+        let (mut delay, second, ms) = (HeadDelay::default(), Duration::from_secs(1), Duration::from_millis(1));
+        assert_eq!(delay.tell(Some(ms), 1), None, "it is due at once");
+        assert_eq!(delay.tell(Some(ms), FEW), Some(true), "many wait behind it");
+        assert_eq!((delay.tell(Some(second), 1), delay.tell(Some(ms), 1)), (None, None));
+        assert_eq!((delay.tell(None, 1), delay.is_told()), (Some(false), false));
+        assert_eq!(delay.tell(Some(second), 1), Some(true));
     }
 }

@@ -77,3 +77,35 @@ impl PartitionOffsets {
         PartitionProgress { next: (next >= 0).then_some(next), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::record::Headers;
+
+    fn record(offset: i64) -> Record {
+        let (topic, headers) = ("t".into(), Headers::default());
+        Record { topic, partition: 0, offset, timestamp_ms: 10 * offset, key: None, value: None, headers }
+    }
+
+    fn stands(offsets: &PartitionOffsets, open: Option<Mark>, is_saving: bool) -> (Option<i64>, Option<i64>) {
+        let progress = offsets.progress(open, is_saving);
+        (progress.next, progress.oldest_ms)
+    }
+
+    /// Red when what is in a unit that is not durable counts as done, what is durable as open, or markers behind the last record
+    /// as something to wait for.
+    #[test]
+    fn a_partition_stands_before_the_first_record_that_is_not_durable() {
+        let mut offsets = PartitionOffsets::new();
+        assert_eq!(stands(&offsets, None, false), (None, None));
+        offsets.begin(StartFrom::Offset(5));
+        offsets.receive(&[record(5), record(6), record(8)], 10);
+        assert_eq!(stands(&offsets, Some((6, 60)), true), (Some(5), Some(50)), "5 is in a unit");
+        offsets.advance(6);
+        assert_eq!(stands(&offsets, Some((6, 60)), false), (Some(6), Some(60)));
+        offsets.advance(9);
+        assert_eq!(stands(&offsets, None, false), (Some(10), None));
+        assert!(matches!(offsets.durable_from(), StartFrom::Offset(9)));
+    }
+}
