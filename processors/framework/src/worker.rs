@@ -14,41 +14,38 @@ mod commit;
 pub(crate) mod partition;
 mod schedule;
 
+mod group_state;
 mod membership;
-mod schema_prefetch;
-mod source_handle;
+mod shutdown;
 
 pub use error::WorkerError;
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    future::Future,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::FutureExt;
 
 use self::{
     attempt::{
-        dispatch::AttemptState,
-        in_flight::{InFlightRecord, Outcome},
+        attempt_pool::{AttemptEnd, AttemptPool},
+        in_flight::{AttemptState, InFlightRecord, Outcome},
+        outcomes::Outcomes,
         record_processor::RecordProcessor,
+        record_reader::RecordReader,
+        schema_prefetch::SchemaPrefetch,
     },
-    commit::{commit_queue::anchor, commit_queues::CommitQueues, finished_record::FinishedRecord},
-    partition::{Next, Partition, PartitionState},
-    schema_prefetch::SchemaPrefetch,
-    source_handle::SourceHandle,
+    commit::{commit_queues::CommitQueues, commit_results::CommitResults, finished_record::FinishedRecord},
+    deps::WorkerDeps,
+    membership::{Membership, source_handle::SourceHandle},
+    partition::{Next, Partition, PartitionState, anchor},
+    schedule::failures::Failures,
+    shutdown::Shutdown,
 };
 use crate::{
+    failure::{DeadLetterKind, failure_report::FailureReport},
     pipeline::settings::GroupSettings,
-    ports::{BoxFuture, Clock, Control},
+    ports::{Clock, Control, SourceEvent},
     telemetry::metrics::{GroupMetrics, Metric},
-    wire::{
-        group_topics::TopicRole,
-        record::{Position, TopicPartition},
-    },
+    wire::{group_topics::TopicRole, record::TopicPartition},
 };
 
 /// Records begun in a row before the worker looks around for commits and control events.
@@ -56,42 +53,72 @@ const TURN: usize = 1_000;
 /// A partition may be this many times the records in flight ahead of a record that is slow: each costs memory until the
 /// position passes it, published or not.
 const AHEAD: usize = 4;
-/// A head that is due this soon is waited for without telling the source, unless more than a few records wait behind it.
-const SHORT: Duration = Duration::from_millis(200);
-const FEW: usize = 100;
-/// How often others are told where the partitions stand.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The engine of one consumer group in one process.
 pub struct Worker {
     settings: GroupSettings,
     processor: Arc<RecordProcessor>,
-    source: SourceHandle,
-    commit_queues: CommitQueues,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<GroupMetrics>,
-    partitions: BTreeMap<TopicPartition, Partition>,
-    running: FuturesUnordered<BoxFuture<'static, (InFlightRecord, Outcome)>>,
-    /// Those that wait for a schema: they take no place of those that run, so that a row of unknown ids holds up nobody.
-    fetching: FuturesUnordered<BoxFuture<'static, (InFlightRecord, Option<Outcome>)>>,
-    /// Those whose schema has come or whose pause is over, to begin once there is a place.
-    ready: VecDeque<InFlightRecord>,
+    attempts: AttemptPool,
     /// Schemas that records will need which wait for their key.
     prefetch: SchemaPrefetch,
-    /// Positions that are durable and not yet told to the source.
-    moved: BTreeMap<TopicPartition, i64>,
-    /// Records of a stateful group whose effects the store has refused: they become dead letters when they are read again.
-    refusals: HashMap<(TopicPartition, i64), String>,
-    starts: u64,
-    /// Whether partitions have moved since others were told, and when they may be told again.
-    progress_changed: bool,
-    progress_at: Duration,
-    /// Set once the process is to stop: when it gives up.
-    stopping: Option<Duration>,
-    closing: bool,
+    membership: Membership,
+    shutdown: Shutdown,
+    metrics: Arc<GroupMetrics>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Worker {
+    /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
+    /// waits through their outages. A member that joined before would hold partitions that others could work on.
+    pub async fn build(parts: WorkerDeps) -> Result<Self, WorkerError> {
+        let WorkerDeps { group, catalogue, settings, source, mut committers, stores, schemas, clock, metrics, tracing } =
+            parts;
+        let encoders = deps::encoders(&group, &settings, &schemas, clock.as_ref(), &metrics).await?;
+        deps::reach(&group, &settings, &mut committers, clock.as_ref(), &metrics).await?;
+        let circuits = deps::circuits(&group, &settings, &metrics)?;
+        let retry_mode = deps::retry_mode(&group, &settings, stores.as_ref(), &metrics)?;
+        let state = Arc::new(deps::state(&group, &settings, stores, &retry_mode, &catalogue)?);
+        let outcomes = Arc::new(Outcomes {
+            group: group.id.clone(),
+            catalogue,
+            failures: Failures::new(&group, &settings, retry_mode, tracing.clone()),
+            tracing,
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        });
+        let processor = RecordProcessor {
+            reader: RecordReader {
+                interest: group.work.interest(),
+                record_limit: settings.max_record_bytes,
+                outcomes: Arc::clone(&outcomes),
+            },
+            schemas: Arc::clone(&schemas),
+            work: deps::record_work(&group, &settings, circuits, encoders, &state, &outcomes),
+            outcomes,
+        };
+        let source = SourceHandle::new(source, state.waiting_place(0).map(|place| place.topic));
+        let commit_queues = CommitQueues::new(committers, &settings);
+        let membership = Membership::new(
+            Arc::new(group),
+            &settings,
+            source,
+            commit_queues,
+            state,
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+        );
+        Ok(Self {
+            processor: Arc::new(processor),
+            attempts: AttemptPool::new(settings.concurrency),
+            prefetch: SchemaPrefetch::new(schemas),
+            membership,
+            shutdown: Shutdown::default(),
+            settings,
+            metrics,
+            clock,
+        })
+    }
+
     /// Runs until `stop` resolves and everything under way is committed, or the group cannot go on.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), WorkerError> {
         let mut stop = pin!(stop);
@@ -102,30 +129,20 @@ impl Worker {
             let sleep = wake.map_or_else(|| std::future::pending().boxed(), |d| self.clock.sleep(d));
             tokio::select! {
                 biased;
-                () = &mut stop, if self.stopping.is_none() => self.stop(),
-                (at, done) = self.commit_queues.done() => self.on_commit_result(at, done)?,
-                Some((in_flight, outcome)) = self.running.next(), if !self.running.is_empty() => {
-                    self.completed(in_flight, outcome);
-                    while let Some(Some((in_flight, outcome))) = self.running.next().now_or_never() {
-                        self.completed(in_flight, outcome);
-                    }
+                () = &mut stop, if !self.shutdown.has_begun() => self.stop(),
+                (at, reply) = self.membership.commit_queues.done() => {
+                    CommitResults::of(at, &mut self.membership, &self.processor.outcomes).book(reply)?;
                 }
-                Some((in_flight, over)) = self.fetching.next(), if !self.fetching.is_empty() => {
-                    self.looked_up(in_flight, over);
-                    while let Some(Some((in_flight, over))) = self.fetching.next().now_or_never() {
-                        self.looked_up(in_flight, over);
-                    }
-                }
+                end = self.attempts.next() => self.on_attempt_end(end),
                 () = self.prefetch.answered() => {}
-                event = self.source.next(records) => {
-                    if self.on_source_event(event)? {
-                        return Ok(());
-                    }
-                }
+                event = self.membership.source.next(records) => match event {
+                    SourceEvent::Closed if self.shutdown.is_closing() => return Ok(()),
+                    event => self.membership.on_source_event(event)?,
+                },
                 () = std::future::ready(()), if more => {}
                 () = sleep => {
-                    if self.closing && self.gave_up() {
-                        tracing::warn!(group = %self.processor.group.id, "the source did not close in time; its last positions may be read again");
+                    if self.shutdown.is_closing() && self.gave_up() {
+                        tracing::warn!(group = %self.membership.group.id, "the source did not close in time; its last positions may be read again");
                         return Ok(());
                     }
                 }
@@ -135,48 +152,50 @@ impl Worker {
 
     /// Does all that can be done now without waiting; true when there is more to begin at once.
     fn turn(&mut self) -> bool {
-        self.release_holds();
+        let stopping = self.shutdown.has_begun();
+        if !stopping {
+            self.membership.assignment.release_holds(self.clock.elapsed());
+        }
         self.begin_ready();
         self.wake_waiting();
         let more = self.dispatch();
-        self.read_again();
-        self.let_leavers_go();
-        if self.stopping.is_some() && !self.closing && (self.gave_up() || self.is_quiet()) {
-            self.report_moves();
-            self.closing = true;
-            // Whoever comes next may go on with what is ours any moment.
-            self.commit_queues.close();
-            self.stopping = Some(self.clock.elapsed() + self.settings.drain);
-            self.source.control(Control::Close);
+        if !stopping {
+            self.membership.assignment.read_again(&mut self.membership.source);
         }
-        let (now, flush) = (self.clock.elapsed(), self.must_flush());
-        self.commit_queues.advance(now, flush, &self.partitions);
-        self.report_moves();
+        self.membership.let_leavers_go();
+        if stopping && !self.shutdown.is_closing() && (self.gave_up() || self.membership.assignment.is_quiet()) {
+            self.close();
+        }
+        let (now, flush) = (self.clock.elapsed(), stopping || self.membership.assignment.is_leaving());
+        self.membership.commit_queues.advance(now, flush, &self.membership.assignment.partitions);
+        self.membership.report_moves();
         self.metrics.set(Metric::InFlight, self.under_way() as u64);
-        self.report_progress(now);
+        self.membership.report_progress(now);
         more
     }
 
     /// Begins what may begin, a partition after the other; true when it stopped only to look around.
     fn dispatch(&mut self) -> bool {
-        if self.stopping.is_some() {
+        if self.shutdown.has_begun() {
             return false;
         }
         let room = self.settings.in_flight.saturating_sub(self.under_way());
         let mut left = room.min(TURN);
         let ahead = self.settings.in_flight.saturating_mul(AHEAD);
         let flowing = |p: &Partition| p.flows() && !p.pending.is_empty() && p.open() < ahead;
-        let ids: Vec<_> = self.partitions.iter().filter(|(_, p)| flowing(p)).map(|(id, _)| id.clone()).collect();
+        let partitions = self.membership.assignment.partitions.iter();
+        let ids: Vec<_> = partitions.filter(|(_, p)| flowing(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             if self.delay(&id) {
                 continue;
             }
             while left > 0
-                && self.running.len() < self.settings.concurrency
-                && self.commit_queues.bytes() < self.settings.in_flight_bytes
+                && self.attempts.has_place()
+                && self.membership.commit_queues.bytes() < self.settings.in_flight_bytes
             {
-                let Some(partition) = self.partitions.get_mut(&id).filter(|p| flowing(p)) else { break };
-                if partition.due(self.clock.as_ref(), &self.processor.group.id).is_some() {
+                let known = self.membership.assignment.partitions.get_mut(&id);
+                let Some(partition) = known.filter(|p| flowing(p)) else { break };
+                if partition.due(self.clock.as_ref(), &self.membership.group.id).is_some() {
                     self.delay(&id);
                     break;
                 }
@@ -184,9 +203,7 @@ impl Worker {
                 left -= 1;
                 match next {
                     Next::Begins(in_flight) => self.begin(in_flight),
-                    Next::Waits(schema) => {
-                        schema.into_iter().for_each(|id| self.prefetch.ask(&self.processor.schemas, id))
-                    }
+                    Next::Waits(schema) => schema.into_iter().for_each(|id| self.prefetch.ask(id)),
                 }
             }
         }
@@ -197,8 +214,8 @@ impl Worker {
     fn wake_waiting(&mut self) {
         let now = self.clock.elapsed();
         for (id, _) in self.waiting_wakes().into_iter().filter(|(_, at)| *at <= now) {
-            let due = self.processor.failures.waiting().map(|waiting| waiting.due(id.partition, now));
-            if let Some(partition) = self.partitions.get_mut(&id) {
+            let due = self.membership.state.waiting().map(|waiting| waiting.due(id.partition, now));
+            if let Some(partition) = self.membership.assignment.partitions.get_mut(&id) {
                 partition.wake(due.unwrap_or_default());
             }
         }
@@ -206,11 +223,12 @@ impl Worker {
 
     /// When records that wait in the group's state are due, of the partitions that flow.
     fn waiting_wakes(&self) -> Vec<(TopicPartition, Duration)> {
-        let Some(waiting) = self.processor.failures.waiting() else { return Vec::new() };
+        let Some(waiting) = self.membership.state.waiting() else { return Vec::new() };
+        let partitions = &self.membership.assignment.partitions;
         let place = |(number, at)| {
             let id = waiting.place(number);
-            let flows = self.partitions.get(&id).is_some_and(Partition::flows);
-            (flows && anchor(&self.partitions, number).is_some()).then_some((id, at))
+            let flows = partitions.get(&id).is_some_and(Partition::flows);
+            (flows && anchor(partitions, number).is_some()).then_some((id, at))
         };
         waiting.wakes().into_iter().filter_map(place).collect()
     }
@@ -218,15 +236,12 @@ impl Worker {
     /// Whether the head of a partition is not due yet. Where that takes a while the source is told, so that a partition
     /// full of waiting records takes no room from the others.
     fn delay(&mut self, id: &TopicPartition) -> bool {
-        let Some(partition) = self.partitions.get_mut(id) else { return true };
-        let due = partition.due(self.clock.as_ref(), &self.processor.group.id);
+        let Some(partition) = self.membership.assignment.partitions.get_mut(id) else { return true };
+        let due = partition.due(self.clock.as_ref(), &self.membership.group.id);
         let left = due.map(|at| at.saturating_sub(self.clock.elapsed()));
-        let delayed = left.is_some_and(|left| left >= SHORT || partition.pending.len() >= FEW);
-        // Once told it stays so until the head is due, however little is left.
-        if partition.delayed != (delayed || partition.delayed && left.is_some()) {
-            partition.delayed = delayed;
+        if let Some(delayed) = partition.delay.tell(left, partition.pending.len()) {
             let ids = vec![id.clone()];
-            self.source.control(if delayed { Control::Pause(ids) } else { Control::Resume(ids) });
+            self.membership.source.control(if delayed { Control::Pause(ids) } else { Control::Resume(ids) });
         }
         left.is_some()
     }
@@ -241,11 +256,11 @@ impl Worker {
             }
             next = match self.processor.begin(in_flight) {
                 AttemptState::Running(running) => {
-                    self.running.push(running);
+                    self.attempts.run(running);
                     None
                 }
                 AttemptState::Fetching(fetching) => {
-                    self.fetching.push(fetching);
+                    self.attempts.fetch(fetching);
                     None
                 }
                 AttemptState::Over(in_flight, outcome) => self.settle(in_flight, outcome),
@@ -253,55 +268,67 @@ impl Worker {
         }
     }
 
-    fn completed(&mut self, in_flight: InFlightRecord, outcome: Outcome) {
-        if let Some(next) = self.settle(in_flight, outcome) {
-            self.begin(next);
+    /// What becomes of a record whose effects were refused when it was processed before.
+    fn refused_before(&self, in_flight: &InFlightRecord) -> Option<Outcome> {
+        let why = self.membership.refusals.get(&in_flight.partition, in_flight.record.offset)?;
+        Some(self.processor.outcomes.dead(in_flight, &FailureReport::new(DeadLetterKind::Rejected, why), None))
+    }
+
+    /// Goes on with an attempt that is not under way any more, and with the others of which that is so too.
+    fn on_attempt_end(&mut self, end: AttemptEnd) {
+        let mut next = Some(end);
+        while let Some(end) = next {
+            next = match end {
+                AttemptEnd::Over(in_flight, outcome) => {
+                    if let Some(freed) = self.settle(in_flight, outcome) {
+                        self.begin(freed);
+                    }
+                    self.attempts.next_over()
+                }
+                AttemptEnd::Fetched(in_flight, over) => {
+                    self.looked_up(in_flight, over);
+                    self.attempts.next_fetched()
+                }
+            };
         }
     }
 
     /// Books what became of a look-up in the registry.
     fn looked_up(&mut self, in_flight: InFlightRecord, over: Option<Outcome>) {
-        match over {
+        let next = match over {
             // It took no place: what waited behind it needs one.
-            Some(outcome) => {
-                let next = self.settle(in_flight, outcome);
-                self.ready.extend(next);
-            }
-            None if self.may_begin(&in_flight) => self.ready.push_back(in_flight),
-            None => {}
-        }
+            Some(outcome) => self.settle(in_flight, outcome),
+            None => Some(in_flight).filter(|one| self.membership.assignment.may_begin(one, self.shutdown.has_begun())),
+        };
+        self.membership.assignment.make_ready(next);
     }
 
     /// Books what became of an attempt; gives the next record of the lane, to begin now.
     fn settle(&mut self, in_flight: InFlightRecord, outcome: Outcome) -> Option<InFlightRecord> {
-        let partition = self.partitions.get_mut(&in_flight.partition).filter(|p| p.start == in_flight.start)?;
+        let Membership { assignment, source, commit_queues, state, .. } = &mut self.membership;
+        let partition = assignment.of(&in_flight)?;
         match outcome {
             Outcome::Done(mut effects) => {
                 if in_flight.role == TopicRole::Waiting && effects.waiting.is_none() {
-                    effects.waiting =
-                        self.processor.failures.waiting().map(|waiting| Box::new(waiting.done(&in_flight.record)));
+                    effects.waiting = state.waiting().map(|waiting| Box::new(waiting.done(&in_flight.record)));
                 }
-                partition.begun -= 1;
-                if in_flight.blocks {
-                    partition.blocks -= 1;
-                    if partition.blocks == 0 && partition.state == PartitionState::Running {
-                        self.metrics.trouble(&in_flight.partition.to_string(), None);
-                        self.source.control(Control::Note(vec![(in_flight.partition.clone(), None)]));
-                        // Where the head is not due yet the source goes on once it is.
-                        if !partition.delayed {
-                            self.source.control(Control::Resume(vec![in_flight.partition.clone()]));
-                        }
+                if partition.held.settle(&in_flight) && partition.state == PartitionState::Running {
+                    self.metrics.trouble(&in_flight.partition.to_string(), None);
+                    source.control(Control::Note(vec![(in_flight.partition.clone(), None)]));
+                    // Where the head is not due yet the source goes on once it is.
+                    if !partition.delay.is_told() {
+                        source.control(Control::Resume(vec![in_flight.partition.clone()]));
                     }
                 }
-                let next = partition.lanes.leave(in_flight.lane);
-                self.commit_queues.finish(FinishedRecord::new(in_flight, effects, self.clock.elapsed()), partition);
+                let next = partition.begun.leave(in_flight.lane);
+                commit_queues.finish(FinishedRecord::new(in_flight, effects, self.clock.elapsed()), partition);
                 next
             }
             Outcome::Retry(pause, why) => {
                 let failed = in_flight.failed + 1;
                 let why = format!("offset {} failed and is tried again: {why}", in_flight.record.offset);
                 let first_failed_ms = in_flight.first_failed_ms.or(Some(self.clock.now().millis()));
-                self.note(&in_flight.partition, Some(why));
+                self.membership.note(&in_flight.partition, Some(why));
                 self.hold(
                     InFlightRecord { failed, first_failed_ms, ..in_flight },
                     self.clock.elapsed().saturating_add(pause),
@@ -309,18 +336,18 @@ impl Worker {
                 None
             }
             Outcome::Wait(pause, why) => {
-                self.waits(&in_flight, why);
+                self.membership.waits(&in_flight, why);
                 // Whoever asks to wait may name any time.
                 self.hold(in_flight, self.clock.elapsed().saturating_add(pause));
                 None
             }
             Outcome::Refused(until, why) => {
-                self.waits(&in_flight, why);
+                self.membership.waits(&in_flight, why);
                 self.hold(in_flight, until);
                 None
             }
             Outcome::Outage(pause, why) => {
-                self.waits(&in_flight, why);
+                self.membership.waits(&in_flight, why);
                 let probed = in_flight.probed.saturating_add(1);
                 self.hold(InFlightRecord { probed, ..in_flight }, self.clock.elapsed() + pause);
                 None
@@ -328,144 +355,64 @@ impl Worker {
         }
     }
 
-    /// Tells why a partition waits, once.
-    fn waits(&mut self, in_flight: &InFlightRecord, why: String) {
-        let id = &in_flight.partition;
-        let running = self.partitions.get(id).is_some_and(|p| p.state == PartitionState::Running);
-        if running && self.metrics.trouble(&id.to_string(), Some(&why)) {
-            tracing::warn!(group = %self.processor.group.id, partition = %id, reason = why, "a partition waits");
-            self.note(id, Some(why));
-        }
-    }
-
     /// Keeps a record for another attempt and holds its partition until then.
-    fn hold(&mut self, mut in_flight: InFlightRecord, until: Duration) {
-        let Some(partition) = self.partitions.get_mut(&in_flight.partition) else { return };
-        if partition.state != PartitionState::Running || self.stopping.is_some() {
+    fn hold(&mut self, in_flight: InFlightRecord, until: Duration) {
+        let Some(partition) = self.membership.assignment.partitions.get_mut(&in_flight.partition) else { return };
+        if partition.state != PartitionState::Running || self.shutdown.has_begun() {
             partition.let_go_of(&in_flight);
             return;
         }
-        if partition.blocks == 0 {
-            self.source.control(Control::Pause(vec![in_flight.partition.clone()]));
+        if partition.held.is_empty() {
+            self.membership.source.control(Control::Pause(vec![in_flight.partition.clone()]));
         }
-        partition.blocks += usize::from(!in_flight.blocks);
-        (in_flight.blocks, in_flight.begun) = (true, true);
-        partition.hold_until = partition.hold_until.max(until);
-        partition.held.push(in_flight);
+        partition.held.hold(in_flight, until);
     }
 
     /// Begins what is ready, as far as there are places.
     fn begin_ready(&mut self) {
-        while self.running.len() < self.settings.concurrency || self.stopping.is_some() {
-            let Some(in_flight) = self.ready.pop_front() else { return };
-            if self.may_begin(&in_flight) {
-                self.begin(in_flight);
-            }
-        }
-    }
-
-    /// Whether a record may still begin; where its partition begins nothing any more, that lets go of it.
-    fn may_begin(&mut self, in_flight: &InFlightRecord) -> bool {
-        let ours = self.partitions.get_mut(&in_flight.partition).filter(|p| p.start == in_flight.start);
-        let Some(partition) = ours else { return false };
-        let may = partition.state == PartitionState::Running && self.stopping.is_none();
-        if !may {
-            partition.let_go_of(in_flight);
-        }
-        may
-    }
-
-    /// Has the source tell outside why a partition stands still.
-    fn note(&mut self, id: &TopicPartition, why: Option<String>) {
-        self.source.control(Control::Note(vec![(id.clone(), why)]));
-    }
-
-    /// Makes held records ready whose pause is over: of those that wait for a circuit first the ones that have probed it least,
-    /// so that a record which always fails leaves the next probe to others.
-    fn release_holds(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let now = self.clock.elapsed();
-        let due = |p: &&mut Partition| !p.held.is_empty() && p.hold_until <= now;
-        let mut records: Vec<InFlightRecord> =
-            self.partitions.values_mut().filter(due).flat_map(|p| std::mem::take(&mut p.held)).collect();
-        records.sort_by_key(|in_flight| in_flight.probed);
-        self.ready.extend(records);
-    }
-
-    /// Tells the source which positions are durable.
-    fn report_moves(&mut self) {
-        if !self.moved.is_empty() {
-            let position = |(partition, next)| Position { partition, next };
-            let positions = std::mem::take(&mut self.moved).into_iter().map(position).collect();
-            self.source.control(Control::Commit(positions));
+        let stopping = self.shutdown.has_begun();
+        while self.attempts.has_place() || stopping {
+            let Some(in_flight) = self.membership.assignment.next_ready(stopping) else { return };
+            self.begin(in_flight);
         }
     }
 
     fn stop(&mut self) {
-        self.stopping = Some(self.clock.elapsed() + self.settings.drain);
-        self.partitions.values_mut().for_each(Partition::let_go);
+        self.shutdown.begin(self.clock.elapsed() + self.settings.drain);
+        self.membership.assignment.let_go();
+    }
+
+    /// Nothing is under way any more, or it is given up: the source closes.
+    fn close(&mut self) {
+        self.membership.report_moves();
+        // Whoever comes next may go on with what is ours any moment.
+        self.membership.commit_queues.close();
+        self.shutdown.close(self.clock.elapsed() + self.settings.drain);
+        self.membership.source.control(Control::Close);
     }
 
     fn gave_up(&self) -> bool {
-        self.stopping.is_some_and(|by| by <= self.clock.elapsed())
+        self.shutdown.gave_up(self.clock.elapsed())
     }
 
-    fn is_quiet(&self) -> bool {
-        self.partitions.values().all(Partition::is_quiet)
-    }
-
-    fn must_flush(&self) -> bool {
-        self.stopping.is_some() || self.partitions.values().any(|p| matches!(p.state, PartitionState::Leaving(_)))
+    /// Whether more may be read.
+    fn has_room(&mut self) -> bool {
+        let committing = self.membership.commit_queues.bytes();
+        self.membership.assignment.has_room(&self.settings, committing) && !self.shutdown.has_begun()
     }
 
     fn under_way(&self) -> usize {
-        // What a transaction must hold back until the position reaches it is under way still.
-        let atomic = self.commit_queues.is_atomic();
-        let records = |p: &Partition| if atomic { p.open() } else { p.begun };
-        self.partitions.values().map(records).sum::<usize>() + self.commit_queues.waiting()
+        let commit_queues = &self.membership.commit_queues;
+        self.membership.assignment.under_way(commit_queues.is_atomic()) + commit_queues.waiting()
     }
 
     /// When something is due that no event announces.
     fn next_wake(&self) -> Option<Duration> {
-        let wakes = self.partitions.values().filter_map(|p| match p.state {
-            PartitionState::Leaving(by) => Some(by),
-            _ if self.stopping.is_some() => None,
-            _ if !p.held.is_empty() => Some(p.hold_until),
-            _ => p.waits_until(),
-        });
+        let (stopping, membership) = (self.shutdown.has_begun(), &self.membership);
         let waiting = self.waiting_wakes().into_iter().map(|(_, at)| at);
-        let wakes = wakes.chain(waiting.filter(|at| self.stopping.is_none() && *at < Duration::MAX));
-        wakes.chain(self.stopping).chain(self.commit_queues.next_wake(&self.partitions)).min()
-    }
-
-    /// Tells others where the partitions stand: once a second, and once nothing is under way.
-    fn report_progress(&mut self, now: Duration) {
-        if self.progress_changed && (now >= self.progress_at || self.is_quiet()) {
-            let read = self.partitions.iter().filter(|(_, p)| p.role != TopicRole::Waiting);
-            self.metrics.set_progress(read.map(|(id, p)| (id.clone(), p.progress())).collect());
-            self.progress_changed = false;
-            self.progress_at = now + PROGRESS_INTERVAL;
-        }
-    }
-
-    fn count_partitions(&mut self) {
-        self.progress_changed = true;
-        let read = || self.partitions.values().filter(|p| p.role != TopicRole::Waiting);
-        let stopped = read().filter(|p| p.state == PartitionState::Stopped).count();
-        self.metrics.set(Metric::Partitions, read().count() as u64);
-        self.metrics.set(Metric::Stopped, stopped as u64);
-    }
-
-    fn failed(&self, why: String) -> WorkerError {
-        self.metrics.trouble("group", Some(&why));
-        WorkerError::Failed { group: self.processor.group.id.clone(), why }
-    }
-
-    fn halted(&self, why: String) -> WorkerError {
-        self.metrics.trouble("group", Some(&why));
-        WorkerError::Halted { group: self.processor.group.id.clone(), why }
+        let waiting = waiting.filter(|at| !stopping && *at < Duration::MAX);
+        let wakes = waiting.chain(membership.assignment.next_wake(stopping)).chain(self.shutdown.gives_up());
+        wakes.chain(membership.commit_queues.next_wake(&membership.assignment.partitions)).min()
     }
 }
 

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-mod sample;
-
 /// A business record that travels as the value of an event.
 ///
 /// The Rust type's serde name is the Avro record's simple name, and each serde default equals the schema's default.

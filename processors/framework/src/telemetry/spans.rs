@@ -7,9 +7,9 @@
 use std::{cell::Cell, fmt, sync::Arc};
 
 use opentelemetry::{
-    Context, ContextGuard, InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
+    Context, ContextGuard, InstrumentationScope, KeyValue, SpanId, TraceId,
     global::BoxedTracer,
-    trace::{SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer, TracerProvider},
+    trace::{SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer, TracerProvider},
 };
 
 use crate::{
@@ -250,15 +250,6 @@ fn attributes(
 /// The context that a record came with, as a parent.
 fn remote(trace: &TraceContext) -> Context {
     Context::new().with_remote_span_context(trace.span_context())
-}
-
-impl TraceContext {
-    /// The same for OpenTelemetry: a span of another process. A `tracestate` that it does not take is left out.
-    pub fn span_context(&self) -> SpanContext {
-        let state = self.state.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
-        let (trace, span) = (TraceId::from_bytes(self.trace_id), SpanId::from_bytes(self.span_id));
-        SpanContext::new(trace, span, TraceFlags::new(self.flags), true, state)
-    }
 }
 
 impl Attempt {

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use opentelemetry::{
+    SpanId, TraceFlags, TraceId,
+    trace::{SpanContext, TraceState},
+};
 use sha2::{Digest, Sha256};
 
 pub(crate) const TRACE_PARENT: &str = "traceparent";
@@ -84,6 +88,13 @@ impl TraceContext {
         write_hex(&mut out[36..52], &self.span_id);
         write_hex(&mut out[53..55], &[self.flags]);
         out
+    }
+
+    /// The context for OpenTelemetry: a span of another process. A `tracestate` that it does not take is left out.
+    pub fn span_context(&self) -> SpanContext {
+        let state = self.state.as_deref().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+        let (trace, span) = (TraceId::from_bytes(self.trace_id), SpanId::from_bytes(self.span_id));
+        SpanContext::new(trace, span, TraceFlags::new(self.flags), true, state)
     }
 }
 

@@ -4,12 +4,19 @@
 
 pub(crate) mod in_flight;
 
-pub(crate) mod dispatch;
+pub(crate) mod attempt_pool;
+pub(crate) mod schema_prefetch;
 
-pub(crate) mod circuits;
-pub(crate) mod record_parts;
 pub(crate) mod record_processor;
 
-pub(crate) mod stateful;
+pub(crate) mod outcomes;
+pub(crate) mod record_reader;
+
+pub(crate) mod circuits;
+pub(crate) mod processor_runner;
+
+pub(crate) mod step_runner;
 pub(crate) mod step_topics;
 pub(crate) mod uncommitted_state;
+
+pub(crate) mod row_maker;

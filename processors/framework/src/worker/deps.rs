@@ -1,27 +1,18 @@
 //! What a worker is made of, and how it is put together.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
-
-use futures_util::stream::FuturesUnordered;
+use std::sync::Arc;
 
 use super::{
-    Worker,
     attempt::{
-        circuits::Circuits, record_processor::RecordProcessor, step_topics::StepTopics,
-        uncommitted_state::UncommittedState,
+        circuits::Circuits, outcomes::Outcomes, processor_runner::ProcessorRunner, record_processor::RecordWork,
+        row_maker::RowMaker, step_runner::StepRunner, uncommitted_state::UncommittedState,
     },
-    commit::commit_queues::CommitQueues,
     error::WorkerError,
+    group_state::GroupState,
     schedule::{
         delay_queue::{DelayQueue, Limits},
-        failures::{Failures, RetryMode},
+        failures::RetryMode,
     },
-    schema_prefetch::SchemaPrefetch,
-    source_handle::SourceHandle,
 };
 use crate::{
     pipeline::{
@@ -29,12 +20,11 @@ use crate::{
         catalogue::Catalogue,
         schema_cache::SchemaCache,
         settings::{GroupSettings, Order},
-        steps::Steps,
     },
     ports::{Clock, Committer, SchemaError, Source, Stores, unit::CommitError},
     processor::emit::Encoders,
     telemetry::{metrics::GroupMetrics, spans::Tracing},
-    wire::{group_topics::GroupTopics, ids},
+    wire::group_topics::GroupTopics,
 };
 
 /// What a worker works with.
@@ -61,70 +51,18 @@ pub struct WorkerDeps {
     pub tracing: Tracing,
 }
 
-impl Worker {
-    /// Makes sure that the group can work before it joins: looks up what it emits in the registry, asks for its store, and
-    /// waits through their outages. A member that joined before would hold partitions that others could work on.
-    pub async fn build(parts: WorkerDeps) -> Result<Self, WorkerError> {
-        let WorkerDeps { group, catalogue, settings, source, mut committers, stores, schemas, clock, metrics, tracing } =
-            parts;
-        let encoders = encoders(&group, &settings, &schemas, clock.as_ref(), &metrics).await?;
-        reach(&group, &settings, &mut committers, clock.as_ref(), &metrics).await?;
-        let interest = group.work.interest();
-        let circuits = Circuits::try_new(&group.id, &settings.breakers, &metrics)
-            .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })?;
-        let waits = waits(&group, &settings, stores.as_ref(), &metrics)?;
-        let waiting = if let RetryMode::State(waiting) = &waits { Some(waiting.place(0).topic) } else { None };
-        let group_topics = GroupTopics::of(&group.id);
-        let step_topics = |steps: &Steps| steps.iter().map(|step| StepTopics::of(step, &group_topics)).collect();
-        let processor = RecordProcessor {
-            step_topics: if let Work::Stateful(steps) = &group.work { step_topics(steps) } else { Vec::new() },
-            states: states(&group, &settings, stores)?,
-            schema: match &group.work {
-                Work::Sink(sink) => catalogue.get(sink.event()).map(|facts| facts.schema),
-                _ => None,
-            },
-            co_partitioned: group.co_partitioned(settings.order, &catalogue),
-            state_limit: settings.max_event_bytes,
-            interest,
-            catalogue,
-            schemas,
-            encoders: Arc::new(encoders),
-            metrics: metrics.clone(),
-            clock: clock.clone(),
-            time_limit: settings.time_limit,
-            record_limit: settings.max_record_bytes,
-            failures: Failures::new(&group, &settings, waits, tracing.clone()),
-            group_topics,
-            tracing,
-            source: ids::emitted_source(&group.name),
-            circuits,
-            group,
-        };
-        Ok(Self {
-            commit_queues: CommitQueues::new(committers, &settings),
-            settings,
-            processor: Arc::new(processor),
-            source: SourceHandle::new(source, waiting),
-            clock,
-            metrics,
-            partitions: BTreeMap::new(),
-            running: FuturesUnordered::new(),
-            fetching: FuturesUnordered::new(),
-            ready: VecDeque::new(),
-            prefetch: SchemaPrefetch::default(),
-            moved: BTreeMap::new(),
-            refusals: HashMap::new(),
-            starts: 0,
-            progress_changed: false,
-            progress_at: Duration::ZERO,
-            stopping: None,
-            closing: false,
-        })
-    }
+/// The breakers that the processor stands behind.
+pub(super) fn circuits(
+    group: &ConsumerGroup,
+    settings: &GroupSettings,
+    metrics: &GroupMetrics,
+) -> Result<Circuits, WorkerError> {
+    Circuits::try_new(&group.id, &settings.breakers, metrics)
+        .map_err(|why| WorkerError::Halted { group: group.id.clone(), why })
 }
 
 /// Where records wait for another attempt.
-fn waits(
+pub(super) fn retry_mode(
     group: &ConsumerGroup,
     settings: &GroupSettings,
     stores: Option<&Arc<dyn Stores>>,
@@ -149,17 +87,51 @@ fn waits(
     })
 }
 
-/// The state of a group that keeps some.
-fn states(
+/// What the group keeps by partition number.
+pub(super) fn state(
     group: &ConsumerGroup,
     settings: &GroupSettings,
     stores: Option<Arc<dyn Stores>>,
-) -> Result<Option<UncommittedState>, WorkerError> {
+    retry_mode: &RetryMode,
+    catalogue: &Catalogue,
+) -> Result<GroupState, WorkerError> {
     let names = group.stores(settings.order);
-    if names.is_empty() {
-        return Ok(None);
+    let stores = match stores {
+        _ if names.is_empty() => None,
+        Some(stores) => Some(UncommittedState::new(stores, names)),
+        None => return Err(without_stores(group)),
+    };
+    let waiting = if let RetryMode::State(waiting) = retry_mode { Some(Arc::clone(waiting)) } else { None };
+    Ok(GroupState::new(stores, waiting, group.co_partitioned(settings.order, catalogue)))
+}
+
+/// What the group makes of its records.
+pub(super) fn record_work(
+    group: &ConsumerGroup,
+    settings: &GroupSettings,
+    circuits: Circuits,
+    encoders: Encoders,
+    state: &Arc<GroupState>,
+    outcomes: &Arc<Outcomes>,
+) -> RecordWork {
+    let (encoders, outcomes) = (Arc::new(encoders), Arc::clone(outcomes));
+    match &group.work {
+        Work::Process(processor) => {
+            let (processor, time_limit) = (Arc::clone(processor), settings.time_limit);
+            let runner = ProcessorRunner::new(group, processor, circuits, time_limit, encoders, outcomes);
+            RecordWork::Process(Arc::new(runner))
+        }
+        Work::Stateful(steps) => {
+            let (topics, limit) = (GroupTopics::of(&group.id), settings.max_event_bytes);
+            let runner = StepRunner::new(steps, &topics, Arc::clone(state), limit, encoders, outcomes);
+            RecordWork::Stateful(runner)
+        }
+        Work::Sink(sink) => {
+            let schema = outcomes.catalogue.get(sink.event()).map(|facts| facts.schema);
+            RecordWork::Sink(RowMaker { sink: Arc::clone(sink), schema, outcomes })
+        }
+        Work::DeadLetters => RecordWork::DeadLetters,
     }
-    Ok(Some(UncommittedState::new(stores.ok_or_else(|| without_stores(group))?, names)))
 }
 
 fn without_stores(group: &ConsumerGroup) -> WorkerError {
@@ -167,7 +139,7 @@ fn without_stores(group: &ConsumerGroup) -> WorkerError {
 }
 
 /// Waits until every store answers.
-async fn reach(
+pub(super) async fn reach(
     group: &ConsumerGroup,
     settings: &GroupSettings,
     committers: &mut [Box<dyn Committer>],
@@ -200,7 +172,8 @@ async fn reach(
     Ok(())
 }
 
-async fn encoders(
+/// What encodes the events that the group emits; waits until the registry answers.
+pub(super) async fn encoders(
     group: &ConsumerGroup,
     settings: &GroupSettings,
     schemas: &SchemaCache,

@@ -1,21 +1,29 @@
 //! A partition's life in a worker.
 
+pub(crate) mod begun_records;
+pub(crate) mod head_delay;
+pub(crate) mod held_records;
 pub(crate) mod lanes;
-pub(crate) mod room;
+pub(crate) mod offsets;
 pub(crate) mod watermark;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use self::{
-    lanes::{Lane, Lanes},
+    begun_records::BegunRecords, head_delay::HeadDelay, held_records::HeldRecords, offsets::PartitionOffsets,
     watermark::Watermark,
 };
-use super::{attempt::in_flight::InFlightRecord, commit::finished_record::FinishedRecord, schema_prefetch::schema_of};
+use super::{
+    attempt::{in_flight::InFlightRecord, schema_prefetch::schema_of},
+    commit::finished_record::FinishedRecord,
+};
 use crate::{
     ports::{Clock, StartFrom},
     telemetry::metrics::PartitionProgress,
     wire::{
-        delivery_headers::due_ms,
         group_topics::TopicRole,
         record::{Record, TopicPartition},
     },
@@ -37,49 +45,27 @@ pub(crate) enum PartitionState {
 /// The records of one partition that are under way.
 #[derive(Debug)]
 pub(crate) struct Partition {
+    /// What its topic is to the group.
+    pub(crate) role: TopicRole,
     /// Which start this is; what belongs to an earlier one is stale.
     pub(crate) start: u64,
     /// Which reading of it: as `start`, until records were let go of that are read again. `None` until they are.
     pub(crate) reading: Option<u64>,
-    /// Where the store or the source said that it starts.
-    pub(crate) from: StartFrom,
     pub(crate) state: PartitionState,
     /// The number of the commit queue that commits it.
     pub(crate) commit_queue: usize,
-    /// Where the store's position stands; -1 while it has none.
-    pub(crate) durable: i64,
-    /// How far the log has been read; -1 before anything of it was.
-    reached: i64,
-    /// Offset and timestamp of a record that is not durable: the oldest one, or one that came not long after it.
-    mark: Option<(i64, i64)>,
-    /// The same of the record that came last.
-    newest: Option<(i64, i64)>,
+    pub(crate) offsets: PartitionOffsets,
     /// Where effects and offsets are one transaction, it holds what finished ahead.
     pub(crate) watermark: Watermark<Option<FinishedRecord>>,
     /// Read, and not yet begun.
     pub(crate) pending: VecDeque<Record>,
-    pub(crate) lanes: Lanes<InFlightRecord>,
-    /// Records in `lanes`, running or waiting behind another of their key.
-    pub(crate) begun: usize,
+    pub(crate) begun: BegunRecords,
     /// Finished, and in a unit that is not durable yet.
     pub(crate) unsaved: usize,
-    /// Records that failed or were told to wait; nothing new begins until they succeed.
-    pub(crate) held: Vec<InFlightRecord>,
-    /// Records that failed and have not yet succeeded, those that run again included.
-    pub(crate) blocks: usize,
-    /// When the held records run again.
-    pub(crate) hold_until: Duration,
-    /// What its topic is to the group.
-    pub(crate) role: TopicRole,
-    /// Whether its records run one after another, whatever their keys: those of a stateful group. What one changes is
-    /// then committed before, or with, what another makes of it.
-    in_order: bool,
-    /// The record at the head of a retry topic that was looked at last, and when it is due.
-    waits: Option<(i64, Duration)>,
-    /// The same time, if it had not come when the head was last looked at.
-    wakes: Option<Duration>,
-    /// Whether the source was told to deliver nothing until the head is due.
-    pub(crate) delayed: bool,
+    /// Nothing new begins until these have succeeded.
+    pub(crate) held: HeldRecords,
+    /// Of a retry topic.
+    pub(crate) delay: HeadDelay,
 }
 
 /// What becomes of a partition's next record.
@@ -95,36 +81,23 @@ impl Partition {
     pub(crate) fn new(role: TopicRole, start: u64, at: Duration, commit_queue: usize, in_order: bool) -> Self {
         Self {
             role,
-            in_order,
-            commit_queue,
-            waits: None,
-            wakes: None,
-            delayed: false,
             start,
             reading: Some(start),
-            from: StartFrom::Committed,
             state: PartitionState::Starting(at),
-            durable: -1,
-            reached: -1,
-            mark: None,
-            newest: None,
+            commit_queue,
+            offsets: PartitionOffsets::new(),
             watermark: Watermark::new(),
             pending: VecDeque::new(),
-            lanes: Lanes::new(),
-            begun: 0,
+            begun: BegunRecords::new(in_order),
             unsaved: 0,
-            held: Vec::new(),
-            blocks: 0,
-            hold_until: Duration::ZERO,
+            held: HeldRecords::default(),
+            delay: HeadDelay::default(),
         }
     }
 
     /// Takes records in, before whose end there are no others; repeats are dropped.
     pub(crate) fn receive(&mut self, records: Vec<Record>, reached: i64) {
-        self.reached = self.reached.max(reached);
-        let place = |record: &Record| (record.offset, record.timestamp_ms);
-        self.mark = self.mark.or(records.first().map(place));
-        self.newest = records.last().map(place).or(self.newest);
+        self.offsets.receive(&records, reached);
         for record in records {
             self.watermark.read_to(record.offset);
             if self.watermark.receive(record.offset, record.size(), record.timestamp_ms) {
@@ -137,14 +110,11 @@ impl Partition {
     /// Lets go of what was read and has not begun to run, since it stands still: it is read again once it flows. The head stays
     /// of what waits until that is due.
     pub(crate) fn shed(&mut self) {
-        let head = if self.blocks > 0 { None } else { self.pending.pop_front() };
-        if self.blocks > 0 {
+        let head = if self.held.is_empty() { self.pending.pop_front() } else { None };
+        if !self.held.is_empty() {
             // Of a key they come before what is pending.
-            for in_flight in self.lanes.take_waiting() {
-                self.begun -= 1;
-                self.watermark.shed(in_flight.record.offset);
-            }
-            (self.delayed, self.wakes) = (false, None);
+            self.begun.take_waiting().for_each(|in_flight| self.watermark.shed(in_flight.record.offset));
+            self.delay.clear();
         }
         self.pending.drain(..).for_each(|record| self.watermark.shed(record.offset));
         self.pending.shrink_to_fit();
@@ -154,7 +124,8 @@ impl Partition {
 
     /// Whether letting go of records would help.
     pub(crate) fn can_shed(&self) -> bool {
-        let is_held = self.blocks > 0 && (self.begun > self.blocks || !self.pending.is_empty());
+        let waits = self.begun.len() > self.held.len() || !self.pending.is_empty();
+        let is_held = !self.held.is_empty() && waits;
         self.state == PartitionState::Running && self.role != TopicRole::Waiting && (is_held || self.pending.len() > 1)
     }
 
@@ -165,16 +136,13 @@ impl Partition {
 
     /// Whether the source was told to deliver nothing, or is not to deliver yet.
     pub(crate) fn stands_still(&self) -> bool {
-        self.delayed || !self.flows()
+        self.delay.is_told() || !self.flows()
     }
 
-    /// From where: it is known to be durable.
-    pub(crate) fn durable_from(&self) -> StartFrom {
-        match self.from {
-            // Of a store of offsets the source's own copy says nothing.
-            StartFrom::Offset(_) | StartFrom::Policy if self.durable >= 0 => StartFrom::Offset(self.durable),
-            from => from,
-        }
+    /// It has begun: the store or the source has said from where.
+    pub(crate) fn run(&mut self, from: StartFrom) {
+        self.state = PartitionState::Running;
+        self.offsets.begin(from);
     }
 
     /// Takes records in that waited: they have no position.
@@ -192,59 +160,30 @@ impl Partition {
 
     /// Where it stands, for who looks from outside.
     pub(crate) fn progress(&self) -> PartitionProgress {
-        let open = self.watermark.oldest();
-        // What was passed on in a unit that is not durable yet has left the watermark behind.
-        let saving = self.mark.filter(|_| self.unsaved > 0);
-        let oldest = saving.into_iter().chain(open).min();
-        let next = match oldest {
-            Some((offset, _)) if saving.is_none() || self.durable < 0 => offset,
-            Some(_) => self.durable,
-            // Behind the last record there may be markers of transactions, for which nobody waits.
-            None => self.durable.max(self.reached),
-        };
-        PartitionProgress { next: (next >= 0).then_some(next), oldest_ms: oldest.map(|(_, timestamp)| timestamp) }
-    }
-
-    /// Everything before this offset is durable.
-    pub(crate) fn advance(&mut self, next: i64) {
-        self.durable = next;
-        let waits = |(offset, _): &(i64, i64)| *offset >= next;
-        self.mark = self.mark.filter(waits).or(self.newest.filter(waits));
+        self.offsets.progress(self.watermark.oldest(), self.unsaved > 0)
     }
 
     /// Whether a new record may begin.
     pub(crate) fn flows(&self) -> bool {
-        self.state == PartitionState::Running && self.blocks == 0
+        self.state == PartitionState::Running && self.held.is_empty()
     }
 
     /// When the record at the head is due, if it is not yet: only those of a retry topic wait.
     pub(crate) fn due(&mut self, clock: &dyn Clock, group: &str) -> Option<Duration> {
         let TopicRole::Retry(longest) = self.role else { return None };
-        let head = self.pending.front()?;
-        let now = clock.elapsed();
-        let at = match self.waits {
-            Some((offset, at)) if offset == head.offset => at,
-            // A clock that differs, or a forged time, must not hold a record for longer than its topic says.
-            _ => {
-                let left = due_ms(head, group).map_or(0, |due| due.saturating_sub(clock.now().millis()));
-                now + Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(longest)
-            }
-        };
-        self.waits = Some((head.offset, at));
-        self.wakes = (at > now).then_some(at);
-        self.wakes
+        self.delay.due(self.pending.front()?, longest, clock, group)
     }
 
-    /// When the head is due, as [`Partition::due`] found it.
-    pub(crate) fn waits_until(&self) -> Option<Duration> {
-        self.wakes.filter(|_| self.flows() && !self.pending.is_empty())
+    /// When something of it is due that no event announces.
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
+        self.held.wakes().or_else(|| self.delay.wakes().filter(|_| self.flows() && !self.pending.is_empty()))
     }
 
     /// The next record, as one in flight; one that must wait for its key is put behind it.
     pub(crate) fn next_record(&mut self, id: &TopicPartition) -> Option<Next> {
         let record = self.pending.pop_front()?;
         let schema = schema_of(&record);
-        let lane = if self.in_order { Some(Lane::ONE) } else { Lane::of(record.key.as_deref()) };
+        let lane = self.begun.lane_of(record.key.as_deref());
         let in_flight = InFlightRecord {
             partition: id.clone(),
             role: self.role,
@@ -257,22 +196,20 @@ impl Partition {
             blocks: false,
             record,
         };
-        self.begun += 1;
-        Some(self.lanes.enter(lane, in_flight).map_or(Next::Waits(schema), Next::Begins))
+        Some(self.begun.enter(in_flight).map_or(Next::Waits(schema), Next::Begins))
     }
 
     /// Lets go of everything that has not begun to run.
     pub(crate) fn let_go(&mut self) {
         self.pending.clear();
-        let held = self.held.drain(..).count();
-        self.begun -= held + self.lanes.take_waiting().count();
-        self.blocks -= held;
+        self.begun.let_go(self.held.let_go());
+        self.begun.take_waiting().for_each(drop);
     }
 
     /// Lets go of a record that is not to run any more.
     pub(crate) fn let_go_of(&mut self, in_flight: &InFlightRecord) {
-        self.begun -= 1;
-        self.blocks -= usize::from(in_flight.blocks);
+        self.begun.let_go(1);
+        self.held.settle(in_flight);
     }
 
     /// Records that were begun and hold the position or wait for it: those that run, and those that finished ahead.
@@ -282,12 +219,23 @@ impl Partition {
                 self.watermark.len().saturating_sub(self.pending.len())
             }
             // What it has let go of never passes.
-            _ => self.begun,
+            _ => self.begun.len(),
         }
     }
 
     /// Whether nothing of it is under way any more.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.begun == 0 && self.unsaved == 0
+        self.begun.len() == 0 && self.unsaved == 0
     }
+}
+
+/// A partition of this number of which the store knows where it stands, and where.
+pub(crate) fn anchor(partitions: &BTreeMap<TopicPartition, Partition>, number: i32) -> Option<(&TopicPartition, i64)> {
+    let known = |(id, p): &(&TopicPartition, &Partition)| {
+        id.partition == number
+            && p.role != TopicRole::Waiting
+            && p.state != PartitionState::Stopped
+            && p.offsets.durable() >= 0
+    };
+    partitions.iter().find(known).map(|(id, p)| (id, p.offsets.durable()))
 }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     event::{Meta, time::Time},
     failure::{DeadLetterKind, breaker::Try},
-    ports::unit::{Marker, RowData, StateChange},
+    ports::{
+        BoxFuture,
+        unit::{Marker, RowData, StateChange},
+    },
     telemetry::spans::{Attempt, Span},
     wire::{
         group_topics::TopicRole,
@@ -62,6 +65,16 @@ pub(crate) enum Outcome {
     Refused(Duration, String),
     /// It failed as a dependency's probe, or with what opened its circuit: ask again after this, and do not count it.
     Outage(Duration, String),
+}
+
+/// An attempt that is already over, or one that goes on. Most are over at once: a box for the larger variant would cost
+/// each of them an allocation.
+#[expect(clippy::large_enum_variant)]
+pub(crate) enum AttemptState {
+    Over(InFlightRecord, Outcome),
+    Running(BoxFuture<'static, (InFlightRecord, Outcome)>),
+    /// It waits for its schema: then it begins again, unless there is an outcome.
+    Fetching(BoxFuture<'static, (InFlightRecord, Option<Outcome>)>),
 }
 
 /// What a record asks for.

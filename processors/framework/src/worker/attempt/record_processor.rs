@@ -1,141 +1,117 @@
-//! How a group treats one record, and the outcomes that every kind of work has.
+//! An attempt at a record from its beginning: the record is read, its schema found, and its function, step or row made.
 
-use std::{any::Any as Panic, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
 
 use super::{
-    circuits::Circuits,
-    in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
-    step_topics::StepTopics,
-    uncommitted_state::UncommittedState,
+    in_flight::{AttemptState, InFlightRecord, Outcome},
+    outcomes::Outcomes,
+    processor_runner::{CallState, ProcessorRunner},
+    record_reader::{RecordContent, RecordParts, RecordReader},
+    row_maker::RowMaker,
+    step_runner::StepRunner,
 };
 use crate::{
-    codec::CodecError,
-    event::Meta,
+    codec::WriterSchema,
     failure::{DeadLetterKind, failure_report::FailureReport},
-    pipeline::{ConsumerGroup, catalogue::Catalogue, schema_cache::SchemaCache},
-    ports::{Clock, unit::RowData},
-    processor::{Interest, emit::Encoders},
-    telemetry::{
-        metrics::GroupMetrics,
-        spans::{Attempt, Tracing},
-    },
-    wire::{
-        delivery_headers::DeliveryHeaders,
-        group_topics::{GroupTopics, TopicRole},
-    },
-    worker::schedule::failures::Failures,
+    pipeline::schema_cache::{SchemaCache, SchemaLookupError},
+    wire::headers::Attributes,
 };
 
-/// Who asks to wait for no time at all is asked again this much later.
-pub(crate) const LEAST_PAUSE: Duration = Duration::from_millis(10);
+/// After a registry's outage a record is tried again this much later.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a group makes of its records.
+pub(crate) enum RecordWork {
+    Process(Arc<ProcessorRunner>),
+    Stateful(StepRunner),
+    Sink(RowMaker),
+    DeadLetters,
+}
 
 /// How a group treats one record.
 pub(crate) struct RecordProcessor {
-    pub(crate) group: ConsumerGroup,
-    pub(crate) interest: Interest,
-    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) reader: RecordReader,
     pub(crate) schemas: Arc<SchemaCache>,
-    pub(crate) encoders: Arc<Encoders>,
-    pub(crate) metrics: Arc<GroupMetrics>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) time_limit: Duration,
-    /// The largest record that is read, bytes of its value.
-    pub(crate) record_limit: usize,
-    pub(crate) failures: Failures,
-    pub(crate) tracing: Tracing,
-    /// What the events that it emits name as their source.
-    pub(crate) source: String,
-    pub(crate) circuits: Circuits,
-    /// What it owns, by name.
-    pub(crate) group_topics: GroupTopics,
-    /// Of each step of a stateful group.
-    pub(crate) step_topics: Vec<StepTopics>,
-    /// Of a stateful group.
-    pub(crate) states: Option<UncommittedState>,
-    /// Of a sink whose event type is in the catalogue, that type's schema.
-    pub(crate) schema: Option<&'static str>,
-    /// The topics of a stateful group of which one member has all partitions of a number.
-    pub(crate) co_partitioned: Vec<String>,
-    /// The largest state that a key may have, bytes.
-    pub(crate) state_limit: usize,
+    pub(crate) work: RecordWork,
+    pub(crate) outcomes: Arc<Outcomes>,
 }
 
 impl RecordProcessor {
-    /// The record's row; the attempt ends when that is durable.
-    pub(crate) fn store(
-        &self,
-        in_flight: &InFlightRecord,
-        (meta, attempt): (Arc<Meta>, Attempt),
-        data: Option<RowData>,
-    ) -> Outcome {
-        let context = AttemptContext::new(meta.clone(), attempt);
-        let outcome = self.done(in_flight, Effects { row: Some((meta, data)), ..Effects::default() }, &context);
-        match outcome {
-            Outcome::Done(mut effects) => {
-                effects.spans.extend(context.attempt.into_span());
-                Outcome::Done(effects)
+    /// Begins an attempt. What needs no waiting is done at once: most records cost no task and one allocation.
+    pub(crate) fn begin(self: &Arc<Self>, in_flight: InFlightRecord) -> AttemptState {
+        if matches!(self.work, RecordWork::DeadLetters) {
+            let outcome = self.outcomes.store_letter(&in_flight);
+            return AttemptState::Over(in_flight, outcome);
+        }
+        let next = match self.reader.read(&in_flight) {
+            Err(outcome) => CallState::Over(outcome),
+            Ok(RecordContent::Tombstone(attributes, event_type)) => {
+                CallState::Over(self.tombstone(&in_flight, attributes, event_type))
             }
-            other => other,
+            Ok(RecordContent::Event(parts)) => match self.schemas.cached(parts.schema_id) {
+                Some(schema) => self.work(&in_flight, parts, &schema),
+                None => {
+                    let schema_id = parts.schema_id;
+                    return AttemptState::Fetching(self.clone().fetch(in_flight, schema_id).boxed());
+                }
+            },
+        };
+        match next {
+            CallState::Over(outcome) => AttemptState::Over(in_flight, outcome),
+            CallState::Running(runner, call) => runner.run(in_flight, call),
         }
     }
 
-    pub(crate) fn unreadable(
-        &self,
-        in_flight: &InFlightRecord,
-        error: &CodecError,
-        context: Option<AttemptContext>,
-    ) -> Outcome {
-        self.dead(in_flight, &FailureReport::new(error.kind(), error.to_string()), context)
+    async fn fetch(
+        self: Arc<Self>,
+        mut in_flight: InFlightRecord,
+        schema_id: u32,
+    ) -> (InFlightRecord, Option<Outcome>) {
+        in_flight.begun = true;
+        let outcome = match self.schemas.get(schema_id).await {
+            Ok(_) => None,
+            Err(SchemaLookupError::Poison(why)) => {
+                Some(self.outcomes.dead(&in_flight, &FailureReport::new(DeadLetterKind::Decode, why), None))
+            }
+            Err(SchemaLookupError::Outage(why)) => {
+                Some(Outcome::Wait(OUTAGE_PAUSE, format!("the schema registry does not answer: {why}")))
+            }
+        };
+        (in_flight, outcome)
     }
 
-    /// Nobody can process the record: it becomes a dead letter.
-    pub(crate) fn dead(
-        &self,
-        in_flight: &InFlightRecord,
-        fault: &FailureReport,
-        context: Option<AttemptContext>,
-    ) -> Outcome {
-        let context = context.unwrap_or_else(|| self.broken_context(in_flight));
-        context.attempt.failed(fault);
-        Outcome::Done(self.failures.letter(
-            &in_flight.record,
-            self.delivered(in_flight),
-            fault,
-            self.clock.now(),
-            &context,
-        ))
-    }
-
-    /// The record is done with. One that was sent back as a dead letter takes the news of it along.
-    pub(crate) fn done(&self, in_flight: &InFlightRecord, mut effects: Effects, context: &AttemptContext) -> Outcome {
-        effects.event_time = context.meta.as_ref().map(|meta| meta.time);
-        if in_flight.role != TopicRole::Input
-            && !matches!(effects.disposition, Disposition::Repartitioned)
-            && let Some((marker, span)) = self.failures.marker(&in_flight.record, &self.delivered(in_flight), context)
-        {
-            effects.marker = Some(Box::new(marker));
-            effects.spans.extend(span);
+    fn tombstone(&self, in_flight: &InFlightRecord, attributes: Attributes, event_type: String) -> Outcome {
+        match &self.work {
+            RecordWork::Sink(rows) => rows.tombstone(in_flight, attributes, event_type),
+            _ => self.outcomes.contract(in_flight, "a null value where nothing takes tombstones"),
         }
-        Outcome::Done(effects)
     }
 
-    /// Where an earlier record of its key waits, what becomes of this one.
-    pub(crate) fn behind(&self, in_flight: &InFlightRecord) -> Option<Outcome> {
-        self.failures.behind(in_flight, || self.delivered(in_flight), self.clock.as_ref())
+    /// Goes on with the schema at hand.
+    fn work(
+        &self,
+        in_flight: &InFlightRecord,
+        mut parts: RecordParts<'_>,
+        schema: &Arc<WriterSchema>,
+    ) -> CallState<'_> {
+        let schema = match schema.of_datum(parts.datum) {
+            Ok((schema, datum)) => {
+                parts.datum = datum;
+                schema
+            }
+            Err(error) => return CallState::Over(self.outcomes.unreadable(in_flight, &error, None)),
+        };
+        let event_type = match self.reader.event_type(in_flight, &parts.attributes, schema) {
+            Ok(event_type) => event_type,
+            Err(outcome) => return CallState::Over(outcome),
+        };
+        match &self.work {
+            RecordWork::Process(runner) => runner.call(in_flight, parts, event_type, schema),
+            RecordWork::Stateful(steps) => CallState::Over(steps.run(in_flight, parts, event_type, schema)),
+            RecordWork::Sink(rows) => CallState::Over(rows.row(in_flight, parts, event_type, schema)),
+            RecordWork::DeadLetters => CallState::Over(self.outcomes.store_letter(in_flight)),
+        }
     }
-
-    /// The record's way so far, this read included.
-    pub(crate) fn delivered(&self, in_flight: &InFlightRecord) -> DeliveryHeaders {
-        let (mut delivered, _) = DeliveryHeaders::read(&in_flight.record.headers, self.trust(in_flight.role));
-        delivered.attempts = delivered.attempts.saturating_add(in_flight.failed);
-        delivered.first_failed_ms = delivered.first_failed_ms.or(in_flight.first_failed_ms);
-        delivered
-    }
-}
-
-pub(crate) fn panicked(panic: &(dyn Panic + Send)) -> FailureReport {
-    let text =
-        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "no message".to_owned());
-    FailureReport::new(DeadLetterKind::Exhausted, format!("the processor panicked: {text}"))
 }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::finished_record::{CoveredRecord, FinishedRecord};
+use super::{
+    finished_record::{CoveredRecord, FinishedRecord},
+    unit_share::{UnitShare, UnitShares},
+};
 use crate::{
     failure::cut,
     ports::unit::{OffsetRange, RefusedRow, Row, Unit},
@@ -62,10 +65,19 @@ impl UnitBatch {
         let Effects { outgoing, row, change, waiting, marker, .. } = effects;
         self.unit.outgoing.extend(outgoing);
         self.unit.changes.extend(change.into_iter().chain(waiting.map(|waiting| *waiting)));
-        if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.rows > 0)) {
+        if let (Some((meta, data)), Some(record)) = (row, covered.record.take_if(|_| covered.share.rows > 0)) {
             self.unit.rows.push(Row { meta, record, data });
         }
         self.unit.markers.extend(marker.map(|marker| *marker));
+        self.records.push(covered);
+    }
+
+    /// Adds a record with what is its own of another unit.
+    fn add(&mut self, covered: CoveredRecord, own: Unit) {
+        self.unit.outgoing.extend(own.outgoing);
+        self.unit.rows.extend(own.rows);
+        self.unit.changes.extend(own.changes);
+        self.unit.markers.extend(own.markers);
         self.records.push(covered);
     }
 
@@ -88,14 +100,8 @@ impl UnitBatch {
     /// The first `count` records and the rest, each with what is its own of the unit.
     pub(crate) fn split_at(mut self, count: usize, atomic: bool) -> (Self, Self) {
         let later = self.records.split_off(count);
-        let sum = |of: fn(&CoveredRecord) -> usize| self.records.iter().map(of).sum::<usize>();
-        let unit = Unit {
-            outgoing: self.unit.outgoing.split_off(sum(|c| c.outgoing)),
-            rows: self.unit.rows.split_off(sum(|c| c.rows)),
-            changes: self.unit.changes.split_off(sum(|c| c.changes)),
-            markers: self.unit.markers.split_off(sum(|c| c.markers)),
-            positions: Vec::new(),
-        };
+        let share: UnitShare = self.records.iter().map(|covered| covered.share).sum();
+        let unit = share.split_off(&mut self.unit);
         let mut from = self.from.clone();
         for covered in &self.records {
             from.insert(covered.partition.clone(), covered.offset + 1);
@@ -111,23 +117,11 @@ impl UnitBatch {
             return self;
         }
         let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
-        let (mut outgoing, mut rows) = (self.unit.outgoing.into_iter(), self.unit.rows.into_iter());
-        let (mut changes, mut markers) = (self.unit.changes.into_iter(), self.unit.markers.into_iter());
+        let mut shares = UnitShares::of(self.unit);
         for covered in self.records.drain(..) {
-            let own = (outgoing.by_ref().take(covered.outgoing), rows.by_ref().take(covered.rows));
-            let own_changes = changes.by_ref().take(covered.changes);
-            let own_markers = markers.by_ref().take(covered.markers);
+            let own = shares.take(covered.share);
             if ours(&covered) {
-                rest.unit.outgoing.extend(own.0);
-                rest.unit.rows.extend(own.1);
-                rest.unit.changes.extend(own_changes);
-                rest.unit.markers.extend(own_markers);
-                rest.records.push(covered);
-            } else {
-                own.0.for_each(drop);
-                own.1.for_each(drop);
-                own_changes.for_each(drop);
-                own_markers.for_each(drop);
+                rest.add(covered, own);
             }
         }
         let waited =
@@ -145,25 +139,14 @@ impl UnitBatch {
     ) -> Self {
         let mut refused: BTreeMap<usize, RefusedRow> = refused.into_iter().map(|one| (one.row, one)).collect();
         let mut rest = Self { from: self.from, anchors: self.anchors, ..Self::default() };
-        let Unit { outgoing, rows, changes, markers, .. } = self.unit;
-        let (mut outgoing, mut changes) = (outgoing.into_iter(), changes.into_iter());
-        let (mut rows, mut markers) = (rows.into_iter().enumerate(), markers.into_iter());
+        let (mut shares, mut rows) = (UnitShares::of(self.unit), 0);
         for covered in self.records {
-            let own_outgoing: Vec<_> = outgoing.by_ref().take(covered.outgoing).collect();
-            let own_changes: Vec<_> = changes.by_ref().take(covered.changes).collect();
-            let own_markers: Vec<_> = markers.by_ref().take(covered.markers).collect();
-            let row = rows.by_ref().take(covered.rows).next();
-            match row {
-                Some((place, row)) if let Some(refused) = refused.remove(&place) => {
-                    rest.push(letter(covered, row.record, refused));
-                }
-                row => {
-                    rest.unit.rows.extend(row.map(|(_, row)| row));
-                    rest.unit.outgoing.extend(own_outgoing);
-                    rest.unit.changes.extend(own_changes);
-                    rest.unit.markers.extend(own_markers);
-                    rest.records.push(covered);
-                }
+            let mut own = shares.take(covered.share);
+            let refusal = (rows..rows + own.rows.len()).find_map(|row| refused.remove(&row));
+            rows += own.rows.len();
+            match refusal.and_then(|refusal| Some((refusal, own.rows.pop()?))) {
+                Some((refusal, row)) => rest.push(letter(covered, row.record, refusal)),
+                None => rest.add(covered, own),
             }
         }
         rest.with_positions(atomic)

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 
-use super::{
-    commit_queue::{CommitQueue, CommitterReply},
-    finished_record::FinishedRecord,
-};
+use super::{commit_queue::CommitQueue, committer_task::CommitterReply, finished_record::FinishedRecord};
 use crate::{
     pipeline::settings::GroupSettings, ports::Committer, wire::record::TopicPartition, worker::partition::Partition,
 };

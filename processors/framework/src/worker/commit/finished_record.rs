@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::unit_share::UnitShare;
 use crate::{
     event::time::Time,
     ports::unit::StateChange,
@@ -25,8 +26,7 @@ impl FinishedRecord {
     pub(crate) fn new(in_flight: InFlightRecord, mut effects: Effects, at: Duration) -> Self {
         let outgoing =
             effects.outgoing.iter().chain(effects.marker.iter().map(|m| &m.record)).map(Outgoing::size).sum::<usize>();
-        let changes = || effects.change.iter().chain(effects.waiting.as_deref());
-        let changed = changes().map(StateChange::size).sum::<usize>();
+        let changed = effects.change.iter().chain(effects.waiting.as_deref()).map(StateChange::size).sum::<usize>();
         let InFlightRecord { partition, role, start, record, .. } = in_flight;
         let covered = CoveredRecord {
             partition,
@@ -36,10 +36,7 @@ impl FinishedRecord {
             disposition: effects.disposition,
             bytes: record.size() + outgoing + changed,
             record: Some(record),
-            outgoing: effects.outgoing.len(),
-            rows: usize::from(effects.row.is_some()),
-            changes: changes().count(),
-            markers: usize::from(effects.marker.is_some()),
+            share: UnitShare::of(&effects),
             event_time: effects.event_time,
             _spans: std::mem::take(&mut effects.spans),
         };
@@ -57,10 +54,7 @@ pub(crate) struct CoveredRecord {
     pub(crate) disposition: Disposition,
     /// The record, unless its row has it.
     pub(crate) record: Option<Record>,
-    pub(crate) outgoing: usize,
-    pub(crate) rows: usize,
-    pub(crate) changes: usize,
-    pub(crate) markers: usize,
+    pub(crate) share: UnitShare,
     /// Bytes of the record, of what it publishes and of what it changes.
     pub(crate) bytes: usize,
     /// When its event happened, where that is known.

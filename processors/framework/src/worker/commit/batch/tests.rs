@@ -100,9 +100,9 @@ fn records(batch: &UnitBatch) -> Vec<(i32, i64)> {
     let mut wanted = <[Vec<String>; 3]>::default();
     for c in &batch.records {
         let name = |effect: &str| name(c.partition.partition, c.offset, effect);
-        wanted[0].extend((0..c.outgoing).map(|n| name(&n.to_string())));
-        wanted[1].extend((0..c.rows).map(|_| name("row")));
-        wanted[2].extend((0..c.markers).map(|_| name("marker")));
+        wanted[0].extend((0..c.share.outgoing).map(|n| name(&n.to_string())));
+        wanted[1].extend((0..c.share.rows).map(|_| name("row")));
+        wanted[2].extend((0..c.share.markers).map(|_| name("marker")));
     }
     assert_eq!(effects(batch), wanted);
     all

@@ -11,17 +11,21 @@ use crate::{codec, pipeline::schema_cache::SchemaCache, ports::BoxFuture, wire::
 const MOST: usize = 1_000;
 
 /// The questions that are under way for records which wait for their key.
-#[derive(Default)]
 pub(crate) struct SchemaPrefetch {
+    schemas: Arc<SchemaCache>,
     asked: HashSet<u32>,
     answers: FuturesUnordered<BoxFuture<'static, u32>>,
 }
 
 impl SchemaPrefetch {
+    pub(crate) fn new(schemas: Arc<SchemaCache>) -> Self {
+        Self { schemas, asked: HashSet::new(), answers: FuturesUnordered::new() }
+    }
+
     /// Asks for the schema with this id, unless it is known, or known to be missing.
-    pub(crate) fn ask(&mut self, schemas: &Arc<SchemaCache>, id: u32) {
-        if self.asked.len() < MOST && !schemas.has_answer(id) && self.asked.insert(id) {
-            let schemas = schemas.clone();
+    pub(crate) fn ask(&mut self, id: u32) {
+        if self.asked.len() < MOST && !self.schemas.has_answer(id) && self.asked.insert(id) {
+            let schemas = self.schemas.clone();
             // What comes of it is in the cache; an outage is asked again by the record itself.
             self.answers.push(async move { schemas.get(id).await.map_or(id, |_| id) }.boxed());
         }

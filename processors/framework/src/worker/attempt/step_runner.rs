@@ -1,11 +1,11 @@
 //! A record of a stateful step: it is repartitioned, or changes its key's state.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use super::{
     in_flight::{AttemptContext, Disposition, Effects, InFlightRecord, Outcome},
-    record_parts::RecordParts,
-    record_processor::{LEAST_PAUSE, RecordProcessor, panicked},
+    outcomes::{Outcomes, STATE_PAUSE, panicked},
+    record_reader::RecordParts,
     step_topics::StepTopics,
     uncommitted_state::UncommittedState,
 };
@@ -16,40 +16,62 @@ use crate::{
     ports::unit::{InputPartition, InputPosition, InputRoute},
     processor::{
         ProcessError,
-        emit::{EmitContext, Outbox},
+        emit::{EmitContext, Encoders, Outbox},
         input::Delivery,
     },
     telemetry::{metrics::Metric, spans::Message},
     wire::{
         delivery_headers,
-        group_topics::TopicRole,
+        group_topics::{GroupTopics, TopicRole},
         headers,
         record::{Outgoing, Position},
     },
+    worker::group_state::GroupState,
 };
 
 /// The longest key that state is kept by, bytes: a local store must be able to hold it.
 const LONGEST_KEY: usize = 32 << 10;
-/// After state could not be read a record is tried again this much later.
-pub(crate) const STATE_PAUSE: Duration = Duration::from_secs(1);
 
-impl RecordProcessor {
-    fn step_of<'a>(&'a self, steps: &'a Steps, event_type: &str) -> Option<(&'a steps::Step, &'a StepTopics)> {
-        steps.iter().zip(&self.step_topics).find(|(step, _)| step.event.name == event_type)
+/// Runs the steps of one stateful group.
+pub(crate) struct StepRunner {
+    steps: Steps,
+    /// Of each step.
+    topics: Vec<StepTopics>,
+    state: Arc<GroupState>,
+    /// The largest state that a key may have, bytes.
+    state_limit: usize,
+    encoders: Arc<Encoders>,
+    outcomes: Arc<Outcomes>,
+}
+
+impl StepRunner {
+    pub(crate) fn new(
+        steps: &Steps,
+        topics: &GroupTopics,
+        state: Arc<GroupState>,
+        state_limit: usize,
+        encoders: Arc<Encoders>,
+        outcomes: Arc<Outcomes>,
+    ) -> Self {
+        let topics = steps.iter().map(|step| StepTopics::of(step, topics)).collect();
+        Self { steps: steps.clone(), topics, state, state_limit, encoders, outcomes }
+    }
+
+    fn step_of(&self, event_type: &str) -> Option<(&steps::Step, &StepTopics)> {
+        self.steps.iter().zip(&self.topics).find(|(step, _)| step.event.name == event_type)
     }
 
     /// Runs the step that takes events of this type, or has the record go the way to it.
-    pub(crate) fn run_step(
+    pub(crate) fn run(
         &self,
         in_flight: &InFlightRecord,
-        steps: &Steps,
         parts: RecordParts<'_>,
         event_type: String,
         schema: &WriterSchema,
     ) -> Outcome {
-        let (Some((step, step_topics)), Some(states)) = (self.step_of(steps, &event_type), &self.states) else {
-            let why = format!("no step of the group takes `{event_type}`");
-            return self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), None);
+        let outcomes = &self.outcomes;
+        let (Some((step, step_topics)), Some(states)) = (self.step_of(&event_type), self.state.stores()) else {
+            return outcomes.contract(in_flight, format!("no step of the group takes `{event_type}`"));
         };
         let RecordParts { attributes, datum, .. } = parts;
         let origin = attributes.origin().map_or(&in_flight.record.topic, |origin| &origin.partition.topic);
@@ -61,19 +83,19 @@ impl RecordProcessor {
         if input.as_ref().is_some_and(|input| states.has(step.processor.store(), in_flight.partition.partition, input))
         {
             // The news of a letter that was sent back may have been lost.
-            return self.done(
+            return outcomes.done(
                 in_flight,
                 Effects { disposition: Disposition::Replayed, ..Effects::default() },
                 &AttemptContext::default(),
             );
         }
-        if arrived && let Some(waits) = self.behind(in_flight) {
+        if arrived && let Some(waits) = outcomes.behind(in_flight) {
             return waits;
         }
-        let (meta, attempt) = self.begin_attempt(in_flight, attributes, event_type);
+        let (meta, attempt) = outcomes.begin_attempt(in_flight, attributes, event_type);
         let context = AttemptContext::of_step(Arc::clone(&meta), attempt, Arc::clone(&step.name));
         let delivery = Delivery { meta: &meta, schema, datum };
-        let began = self.clock.elapsed();
+        let began = outcomes.clock.elapsed();
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let _entered = context.attempt.enter(&meta.trace);
             if arrived {
@@ -82,18 +104,18 @@ impl RecordProcessor {
                 self.repartition(in_flight, (step, step_topics), states, &delivery, &context)
             }
         }));
-        self.metrics.observe(Metric::ProcessingTime, self.clock.elapsed().saturating_sub(began));
+        outcomes.metrics.observe(Metric::ProcessingTime, outcomes.clock.elapsed().saturating_sub(began));
         match done {
-            Ok(Ok(effects)) => self.done(in_flight, effects, &context),
+            Ok(Ok(effects)) => outcomes.done(in_flight, effects, &context),
             Ok(Err(StepError::Contract(why))) => {
-                self.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), Some(context))
+                outcomes.dead(in_flight, &FailureReport::new(DeadLetterKind::Contract, why), Some(context))
             }
             Ok(Err(StepError::Error(error))) => self.step_failed(in_flight, &error, context),
             // A pure function panics again.
             Err(panic) => {
                 let fault = FailureReport::new(DeadLetterKind::Rejected, panicked(panic.as_ref()).detail);
-                self.metrics.add(Metric::Failures, 1);
-                self.dead(in_flight, &fault, Some(context))
+                outcomes.metrics.add(Metric::Failures, 1);
+                outcomes.dead(in_flight, &fault, Some(context))
             }
         }
     }
@@ -143,7 +165,7 @@ impl RecordProcessor {
             correlation_id: &meta.correlation_id,
             causation_id: meta.causation_id.as_deref(),
         };
-        let sent = self.tracing.send(&context.attempt, &meta.trace, message);
+        let sent = self.outcomes.tracing.send(&context.attempt, &meta.trace, message);
         let trace = sent.as_ref().map_or(&meta.trace, |(trace, _)| trace);
         let mut headers = headers::moved(&in_flight.record, meta, trace);
         if let Some(replays) = states.replays() {
@@ -151,7 +173,8 @@ impl RecordProcessor {
         }
         if in_flight.role == TopicRole::Redrive {
             // Its letter is settled, or comes back, once the step has run.
-            self.delivered(in_flight).repartitioned(&in_flight.record, &self.group.id, &mut headers);
+            let delivered = self.outcomes.delivered(in_flight);
+            delivered.repartitioned(&in_flight.record, &self.outcomes.group, &mut headers);
         }
         let value = in_flight.record.value.clone();
         let outgoing = Outgoing { topic: Arc::clone(topic), partition: None, key: Some(key), value, headers };
@@ -177,8 +200,13 @@ impl RecordProcessor {
             return Err(ProcessError::from(Failure::reject(why)).into());
         }
         let (meta, attempt) = (delivery.meta, &context.attempt);
-        let cause =
-            EmitContext { meta, attempt, processor: &step.name, source: &step_topics.source, tracing: &self.tracing };
+        let cause = EmitContext {
+            meta,
+            attempt,
+            processor: &step.name,
+            source: &step_topics.source,
+            tracing: &self.outcomes.tracing,
+        };
         let (outgoing, spans) = out.seal(&cause);
         // Last, since what comes after it could fail and leave a change that nobody commits.
         let changes = kept.as_deref() != saved.as_deref();
@@ -192,18 +220,13 @@ impl RecordProcessor {
             ProcessError::Failed(Failure::Retry(cause)) => {
                 let fault = FailureReport::of(DeadLetterKind::Exhausted, cause);
                 context.attempt.failed(&fault);
-                self.metrics.add(Metric::Failures, 1);
-                self.failures.again(in_flight, self.delivered(in_flight), &fault, self.clock.as_ref(), &context)
+                self.outcomes.failed(in_flight, &fault, &context)
             }
             ProcessError::Failed(Failure::Reject(cause)) => {
-                self.dead(in_flight, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(context))
+                self.outcomes.dead(in_flight, &FailureReport::of(DeadLetterKind::Rejected, cause), Some(context))
             }
-            ProcessError::Failed(Failure::Throttled(after)) => {
-                context.attempt.waits("throttled");
-                self.metrics.add(Metric::Throttled, 1);
-                Outcome::Wait((*after).max(LEAST_PAUSE), "throttled".to_owned())
-            }
-            ProcessError::Codec(error) => self.unreadable(in_flight, error, Some(context)),
+            ProcessError::Failed(Failure::Throttled(after)) => self.outcomes.throttled(&context, *after),
+            ProcessError::Codec(error) => self.outcomes.unreadable(in_flight, error, Some(context)),
             ProcessError::State(why) => Outcome::Wait(
                 STATE_PAUSE,
                 format!("the state of offset {}'s key cannot be read: {why}", in_flight.record.offset),
