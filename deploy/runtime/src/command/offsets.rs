@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use headwater::TopicPartition;
-use headwater_connectors::kafka::wipe_state;
+use headwater_connectors::{kafka::wipe_state, postgres::reset_offsets};
 use serde_json::{Value as Json, json};
 
 use self::{moves::Move, state_reset::StateReset};
@@ -180,7 +180,7 @@ async fn carry_out(clients: &Clients, overview: &GroupOverview, moves: &[Move], 
     }
     let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
     let ids = clients.cluster.topic_ids(&topics).await?;
-    clients.database.reset_offsets(group, &places, &ids).await?;
+    reset_offsets(&clients.database, group, &places, &ids).await?;
     clients.cluster.commit(group, &places).await.with_context(|| {
         format!(
             "group {group} is reset in postgres, which counts; kafka's copy for lag tools is not, until the group runs"

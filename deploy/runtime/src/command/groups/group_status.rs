@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use headwater::{TopicPartition, spi::DEAD_LETTERS};
-use headwater_connectors::kafka::{
-    Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, OffsetRange, Start, Topic, count_records,
+use headwater_connectors::{
+    kafka::{Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, OffsetRange, Start, Topic, count_records},
+    postgres::stored_offsets,
 };
 
 use crate::{
@@ -208,9 +209,7 @@ async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<StoredO
     if ids.is_empty() {
         return Ok(StoredOffsets::new());
     }
-    clients
-        .database
-        .stored_offsets(&ids)
+    stored_offsets(&clients.database, &ids)
         .await
         .map_err(|error| format!("{error}: the offsets of {} are those that kafka was told last", ids.join(", ")))
 }
