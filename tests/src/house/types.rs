@@ -30,7 +30,7 @@ const MIRRORS: [(&str, &str, &str); 8] = [
 /// The crate that is cut.
 const UNCUT: &str = "processors/framework/src";
 /// Its types with methods in more than one file.
-const UNCUT_METHODS: [&str; 5] = ["EventType", "RecordProcessor", "TraceContext", "With", "Worker"];
+const UNCUT_METHODS: [&str; 4] = ["EventType", "RecordProcessor", "TraceContext", "Worker"];
 /// Its structs with more than a dozen fields.
 const UNCUT_FIELDS: [&str; 5] = ["CommitQueue", "CoveredRecord", "Partition", "RecordProcessor", "Worker"];
 // ---- Up to here. ----
