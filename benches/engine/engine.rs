@@ -167,7 +167,8 @@ async fn parts(
             let (database, cluster) = (postgres::Config::new(&place.database).build()?, Arc::new(cluster));
             let sink: &Sink = sink.downcast_ref().context("a table")?;
             let one = |_| {
-                let sink = database.sink(&group.id, sink.clone())?.with_topic_ids(cluster.clone());
+                let sink =
+                    postgres::PostgresSink::new(&database, &group.id, sink.clone())?.with_topic_ids(cluster.clone());
                 Ok(watched(Box::new(DeadLetteringCommitter::new(sink, publisher()))))
             };
             (0..how.connections).map(one).collect::<Result<_>>()?

@@ -66,7 +66,7 @@ impl Ground {
         let kafka = KafkaConfig { bootstrap: endpoints.kafka_bootstrap.clone(), ..KafkaConfig::default() };
         let cluster = Cluster::new(&kafka)?;
         let database = postgres::Config::new(&endpoints.database_url).build()?;
-        database.migrate().await?;
+        postgres::migrate(&database).await?;
         let mut tasks = JoinSet::new();
         let back_end = swallow(&mut tasks).await?;
         let mut ground = Self {
@@ -127,7 +127,7 @@ impl Ground {
     pub(crate) async fn fresh(&mut self) -> Result<Place> {
         let place = self.next();
         let schema = WriterSchema::parse(self.payment_schema, PaymentCompleted::SCHEMA, &[])?;
-        self.database.apply_table(&sink(&place.table), &schema).await?;
+        postgres::PostgresSink::apply_table(&self.database, &sink(&place.table), &schema).await?;
         Ok(place)
     }
 

@@ -30,8 +30,9 @@ mod debounce;
 mod librdkafka;
 mod logs;
 
-pub use admin::groups::{CommittedOffset, GroupMember, GroupState, GroupStatus, LogEnd};
+pub use admin::groups::{CommittedOffset, GroupAdmin, GroupMember, GroupState, GroupStatus, LogEnd};
 pub use admin::record_counts::{OffsetRange, count_records};
+pub use admin::retention::delete_records_before;
 pub use admin::single_record::record_at;
 pub use admin::stable_offsets::stable_offsets;
 pub use admin::topics::{Cluster, Topic, TopicChange, TopicSpec};

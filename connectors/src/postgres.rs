@@ -38,10 +38,13 @@ mod sql;
 pub use config::{Config, Database};
 pub use dead_letters::query::{
     FailureGroup, LetterFilter, Letters, Moment, Status, StoredLetter, Summary,
-    change::{DiscardResult, EditResult, LetterError, RedriveResult, SendOutcome},
+    change::{DiscardResult, EditResult, LetterActions, LetterError, RedriveResult, SendOutcome},
 };
 pub use error::PostgresError;
-pub use migrate::Migration;
-pub use offsets::topic_ids::TopicIds;
+pub use migrate::{Migration, migrate, pending_migrations};
+pub use offsets::{
+    group_offsets::{reset_offsets, stored_offsets},
+    topic_ids::TopicIds,
+};
 pub use sink::watch::TableWatch;
 pub use sink::{PostgresSink, SinkCounts};

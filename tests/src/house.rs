@@ -1,5 +1,7 @@
 //! Rules of the house that a machine can check: no circles of modules, no folder that nobody can take in, no endless file, no
-//! event of the product in what every program has, a short README, no link that leads nowhere.
+//! event of the product in what every program has, a short README, no link that leads nowhere; of types `house/types.rs` tells.
+
+mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -97,7 +97,7 @@ impl Space {
     /// When they fail.
     pub async fn migrate(&self) -> postgres::Database {
         let database = postgres::Config::new(&self.database_url).build().expect("a valid url");
-        database.migrate().await.expect("migrated");
+        postgres::migrate(&database).await.expect("migrated");
         database
     }
 

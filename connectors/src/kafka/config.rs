@@ -1,10 +1,10 @@
 //! How this program speaks to Kafka: typed settings, and one explicit map for any other librdkafka property.
 
-mod exact;
+mod properties;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError as ClientError};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use serde::Deserialize;
 
 use headwater::spi::HEADER_ROOM;
@@ -19,6 +19,8 @@ const FETCH: u32 = 50 << 20;
 const RECEIVE: u32 = 512 << 20;
 /// Bytes of an answer beside its records.
 const FRAME: u32 = 1 << 20;
+/// Records of a transaction wait for company no longer: the whole of it is handed over at once.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// How to reach the cluster, and how clients behave.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -188,46 +190,10 @@ impl Compression {
     }
 }
 
-/// Properties that the engine's guarantees rest on, and what to use instead of the map.
-const REFUSED: &[(&str, &str)] = &[
-    ("bootstrap.servers", "set kafka.bootstrap"),
-    ("metadata.broker.list", "set kafka.bootstrap"),
-    ("group.id", "it is the processor's name"),
-    ("group.instance.id", "set instance"),
-    ("group.protocol", "the classic protocol is the one supported"),
-    ("partition.assignment.strategy", "set kafka.consumer.assignor"),
-    ("session.timeout.ms", "set kafka.consumer.session_timeout"),
-    ("max.poll.interval.ms", "set kafka.consumer.max_poll_interval"),
-    ("enable.auto.commit", "offsets are committed after their effects"),
-    ("auto.commit.interval.ms", "offsets are committed after their effects"),
-    ("enable.auto.offset.store", "offsets are committed after their effects"),
-    ("auto.offset.reset", "set the processor's start"),
-    ("enable.partition.eof", "how far a log was read rests on it"),
-    ("isolation.level", "aborted records must not be read"),
-    ("enable.idempotence", "order and single delivery rest on it"),
-    ("acks", "an effect must be durable before its offset is committed"),
-    ("request.required.acks", "an effect must be durable before its offset is committed"),
-    ("partitioner", "keys are hashed as Java does"),
-    ("message.max.bytes", "set kafka.max_record_bytes"),
-    ("fetch.max.bytes", "set kafka.max_record_bytes"),
-    ("receive.message.max.bytes", "set kafka.max_record_bytes"),
-    ("batch.size", "set kafka.producer.batch_bytes"),
-    ("message.timeout.ms", "set kafka.producer.delivery_timeout"),
-    ("delivery.timeout.ms", "set kafka.producer.delivery_timeout"),
-    ("transactional.id", "it is derived from group and instance"),
-    ("transaction.timeout.ms", "set kafka.producer.transaction_timeout"),
-    ("log.queue", "librdkafka's log lines go through the program's"),
-];
-
 impl KafkaConfig {
     /// Every problem with these settings, in words that name the setting; empty when there is none.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = REFUSED
-            .iter()
-            .filter(|(name, _)| self.properties.contains_key(*name))
-            .map(|(name, instead)| format!("kafka.properties: `{name}` cannot be set: {instead}"))
-            .collect();
-        problems.extend(self.properties.iter().filter_map(|(name, value)| unsettable(name, value)));
+        let mut problems = properties::problems(&self.properties);
         let (consumer, producer) = (&self.consumer, &self.producer);
         let mut require = |holds: bool, text: &str| {
             if !holds {
@@ -372,6 +338,40 @@ impl KafkaConfig {
         Ok(client)
     }
 
+    /// Settings for a producer of transactions with this id. What a transaction cannot deliver in its own time is not
+    /// delivered at all, so records wait no longer than that.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn transactional(&self, id: &str) -> Result<ClientConfig, KafkaError> {
+        let timeout = self.producer.transaction_timeout;
+        let mut client = self.producer()?;
+        // A request that outlives its transaction helps nobody, and librdkafka refuses to wait so long for one.
+        let socket =
+            client.get("socket.timeout.ms").and_then(|text| text.parse().ok()).map_or(timeout, Duration::from_millis);
+        client
+            .set("socket.timeout.ms", millis(socket.min(timeout)))
+            .set("transactional.id", id)
+            .set("linger.ms", millis(self.producer.linger.min(LINGER)))
+            .set("transaction.timeout.ms", millis(timeout))
+            .set("message.timeout.ms", millis(self.producer.delivery_timeout.min(timeout)));
+        Ok(client)
+    }
+
+    /// Settings for a reader of whole partitions that is in no group and is told where each of them ends.
+    ///
+    /// # Errors
+    /// When [`problems`](Self::problems) has any.
+    pub(crate) fn changelog_reader(&self, group: &str) -> Result<ClientConfig, KafkaError> {
+        // librdkafka wants a group's name of every consumer that assigns; nothing is ever committed under it.
+        let mut client = self.consumer(group, None)?;
+        client
+            .set("enable.partition.eof", "true")
+            // A place that the log does not have is said, instead of another one being read.
+            .set("auto.offset.reset", "error");
+        Ok(client)
+    }
+
     /// Settings for the admin API.
     ///
     /// # Errors
@@ -408,25 +408,8 @@ impl KafkaConfig {
     }
 }
 
-/// Why librdkafka does not take this property: it does not know it, or cannot read its value.
-fn unsettable(name: &str, value: &str) -> Option<String> {
-    match ClientConfig::new().set(name, value).create_native_config() {
-        Ok(_) => None,
-        // Without the value: it may be a password, under a name that is misspelt.
-        Err(ClientError::ClientConfig(_, why, name, _)) => {
-            Some(format!("kafka.properties: `{name}` cannot be set: {why}"))
-        }
-        Err(error) => Some(format!("kafka.properties: {error}")),
-    }
-}
-
 fn millis(duration: Duration) -> String {
     duration.as_millis().max(1).to_string()
-}
-
-/// Whether a property's value must not be printed.
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "pem", "username", "sasl.oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -434,7 +417,7 @@ impl fmt::Debug for KafkaConfig {
         let shown: BTreeMap<&str, &str> = self
             .properties
             .iter()
-            .map(|(name, value)| (name.as_str(), if is_secret(name) { "***" } else { value.as_str() }))
+            .map(|(name, value)| (name.as_str(), if properties::is_secret(name) { "***" } else { value.as_str() }))
             .collect();
         f.debug_struct("KafkaConfig")
             .field("bootstrap", &self.bootstrap)

@@ -24,33 +24,31 @@ pub struct Migration {
     pub sql: String,
 }
 
-impl Database {
-    /// The migrations that have not run yet, in order: what [`Database::migrate`] would run.
-    ///
-    /// # Errors
-    /// [`PostgresError::Outage`] when the server does not answer; [`PostgresError::Config`] when a migration that has
-    /// run differs from the one of this binary.
-    pub async fn pending_migrations(&self) -> Result<Vec<Migration>, PostgresError> {
-        self.with(async |conn| pending(conn).await).await
-    }
+/// The migrations that have not run yet, in order: what [`migrate`] would run.
+///
+/// # Errors
+/// [`PostgresError::Outage`] when the server does not answer; [`PostgresError::Config`] when a migration that has run
+/// differs from the one of this binary.
+pub async fn pending_migrations(database: &Database) -> Result<Vec<Migration>, PostgresError> {
+    database.with(async |conn| pending(conn).await).await
+}
 
-    /// Runs the migrations that have not run yet and says which. Two at once do not disturb each other, and where
-    /// nothing is to do no more rights are needed than to read.
-    ///
-    /// # Errors
-    /// As [`Database::pending_migrations`].
-    pub async fn migrate(&self) -> Result<Vec<Migration>, PostgresError> {
-        self.with(async |conn| {
-            let pending = pending(conn).await?;
-            if !pending.is_empty() {
-                let outcome = migrator().run_direct(None, &mut **conn, false).await;
-                // sqlx keeps its advisory lock when a migration fails: `Outage` drops the connection, and the lock with it.
-                outcome.map_err(|e| PostgresError::Outage(format!("cannot migrate the schema {SCHEMA}: {e}")))?;
-            }
-            Ok(pending)
-        })
-        .await
-    }
+/// Runs the migrations that have not run yet and says which. Two at once do not disturb each other, and where nothing is
+/// to do no more rights are needed than to read.
+///
+/// # Errors
+/// As [`pending_migrations`].
+pub async fn migrate(database: &Database) -> Result<Vec<Migration>, PostgresError> {
+    let run = database.with(async |conn| {
+        let pending = pending(conn).await?;
+        if !pending.is_empty() {
+            let outcome = migrator().run_direct(None, &mut **conn, false).await;
+            // sqlx keeps its advisory lock when a migration fails: `Outage` drops the connection, and the lock with it.
+            outcome.map_err(|e| PostgresError::Outage(format!("cannot migrate the schema {SCHEMA}: {e}")))?;
+        }
+        Ok(pending)
+    });
+    run.await
 }
 
 fn migrator() -> Migrator {

@@ -97,23 +97,28 @@ pub struct PostgresSink {
     metrics: Option<Arc<GroupMetrics>>,
 }
 
-impl Database {
+impl PostgresSink {
     /// The committer of the group `group`, which writes as `sink` says.
     ///
     /// # Errors
     /// [`PostgresError::Config`] for a sink that cannot work: no key, or names that Postgres does not take.
-    pub fn sink(&self, group: impl Into<String>, sink: Sink) -> Result<PostgresSink, PostgresError> {
-        Ok(PostgresSink::new(self.clone(), group.into(), Target::Table(Box::new(Rows::new(sink)?))))
+    pub fn new(database: &Database, group: impl Into<String>, sink: Sink) -> Result<Self, PostgresError> {
+        Ok(Self::with_target(database, group.into(), Target::Table(Box::new(Rows::new(sink)?))))
     }
 
     /// The same for so many connections, each for partitions of its own. What they find out about the table, such as whose
     /// fault a refusal is, they find out together.
     ///
     /// # Errors
-    /// As [`Database::sink`].
-    pub fn sinks(&self, group: &str, sink: Sink, connections: usize) -> Result<Vec<PostgresSink>, PostgresError> {
+    /// As [`PostgresSink::new`].
+    pub fn several(
+        database: &Database,
+        group: &str,
+        sink: Sink,
+        connections: usize,
+    ) -> Result<Vec<Self>, PostgresError> {
         let rows = Rows::new(sink)?;
-        let one = |rows| PostgresSink::new(self.clone(), group.to_owned(), Target::Table(Box::new(rows)));
+        let one = |rows| Self::with_target(database, group.to_owned(), Target::Table(Box::new(rows)));
         Ok((0..connections).map(|_| one(rows.beside())).collect())
     }
 
@@ -121,8 +126,8 @@ impl Database {
     /// topic, a letter or the news that one has succeeded. `catalogue` knows the types of bound topics.
     ///
     /// Refuses nothing: a letter that cannot be stored is an outage that names where its record first stood.
-    pub fn dead_letters(&self, group: impl Into<String>, catalogue: Arc<Catalogue>) -> PostgresSink {
-        PostgresSink::new(self.clone(), group.into(), Target::DeadLetters(DeadLetters::new(catalogue)))
+    pub fn of_dead_letters(database: &Database, group: impl Into<String>, catalogue: Arc<Catalogue>) -> Self {
+        Self::with_target(database, group.into(), Target::DeadLetters(DeadLetters::new(catalogue)))
     }
 
     /// What can be seen to be wrong with a sink before its first record: names that Postgres does not take, and, where the
@@ -143,41 +148,49 @@ impl Database {
     /// [`PostgresError::Config`] or [`PostgresError::Refused`] for a sink that the schema cannot serve;
     /// [`PostgresError::Outage`] for what a person must change in the database (the message has the SQL), and when the
     /// server does not answer.
-    pub async fn plan_table(&self, sink: &Sink, schema: &WriterSchema) -> Result<Vec<String>, PostgresError> {
+    pub async fn plan_table(
+        database: &Database,
+        sink: &Sink,
+        schema: &WriterSchema,
+    ) -> Result<Vec<String>, PostgresError> {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
-        self.with(async |conn| {
-            let found = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
-            Ok(table::plan(sink, &rows.prepared.name, &layout, &found, found.note())?.sql)
-        })
-        .await
+        database
+            .with(async |conn| {
+                let found = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
+                Ok(table::plan(sink, &rows.prepared.name, &layout, &found, found.note())?.sql)
+            })
+            .await
     }
 
     /// Makes the sink's table fit rows of this schema and says by which SQL; nothing where it fits. Several processes
     /// at once do not disturb each other.
     ///
     /// # Errors
-    /// As [`Database::plan_table`].
-    pub async fn apply_table(&self, sink: &Sink, schema: &WriterSchema) -> Result<Vec<String>, PostgresError> {
+    /// As [`PostgresSink::plan_table`].
+    pub async fn apply_table(
+        database: &Database,
+        sink: &Sink,
+        schema: &WriterSchema,
+    ) -> Result<Vec<String>, PostgresError> {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
-        self.with(async |conn| {
-            let before = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
-            let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
-            let new = NewSchema { layout: &layout, record: None };
-            match fit::fit(conn, sink, &rows.prepared.name, new, &mut TableComment::default()).await? {
-                Ok(()) => Ok(sql),
-                Err(unfit) => Err(PostgresError::Refused(unfit.why)),
-            }
-        })
-        .await
+        database
+            .with(async |conn| {
+                let before = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
+                let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
+                let new = NewSchema { layout: &layout, record: None };
+                match fit::fit(conn, sink, &rows.prepared.name, new, &mut TableComment::default()).await? {
+                    Ok(()) => Ok(sql),
+                    Err(unfit) => Err(PostgresError::Refused(unfit.why)),
+                }
+            })
+            .await
     }
-}
 
-impl PostgresSink {
-    fn new(database: Database, group: String, target: Target) -> Self {
+    fn with_target(database: &Database, group: String, target: Target) -> Self {
         Self {
-            database,
+            database: database.clone(),
             offsets: OwnedOffsets::new(group),
             target,
             counts: Arc::default(),
@@ -446,7 +459,7 @@ mod tests {
     fn a_key_that_no_row_can_have_is_found_before_the_first_record() {
         let sink = |key: &str| Sink::of::<Placed>("placed").key(key);
         let event = EventType::of::<Placed>();
-        let why = |sink: &Sink| Database::problem_of(sink, Some(&event)).unwrap_or_default();
+        let why = |sink: &Sink| PostgresSink::problem_of(sink, Some(&event)).unwrap_or_default();
         for fine in
             [sink("order"), sink("shop"), sink("shop").key("order"), sink("order").delete(), sink("tags").insert()]
         {
@@ -461,7 +474,7 @@ mod tests {
         ] {
             assert!(why(&wrong).contains(part), "{}", why(&wrong));
         }
-        assert_eq!(Database::problem_of(&sink("ordr"), None), None, "nobody knows its type");
-        assert!(Database::problem_of(&Sink { table: "x".repeat(64), ..sink("order") }, None).is_some());
+        assert_eq!(PostgresSink::problem_of(&sink("ordr"), None), None, "nobody knows its type");
+        assert!(PostgresSink::problem_of(&Sink { table: "x".repeat(64), ..sink("order") }, None).is_some());
     }
 }

@@ -65,8 +65,8 @@ impl GroupStores {
         self.taken.extend(partitions.iter().cloned());
         self.settle().await?;
         let restored = self.restorer.restore(partitions, &self.state, self.clock.as_ref()).await?;
-        self.restorer.require_offsets(&restored, known).await?;
-        self.restorer.require_inputs(&restored, known).await?;
+        offsets::require_offsets(&self.restorer, &restored, known).await?;
+        offsets::require_inputs(&self.restorer, &restored, known).await?;
         Ok(restored.count)
     }
 

@@ -16,7 +16,7 @@ use headwater::{
 };
 use tokio::task::JoinSet;
 
-use crate::kafka::{Cluster, KafkaConfig, KafkaError, stable_offsets};
+use crate::kafka::{Cluster, KafkaConfig, KafkaError, delete_records_before, stable_offsets};
 
 /// How often they are deleted.
 const EVERY: Duration = Duration::from_secs(30);
@@ -123,7 +123,7 @@ async fn delete(
         Some((kafka, group)) => committed(&kafka, &group, places).await?,
         None => places,
     };
-    cluster.delete_records_before(&places).await?;
+    delete_records_before(&cluster, &places).await?;
     Ok(places)
 }
 

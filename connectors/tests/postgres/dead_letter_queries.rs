@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use headwater::{Headers, Origin, Time, TopicPartition, spi::DeadLetter};
 use headwater_connectors::postgres::{
-    LetterError, LetterFilter, PostgresError, SendOutcome, Status, StoredLetter, Summary,
+    LetterActions, LetterError, LetterFilter, Letters, PostgresError, SendOutcome, Status, StoredLetter, Summary,
 };
 use sqlx::AssertSqlSafe;
 use tokio::sync::Barrier;
@@ -45,7 +45,7 @@ async fn status(db: &mut Db, n: u128) -> String {
 
 /// Every letter that is meant, read in pages of `size`.
 async fn pages(db: &Db, filter: &LetterFilter, newest_first: bool, size: u32) -> Vec<Summary> {
-    let (letters, mut all) = (db.database.letters(), Vec::<Summary>::new());
+    let (letters, mut all) = (Letters::of(&db.database), Vec::<Summary>::new());
     loop {
         let page = letters.page(filter, all.last(), newest_first, size).await.unwrap();
         if page.is_empty() {
@@ -73,7 +73,7 @@ fn all_sent(letters: &[StoredLetter]) -> Vec<SendOutcome> {
 async fn a_stored_letter_is_the_one_that_was_dead_lettered() {
     let mut db = Db::new("letters_whole").await;
     letter(&mut db, 7, "g", "rejected", "open").await;
-    let stored = db.database.letters().get(id(7)).await.unwrap().unwrap();
+    let stored = Letters::of(&db.database).get(id(7)).await.unwrap().unwrap();
     let headers = [("ce_id", Some(&b"e-7"[..])), ("raw", Some(&b"\xff\0"[..])), ("ce_id", None), ("empty", Some(b""))];
     let expected = DeadLetter {
         group: "g".to_owned(),
@@ -104,10 +104,10 @@ async fn a_stored_letter_is_the_one_that_was_dead_lettered() {
         StoredLetter { id: id(7), letter: expected, status: Status::Open, edited_from: None, note: None }
     );
     db.sql("update headwater.dead_letters set key = null, value = null, headers = '[]', note = 'n'").await;
-    let stored = db.database.letters().get(id(7)).await.unwrap().unwrap();
+    let stored = Letters::of(&db.database).get(id(7)).await.unwrap().unwrap();
     assert_eq!((stored.letter.key, stored.letter.value, stored.letter.headers.len()), (None, None, 0));
     assert_eq!(stored.note.as_deref(), Some("n"));
-    assert_eq!(db.database.letters().get(id(8)).await.unwrap(), None);
+    assert_eq!(Letters::of(&db.database).get(id(8)).await.unwrap(), None);
 }
 
 /// Fails where what is left of a letter is taken for all of it, which a redrive then sends, or every header of ours says so.
@@ -135,7 +135,7 @@ async fn letters_are_found_by_every_part_of_the_filter_and_counted_by_make() {
     letter(&mut db, 21, "other", "row", "open").await;
     db.sql("update headwater.dead_letters set dead_lettered_at = to_timestamp(1767225605) where origin_offset between 4 and 9")
         .await;
-    let letters = db.database.letters();
+    let letters = Letters::of(&db.database);
 
     let waiting = LetterFilter { statuses: vec![Status::Open, Status::Parked], ..of("g") };
     assert_eq!(numbers(&pages(&db, &waiting, false, 3).await), (0..20).collect::<Vec<_>>());
@@ -175,8 +175,8 @@ async fn a_letter_is_redriven_only_when_its_record_was_sent() {
     let chosen = pages(&db, &of("g"), false, 9).await;
     db.sql("update headwater.dead_letters set redrive_count = 2 where origin_offset = 3").await;
     db.sql("update headwater.dead_letters set status = 'discarded' where origin_offset = 4").await;
-    let letters = db.database.letters();
-    let done = letters.redrive(&chosen, &OPEN, async |letters| {
+    let letters = Letters::of(&db.database);
+    let done = LetterActions::of(&letters).redrive(&chosen, &OPEN, async |letters| {
         assert_eq!(letters.iter().map(|letter| letter.letter.origin.offset).collect::<Vec<_>>(), [0, 1, 2]);
         vec![SendOutcome::Refused("too large".to_owned()), SendOutcome::Sent]
     });
@@ -188,12 +188,17 @@ async fn a_letter_is_redriven_only_when_its_record_was_sent() {
     }
     assert_eq!(db.number("select sum(redrive_count) from headwater.dead_letters where origin_offset < 3").await, 3);
 
-    let again = letters.redrive(&chosen[1..2], &OPEN, async |_| panic!("it is sent twice")).await.unwrap();
+    let again =
+        LetterActions::of(&letters).redrive(&chosen[1..2], &OPEN, async |_| panic!("it is sent twice")).await.unwrap();
     assert_eq!(again.passed, [id(1)], "a second redrive does nothing");
     db.sql("update headwater.dead_letters set status = 'parked' where origin_offset = 0").await;
-    assert_eq!(letters.redrive(&chosen[..1], &OPEN, async |_| panic!("parked")).await.unwrap().passed, [id(0)]);
+    assert_eq!(
+        LetterActions::of(&letters).redrive(&chosen[..1], &OPEN, async |_| panic!("parked")).await.unwrap().passed,
+        [id(0)]
+    );
     let named = [Status::Open, Status::Parked];
-    let done = letters.redrive(&chosen[..1], &named, async |letters| all_sent(letters)).await.unwrap();
+    let done =
+        LetterActions::of(&letters).redrive(&chosen[..1], &named, async |letters| all_sent(letters)).await.unwrap();
     assert_eq!(done.sent, [id(0)]);
 }
 
@@ -204,16 +209,16 @@ async fn two_who_redrive_at_once_send_each_letter_once() {
     for n in 0..10 {
         letter(&mut db, n, "g", "row", "open").await;
     }
-    let (chosen, letters) = (pages(&db, &of("g"), false, 99).await, db.database.letters());
+    let (chosen, letters) = (pages(&db, &of("g"), false, 99).await, Letters::of(&db.database));
     let (first, second) = (Barrier::new(2), Barrier::new(2));
-    let one = letters.redrive(&chosen[..6], &OPEN, async |letters| {
+    let one = LetterActions::of(&letters).redrive(&chosen[..6], &OPEN, async |letters| {
         first.wait().await;
         second.wait().await;
         all_sent(letters)
     });
     let other = async {
         first.wait().await;
-        let done = letters.redrive(&chosen, &OPEN, async |letters| all_sent(letters)).await;
+        let done = LetterActions::of(&letters).redrive(&chosen, &OPEN, async |letters| all_sent(letters)).await;
         second.wait().await;
         done
     };
@@ -228,13 +233,14 @@ async fn two_who_redrive_at_once_send_each_letter_once() {
 async fn a_redrive_that_is_cut_off_has_lost_no_letter() {
     let mut db = Db::new("letters_cut").await;
     letter(&mut db, 1, "g", "row", "open").await;
-    let (chosen, letters) = (pages(&db, &of("g"), false, 9).await, db.database.letters());
-    let cut = letters.redrive(&chosen, &OPEN, async |_| pending().await);
+    let (chosen, letters) = (pages(&db, &of("g"), false, 9).await, Letters::of(&db.database));
+    let cut = LetterActions::of(&letters).redrive(&chosen, &OPEN, async |_| pending().await);
     assert!(tokio::time::timeout(Duration::from_millis(300), cut).await.is_err());
     assert_eq!(status(&mut db, 1).await, "open");
     let mut done = Vec::new();
     for _ in 0..50 {
-        done = letters.redrive(&chosen, &OPEN, async |letters| all_sent(letters)).await.unwrap().sent;
+        done =
+            LetterActions::of(&letters).redrive(&chosen, &OPEN, async |letters| all_sent(letters)).await.unwrap().sent;
         if !done.is_empty() {
             break;
         }
@@ -251,12 +257,12 @@ async fn a_discarded_letter_keeps_its_row() {
     for (n, status) in (0..).zip(Status::ALL) {
         letter(&mut db, n, "g", "row", status.name()).await;
     }
-    let (letters, ids) = (db.database.letters(), (0..7).map(id).collect::<Vec<_>>());
-    let done = letters.discard(&ids, Some("not ours")).await.unwrap();
+    let (letters, ids) = (Letters::of(&db.database), (0..7).map(id).collect::<Vec<_>>());
+    let done = LetterActions::of(&letters).discard(&ids, Some("not ours")).await.unwrap();
     assert_eq!((done.done, done.missing), (vec![id(0), id(1), id(4)], vec![id(6)]));
     let refused = vec![(id(2), Status::Redriven), (id(3), Status::Resolved), (id(5), Status::Edited)];
     assert_eq!(done.refused, refused);
-    letters.discard(&ids, None).await.unwrap();
+    LetterActions::of(&letters).discard(&ids, None).await.unwrap();
     let kept = "select count(*) from headwater.dead_letters where status = 'discarded' and note = 'not ours'";
     assert_eq!(db.number(kept).await, 3);
     assert_eq!(db.number("select count(*) from headwater.dead_letters where note is null").await, 3);
@@ -267,10 +273,10 @@ async fn a_discarded_letter_keeps_its_row() {
 async fn an_edited_letter_has_a_linked_copy_at_its_own_place() {
     let mut db = Db::new("letters_edited").await;
     letter(&mut db, 1, "g", "row", "parked").await;
-    let letters = db.database.letters();
+    let letters = Letters::of(&db.database);
     let origin = Origin { partition: TopicPartition::new("g.redrive", 3), offset: 41, timestamp_ms: BEGIN + 5 };
     let mut sent = None;
-    let edited = letters.edit(id(1), b"new".to_vec(), async |record| {
+    let edited = LetterActions::of(&letters).edit(id(1), b"new".to_vec(), async |record| {
         sent = Some(record);
         Ok(origin.clone())
     });
@@ -301,23 +307,26 @@ async fn an_edit_that_cannot_be_changes_nothing() {
     letter(&mut db, 1, "g", "row", "open").await;
     letter(&mut db, 2, "g", "row", "redriven").await;
     letter(&mut db, 3, "g", "row", "open").await;
-    let letters = db.database.letters();
+    let letters = Letters::of(&db.database);
     let never = async |_| panic!("nothing may be sent");
-    let unsent = letters.edit(id(1), vec![], async |_| Err("broker down".to_owned())).await;
+    let unsent = LetterActions::of(&letters).edit(id(1), vec![], async |_| Err("broker down".to_owned())).await;
     assert_eq!(unsent, Err(LetterError::Unsent("broker down".to_owned())));
     assert_eq!(status(&mut db, 1).await, "open");
-    assert_eq!(letters.edit(id(2), vec![], never).await, Err(LetterError::Closed(id(2), Status::Redriven)));
-    assert_eq!(letters.edit(id(9), vec![], never).await, Err(LetterError::Missing(id(9))));
+    assert_eq!(
+        LetterActions::of(&letters).edit(id(2), vec![], never).await,
+        Err(LetterError::Closed(id(2), Status::Redriven))
+    );
+    assert_eq!(LetterActions::of(&letters).edit(id(9), vec![], never).await, Err(LetterError::Missing(id(9))));
     let chosen = pages(&db, &LetterFilter { ids: vec![id(1)], ..of("g") }, false, 1).await;
     let (held, busy) = (Barrier::new(2), Barrier::new(2));
-    let redrive = letters.redrive(&chosen, &OPEN, async |letters| {
+    let redrive = LetterActions::of(&letters).redrive(&chosen, &OPEN, async |letters| {
         held.wait().await;
         busy.wait().await;
         all_sent(letters)
     });
     let edit = async {
         held.wait().await;
-        let outcome = letters.edit(id(1), vec![], never).await;
+        let outcome = LetterActions::of(&letters).edit(id(1), vec![], never).await;
         busy.wait().await;
         outcome
     };
@@ -328,7 +337,7 @@ async fn an_edit_that_cannot_be_changes_nothing() {
     let first =
         Origin { partition: TopicPartition::new("events.thing", 2), offset: 3, timestamp_ms: 1_700_000_000_123 };
     letter(&mut db, 4, "g", "row", "open").await;
-    let edited = letters.edit(id(4), vec![1], async |_| Ok(first.clone())).await.unwrap();
+    let edited = LetterActions::of(&letters).edit(id(4), vec![1], async |_| Ok(first.clone())).await.unwrap();
     assert_eq!(edited.id, id(3), "the row at that place");
     let there = letters.get(id(3)).await.unwrap().unwrap();
     assert_eq!((there.status, there.edited_from, there.letter.attempts), (Status::Open, Some(id(4)), 5));
@@ -338,6 +347,6 @@ async fn an_edit_that_cannot_be_changes_nothing() {
 #[tokio::test]
 async fn without_the_table_it_is_said_what_makes_it() {
     let db = Db::bare("letters_none").await;
-    let error = db.database.letters().waiting().await.unwrap_err();
+    let error = Letters::of(&db.database).waiting().await.unwrap_err();
     assert!(matches!(&error, PostgresError::Config(why) if why.contains("topology apply")), "{error}");
 }

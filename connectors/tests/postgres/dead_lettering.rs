@@ -73,7 +73,7 @@ struct Group {
 impl Group {
     async fn new(db: &Db) -> Self {
         let letters = DeadLetterTopic::new();
-        let sink = db.database.sink("things", things().insert()).unwrap();
+        let sink = PostgresSink::new(&db.database, "things", things().insert()).unwrap();
         let mut committer = DeadLetteringCommitter::new(sink, letters.publisher());
         committer.start(&[partition(0), partition(1)]).await.unwrap();
         Self { letters, committer }
@@ -171,7 +171,7 @@ async fn news_that_nobody_took_is_sent_again_and_nothing_is_written_twice() {
 async fn of_a_fenced_partition_there_is_no_news() {
     let mut db = Db::new("no_news").await;
     let mut group = Group::new(&db).await;
-    let mut heir = db.database.sink("things", things().insert()).unwrap();
+    let mut heir = PostgresSink::new(&db.database, "things", things().insert()).unwrap();
     heir.start(&[partition(1)]).await.unwrap();
     let fenced = |outcome: Result<CommitOutcome, CommitError>| match outcome {
         Ok(CommitOutcome::Fenced(places)) => places,

@@ -6,7 +6,7 @@ use headwater::{
     Headers, Origin, TopicPartition,
     spi::{Catalogue, CommitError, CommitOutcome, Committer, Record, Row, StartFrom as Start},
 };
-use headwater_connectors::postgres::PostgresSink;
+use headwater_connectors::postgres::{LetterActions, Letters, PostgresSink};
 use sqlx::{Connection, PgConnection};
 
 use crate::harness::{Db, as_is, moves_of, outage, plain, thing, unit};
@@ -63,7 +63,7 @@ struct DeadLetterSink {
 
 impl DeadLetterSink {
     async fn new(db: &Db) -> Self {
-        let mut sink = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
+        let mut sink = PostgresSink::of_dead_letters(&db.database, "dead-letters", Arc::new(Catalogue::default()));
         sink.start(&[dlq(0), dlq(1)]).await.unwrap();
         Self { sink, next: 0 }
     }
@@ -221,7 +221,7 @@ async fn what_a_person_has_closed_stays_closed() {
 async fn a_letter_on_another_groups_topic_does_not_reach_the_group_that_it_names() {
     let mut db = Db::new("letters_planted").await;
     let mut sink = DeadLetterSink::new(&db).await;
-    let mut other = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
+    let mut other = PostgresSink::of_dead_letters(&db.database, "dead-letters", Arc::new(Catalogue::default()));
     let others = TopicPartition::new("others.dlq", 0);
     other.start(std::slice::from_ref(&others)).await.unwrap();
     sink.write(vec![letter(0, "true"), at(18, letter(0, "true"))]).await;
@@ -333,7 +333,7 @@ async fn a_replaced_owner_keeps_nothing() {
     let mut db = Db::new("letters_fenced").await;
     let mut sink = DeadLetterSink::new(&db).await;
     assert!(sink.sink.atomic());
-    let mut heir = db.database.dead_letters("dead-letters", Arc::new(Catalogue::default()));
+    let mut heir = PostgresSink::of_dead_letters(&db.database, "dead-letters", Arc::new(Catalogue::default()));
     assert_eq!(heir.start(&[dlq(1)]).await.unwrap(), [Start::Policy]);
     let records = vec![at(1, letter(0, "mine")), Record { partition: 1, ..at(2, letter(0, "not mine")) }];
     let both = unit(rows(records), vec![moves_of(dlq(0), 0, 1), moves_of(dlq(1), 0, 1)]);
@@ -412,9 +412,9 @@ async fn the_news_of_an_edited_record_waits_for_its_row() {
     sink.write(vec![letter(0, "x")]).await;
     let id: (String,) =
         sqlx::query_as("select id::text from headwater.dead_letters").fetch_one(&mut db.conn).await.unwrap();
-    let letters = db.database.letters();
+    let letters = Letters::of(&db.database);
     let (sent, published) = tokio::sync::oneshot::channel();
-    let edit = letters.edit(id.0.parse().unwrap(), b"mended".to_vec(), async |_| {
+    let edit = LetterActions::of(&letters).edit(id.0.parse().unwrap(), b"mended".to_vec(), async |_| {
         sent.send(()).unwrap();
         let waiting =
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";

@@ -15,7 +15,7 @@ use headwater::{
         StartFrom as Start, Unit, codec::WriterSchema,
     },
 };
-use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds};
+use headwater_connectors::postgres::{Config, Database, PostgresSink, TopicIds, migrate, reset_offsets};
 use headwater_dev::{KafkaChoice, Stack, StackConfig};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::watch;
@@ -76,7 +76,7 @@ impl Db {
     /// Named after the test.
     pub(crate) async fn new(test: &str) -> Self {
         let db = Self::bare(test).await;
-        db.database.migrate().await.unwrap();
+        migrate(&db.database).await.unwrap();
         db
     }
 
@@ -96,7 +96,7 @@ impl Db {
 
     /// A sink of the group `things`, with partitions 0 and 1 of the topic started.
     pub(crate) async fn sink(&self, sink: Sink) -> PostgresSink {
-        let mut sink = self.database.sink("things", sink).unwrap();
+        let mut sink = PostgresSink::new(&self.database, "things", sink).unwrap();
         sink.start(&[partition(0), partition(1)]).await.unwrap();
         sink
     }
@@ -276,22 +276,25 @@ impl Writer {
 
     /// With connections of its own.
     pub(crate) async fn on(database: &Database, sink: Sink) -> Self {
-        Self::started(database.sink("things", sink).unwrap()).await
+        Self::started(PostgresSink::new(database, "things", sink).unwrap()).await
     }
 
     /// Whose topics have this id.
     pub(crate) async fn told(db: &Db, sink: Sink, id: &'static str) -> Self {
-        Self::started(db.database.sink("things", sink).unwrap().with_topic_ids(Arc::new(FixedTopicId(id)))).await
+        Self::started(
+            PostgresSink::new(&db.database, "things", sink).unwrap().with_topic_ids(Arc::new(FixedTopicId(id))),
+        )
+        .await
     }
 
     /// After its topic was created anew, with this id, and the group was reset to read it from the beginning.
     pub(crate) async fn anew(db: &Db, sink: Sink, id: &'static str) -> Self {
         let places = [partition(0), partition(1)].into_iter().map(|place| (place, 0)).collect();
         let ids = BTreeMap::from([(TOPIC.to_owned(), id.to_owned())]);
-        db.database.reset_offsets("things", &places, &ids).await.unwrap();
+        reset_offsets(&db.database, "things", &places, &ids).await.unwrap();
         let places = BTreeMap::from([(redrive(), 0)]);
         let ids = BTreeMap::from([(redrive().topic.to_string(), id.to_owned())]);
-        db.database.reset_offsets("things", &places, &ids).await.unwrap();
+        reset_offsets(&db.database, "things", &places, &ids).await.unwrap();
         Self::told(db, sink, id).await
     }
 

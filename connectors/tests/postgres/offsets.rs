@@ -2,6 +2,8 @@
 
 mod topic_ids;
 
+use headwater_connectors::postgres::PostgresSink;
+
 use crate::harness::{Db, Writer, moves, partition, plain, refusal, row, schema, text, thing, things, unit};
 use headwater::spi::{CommitOutcome, Committer, StartFrom as Start};
 use sqlx::{Connection as _, PgConnection};
@@ -14,7 +16,7 @@ fn insert() -> headwater::Sink {
 #[tokio::test]
 async fn each_start_takes_the_next_epoch_and_reads_the_offset() {
     let mut db = Db::new("epochs").await;
-    let mut sink = db.database.sink("things", things()).unwrap();
+    let mut sink = PostgresSink::new(&db.database, "things", things()).unwrap();
     assert_eq!(sink.start(&[partition(1), partition(0)]).await.unwrap(), [Start::Policy, Start::Policy]);
     assert_eq!(db.stored(0).await, (-1, 1));
     // A start policy may begin anywhere: here at 40.
@@ -45,7 +47,7 @@ async fn a_replaced_owner_is_fenced_and_the_rest_of_its_batch_commits() {
     };
     zombie.commit(&batch(0)).await.unwrap();
     // Another takes partition 0 and goes on from the stored offset.
-    let mut heir = db.database.sink("things", insert()).unwrap();
+    let mut heir = PostgresSink::new(&db.database, "things", insert()).unwrap();
     assert_eq!(heir.start(&[partition(0)]).await.unwrap(), [Start::Offset(1)]);
     let by_heir = unit(vec![row(&schema, 0, 1, thing("heir", "x"))], vec![moves(0, 1, 2)]);
     assert_eq!(heir.commit(&by_heir).await.unwrap(), CommitOutcome::Done);
@@ -67,7 +69,7 @@ async fn an_owner_that_is_fenced_but_still_assigned_goes_on_with_a_new_epoch() {
     let mut db = Db::new("still_assigned").await;
     let schema = plain();
     let mut owner = db.sink(insert()).await;
-    let mut passer_by = db.database.sink("things", insert()).unwrap();
+    let mut passer_by = PostgresSink::new(&db.database, "things", insert()).unwrap();
     passer_by.start(&[partition(0)]).await.unwrap();
     passer_by.forget(&[partition(0)]);
     let first = unit(vec![row(&schema, 0, 0, thing("a", "x"))], vec![moves(0, 0, 1)]);
@@ -125,7 +127,7 @@ async fn a_unit_whose_answer_was_lost_is_committed_once() {
     assert_eq!(db.number("select count(*) from things").await, 4);
     // One of its partitions has been taken over since: that one alone is fenced, and still nothing is written twice.
     let again = unit(rows(1), vec![moves(0, 1, 2), moves(1, 1, 2)]);
-    db.database.sink("things", insert()).unwrap().start(&[partition(1)]).await.unwrap();
+    PostgresSink::new(&db.database, "things", insert()).unwrap().start(&[partition(1)]).await.unwrap();
     assert_eq!(sink.commit(&again).await.unwrap(), CommitOutcome::Fenced(vec![partition(1)]));
     assert_eq!(db.number("select count(*) from things").await, 4);
     assert_eq!(sink.counts().written(), 4);

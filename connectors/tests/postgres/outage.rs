@@ -4,7 +4,7 @@ use std::{task::Poll, time::Duration};
 
 use crate::harness::{Db, Writer, outage, partition, plain, row, stack, thing, things};
 use headwater::spi::{CommitError, CommitOutcome, Committer};
-use headwater_connectors::postgres::{Config, PostgresError};
+use headwater_connectors::postgres::{Config, PostgresError, PostgresSink, migrate};
 use sqlx::{Connection, PgConnection};
 
 /// Red when a connection's end is taken for the row's fault.
@@ -42,8 +42,8 @@ async fn a_stopped_server_is_an_outage_until_it_is_back() {
     let url = stack.endpoints().database_url.clone();
     let config = Config { connect_timeout: Duration::from_secs(2), ..Config::new(url) };
     let database = config.connect().await.unwrap();
-    database.migrate().await.unwrap();
-    let mut sink = database.sink("things", things()).unwrap();
+    migrate(&database).await.unwrap();
+    let mut sink = PostgresSink::new(&database, "things", things()).unwrap();
     sink.start(&[partition(0)]).await.unwrap();
     stack.postgres().unwrap().stop().await.unwrap();
     let unit = crate::harness::unit(vec![row(&plain(), 0, 0, thing("a", "x"))], vec![crate::harness::moves(0, 0, 1)]);
@@ -86,7 +86,7 @@ async fn a_changed_table_or_a_missing_right_is_no_poison() {
     db.sql("alter database t_no_poison set default_transaction_read_only = on").await;
     // Only new connections see that.
     let db = Config::new(&db.url).connect().await.unwrap();
-    let mut sink = db.sink("things", things()).unwrap();
+    let mut sink = PostgresSink::new(&db, "things", things()).unwrap();
     assert!(matches!(sink.start(&[partition(0)]).await, Err(CommitError::Outage(why)) if why.contains("primary")));
 }
 
@@ -139,7 +139,7 @@ async fn a_unit_that_is_given_up_leaves_no_transaction_open() {
 #[tokio::test]
 async fn a_table_without_a_schema_is_in_public() {
     let mut db = Db::new("search_path").await;
-    db.database.apply_table(&things(), &plain()).await.unwrap();
+    PostgresSink::apply_table(&db.database, &things(), &plain()).await.unwrap();
     db.sql(
         "create table headwater.audit (id text); create table public.audit (id text); \
          create function audit() returns trigger language plpgsql as $$ begin \
@@ -187,7 +187,7 @@ async fn a_deadlock_is_repeated_at_once() {
 
 /// A user with no more rights than a sink needs once its table is there, and a sink of this user's.
 async fn modest(db: &mut Db, user: &str) -> Writer {
-    db.database.apply_table(&things(), &plain()).await.unwrap();
+    PostgresSink::apply_table(&db.database, &things(), &plain()).await.unwrap();
     db.sql(&format!(
         "do $$ begin create role {user} login; exception when duplicate_object then null; end $$; \
          alter role {user} reset all; grant usage on schema headwater, public to {user}; \

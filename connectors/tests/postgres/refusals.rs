@@ -115,7 +115,7 @@ async fn what_is_broken_on_the_server_is_no_rows_fault() {
 
 /// A sink of a user without more rights than it needs: row security does not bind the owner of a database.
 async fn modest(db: &mut Db, user: &str) -> Writer {
-    db.database.apply_table(&things(), &plain()).await.unwrap();
+    PostgresSink::apply_table(&db.database, &things(), &plain()).await.unwrap();
     db.sql(&format!(
         "do $$ begin create role {user} login; exception when duplicate_object then null; end $$; \
          alter role {user} reset all; grant usage on schema headwater, public to {user}; \
@@ -265,7 +265,7 @@ async fn what_the_sink_refuses_itself_is_the_tables_fault_where_it_is_all_rows()
 async fn rows_are_in_a_row_over_all_connections_of_a_sink() {
     let mut db = Db::new("connections").await;
     db.sql("create table things (id text primary key, name text check (name <> 'bad'))").await;
-    let mut sinks = db.database.sinks("things", things(), 2).unwrap();
+    let mut sinks = PostgresSink::several(&db.database, "things", things(), 2).unwrap();
     for (number, sink) in (0..).zip(&mut sinks) {
         sink.start(&[partition(number)]).await.unwrap();
     }

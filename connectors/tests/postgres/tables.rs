@@ -6,7 +6,7 @@ mod schemas;
 use crate::harness::{Db, Writer, outage, plain, record, row, schema, text, thing, things};
 use apache_avro::types::Value;
 use headwater::spi::CommitOutcome;
-use headwater_connectors::postgres::{Config, PostgresError};
+use headwater_connectors::postgres::{Config, PostgresError, PostgresSink, migrate, pending_migrations};
 
 /// A second version of [`plain`], with an optional `email`.
 fn second() -> std::sync::Arc<headwater::spi::codec::WriterSchema> {
@@ -109,7 +109,7 @@ async fn odd_names_are_only_names() {
     assert_eq!(writer.counts(), (1, 0, 1));
     for table in ["", "a\0b", &"x".repeat(64), "schema."] {
         let sink = headwater::Sink { table: table.to_owned(), ..things() };
-        assert!(matches!(db.database.sink("g", sink), Err(PostgresError::Config(_))), "{table:?}");
+        assert!(matches!(PostgresSink::new(&db.database, "g", sink), Err(PostgresError::Config(_))), "{table:?}");
     }
 }
 
@@ -129,12 +129,12 @@ async fn what_a_person_must_run_is_said() {
     writer.commit(vec![row(&second(), 0, 1, with_email("a", "e"))]).await.unwrap();
     // Rows of the old schema were not held up, and no key means no upsert.
     db.sql("alter table things drop constraint things_pkey").await;
-    let sql = match db.database.plan_table(&by_hand, &plain()).await {
+    let sql = match PostgresSink::plan_table(&db.database, &by_hand, &plain()).await {
         Err(PostgresError::Outage(why)) => why.split_once(": run ").unwrap().1.to_owned(),
         other => panic!("{other:?}"),
     };
     db.sql(&sql).await;
-    assert_eq!(db.database.plan_table(&by_hand, &plain()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(PostgresSink::plan_table(&db.database, &by_hand, &plain()).await.unwrap(), Vec::<String>::new());
 }
 
 /// Red when the sink's own columns are added only with a schema's, or a schema that exists is created.
@@ -152,10 +152,13 @@ async fn a_tombstone_may_come_first() {
     assert_eq!(db.texts("select id, hw_topic from sales.things").await, [r#"{"id":"b","hw_topic":null}"#]);
     assert_eq!(writer.counts(), (0, 0, 1));
     sink.table = "sales.others".to_owned();
-    let plan = db.database.plan_table(&sink, &plain()).await.unwrap();
+    let plan = PostgresSink::plan_table(&db.database, &sink, &plain()).await.unwrap();
     assert!(plan.len() == 1 && plan[0].starts_with("create table"), "{plan:?}");
     sink.table = "elsewhere.others".to_owned();
-    assert_eq!(db.database.plan_table(&sink, &plain()).await.unwrap()[0], r#"create schema "elsewhere""#);
+    assert_eq!(
+        PostgresSink::plan_table(&db.database, &sink, &plain()).await.unwrap()[0],
+        r#"create schema "elsewhere""#
+    );
 }
 
 /// Red when a narrower column is written to nevertheless, or the message does not say which and why.
@@ -176,7 +179,7 @@ async fn a_column_of_another_type_is_named() {
     assert!(crate::harness::refusal(writer.commit(vec![row(&taken, 0, 0, value)]).await).contains("`hw_topic`"));
     db.sql("drop table things").await;
     let float = schema(4, r#"{"name":"id","type":"double"}"#);
-    let plan = db.database.plan_table(&things(), &float).await;
+    let plan = PostgresSink::plan_table(&db.database, &things(), &float).await;
     assert!(matches!(plan, Err(PostgresError::Config(why)) if why.contains("key")));
 }
 
@@ -184,7 +187,7 @@ async fn a_column_of_another_type_is_named() {
 #[tokio::test]
 async fn a_plan_is_what_will_be_done() {
     let mut db = Db::new("plan").await;
-    let plan = db.database.plan_table(&things(), &second()).await.unwrap();
+    let plan = PostgresSink::plan_table(&db.database, &things(), &second()).await.unwrap();
     assert_eq!(
         plan,
         [
@@ -192,8 +195,8 @@ async fn a_plan_is_what_will_be_done() {
         ]
     );
     assert_eq!(db.number("select count(*) from pg_tables where tablename = 'things'").await, 0);
-    assert_eq!(db.database.apply_table(&things(), &second()).await.unwrap(), plan);
-    assert_eq!(db.database.apply_table(&things(), &second()).await.unwrap(), Vec::<String>::new());
+    assert_eq!(PostgresSink::apply_table(&db.database, &things(), &second()).await.unwrap(), plan);
+    assert_eq!(PostgresSink::apply_table(&db.database, &things(), &second()).await.unwrap(), Vec::<String>::new());
 }
 
 /// Red without both the lock and the second look: one fails on what another has just made.
@@ -205,7 +208,7 @@ async fn several_processes_make_one_table() {
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(6));
     for i in 0..6 {
         let barrier = std::sync::Arc::clone(&barrier);
-        let mut sink = db.database.sink(format!("group{i}"), things()).unwrap();
+        let mut sink = PostgresSink::new(&db.database, format!("group{i}"), things()).unwrap();
         sinks.spawn(async move {
             use headwater::spi::Committer;
             barrier.wait().await;
@@ -241,14 +244,14 @@ async fn a_record_may_have_many_fields() {
 #[tokio::test]
 async fn migrations_run_once() {
     let mut db = Db::bare("migrations").await;
-    let pending = db.database.pending_migrations().await.unwrap();
+    let pending = pending_migrations(&db.database).await.unwrap();
     assert_eq!(pending.iter().map(|m| m.version).collect::<Vec<_>>(), [1, 2]);
     assert!(pending[0].sql.contains("consumer_offsets") && pending[1].sql.contains("dead_letters"));
-    let (one, two) = tokio::join!(db.database.migrate(), db.database.migrate());
+    let (one, two) = tokio::join!(migrate(&db.database), migrate(&db.database));
     one.unwrap();
     two.unwrap();
-    assert!(db.database.pending_migrations().await.unwrap().is_empty());
-    assert!(db.database.migrate().await.unwrap().is_empty());
+    assert!(pending_migrations(&db.database).await.unwrap().is_empty());
+    assert!(migrate(&db.database).await.unwrap().is_empty());
     // Where nothing is to do, a user who may only read is enough.
     db.sql(
         "do $$ begin create role t_migrations_reader login; exception when duplicate_object then null; end $$; \
@@ -257,7 +260,7 @@ async fn migrations_run_once() {
     )
     .await;
     let reader = Config::new(db.url.replace("headwater@", "t_migrations_reader@")).connect().await.unwrap();
-    assert!(reader.migrate().await.unwrap().is_empty());
+    assert!(migrate(&reader).await.unwrap().is_empty());
     db.sql("update headwater._sqlx_migrations set checksum = '\\x00'").await;
-    assert!(matches!(db.database.migrate().await, Err(PostgresError::Config(_))));
+    assert!(matches!(migrate(&db.database).await, Err(PostgresError::Config(_))));
 }

@@ -38,7 +38,7 @@ pub struct Kafka {
 }
 
 /// Why one attempt to start came to nothing.
-enum StartError {
+enum KafkaStartError {
     /// Somebody took a port between our look and the bind.
     PortTaken,
     /// The broker of an earlier, killed owner still holds the folder.
@@ -69,8 +69,10 @@ impl Kafka {
             config::write(&kafka.home, kafka.port, controller, for_tests)?;
             kafka.format().await?;
             match kafka.start_process().await {
-                Err(StartError::PortTaken) => ["kafka", "kafka-controller"].iter().for_each(|name| ports.forget(name)),
-                outcome => return outcome.map(|()| kafka).map_err(StartError::into_error),
+                Err(KafkaStartError::PortTaken) => {
+                    ["kafka", "kafka-controller"].iter().for_each(|name| ports.forget(name))
+                }
+                outcome => return outcome.map(|()| kafka).map_err(KafkaStartError::into_error),
             }
         }
         bail!("kafka found its ports taken three times: is something else opening many ports on 127.0.0.1?")
@@ -97,7 +99,7 @@ impl Kafka {
         if let Some(process) = self.process.take() {
             process.kill().await?;
         }
-        self.start_process().await.map_err(StartError::into_error)
+        self.start_process().await.map_err(KafkaStartError::into_error)
     }
 
     /// Stops the broker in order (`SIGTERM`), or kills it when it has not ended within 20 s.
@@ -140,11 +142,11 @@ impl Kafka {
     }
 
     /// Starts the JVM and waits until it is ready, waiting first for a folder that is still locked.
-    async fn start_process(&mut self) -> Result<(), StartError> {
+    async fn start_process(&mut self) -> Result<(), KafkaStartError> {
         let begin = Instant::now();
         loop {
             match self.try_start().await {
-                Err(StartError::FolderLocked) if begin.elapsed() < LOCK_LIMIT => {
+                Err(KafkaStartError::FolderLocked) if begin.elapsed() < LOCK_LIMIT => {
                     tracing::info!("kafka's folder is still locked by an earlier broker: waiting");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -153,9 +155,9 @@ impl Kafka {
         }
     }
 
-    async fn try_start(&mut self) -> Result<(), StartError> {
+    async fn try_start(&mut self) -> Result<(), KafkaStartError> {
         if !ports::is_free(self.port) {
-            return Err(StartError::PortTaken);
+            return Err(KafkaStartError::PortTaken);
         }
         tracing::info!(port = self.port, "starting kafka (5 to 15 seconds)");
         let begin = Instant::now();
@@ -185,9 +187,9 @@ impl Kafka {
         };
         let said = read_from(&log, Some(offset));
         if said.contains("Failed to acquire lock on file") {
-            Err(StartError::FolderLocked)
+            Err(KafkaStartError::FolderLocked)
         } else if said.contains("Address already in use") {
-            Err(StartError::PortTaken)
+            Err(KafkaStartError::PortTaken)
         } else {
             Err(failure
                 .context(format!("kafka did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
@@ -223,7 +225,7 @@ impl Kafka {
     }
 }
 
-impl StartError {
+impl KafkaStartError {
     fn into_error(self) -> anyhow::Error {
         match self {
             Self::PortTaken => {
@@ -237,7 +239,7 @@ impl StartError {
     }
 }
 
-impl From<anyhow::Error> for StartError {
+impl From<anyhow::Error> for KafkaStartError {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
     }

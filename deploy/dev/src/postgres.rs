@@ -44,7 +44,7 @@ pub struct Postgres {
 }
 
 /// Why one attempt to start came to nothing.
-enum StartError {
+enum PostgresStartError {
     /// Somebody took the port between our look and the bind.
     PortTaken,
     /// Processes of an earlier, killed server still hold the cluster.
@@ -86,8 +86,8 @@ impl Postgres {
         for _ in 0..3 {
             postgres.port = ports.choose("postgres")?;
             match postgres.start_process().await {
-                Err(StartError::PortTaken) => ports.forget("postgres"),
-                outcome => return outcome.map(|()| postgres).map_err(StartError::into_error),
+                Err(PostgresStartError::PortTaken) => ports.forget("postgres"),
+                outcome => return outcome.map(|()| postgres).map_err(PostgresStartError::into_error),
             }
         }
         bail!("postgres found its port taken three times: is something else opening many ports on 127.0.0.1?")
@@ -115,7 +115,7 @@ impl Postgres {
         if let Some(process) = self.process.take() {
             process.kill().await?;
         }
-        self.start_process().await.map_err(StartError::into_error)
+        self.start_process().await.map_err(PostgresStartError::into_error)
     }
 
     /// Stops the server in order ("fast": clients are disconnected, open transactions rolled back), or kills it when it
@@ -164,11 +164,11 @@ impl Postgres {
         std::fs::rename(&new, self.cluster()).with_context(|| format!("cannot rename {}", new.display()))
     }
 
-    async fn start_process(&mut self) -> Result<(), StartError> {
+    async fn start_process(&mut self) -> Result<(), PostgresStartError> {
         let begin = Instant::now();
         loop {
             match self.try_start().await {
-                Err(StartError::Held) if begin.elapsed() < HELD_LIMIT => {
+                Err(PostgresStartError::Held) if begin.elapsed() < HELD_LIMIT => {
                     tokio::time::sleep(Duration::from_millis(500)).await
                 }
                 outcome => return outcome,
@@ -176,9 +176,9 @@ impl Postgres {
         }
     }
 
-    async fn try_start(&mut self) -> Result<(), StartError> {
+    async fn try_start(&mut self) -> Result<(), PostgresStartError> {
         if !ports::is_free(self.port) {
-            return Err(StartError::PortTaken);
+            return Err(PostgresStartError::PortTaken);
         }
         data_directory::release(&self.cluster())?;
         let begin = Instant::now();
@@ -207,9 +207,9 @@ impl Postgres {
         let log = self.home.join("postgres.log");
         let said = read_from(&log, None);
         if said.contains("is still in use") || said.contains("lock file \"postmaster.pid\" already exists") {
-            Err(StartError::Held)
+            Err(PostgresStartError::Held)
         } else if said.contains("Address already in use") {
-            Err(StartError::PortTaken)
+            Err(PostgresStartError::PortTaken)
         } else {
             Err(failure
                 .context(format!("postgres did not start; the end of {}:\n{}", log.display(), tail(&log, 30)))
@@ -251,7 +251,7 @@ impl Postgres {
     }
 }
 
-impl StartError {
+impl PostgresStartError {
     fn into_error(self) -> anyhow::Error {
         match self {
             Self::PortTaken => {
@@ -265,7 +265,7 @@ impl StartError {
     }
 }
 
-impl From<anyhow::Error> for StartError {
+impl From<anyhow::Error> for PostgresStartError {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
     }

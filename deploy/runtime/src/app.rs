@@ -17,7 +17,11 @@ use headwater_connectors::{
 use headwater_dev::Endpoints;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Guarantee, Kind, Layers, LogFormat, Overlay, Problems, ResolvedConfig, Section, nearest};
+use crate::config::{
+    Config, Guarantee, Kind, Layers, LogFormat, Overlay, Problems, ResolvedConfig, Section,
+    group::{bounds, guarantee, needless_connections, sink_connections},
+    nearest,
+};
 
 /// What a pipeline may need of the outside.
 pub struct Deps {
@@ -161,12 +165,12 @@ impl Loader {
             if matches!(group.work, Work::Sink(_)) {
                 problems.extend(problems_of_sink(&config, &pipeline, &group));
             }
-            match config.bounds(&group.name, kind, &group.policy) {
+            match bounds(&config, &group.name, kind, &group.policy) {
                 Ok((settings, start)) => {
                     // Where records of events may begin is a choice; a dead letter is never passed over.
                     let start = if group.group_topics().is_some() { start } else { Start::Earliest };
-                    let sink_connections = config.sink_connections(&group.name);
-                    let guarantee = config.guarantee(&group.name, kind, settings.order);
+                    let sink_connections = sink_connections(&config, &group.name);
+                    let guarantee = guarantee(&config, &group.name, kind, settings.order);
                     if settings.order == Order::Key
                         && let Some(why) = group.unfit_for_key()
                     {
@@ -260,7 +264,7 @@ fn problems_of_sink(config: &Config, pipeline: &Pipeline, group: &ConsumerGroup)
         )];
     };
     let own = sink.problem_of(known(pipeline, sink.event()).as_ref());
-    let connections = if sink.keeps_offsets() { None } else { config.needless_connections(&group.name) };
+    let connections = if sink.keeps_offsets() { None } else { needless_connections(config, &group.name) };
     own.map(|why| format!("sink {}: {why}", group.name)).into_iter().chain(connections).collect()
 }
 

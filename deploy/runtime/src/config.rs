@@ -10,7 +10,7 @@ mod group_config;
 mod section;
 mod tree;
 
-mod group;
+pub(crate) mod group;
 mod show;
 
 mod check;

@@ -16,7 +16,7 @@ use headwater_connectors::{
     Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, ReplayStores, StateTopics,
     StatefulAtLeastOnceCommitter,
     kafka::{Assignor, CloseSignal, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
-    postgres::Letters,
+    postgres::{Letters, PostgresSink},
     sinks::SinkClients,
     store::local::{Damage, LocalError, LocalStore},
 };
@@ -97,7 +97,7 @@ impl Groups {
         watch.spawn(state::watch(local_instance.clone(), states.clone()));
         let keeps_letters = groups.iter().any(|configured| matches!(configured.group.work, Work::DeadLetters));
         if keeps_letters {
-            watch.spawn(watch_letters(clients.database.letters(), states.clone()));
+            watch.spawn(watch_letters(Letters::of(&clients.database), states.clone()));
         }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
         Ok(Self { supervisors, stop, producer, close_limit, local_instance: local_instance.clone(), _watch: watch })
@@ -354,7 +354,7 @@ impl GroupContext {
                 self.rows(configured)?.into_iter().map(lettered).collect()
             }
             Work::DeadLetters => {
-                let keeper = self.clients.database.dead_letters(&group.id, self.catalogue.clone());
+                let keeper = PostgresSink::of_dead_letters(&self.clients.database, &group.id, self.catalogue.clone());
                 let ids = Arc::new(self.clients.cluster.clone());
                 vec![Box::new(keeper.with_topic_ids(ids).with_metrics(state.clone()))]
             }

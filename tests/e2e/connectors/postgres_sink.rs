@@ -120,7 +120,7 @@ async fn dead_letters_are_grouped_by_make_and_counted() {
 }
 
 /// A sink's misspelt key is found by `config check`, and `run` refuses it: nothing becomes a dead letter. Red when the key is not
-/// looked up in the catalogue's schema (`Database::problem_of`).
+/// looked up in the catalogue's schema (`PostgresSink::problem_of`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_misspelt_key_is_refused_before_the_first_record() {
     let space = space("misspelt").await;

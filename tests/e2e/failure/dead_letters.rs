@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use headwater::{Headers, TopicPartition, spi::Outgoing};
-use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec};
+use headwater_connectors::kafka::{Cluster, Compression, Producer, TopicSpec, delete_records_before};
 use headwater_tests::{ConsumedRecord, ForeignClient, Process, RawRecord, Space, eventually};
 use rdkafka::{
     ClientConfig,
@@ -364,7 +364,7 @@ async fn what_was_cut_is_fetched(space: &Space, foreign: &ForeignClient, flat: &
     eventually("it is a letter again", SOON, again).await;
 
     let cluster = Cluster::new(&space.kafka()).expect("valid");
-    cluster.delete_records_before(&[(TopicPartition::new(space.topic("payments"), 0), 5)]).await.expect("deleted");
+    delete_records_before(&cluster, &[(TopicPartition::new(space.topic("payments"), 0), 5)]).await.expect("deleted");
     let (code, _, said) = sent(&wide_id, &larger).await;
     assert!(code == 1 && said.contains("the record is not there any more"), "{said}");
     assert!(said.contains("all but 1 of the headers"), "{said}");

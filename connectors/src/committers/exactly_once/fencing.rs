@@ -12,7 +12,7 @@ use std::{
 
 use headwater::spi::{CommitError, GroupMetrics};
 
-use crate::kafka::{Cluster, GroupMember, KafkaError, Membership};
+use crate::kafka::{Cluster, GroupAdmin, GroupMember, KafkaError, Membership};
 
 /// How long a member may take to learn that another has its name: heartbeats are at most 2 s apart.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -156,7 +156,7 @@ impl Fencing {
 
     async fn competitor(&self) -> Competitor {
         let Some(id) = self.membership.id() else { return Competitor::Unknown };
-        let answer = tokio::time::timeout(ANSWER, self.cluster.groups(&[&self.group])).await;
+        let answer = tokio::time::timeout(ANSWER, GroupAdmin::of(&self.cluster).describe(&[&self.group])).await;
         match answer.unwrap_or_else(|late| Err(KafkaError::Outage(late.to_string()))) {
             Ok(groups) => {
                 let members = groups.values().next().map_or(&[][..], |status| &status.members);

@@ -87,31 +87,43 @@ pub struct CommittedOffset {
     pub note: String,
 }
 
-impl Cluster {
+/// Asks and moves the consumer groups of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupAdmin<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> GroupAdmin<'a> {
+    /// The groups of this cluster.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster }
+    }
+
     /// State and members of these groups, by name; one that does not exist is [`GroupState::Unknown`].
     ///
     /// # Errors
     /// [`KafkaError::Outage`] when a coordinator does not answer within 15 s; [`KafkaError::Refused`] when we may not
     /// describe one of them.
-    pub async fn groups(&self, groups: &[&str]) -> Result<BTreeMap<String, GroupStatus>, KafkaError> {
+    pub async fn describe(self, groups: &[&str]) -> Result<BTreeMap<String, GroupStatus>, KafkaError> {
         let names = groups.iter().map(|group| Ok(((*group).to_owned(), name(group)?)));
         let names = names.collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
-        self.blocking(move |client| {
-            let asked = names.into_iter().map(|(group, name)| {
-                let status = patiently(|time| librdkafka::groups::describe(client, &name, time));
-                Ok((group, status.map_err(|code| trouble("who is in the groups cannot be read", code))?))
-            });
-            asked.collect()
-        })
-        .await
+        self.cluster
+            .blocking(move |client| {
+                let asked = names.into_iter().map(|(group, name)| {
+                    let status = patiently(|time| librdkafka::groups::describe(client, &name, time));
+                    Ok((group, status.map_err(|code| trouble("who is in the groups cannot be read", code))?))
+                });
+                asked.collect()
+            })
+            .await
     }
 
     /// The name of every group of the cluster.
     ///
     /// # Errors
     /// [`KafkaError::Outage`] when a broker does not answer within 15 s.
-    pub async fn group_names(&self) -> Result<Vec<String>, KafkaError> {
-        let asked = self.ask(|client| {
+    pub async fn names(self) -> Result<Vec<String>, KafkaError> {
+        let asked = self.cluster.ask(|client| {
             let list = client.fetch_group_list(None, ANSWER)?;
             Ok(list.groups().iter().map(|group| group.name().to_owned()).collect::<Vec<_>>())
         });
@@ -124,9 +136,9 @@ impl Cluster {
     /// change is not waited for.
     ///
     /// # Errors
-    /// As [`Cluster::groups`].
+    /// As [`GroupAdmin::describe`].
     pub async fn committed(
-        &self,
+        self,
         group: &str,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, KafkaError> {
@@ -134,23 +146,25 @@ impl Cluster {
             return Ok(BTreeMap::new());
         }
         let (settings, names) = (self.reader(group)?, partitions.to_vec());
-        self.blocking(move |_| {
-            let consumer = stable_offsets::outsider(&settings)?;
-            let asked = patiently(|time| {
-                let list = consumer.committed_offsets(partition::list(&names), time).map_err(|error| code(&error))?;
-                let mut notes = librdkafka::read_notes(&list);
-                list.elements().iter().try_for_each(|element| element.error().map_err(|error| code(&error)))?;
-                let found = list.elements().into_iter().filter_map(|element| {
-                    let Offset::Offset(next) = element.offset() else { return None };
-                    let name = TopicPartition::new(element.topic(), element.partition());
-                    let note = notes.remove(&name).unwrap_or_default();
-                    Some((name, CommittedOffset { next, note }))
+        self.cluster
+            .blocking(move |_| {
+                let consumer = stable_offsets::outsider(&settings)?;
+                let asked = patiently(|time| {
+                    let list =
+                        consumer.committed_offsets(partition::list(&names), time).map_err(|error| code(&error))?;
+                    let mut notes = librdkafka::read_notes(&list);
+                    list.elements().iter().try_for_each(|element| element.error().map_err(|error| code(&error)))?;
+                    let found = list.elements().into_iter().filter_map(|element| {
+                        let Offset::Offset(next) = element.offset() else { return None };
+                        let name = TopicPartition::new(element.topic(), element.partition());
+                        let note = notes.remove(&name).unwrap_or_default();
+                        Some((name, CommittedOffset { next, note }))
+                    });
+                    Ok(found.collect())
                 });
-                Ok(found.collect())
-            });
-            asked.map_err(|code| trouble("the group's offsets cannot be read", code))
-        })
-        .await
+                asked.map_err(|code| trouble("the group's offsets cannot be read", code))
+            })
+            .await
     }
 
     /// Sets the offsets of a group that nobody is in, without a note.
@@ -158,7 +172,7 @@ impl Cluster {
     /// # Errors
     /// [`KafkaError::Refused`] while the group has members, or when we may not; [`KafkaError::Outage`] when the coordinator
     /// does not answer within 15 s: then some may be set.
-    pub async fn commit(&self, group: &str, places: &BTreeMap<TopicPartition, i64>) -> Result<(), KafkaError> {
+    pub async fn commit(self, group: &str, places: &BTreeMap<TopicPartition, i64>) -> Result<(), KafkaError> {
         if places.is_empty() {
             return Ok(());
         }
@@ -177,12 +191,12 @@ impl Cluster {
             })
             .map_err(|code| trouble("the group's offsets cannot be set", code))
         };
-        settled("the group's offsets cannot be set", self.blocking(set).await?).map(drop)
+        settled("the group's offsets cannot be set", self.cluster.blocking(set).await?).map(drop)
     }
 
     /// Settings for asking what a group has committed, as nobody's member.
-    fn reader(&self, group: &str) -> Result<ClientConfig, KafkaError> {
-        let mut settings = self.config.consumer(group, None)?;
+    fn reader(self, group: &str) -> Result<ClientConfig, KafkaError> {
+        let mut settings = self.cluster.config.consumer(group, None)?;
         // What a transaction may change would be waited for.
         settings.set("isolation.level", "read_uncommitted");
         Ok(settings)
@@ -195,7 +209,7 @@ impl Cluster {
     /// [`KafkaError::Outage`] when a broker does not answer within 15 s; [`KafkaError::Refused`] when there is no such
     /// partition, or we may not describe it.
     pub async fn offsets(
-        &self,
+        self,
         partitions: &[TopicPartition],
         at: Start,
     ) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
@@ -217,8 +231,8 @@ impl Cluster {
     /// Where each of these partitions ends.
     ///
     /// # Errors
-    /// As [`Cluster::offsets`].
-    pub async fn ends(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, LogEnd>, KafkaError> {
+    /// As [`GroupAdmin::offsets`].
+    pub async fn ends(self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, LogEnd>, KafkaError> {
         // In this order: what is stable is never beyond the end.
         let stable = self.list_offsets(partitions, Offset::End, Isolation::Committed).await?;
         let mut highs = self.list_offsets(partitions, Offset::End, Isolation::Uncommitted).await?;
@@ -230,7 +244,7 @@ impl Cluster {
     }
 
     async fn list_offsets(
-        &self,
+        self,
         partitions: &[TopicPartition],
         spot: Offset,
         isolation: Isolation,
@@ -243,7 +257,7 @@ impl Cluster {
             patiently(|time| coordinated(admin::list_offsets(client, &list, isolation, time)?))
                 .map_err(|code| trouble("offsets of the log cannot be read", code))
         };
-        settled("offsets of the log cannot be read", self.blocking(asked).await?)
+        settled("offsets of the log cannot be read", self.cluster.blocking(asked).await?)
     }
 }
 

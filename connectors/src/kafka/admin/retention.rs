@@ -1,6 +1,4 @@
-//! What the cluster keeps of compacted topics, and how it is told to keep less.
-
-use std::{collections::BTreeMap, time::Duration};
+//! How the cluster is told to keep less of a partition.
 
 use headwater::TopicPartition;
 use rdkafka::{
@@ -12,31 +10,19 @@ use rdkafka::{
 use super::topics::{ANSWER, Cluster, outage};
 use crate::kafka::{consumer::partition, error::KafkaError};
 
-impl Cluster {
-    /// How long each of these topics keeps a tombstone, and the marker of a transaction, so that who reads it from the
-    /// beginning within that time misses none (`delete.retention.ms`). A topic that does not exist is left out.
-    ///
-    /// # Errors
-    /// As [`Cluster::max_message_bytes`].
-    pub async fn delete_retention(&self, topics: &[&str]) -> Result<BTreeMap<String, Duration>, KafkaError> {
-        let millis = self.numbers(topics, "delete.retention.ms").await?;
-        Ok(millis.into_iter().map(|(topic, millis)| (topic, Duration::from_millis(millis))).collect())
+/// Lets every record before these offsets go, for good.
+///
+/// # Errors
+/// [`KafkaError::Outage`] when a broker does not answer within 15 s: then some may be gone; [`KafkaError::Refused`] when
+/// there is no such partition or offset, we may not, or the topic's `cleanup.policy` has no `delete`.
+pub async fn delete_records_before(cluster: &Cluster, places: &[(TopicPartition, i64)]) -> Result<(), KafkaError> {
+    if places.is_empty() {
+        return Ok(());
     }
-
-    /// Lets every record before these offsets go, for good.
-    ///
-    /// # Errors
-    /// [`KafkaError::Outage`] when a broker does not answer within 15 s: then some may be gone; [`KafkaError::Refused`]
-    /// when there is no such partition or offset, we may not, or the topic's `cleanup.policy` has no `delete`.
-    pub async fn delete_records_before(&self, places: &[(TopicPartition, i64)]) -> Result<(), KafkaError> {
-        if places.is_empty() {
-            return Ok(());
-        }
-        let list = partition::list_at(places.iter().map(|(name, before)| (name, *before)))?;
-        let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let answer = self.admin.delete_records(&list, &options).await.map_err(|error| outage(&error))?;
-        refusal(&answer).map_or(Ok(()), Err)
-    }
+    let list = partition::list_at(places.iter().map(|(name, before)| (name, *before)))?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
+    let answer = cluster.admin.delete_records(&list, &options).await.map_err(|error| outage(&error))?;
+    refusal(&answer).map_or(Ok(()), Err)
 }
 
 fn refusal(answer: &TopicPartitionList) -> Option<KafkaError> {

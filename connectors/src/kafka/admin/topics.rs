@@ -237,8 +237,18 @@ impl Cluster {
         self.numbers(topics, "max.message.bytes").await
     }
 
+    /// How long each of these topics keeps a tombstone, and the marker of a transaction, so that who reads it from the
+    /// beginning within that time misses none (`delete.retention.ms`). A topic that does not exist is left out.
+    ///
+    /// # Errors
+    /// As [`Cluster::max_message_bytes`].
+    pub async fn delete_retention(&self, topics: &[&str]) -> Result<BTreeMap<String, Duration>, KafkaError> {
+        let millis = self.numbers(topics, "delete.retention.ms").await?;
+        Ok(millis.into_iter().map(|(topic, millis)| (topic, Duration::from_millis(millis))).collect())
+    }
+
     /// A setting of topics that is a number.
-    pub(crate) async fn numbers(&self, topics: &[&str], setting: &str) -> Result<BTreeMap<String, u64>, KafkaError> {
+    async fn numbers(&self, topics: &[&str], setting: &str) -> Result<BTreeMap<String, u64>, KafkaError> {
         let settings = self.settings(topics).await?;
         let number = |topic: &&str| settings.get(*topic)?.get(setting)?.as_ref()?.parse().ok();
         let numbers: BTreeMap<String, u64> =

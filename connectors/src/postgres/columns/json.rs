@@ -21,15 +21,15 @@ const OUT_OF_RANGE: &str = "a date or time is out of range";
 /// # Errors
 /// Why `jsonb` cannot hold it.
 pub(crate) fn write(value: &Value, shape: &Shape, layout: &Layout, out: &mut Vec<u8>) -> Result<(), &'static str> {
-    Writer { layout, out }.value(value, shape, 0)
+    JsonWriter { layout, out }.value(value, shape, 0)
 }
 
-struct Writer<'a> {
+struct JsonWriter<'a> {
     layout: &'a Layout,
     out: &'a mut Vec<u8>,
 }
 
-impl Writer<'_> {
+impl JsonWriter<'_> {
     fn value(&mut self, value: &Value, shape: &Shape, depth: usize) -> Result<(), &'static str> {
         if depth > MAX_DEPTH {
             return Err("a value is nested deeper than 256 levels");

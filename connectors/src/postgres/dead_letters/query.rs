@@ -1,6 +1,6 @@
 //! The table of dead letters, as people look into it and decide what becomes of each letter.
 //!
-//! The group `dead-letters` fills the table; here it is read, and letters are sent back, edited and discarded. A letter
+//! The group `dead-letters` fills the table; here it is read, and in `change` letters are sent back, edited and discarded. A letter
 //! that is sent back is locked until its record is acknowledged, so it is never lost: whoever is killed in between has
 //! sent it without saying so, and it is sent once more with the same ids. Two who send back at once send each letter once.
 
@@ -104,20 +104,18 @@ pub struct Summary {
     moment: Moment,
 }
 
-/// The dead letters of a database.
+/// The dead letters of a database, to be looked into. What becomes of them [`LetterActions`](change::LetterActions) does.
 #[derive(Clone, Debug)]
 pub struct Letters {
     database: Database,
 }
 
-impl Database {
-    /// The dead letters that are kept here.
-    pub fn letters(&self) -> Letters {
-        Letters { database: self.clone() }
-    }
-}
-
 impl Letters {
+    /// The dead letters that this database keeps.
+    pub fn of(database: &Database) -> Self {
+        Self { database: database.clone() }
+    }
+
     /// Letters by group and fingerprint, those first of which most wait for a person; at most `limit`.
     ///
     /// # Errors

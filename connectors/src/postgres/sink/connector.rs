@@ -5,6 +5,7 @@ use headwater::{
     spi::{BoxFuture, Committer, codec::WriterSchema},
 };
 
+use super::PostgresSink;
 use crate::{
     postgres::Database,
     sinks::connector::{SinkClients, SinkConnector},
@@ -20,7 +21,7 @@ impl SinkConnector for Sink {
     }
 
     fn problem_of(&self, event: Option<&EventType>) -> Option<String> {
-        Database::problem_of(self, event)
+        PostgresSink::problem_of(self, event)
     }
 
     fn prepare<'a>(
@@ -31,9 +32,9 @@ impl SinkConnector for Sink {
     ) -> BoxFuture<'a, Result<Vec<String>, String>> {
         Box::pin(async move {
             let sql = if dry_run {
-                database.plan_table(self, schema).await
+                PostgresSink::plan_table(database, self, schema).await
             } else {
-                database.apply_table(self, schema).await
+                PostgresSink::apply_table(database, self, schema).await
             };
             let lines = |sql: Vec<String>| sql.into_iter().map(|sql| format!("table {}: {sql}", self.table)).collect();
             sql.map(lines).map_err(|error| error.to_string())
@@ -41,8 +42,9 @@ impl SinkConnector for Sink {
     }
 
     fn committers(&self, group: &str, clients: &SinkClients) -> Result<Vec<Box<dyn Committer>>, String> {
-        let sinks = clients.database.sinks(group, self.clone(), clients.connections).map_err(|e| e.to_string())?;
-        let one = |sink: super::PostgresSink| -> Box<dyn Committer> {
+        let sinks = PostgresSink::several(&clients.database, group, self.clone(), clients.connections)
+            .map_err(|e| e.to_string())?;
+        let one = |sink: PostgresSink| -> Box<dyn Committer> {
             Box::new(sink.with_topic_ids(clients.topic_ids.clone()).with_metrics(clients.metrics.clone()))
         };
         Ok(sinks.into_iter().map(one).collect())

@@ -9,7 +9,7 @@ use super::{
     batch::{Batch, key_of},
     refusal::WriteError,
     table::{OWN_COLUMNS, Table},
-    write::{WriteCounts, Writer},
+    write::{TableWriter, WriteCounts},
 };
 use crate::postgres::{
     columns::layout::Layout,
@@ -43,7 +43,7 @@ impl PreparedTable {
         let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
         let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
         let Some(table) = &self.table else { return Ok(WriteCounts::default()) };
-        Writer { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
+        TableWriter { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
     }
 
     /// A row that is stored only now, with what has come behind it of its key where one of that deletes: else it would come

@@ -35,14 +35,14 @@ impl WriteCounts {
 
 /// Where a group's rows go.
 #[derive(Clone, Copy)]
-pub(crate) struct Writer<'a> {
+pub(crate) struct TableWriter<'a> {
     pub(crate) sink: &'a Sink,
     pub(crate) name: &'a TableName,
     pub(crate) table: &'a Table,
     pub(crate) group: &'a str,
 }
 
-impl Writer<'_> {
+impl TableWriter<'_> {
     /// Runs a batch's statements in the caller's transaction.
     pub(crate) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<WriteCounts, WriteError> {
         let mut done = WriteCounts { superseded: batch.superseded, ..WriteCounts::default() };
@@ -172,7 +172,7 @@ impl Guard {
 
 /// One insert: rows with the same columns.
 struct Statement<'a> {
-    to: Writer<'a>,
+    to: TableWriter<'a>,
     columns: &'a [String],
     /// Whether a row is left out where one of the same origin stands.
     once: bool,

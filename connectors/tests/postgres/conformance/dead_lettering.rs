@@ -7,7 +7,7 @@ use headwater::{
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
-use headwater_connectors::DeadLetteringCommitter;
+use headwater_connectors::{DeadLetteringCommitter, postgres::PostgresSink};
 
 use super::{
     TestDatabase,
@@ -27,7 +27,7 @@ impl DeadLettering {
     async fn new(check: &str) -> Self {
         let mut place = TestDatabase::new(&format!("dead_lettering_{check}")).await;
         place.db.sql(TABLE).await;
-        place.database.apply_table(&things().insert(), &plain()).await.unwrap();
+        PostgresSink::apply_table(&place.database, &things().insert(), &plain()).await.unwrap();
         Self { place, letters: DeadLetterTopic::new() }
     }
 }
@@ -51,7 +51,7 @@ impl Fixture for DeadLettering {
     }
 
     async fn committer(&mut self) -> Box<dyn Committer> {
-        let sink = self.place.database.sink("things", things().insert()).unwrap();
+        let sink = PostgresSink::new(&self.place.database, "things", things().insert()).unwrap();
         Box::new(DeadLetteringCommitter::new(sink, self.letters.publisher()))
     }
 
@@ -72,7 +72,7 @@ impl Fixture for DeadLettering {
     }
 
     async fn take_over(&mut self, partition: &TopicPartition) {
-        let mut heir = self.place.db.database.sink("things", things().insert()).unwrap();
+        let mut heir = PostgresSink::new(&self.place.db.database, "things", things().insert()).unwrap();
         heir.start(std::slice::from_ref(partition)).await.unwrap();
     }
 

@@ -9,6 +9,7 @@ use headwater::{
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
+use headwater_connectors::postgres::PostgresSink;
 
 use super::TestDatabase;
 use crate::harness::{as_is, plain, thing};
@@ -20,7 +21,7 @@ struct DeadLetters(TestDatabase);
 
 impl DeadLetters {
     fn sink(&self) -> Box<dyn Committer> {
-        Box::new(self.0.database.dead_letters("dead-letters", Arc::new(Catalogue::default())))
+        Box::new(PostgresSink::of_dead_letters(&self.0.database, "dead-letters", Arc::new(Catalogue::default())))
     }
 }
 

@@ -7,6 +7,7 @@ use headwater::{
         conformance::{self, Capability, Contents, Effect, Fixture, Part},
     },
 };
+use headwater_connectors::postgres::PostgresSink;
 
 use super::TestDatabase;
 use crate::harness::{TOPIC, plain, row, thing, things};
@@ -22,7 +23,7 @@ impl Table {
     async fn new(check: &str) -> Self {
         let mut place = TestDatabase::new(&format!("table_{check}")).await;
         place.db.sql(TABLE).await;
-        place.database.apply_table(&things().insert(), &plain()).await.unwrap();
+        PostgresSink::apply_table(&place.database, &things().insert(), &plain()).await.unwrap();
         Self(place)
     }
 }
@@ -45,7 +46,7 @@ impl Fixture for Table {
     }
 
     async fn committer(&mut self) -> Box<dyn Committer> {
-        Box::new(self.0.database.sink("things", things().insert()).unwrap())
+        Box::new(PostgresSink::new(&self.0.database, "things", things().insert()).unwrap())
     }
 
     fn effect(&self, Effect { partition, offset, text }: &Effect, unit: &mut Unit) {
@@ -61,7 +62,7 @@ impl Fixture for Table {
     }
 
     async fn take_over(&mut self, partition: &TopicPartition) {
-        let mut heir = self.0.db.database.sink("things", things().insert()).unwrap();
+        let mut heir = PostgresSink::new(&self.0.db.database, "things", things().insert()).unwrap();
         heir.start(std::slice::from_ref(partition)).await.unwrap();
     }
 

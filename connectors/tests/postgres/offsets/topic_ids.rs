@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::harness::{Db, TOPIC, Writer, at, moves, partition, plain, returned, row, thing, things, tombstone, unit};
 use headwater::spi::{BoxFuture, CommitError, CommitOutcome, Committer, StartFrom as Start};
-use headwater_connectors::postgres::{PostgresSink, TopicIds};
+use headwater_connectors::postgres::{PostgresSink, TopicIds, reset_offsets};
 
 /// What a cluster says of the topic: its id, that it has none, or nothing at all.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl TopicIds for TopicIdAnswer {
 }
 
 fn told(db: &Db, says: TopicIdAnswer) -> PostgresSink {
-    db.database.sink("things", things()).unwrap().with_topic_ids(Arc::new(says))
+    PostgresSink::new(&db.database, "things", things()).unwrap().with_topic_ids(Arc::new(says))
 }
 
 const ROWS: &str =
@@ -69,7 +69,7 @@ async fn a_topic_with_another_id_stops_the_group_and_moves_nothing() {
     assert_eq!(sink.commit(&two).await.unwrap(), CommitOutcome::Done);
     let places = both.iter().map(|name| (name.clone(), 0)).collect();
     let ids = BTreeMap::from([(TOPIC.to_owned(), "second".to_owned())]);
-    db.database.reset_offsets("things", &places, &ids).await.unwrap();
+    reset_offsets(&db.database, "things", &places, &ids).await.unwrap();
     assert_eq!(
         told(&db, TopicIdAnswer::Id("second")).start(&both).await.unwrap(),
         [Start::Offset(0), Start::Offset(0)]
@@ -87,7 +87,7 @@ async fn an_id_that_was_not_known_is_filled_in() {
     told(&db, TopicIdAnswer::Id("first")).start(&[partition(1)]).await.unwrap();
     assert_eq!(db.texts(ROWS).await, rows([(-1, 1, "null"), (-1, 2, r#""first""#)]));
     // A sink that is told no ids leaves the stored ones alone.
-    db.database.sink("things", things()).unwrap().start(&both).await.unwrap();
+    PostgresSink::new(&db.database, "things", things()).unwrap().start(&both).await.unwrap();
     assert_eq!(db.texts(ROWS).await, rows([(-1, 2, "null"), (-1, 3, r#""first""#)]));
 }
 

@@ -7,7 +7,7 @@ use headwater::{
     TopicPartition,
     spi::{CommitError, CommitOutcome, Committer as _, DeadLetterKind, Row, codec::WriterSchema},
 };
-use headwater_connectors::postgres::Config;
+use headwater_connectors::postgres::{Config, PostgresSink};
 
 use crate::harness::{Db, Writer, moves, outage, partition, plain, record, row, schema, text, thing, things, unit};
 
@@ -213,7 +213,7 @@ async fn of_a_table_that_is_not_its_own_a_sink_remembers_while_it_runs() {
          create table things (id text primary key, name text)",
     )
     .await;
-    db.database.apply_table(&things(), &plain()).await.unwrap();
+    PostgresSink::apply_table(&db.database, &things(), &plain()).await.unwrap();
     db.sql(
         "grant usage on schema headwater, public to t_not_own; \
          grant select, insert, update on headwater.consumer_offsets, things to t_not_own",
@@ -225,7 +225,7 @@ async fn of_a_table_that_is_not_its_own_a_sink_remembers_while_it_runs() {
     let stranger = named(7, "Planet", r#"{"name":"id","type":"string"}"#);
     let stranger = |partition| shop(row(&stranger, partition, 2, record([("id", text("c"))])));
     assert_eq!(foreign(writer.commit(vec![stranger(0)]).await).len(), 1);
-    let mut sinks = database.sinks("others", things(), 2).unwrap();
+    let mut sinks = PostgresSink::several(&database, "others", things(), 2).unwrap();
     for (number, sink) in (0..).zip(&mut sinks) {
         sink.start(&[partition(number)]).await.unwrap();
     }

@@ -10,7 +10,7 @@ use headwater::{
 };
 use headwater_connectors::{
     kafka::Subscription,
-    postgres::{LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
+    postgres::{LetterActions, LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
 };
 use headwater_runtime::{App, Clients, Output, TopicReader};
 use headwater_schemas::PaymentCompleted;
@@ -21,7 +21,7 @@ use crate::warehouse::WarehouseConfig;
 
 /// Makes three payments fail, each in its way, and shows what became of them.
 pub(super) async fn show(app: &App, clients: &Clients) -> Result<()> {
-    let letters = clients.database.letters();
+    let letters = Letters::of(&clients.database);
     let warehouse = Warehouse::of(app)?;
     let mut database = PgConnection::connect(app.database_url()).await?;
     let [flaky, silent, doomed] = ["flaky", "silent", "doomed"].map(payment);
@@ -119,7 +119,7 @@ async fn redrive(app: &App, clients: &Clients, letters: &Letters, letter: &Summa
             Err(errors) => vec![SendOutcome::Unsent(errors.to_string()); records.len()],
         }
     };
-    let done = letters.redrive(std::slice::from_ref(letter), &[Status::Open], send).await?;
+    let done = LetterActions::of(letters).redrive(std::slice::from_ref(letter), &[Status::Open], send).await?;
     ensure!(done.sent == [letter.id], "the letter was not sent back: {done:?}");
     Ok(())
 }

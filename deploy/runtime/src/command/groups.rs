@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use headwater::TopicPartition;
-use headwater_connectors::kafka::GroupMember;
+use headwater_connectors::kafka::{GroupAdmin, GroupMember};
 use serde_json::{Value as Json, json};
 
 use self::{
@@ -33,15 +33,16 @@ pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<
     }
     let all = if chosen.is_empty() { &app.groups } else { &chosen };
     let overviews = group_status::of(&clients, all, warn).await?;
+    let admin = GroupAdmin::of(&clients.cluster);
     // Any member of a process says where that answers, for all of its groups.
     let ids: Vec<&str> = app.groups.iter().map(|configured| configured.group.id.as_str()).collect();
-    let all_members = clients.cluster.groups(&ids).await?;
+    let all_members = admin.describe(&ids).await?;
     let reports = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
     let prefix = &app.config.prefix;
     // Without a prefix every group of the cluster would be one that is not ours.
     let strangers = if chosen.is_empty() && !prefix.is_empty() {
         let known = |name: &String| app.groups.iter().any(|configured| configured.group.id == *name);
-        let names = clients.cluster.group_names().await?;
+        let names = admin.names().await?;
         names.into_iter().filter(|name| name.starts_with(prefix) && !known(name)).collect()
     } else {
         Vec::new()

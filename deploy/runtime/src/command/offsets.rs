@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use headwater::TopicPartition;
-use headwater_connectors::kafka::wipe_state;
+use headwater_connectors::{
+    kafka::{GroupAdmin, wipe_state},
+    postgres::reset_offsets,
+};
 use serde_json::{Value as Json, json};
 
 use self::{moves::Move, state_reset::StateReset};
@@ -95,7 +98,7 @@ async fn reset(app: &App, clients: &Clients, arguments: &ResetArguments) -> Resu
     let done = active.is_none() && !arguments.dry_run;
     if done {
         // Reading state may have taken its time.
-        let members = clients.cluster.groups(&[overview.configured.group.id.as_str()]).await?;
+        let members = GroupAdmin::of(&clients.cluster).describe(&[overview.configured.group.id.as_str()]).await?;
         if members.values().any(|status| !status.members.is_empty()) {
             anyhow::bail!("a member of group {} has just joined: stop it and try again", overview.configured.group.id);
         }
@@ -124,7 +127,7 @@ async fn plan(clients: &Clients, overview: &GroupOverview, arguments: &ResetArgu
     let places = chosen(overview, arguments)?;
     let names: Vec<TopicPartition> = places.iter().map(|place| place.partition.clone()).collect();
     let asked: BTreeMap<TopicPartition, i64> = match arguments.to {
-        ResetTarget::Start(start) => clients.cluster.offsets(&names, start).await?,
+        ResetTarget::Start(start) => GroupAdmin::of(&clients.cluster).offsets(&names, start).await?,
         ResetTarget::Offset(offset) if names.len() == 1 => names.into_iter().map(|name| (name, offset)).collect(),
         ResetTarget::Offset(offset) => {
             let why = format!(
@@ -176,12 +179,12 @@ async fn carry_out(clients: &Clients, overview: &GroupOverview, moves: &[Move], 
         return Ok(wipe_state(&clients.kafka, group, &changelogs, &places).await?);
     }
     if !overview.configured.is_stored() {
-        return Ok(clients.cluster.commit(group, &places).await?);
+        return Ok(GroupAdmin::of(&clients.cluster).commit(group, &places).await?);
     }
     let topics: Vec<&str> = places.keys().map(|name| &*name.topic).collect();
     let ids = clients.cluster.topic_ids(&topics).await?;
-    clients.database.reset_offsets(group, &places, &ids).await?;
-    clients.cluster.commit(group, &places).await.with_context(|| {
+    reset_offsets(&clients.database, group, &places, &ids).await?;
+    GroupAdmin::of(&clients.cluster).commit(group, &places).await.with_context(|| {
         format!(
             "group {group} is reset in postgres, which counts; kafka's copy for lag tools is not, until the group runs"
         )

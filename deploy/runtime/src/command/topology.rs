@@ -11,7 +11,7 @@ use anyhow::Result;
 use headwater::spi::{SchemaError, Schemas as _, Topology, Work, codec::WriterSchema};
 use headwater_connectors::{
     kafka::{HEADER_ROOM, TopicChange, TopicSpec},
-    postgres::Database,
+    postgres::{Database, migrate, pending_migrations},
 };
 
 use super::arguments::{TopologyCommand, TopologyFormat};
@@ -185,7 +185,7 @@ async fn register(clients: &Clients, subject: &str, schema: &str) -> Result<u32,
 
 /// Whether they are in order.
 async fn migrations(database: &Database, dry_run: bool, outcome: &mut ApplyReport) -> bool {
-    let migrations = if dry_run { database.pending_migrations().await } else { database.migrate().await };
+    let migrations = if dry_run { pending_migrations(database).await } else { migrate(database).await };
     match migrations {
         Ok(migrations) => {
             outcome

@@ -14,7 +14,10 @@ use headwater_connectors::{
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
-use super::*;
+use super::{
+    group::{bounds, guarantee},
+    *,
+};
 
 /// A section of a program's own.
 #[derive(Deserialize)]
@@ -65,11 +68,11 @@ fn the_defaults_are_the_connectors_own() {
     assert_eq!(config.client, HttpConfig::default());
     assert_eq!(config.state, StateConfig::default());
     assert_eq!(config.postgres.connector(), postgres::Config::new(config.postgres.url.expose()));
-    let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
+    let (settings, start) = bounds(&config, "any", Kind::Stateless, &Policy::new()).unwrap();
     let standard = headwater::spi::GroupSettings::default();
     assert_eq!(settings, headwater::spi::GroupSettings { drain: Duration::from_secs(18), ..standard });
     assert_eq!(start, kafka::Start::Earliest);
-    assert_eq!(config.bounds("any", Kind::Sink, &Policy::new()).unwrap().0.linger, Duration::from_millis(100));
+    assert_eq!(bounds(&config, "any", Kind::Sink, &Policy::new()).unwrap().0.linger, Duration::from_millis(100));
 }
 
 /// Red when a setting of a section is in no line of `defaults.toml`.
@@ -126,7 +129,7 @@ fn a_variable_has_the_type_that_its_setting_needs() {
     assert_eq!((config.prefix.as_str(), config.topology.partitions), ("7", 12));
     assert_eq!(config.kafka.consumer.prefetch_bytes, 8 << 20);
     assert_eq!(config.kafka.properties["socket.keepalive.enable"], "true");
-    let (settings, start) = config.bounds("any", Kind::Stateless, &Policy::new()).unwrap();
+    let (settings, start) = bounds(&config, "any", Kind::Stateless, &Policy::new()).unwrap();
     assert_eq!(settings.linger, Duration::from_millis(250));
     assert!(matches!(start, kafka::Start::At(time) if time.millis() == 1_767_225_600_000));
 }
@@ -147,7 +150,7 @@ fn names_of_the_users_own_can_come_from_variables() {
     assert_eq!(config.topics["payments"].event_type, "payment.completed");
     let sink = config.sinks["audit-sink"].config();
     assert_eq!(sink.downcast_ref::<headwater::Sink>().unwrap().table, "audit");
-    assert_eq!(config.bounds("audit-sink", Kind::Sink, &Policy::new()).unwrap().0.batch_records, 5);
+    assert_eq!(bounds(&config, "audit-sink", Kind::Sink, &Policy::new()).unwrap().0.batch_records, 5);
 }
 
 /// Red when the first problem hides the others, a message names neither the key nor its place, or that `:8080` is no address is
@@ -244,8 +247,8 @@ fn what_show_prints_can_be_read_back() {
 fn what_only_processors_have_is_refused_of_a_sink() {
     let text = "[groups.any]\nretry = [\"1s\"]\norder = \"partition\"\n[groups.any.breakers.shop]\nprobes = 1";
     let config = valid(text, &[]);
-    assert!(config.bounds("any", Kind::Stateless, &Policy::new()).is_ok());
-    let problems = config.bounds("any", Kind::Sink, &Policy::new()).unwrap_err();
+    assert!(bounds(&config, "any", Kind::Stateless, &Policy::new()).is_ok());
+    let problems = bounds(&config, "any", Kind::Sink, &Policy::new()).unwrap_err();
     let named = ["groups.any.retry", "groups.any.order", "groups.any.breakers"];
     assert!(
         problems.len() == 3 && named.iter().zip(&problems).all(|(name, why)| why.starts_with(name)),
@@ -259,7 +262,7 @@ fn what_only_processors_have_is_refused_of_a_sink() {
 #[test]
 fn what_cannot_hold_of_a_stateful_group_is_refused() {
     let text = "[groups.any]\norder = \"none\"\n[groups.any.breakers.shop]\nprobes = 1";
-    let problems = valid(text, &[]).bounds("any", Kind::Stateful, &Policy::new()).unwrap_err();
+    let problems = bounds(&valid(text, &[]), "any", Kind::Stateful, &Policy::new()).unwrap_err();
     let named = ["groups.any.order", "groups.any.breakers"];
     assert!(
         problems.len() == 2 && named.iter().all(|name| problems.iter().any(|why| why.starts_with(name))),
@@ -272,7 +275,7 @@ fn what_cannot_hold_of_a_stateful_group_is_refused() {
 #[test]
 fn the_order_decides_what_is_promised() {
     let bounds =
-        |text: &str, kind, policy: &Policy| valid(text, &[]).bounds("any", kind, policy).map(|(all, _)| all.order);
+        |text: &str, kind, policy: &Policy| bounds(&valid(text, &[]), "any", kind, policy).map(|(all, _)| all.order);
     let none = Policy::new();
     for (text, stateless, stateful) in [
         ("", Order::None, Order::Key),
@@ -285,8 +288,8 @@ fn the_order_decides_what_is_promised() {
     }
     assert_eq!(bounds("", Kind::Stateless, &Policy::new().order(Order::Key)), Ok(Order::Key));
     let config = valid("", &[]);
-    assert_eq!(config.guarantee("any", Kind::Stateless, Order::Key), Guarantee::ExactlyOnce);
-    assert_eq!(config.guarantee("any", Kind::Stateless, Order::Partition), Guarantee::AtLeastOnce);
+    assert_eq!(guarantee(&config, "any", Kind::Stateless, Order::Key), Guarantee::ExactlyOnce);
+    assert_eq!(guarantee(&config, "any", Kind::Stateless, Order::Partition), Guarantee::AtLeastOnce);
     let text = "[groups.any]\norder = \"key\"\ndelivery = \"at-least-once\"";
     let problems = bounds(text, Kind::Stateless, &none).unwrap_err();
     assert!(problems.len() == 1 && problems[0].starts_with("groups.any.delivery"), "{problems:?}");
@@ -297,11 +300,11 @@ fn the_order_decides_what_is_promised() {
 #[test]
 fn a_stateful_group_is_exactly_once_unless_it_says_otherwise() {
     let config = valid("[defaults]\ndelivery = \"at-least-once\"\n[groups.told]\ndelivery = \"at-least-once\"", &[]);
-    assert_eq!(config.guarantee("any", Kind::Stateful, Order::Key), Guarantee::ExactlyOnce);
-    assert_eq!(config.guarantee("told", Kind::Stateful, Order::Partition), Guarantee::AtLeastOnce);
-    let order = |name| config.bounds(name, Kind::Stateful, &Policy::new()).unwrap().0.order;
+    assert_eq!(guarantee(&config, "any", Kind::Stateful, Order::Key), Guarantee::ExactlyOnce);
+    assert_eq!(guarantee(&config, "told", Kind::Stateful, Order::Partition), Guarantee::AtLeastOnce);
+    let order = |name| bounds(&config, name, Kind::Stateful, &Policy::new()).unwrap().0.order;
     assert_eq!((order("any"), order("told")), (Order::Key, Order::Partition));
-    let linger = |name| config.bounds(name, Kind::Stateful, &Policy::new()).unwrap().0.linger;
+    let linger = |name| bounds(&config, name, Kind::Stateful, &Policy::new()).unwrap().0.linger;
     assert_eq!((linger("any"), linger("told")), (Duration::from_millis(100), Duration::ZERO));
 }
 

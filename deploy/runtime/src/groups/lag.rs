@@ -10,7 +10,7 @@ use headwater::{
     Time, TopicPartition,
     spi::{GroupMetrics, Lag, PartitionProgress, ProcessMetrics},
 };
-use headwater_connectors::kafka::{Cluster, KafkaError, LogEnd};
+use headwater_connectors::kafka::{Cluster, GroupAdmin, KafkaError, LogEnd};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -38,14 +38,15 @@ async fn look(
     states: &ProcessMetrics,
     seen: &mut BTreeMap<String, Backlog>,
 ) -> Result<(), KafkaError> {
+    let admin = GroupAdmin::of(cluster);
     let groups: Vec<(String, Arc<GroupMetrics>, BTreeMap<TopicPartition, PartitionProgress>)> =
         states.all().into_iter().map(|(id, state)| (id, state.clone(), state.progress())).collect();
     let all: BTreeSet<TopicPartition> = groups.iter().flat_map(|(.., places)| places.keys().cloned()).collect();
-    let ends = cluster.ends(&all.into_iter().collect::<Vec<_>>()).await?;
+    let ends = admin.ends(&all.into_iter().collect::<Vec<_>>()).await?;
     for (id, state, places) in groups {
         let unplaced: Vec<TopicPartition> =
             places.iter().filter(|(_, place)| place.next.is_none()).map(|(partition, _)| partition.clone()).collect();
-        let committed = cluster.committed(&id, &unplaced).await?;
+        let committed = admin.committed(&id, &unplaced).await?;
         let committed = committed.into_iter().map(|(partition, offset)| (partition, offset.next)).collect();
         state.set_lags(lags(&places, &committed, &ends, seen.entry(id).or_default(), Time::now()));
     }

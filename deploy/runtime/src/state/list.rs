@@ -1,102 +1,24 @@
-//! Several keys at once: from every owner, merged, and nothing where one of them cannot be read.
+//! Several keys at once: who has which, and what the owners say as one list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::{StreamExt as _, stream};
-use headwater::spi::WAITING;
 use headwater_connectors::kafka::GroupMember;
 
 use super::{
-    answer::{Entry, RefusalKind, StateError},
-    owners::{GroupView, MaxAge},
-    query::{Hop, ListQuery, MOST},
-    reader::{LIST, StateReader},
+    answer::{Entry, StateError},
+    owners::GroupView,
     stores::Store,
 };
 
-/// Owners that are asked at the same time.
-const OWNERS: usize = 8;
-
 /// What a record that waits is kept under, where only its number is said.
-fn waiting_name(key: &str) -> String {
+pub(super) fn waiting_name(key: &str) -> String {
     key.parse::<u64>().map_or_else(|_| key.to_owned(), |number| format!("{number:020}"))
 }
 
-impl StateReader {
-    /// What a key has; of records that wait, which are numbered in each partition from 0 on, what each partition has.
-    ///
-    /// # Errors
-    /// When it has nothing, or cannot be read now.
-    pub(crate) async fn find(&self, store: &Store, key: &str, hop: Hop) -> Result<Vec<Entry>, StateError> {
-        if store.name != WAITING {
-            return Ok(vec![self.get(store, key, hop).await?]);
-        }
-        let name = waiting_name(key);
-        let mut entries = self.list(store, &ListQuery::new(Some(name.clone()), Some(MOST))?, hop).await?;
-        entries.retain(|entry| entry.key == name);
-        if entries.is_empty() {
-            let text = format!("{store} has no record `{}` in any partition", key.escape_debug());
-            return Err(RefusalKind::Unknown.because(text));
-        }
-        Ok(entries)
-    }
+/// Partitions by the owner who has them.
+pub(super) type PartitionsByOwner<'a> = BTreeMap<&'a str, (&'a GroupMember, Vec<i32>)>;
 
-    /// The first keys that begin with the prefix, in order over all partitions.
-    ///
-    /// # Errors
-    /// When one partition cannot be read.
-    pub(crate) async fn list(&self, store: &Store, asked: &ListQuery, hop: Hop) -> Result<Vec<Entry>, StateError> {
-        let _room = self.room(LIST)?;
-        let found = match self.list_once(store, asked, hop, MaxAge::enough()).await {
-            Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, MaxAge::now()).await,
-            found => found,
-        };
-        found.map_err(|refusal| hop.told(refusal))
-    }
-
-    async fn list_once(
-        &self,
-        store: &Store,
-        asked: &ListQuery,
-        hop: Hop,
-        fresh: MaxAge,
-    ) -> Result<Vec<Entry>, StateError> {
-        let view = self.owners.view(&store.group, fresh).await?;
-        let all: BTreeSet<i32> = (0..view.count(store)?).collect();
-        let wanted = asked.partitions.as_ref().map_or(all.clone(), |some| all.intersection(some).copied().collect());
-        let owned = by_owner(&view, store, &wanted)?;
-        let parts = owned.into_values().map(|(owner, partitions)| self.list_of(owner, partitions, store, asked, hop));
-        let mut parts = stream::iter(parts.collect::<Vec<_>>()).buffer_unordered(OWNERS);
-        let mut entries = Vec::new();
-        while let Some(part) = parts.next().await {
-            entries = merged(entries, part?, asked.limit);
-        }
-        Ok(entries)
-    }
-
-    async fn list_of(
-        &self,
-        owner: &GroupMember,
-        partitions: Vec<i32>,
-        store: &Store,
-        asked: &ListQuery,
-        hop: Hop,
-    ) -> Result<Vec<Entry>, StateError> {
-        let named = partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match self.kept(store, owner, hop) {
-            Ok(Some(kept)) => kept.list(store, partitions, &asked.prefix, asked.limit).await,
-            Ok(None) => {
-                let listed = self.asker.list(owner, store, &partitions, asked).await;
-                listed.map_err(|refusal| refusal.of_partitions(&named))
-            }
-            Err(refusal) => Err(refusal),
-        }
-    }
-}
-
-type PartitionsByOwner<'a> = BTreeMap<&'a str, (&'a GroupMember, Vec<i32>)>;
-
-fn by_owner<'a>(
+pub(super) fn by_owner<'a>(
     view: &'a GroupView,
     store: &Store,
     partitions: &BTreeSet<i32>,
@@ -110,7 +32,7 @@ fn by_owner<'a>(
 }
 
 /// Both in order of their keys, and no more than the limit.
-fn merged(mut entries: Vec<Entry>, more: Vec<Entry>, limit: usize) -> Vec<Entry> {
+pub(super) fn merged(mut entries: Vec<Entry>, more: Vec<Entry>, limit: usize) -> Vec<Entry> {
     entries.extend(more);
     entries.sort_by(|a, b| (&a.key, a.partition).cmp(&(&b.key, b.partition)));
     entries.truncate(limit);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use headwater_connectors::kafka::{Cluster, GroupMember, GroupState, KafkaError};
+use headwater_connectors::kafka::{Cluster, GroupAdmin, GroupMember, GroupState, KafkaError};
 use tokio::sync::Mutex;
 
 use super::{
@@ -83,7 +83,8 @@ impl Owners {
     async fn ask(&self, group: &str) -> Result<GroupView, KafkaError> {
         let at = Instant::now();
         let asked = [group];
-        let (topics, mut groups) = tokio::try_join!(self.cluster.topics(), self.cluster.groups(&asked))?;
+        let (topics, mut groups) =
+            tokio::try_join!(self.cluster.topics(), GroupAdmin::of(&self.cluster).describe(&asked))?;
         let status = groups.remove(group).unwrap_or_default();
         let counts = topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect();
         Ok(GroupView { group: group.to_owned(), at, state: status.state, members: status.members, counts })

@@ -1,9 +1,10 @@
-//! Reads one key, and asks whoever has it.
+//! Reads one key, and asks whoever has it; or several, from every owner, and nothing where one of them cannot be read.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Result;
-use headwater::spi::partition_for;
+use futures_util::{StreamExt as _, stream};
+use headwater::spi::{WAITING, partition_for};
 use headwater_connectors::kafka::GroupMember;
 use tokio::sync::Semaphore;
 
@@ -11,22 +12,25 @@ use super::{
     address,
     answer::{Entry, InstanceStats, RefusalKind, StateError},
     instance_client::InstanceClient,
+    list::{by_owner, merged, waiting_name},
     local_instance::{LocalGroup, LocalInstance},
     owners::{MaxAge, Owners},
-    query::Hop,
+    query::{Hop, ListQuery, MOST},
     stores::{Store, StoreCatalogue},
 };
 use crate::{app::App, clients::Clients};
 
 /// Questions that are answered at once at most; a list counts as [`LIST`] of them.
 const AT_ONCE: usize = 64;
-pub(super) const LIST: u32 = 8;
+const LIST: u32 = 8;
+/// Owners that are asked at the same time.
+const OWNERS: usize = 8;
 
 /// Reads the keyed state of every group of the pipeline, wherever it is.
 pub(crate) struct StateReader {
     known: StoreCatalogue,
-    pub(super) owners: Owners,
-    pub(super) asker: InstanceClient,
+    owners: Owners,
+    asker: InstanceClient,
     /// What this process has itself; a command has nothing.
     local_instance: Option<Arc<LocalInstance>>,
     room: Semaphore,
@@ -69,8 +73,78 @@ impl StateReader {
         }
     }
 
+    /// What a key has; of records that wait, which are numbered in each partition from 0 on, what each partition has.
+    ///
+    /// # Errors
+    /// When it has nothing, or cannot be read now.
+    pub(crate) async fn find(&self, store: &Store, key: &str, hop: Hop) -> Result<Vec<Entry>, StateError> {
+        if store.name != WAITING {
+            return Ok(vec![self.get(store, key, hop).await?]);
+        }
+        let name = waiting_name(key);
+        let mut entries = self.list(store, &ListQuery::new(Some(name.clone()), Some(MOST))?, hop).await?;
+        entries.retain(|entry| entry.key == name);
+        if entries.is_empty() {
+            let text = format!("{store} has no record `{}` in any partition", key.escape_debug());
+            return Err(RefusalKind::Unknown.because(text));
+        }
+        Ok(entries)
+    }
+
+    /// The first keys that begin with the prefix, in order over all partitions.
+    ///
+    /// # Errors
+    /// When one partition cannot be read.
+    pub(crate) async fn list(&self, store: &Store, asked: &ListQuery, hop: Hop) -> Result<Vec<Entry>, StateError> {
+        let _room = self.room(LIST)?;
+        let found = match self.list_once(store, asked, hop, MaxAge::enough()).await {
+            Err(refusal) if refusal.may_have_moved() => self.list_once(store, asked, hop, MaxAge::now()).await,
+            found => found,
+        };
+        found.map_err(|refusal| hop.told(refusal))
+    }
+
+    async fn list_once(
+        &self,
+        store: &Store,
+        asked: &ListQuery,
+        hop: Hop,
+        fresh: MaxAge,
+    ) -> Result<Vec<Entry>, StateError> {
+        let view = self.owners.view(&store.group, fresh).await?;
+        let all: BTreeSet<i32> = (0..view.count(store)?).collect();
+        let wanted = asked.partitions.as_ref().map_or(all.clone(), |some| all.intersection(some).copied().collect());
+        let owned = by_owner(&view, store, &wanted)?;
+        let parts = owned.into_values().map(|(owner, partitions)| self.list_of(owner, partitions, store, asked, hop));
+        let mut parts = stream::iter(parts.collect::<Vec<_>>()).buffer_unordered(OWNERS);
+        let mut entries = Vec::new();
+        while let Some(part) = parts.next().await {
+            entries = merged(entries, part?, asked.limit);
+        }
+        Ok(entries)
+    }
+
+    async fn list_of(
+        &self,
+        owner: &GroupMember,
+        partitions: Vec<i32>,
+        store: &Store,
+        asked: &ListQuery,
+        hop: Hop,
+    ) -> Result<Vec<Entry>, StateError> {
+        let named = partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self.kept(store, owner, hop) {
+            Ok(Some(kept)) => kept.list(store, partitions, &asked.prefix, asked.limit).await,
+            Ok(None) => {
+                let listed = self.asker.list(owner, store, &partitions, asked).await;
+                listed.map_err(|refusal| refusal.of_partitions(&named))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// The group's state here where this process is the owner, `None` where another one has to be asked.
-    pub(super) fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, StateError> {
+    fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, StateError> {
         let kept = self.local_instance.as_ref().and_then(|local_instance| local_instance.kept(&store.group));
         let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
         if kept.is_none() && hop == Hop::Forwarded {
@@ -81,7 +155,7 @@ impl StateReader {
         Ok(kept)
     }
 
-    pub(super) fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, StateError> {
+    fn room(&self, wanted: u32) -> Result<impl Drop + use<'_>, StateError> {
         let why = |_| RefusalKind::Away.because("too many questions about state are being answered: try again shortly");
         self.room.try_acquire_many(wanted).map_err(why)
     }

@@ -127,18 +127,16 @@ where
     O: Emit,
 {
     fn into_processor(self) -> Function {
-        keeping::<_, S, E, O, NoKey<E>>(self.bound(), Keys::Own)
+        keeping::<_, S, E, O, NoKey<E>>(bound(self), Keys::Own)
     }
 }
 
-impl<D, F> With<D, F> {
-    fn bound<S, E, O>(self) -> impl Fn(&mut S, E) -> Result<O>
-    where
-        F: Fn(&D, &mut S, E) -> Result<O>,
-    {
-        let Self(settings, function) = self;
-        move |state: &mut S, event: E| function(&settings, state, event)
-    }
+/// The function with its settings, as one without any.
+fn bound<D, F, S, E, O>(With(settings, function): With<D, F>) -> impl Fn(&mut S, E) -> Result<O>
+where
+    F: Fn(&D, &mut S, E) -> Result<O>,
+{
+    move |state: &mut S, event: E| function(&settings, state, event)
 }
 
 /// Says by which key a stateful function keeps its state; without a word it is the record's key. `Shape` only tells
@@ -193,7 +191,7 @@ where
     O: Emit,
 {
     fn into_processor(self) -> Function {
-        keeping::<_, S, E, O, K>(self.0.bound(), Keys::Of(self.1))
+        keeping::<_, S, E, O, K>(bound(self.0), Keys::Of(self.1))
     }
 }
 
@@ -220,7 +218,7 @@ where
     O: Emit,
 {
     fn into_processor(self) -> Function {
-        keeping::<_, S, E, O, NoKey<E>>(self.0.bound(), Keys::CoPartitioned)
+        keeping::<_, S, E, O, NoKey<E>>(bound(self.0), Keys::CoPartitioned)
     }
 }
 

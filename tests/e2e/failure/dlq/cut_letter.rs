@@ -1,6 +1,7 @@
 //! Letters of which the table has the beginning alone, and their topic the whole.
 
 use headwater::TopicPartition;
+use headwater_connectors::kafka::delete_records_before;
 use headwater_tests::{ConsumedRecord, Proxy, RawRecord, Side};
 
 use super::*;
@@ -124,7 +125,7 @@ async fn a_value_that_was_cut_is_shown_whole_or_said_to_be_cut() {
     }
     let partition = TopicPartition::new(cut.topic.as_str(), 0);
     let cluster = Cluster::new(&cut.post.space.kafka()).expect("valid");
-    cluster.delete_records_before(&[(partition, 1)]).await.expect("deleted");
+    delete_records_before(&cluster, &[(partition, 1)]).await.expect("deleted");
     let (code, out, said) = cut.raw(&[]);
     assert!(code == Some(1) && out == whole[..KEPT], "{} bytes, {said}", out.len());
     assert!(said.contains("the record is not there any more"), "{said}");

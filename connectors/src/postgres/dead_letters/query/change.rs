@@ -11,7 +11,7 @@ use super::{
     Letters, Summary, explain,
     row::{self, COLUMNS, HEADERS, HeaderColumns, Status, StoredLetter, stored_letter},
 };
-use crate::postgres::error::PostgresError;
+use crate::postgres::{config::Database, error::PostgresError};
 
 /// How often a statement is begun anew that the server ended for the sake of another one.
 const REPEATS: u32 = 5;
@@ -80,7 +80,18 @@ pub enum LetterError {
     Database(#[from] PostgresError),
 }
 
-impl Letters {
+/// What a person can do with dead letters.
+#[derive(Clone, Copy, Debug)]
+pub struct LetterActions<'a> {
+    database: &'a Database,
+}
+
+impl<'a> LetterActions<'a> {
+    /// What can be done with these.
+    pub fn of(letters: &'a Letters) -> Self {
+        Self { database: &letters.database }
+    }
+
     /// Sends letters back: locks those that are still as `chosen` says and in one of these statuses, hands them to `send`,
     /// which publishes [`DeadLetter::redriven`] of each and waits for every acknowledgement, and marks those that were sent.
     ///
@@ -91,7 +102,7 @@ impl Letters {
     /// # Errors
     /// As [`Letters::failure_groups`]; what was sent is then still open.
     pub async fn redrive(
-        &self,
+        self,
         chosen: &[Summary],
         statuses: &[Status],
         send: impl AsyncFnOnce(&[StoredLetter]) -> Vec<SendOutcome>,
@@ -126,7 +137,7 @@ impl Letters {
     ///
     /// # Errors
     /// As [`Letters::failure_groups`]; nothing has changed then.
-    pub async fn discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
+    pub async fn discard(self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
         let mut repeats = 0;
         loop {
             match self.try_discard(ids, note).await {
@@ -136,7 +147,7 @@ impl Letters {
         }
     }
 
-    async fn try_discard(&self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
+    async fn try_discard(self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
         let asked: Vec<String> = ids.iter().map(Uuid::to_string).collect();
         self.database
             .with(async |conn| {
@@ -184,7 +195,7 @@ impl Letters {
     /// # Errors
     /// [`LetterError`]; the letter is as it was.
     pub async fn edit(
-        &self,
+        self,
         id: Uuid,
         value: Vec<u8>,
         send: impl AsyncFnOnce(Outgoing) -> Result<Origin, String>,

@@ -28,7 +28,7 @@ impl DlqContext {
     pub(super) fn open(loader: &Loader) -> Result<Self> {
         let app = loader.load(&[])?;
         let clients = Clients::new(&app)?;
-        Ok(Self { letters: clients.database.letters(), app, clients })
+        Ok(Self { letters: Letters::of(&clients.database), app, clients })
     }
 
     /// The full id of the group of this name: one of the pipeline, or one that is no more and has left letters behind.

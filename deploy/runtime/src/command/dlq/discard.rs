@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headwater_connectors::postgres::DiscardResult;
+use headwater_connectors::postgres::{DiscardResult, LetterActions};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub(super) async fn run(context: &DlqContext, arguments: &DiscardArguments) -> R
         by_filter(context, arguments, &mut told).await?;
     } else {
         for ids in arguments.id.chunks(PAGE as usize) {
-            told.tell(context.letters.discard(ids, arguments.note.as_deref()).await?)?;
+            told.tell(LetterActions::of(&context.letters).discard(ids, arguments.note.as_deref()).await?)?;
         }
     }
     if !arguments.json {
@@ -50,7 +50,7 @@ async fn by_filter(context: &DlqContext, arguments: &DiscardArguments, told: &mu
         let page = context.letters.page(&filter, last.as_ref(), false, PAGE).await?;
         let ids: Vec<Uuid> = page.iter().map(|letter| letter.id).collect();
         let Some(end) = page.into_iter().last() else { return Ok(()) };
-        told.tell(context.letters.discard(&ids, arguments.note.as_deref()).await?)?;
+        told.tell(LetterActions::of(&context.letters).discard(&ids, arguments.note.as_deref()).await?)?;
         last = Some(end);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Truncation, codec::WriterSchema};
-use headwater_connectors::postgres::{LetterError, StoredLetter};
+use headwater_connectors::postgres::{LetterActions, LetterError, StoredLetter};
 use serde_json::{Value as Json, json};
 use tempfile::NamedTempFile;
 
@@ -64,7 +64,7 @@ async fn send(context: &DlqContext, old: &StoredLetter, bytes: Vec<u8>, as_json:
         let (record, _span) = old.letter.traced(record, &context.app.tracing);
         producer.place(&record).await.map_err(|error| error.reason)
     };
-    let edited = context.letters.edit(old.id, bytes, place).await?;
+    let edited = LetterActions::of(&context.letters).edit(old.id, bytes, place).await?;
     let (partition, offset) = (&edited.origin.partition, edited.origin.offset);
     let mut out = Output::new();
     if as_json {

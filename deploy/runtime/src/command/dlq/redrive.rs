@@ -15,7 +15,7 @@ use anyhow::Result;
 use headwater::spi::{DeadLetter, GroupTopics, Outgoing, Record, Span, Tracing};
 use headwater_connectors::{
     kafka::{Cluster, KafkaConfig, Producer},
-    postgres::{LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
+    postgres::{LetterActions, LetterFilter, Letters, SendOutcome, Status, StoredLetter, Summary},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -235,7 +235,7 @@ impl RedriveRun<'_> {
         };
         let (producer, tracing) = (&self.producer, self.tracing);
         let send = async |letters: &[StoredLetter]| publish(producer, tracing, letters, fetched).await;
-        let done = self.letters.redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
+        let done = LetterActions::of(self.letters).redrive(chunk, &self.filter.statuses, send).await.map_err(outage)?;
         self.tally.sent += done.sent.len() as u64;
         for (id, why) in &done.refused {
             self.tally.refused += 1;

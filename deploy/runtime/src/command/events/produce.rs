@@ -48,7 +48,7 @@ pub(crate) async fn run(loader: &Loader, arguments: ProduceArguments, mut stop: 
         if read == 0 {
             break;
         }
-        target.send(&producer, batch.drain(..), &mut tally).await?;
+        send(&target, &producer, batch.drain(..), &mut tally).await?;
     }
     let mut out = std::io::stderr().lock();
     writeln!(out, "{} sent, {} refused", tally.sent, tally.refused)?;
@@ -75,60 +75,58 @@ impl ProduceTally {
     }
 }
 
-impl ProduceTarget {
-    async fn send(
-        &self,
-        producer: &Producer,
-        lines: impl Iterator<Item = Line>,
-        tally: &mut ProduceTally,
-    ) -> Result<()> {
-        let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, line) in lines {
-            match line.and_then(|line| self.record(&line)) {
-                Ok((record, span)) => {
-                    records.push(record);
-                    spans.extend(span);
-                    numbers.push(number);
-                }
-                Err(why) => tally.refuse(number, &why)?,
+async fn send(
+    target: &ProduceTarget,
+    producer: &Producer,
+    lines: impl Iterator<Item = Line>,
+    tally: &mut ProduceTally,
+) -> Result<()> {
+    let (mut records, mut numbers, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, line) in lines {
+        match line.and_then(|line| record(target, &line)) {
+            Ok((record, span)) => {
+                records.push(record);
+                spans.extend(span);
+                numbers.push(number);
             }
+            Err(why) => tally.refuse(number, &why)?,
         }
-        let failed = producer.send(&records).await.err().map(|errors| errors.0).unwrap_or_default();
-        tally.sent += records.len() - failed.len();
-        for error in failed {
-            tally.refuse(numbers[error.index], &error.reason)?;
-        }
-        Ok(())
     }
+    let failed = producer.send(&records).await.err().map(|errors| errors.0).unwrap_or_default();
+    tally.sent += records.len() - failed.len();
+    for error in failed {
+        tally.refuse(numbers[error.index], &error.reason)?;
+    }
+    Ok(())
+}
 
-    /// The span ends when the record is sent.
-    fn record(&self, line: &[u8]) -> Result<(Outgoing, Option<Span>), String> {
-        let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
-        let value = self.encoder.encode_json(&json).map_err(|error| error.to_string())?;
-        let key = match &self.key {
-            KeySource::Of(facts) => {
-                let (_, datum) = split(&value).map_err(|error| error.to_string())?;
-                (facts.key_of)(&self.schema, datum).map_err(|error| error.to_string())?
-            }
-            KeySource::Field(field) => match json.get(field) {
-                Some(Json::String(text)) => text.clone(),
-                Some(number @ Json::Number(_)) => number.to_string(),
-                _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),
-            },
-        };
-        let id = Uuid::new_v4().to_string();
-        let message = Message { topic: &self.topic, partition: None, id: &id, correlation_id: &id, causation_id: None };
-        let (trace, span) = self.tracing.first(SOURCE, message);
-        let headers = first_headers(&id, SOURCE, &self.event_type, &key, Time::now(), &trace);
-        let record = Outgoing {
-            topic: self.topic.clone(),
-            partition: None,
-            key: Some(key.into_bytes()),
-            value: Some(value),
-            headers,
-        };
-        Ok((record, span))
-    }
+/// The span ends when the record is sent.
+fn record(target: &ProduceTarget, line: &[u8]) -> Result<(Outgoing, Option<Span>), String> {
+    let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+    let value = target.encoder.encode_json(&json).map_err(|error| error.to_string())?;
+    let key = match &target.key {
+        KeySource::Of(facts) => {
+            let (_, datum) = split(&value).map_err(|error| error.to_string())?;
+            (facts.key_of)(&target.schema, datum).map_err(|error| error.to_string())?
+        }
+        KeySource::Field(field) => match json.get(field) {
+            Some(Json::String(text)) => text.clone(),
+            Some(number @ Json::Number(_)) => number.to_string(),
+            _ => return Err(format!("field `{field}`, the key, is neither text nor a number")),
+        },
+    };
+    let id = Uuid::new_v4().to_string();
+    let message = Message { topic: &target.topic, partition: None, id: &id, correlation_id: &id, causation_id: None };
+    let (trace, span) = target.tracing.first(SOURCE, message);
+    let headers = first_headers(&id, SOURCE, &target.event_type, &key, Time::now(), &trace);
+    let record = Outgoing {
+        topic: target.topic.clone(),
+        partition: None,
+        key: Some(key.into_bytes()),
+        value: Some(value),
+        headers,
+    };
+    Ok((record, span))
 }
 
 /// Hands on every line that is not blank, until the end of input.

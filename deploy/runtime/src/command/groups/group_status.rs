@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use headwater::{TopicPartition, spi::DEAD_LETTERS};
-use headwater_connectors::kafka::{
-    Cluster, CommittedOffset, GroupState, GroupStatus, LogEnd, OffsetRange, Start, Topic, count_records,
+use headwater_connectors::{
+    kafka::{
+        Cluster, CommittedOffset, GroupAdmin, GroupState, GroupStatus, LogEnd, OffsetRange, Start, Topic, count_records,
+    },
+    postgres::stored_offsets,
 };
 
 use crate::{
@@ -169,18 +172,18 @@ pub(crate) async fn of(
     warn: impl FnOnce(String),
 ) -> Result<Vec<GroupOverview>> {
     let ids: Vec<&str> = groups.iter().map(|configured| configured.group.id.as_str()).collect();
-    let cluster = &clients.cluster;
-    let (topics, mut statuses) = tokio::try_join!(cluster.topics(), cluster.groups(&ids))?;
+    let (cluster, admin) = (&clients.cluster, GroupAdmin::of(&clients.cluster));
+    let (topics, mut statuses) = tokio::try_join!(cluster.topics(), admin.describe(&ids))?;
     let reads: Vec<GroupInputs> = groups.iter().map(|configured| GroupInputs::of(configured, &topics)).collect();
     // Before the ends of the logs, so that nothing seems to be committed beyond them.
     let asked = ids.iter().zip(&reads).map(|(id, reads)| async move {
-        cluster.committed(id, &reads.partitions.keys().cloned().collect::<Vec<_>>()).await
+        admin.committed(id, &reads.partitions.keys().cloned().collect::<Vec<_>>()).await
     });
     let told = try_join_all(asked).await?;
     let mut all_stored = stored(clients, groups).await.map_err(warn).ok();
     let all: BTreeSet<&TopicPartition> = reads.iter().flat_map(|reads| reads.partitions.keys()).collect();
     let all: Vec<TopicPartition> = all.into_iter().cloned().collect();
-    let (firsts, ends) = tokio::try_join!(cluster.offsets(&all, Start::Earliest), cluster.ends(&all))?;
+    let (firsts, ends) = tokio::try_join!(admin.offsets(&all, Start::Earliest), admin.ends(&all))?;
     let logs = Logs { firsts, ends };
     let mut overviews = Vec::new();
     for ((configured, told), reads) in groups.iter().zip(told).zip(reads) {
@@ -208,9 +211,7 @@ async fn stored(clients: &Clients, groups: &[ConfiguredGroup]) -> Result<StoredO
     if ids.is_empty() {
         return Ok(StoredOffsets::new());
     }
-    clients
-        .database
-        .stored_offsets(&ids)
+    stored_offsets(&clients.database, &ids)
         .await
         .map_err(|error| format!("{error}: the offsets of {} are those that kafka was told last", ids.join(", ")))
 }
@@ -305,7 +306,7 @@ async fn places(
         .collect();
     // Only a group that is wholly new begins by its start; what appears later is read from its beginning.
     let begins = if never && configured.start != Start::Earliest {
-        cluster.offsets(&inputs, configured.start).await?
+        GroupAdmin::of(cluster).offsets(&inputs, configured.start).await?
     } else {
         BTreeMap::new()
     };
