@@ -26,15 +26,6 @@ const MIRRORS: [(&str, &str, &str); 8] = [
     ("processors/framework/src/wire/headers.rs", "Attributes", "the headers of a record"),
 ];
 
-// ---- To be emptied, and then deleted with its two uses, when the branch is merged that cuts the engine's types. ----
-/// The crate that is cut.
-const UNCUT: &str = "processors/framework/src";
-/// Its types with methods in more than one file.
-const UNCUT_METHODS: [&str; 4] = ["EventType", "RecordProcessor", "TraceContext", "Worker"];
-/// Its structs with more than a dozen fields.
-const UNCUT_FIELDS: [&str; 5] = ["CommitQueue", "CoveredRecord", "Partition", "RecordProcessor", "Worker"];
-// ---- Up to here. ----
-
 /// What a file says of types, but not in tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct FileTypes {
@@ -153,8 +144,7 @@ fn all() -> BTreeMap<PathBuf, FileTypes> {
 #[test]
 fn the_methods_of_a_type_stand_in_its_own_file() {
     for (path, types) in all() {
-        let is_uncut = |name: &String| path.starts_with(UNCUT) && UNCUT_METHODS.contains(&name.as_str());
-        let elsewhere = types.methods.iter().filter(|name| !types.fields.contains_key(*name) && !is_uncut(name));
+        let elsewhere = types.methods.iter().filter(|name| !types.fields.contains_key(*name));
         assert_eq!(
             elsewhere.collect::<Vec<_>>(),
             Vec::<&String>::new(),
@@ -170,8 +160,7 @@ fn a_struct_has_at_most_a_dozen_fields() {
     let all = all();
     for (path, types) in &all {
         let mirrors = |name: &String| MIRRORS.iter().any(|(file, known, _)| path == Path::new(file) && name == known);
-        let is_uncut = |name: &String| path.starts_with(UNCUT) && UNCUT_FIELDS.contains(&name.as_str());
-        for (name, fields) in types.fields.iter().filter(|(name, _)| !mirrors(name) && !is_uncut(name)) {
+        for (name, fields) in types.fields.iter().filter(|(name, _)| !mirrors(name)) {
             assert!(*fields <= DOZEN, "{name} of {} has {fields} fields: it is two types", path.display());
         }
     }
