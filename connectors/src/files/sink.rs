@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// A member's process is frozen for longer than its session, and another has taken over when it goes on. Red when rows are
-    /// stored without a look whether the lease stands (`held.stands()` in the committer with dead letters): a line of before
+    /// stored without a look whether the lease stands (`permit.check()` in the committer with dead letters): a line of before
     /// stands behind those of the other then.
     #[tokio::test]
     async fn a_member_that_was_frozen_appends_nothing_behind_its_successor() {
@@ -183,7 +183,7 @@ mod tests {
         assert!(wanted && offsets(&path) == [1, 2], "{:?}", offsets(&path));
     }
 
-    /// Red when lines are appended before the group has confirmed the partitions (`held.stands()` left out).
+    /// Red when lines are appended before the group has confirmed the partitions (`permit.check()` left out).
     #[tokio::test]
     async fn a_line_waits_until_the_group_confirms_its_partition() {
         let dir = TempDir::new().unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct Job {
     pub(crate) meter: Arc<Meter>,
 }
 
-/// A producer that tells the meter what becomes of its records; with each go its [`Sent`] and its size in bytes.
+/// A producer that tells the meter what becomes of its records; with each go its [`SentRecord`] and its size in bytes.
 pub(crate) type LoadProducer = CallbackProducer<(SentRecord, u64)>;
 
 /// A producer for the load.

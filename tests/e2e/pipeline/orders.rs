@@ -163,7 +163,7 @@ async fn any_bound_topic_reaches_a_table_by_configuration_alone() {
 
 /// The owner of an insert sink is frozen past the session time-out within its transaction, before the offset
 /// rows are locked; another takes over, and it thaws: its batch is fenced. Red when the offset rows are updated whoever owns them
-/// and wherever they stand (`Offsets::advance`); either check alone, of the epoch or of the offset, keeps the rows from being there
+/// and wherever they stand (`OwnedOffsets::advance`); either check alone, of the epoch or of the offset, keeps the rows from being there
 /// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
@@ -207,7 +207,7 @@ async fn a_frozen_owner_writes_nothing_after_another_has_taken_over() {
 /// The owner of a group that publishes at least once is frozen past the session time-out with a unit that waits to be
 /// published, and so is that of a sink with letters; another takes over, and it thaws: nothing that it held appears behind
 /// what its successor has published.
-/// Red when the publisher does not ask whether the partitions are still its own (`Held::stands` says yes), or takes a proof from
+/// Red when the publisher does not ask whether the partitions are still its own (`PublishPermit::check` says yes), or takes a proof from
 /// before it was frozen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_owner_publishes_nothing_after_another_has_taken_over() {
