@@ -16,7 +16,7 @@ use reqwest::{
 use serde::Deserialize;
 
 use self::proxies::Proxies;
-use crate::units::duration;
+use crate::{tls::TlsConfig, units::duration};
 
 /// Limits of the HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -30,11 +30,18 @@ pub struct HttpConfig {
     pub connect_timeout: Duration,
     /// Bytes of an answer at most.
     pub max_body_bytes: usize,
+    /// Whom it trusts, and how it proves who it is.
+    pub tls: TlsConfig,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), connect_timeout: Duration::from_secs(3), max_body_bytes: 1 << 20 }
+        Self {
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            max_body_bytes: 1 << 20,
+            tls: TlsConfig::default(),
+        }
     }
 }
 
@@ -56,7 +63,9 @@ impl HttpClient {
     }
 
     fn with(config: &HttpConfig, (builder, proxies): (ClientBuilder, Proxies)) -> Result<Self, HttpError> {
-        let client = builder
+        let client = config
+            .tls
+            .apply(builder)?
             .timeout(config.timeout)
             .connect_timeout(config.connect_timeout)
             .redirect(Policy::none())

@@ -4,6 +4,7 @@
 //! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
 //! is the business of processors and of the engine.
 
+pub mod tls;
 pub mod units;
 
 mod topic_recreated;

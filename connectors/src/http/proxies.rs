@@ -6,6 +6,8 @@ use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url};
 
 use headwater::http::HttpError;
 
+use crate::tls::install_provider;
+
 /// The variables of a scheme, those of both last.
 const VARIABLES: [(&str, [&str; 4]); 2] = [
     ("http", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
@@ -34,6 +36,7 @@ impl Proxies {
     pub(crate) fn builder(env: impl Fn(&str) -> Option<String>) -> Result<(ClientBuilder, Self), HttpError> {
         let direct = ["NO_PROXY", "no_proxy"].into_iter().find_map(&env).unwrap_or_default();
         let direct = format!("{LOOPBACK},{direct}");
+        install_provider();
         let (mut builder, mut ways) = (Client::builder().no_proxy(), Vec::new());
         for (scheme, variables) in VARIABLES {
             let set = |name| env(name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));

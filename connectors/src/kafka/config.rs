@@ -1,6 +1,7 @@
 //! How this program speaks to Kafka: typed settings, and one explicit map for any other librdkafka property.
 
 mod properties;
+pub(crate) mod security;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use headwater::spi::HEADER_ROOM;
 
+use self::security::{KafkaSasl, KafkaTls, Security};
 use super::error::KafkaError;
 use crate::units::duration;
 
@@ -31,6 +33,10 @@ pub struct KafkaConfig {
     /// Bytes of the largest record that is read and passed on, to retry topics and dead letters too, from 1000 to 999000000.
     /// What is passed on may have [`HEADER_ROOM`] more. A larger record is refused before it is sent.
     pub max_record_bytes: u32,
+    /// TLS, where this section is there.
+    pub tls: Option<KafkaTls>,
+    /// A login, where this section is there.
+    pub sasl: Option<KafkaSasl>,
     /// What consumers do.
     pub consumer: ConsumerConfig,
     /// What producers do.
@@ -45,6 +51,8 @@ impl Default for KafkaConfig {
         Self {
             bootstrap: "127.0.0.1:9092".to_owned(),
             max_record_bytes: 16 << 20,
+            tls: None,
+            sasl: None,
             consumer: ConsumerConfig::default(),
             producer: ProducerConfig::default(),
             properties: BTreeMap::new(),
@@ -194,6 +202,7 @@ impl KafkaConfig {
     /// Every problem with these settings, in words that name the setting; empty when there is none.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = properties::problems(&self.properties);
+        problems.extend(self.security().problems());
         let (consumer, producer) = (&self.consumer, &self.producer);
         let mut require = |holds: bool, text: &str| {
             if !holds {
@@ -397,7 +406,12 @@ impl KafkaConfig {
             .set("socket.timeout.ms", "20000")
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.connection.setup.timeout.ms", "10000");
+        self.security().apply(&mut client).map_err(KafkaError::Config)?;
         Ok(client)
+    }
+
+    fn security(&self) -> Security<'_> {
+        Security { tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
     }
 
     fn overridden(&self, mut client: ClientConfig) -> ClientConfig {
@@ -422,6 +436,8 @@ impl fmt::Debug for KafkaConfig {
         f.debug_struct("KafkaConfig")
             .field("bootstrap", &self.bootstrap)
             .field("max_record_bytes", &self.max_record_bytes)
+            .field("tls", &self.tls)
+            .field("sasl", &self.sasl)
             .field("consumer", &self.consumer)
             .field("producer", &self.producer)
             .field("properties", &shown)
