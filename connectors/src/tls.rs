@@ -2,6 +2,8 @@
 //!
 //! It never knows whom it is spoken with, nor when a file changes.
 
+pub(crate) mod handshake;
+
 use std::path::{Path, PathBuf};
 
 use headwater::http::HttpError;

@@ -127,12 +127,19 @@ impl Security<'_> {
             if tls.cert.is_some() != tls.key.is_some() {
                 problems.push("kafka.tls: cert and key go together".to_owned());
             }
-            let files = [("ca", &tls.ca), ("cert", &tls.cert), ("key", &tls.key), ("key_password_file", &tls.key_password_file)];
-            problems.extend(files.into_iter().filter_map(|(name, file)| unreadable("kafka.tls", name, file.as_deref()?)));
+            let files = [
+                ("ca", &tls.ca),
+                ("cert", &tls.cert),
+                ("key", &tls.key),
+                ("key_password_file", &tls.key_password_file),
+            ];
+            problems
+                .extend(files.into_iter().filter_map(|(name, file)| unreadable("kafka.tls", name, file.as_deref()?)));
         }
         if let Some(sasl) = self.sasl {
             let files = [("password_file", &sasl.password_file), ("client_secret_file", &sasl.client_secret_file)];
-            problems.extend(files.into_iter().filter_map(|(name, file)| unreadable("kafka.sasl", name, file.as_deref()?)));
+            problems
+                .extend(files.into_iter().filter_map(|(name, file)| unreadable("kafka.sasl", name, file.as_deref()?)));
         }
         problems
     }
@@ -226,13 +233,18 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let problems = |sasl: &str| Security { tls: None, sasl: Some(&self::sasl(sasl)) }.problems().join("; ");
-        assert!(problems(r#"{"mechanism":"PLAIN"}"#).contains("PLAIN wants username; kafka.sasl: PLAIN wants password"));
+        assert!(
+            problems(r#"{"mechanism":"PLAIN"}"#).contains("PLAIN wants username; kafka.sasl: PLAIN wants password")
+        );
         assert!(problems(r#"{"mechanism":"OAUTHBEARER"}"#).contains("token_url"));
         let two = problems(r#"{"mechanism":"PLAIN","username":"u","password":"p","password_file":"/nowhere/p"}"#);
         assert!(two.contains("kafka.sasl.password and kafka.sasl.password_file"), "{two}");
         assert!(two.contains("cannot read /nowhere/p"), "{two}");
         let half = KafkaTls { cert: Some("/nowhere/c".into()), ..KafkaTls::default() };
         let half = Security { tls: Some(&half), sasl: None }.problems().join("; ");
-        assert!(half.contains("cert and key go together") && half.contains("kafka.tls.cert: cannot read /nowhere/c"), "{half}");
+        assert!(
+            half.contains("cert and key go together") && half.contains("kafka.tls.cert: cannot read /nowhere/c"),
+            "{half}"
+        );
     }
 }

@@ -7,6 +7,7 @@ use headwater::http::{Http as _, Request};
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
     kafka::GroupMember,
+    tls::TlsConfig,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -35,7 +36,8 @@ struct ErrorBody {
 
 impl InstanceClient {
     pub(super) fn new() -> Result<Self> {
-        let config = HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES };
+        let config =
+            HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES, tls: TlsConfig::default() };
         Ok(Self(HttpClient::new(&config)?))
     }
 

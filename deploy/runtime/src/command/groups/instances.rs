@@ -15,6 +15,7 @@ use headwater::{
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
     kafka::GroupMember,
+    tls::TlsConfig,
 };
 
 use crate::{
@@ -73,7 +74,12 @@ pub(crate) async fn ask<'a>(
     config: &Config,
     members: impl Iterator<Item = &'a GroupMember>,
 ) -> Result<InstanceReports> {
-    let client = &HttpClient::new(&HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES })?;
+    let client = &HttpClient::new(&HttpConfig {
+        timeout: ANSWER,
+        connect_timeout: ANSWER,
+        max_body_bytes: BYTES,
+        tls: TlsConfig::default(),
+    })?;
     let mut addresses: BTreeSet<String> = members.filter_map(address_of).collect();
     let (ip, port) = (config.http.addr.ip(), config.http.addr.port());
     let here = if ip.is_unspecified() { format!("127.0.0.1:{port}") } else { config.http.addr.to_string() };

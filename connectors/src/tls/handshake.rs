@@ -1,0 +1,64 @@
+//! What is wrong with a handshake, in words that name the fix.
+//!
+//! It never knows which protocol was to be spoken behind it.
+
+use std::{error::Error, io};
+
+use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, pki_types::ServerName};
+
+/// What is wrong with the handshake with `host`, where an error or one of its causes is of TLS.
+pub(crate) fn handshake_problem(error: &(dyn Error + 'static), host: &str) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let tls = error.downcast_ref::<TlsError>();
+        let within = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<TlsError>());
+        if let Some(tls) = tls.or(within) {
+            return Some(problem(tls, host));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn problem(error: &TlsError, host: &str) -> String {
+    match error {
+        TlsError::InvalidCertificate(certificate) => certificate_problem(certificate, host),
+        TlsError::AlertReceived(Alert::CertificateRequired | Alert::NoCertificate) => {
+            "it wants a client certificate: set cert and key".to_owned()
+        }
+        TlsError::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown) => {
+            "it does not accept our client certificate: set a cert and key that its authority has signed".to_owned()
+        }
+        TlsError::AlertReceived(Alert::CertificateExpired) => {
+            "our client certificate has expired: renew cert and key".to_owned()
+        }
+        TlsError::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+        other => format!("the TLS handshake failed: {other}"),
+    }
+}
+
+fn certificate_problem(error: &CertificateError, host: &str) -> String {
+    match error {
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names: Vec<String> = presented.iter().map(|name| format!("\"{}\"", bare(name))).collect();
+            let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+            format!("the certificate is for {names}, not \"{}\"", shown(expected))
+        }
+        CertificateError::NotValidForName => format!("the certificate is not for \"{host}\""),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the certificate is not valid yet: look at the clocks".to_owned()
+        }
+        CertificateError::UnknownIssuer => "no authority that we trust has signed the certificate: set ca".to_owned(),
+        other => format!("the certificate is of no use: {other}"),
+    }
+}
+
+fn shown(name: &ServerName<'_>) -> String {
+    name.to_str().into_owned()
+}
+
+/// A name as rustls shows it, `DnsName("other.example")`, without what stands around it.
+fn bare(name: &str) -> &str {
+    name.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"')).map_or(name, |(name, _)| name)
+}
