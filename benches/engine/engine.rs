@@ -28,7 +28,7 @@ use headwater_connectors::{
     postgres,
     store::local::{LocalStore, StateConfig},
 };
-use headwater_processors::send_receipt;
+use headwater_processors::orders::send_receipt;
 use headwater_schemas::PaymentCompleted;
 use tokio::{
     sync::{Notify, oneshot},

@@ -1,5 +1,5 @@
-//! The contracts between the product's services: Avro schemas in `avro/<event>/v1.avsc`, `v2.avsc` …, and beside each
-//! event one Rust type in its own file, written for the newest of them.
+//! The contracts between the product's services: Avro schemas in `avro/<event>/v1.avsc`, `v2.avsc` …, and for each
+//! event one Rust type in its domain's folder, written for the newest of them.
 //!
 //! Only fields with defaults are added or removed (`FULL_TRANSITIVE`), a Rust field's serde default is the schema's
 //! default, and every folder has its type: the tests of this crate say so for each field of each event.
@@ -7,19 +7,15 @@
 //! This crate knows everything of an event's shape and nothing else: not who emits or consumes it, on which topic it
 //! travels, how bytes come of it, or that there is a registry.
 
-mod payment_completed;
+mod customer;
+mod order;
+mod payment;
+mod receipt;
 
-mod customer_flagged;
-mod customer_totalled;
-
-mod order_fulfilled;
-mod receipt_requested;
-
-pub use customer_flagged::CustomerFlagged;
-pub use customer_totalled::CustomerTotalled;
-pub use order_fulfilled::OrderFulfilled;
-pub use payment_completed::PaymentCompleted;
-pub use receipt_requested::ReceiptRequested;
+pub use customer::{CustomerFlagged, CustomerTotalled};
+pub use order::OrderFulfilled;
+pub use payment::PaymentCompleted;
+pub use receipt::ReceiptRequested;
 
 use headwater::EventType;
 

@@ -11,7 +11,7 @@ use headwater::{
         first_headers,
     },
 };
-use headwater_processors::send_receipt;
+use headwater_processors::orders::send_receipt;
 use headwater_schemas::{PaymentCompleted, ReceiptRequested};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 

@@ -5,17 +5,18 @@ mod warehouse;
 
 use headwater::Pipeline;
 use headwater_load::Load;
-use headwater_processors::Warehouse;
+use headwater_processors::orders::{self, Warehouse};
 use headwater_runtime::{Deps, Program};
 
 use self::{demo::OrdersDemo, warehouse::WarehouseConfig};
 
 /// The whole program.
 pub fn program() -> Program {
-    Program::new(orders).section::<WarehouseConfig>().command::<Load>().demo::<OrdersDemo>()
+    Program::new(pipelines).section::<WarehouseConfig>().command::<Load>().demo::<OrdersDemo>()
 }
 
-fn orders(deps: &Deps) -> anyhow::Result<Pipeline> {
+/// Every pipeline of the product, in one place.
+fn pipelines(deps: &Deps) -> anyhow::Result<Pipeline> {
     let warehouse: WarehouseConfig = deps.section()?;
-    Ok(headwater_processors::orders(Warehouse::new(deps.http(), warehouse.url())))
+    Ok(Pipeline::default().merge(orders::pipeline(Warehouse::new(deps.http(), warehouse.url()))))
 }

@@ -176,6 +176,26 @@ impl Pipeline {
         self
     }
 
+    /// Has everything of another pipeline too: a program of many pipelines names each of them in one list.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        other.catalogue.types().for_each(|facts| self.know(*facts));
+        for (topic, binding) in other.catalogue.bindings() {
+            self.problems.extend(self.catalogue.bind(topic, binding.clone()).err());
+        }
+        // What is wrong with a name has been said where it was registered.
+        for (name, work) in other.groups {
+            if self.groups.insert(name.clone(), work).is_some() {
+                self.problems.push(namesake(&name));
+            }
+        }
+        self.loops.extend(other.loops);
+        self.policies.extend(other.policies);
+        self.fallbacks.extend(other.fallbacks);
+        self.problems.extend(other.problems);
+        self
+    }
+
     fn run(&mut self, name: &str, work: Work) {
         match work.interest() {
             Interest::Type(facts) => self.know(facts),
@@ -380,7 +400,7 @@ impl Pipeline {
             return;
         }
         if self.groups.insert(name.to_owned(), work).is_some() {
-            self.problems.push(format!("two groups are named `{name}`: give each its own name"));
+            self.problems.push(namesake(name));
         }
     }
 
@@ -400,6 +420,10 @@ impl Pipeline {
     }
 }
 
+fn namesake(name: &str) -> String {
+    format!("two groups are named `{name}`: give each its own name")
+}
+
 /// The topics of its own that a group reads, by name.
 fn own_topics(work: &Work, topics: &GroupTopics) -> Vec<String> {
     let repartition = match work {
@@ -410,90 +434,4 @@ fn own_topics(work: &Work, topics: &GroupTopics) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-    use crate::{
-        event::Event,
-        failure::Result,
-        pipeline::sink::Sink,
-        processor::{input::Any, matching},
-    };
-
-    #[derive(Serialize, Deserialize)]
-    struct Ping {
-        id: String,
-    }
-
-    impl Payload for Ping {
-        const TYPE: &'static str = "net.ping";
-        const SCHEMA: &'static str =
-            r#"{"type":"record","name":"Ping","namespace":"headwater.net","fields":[{"name":"id","type":"string"}]}"#;
-
-        fn key(&self) -> &str {
-            &self.id
-        }
-    }
-
-    async fn echo(ping: Ping) -> Result<Ping> {
-        Ok(ping)
-    }
-
-    async fn audit(_: Event<Any>) -> Result<()> {
-        Ok(())
-    }
-
-    /// Red when a problem stops the search for others, or one of these checks is dropped.
-    #[test]
-    fn every_mistake_is_named_at_once() {
-        let pipeline = Pipeline::default()
-            .on("echo", echo)
-            .on("Audit", matching("net.*", audit))
-            .on("any", audit)
-            .on("typed", matching("net.*", echo))
-            .sink("table", Sink::of::<Ping>("pings"))
-            .sink("table", Sink { event: "net.pong".to_owned(), ..Sink::of::<Ping>("pongs").key("id") });
-        let problems = pipeline.problems().join("\n");
-        for part in [
-            "`echo` takes `net.ping`",
-            "`Audit` cannot",
-            "`any` takes any",
-            "`typed` takes one",
-            "needs `key`",
-            "two groups",
-            "`net.pong`",
-        ] {
-            assert!(problems.contains(part), "{part} is missing in:\n{problems}");
-        }
-    }
-
-    /// Red when a processor that matches its own output is accepted, or the permission has no effect.
-    #[test]
-    fn a_loop_is_refused_unless_it_is_allowed() {
-        let pipeline = Pipeline::default().on("echo", echo);
-        assert_eq!(pipeline.problems().len(), 1);
-        assert_eq!(pipeline.allow_loop("echo").problems(), Vec::<String>::new());
-    }
-
-    /// Red when what a group owns may be taken for events, or events for dead letters.
-    #[test]
-    fn no_topic_is_two_things() {
-        let pings = || Sink::of::<Ping>("pings").key("id");
-        for (name, refused) in [("events", true), ("events.pings", true), ("eventsx", false)] {
-            let problems = Pipeline::default().event::<Ping>().sink(name, pings()).problems();
-            assert_eq!(problems.iter().any(|why| why.contains("`events.*`")), refused, "{name}: {problems:?}");
-        }
-        let facts = EventType { name: "dlq.ping", ..EventType::of::<Ping>() };
-        let why = Catalogue::default().add(facts).expect_err("the topic would be `events.dlq`");
-        assert!(why.contains("dead letters"), "{why}");
-    }
-
-    /// Red when the prefix is not put before the group, or a pattern without a domain reads single topics.
-    #[test]
-    fn groups_have_their_names_under_the_prefix() {
-        let groups = Pipeline::default().on("audit", matching("*", audit)).groups("shop.");
-        assert_eq!((groups[0].name.as_str(), groups[0].id.as_str()), ("audit", "shop.audit"));
-        assert!(groups[0].subscription.all_events);
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ pub fn flag_big_spender(spend: &mut Spend, payment: PaymentCompleted) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::warehouse::tests::payment;
+    use crate::orders::warehouse::tests::payment;
 
     /// Red when the limit itself is not enough, or a customer is announced again.
     #[test]

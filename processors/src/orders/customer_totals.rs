@@ -26,7 +26,7 @@ pub fn customer_totals(total: &mut Total, payment: PaymentCompleted) -> Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::warehouse::tests::payment;
+    use crate::orders::warehouse::tests::payment;
 
     /// Red when a payment is not counted, or its amount not added.
     #[test]

@@ -14,7 +14,7 @@ pub struct CustomerFlagged {
 
 impl Payload for CustomerFlagged {
     const TYPE: &'static str = "customer.flagged";
-    const SCHEMA: &'static str = include_str!("../avro/customer.flagged/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../avro/customer.flagged/v1.avsc");
 
     fn key(&self) -> &str {
         &self.customer_id

@@ -16,7 +16,7 @@ pub struct CustomerTotalled {
 
 impl Payload for CustomerTotalled {
     const TYPE: &'static str = "customer.totalled";
-    const SCHEMA: &'static str = include_str!("../avro/customer.totalled/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../avro/customer.totalled/v1.avsc");
 
     fn key(&self) -> &str {
         &self.customer_id

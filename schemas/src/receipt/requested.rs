@@ -16,7 +16,7 @@ pub struct ReceiptRequested {
 
 impl Payload for ReceiptRequested {
     const TYPE: &'static str = "receipt.requested";
-    const SCHEMA: &'static str = include_str!("../avro/receipt.requested/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../avro/receipt.requested/v1.avsc");
 
     fn key(&self) -> &str {
         &self.order_id

@@ -3,7 +3,7 @@
 use headwater::{Event, Result, on_event};
 use headwater_schemas::{OrderFulfilled, PaymentCompleted};
 
-use crate::warehouse::Warehouse;
+use crate::orders::warehouse::Warehouse;
 
 /// Reserves a paid order's goods with the warehouse and announces that the order is fulfilled.
 ///
@@ -29,7 +29,7 @@ mod tests {
     use headwater::{Failure, Payload, Time};
 
     use super::*;
-    use crate::warehouse::tests::{Answers, event, payment};
+    use crate::orders::warehouse::tests::{Answers, event, payment};
 
     /// Red when a field is taken from another one, the reservation from the request, or the time from the clock.
     #[tokio::test]

@@ -25,7 +25,7 @@ pub struct PaymentCompleted {
 
 impl Payload for PaymentCompleted {
     const TYPE: &'static str = "payment.completed";
-    const SCHEMA: &'static str = include_str!("../avro/payment.completed/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../avro/payment.completed/v1.avsc");
 
     fn key(&self) -> &str {
         &self.order_id

@@ -24,7 +24,7 @@ pub struct OrderFulfilled {
 
 impl Payload for OrderFulfilled {
     const TYPE: &'static str = "order.fulfilled";
-    const SCHEMA: &'static str = include_str!("../avro/order.fulfilled/v1.avsc");
+    const SCHEMA: &'static str = include_str!("../../avro/order.fulfilled/v1.avsc");
 
     fn key(&self) -> &str {
         &self.order_id

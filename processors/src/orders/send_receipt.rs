@@ -18,7 +18,7 @@ mod tests {
     use headwater::Failure;
 
     use super::*;
-    use crate::warehouse::tests::payment;
+    use crate::orders::warehouse::tests::payment;
 
     /// Red when order and payment are swapped, or the address is left out.
     #[tokio::test]

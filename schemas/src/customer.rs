@@ -1,0 +1,7 @@
+//! Events of customers, on `events.customer`.
+
+mod flagged;
+mod totalled;
+
+pub use flagged::CustomerFlagged;
+pub use totalled::CustomerTotalled;

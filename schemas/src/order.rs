@@ -1,0 +1,5 @@
+//! Events of orders, on `events.order`.
+
+mod fulfilled;
+
+pub use fulfilled::OrderFulfilled;

@@ -1,0 +1,5 @@
+//! Events of payments, on `events.payment`.
+
+mod completed;
+
+pub use completed::PaymentCompleted;

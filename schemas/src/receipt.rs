@@ -1,0 +1,5 @@
+//! Events of receipts, on `events.receipt`.
+
+mod requested;
+
+pub use requested::ReceiptRequested;
