@@ -12,6 +12,7 @@ use crate::kafka::{self, Kafka};
 use crate::ports::Ports;
 use crate::postgres::{self, Postgres};
 use crate::registry::Registry;
+use crate::security::ServerSecurity;
 use crate::warehouse::Warehouse;
 
 /// Which Kafka to use.
@@ -60,6 +61,9 @@ pub struct StackConfig {
     pub cache: PathBuf,
     /// Quicker to start and to notice the dead, but neither fast under load nor safe against a power cut.
     pub for_tests: bool,
+    /// For Kafka and PostgreSQL, where the stack starts them, to ask who calls, with a pooler before PostgreSQL; without,
+    /// everybody on this machine may do everything.
+    pub security: Option<ServerSecurity>,
 }
 
 impl StackConfig {
@@ -76,6 +80,7 @@ impl StackConfig {
             registry: RegistryChoice::default(),
             cache: cache.unwrap_or_else(std::env::temp_dir).join("headwater"),
             for_tests: false,
+            security: None,
         }
     }
 }
@@ -166,6 +171,7 @@ impl Stack {
         let lock = lock_soon(&data).await?;
         remove_endpoints(&data).context("cannot remove an old endpoints.env")?;
         let mut ports = Ports::load(&data);
+        let security = config.security.as_ref();
         let warehouse = Warehouse::launch(&mut ports).await?;
         let (registry, schema_registry_url) = match config.registry {
             RegistryChoice::At(url) => (None, url.trim_end_matches('/').to_owned()),
@@ -187,7 +193,7 @@ impl Stack {
         let (kafka, kafka_bootstrap) = match config.kafka {
             KafkaChoice::At(bootstrap) => (None, bootstrap),
             KafkaChoice::Apache => {
-                let kafka = Kafka::launch(&data, &config.cache, config.for_tests, &mut ports).await?;
+                let kafka = Kafka::launch(&data, &config.cache, config.for_tests, security, &mut ports).await?;
                 let bootstrap = kafka.bootstrap();
                 (Some(kafka), bootstrap)
             }
