@@ -23,7 +23,7 @@ mod process;
 
 pub use endpoints::{Endpoints, quoted, remove_endpoints, write_endpoints};
 pub use kafka::Kafka;
-pub use postgres::Postgres;
+pub use postgres::{PgBouncer, Postgres};
 pub use registry::{Apicurio, Registry};
 pub use security::{ServerSecurity, ServerUser, TokenValidation};
 pub use stack::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_data};
