@@ -26,6 +26,25 @@ impl SecuredStack {
         self.url(&format!("{USER}:{PASSWORD}"), self.postgres.pooler, database)
     }
 
+    /// The variables that have a process reach a database by password, which stands in a file; to be set after those of a
+    /// [`Space`](crate::Space).
+    pub fn postgres_env(&self, database: &str) -> Vec<(String, String)> {
+        self.database_env(self.postgres.server, database)
+    }
+
+    /// The same through PgBouncer.
+    pub fn pooler_env(&self, database: &str) -> Vec<(String, String)> {
+        let mut set = self.database_env(self.postgres.pooler, database);
+        set.push(("HEADWATER__POSTGRES__POOLER".to_owned(), "true".to_owned()));
+        set
+    }
+
+    fn database_env(&self, port: u16, database: &str) -> Vec<(String, String)> {
+        let file = self.password_file.display().to_string();
+        let set = [("URL", self.url(USER, port, database)), ("PASSWORD_FILE", file)];
+        set.map(|(name, value)| (format!("HEADWATER__POSTGRES__{name}"), value)).into()
+    }
+
     /// `host:port` of the server itself, for a [`TlsProxy`](super::TlsProxy) before it.
     pub fn postgres_address(&self) -> String {
         format!("127.0.0.1:{}", self.postgres.server)
