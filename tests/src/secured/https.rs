@@ -5,7 +5,6 @@ use std::path::Path;
 use crate::proxy::Gate;
 
 use super::{
-    SecuredStack, USER,
     certificates::Certificate,
     tls_proxy::{Inner, TlsProxy},
 };
@@ -35,19 +34,5 @@ impl Https {
     /// Its base URL, `https://localhost:<port>`.
     pub fn url(&self) -> String {
         format!("https://{}", self.tls.address())
-    }
-}
-
-impl SecuredStack {
-    /// The variables that have a process reach the registry by password, to be set after those of a
-    /// [`Space`](crate::Space).
-    pub fn registry_env(&self) -> Vec<(String, String)> {
-        let set = [
-            ("URL", self.registry.url()),
-            ("TLS__CA", self.authority.file().display().to_string()),
-            ("USER", USER.to_owned()),
-            ("PASSWORD_FILE", self.password_file.display().to_string()),
-        ];
-        set.map(|(name, value)| (format!("HEADWATER__REGISTRY__{name}"), value)).into()
     }
 }
