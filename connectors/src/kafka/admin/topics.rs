@@ -14,15 +14,16 @@ use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
 use crate::kafka::{
     config::KafkaConfig,
+    credentials,
     debounce::Debounce,
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
+    librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
     logs,
 };
 
@@ -117,7 +118,7 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<AdminClient<Logs>>,
+    pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
 }
@@ -146,8 +147,7 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
-            .map_err(|error| KafkaError::Config(error.to_string()))?;
+        let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
         let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
         Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
     }
