@@ -7,6 +7,8 @@ mod login;
 mod source;
 mod token;
 
+use std::time::Duration;
+
 use rdkafka::{client::ClientContext, config::FromClientConfigAndContext};
 
 use self::login::Login;
@@ -15,6 +17,9 @@ use super::{
     error::KafkaError,
     librdkafka::live_clients::{ClientHandle, OwnedClient},
 };
+
+/// How long the first token is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A client with these settings, which has its login for as long as it lives. Does not connect yet. Every client of this crate is
 /// made here.
@@ -38,8 +43,13 @@ where
     Ok(login.add(client))
 }
 
-/// Why clients with these settings have nothing to log in with at the moment, where that is so: their token server does not answer,
-/// or refuses.
-pub(crate) fn login_problem(config: &KafkaConfig) -> Option<KafkaError> {
-    Login::present(&config.login()?)?.problem()
+/// Waits until clients with these settings have something to log in with. Blocks while the first token is asked for, some seconds
+/// at most.
+///
+/// # Errors
+/// [`KafkaError::Credentials`] when the token server refuses; [`KafkaError::Outage`] when it does not answer. It is asked again
+/// meanwhile.
+pub(crate) fn await_login(config: &KafkaConfig) -> Result<(), KafkaError> {
+    let login = config.login().and_then(|login| Login::present(&login));
+    login.map_or(Ok(()), |login| login.wait(PATIENCE))
 }

@@ -380,11 +380,14 @@ impl Cluster {
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
-        let ask = move || match question(admin.inner()) {
-            Err(KafkaError::Outage(why)) => {
-                Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+        let ask = move || {
+            credentials::await_login(&config)?;
+            match question(admin.inner()) {
+                Err(KafkaError::Outage(why)) => {
+                    Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+                }
+                answer => answer,
             }
-            answer => answer,
         };
         let asked = tokio::task::spawn_blocking(ask).await;
         let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;

@@ -1,13 +1,16 @@
 //! One login, shared by all clients of the process that have its settings, and the thread that keeps it: it ends with the last of
 //! these clients.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
 
 use rdkafka::ClientConfig;
 
 use super::source::{LoginChange, LoginSource, password};
 use crate::kafka::{
-    config::client_settings::LoginSettings,
+    config::{client_settings::LoginSettings, security::SaslMechanism},
     error::KafkaError,
     librdkafka::live_clients::{ClientHandle, ClientLogin, LiveClients, OwnedClient},
 };
@@ -21,6 +24,8 @@ pub(super) struct Login {
     clients: Arc<LiveClients>,
     /// What clients were told last.
     told: Mutex<Option<LoginChange>>,
+    /// Rings when they are told something.
+    bell: Condvar,
 }
 
 impl Login {
@@ -34,7 +39,12 @@ impl Login {
         if let Some(login) = find(&logins, settings) {
             return Ok(login);
         }
-        let login = Arc::new(Self { settings: settings.clone(), clients: Arc::default(), told: Mutex::default() });
+        let login = Arc::new(Self {
+            settings: settings.clone(),
+            clients: Arc::default(),
+            told: Mutex::default(),
+            bell: Condvar::new(),
+        });
         let (kept, settings) = (Arc::downgrade(&login), settings.clone());
         std::thread::Builder::new()
             .name("kafka-login".to_owned())
@@ -66,15 +76,28 @@ impl Login {
         self.clients.add(client, now.as_ref().or(before), self.clone())
     }
 
-    /// Why clients have nothing to log in with, where that is so.
-    pub(super) fn problem(&self) -> Option<KafkaError> {
-        lock(&self.told).as_ref()?.problem.clone()
+    /// Waits until it is known what clients log in with, if that is not in their settings.
+    ///
+    /// # Errors
+    /// Why there is nothing, at the moment or after this time.
+    pub(super) fn wait(&self, patience: Duration) -> Result<(), KafkaError> {
+        if self.settings.sasl.mechanism != SaslMechanism::OauthBearer {
+            return Ok(());
+        }
+        let waited = self.bell.wait_timeout_while(lock(&self.told), patience, |told| told.is_none());
+        let (told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match &*told {
+            Some(LoginChange { problem: None, .. }) => Ok(()),
+            Some(LoginChange { problem: Some(problem), .. }) => Err(problem.clone()),
+            None => Err(KafkaError::Outage("kafka login: the token server does not answer".to_owned())),
+        }
     }
 
     fn tell(&self, change: LoginChange) {
         let mut told = lock(&self.told);
         self.clients.tell(&change.login);
         *told = Some(change);
+        self.bell.notify_all();
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Token {
 /// Asks for a token, with the secret that the file holds now.
 ///
 /// # Errors
-/// [`KafkaError::Refused`] when the server does not give it; [`KafkaError::Outage`] when it does not answer, or the secret cannot be
+/// [`KafkaError::Credentials`] when the server does not give it; [`KafkaError::Outage`] when it does not answer, or the secret cannot be
 /// read.
 pub(super) async fn fetch(settings: &LoginSettings) -> Result<Token, KafkaError> {
     let sasl = &settings.sasl;
@@ -63,7 +63,7 @@ pub(super) async fn fetch(settings: &LoginSettings) -> Result<Token, KafkaError>
     let server = format!("token server {}", shown(url));
     let answer = client.send(request).await.map_err(|error| outage(&format!("{server}: {}", error.0)))?;
     read(settings, &answer, SystemTime::now()).map_err(|fault| match fault {
-        Fault::Refused(why) => KafkaError::Refused(format!("kafka login: {server}: {why}")),
+        Fault::Refused(why) => KafkaError::Credentials(format!("kafka login: {server}: {why}")),
         Fault::Passing(why) => outage(&format!("{server}: {why}")),
     })
 }
