@@ -181,3 +181,62 @@ impl TokenServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::{config::security::KafkaSasl, librdkafka::live_clients::BearerToken};
+
+    fn token(seconds: u64) -> Token {
+        let text = |text: &str| CString::new(text).unwrap();
+        let bearer = BearerToken { value: text("t"), expires: 1, principal: text("p"), extensions: Vec::new() };
+        Token { bearer, lifetime: Duration::from_secs(seconds) }
+    }
+
+    fn seconds(server: &TokenServer, since: Instant) -> f64 {
+        server.due.duration_since(since).as_secs_f64()
+    }
+
+    /// Red when a token is renewed late or at once, a failure is told while the last token is valid, is kept silent when it is not,
+    /// or is followed by the next try without a pause.
+    #[test]
+    fn a_token_is_renewed_in_time_and_used_while_none_can_be_had() {
+        let mut server = TokenServer::new(LoginSettings { sasl: KafkaSasl::default(), ca: None });
+        let (now, down) = (Instant::now(), || Err(KafkaError::Outage("down".to_owned())));
+        let problem = |change: Option<LoginChange>| change.map(|change| change.problem);
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(problem(server.fetched(now, down())), Some(down().err()));
+        assert!(server.due > now && server.due < at(10));
+        assert_eq!(problem(server.fetched(now, Ok(token(100)))), Some(None));
+        assert_eq!(seconds(&server, now), 80.0);
+        assert_eq!(problem(server.fetched(at(80), down())), None);
+        assert!(server.due > at(80) && server.due < at(90));
+        assert_eq!(problem(server.fetched(at(100), down())), Some(down().err()));
+        assert_eq!(problem(server.fetched(at(101), Ok(token(10)))), Some(None));
+        assert_eq!(seconds(&server, now), 109.0);
+    }
+
+    /// Red when the old password is told again after the file has changed, or a file that is being replaced takes the login away.
+    #[test]
+    fn a_password_file_that_changes_is_told_once_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "one").unwrap();
+        let sasl =
+            KafkaSasl { username: Some("u".to_owned()), password_file: Some(path.clone()), ..KafkaSasl::default() };
+        let mut file = PasswordFile::new(LoginSettings { sasl, ca: None });
+        let mut told = || {
+            std::thread::sleep(LOOK);
+            file.refresh().map(|change| match change.login {
+                ClientLogin::Password { password, .. } => password.into_string().unwrap(),
+                ClientLogin::Token(_) | ClientLogin::Nothing(_) => panic!("no password"),
+            })
+        };
+        assert_eq!(told(), None);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(told(), None);
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(told().as_deref(), Some("two"));
+        assert_eq!(told(), None);
+    }
+}
