@@ -67,8 +67,10 @@ impl BearerToken {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LiveClient(NonNull<rd_kafka_t>);
 
-// SAFETY: librdkafka's clients may be used from any thread.
+// SAFETY: librdkafka's clients may be used from any thread, and from several at a time.
 unsafe impl Send for LiveClient {}
+// SAFETY: as above.
+unsafe impl Sync for LiveClient {}
 
 impl LiveClient {
     /// # Safety
