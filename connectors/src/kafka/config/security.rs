@@ -304,7 +304,9 @@ mod tests {
     #[test]
     fn what_is_dangerous_is_said() {
         let plain = sasl(r#"{"mechanism":"PLAIN","username":"u","password":"p"}"#);
-        let warnings = |tls, sasl, bootstrap| Security { tls, sasl }.warnings(bootstrap).join("; ");
+        let warnings = |tls: Option<&KafkaTls>, sasl: Option<&KafkaSasl>, bootstrap: &str| {
+            Security { tls, sasl }.warnings(bootstrap).join("; ")
+        };
         for here in ["127.0.0.1:9092", "localhost:1, 127.1.2.3:2", "[::1]:9092"] {
             assert_eq!(warnings(None, Some(&plain), here), "");
         }
