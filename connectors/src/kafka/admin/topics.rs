@@ -14,15 +14,16 @@ use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
 use crate::kafka::{
     config::KafkaConfig,
+    credentials,
     debounce::Debounce,
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
+    librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
     logs,
 };
 
@@ -117,7 +118,7 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<AdminClient<Logs>>,
+    pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
 }
@@ -146,10 +147,19 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
-            .map_err(|error| KafkaError::Config(error.to_string()))?;
+        let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
         let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
         Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
+    }
+
+    /// Whether the cluster answers us.
+    ///
+    /// # Errors
+    /// [`KafkaError::Credentials`] when it does not let us in, or we do not trust it; [`KafkaError::Outage`] when it does not
+    /// answer within 15 s.
+    pub async fn reach(&self) -> Result<(), KafkaError> {
+        // One topic that every cluster with groups has; whether we may see it does not matter.
+        self.ask(|client| client.fetch_metadata(Some("__consumer_offsets"), ANSWER).map(drop)).await
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -370,11 +380,14 @@ impl Cluster {
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
-        let ask = move || match question(admin.inner()) {
-            Err(KafkaError::Outage(why)) => {
-                Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+        let ask = move || {
+            credentials::await_login(&config)?;
+            match question(admin.inner()) {
+                Err(KafkaError::Outage(why)) => {
+                    Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+                }
+                answer => answer,
             }
-            answer => answer,
         };
         let asked = tokio::task::spawn_blocking(ask).await;
         let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
