@@ -27,6 +27,7 @@ mod admin;
 mod changelog;
 
 mod debounce;
+mod diagnosis;
 mod librdkafka;
 mod logs;
 

@@ -12,7 +12,13 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::partition,
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    error::KafkaError,
+    librdkafka::fetch::FetchQueue,
+};
 
 /// How long the cluster may take, the largest record included.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,9 +89,7 @@ fn unread(place: &TopicPartition, code: Code) -> KafkaError {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             KafkaError::Refused(format!("there is no partition {place} any more"))
         }
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            KafkaError::Refused(format!("{place} cannot be read: {code}: grant the right to it"))
-        }
+        code if let Some(why) = lacking(code, Right::Read, ResourceNames::topic(&place.topic)) => KafkaError::Refused(why),
         code => KafkaError::Outage(format!("{place} cannot be read: the kafka cluster does not answer: {code}")),
     }
 }

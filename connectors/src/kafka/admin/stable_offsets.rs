@@ -10,7 +10,12 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::partition,
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    error::KafkaError,
+};
 
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -87,13 +92,8 @@ fn patiently<T>(group: &str, patience: Duration, ask: impl Fn() -> KafkaResult<T
 }
 
 fn refusal(group: &str, error: &ClientError) -> Option<KafkaError> {
-    match error.rdkafka_error_code()? {
-        Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            let text = format!("the offsets of group {group} cannot be read: {error}: grant the right to it");
-            Some(KafkaError::Refused(text))
-        }
-        _ => None,
-    }
+    let why = lacking(error.rdkafka_error_code()?, Right::Describe, ResourceNames::group(group))?;
+    Some(KafkaError::Refused(format!("the offsets of group {group} cannot be read: {why}")))
 }
 
 #[cfg(test)]

@@ -1,0 +1,68 @@
+//! Whether brokers take our login: a client of librdkafka's logs in, and what it is told is heard.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+    message::DeliveryResult,
+    producer::{BaseProducer, Producer as _, ProducerContext},
+};
+
+use super::{Diagnosis, reason};
+use crate::kafka::{config::KafkaConfig, logs};
+
+/// How long a login may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it is listened at a time.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Why brokers do not take the configured login; `None` where they take it, where there is none, and where nobody says so in time.
+pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
+    config.sasl.as_ref()?;
+    let client: BaseProducer<LoginListener> = config.admin().ok()?.create_with_context(LoginListener::default()).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        // Asking is what makes it connect.
+        if client.client().fetch_metadata(Some("__consumer_offsets"), ROUND).is_ok() {
+            return None;
+        }
+        client.poll(Duration::ZERO);
+        if let Some(text) = client.context().heard() {
+            return reason::refused_login(config, &text);
+        }
+    }
+    None
+}
+
+/// Hears what librdkafka says of a login.
+#[derive(Default)]
+struct LoginListener(Mutex<Option<String>>);
+
+impl LoginListener {
+    fn heard(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for LoginListener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        logs::line(level, facility, text);
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::Authentication) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for LoginListener {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
