@@ -14,19 +14,20 @@ use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
 use crate::kafka::{
     config::KafkaConfig,
+    credentials,
     debounce::Debounce,
     diagnosis::{
         Diagnoses, Diagnosis,
         rights::{ResourceNames, Right, lacking},
     },
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
+    librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
     logs,
 };
 
@@ -123,7 +124,7 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<AdminClient<Logs>>,
+    pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
     diagnoses: Arc<Diagnoses>,
@@ -153,8 +154,7 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
-            .map_err(|error| KafkaError::Config(error.to_string()))?;
+        let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
         let (bootstrap, config) = (Arc::new(Bootstrap::new(&config.bootstrap)), Arc::new(config.clone()));
         let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
         Ok(Self { admin: Arc::new(admin), config, bootstrap, diagnoses })
@@ -399,8 +399,12 @@ impl Cluster {
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let admin = Arc::clone(&self.admin);
-        let asked = tokio::task::spawn_blocking(move || question(admin.inner()));
+        let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
+        let ask = move || {
+            credentials::await_login(&config)?;
+            question(admin.inner())
+        };
+        let asked = tokio::task::spawn_blocking(ask);
         let answer = tokio::select! {
             biased;
             answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,

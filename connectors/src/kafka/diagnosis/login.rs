@@ -8,13 +8,14 @@ use std::{
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
-    message::DeliveryResult,
-    producer::{BaseProducer, Producer as _, ProducerContext},
 };
 
 use super::{Diagnosis, reason};
-use crate::kafka::{config::KafkaConfig, logs};
+use crate::kafka::{
+    config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs,
+};
 
 /// How long a login may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -24,14 +25,23 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Why brokers do not take the configured login; `None` where they take it, where there is none, and where nobody says so in time.
 pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
     config.sasl.as_ref()?;
-    let client: BaseProducer<LoginListener> = config.admin().ok()?.create_with_context(LoginListener::default()).ok()?;
+    let settings = config.consumer("headwater-diagnosis", None).ok()?;
+    // In no group: it neither subscribes nor assigns.
+    let client: ClientHandle<BaseConsumer<LoginListener>> =
+        credentials::create(&settings, LoginListener::default()).ok()?;
+    match credentials::await_login(config) {
+        Ok(()) => {}
+        Err(KafkaError::Credentials(why)) => return Some(Diagnosis::denial(why)),
+        Err(error) => return Some(Diagnosis::outage(error.to_string())),
+    }
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         // Asking is what makes it connect.
-        if client.client().fetch_metadata(Some("__consumer_offsets"), ROUND).is_ok() {
+        if client.fetch_metadata(Some("__consumer_offsets"), ROUND).is_ok() {
             return None;
         }
-        client.poll(Duration::ZERO);
+        // Whatever comes is an event: nothing is read.
+        drop(client.poll(Duration::ZERO));
         if let Some(text) = client.context().heard() {
             return reason::refused_login(config, &text);
         }
@@ -61,8 +71,4 @@ impl ClientContext for LoginListener {
     }
 }
 
-impl ProducerContext for LoginListener {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
+impl ConsumerContext for LoginListener {}

@@ -86,7 +86,7 @@ impl PartitionCounts {
 /// # Errors
 /// When there is no such thread any more.
 pub(crate) async fn ask_aside<C: ProducerContext + 'static>(
-    client: &Arc<ThreadedProducer<C>>,
+    client: &Arc<ClientHandle<ThreadedProducer<C>>>,
     topic: &Arc<str>,
 ) -> Result<CountAnswer, ProduceError> {
     let (client, topic) = (Arc::clone(client), Arc::clone(topic));
