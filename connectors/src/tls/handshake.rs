@@ -29,7 +29,9 @@ pub(crate) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsE
 pub(crate) fn is_denial(error: &TlsError) -> bool {
     match error {
         // OpenSSL may find the name elsewhere in a certificate that has none where it belongs.
-        TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => !presented.is_empty(),
+        TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
+            !presented.is_empty()
+        }
         TlsError::InvalidCertificate(problem) => matches!(
             problem,
             CertificateError::NotValidForName

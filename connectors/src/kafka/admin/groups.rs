@@ -113,7 +113,8 @@ impl<'a> GroupAdmin<'a> {
             .blocking(move |client| {
                 let asked = names.into_iter().map(|(group, name)| {
                     let status = patiently(|time| librdkafka::groups::describe(client, &name, time));
-                    let trouble = |code| trouble("who is in the groups cannot be read", code, ResourceNames::group(&group));
+                    let trouble =
+                        |code| trouble("who is in the groups cannot be read", code, ResourceNames::group(&group));
                     let status = status.map_err(trouble)?;
                     Ok((group, status))
                 });
@@ -335,7 +336,9 @@ fn trouble(what: &str, code: Code, subject: ResourceNames<'_>) -> KafkaError {
         Code::UnknownMemberId | Code::NonEmptyGroup | Code::RebalanceInProgress | Code::IllegalGeneration => {
             KafkaError::Refused(format!("{what} while it has members: {code}"))
         }
-        code if let Some(why) = lacking(code, Right::Describe, subject) => KafkaError::Refused(format!("{what}: {why}")),
+        code if let Some(why) = lacking(code, Right::Describe, subject) => {
+            KafkaError::Refused(format!("{what}: {why}"))
+        }
         code => KafkaError::Outage(format!("{what}: the kafka cluster does not answer: {code}")),
     }
 }

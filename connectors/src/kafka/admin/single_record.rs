@@ -90,7 +90,9 @@ fn unread(place: &TopicPartition, code: Code) -> KafkaError {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             KafkaError::Refused(format!("there is no partition {place} any more"))
         }
-        code if let Some(why) = lacking(code, Right::Read, ResourceNames::topic(&place.topic)) => KafkaError::Refused(why),
+        code if let Some(why) = lacking(code, Right::Read, ResourceNames::topic(&place.topic)) => {
+            KafkaError::Refused(why)
+        }
         code => KafkaError::Outage(format!("{place} cannot be read: the kafka cluster does not answer: {code}")),
     }
 }

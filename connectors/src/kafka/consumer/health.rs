@@ -162,7 +162,9 @@ impl BrokerHealth {
         self.inquiry.drop_it();
         let refuted = match (&self.forbidden, evidence) {
             (None, _) | (Some(Forbidden::Group), Evidence::Joined) => true,
-            (Some(Forbidden::Seeing(topic) | Forbidden::Reading(topic)), Evidence::Read(read)) => *topic == read.topic(),
+            (Some(Forbidden::Seeing(topic) | Forbidden::Reading(topic)), Evidence::Read(read)) => {
+                *topic == read.topic()
+            }
             _ => false,
         };
         if refuted {

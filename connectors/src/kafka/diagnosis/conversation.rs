@@ -35,7 +35,8 @@ const ANSWER: usize = 64 << 10;
 pub(super) fn open(config: &KafkaConfig, broker: &str) -> Result<(), Diagnosis> {
     let broker = BrokerAddress::new(broker);
     // What is set past the sections nobody here understands.
-    let is_foreign = |name: &String| name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.");
+    let is_foreign =
+        |name: &String| name == "security.protocol" || name.starts_with("ssl.") || name.starts_with("sasl.");
     if config.properties.keys().any(is_foreign) {
         return broker.connect().map(drop).map_err(|error| broker.outage(&error));
     }
@@ -80,9 +81,9 @@ impl<'a> BrokerAddress<'a> {
             (Logins::Only(taken), Some(sasl)) => {
                 self.denied(format_args!(": it does not take {}, only {}", sasl.mechanism.name(), taken.join(", ")))
             }
-            (Logins::Needless, Some(_)) => self.denied(format_args!(
-                " takes no login: remove [kafka.sasl], or name the port of its SASL listener"
-            )),
+            (Logins::Needless, Some(_)) => {
+                self.denied(format_args!(" takes no login: remove [kafka.sasl], or name the port of its SASL listener"))
+            }
             _ => Ok(()),
         }
     }
@@ -115,7 +116,9 @@ impl<'a> BrokerAddress<'a> {
             Some(TlsError::InvalidMessage(_)) => self.without_tls(),
             // With a key that only librdkafka can decrypt none was shown.
             Some(TlsError::AlertReceived(_)) if !shows_certificate && tls.key.is_some() => Ok(Logins::Unknown),
-            Some(TlsError::AlertReceived(alert)) if !shows_certificate && handshake::is_about_our_certificate(*alert) => {
+            Some(TlsError::AlertReceived(alert))
+                if !shows_certificate && handshake::is_about_our_certificate(*alert) =>
+            {
                 self.denied(format_args!(": it wants a client certificate: set cert and key"))
             }
             Some(problem) => {

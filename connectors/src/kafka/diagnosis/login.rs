@@ -13,9 +13,7 @@ use rdkafka::{
 };
 
 use super::{Diagnosis, reason};
-use crate::kafka::{
-    config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs,
-};
+use crate::kafka::{config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs};
 
 /// How long a login may take.
 const PATIENCE: Duration = Duration::from_secs(3);

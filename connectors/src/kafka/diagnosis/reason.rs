@@ -56,7 +56,8 @@ mod tests {
     use super::*;
 
     fn told(mechanism: &str, reason: &str) -> Option<String> {
-        let sasl = format!(r#"{{"mechanism":"{mechanism}","username":"app","password":"secret","client_id":"orders"}}"#);
+        let sasl =
+            format!(r#"{{"mechanism":"{mechanism}","username":"app","password":"secret","client_id":"orders"}}"#);
         let config = KafkaConfig { sasl: serde_json::from_str(&sasl).unwrap(), ..KafkaConfig::default() };
         let found = refused_login(&config, reason)?;
         assert!(found.is_denial);

@@ -36,8 +36,8 @@ impl<'a> ResourceNames<'a> {
 }
 
 /// What a broker has refused for the lack of a right, and which; `None` where it was refused for something else.
-pub(crate) fn lacking(code: Code, operation: Right, subject: ResourceNames<'_>) -> Option<String> {
-    let (verb, right) = match operation {
+pub(crate) fn lacking(code: Code, wanted: Right, subject: ResourceNames<'_>) -> Option<String> {
+    let (verb, right) = match wanted {
         Right::Read => ("read", "Read"),
         Right::Write => ("write to", "Write"),
         Right::Describe => ("describe", "Describe"),
@@ -49,6 +49,8 @@ pub(crate) fn lacking(code: Code, operation: Right, subject: ResourceNames<'_>) 
         Code::TopicAuthorizationFailed => (verb, "topic", subject.topic, right),
         Code::GroupAuthorizationFailed => ("use", "group", subject.group, "Read"),
         Code::TransactionalIdAuthorizationFailed => ("use", "transactional id", subject.transactional_id, "Write"),
+        // What it takes to publish without duplicates, where there is no right to write to any topic.
+        Code::ClusterAuthorizationFailed if wanted == Right::Write => (verb, "cluster", "", "IdempotentWrite"),
         Code::ClusterAuthorizationFailed => (verb, "cluster", "", right),
         _ => return None,
     };

@@ -9,7 +9,8 @@ use super::*;
 use crate::kafka::config::security::KafkaTls;
 
 fn config(bootstrap: &str, tls: Option<KafkaTls>, mechanism: Option<&str>) -> KafkaConfig {
-    let sasl = mechanism.map(|mechanism| format!(r#"{{"mechanism":"{mechanism}","username":"app","password":"secret"}}"#));
+    let sasl =
+        mechanism.map(|mechanism| format!(r#"{{"mechanism":"{mechanism}","username":"app","password":"secret"}}"#));
     let sasl = sasl.map(|sasl| serde_json::from_str(&sasl).unwrap());
     KafkaConfig { bootstrap: bootstrap.to_owned(), tls, sasl, ..KafkaConfig::default() }
 }
