@@ -13,7 +13,10 @@ use rdkafka::{client::ClientContext, config::FromClientConfigAndContext};
 
 use self::login::Login;
 use super::{
-    config::{KafkaConfig, client_settings::ClientSettings},
+    config::{
+        KafkaConfig,
+        client_settings::{ClientSettings, LoginSettings},
+    },
     error::KafkaError,
     librdkafka::live_clients::{ClientHandle, OwnedClient},
 };
@@ -52,4 +55,10 @@ where
 pub(crate) fn await_login(config: &KafkaConfig) -> Result<(), KafkaError> {
     let login = config.login().and_then(|login| Login::present(&login));
     login.map_or(Ok(()), |login| login.wait(PATIENCE))
+}
+
+/// Why no newer login can be had for clients with these settings, where that is so: what happens to connections then, happens for
+/// this reason.
+pub(crate) fn login_problem(login: &LoginSettings) -> Option<KafkaError> {
+    Login::present(login)?.problem()
 }

@@ -52,8 +52,8 @@ impl From<Diagnosis> for KafkaError {
 /// Asks the brokers why a client does not reach them; `reason` is what librdkafka says, if anything. `None` where nothing is found
 /// to be wrong. Blocks for some seconds at most, as long as the resolver answers.
 pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Diagnosis> {
-    if let Some(refused) = refused_login(config, reason) {
-        return Some(refused);
+    if let Some(known) = refused_login(config, reason).or_else(|| login::lacking(config)) {
+        return Some(known);
     }
     let named = reason::broker(reason);
     if let Some(broker) = named

@@ -209,6 +209,10 @@ impl Security<'_> {
                 bootstrap.trim()
             ));
         }
+        let url = self.sasl.and_then(|sasl| Url::parse(sasl.token_url.as_deref()?).ok());
+        if url.is_some_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(is_loopback)) {
+            warnings.push("kafka.sasl.token_url is no https: the client's secret goes there unencrypted".to_owned());
+        }
         warnings
     }
 }
@@ -300,7 +304,9 @@ mod tests {
     #[test]
     fn what_is_dangerous_is_said() {
         let plain = sasl(r#"{"mechanism":"PLAIN","username":"u","password":"p"}"#);
-        let warnings = |tls, sasl, bootstrap| Security { tls, sasl }.warnings(bootstrap).join("; ");
+        let warnings = |tls: Option<&KafkaTls>, sasl: Option<&KafkaSasl>, bootstrap: &str| {
+            Security { tls, sasl }.warnings(bootstrap).join("; ")
+        };
         for here in ["127.0.0.1:9092", "localhost:1, 127.1.2.3:2", "[::1]:9092"] {
             assert_eq!(warnings(None, Some(&plain), here), "");
         }
@@ -309,6 +315,12 @@ mod tests {
         let (tls, trusting) = (KafkaTls::default(), KafkaTls { verify_host: false, ..KafkaTls::default() });
         assert_eq!(warnings(Some(&tls), Some(&plain), "b1:9092"), "");
         assert!(warnings(Some(&trusting), None, "b1:9092").starts_with("kafka.tls.verify_host is false"));
+        let by_token = |url: &str| sasl(&format!(r#"{{"mechanism":"OAUTHBEARER","token_url":"{url}"}}"#));
+        for here in ["https://login.example/token", "http://127.0.0.1:8080/token"] {
+            assert_eq!(warnings(Some(&tls), Some(&by_token(here)), "b1:9092"), "");
+        }
+        let said = warnings(Some(&tls), Some(&by_token("http://login.example/token")), "b1:9092");
+        assert!(said.starts_with("kafka.sasl.token_url is no https"), "{said}");
     }
 
     /// Red when what no token server or broker takes is not named, or what they do is.

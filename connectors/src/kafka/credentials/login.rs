@@ -22,10 +22,18 @@ static LOGINS: Mutex<Vec<Weak<Login>>> = Mutex::new(Vec::new());
 pub(super) struct Login {
     settings: LoginSettings,
     clients: Arc<LiveClients>,
-    /// What clients were told last.
-    told: Mutex<Option<LoginChange>>,
-    /// Rings when they are told something.
+    known: Mutex<Known>,
+    /// Rings when clients are told something.
     bell: Condvar,
+}
+
+/// What is known at the moment.
+#[derive(Default)]
+struct Known {
+    /// What clients were told last.
+    login: Option<ClientLogin>,
+    /// Why there is nothing newer.
+    problem: Option<KafkaError>,
 }
 
 impl Login {
@@ -42,7 +50,7 @@ impl Login {
         let login = Arc::new(Self {
             settings: settings.clone(),
             clients: Arc::default(),
-            told: Mutex::default(),
+            known: Mutex::default(),
             bell: Condvar::new(),
         });
         let (kept, settings) = (Arc::downgrade(&login), settings.clone());
@@ -71,9 +79,9 @@ impl Login {
     /// Lets a client know what to log in with, now and whenever that changes.
     pub(super) fn add<T: OwnedClient>(self: &Arc<Self>, client: T) -> ClientHandle<T> {
         // Held meanwhile: what changes is told either here or there.
-        let told = lock(&self.told);
-        let (now, before) = (password(&self.settings).ok(), told.as_ref().map(|told| &told.login));
-        self.clients.add(client, now.as_ref().or(before), self.clone())
+        let known = lock(&self.known);
+        let now = password(&self.settings).ok();
+        self.clients.add(client, now.as_ref().or(known.login.as_ref()), self.clone())
     }
 
     /// Waits until it is known what clients log in with, if that is not in their settings.
@@ -84,20 +92,28 @@ impl Login {
         if self.settings.sasl.mechanism != SaslMechanism::OauthBearer {
             return Ok(());
         }
-        let waited = self.bell.wait_timeout_while(lock(&self.told), patience, |told| told.is_none());
-        let (told, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match &*told {
-            Some(LoginChange { problem: None, .. }) => Ok(()),
-            Some(LoginChange { problem: Some(problem), .. }) => Err(problem.clone()),
-            None => Err(KafkaError::Outage("kafka login: the token server does not answer".to_owned())),
+        let waited = self.bell.wait_timeout_while(lock(&self.known), patience, |known| known.login.is_none());
+        let (known, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let outage = || KafkaError::Outage("kafka login: the token server does not answer".to_owned());
+        match known.login {
+            Some(ClientLogin::Nothing(_)) | None => Err(known.problem.clone().unwrap_or_else(outage)),
+            Some(_) => Ok(()),
         }
     }
 
-    fn tell(&self, change: LoginChange) {
-        let mut told = lock(&self.told);
-        self.clients.tell(&change.login);
-        *told = Some(change);
-        self.bell.notify_all();
+    /// Why no newer login can be had, where that is so.
+    pub(super) fn problem(&self) -> Option<KafkaError> {
+        lock(&self.known).problem.clone()
+    }
+
+    fn take(&self, LoginChange { login, problem }: LoginChange) {
+        let mut known = lock(&self.known);
+        known.problem = problem;
+        if let Some(login) = login {
+            self.clients.tell(&login);
+            known.login = Some(login);
+            self.bell.notify_all();
+        }
     }
 }
 
@@ -105,7 +121,7 @@ fn keep(login: &Weak<Login>, settings: LoginSettings) {
     let mut source = LoginSource::new(settings);
     while let Some(login) = login.upgrade() {
         if let Some(change) = source.refresh() {
-            login.tell(change);
+            login.take(change);
         }
         drop(login);
         std::thread::sleep(source.pause());

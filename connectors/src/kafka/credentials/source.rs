@@ -18,10 +18,11 @@ use crate::{
     watched_files::{LOOK, WatchedFiles},
 };
 
-/// What clients log in with from now on.
+/// What is known from now on.
 pub(super) struct LoginChange {
-    pub(super) login: ClientLogin,
-    /// Why that is nothing.
+    /// What clients log in with, where that is something else than before.
+    pub(super) login: Option<ClientLogin>,
+    /// Why there is nothing newer.
     pub(super) problem: Option<KafkaError>,
 }
 
@@ -79,7 +80,7 @@ impl PasswordFile {
                 self.watched.take(change);
                 self.is_said = false;
                 tracing::info!("the password of kafka has changed: new connections log in with it");
-                Some(LoginChange { login, problem: None })
+                Some(LoginChange { login: Some(login), problem: None })
             }
             // While it is replaced, maybe.
             Err(why) => {
@@ -141,7 +142,7 @@ impl TokenServer {
             return None;
         }
         let fetched = self.fetch();
-        self.fetched(Instant::now(), fetched)
+        Some(self.fetched(Instant::now(), fetched))
     }
 
     fn fetch(&mut self) -> Result<Token, KafkaError> {
@@ -154,7 +155,7 @@ impl TokenServer {
     }
 
     /// What becomes of an answer: a token is renewed when four fifths of its time are over, and used until all of it is.
-    fn fetched(&mut self, now: Instant, fetched: Result<Token, KafkaError>) -> Option<LoginChange> {
+    fn fetched(&mut self, now: Instant, fetched: Result<Token, KafkaError>) -> LoginChange {
         match fetched {
             Ok(token) => {
                 if self.said.take().is_some() {
@@ -163,21 +164,81 @@ impl TokenServer {
                 self.failures = 0;
                 self.due = now + token.lifetime * 4 / 5;
                 self.expires = Some(now + token.lifetime);
-                Some(LoginChange { login: ClientLogin::Token(token.bearer), problem: None })
+                LoginChange { login: Some(ClientLogin::Token(token.bearer)), problem: None }
             }
             Err(problem) => {
                 self.failures += 1;
+                let is_valid = self.expires.is_some_and(|expires| now < expires);
                 self.due = now + self.backoff.after(self.failures);
                 if self.said.as_ref() != Some(&problem) {
                     tracing::warn!("{problem}");
                     self.said = Some(problem.clone());
                 }
-                if self.expires.is_some_and(|expires| now < expires) {
-                    return None;
-                }
-                let why = CString::new(problem.to_string()).unwrap_or_default();
-                Some(LoginChange { login: ClientLogin::Nothing(why), problem: Some(problem) })
+                let nothing = || ClientLogin::Nothing(CString::new(problem.to_string()).unwrap_or_default());
+                LoginChange { login: (!is_valid).then(nothing), problem: Some(problem) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::{config::security::KafkaSasl, librdkafka::live_clients::BearerToken};
+
+    fn token(seconds: u64) -> Token {
+        let text = |text: &str| CString::new(text).unwrap();
+        let bearer = BearerToken { value: text("t"), expires: 1, principal: text("p"), extensions: Vec::new() };
+        Token { bearer, lifetime: Duration::from_secs(seconds) }
+    }
+
+    fn seconds(server: &TokenServer, since: Instant) -> f64 {
+        server.due.duration_since(since).as_secs_f64()
+    }
+
+    /// Red when a token is renewed late or at once, a failure is told while the last token is valid, is kept silent when it is not,
+    /// or is followed by the next try without a pause.
+    #[test]
+    fn a_token_is_renewed_in_time_and_used_while_none_can_be_had() {
+        let mut server = TokenServer::new(LoginSettings { sasl: KafkaSasl::default(), ca: None });
+        let (now, down) = (Instant::now(), || Err(KafkaError::Outage("down".to_owned())));
+        let told = |change: LoginChange| {
+            let login = change.login.map(|login| matches!(login, ClientLogin::Token(_)));
+            (login, change.problem.map(|problem| problem.to_string()))
+        };
+        let (at, why) = (|seconds| now + Duration::from_secs(seconds), || Some("down".to_owned()));
+        assert_eq!(told(server.fetched(now, down())), (Some(false), why()));
+        assert!(server.due > now && server.due < at(10));
+        assert_eq!(told(server.fetched(now, Ok(token(100)))), (Some(true), None));
+        assert_eq!(seconds(&server, now), 80.0);
+        assert_eq!(told(server.fetched(at(80), down())), (None, why()));
+        assert!(server.due > at(80) && server.due < at(90));
+        assert_eq!(told(server.fetched(at(100), down())), (Some(false), why()));
+        assert_eq!(told(server.fetched(at(101), Ok(token(10)))), (Some(true), None));
+        assert_eq!(seconds(&server, now), 109.0);
+    }
+
+    /// Red when the old password is told again after the file has changed, or a file that is being replaced takes the login away.
+    #[test]
+    fn a_password_file_that_changes_is_told_once_it_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "one").unwrap();
+        let sasl =
+            KafkaSasl { username: Some("u".to_owned()), password_file: Some(path.clone()), ..KafkaSasl::default() };
+        let mut file = PasswordFile::new(LoginSettings { sasl, ca: None });
+        let mut told = || {
+            std::thread::sleep(LOOK);
+            file.refresh().map(|change| match change.login {
+                Some(ClientLogin::Password { password, .. }) => password.into_string().unwrap(),
+                _ => panic!("no password"),
+            })
+        };
+        assert_eq!(told(), None);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(told(), None);
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(told().as_deref(), Some("two"));
+        assert_eq!(told(), None);
     }
 }

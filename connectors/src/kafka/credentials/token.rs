@@ -163,3 +163,82 @@ fn shown(url: &str) -> String {
     let _ = (url.set_username(""), url.set_password(None));
     url.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{http::base64::base64, kafka::config::security::KafkaSasl};
+
+    fn settings() -> LoginSettings {
+        let sasl = KafkaSasl {
+            client_id: Some("app".to_owned()),
+            scope: Some("kafka".to_owned()),
+            extensions: [("a".to_owned(), "b".to_owned())].into(),
+            ..KafkaSasl::default()
+        };
+        LoginSettings { sasl, ca: None }
+    }
+
+    fn answered(status: u16, body: &str) -> Result<Token, Fault> {
+        let answer = Response { status, retry_after: None, body: body.as_bytes().to_vec() };
+        read(&settings(), &answer, UNIX_EPOCH + Duration::from_secs(1_000))
+    }
+
+    /// A token that says this of itself.
+    fn jwt(claims: &str) -> String {
+        let claims = base64(claims.as_bytes()).replace('+', "-").replace('/', "_");
+        format!("e30.{}.c2ln", claims.trim_end_matches('='))
+    }
+
+    /// Red when a token is used beyond the earlier of the two times that are said of it, for ever where none is, or for another
+    /// principal than it names.
+    #[test]
+    fn a_token_is_used_as_long_as_it_is_valid() {
+        let of = |token: &str, more: &str| {
+            let token = answered(200, &format!(r#"{{"access_token":"{token}"{more}}}"#)).ok().unwrap();
+            let principal = token.bearer.principal.to_str().unwrap().to_owned();
+            (token.lifetime.as_secs(), token.bearer.expires, principal)
+        };
+        let app = || "app".to_owned();
+        assert_eq!(of("opaque", r#","expires_in":60"#), (60, 1_060_000, app()));
+        assert_eq!(of("opaque", r#","expires_in":"60""#), (60, 1_060_000, app()));
+        assert_eq!(of("opaque", ""), (300, 1_300_000, app()));
+        let svc = jwt(r#"{"sub":"svc","exp":1030}"#);
+        assert_eq!(of(&svc, r#","expires_in":60"#), (30, 1_030_000, "svc".to_owned()));
+        assert_eq!(of(&svc, ""), (30, 1_030_000, "svc".to_owned()));
+        assert_eq!(of(&jwt(r#"{"exp":2000}"#), r#","expires_in":60"#), (60, 1_060_000, app()));
+    }
+
+    /// Red when what is refused is asked again in vain as an outage, an outage counts as refused, what to change is not named, or a
+    /// token or what else is answered is quoted.
+    #[test]
+    fn what_is_wrong_with_an_answer_is_named() {
+        let said = |status, body: &str| match answered(status, body) {
+            Ok(_) => panic!("{status} {body} is a token"),
+            Err(Fault::Refused(why)) => format!("refused: {why}"),
+            Err(Fault::Passing(why)) => format!("passing: {why}"),
+        };
+        for (status, body, part) in [
+            (401, "", r#"refused: it does not accept client "app": check kafka.sasl.client_id and client_secret_file"#),
+            (400, r#"{"error":"invalid_client"}"#, r#"refused: it does not accept client "app""#),
+            (400, r#"{"error":"invalid_scope"}"#, r#"refused: it does not give scope "kafka": check kafka.sasl.scope"#),
+            (404, "<p>hunter2</p>", "refused: it answers 404: check kafka.sasl.token_url"),
+            (400, r#"{"error":"odd one\n","error_description":"hunter2"}"#, "refused: it answers 400, oddone: check"),
+            (503, "", "passing: it answers 503"),
+            (429, r#"{"error":"invalid_client"}"#, "passing: it answers 429"),
+            (200, "hunter2", "refused: it answers without a token: check kafka.sasl.token_url"),
+            (200, r#"{"access_token":"hunter2\n"}"#, "refused: it answers without a token"),
+        ] {
+            let said = said(status, body);
+            assert!(said.contains(part) && !said.contains("hunter2"), "{said}");
+        }
+        let expired = format!(r#"{{"access_token":"{}"}}"#, jwt(r#"{"exp":999}"#));
+        assert!(said(200, &expired).starts_with("passing: its token has expired already"), "{}", said(200, &expired));
+    }
+
+    /// Red when an address is shown with a password or a query.
+    #[test]
+    fn an_address_is_shown_without_secrets() {
+        assert_eq!(shown("https://u:hunter2@login.example/token?key=hunter2#hunter2"), "https://login.example/token");
+    }
+}

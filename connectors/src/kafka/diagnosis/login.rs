@@ -27,10 +27,8 @@ pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
     // In no group: it neither subscribes nor assigns.
     let client: ClientHandle<BaseConsumer<LoginListener>> =
         credentials::create(&settings, LoginListener::default()).ok()?;
-    match credentials::await_login(config) {
-        Ok(()) => {}
-        Err(KafkaError::Credentials(why)) => return Some(Diagnosis::denial(why)),
-        Err(error) => return Some(Diagnosis::outage(error.to_string())),
+    if let Err(problem) = credentials::await_login(config) {
+        return Some(of_login(problem));
     }
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -45,6 +43,18 @@ pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
         }
     }
     None
+}
+
+/// Why there is nothing to log in with, where that comes from a token server.
+pub(super) fn lacking(config: &KafkaConfig) -> Option<Diagnosis> {
+    credentials::login_problem(&config.login()?).map(of_login)
+}
+
+fn of_login(problem: KafkaError) -> Diagnosis {
+    match problem {
+        KafkaError::Credentials(why) => Diagnosis::denial(why),
+        other => Diagnosis::outage(other.to_string()),
+    }
 }
 
 /// Hears what librdkafka says of a login.

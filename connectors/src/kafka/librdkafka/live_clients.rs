@@ -67,8 +67,10 @@ impl BearerToken {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LiveClient(NonNull<rd_kafka_t>);
 
-// SAFETY: librdkafka's clients may be used from any thread.
+// SAFETY: librdkafka's clients may be used from any thread, and from several at a time.
 unsafe impl Send for LiveClient {}
+// SAFETY: as above.
+unsafe impl Sync for LiveClient {}
 
 impl LiveClient {
     /// # Safety
@@ -192,5 +194,72 @@ impl<C: ProducerContext + 'static> OwnedClient for ThreadedProducer<C> {
 impl<C: ClientContext> OwnedClient for AdminClient<C> {
     fn live(&self) -> Option<LiveClient> {
         NonNull::new(self.inner().native_ptr()).map(LiveClient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rdkafka::ClientConfig;
+
+    use super::*;
+
+    /// Notes how many clients were alive when it was destroyed. Nothing is told to it.
+    struct Probe {
+        clients: Arc<LiveClients>,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl OwnedClient for Probe {
+        fn live(&self) -> Option<LiveClient> {
+            Some(LiveClient(NonNull::dangling()))
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.alive.store(self.clients.count(), Ordering::Relaxed);
+        }
+    }
+
+    /// Red when a client is still among the living ones while it is destroyed: a login that changes then would be told to freed
+    /// memory; or when the one who tells them goes before they do.
+    #[test]
+    fn a_client_leaves_before_it_is_destroyed() {
+        let (clients, alive, teller) = (Arc::new(LiveClients::default()), Arc::new(AtomicUsize::new(9)), Arc::new(()));
+        let probe = Probe { clients: clients.clone(), alive: alive.clone() };
+        let handle = clients.add(probe, None, teller.clone());
+        assert_eq!((clients.count(), Arc::strong_count(&teller)), (1, 2));
+        drop(handle);
+        assert_eq!((alive.load(Ordering::Relaxed), Arc::strong_count(&teller)), (0, 1));
+    }
+
+    /// Red when a real client is not found, or does not take what it is told: librdkafka itself looks at a token.
+    #[test]
+    fn clients_of_every_kind_are_told() {
+        let clients = Arc::new(LiveClients::default());
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", "127.0.0.1:1").set("security.protocol", "sasl_plaintext");
+        settings.set("sasl.mechanism", "OAUTHBEARER").set("group.id", "g");
+        let text = |text: &str| CString::new(text).unwrap();
+        let token = |expires| {
+            let (value, principal) = (text("a.b.c"), text("app"));
+            ClientLogin::Token(BearerToken { value, expires, principal, extensions: vec![text("a"), text("b")] })
+        };
+        let admin: AdminClient<_> = settings.create().unwrap();
+        let producer: ThreadedProducer<_> = settings.create().unwrap();
+        let consumer: BaseConsumer = settings.create().unwrap();
+        let teller = || Arc::new(()) as Arc<dyn Any + Send + Sync>;
+        let admin = clients.add(admin, Some(&token(0)), teller());
+        let producer = clients.add(producer, None, teller());
+        let consumer = clients.add(consumer, Some(&ClientLogin::Nothing(text("why"))), teller());
+        assert_eq!(clients.count(), 3);
+        clients.tell(&token(i64::MAX / 1_000));
+        drop((admin, producer));
+        assert_eq!(clients.count(), 1);
+        drop(consumer);
+        clients.tell(&token(i64::MAX / 1_000));
+        assert_eq!(clients.count(), 0);
     }
 }

@@ -14,6 +14,7 @@ use rdkafka::{
 };
 
 use super::produce_error::ProduceError;
+use crate::kafka::librdkafka::live_clients::ClientHandle;
 
 /// Topics remembered at most; beyond that all are asked about anew.
 const KEPT: usize = 10_000;
