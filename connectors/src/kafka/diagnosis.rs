@@ -41,11 +41,10 @@ impl Diagnosis {
     fn outage(text: String) -> Self {
         Self { text, is_denial: false }
     }
-}
 
-impl From<Diagnosis> for KafkaError {
-    fn from(diagnosis: Diagnosis) -> Self {
-        if diagnosis.is_denial { Self::Credentials(diagnosis.text) } else { Self::Outage(diagnosis.text) }
+    /// The same as an error.
+    pub(crate) fn into_error(self) -> KafkaError {
+        if self.is_denial { KafkaError::Credentials(self.text) } else { KafkaError::Outage(self.text) }
     }
 }
 

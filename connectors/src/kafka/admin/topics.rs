@@ -408,7 +408,7 @@ impl Cluster {
         let answer = tokio::select! {
             biased;
             answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,
-            denial = self.denial() => return Err(denial.into()),
+            denial = self.denial() => return Err(denial.into_error()),
         };
         match answer {
             Err(KafkaError::Outage(why)) => {
@@ -432,7 +432,7 @@ impl Cluster {
     /// An outage with its cause, or what is not one.
     async fn explained(&self, why: String) -> KafkaError {
         match self.diagnosis().await {
-            Some(denial) if denial.is_denial => denial.into(),
+            Some(denial) if denial.is_denial => denial.into_error(),
             Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
             None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
         }
