@@ -28,6 +28,7 @@ mod admin;
 mod changelog;
 
 mod debounce;
+mod diagnosis;
 mod librdkafka;
 mod logs;
 

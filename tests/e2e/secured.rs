@@ -3,6 +3,8 @@
 mod login;
 mod servers;
 
+mod diagnosis;
+
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
 /// The secured servers of this run.
