@@ -10,12 +10,12 @@ use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, pki
 pub(crate) fn handshake_problem(error: &(dyn Error + 'static), host: &str) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let tls = error.downcast_ref::<TlsError>();
-        let within = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<TlsError>());
-        if let Some(tls) = tls.or(within) {
+        if let Some(tls) = error.downcast_ref::<TlsError>() {
             return Some(problem(tls, host));
         }
-        cause = error.source();
+        // What an I/O error holds is not its source: that is the source of what it holds.
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = within.map(|within| within as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
 }
