@@ -68,3 +68,45 @@ impl<C> fmt::Debug for ReloadingClient<C> {
         f.debug_struct("ReloadingClient").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// Red when files that make no client take the old one away (`take` called on an error), or what replaces them is not seen.
+    #[test]
+    fn files_that_make_no_client_leave_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "one").unwrap();
+        let (read, made) = (file.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = made.clone();
+        let make = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let text = std::fs::read_to_string(&read).map_err(|error| error.to_string())?;
+            if text == "half" { Err("half a token".to_owned()) } else { Ok(text) }
+        };
+        let client = ReloadingClient::new("test", [file.clone()], make).unwrap();
+        let until = |what: &str, holds: &dyn Fn() -> bool| {
+            let begin = Instant::now();
+            while !holds() {
+                assert!(begin.elapsed() < Duration::from_secs(60), "this never holds: {what}");
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        std::fs::write(&file, "half").unwrap();
+        until("the change is tried", &|| {
+            assert_eq!(*client.current(), "one");
+            made.load(Ordering::Relaxed) > 1
+        });
+        assert_eq!(*client.current(), "one");
+        std::fs::write(&file, "two").unwrap();
+        until("the next one is used", &|| *client.current() == "two");
+    }
+}
