@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use schema_registry_converter::schema_registry_common::{RawRegisteredSchema, RegisteredReference, SrCall};
 use serde_json::json;
 
-pub use config::{RegistryConfig, RegistryUrls, several};
+pub use config::{RegistryConfig, RegistryUrls, addresses_in};
 pub use failure::RegistryError;
 
 use self::{

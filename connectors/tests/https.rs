@@ -141,7 +141,8 @@ async fn a_registry_that_does_not_know_us_is_an_outage_that_names_us() {
     assert_eq!(registry.by_id(7).await.unwrap().schema, "\"string\"");
     registry.set_compatibility("s", "FULL").await.unwrap();
     let why = outage(registry.id_of("s", "{}").await);
-    let sentence = "it does not accept user \"me\" for this (User is denied operation Read): grant it there (subject s)";
+    let sentence =
+        "it does not accept user \"me\" for this (User is denied operation Read): grant it there (subject s)";
     assert_eq!(why, format!("schema registry {at}: {sentence}"));
 }
 
@@ -189,7 +190,8 @@ async fn registries_are_tried_in_order_until_one_answers() {
 
     let none = Registry::new(&registry(&format!("{nobody},{}", busy.url()), &authority)).unwrap();
     let why = outage(none.by_id(7).await);
-    let (one, other) = (format!("schema registry {nobody}: "), format!("schema registry {}: it answers 503", busy.url()));
+    let (one, other) =
+        (format!("schema registry {nobody}: "), format!("schema registry {}: it answers 503", busy.url()));
     assert!(why.starts_with(&one) && why.contains(&other), "{why}");
 
     let empty = start(not_there);

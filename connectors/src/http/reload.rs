@@ -56,7 +56,11 @@ impl<C> ReloadingClient<C> {
             Err(why) => {
                 let said = self.unusable.lock().unwrap_or_else(PoisonError::into_inner).replace(change);
                 if said != Some(change) {
-                    tracing::warn!(client, why, "certificates or secrets have changed and are of no use: the old ones stay");
+                    tracing::warn!(
+                        client,
+                        why,
+                        "certificates or secrets have changed and are of no use: the old ones stay"
+                    );
                 }
             }
         }

@@ -170,9 +170,12 @@ mod tests {
         ] {
             assert!(text.contains(named), "{text}");
         }
-        let pair = [("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/nowhere/cert"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k")];
+        let pair =
+            [("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/nowhere/cert"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k")];
         let problems = read(&[&[endpoint][..], &pair].concat()).expect_err("problems");
-        assert!(problems[0].to_string().starts_with("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: cannot read /nowhere/cert"));
+        assert!(
+            problems[0].to_string().starts_with("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: cannot read /nowhere/cert")
+        );
         assert!(read(&pair).is_ok(), "spans go nowhere");
     }
 

@@ -88,8 +88,7 @@ impl OtlpTransport {
     pub(super) fn exporter(&self, resource: &Resource) -> Result<Exporter, String> {
         use opentelemetry_sdk::trace::SpanExporter as _;
 
-        let (built, client) = if self.is_grpc { (self.grpc()?, None) } else { self.http()? };
-        let mut spans = built;
+        let (mut spans, client) = if self.is_grpc { (self.grpc()?, None) } else { self.http()? };
         spans.set_resource(resource);
         Ok(Exporter { spans, client, endpoint: self.endpoint.as_ref().and_then(|url| Url::parse(url).ok()) })
     }

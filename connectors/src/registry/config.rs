@@ -69,12 +69,12 @@ impl From<OneOrMore> for RegistryUrls {
 
 impl From<Secret> for RegistryUrls {
     fn from(text: Secret) -> Self {
-        Self(several(text.expose()).into_iter().map(Secret::new).collect())
+        Self(addresses_in(text.expose()).into_iter().map(Secret::new).collect())
     }
 }
 
 /// Addresses with commas between them. A comma that no address follows is a part of one, of a password for instance.
-pub fn several(text: &str) -> Vec<String> {
+pub fn addresses_in(text: &str) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for part in text.split(',') {
         let begins = ["http://", "https://"].iter().any(|scheme| part.trim_start().starts_with(scheme));
@@ -91,7 +91,7 @@ pub fn several(text: &str) -> Vec<String> {
 pub(super) struct Address {
     /// Without user and password.
     pub(super) url: Url,
-    pub(super) login: Login,
+    pub(super) login: RegistryLogin,
 }
 
 impl Address {
@@ -103,7 +103,7 @@ impl Address {
 
 /// Who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Login {
+pub(super) enum RegistryLogin {
     /// Nobody.
     None,
     /// A user, perhaps with a password.
@@ -155,9 +155,9 @@ impl RegistryConfig {
         let user = self.user.clone().or_else(|| (!url.username().is_empty()).then(|| decoded(url.username())));
         let password = password.cloned().or_else(|| url.password().map(|text| Secret::new(decoded(text))));
         let login = match (token, user) {
-            (Some(token), _) => Login::Bearer(token.clone()),
-            (None, Some(user)) => Login::Basic(user, password),
-            (None, None) => Login::None,
+            (Some(token), _) => RegistryLogin::Bearer(token.clone()),
+            (None, Some(user)) => RegistryLogin::Basic(user, password),
+            (None, None) => RegistryLogin::None,
         };
         // Neither can fail: the URL has a host.
         let _ = url.set_username("");
@@ -223,8 +223,8 @@ mod tests {
         let at = |url: &str| config(url).addresses().unwrap();
         let all = at("https://a:8081, https://u:p,q@b/base");
         assert_eq!(all.iter().map(|one| one.url.as_str()).collect::<Vec<_>>(), ["https://a:8081/", "https://b/base"]);
-        assert_eq!(all[0].login, Login::None);
-        assert_eq!(all[1].login, Login::Basic("u".to_owned(), Some(Secret::new("p,q"))));
+        assert_eq!(all[0].login, RegistryLogin::None);
+        assert_eq!(all[1].login, RegistryLogin::Basic("u".to_owned(), Some(Secret::new("p,q"))));
         let list = RegistryUrls::from(OneOrMore::More(vec![Secret::new("http://a"), Secret::new("http://b")]));
         assert_eq!(RegistryConfig { url: list, ..RegistryConfig::default() }.addresses().unwrap().len(), 2);
     }

@@ -4,7 +4,7 @@ use headwater::spi::SchemaError;
 use reqwest::StatusCode;
 use schema_registry_converter::schema_registry_common::RawError;
 
-use super::config::{Address, Login};
+use super::config::{Address, RegistryLogin};
 use crate::{http::with_causes, tls::handshake::handshake_problem};
 
 /// Why one address gave nothing.
@@ -40,7 +40,7 @@ impl FailureCause {
         matches!(self, Self::Handshake(_) | Self::Status(StatusCode::UNAUTHORIZED, _))
     }
 
-    fn words(&self, login: &Login) -> String {
+    fn words(&self, login: &RegistryLogin) -> String {
         match self {
             Self::Status(StatusCode::UNAUTHORIZED, _) => refused(login),
             Self::Status(StatusCode::FORBIDDEN, said) => forbidden(login, said.as_ref()),
@@ -52,21 +52,23 @@ impl FailureCause {
     }
 }
 
-fn refused(login: &Login) -> String {
+fn refused(login: &RegistryLogin) -> String {
     match login {
-        Login::None => {
+        RegistryLogin::None => {
             "it wants a login: set registry.user and registry.password_file, or registry.token_file".to_owned()
         }
-        Login::Basic(user, _) => format!("it does not accept user \"{user}\": check registry.user and its password"),
-        Login::Bearer(_) => "it does not accept the token: check registry.token_file".to_owned(),
+        RegistryLogin::Basic(user, _) => {
+            format!("it does not accept user \"{user}\": check registry.user and its password")
+        }
+        RegistryLogin::Bearer(_) => "it does not accept the token: check registry.token_file".to_owned(),
     }
 }
 
-fn forbidden(login: &Login, said: Option<&RawError>) -> String {
+fn forbidden(login: &RegistryLogin, said: Option<&RawError>) -> String {
     let who = match login {
-        Login::None => "us without a login".to_owned(),
-        Login::Basic(user, _) => format!("user \"{user}\""),
-        Login::Bearer(_) => "the token".to_owned(),
+        RegistryLogin::None => "us without a login".to_owned(),
+        RegistryLogin::Basic(user, _) => format!("user \"{user}\""),
+        RegistryLogin::Bearer(_) => "the token".to_owned(),
     };
     let said = said.map(|said| format!(" ({})", said.message)).unwrap_or_default();
     format!("it does not accept {who} for this{said}: grant it there")

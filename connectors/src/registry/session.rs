@@ -18,7 +18,7 @@ use schema_registry_converter::{
 };
 
 use super::{
-    config::{Address, Login, RegistryConfig},
+    config::{Address, RegistryConfig, RegistryLogin},
     failure::{CallFailure, FailureCause},
 };
 use crate::{
@@ -104,11 +104,11 @@ impl Endpoint {
         let mut settings = SrSettings::new_builder(address.base().to_owned());
         settings.set_timeout(config.timeout);
         match &address.login {
-            Login::None => {}
-            Login::Basic(user, password) => {
+            RegistryLogin::None => {}
+            RegistryLogin::Basic(user, password) => {
                 settings.set_basic_authorization(user, password.as_ref().map(Secret::expose));
             }
-            Login::Bearer(token) => _ = settings.set_token_authorization(token.expose()),
+            RegistryLogin::Bearer(token) => _ = settings.set_token_authorization(token.expose()),
         }
         let settings = settings.build_with(builder()?).map_err(|error| error.error)?;
         let client = builder()?.timeout(config.timeout).build().map_err(|error| describe(error).0)?;
@@ -118,11 +118,14 @@ impl Endpoint {
     async fn ask(&self, call: Call<'_>) -> Result<RawRegisteredSchema, FailureCause> {
         let host = self.address.url.host_str().unwrap_or_default();
         match call {
-            Call::Converter(call) => perform_sr_call(&self.settings, call).await.map_err(|error| of_converter(&error, host)),
+            Call::Converter(call) => {
+                perform_sr_call(&self.settings, call).await.map_err(|error| of_converter(&error, host))
+            }
             Call::Plain { method, path, query, body } => {
                 let mut url = self.at(path);
                 url.set_query(query);
-                let answer = self.send(method, url, body).await.map_err(|error| FailureCause::of_request(&error, host))?;
+                let answer =
+                    self.send(method, url, body).await.map_err(|error| FailureCause::of_request(&error, host))?;
                 read(answer).await
             }
         }
@@ -134,9 +137,9 @@ impl Endpoint {
             request = request.header(CONTENT_TYPE, JSON).body(body.to_owned());
         }
         request = match &self.address.login {
-            Login::None => request,
-            Login::Basic(user, password) => request.basic_auth(user, password.as_ref().map(Secret::expose)),
-            Login::Bearer(token) => request.bearer_auth(token.expose()),
+            RegistryLogin::None => request,
+            RegistryLogin::Basic(user, password) => request.basic_auth(user, password.as_ref().map(Secret::expose)),
+            RegistryLogin::Bearer(token) => request.bearer_auth(token.expose()),
         };
         request.send().await
     }

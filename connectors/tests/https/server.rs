@@ -47,11 +47,15 @@ impl Authority {
 
     /// A certificate for these names.
     pub(crate) fn sign(&self, file: &str, names: &[&str]) -> Pair {
-        self.write(file, CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap())
+        self.write(
+            file,
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap(),
+        )
     }
 
     pub(crate) fn sign_expired(&self, file: &str, names: &[&str]) -> Pair {
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
         self.write(file, params)
@@ -143,7 +147,9 @@ fn serve(
         let line = line.trim();
         match line.split_once(": ") {
             None => received.line = line.to_owned(),
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => received.authorization = value.to_owned(),
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                received.authorization = value.to_owned()
+            }
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
             Some(_) => {}
         }

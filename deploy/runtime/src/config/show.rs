@@ -1,6 +1,6 @@
 //! The configuration for people to read: the whole tree as TOML, with secrets as `***`.
 
-use headwater_connectors::registry::several;
+use headwater_connectors::registry::addresses_in;
 use toml::{Table, Value};
 
 const HIDDEN: &str = "***";
@@ -43,7 +43,7 @@ fn mask(path: &mut Vec<String>, tree: &mut Table) {
 
 /// The same of addresses with commas between them.
 fn hide_all(text: &str) -> String {
-    several(text).iter().map(|one| hide(one)).collect::<Vec<_>>().join(",")
+    addresses_in(text).iter().map(|one| hide(one)).collect::<Vec<_>>().join(",")
 }
 
 /// An address without its password, or `***` for anything else.

@@ -221,7 +221,10 @@ fn several_registries_come_as_a_list_or_a_text() {
         let resolved = resolve("", &[(variable, text)]);
         assert_eq!(resolved.config.registry.url, list.registry.url);
         let shown = masked(&resolved.tree);
-        assert!(shown.contains("https://a") && shown.contains("https://u:***@b") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("https://a") && shown.contains("https://u:***@b") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&password, "hunter2").unwrap();
@@ -237,7 +240,10 @@ fn several_registries_come_as_a_list_or_a_text() {
 fn files_of_certificates_are_looked_at() {
     let problems = resolve("[client.tls]\nca = \"/nowhere/a\"\n[registry.tls]\nca = \"/nowhere/b\"", &[]).problems;
     let named = ["registry.tls: cannot read /nowhere/b", "client.tls: cannot read /nowhere/a"];
-    assert!(problems.len() == 2 && problems.iter().zip(named).all(|(why, named)| why.starts_with(named)), "{problems:?}");
+    assert!(
+        problems.len() == 2 && problems.iter().zip(named).all(|(why, named)| why.starts_with(named)),
+        "{problems:?}"
+    );
 }
 
 /// Red when a wrong value of a secret setting is quoted.
