@@ -10,7 +10,7 @@ use headwater::{
     spi::BoxFuture,
 };
 use reqwest::{
-    Client, ClientBuilder, Method,
+    Client, Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
