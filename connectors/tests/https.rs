@@ -80,6 +80,7 @@ async fn each_problem_of_a_handshake_has_its_sentence() {
     let at = |server: &TlsServer| format!("{}: ", server.url());
 
     let unknown = "no authority that we trust has signed the certificate: set ca";
+    // It has the same name, and another key.
     assert_eq!(why(asked(theirs.trusted(), &sound.url()).await), format!("{}{unknown}", at(&sound)));
     // The system's trust store, or none at all.
     assert_eq!(why(asked(TlsConfig::default(), &sound.url()).await), format!("{}{unknown}", at(&sound)));

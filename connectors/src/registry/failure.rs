@@ -5,7 +5,10 @@ use reqwest::StatusCode;
 use schema_registry_converter::schema_registry_common::RawError;
 
 use super::config::{Address, RegistryLogin};
-use crate::{http::with_causes, tls::handshake::handshake_problem};
+use crate::{
+    http::with_causes,
+    tls::handshake::{is_denial, problem, tls_error},
+};
 
 /// Why one address gave nothing.
 #[derive(Debug)]
@@ -23,7 +26,11 @@ pub(super) enum FailureCause {
 impl FailureCause {
     /// Of a request to this host that came to nothing.
     pub(super) fn of_request(error: &reqwest::Error, host: &str) -> Self {
-        handshake_problem(error, host).map_or_else(|| Self::Connection(with_causes(error)), Self::Handshake)
+        match tls_error(error) {
+            Some(tls) if is_denial(tls) => Self::Handshake(problem(tls, host)),
+            Some(tls) => Self::Connection(problem(tls, host)),
+            None => Self::Connection(with_causes(error)),
+        }
     }
 
     /// Whether it answers, be it unwillingly: another address would not do better.
