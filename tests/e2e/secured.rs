@@ -4,6 +4,7 @@ mod login;
 mod servers;
 
 mod diagnosis;
+mod orders;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
