@@ -2,6 +2,8 @@
 
 mod servers;
 
+mod postgres;
+
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
 /// The secured servers of this run.

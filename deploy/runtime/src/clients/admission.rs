@@ -6,7 +6,10 @@
 use std::{future::pending, time::Duration};
 
 use headwater::spi::Clock;
-use headwater_connectors::kafka::KafkaError;
+use headwater_connectors::{
+    kafka::KafkaError,
+    postgres::{Database, PostgresError},
+};
 
 use super::Clients;
 
@@ -35,9 +38,32 @@ impl From<Result<(), KafkaError>> for Admission {
     }
 }
 
+impl From<Result<(), PostgresError>> for Admission {
+    fn from(answer: Result<(), PostgresError>) -> Self {
+        match answer {
+            Err(PostgresError::Credentials(why)) => Self::Denied(why),
+            Err(PostgresError::Outage(_)) => Self::Unknown,
+            Ok(()) | Err(PostgresError::Config(_) | PostgresError::Refused(_) | PostgresError::Repeat(_)) => {
+                Self::Granted
+            }
+        }
+    }
+}
+
 /// Resolves with the reason once a server refuses us that has never let us in.
-pub(crate) async fn denied(clients: &Clients) -> String {
-    refusal_of(&*clients.clock, async || clients.cluster.reach().await.into()).await
+/// The database is asked where one is given.
+pub(crate) async fn denied(clients: &Clients, database: Option<&Database>) -> String {
+    let by_kafka = refusal_of(&*clients.clock, async || clients.cluster.reach().await.into());
+    let by_postgres = async {
+        match database {
+            Some(database) => refusal_of(&*clients.clock, async || database.ping().await.into()).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        why = by_kafka => why,
+        why = by_postgres => why,
+    }
 }
 
 /// Asks one server until it has let us in, and never comes back then.
