@@ -23,6 +23,8 @@
 //! At shutdown there is nothing to do: a unit of work is committed, or it is not and will be read again.
 
 mod config;
+mod database;
+mod login;
 
 mod sink;
 
@@ -35,7 +37,8 @@ mod columns;
 mod error;
 mod sql;
 
-pub use config::{Config, Database};
+pub use config::Config;
+pub use database::Database;
 pub use dead_letters::query::{
     FailureGroup, LetterFilter, Letters, Moment, Status, StoredLetter, Summary,
     change::{DiscardResult, EditResult, LetterActions, LetterError, RedriveResult, SendOutcome},

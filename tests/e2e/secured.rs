@@ -5,6 +5,7 @@ mod servers;
 
 mod diagnosis;
 mod orders;
+mod postgres;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 

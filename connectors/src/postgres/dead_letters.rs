@@ -15,13 +15,14 @@ use std::{
 };
 
 use headwater::spi::{Catalogue, CommitError, DeadLetter, Row};
-use sqlx::{FromRow, PgConnection};
+use sqlx::FromRow;
 
 use self::{
     columns::{ColumnArrays, LetterPlace, LetterRow},
     row_status::{RowStatus, apply},
 };
 use super::{
+    database::session::Transaction,
     error::PostgresError,
     offsets::explain,
     sink::write::{WriteCounts, bind},
@@ -48,7 +49,7 @@ impl DeadLetters {
     }
 
     /// Writes what these records of dead-letter topics come to, in the caller's transaction.
-    pub(super) async fn write(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<WriteCounts, PostgresError> {
+    pub(super) async fn write(&self, tx: &mut Transaction<'_>, rows: &[&Row]) -> Result<WriteCounts, PostgresError> {
         if rows.is_empty() {
             return Ok(WriteCounts::default());
         }
@@ -57,18 +58,18 @@ impl DeadLetters {
         for letter in &letters {
             places.entry(LetterPlace::of(letter)).or_default().push(letter);
         }
-        let mut stored = lock(conn, places.keys()).await?;
+        let mut stored = lock(tx, places.keys()).await?;
         let mut outcome = Outcome::default();
         for (i, (place, letters)) in places.iter().enumerate() {
             outcome.add(place, stored.remove(&i), letters);
         }
         for told in chunks(&outcome.new, self.statement_bytes) {
-            insert(conn, told).await.map_err(|error| named(error, told))?;
+            insert(tx, told).await.map_err(|error| named(error, told))?;
         }
         for told in chunks(&outcome.failed_again, self.statement_bytes) {
-            fail_again(conn, told).await.map_err(|error| named(error, told))?;
+            fail_again(tx, told).await.map_err(|error| named(error, told))?;
         }
-        resolve(conn, &outcome.resolved).await?;
+        resolve(tx, &outcome.resolved).await?;
         Ok(outcome.done)
     }
 
@@ -115,7 +116,7 @@ impl<'a> Outcome<'a> {
 
 /// Locks the rows of these places, in this order, and tells id and standing of those that are there, by their index.
 async fn lock<'a>(
-    conn: &mut PgConnection,
+    tx: &mut Transaction<'_>,
     places: impl ExactSizeIterator<Item = &'a LetterPlace> + Clone,
 ) -> Result<HashMap<usize, (String, RowStatus<'static>)>, PostgresError> {
     let mut columns = ColumnArrays::default();
@@ -132,8 +133,8 @@ async fn lock<'a>(
     );
     // Waits for a record that is being edited: what came of it must find its row.
     let wait = "lock table headwater.dead_letters in row exclusive mode";
-    sqlx::query(wait).execute(&mut *conn).await.map_err(explain)?;
-    let rows = bind(sql, columns.arrays)?.fetch_all(conn).await.map_err(explain)?;
+    sqlx::query(wait).execute(&mut *tx).await.map_err(explain)?;
+    let rows = bind(sql, columns.arrays)?.fetch_all(tx).await.map_err(explain)?;
     let mut stored = HashMap::with_capacity(rows.len());
     for row in &rows {
         let (i, id, status, redrives) = <(i64, String, String, i32)>::from_row(row)?;
@@ -144,7 +145,7 @@ async fn lock<'a>(
     Ok(stored)
 }
 
-async fn insert(conn: &mut PgConnection, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
+async fn insert(tx: &mut Transaction<'_>, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
     let mut columns = ColumnArrays::default();
     columns.place(told.iter().map(|told| told.place))?;
     let place = columns.names.join(", ");
@@ -156,28 +157,28 @@ async fn insert(conn: &mut PgConnection, told: &[LetterRow<'_>]) -> Result<(), P
         columns.names.join(", "),
         columns.parameters()
     );
-    expect(told.len(), bind(sql, columns.arrays)?.execute(conn).await?.rows_affected())
+    expect(told.len(), bind(sql, columns.arrays)?.execute(tx).await?.rows_affected())
 }
 
-async fn fail_again(conn: &mut PgConnection, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
+async fn fail_again(tx: &mut Transaction<'_>, told: &[LetterRow<'_>]) -> Result<(), PostgresError> {
     let mut columns = ColumnArrays::default();
     columns.failure(told)?;
     columns.standing(told.iter().map(|told| &told.standing))?;
-    update(conn, columns, told.iter().map(|told| told.id.as_deref().unwrap_or_default())).await
+    update(tx, columns, told.iter().map(|told| told.id.as_deref().unwrap_or_default())).await
 }
 
-async fn resolve(conn: &mut PgConnection, rows: &[(String, RowStatus<'_>)]) -> Result<(), PostgresError> {
+async fn resolve(tx: &mut Transaction<'_>, rows: &[(String, RowStatus<'_>)]) -> Result<(), PostgresError> {
     if rows.is_empty() {
         return Ok(());
     }
     let mut columns = ColumnArrays::default();
     columns.standing(rows.iter().map(|(_, standing)| standing))?;
-    update(conn, columns, rows.iter().map(|(id, _)| id.as_str())).await
+    update(tx, columns, rows.iter().map(|(id, _)| id.as_str())).await
 }
 
 /// Sets these columns on the rows of these ids, which are locked.
 async fn update<'a>(
-    conn: &mut PgConnection,
+    tx: &mut Transaction<'_>,
     mut columns: ColumnArrays,
     ids: impl ExactSizeIterator<Item = &'a str>,
 ) -> Result<(), PostgresError> {
@@ -194,7 +195,7 @@ async fn update<'a>(
         columns.parameters(),
         columns.names.join(", ")
     );
-    expect(rows, bind(sql, columns.arrays)?.execute(conn).await?.rows_affected())
+    expect(rows, bind(sql, columns.arrays)?.execute(tx).await?.rows_affected())
 }
 
 /// Every row was written, or somebody else was quicker: then all of it is looked at again.

@@ -12,6 +12,10 @@ pub enum PostgresError {
     /// The server does not answer, or cannot do this now; trying again later may help.
     #[error("{0}")]
     Outage(String),
+    /// The server does not let us in, or we do not trust it: a password, a certificate or `sslmode` is wrong. At the start of a
+    /// process only a person can mend that; later it is an outage, since it worked before.
+    #[error("{0}")]
+    Credentials(String),
     /// A row's own data cannot be stored; trying again changes nothing.
     #[error("{0}")]
     Refused(String),
@@ -34,7 +38,9 @@ impl From<PostgresError> for CommitError {
     fn from(error: PostgresError) -> Self {
         match error {
             PostgresError::Config(text) => Self::Fatal(text),
-            PostgresError::Outage(text) | PostgresError::Repeat(text) => Self::Outage(text),
+            PostgresError::Outage(text) | PostgresError::Credentials(text) | PostgresError::Repeat(text) => {
+                Self::Outage(text)
+            }
             PostgresError::Refused(text) => Self::Refused(text),
         }
     }

@@ -9,10 +9,13 @@ use headwater::{
     TopicPartition,
     spi::{OffsetRange, Row, StartFrom as Start},
 };
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::AssertSqlSafe;
 
 use self::topic_ids::TopicId;
-use super::error::{PostgresError, is_undefined};
+use super::{
+    database::session::{Session, Transaction},
+    error::{PostgresError, is_undefined},
+};
 use crate::topic_recreated::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
@@ -69,13 +72,13 @@ impl OwnedOffsets {
     /// somebody tells them. Where a topic has another id than its offset, nothing is taken.
     pub(super) async fn start(
         &mut self,
-        conn: &mut PgConnection,
+        session: &mut Session,
         partitions: &[TopicPartition],
         ids: Option<&BTreeMap<String, String>>,
     ) -> Result<Vec<Start>, PostgresError> {
         let (topics, numbers) = columns(partitions.iter());
         let known: Vec<Option<&String>> = topics.iter().map(|topic| ids?.get(topic)).collect();
-        let mut tx = conn.begin().await?;
+        let mut tx = session.begin().await?;
         let rows: Vec<(String, i32, i64, i64, Option<String>)> = sqlx::query_as(
             "insert into headwater.consumer_offsets as o \
              (consumer_group, topic, partition, next_offset, owner_epoch, topic_id) \
@@ -90,7 +93,7 @@ impl OwnedOffsets {
         .bind(numbers)
         .bind(NOT_STARTED)
         .bind(known)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await
         .map_err(explain)?;
         if let Some(problem) = rows.iter().find_map(|(topic, .., id)| self.other_id(topic, id.as_deref()?, ids?)) {
@@ -131,14 +134,14 @@ impl OwnedOffsets {
     /// A record that was sent back says its place, and not whether the topic has been created anew since. The group had
     /// read it before it could be sent back: where it has not come as far on the topic that is there, it read it on
     /// another one.
-    pub(super) async fn origins(&self, conn: &mut PgConnection, rows: &[&Row]) -> Result<Origins<'_>, PostgresError> {
+    pub(super) async fn origins(&self, tx: &mut Transaction<'_>, rows: &[&Row]) -> Result<Origins<'_>, PostgresError> {
         let mut origins = Origins { offsets: self, read: HashMap::new() };
         let returned: BTreeSet<_> =
             rows.iter().filter(|row| is_returned(row)).map(|row| &row.meta.origin.partition).collect();
         if returned.is_empty() {
             return Ok(origins);
         }
-        origins.read = self.stored(conn, returned.into_iter(), "").await?;
+        origins.read = self.stored(tx, returned.into_iter(), "").await?;
         Ok(origins)
     }
 
@@ -152,10 +155,10 @@ impl OwnedOffsets {
     /// else can take the partitions over.
     pub(super) async fn advance(
         &self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         positions: &[OffsetRange],
     ) -> Result<Fences, PostgresError> {
-        let stored = self.stored(conn, positions.iter().map(|p| &p.to.partition), LOCKED).await?;
+        let stored = self.stored(tx, positions.iter().map(|p| &p.to.partition), LOCKED).await?;
         let mut fences = Fences { fenced: HashSet::new(), moved: Vec::new(), done: false };
         let mut repeated = Vec::new();
         for progress in positions {
@@ -178,7 +181,7 @@ impl OwnedOffsets {
         } else {
             fences.fenced.extend(repeated);
         }
-        self.update(conn, positions, &fences).await?;
+        self.update(tx, positions, &fences).await?;
         Ok(fences)
     }
 
@@ -197,7 +200,7 @@ impl OwnedOffsets {
     /// The group's rows of these partitions; `how` ends the query.
     async fn stored(
         &self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         partitions: impl Iterator<Item = &TopicPartition>,
         how: &'static str,
     ) -> Result<HashMap<TopicPartition, OffsetRow>, PostgresError> {
@@ -211,7 +214,7 @@ impl OwnedOffsets {
             .bind(&self.group)
             .bind(topics)
             .bind(numbers)
-            .fetch_all(conn)
+            .fetch_all(tx)
             .await
             .map_err(explain)?;
         let row = |(topic, partition, next, epoch, id): (String, i32, i64, i64, Option<String>)| {
@@ -222,7 +225,7 @@ impl OwnedOffsets {
 
     async fn update(
         &self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         positions: &[OffsetRange],
         fences: &Fences,
     ) -> Result<(), PostgresError> {
@@ -250,7 +253,7 @@ impl OwnedOffsets {
         .bind(expected)
         .bind(next)
         .bind(epochs)
-        .execute(conn)
+        .execute(tx)
         .await?;
         if done.rows_affected() == moving.len() as u64 {
             Ok(())

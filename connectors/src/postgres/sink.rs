@@ -28,7 +28,6 @@ use headwater::{
         StartFrom as Start, Unit, codec::WriterSchema,
     },
 };
-use sqlx::{Connection, PgConnection};
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -42,7 +41,10 @@ use self::{
 };
 use super::{
     columns::layout::Layout,
-    config::Database,
+    database::{
+        Database,
+        session::{Session, Transaction},
+    },
     dead_letters::DeadLetters,
     error::PostgresError,
     offsets::{
@@ -156,8 +158,8 @@ impl PostgresSink {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         database
-            .with(async |conn| {
-                let found = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
+            .transaction(async |tx| {
+                let found = FoundTable::read(tx, &rows.prepared.name, &sink.key).await?;
                 Ok(table::plan(sink, &rows.prepared.name, &layout, &found, found.note())?.sql)
             })
             .await
@@ -176,11 +178,11 @@ impl PostgresSink {
         let rows = Rows::new(sink.clone())?;
         let layout = Layout::of(schema)?;
         database
-            .with(async |conn| {
-                let before = FoundTable::read(conn, &rows.prepared.name, &sink.key).await?;
+            .with(async |session| {
+                let before = fit::look(session, &rows.prepared.name, &sink.key).await?;
                 let sql = table::plan(sink, &rows.prepared.name, &layout, &before, before.note())?.sql;
                 let new = NewSchema { layout: &layout, record: None };
-                match fit::fit(conn, sink, &rows.prepared.name, new, &mut TableComment::default()).await? {
+                match fit::fit(session, sink, &rows.prepared.name, new, &mut TableComment::default()).await? {
                     Ok(()) => Ok(sql),
                     Err(unfit) => Err(PostgresError::Refused(unfit.why)),
                 }
@@ -222,7 +224,7 @@ impl PostgresSink {
     async fn start_all(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Start>, CommitError> {
         let ids = topic_ids::of(self.topic_ids.as_deref(), partitions).await?;
         let offsets = &mut self.offsets;
-        Ok(self.database.with(async |conn| offsets.start(conn, partitions, ids.as_ref()).await).await?)
+        Ok(self.database.with(async |session| offsets.start(session, partitions, ids.as_ref()).await).await?)
     }
 
     /// The span of a unit's commit, which links to those of its records; none where none of them is recorded.
@@ -254,7 +256,7 @@ impl PostgresSink {
         let outcome = loop {
             tries += 1;
             let (offsets, target) = (&mut self.offsets, &mut self.target);
-            match self.database.with(async |conn| attempt(conn, offsets, target, unit, apart).await).await {
+            match self.database.with(async |session| attempt(session, offsets, target, unit, apart).await).await {
                 Err(PostgresError::Repeat(why)) if tries < TRIES => tracing::debug!(why, "transaction repeated"),
                 Err(PostgresError::Refused(why)) if tries < TRIES && self.target.narrow() => {
                     tracing::debug!(why, "transaction repeated row by row");
@@ -311,18 +313,18 @@ enum Attempt {
 
 /// One try at a unit: all of it, or nothing. `apart` finds out which rows are refused.
 async fn attempt(
-    conn: &mut PgConnection,
+    session: &mut Session,
     offsets: &OwnedOffsets,
     target: &mut Target,
     unit: &Unit,
     apart: bool,
 ) -> Result<Attempt, PostgresError> {
     // Changing a table takes a lock that a transaction which holds rows must not wait for.
-    let refused = target.prepare(conn, unit).await?;
+    let refused = target.prepare(session, unit).await?;
     if !refused.is_empty() {
         return Ok(Attempt::Rows(refused));
     }
-    let mut tx = conn.begin().await?;
+    let mut tx = session.begin().await?;
     let fences = offsets.advance(&mut tx, &unit.positions).await.map_err(PostgresError::of_no_row)?;
     if fences.moved.is_empty() {
         tx.rollback().await?;
@@ -370,9 +372,9 @@ enum Target {
 
 impl Target {
     /// What must be seen to outside of the unit's transaction. Tells the rows that the table cannot take at all.
-    async fn prepare(&mut self, conn: &mut PgConnection, unit: &Unit) -> Result<Vec<RefusedRow>, PostgresError> {
+    async fn prepare(&mut self, session: &mut Session, unit: &Unit) -> Result<Vec<RefusedRow>, PostgresError> {
         match self {
-            Self::Table(rows) => rows.prepare(conn, unit).await,
+            Self::Table(rows) => rows.prepare(session, unit).await,
             Self::DeadLetters(_) => Ok(Vec::new()),
         }
     }
@@ -380,19 +382,19 @@ impl Target {
     /// `apart` finds out which rows are refused.
     async fn write(
         &mut self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         unit: &Unit,
         rows: &[&Row],
         (offsets, apart): (&OwnedOffsets, bool),
     ) -> Result<WriteOutcome, PostgresError> {
         match self {
-            Self::Table(table) if apart => table.write_apart(conn, unit, rows, offsets).await,
-            Self::Table(table) => match table.prepared.write(conn, rows, offsets).await {
+            Self::Table(table) if apart => table.write_apart(tx, unit, rows, offsets).await,
+            Self::Table(table) => match table.prepared.write(tx, rows, offsets).await {
                 Ok(done) => Ok(WriteOutcome::All(done)),
                 Err(WriteError::Refused(_)) => Ok(WriteOutcome::Refused),
                 Err(WriteError::Other(error)) => Err(error),
             },
-            Self::DeadLetters(letters) => letters.write(conn, rows).await.map(WriteOutcome::All),
+            Self::DeadLetters(letters) => letters.write(tx, rows).await.map(WriteOutcome::All),
         }
     }
 

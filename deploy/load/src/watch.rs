@@ -105,7 +105,7 @@ impl Watch {
 /// An outage is waited out: what arrives meanwhile is found later.
 fn found(looked: Result<Vec<String>, PostgresError>) -> Result<Option<Vec<String>>> {
     match looked {
-        Err(PostgresError::Outage(why)) => {
+        Err(PostgresError::Outage(why) | PostgresError::Credentials(why)) => {
             tracing::warn!(error = %why, "the table cannot be looked at; trying again");
             Ok(None)
         }

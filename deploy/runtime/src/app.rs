@@ -223,9 +223,13 @@ impl App {
         &self.config.prefix
     }
 
-    /// The database's address, with its password.
-    pub fn database_url(&self) -> &str {
-        self.config.postgres.url.expose()
+    /// The database's address, with its password where that stands in it.
+    ///
+    /// # Errors
+    /// When it stands in a file that cannot be read.
+    pub fn database_url(&self) -> anyhow::Result<String> {
+        let url = self.config.postgres.connector().url.read();
+        Ok(url.map_err(Problems::one)?.expose().to_owned())
     }
 
     /// The pipeline, with the bound topics and sinks of the configuration.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use self::row::{COLUMNS, stored_letter};
 use crate::postgres::{
-    config::Database,
+    database::Database,
     error::{PostgresError, is_undefined},
 };
 
@@ -227,7 +227,7 @@ impl Letters {
         filter: &LetterFilter,
         bind: impl FnOnce(FilterQuery) -> FilterQuery,
     ) -> Result<Vec<PgRow>, PostgresError> {
-        self.database.with(async |conn| bind(filtered(sql, filter)).fetch_all(&mut **conn).await.map_err(explain)).await
+        self.database.transaction(async |tx| bind(filtered(sql, filter)).fetch_all(tx).await.map_err(explain)).await
     }
 }
 

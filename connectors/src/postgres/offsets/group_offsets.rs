@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use headwater::TopicPartition;
 
 use crate::postgres::{
-    config::Database,
+    database::Database,
     error::{PostgresError, is_undefined},
 };
 
@@ -19,13 +19,13 @@ pub async fn stored_offsets(
     groups: &[&str],
 ) -> Result<BTreeMap<String, BTreeMap<TopicPartition, i64>>, PostgresError> {
     let rows: Vec<(String, String, i32, i64)> = database
-        .with(async |conn| {
+        .transaction(async |tx| {
             let rows = sqlx::query_as(
                 "select consumer_group, topic, partition, next_offset from headwater.consumer_offsets \
                  where consumer_group = any($1) and next_offset >= 0",
             )
             .bind(groups)
-            .fetch_all(&mut **conn)
+            .fetch_all(tx)
             .await;
             match rows {
                 Err(error) if is_undefined(&error) => Ok(Vec::new()),
@@ -57,8 +57,8 @@ pub async fn reset_offsets(
     let next: Vec<i64> = places.values().copied().collect();
     let ids: Vec<Option<&String>> = topics.iter().map(|topic| ids.get(*topic)).collect();
     database
-        .with(async |conn| {
-            // One statement, so one transaction; in the order in which owners lock.
+        .transaction(async |tx| {
+            // In the order in which owners lock.
             let done = sqlx::query(
                 "insert into headwater.consumer_offsets as o \
              (consumer_group, topic, partition, next_offset, owner_epoch, topic_id) \
@@ -73,7 +73,7 @@ pub async fn reset_offsets(
             .bind(partitions)
             .bind(next)
             .bind(ids)
-            .execute(&mut **conn)
+            .execute(tx)
             .await;
             match done {
                 Ok(_) => Ok(()),

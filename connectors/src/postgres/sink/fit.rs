@@ -4,7 +4,7 @@ use headwater::{
     Sink,
     spi::{DeadLetterKind, codec::WriterSchema},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 
 use super::{
     table::{self, FoundTable, NOTED, Plan},
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::postgres::{
     columns::layout::Layout,
+    database::session::Session,
     error::{PostgresError, is_duplicate},
     sql::TableName,
 };
@@ -37,14 +38,14 @@ pub(crate) struct SchemaRefusal {
 /// Makes the table fit, unless the schema is not one for it. Several processes at once agree by an advisory lock. `memory` is
 /// what is remembered of a table that is not ours to comment on.
 pub(crate) async fn fit(
-    conn: &mut PgConnection,
+    session: &mut Session,
     sink: &Sink,
     name: &TableName,
     new: NewSchema<'_>,
     memory: &mut TableComment,
 ) -> Result<Result<(), SchemaRefusal>, PostgresError> {
     for _ in 0..TRIES {
-        let found = FoundTable::read(conn, name, &sink.key).await?;
+        let found = look(session, name, &sink.key).await?;
         let plan = match decide(sink, name, new, &found, memory)? {
             Ok(plan) => plan,
             Err(refusal) => return Ok(Err(refusal)),
@@ -53,7 +54,7 @@ pub(crate) async fn fit(
             *memory = plan.note;
             return Ok(Ok(()));
         }
-        match change(conn, sink, name, new, memory).await {
+        match change(session, sink, name, new, memory).await {
             Ok(sql) => sql.iter().for_each(|sql| tracing::info!(table = %name, sql, "table changed")),
             // Somebody who does not take our lock was quicker: look again.
             Err(PostgresError::Repeat(_)) => {}
@@ -61,6 +62,14 @@ pub(crate) async fn fit(
         }
     }
     Err(PostgresError::Outage(format!("the table {name} keeps changing: is another program altering it?")))
+}
+
+/// The table as it is now.
+pub(crate) async fn look(session: &mut Session, name: &TableName, key: &[String]) -> Result<FoundTable, PostgresError> {
+    let mut tx = session.begin().await?;
+    let found = FoundTable::read(&mut tx, name, key).await?;
+    tx.commit().await?;
+    Ok(found)
 }
 
 /// What is to be done for a schema, or why it is not one for this table.
@@ -123,23 +132,23 @@ fn comment(name: &TableName, found: &FoundTable, plan: &Plan) -> Option<String> 
 
 /// Runs what is still to do under the lock, in one transaction.
 async fn change(
-    conn: &mut PgConnection,
+    session: &mut Session,
     sink: &Sink,
     name: &TableName,
     new: NewSchema<'_>,
     memory: &TableComment,
 ) -> Result<Vec<String>, PostgresError> {
-    let mut tx = conn.begin().await?;
+    let mut tx = session.begin().await?;
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
         .bind(format!("headwater table {name}"))
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
     let found = FoundTable::read(&mut tx, name, &sink.key).await?;
     let Ok(plan) = decide(sink, name, new, &found, memory)? else {
         return Err(PostgresError::Repeat(format!("{name} has just been made from another record")));
     };
     for statement in plan.sql.iter().cloned().chain(comment(name, &found, &plan)) {
-        sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut *tx).await.map_err(|error| {
+        sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut tx).await.map_err(|error| {
             if is_duplicate(&error) {
                 PostgresError::Repeat(format!("{name} has just been changed"))
             } else {

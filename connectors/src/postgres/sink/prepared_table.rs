@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use headwater::{Sink, spi::Row};
-use sqlx::PgConnection;
 
 use super::{
     batch::{Batch, key_of},
@@ -13,6 +12,7 @@ use super::{
 };
 use crate::postgres::{
     columns::layout::Layout,
+    database::session::Transaction,
     error::PostgresError,
     offsets::OwnedOffsets,
     sql::{TableName, quote},
@@ -36,14 +36,14 @@ impl PreparedTable {
     /// Writes rows whose schemas were prepared, in the caller's transaction.
     pub(crate) async fn write(
         &self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         rows: &[&Row],
         offsets: &OwnedOffsets,
     ) -> Result<WriteCounts, WriteError> {
-        let origins = offsets.origins(conn, rows).await.map_err(PostgresError::of_no_row)?;
+        let origins = offsets.origins(tx, rows).await.map_err(PostgresError::of_no_row)?;
         let batch = Batch::of(rows, &self.sink, self.table.as_ref(), &self.layouts, &origins)?;
         let Some(table) = &self.table else { return Ok(WriteCounts::default()) };
-        TableWriter { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(conn, &batch).await
+        TableWriter { sink: &self.sink, name: &self.name, table, group: offsets.group() }.run(tx, &batch).await
     }
 
     /// A row that is stored only now, with what has come behind it of its key where one of that deletes: else it would come

@@ -9,18 +9,17 @@ use headwater::{
     Sink,
     spi::{CommitError, DeadLetterKind, RefusedRow, Row, SinkConfig as _, Unit},
 };
-use sqlx::PgConnection;
 
 use super::{
     fit::{self, NewSchema, SchemaRefusal},
     prepared_table::PreparedTable,
-    table::FoundTable,
     table_comment::TableComment,
     trial::{self, Streak},
     write::WriteCounts,
 };
 use crate::postgres::{
     columns::layout::Layout,
+    database::session::{Session, Transaction},
     error::PostgresError,
     offsets::OwnedOffsets,
     sql::{TableName, quote},
@@ -96,7 +95,7 @@ impl Rows {
     /// it.
     pub(crate) async fn prepare(
         &mut self,
-        conn: &mut PgConnection,
+        session: &mut Session,
         unit: &Unit,
     ) -> Result<Vec<RefusedRow>, PostgresError> {
         if self.known.len() > MAX_SCHEMAS {
@@ -109,7 +108,7 @@ impl Rows {
         }
         let mut unfit = Vec::new();
         for row in &new {
-            unfit.extend(self.learn(conn, row).await?.map(|why| (schema_of(row), why)));
+            unfit.extend(self.learn(session, row).await?.map(|why| (schema_of(row), why)));
         }
         if !unfit.is_empty() {
             return Ok(self.refused(unit, &unfit));
@@ -120,10 +119,10 @@ impl Rows {
         if new.is_empty() {
             // Tombstones alone: a table that is there must still have the columns that guard its rows.
             let new = NewSchema { layout: &Layout::default(), record: None };
-            _ = fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
+            _ = fit::fit(session, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
                 .await?;
         }
-        self.prepared.table = FoundTable::read(conn, &self.prepared.name, &self.prepared.sink.key).await?.table;
+        self.prepared.table = fit::look(session, &self.prepared.name, &self.prepared.sink.key).await?.table;
         Ok(Vec::new())
     }
 
@@ -147,7 +146,7 @@ impl Rows {
 
     /// Fits the table to the schema of this row, or tells why it is not one for it. That is not remembered: what the table is
     /// made from may be known by then.
-    async fn learn(&mut self, conn: &mut PgConnection, row: &Row) -> Result<Option<SchemaRefusal>, PostgresError> {
+    async fn learn(&mut self, session: &mut Session, row: &Row) -> Result<Option<SchemaRefusal>, PostgresError> {
         let (Some(data), Some((key, topic))) = (&row.data, schema_of(row)) else { return Ok(None) };
         let layout = match Layout::of(&data.schema) {
             Ok(layout) => layout,
@@ -156,7 +155,8 @@ impl Rows {
         };
         let new = NewSchema { layout: &layout, record: Some((topic, &data.schema)) };
         if let Err(unfit) =
-            fit::fit(conn, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await).await?
+            fit::fit(session, &self.prepared.sink, &self.prepared.name, new, &mut *self.common.note.lock().await)
+                .await?
         {
             return Ok(Some(unfit));
         }
@@ -186,12 +186,12 @@ impl Rows {
     /// The same where a row is refused, or all: finds out which.
     pub(crate) async fn write_apart(
         &mut self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         unit: &Unit,
         rows: &[&Row],
         offsets: &OwnedOffsets,
     ) -> Result<WriteOutcome, PostgresError> {
-        let found = trial::run(conn, (&self.prepared, offsets), rows).await?;
+        let found = trial::run(tx, (&self.prepared, offsets), rows).await?;
         if found.refused.is_empty() {
             return Ok(WriteOutcome::All(found.done));
         }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use headwater::{Mode, Sink};
-use sqlx::PgConnection;
 
 use super::table_comment::TableComment;
 use crate::postgres::{
@@ -11,6 +10,7 @@ use crate::postgres::{
         layout::{Field, Layout},
         types::{ColumnType, SqlType, Widening},
     },
+    database::session::Transaction,
     error::PostgresError,
     sql::{TableName, quote},
 };
@@ -67,12 +67,16 @@ struct Column {
 
 impl FoundTable {
     /// Looks the table up.
-    pub(crate) async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Self, PostgresError> {
+    pub(crate) async fn read(
+        tx: &mut Transaction<'_>,
+        name: &TableName,
+        key: &[String],
+    ) -> Result<Self, PostgresError> {
         let (schema,): (bool,) = sqlx::query_as("select exists (select 1 from pg_namespace where nspname = $1)")
             .bind(&name.schema)
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut *tx)
             .await?;
-        Ok(Self { schema, table: Table::read(conn, name, key).await? })
+        Ok(Self { schema, table: Table::read(tx, name, key).await? })
     }
 }
 
@@ -88,7 +92,7 @@ impl FoundTable {
 }
 
 impl Table {
-    async fn read(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<Option<Self>, PostgresError> {
+    async fn read(tx: &mut Transaction<'_>, name: &TableName, key: &[String]) -> Result<Option<Self>, PostgresError> {
         let rows: Vec<(String, String, String, i32, String, String, bool)> = sqlx::query_as(
             "select a.attname::text, t.typname::text, format_type(a.atttypid, -1), a.atttypmod, t.typtype::text, \
                     format_type(a.atttypid, a.atttypmod), a.attnotnull \
@@ -98,7 +102,7 @@ impl Table {
         )
         .bind(&name.schema)
         .bind(&name.table)
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut *tx)
         .await?;
         if rows.is_empty() {
             return Ok(None);
@@ -107,7 +111,7 @@ impl Table {
             (column, Column { kind: ColumnType::of(&plain, &formatted, modifier, &kind), shown, required })
         });
         let columns = columns.collect();
-        let keyed = Self::is_keyed(conn, name, key).await?;
+        let keyed = Self::is_keyed(tx, name, key).await?;
         let (owned, comment, older): (bool, Option<String>, Option<String>) = sqlx::query_as(
             "select pg_has_role(c.relowner, 'USAGE') and c.relkind in ('r', 'p'), \
              (select col_description(c.oid, a.attnum) from pg_attribute a \
@@ -118,12 +122,12 @@ impl Table {
         .bind(&name.schema)
         .bind(&name.table)
         .bind(NOTED)
-        .fetch_one(conn)
+        .fetch_one(tx)
         .await?;
         Ok(Some(Self { columns, keyed, owned, comment, older }))
     }
 
-    async fn is_keyed(conn: &mut PgConnection, name: &TableName, key: &[String]) -> Result<bool, PostgresError> {
+    async fn is_keyed(tx: &mut Transaction<'_>, name: &TableName, key: &[String]) -> Result<bool, PostgresError> {
         let mut key = key.to_vec();
         key.sort_unstable();
         let (keyed,): (bool,) = sqlx::query_as(
@@ -138,7 +142,7 @@ impl Table {
         .bind(&name.schema)
         .bind(&name.table)
         .bind(key)
-        .fetch_one(conn)
+        .fetch_one(tx)
         .await?;
         Ok(keyed)
     }

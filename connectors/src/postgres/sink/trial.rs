@@ -9,14 +9,13 @@
 //! needs a neighbour that comes later is tried again behind it.
 
 use headwater::spi::Row;
-use sqlx::{Connection, PgConnection};
 
 use super::{
     prepared_table::PreparedTable,
     refusal::{Refusal, RefusalCause, WriteError},
     write::WriteCounts,
 };
-use crate::postgres::{error::PostgresError, offsets::OwnedOffsets};
+use crate::postgres::{database::session::Transaction, error::PostgresError, offsets::OwnedOffsets};
 
 /// So many rows refused one after the other, alike and none stored between, are the table's fault.
 const ALIKE: u32 = 20;
@@ -80,12 +79,12 @@ pub(crate) struct TrialResult {
 /// # Errors
 /// [`PostgresError::Outage`] where a column is at fault that no row of its schema can fill, with what to mend.
 pub(crate) async fn run(
-    conn: &mut PgConnection,
+    tx: &mut Transaction<'_>,
     to: (&PreparedTable, &OwnedOffsets),
     rows: &[&Row],
 ) -> Result<TrialResult, PostgresError> {
     // What is checked at the end of the transaction would name no row.
-    sqlx::query("set constraints all immediate").execute(&mut *conn).await?;
+    sqlx::query("set constraints all immediate").execute(&mut *tx).await?;
     let mut found = TrialResult::default();
     let mut parts = Vec::from_iter(std::iter::once(0..rows.len()));
     while !parts.is_empty() && found.refused.len() < AT_ONCE {
@@ -93,7 +92,7 @@ pub(crate) async fn run(
         while found.refused.len() < AT_ONCE
             && let Some(part) = parts.pop()
         {
-            match store(conn, to, &rows[part.clone()]).await? {
+            match store(tx, to, &rows[part.clone()]).await? {
                 Ok(done) => {
                     found.done.add(done);
                     stored = true;
@@ -112,7 +111,7 @@ pub(crate) async fn run(
         }
         found.tried = parts.last().map_or(rows.len(), |part| part.start);
         if stored {
-            again(conn, to, rows, &mut found).await?;
+            again(tx, to, rows, &mut found).await?;
         }
     }
     Ok(found)
@@ -120,7 +119,7 @@ pub(crate) async fn run(
 
 /// Tries the refused rows again, now that all others are there.
 async fn again(
-    conn: &mut PgConnection,
+    tx: &mut Transaction<'_>,
     to: (&PreparedTable, &OwnedOffsets),
     rows: &[&Row],
     found: &mut TrialResult,
@@ -130,7 +129,7 @@ async fn again(
     for (at, refusal) in refused {
         let behind = (at + 1..found.tried).filter(|later| stands.binary_search(later).is_err());
         let part = to.0.with_its_tombstone(rows[at], behind.map(|later| rows[later]));
-        match store(conn, to, &part).await? {
+        match store(tx, to, &part).await? {
             Ok(done) => found.done.add(done),
             Err(_) => found.refused.push((at, refusal)),
         }
@@ -140,11 +139,11 @@ async fn again(
 
 /// Stores a part, or leaves everything as it was.
 async fn store(
-    conn: &mut PgConnection,
+    tx: &mut Transaction<'_>,
     (table, offsets): (&PreparedTable, &OwnedOffsets),
     part: &[&Row],
 ) -> Result<Result<WriteCounts, Refusal>, PostgresError> {
-    let mut savepoint = conn.begin().await?;
+    let mut savepoint = tx.begin().await?;
     match table.write(&mut savepoint, part, offsets).await {
         Ok(done) => {
             savepoint.commit().await?;

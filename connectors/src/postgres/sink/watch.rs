@@ -8,7 +8,7 @@
 use sqlx::AssertSqlSafe;
 
 use crate::postgres::{
-    config::Database,
+    database::Database,
     error::{PostgresError, is_undefined},
     sql::TableName,
 };
@@ -62,9 +62,9 @@ impl TableWatch {
         );
         let ids = self
             .database
-            .with(async |conn| {
+            .transaction(async |tx| {
                 let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(format!("({first},0)")).bind(since);
-                query.fetch_all(&mut **conn).await.map_err(PostgresError::from)
+                query.fetch_all(tx).await.map_err(PostgresError::from)
             })
             .await?;
         if sweep {
@@ -77,13 +77,13 @@ impl TableWatch {
     /// The oldest transaction that is under way, and the table's pages; `None` while there is no table.
     async fn now(&self) -> Result<Option<(String, i64)>, PostgresError> {
         self.database
-            .with(async |conn| {
+            .transaction(async |tx| {
                 let asked = sqlx::query_as(
                     "select pg_snapshot_xmin(pg_current_snapshot())::xid::text, \
                      pg_relation_size($1::text::regclass) / current_setting('block_size')::int8",
                 )
                 .bind(self.table.sql())
-                .fetch_one(&mut **conn)
+                .fetch_one(tx)
                 .await;
                 match asked {
                     Ok(now) => Ok(Some(now)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater::{Meta, Mode, Sink};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
 
 use super::{
     batch::{Batch, Delete, Round, Write},
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::postgres::{
     columns::{encode::Array, types::SqlType},
+    database::session::Transaction,
     error::PostgresError,
     offsets::topic_ids::TopicId,
     sql::{TableName, quote},
@@ -44,17 +45,17 @@ pub(crate) struct TableWriter<'a> {
 
 impl TableWriter<'_> {
     /// Runs a batch's statements in the caller's transaction.
-    pub(crate) async fn run(self, conn: &mut PgConnection, batch: &Batch<'_>) -> Result<WriteCounts, WriteError> {
+    pub(crate) async fn run(self, tx: &mut Transaction<'_>, batch: &Batch<'_>) -> Result<WriteCounts, WriteError> {
         let mut done = WriteCounts { superseded: batch.superseded, ..WriteCounts::default() };
         for round in &batch.rounds {
-            self.run_round(conn, round, &mut done).await?;
+            self.run_round(tx, round, &mut done).await?;
         }
         Ok(done)
     }
 
     async fn run_round(
         self,
-        conn: &mut PgConnection,
+        tx: &mut Transaction<'_>,
         round: &Round<'_>,
         done: &mut WriteCounts,
     ) -> Result<(), WriteError> {
@@ -68,7 +69,7 @@ impl TableWriter<'_> {
         for ((once, guard, columns), rows) in groups {
             let statement = Statement { to: self, columns, once, guard };
             let sql = statement.insert()?;
-            let written = bind(sql, statement.arrays(&rows)?)?.execute(&mut *conn).await?.rows_affected();
+            let written = bind(sql, statement.arrays(&rows)?)?.execute(&mut *tx).await?.rows_affected();
             done.written += written;
             done.superseded += (rows.len() as u64).saturating_sub(written);
         }
@@ -76,7 +77,7 @@ impl TableWriter<'_> {
         round.deletes.iter().for_each(|delete| groups.entry(Guard::of(&delete.topic)).or_default().push(delete));
         for (guard, rows) in groups {
             let (sql, arrays) = self.delete(guard, &rows)?;
-            let found: (i64, i64) = take_row(bind(sql, arrays)?.fetch_one(&mut *conn).await?)?;
+            let found: (i64, i64) = take_row(bind(sql, arrays)?.fetch_one(&mut *tx).await?)?;
             let (there, deleted) = (u64::try_from(found.0).unwrap_or(0), u64::try_from(found.1).unwrap_or(0));
             done.deleted += deleted;
             done.superseded += there.saturating_sub(deleted);

@@ -56,6 +56,8 @@ pub(super) fn host_based_authentication(security: &ServerSecurity) -> String {
     let mut lines = vec![format!("host all {USER} 127.0.0.1/32 trust")];
     lines.extend(security.users.iter().map(|user| format!("hostssl all {} 127.0.0.1/32 scram-sha-256", user.name)));
     lines.extend(security.certificate_users.iter().map(|name| format!("hostssl all {name} 127.0.0.1/32 cert")));
+    // Whomever a test makes.
+    lines.push("hostssl all all 127.0.0.1/32 scram-sha-256".to_owned());
     lines.push(String::new());
     lines.join("\n")
 }

@@ -23,7 +23,7 @@ use crate::warehouse::WarehouseConfig;
 pub(super) async fn show(app: &App, clients: &Clients) -> Result<()> {
     let letters = Letters::of(&clients.database);
     let warehouse = Warehouse::of(app)?;
-    let mut database = PgConnection::connect(app.database_url()).await?;
+    let mut database = PgConnection::connect(&app.database_url()?).await?;
     let [flaky, silent, doomed] = ["flaky", "silent", "doomed"].map(payment);
     let silent = PaymentCompleted { email: None, ..silent };
 

@@ -89,7 +89,7 @@ struct Rows {
 type CustomerTotal = (String, i64, i64);
 
 async fn rows(app: &App, payments: &[PaymentCompleted], events: &Events) -> Result<Rows> {
-    let mut database = PgConnection::connect(app.database_url()).await?;
+    let mut database = PgConnection::connect(&app.database_url()?).await?;
     let ids: Vec<String> = payments.iter().map(|payment| payment.order_id.clone()).collect();
     let customers: Vec<String> = payments.iter().map(|payment| payment.customer_id.clone()).collect();
     let paid: Vec<String> =

@@ -6,7 +6,11 @@
 use std::{future::pending, time::Duration};
 
 use headwater::spi::Clock;
-use headwater_connectors::{kafka::KafkaError, registry::RegistryError};
+use headwater_connectors::{
+    kafka::KafkaError,
+    postgres::{Database, PostgresError},
+    registry::RegistryError,
+};
 
 use super::Clients;
 
@@ -45,11 +49,33 @@ impl From<Result<(), RegistryError>> for Admission {
     }
 }
 
+impl From<Result<(), PostgresError>> for Admission {
+    fn from(answer: Result<(), PostgresError>) -> Self {
+        match answer {
+            Err(PostgresError::Credentials(why)) => Self::Denied(why),
+            Err(PostgresError::Outage(_)) => Self::Unknown,
+            Ok(()) | Err(PostgresError::Config(_) | PostgresError::Refused(_) | PostgresError::Repeat(_)) => {
+                Self::Granted
+            }
+        }
+    }
+}
+
 /// Resolves with the reason once a server refuses us that has never let us in.
-pub(crate) async fn denied(clients: &Clients) -> String {
+/// The database is asked where one is given.
+pub(crate) async fn denied(clients: &Clients, database: Option<&Database>) -> String {
+    let by_kafka = refusal_of(&*clients.clock, async || clients.cluster.reach().await.into());
+    let by_registry = refusal_of(&*clients.clock, async || clients.registry.reach().await.into());
+    let by_postgres = async {
+        match database {
+            Some(database) => refusal_of(&*clients.clock, async || database.ping().await.into()).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
-        why = refusal_of(&*clients.clock, async || clients.cluster.reach().await.into()) => why,
-        why = refusal_of(&*clients.clock, async || clients.registry.reach().await.into()) => why,
+        why = by_kafka => why,
+        why = by_registry => why,
+        why = by_postgres => why,
     }
 }
 

@@ -177,6 +177,10 @@ fn overlay(
         ("kafka.consumer.session_timeout", "10s".to_owned()),
         ("registry.url", endpoints.schema_registry_url.clone()),
         ("postgres.url", endpoints.database_url.clone()),
+        ("postgres.url_file", String::new()),
+        ("postgres.password_file", String::new()),
+        ("postgres.direct_url_file", String::new()),
+        ("postgres.pooler", "false".to_owned()),
         // Its brokers are one.
         ("topology.replication", "1".to_owned()),
         ("topology.min_insync_replicas", "1".to_owned()),

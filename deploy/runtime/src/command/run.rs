@@ -23,7 +23,7 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let clients = Clients::new(&app)?;
     let states = ProcessMetrics::with_spans(app.spans.clone());
     let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| clients.database.clone());
-    let health = Health::new(instance.name(), states.clone(), database);
+    let health = Health::new(instance.name(), states.clone(), database.clone());
     let listener = Server::listen(app.config.http.addr).await?;
     let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
     let reading = StateReader::new(&app, &clients, Some(local_instance.clone()))?;
@@ -33,7 +33,7 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     // However its groups fare: what fails is started anew. But who was never let in waits for nobody.
     let denied = tokio::select! {
         () = stop.requested() => None,
-        why = admission::denied(&clients) => Some(why),
+        why = admission::denied(&clients, database.as_ref()) => Some(why),
     };
     health.stopping();
     let drained = groups.drain().await;

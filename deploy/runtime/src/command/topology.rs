@@ -11,7 +11,7 @@ use anyhow::Result;
 use headwater::spi::{SchemaError, Schemas as _, Topology, Work, codec::WriterSchema};
 use headwater_connectors::{
     kafka::{HEADER_ROOM, TopicChange, TopicSpec},
-    postgres::{Database, migrate, pending_migrations},
+    postgres::{Database, PostgresError, migrate, pending_migrations},
 };
 
 use super::arguments::{TopologyCommand, TopologyFormat};
@@ -68,8 +68,12 @@ pub(crate) async fn apply(app: &App, clients: &Clients, dry_run: bool) -> ApplyR
     topics(app, clients, &topology, dry_run, &mut outcome).await;
     schemas(clients, &topology, dry_run, &mut outcome).await;
     // A database that does not answer is said once.
-    if migrations(&clients.database, dry_run, &mut outcome).await {
-        tables(app, &clients.database, dry_run, &mut outcome).await;
+    match direct_database(app, clients) {
+        Ok(database) if migrations(&database, dry_run, &mut outcome).await => {
+            tables(app, &database, dry_run, &mut outcome).await;
+        }
+        Ok(_) => {}
+        Err(error) => outcome.problems.push(error.to_string()),
     }
     outcome
 }
@@ -181,6 +185,11 @@ async fn schemas(clients: &Clients, topology: &Topology, dry_run: bool, outcome:
 async fn register(clients: &Clients, subject: &str, schema: &str) -> Result<u32, SchemaError> {
     clients.registry.set_compatibility(subject, COMPATIBILITY).await?;
     clients.registry.register(subject, schema).await
+}
+
+/// The database past its pooler, where it is said how to get there.
+fn direct_database(app: &App, clients: &Clients) -> Result<Database, PostgresError> {
+    app.config.postgres.direct().map_or_else(|| Ok(clients.database.clone()), |direct| direct.build())
 }
 
 /// Whether they are in order.

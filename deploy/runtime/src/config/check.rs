@@ -270,15 +270,6 @@ fn later(config: &Config) -> Vec<String> {
         let (min, all) = (topology.min_insync_replicas, topology.replication);
         problems.push(format!("topology.min_insync_replicas is {min}, more than topology.replication, {all}"));
     }
-    let url = config.postgres.url.expose();
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        problems.push("postgres.url must be an address such as postgres://user@127.0.0.1:5432/database".to_owned());
-    } else if let Some(why) = config.postgres.connector().problem() {
-        problems.push(format!("postgres.url: {why}"));
-    }
-    let bounds = &config.postgres;
-    if bounds.max_connections == 0 || bounds.connect_timeout.is_zero() || bounds.statement_timeout.is_zero() {
-        problems.push("postgres.max_connections, connect_timeout and statement_timeout must be above 0".to_owned());
-    }
+    problems.extend(config.postgres.problems());
     problems
 }

@@ -10,7 +10,7 @@ use headwater_connectors::{
     registry::RegistryConfig,
     sinks::ConfiguredSink,
     store::local::StateConfig,
-    units::{Secret, duration},
+    units::{Secret, SecretSource, duration},
 };
 use serde::Deserialize;
 
@@ -98,7 +98,16 @@ pub(crate) struct ServerConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PostgresConfig {
+    /// Where the database is, as whom and over which TLS.
     pub(crate) url: Secret,
+    /// The file with the URL, in its place; it may change while the program runs, and so may those below.
+    url_file: Option<PathBuf>,
+    /// The file with the password, where the URL has none.
+    password_file: Option<PathBuf>,
+    /// Whether a transaction pooler stands before the server.
+    pooler: bool,
+    /// The file with the URL that `topology apply` uses, where the pooler cannot do it.
+    direct_url_file: Option<PathBuf>,
     pub(crate) max_connections: u32,
     #[serde(with = "duration")]
     pub(crate) connect_timeout: Duration,
@@ -106,16 +115,54 @@ pub(crate) struct PostgresConfig {
     pub(crate) statement_timeout: Duration,
 }
 
+/// The URL that holds where nobody names another one, as it stands in `defaults.toml`.
+pub(super) const DEFAULT_URL: &str = "postgres://headwater@127.0.0.1:5432/headwater";
+
 impl PostgresConfig {
     /// The connector's own configuration.
     pub(crate) fn connector(&self) -> postgres::Config {
+        let url =
+            named(self.url_file.as_ref()).map_or_else(|| SecretSource::Text(self.url.clone()), SecretSource::File);
+        postgres::Config {
+            password_file: named(self.password_file.as_ref()),
+            pooler: self.pooler,
+            ..self.reached_at(url)
+        }
+    }
+
+    /// The same past the pooler, for what changes tables; `None` where nothing is said of it.
+    pub(crate) fn direct(&self) -> Option<postgres::Config> {
+        Some(self.reached_at(SecretSource::File(named(self.direct_url_file.as_ref())?)))
+    }
+
+    /// What is wrong with it, a sentence each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if named(self.url_file.as_ref()).is_some() && ![DEFAULT_URL, ""].contains(&self.url.expose()) {
+            problems.push("postgres.url and postgres.url_file are both set: keep one".to_owned());
+        }
+        problems.extend(self.connector().problems().iter().map(|why| format!("postgres.{why}")));
+        let direct = self.direct().map(|direct| direct.problems()).unwrap_or_default();
+        problems.extend(direct.iter().map(|why| format!("postgres.direct_{why}")));
+        if self.max_connections == 0 || self.connect_timeout.is_zero() || self.statement_timeout.is_zero() {
+            problems.push("postgres.max_connections, connect_timeout and statement_timeout must be above 0".to_owned());
+        }
+        problems
+    }
+
+    fn reached_at(&self, url: SecretSource) -> postgres::Config {
         postgres::Config {
             max_connections: self.max_connections,
             connect_timeout: self.connect_timeout,
             statement_timeout: self.statement_timeout,
-            ..postgres::Config::new(self.url.expose())
+            ..postgres::Config::of(url)
         }
     }
+}
+
+/// A file that is named: an empty name is none.
+fn named(file: Option<&PathBuf>) -> Option<PathBuf> {
+    file.filter(|file| !file.as_os_str().is_empty()).cloned()
 }
 
 /// What `topology apply` gives the topics that it creates.

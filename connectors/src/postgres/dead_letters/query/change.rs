@@ -4,14 +4,17 @@ use headwater::{
     Origin,
     spi::{DeadLetter, Outgoing},
 };
-use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{
     Letters, Summary, explain,
     row::{self, COLUMNS, HEADERS, HeaderColumns, Status, StoredLetter, stored_letter},
 };
-use crate::postgres::{config::Database, error::PostgresError};
+use crate::postgres::{
+    database::{Database, session::Transaction},
+    error::PostgresError,
+};
 
 /// How often a statement is begun anew that the server ended for the sake of another one.
 const REPEATS: u32 = 5;
@@ -111,8 +114,7 @@ impl<'a> LetterActions<'a> {
         let counts: Vec<i32> = chosen.iter().map(|letter| i32::try_from(letter.redrives).unwrap_or(i32::MAX)).collect();
         let statuses: Vec<&str> = statuses.iter().map(|status| status.name()).collect();
         self.database
-            .with(async |conn| {
-                let mut tx = conn.begin().await?;
+            .transaction(async |tx| {
                 let sql = format!(
                     "select {COLUMNS} from headwater.dead_letters d \
                      join unnest($1::text[]::uuid[], $2::int4[]) with ordinality as p (of_id, of_count, place) \
@@ -125,8 +127,7 @@ impl<'a> LetterActions<'a> {
                 drop(rows);
                 let outcomes = if locked.is_empty() { Vec::new() } else { send(&locked).await };
                 let done = sorted(chosen, &locked, outcomes);
-                set_status(&mut tx, &done.sent, Status::Redriven).await?;
-                tx.commit().await?;
+                set_status(tx, &done.sent, Status::Redriven).await?;
                 Ok(done)
             })
             .await
@@ -150,8 +151,7 @@ impl<'a> LetterActions<'a> {
     async fn try_discard(self, ids: &[Uuid], note: Option<&str>) -> Result<DiscardResult, PostgresError> {
         let asked: Vec<String> = ids.iter().map(Uuid::to_string).collect();
         self.database
-            .with(async |conn| {
-                let mut tx = conn.begin().await?;
+            .transaction(async |tx| {
                 let rows = sqlx::query(
                     "select id::text, status from headwater.dead_letters where id = any($1::text[]::uuid[]) \
                      order by id for update",
@@ -180,7 +180,6 @@ impl<'a> LetterActions<'a> {
                 .bind(note)
                 .execute(&mut *tx)
                 .await?;
-                tx.commit().await?;
                 Ok(done)
             })
             .await
@@ -200,8 +199,8 @@ impl<'a> LetterActions<'a> {
         value: Vec<u8>,
         send: impl AsyncFnOnce(Outgoing) -> Result<Origin, String>,
     ) -> Result<EditResult, LetterError> {
-        let outcome = self.database.with(async |conn| {
-            let mut tx = conn.begin().await?;
+        let outcome = self.database.with(async |session| {
+            let mut tx = session.begin().await?;
             let old = match take(&mut tx, id).await? {
                 Ok(old) => old,
                 Err(error) => return Ok(Err(error)),
@@ -221,18 +220,15 @@ impl<'a> LetterActions<'a> {
 }
 
 /// Takes the table for this transaction alone, and the letter that is to be edited.
-async fn take(
-    tx: &mut Transaction<'_, Postgres>,
-    id: Uuid,
-) -> Result<Result<StoredLetter, LetterError>, PostgresError> {
+async fn take(tx: &mut Transaction<'_>, id: Uuid) -> Result<Result<StoredLetter, LetterError>, PostgresError> {
     let lock = "lock table headwater.dead_letters in share row exclusive mode";
-    sqlx::query(lock).execute(&mut **tx).await.map_err(explain)?;
+    sqlx::query(lock).execute(&mut *tx).await.map_err(explain)?;
     // Who has the row's lock waits for the table's: waiting for him would never end.
     let sql = format!("select {COLUMNS} from headwater.dead_letters d where id = $1::uuid for update skip locked");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *tx).await?;
     let Some(row) = row else {
         let there = "select exists (select from headwater.dead_letters where id = $1::uuid)";
-        let there: bool = sqlx::query_scalar(there).bind(id.to_string()).fetch_one(&mut **tx).await?;
+        let there: bool = sqlx::query_scalar(there).bind(id.to_string()).fetch_one(&mut *tx).await?;
         return Ok(Err(if there { LetterError::Busy(id) } else { LetterError::Missing(id) }));
     };
     let old = stored_letter(&row)?;
@@ -244,7 +240,7 @@ async fn take(
 
 /// The row of the edited record. Its group may have dead-lettered it already: that row then only learns whose it is.
 async fn insert(
-    tx: &mut Transaction<'_, Postgres>,
+    tx: &mut Transaction<'_>,
     old: Uuid,
     record: &Outgoing,
     origin: &Origin,
@@ -271,12 +267,12 @@ async fn insert(
         .bind(headers.names)
         .bind(headers.texts)
         .bind(headers.bytes)
-        .fetch_one(&mut **tx)
+        .fetch_one(&mut *tx)
         .await?;
     row::id(&row, "id")
 }
 
-async fn set_status(tx: &mut Transaction<'_, Postgres>, ids: &[Uuid], status: Status) -> Result<(), PostgresError> {
+async fn set_status(tx: &mut Transaction<'_>, ids: &[Uuid], status: Status) -> Result<(), PostgresError> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -284,7 +280,7 @@ async fn set_status(tx: &mut Transaction<'_, Postgres>, ids: &[Uuid], status: St
     sqlx::query("update headwater.dead_letters set status = $2 where id = any($1::text[]::uuid[])")
         .bind(ids)
         .bind(status.name())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
