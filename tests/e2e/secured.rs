@@ -1,6 +1,7 @@
 //! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
 mod servers;
+mod web;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
