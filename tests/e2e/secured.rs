@@ -2,6 +2,7 @@
 
 mod login;
 mod servers;
+mod web;
 
 mod diagnosis;
 mod orders;
