@@ -1,5 +1,6 @@
 //! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
+mod acls;
 mod servers;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
