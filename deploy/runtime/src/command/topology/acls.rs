@@ -165,8 +165,8 @@ fn of_operator(app: &App) -> Allowed {
     for configured in &app.groups {
         let group = &configured.group;
         allow(&mut allowed, (Group, &group.id, Literal), [Read, Describe]);
-        inputs(app, configured, &mut allowed);
         let Some(owned) = group.group_topics() else { continue };
+        inputs(app, configured, &mut allowed);
         allow(&mut allowed, (Topic, &format!("{}.", group.id), Prefixed), [Read, Describe]);
         allow(&mut allowed, (Topic, &owned.redrive(), Literal), [Write]);
         for store in configured.stores() {

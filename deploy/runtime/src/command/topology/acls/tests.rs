@@ -91,7 +91,8 @@ fn a_group_that_keeps_state_needs_more_and_no_more_than_that() {
     ];
     assert_eq!(part(&acls(keyed(), "", "User:{group}"), "group count"), rows);
     let at_least_once = acls(keyed(), "[groups.count]\ndelivery = 'at-least-once'", "User:{group}");
-    assert_eq!(part(&at_least_once, "group count"), rows[..7]);
+    // Then it retries in place, and no record waits in a store.
+    assert_eq!(part(&at_least_once, "group count"), [&rows[..3], &rows[4..7]].concat());
 }
 
 /// Red when a group that reads every topic of events may read only those that there are now, one of a domain may read more
@@ -159,5 +160,5 @@ fn a_script_reads_five_columns() {
         assert!(["literal", "prefixed"].contains(&columns[2]), "{line}");
         assert!(columns[4].starts_with("User:"), "{line}");
     }
-    assert!(text.contains("Read,Describe        User:CN=dead-letters,O=Acme Ltd"), "{text}");
+    assert!(text.lines().any(|line| line.ends_with("  User:CN=dead-letters,O=Acme Ltd")), "{text}");
 }
