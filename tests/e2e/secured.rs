@@ -1,12 +1,12 @@
 //! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
-mod login;
-mod servers;
-mod web;
-
+mod acls;
 mod diagnosis;
+mod login;
 mod orders;
 mod postgres;
+mod servers;
+mod web;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
