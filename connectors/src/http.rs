@@ -62,6 +62,23 @@ impl HttpClient {
         Self::with(config, Proxies::of_environment()?)
     }
 
+    /// A client with these limits that goes over no proxy, for secrets that none is to see.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn direct(config: &HttpConfig) -> Result<Self, HttpError> {
+        Self::with(config, Proxies::builder(|_| None)?)
+    }
+
+    /// A client for this host alone, over no proxy and whatever certificate is shown: it tells nobody a secret.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_this_host(config: &HttpConfig) -> Result<Self, HttpError> {
+        let (builder, proxies) = Proxies::builder(|_| None)?;
+        Self::with(config, (builder.tls_danger_accept_invalid_certs(true), proxies))
+    }
+
     fn with(config: &HttpConfig, (builder, proxies): (ClientBuilder, Proxies)) -> Result<Self, HttpError> {
         let client = config
             .tls

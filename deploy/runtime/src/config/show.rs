@@ -17,7 +17,8 @@ pub(crate) fn masked(tree: &Table) -> String {
 /// Whether a setting's value must not be printed.
 pub(super) fn is_secret(path: &[String]) -> bool {
     let name = path.last().map(|name| name.to_lowercase()).unwrap_or_default();
-    name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word))
+    // Where a secret stands is none.
+    !name.ends_with("_file") && (name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word)))
 }
 
 fn mask(path: &mut Vec<String>, tree: &mut Table) {

@@ -1,0 +1,3 @@
+//! TLS, logins, tokens and least privilege.
+
+mod http;
