@@ -63,15 +63,20 @@ impl<'a> Der<'a> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
 
     use super::*;
 
+    /// A certificate with these names, of an authority that has another one.
     fn certificate(names: &[(DnType, &str)]) -> Vec<u8> {
-        let mut params = CertificateParams::new(["shop.example".to_owned()]).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        names.iter().for_each(|(of, name)| params.distinguished_name.push(of.clone(), *name));
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        let params = |names: &[(DnType, &str)]| {
+            let mut params = CertificateParams::new(["shop.example".to_owned()]).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            names.iter().for_each(|(of, name)| params.distinguished_name.push(of.clone(), *name));
+            params
+        };
+        let authority = Issuer::new(params(&[(DnType::CommonName, "authority")]), KeyPair::generate().unwrap());
+        params(names).signed_by(&KeyPair::generate().unwrap(), &authority).unwrap().der().to_vec()
     }
 
     /// Red when another part of the subject, or the issuer, is taken for the name, or when what is cut off makes the reader panic.
