@@ -11,7 +11,7 @@ use headwater::{
     spi::BoxFuture,
 };
 use reqwest::{
-    Client, Method,
+    Client, ClientBuilder, Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
@@ -71,15 +71,35 @@ impl HttpClient {
     /// # Errors
     /// When the system's network configuration cannot be read, a variable that names a proxy, or a file of `tls`.
     pub fn new(config: &HttpConfig) -> Result<Self, HttpError> {
-        Self::with(config, |name| std::env::var(name).ok())
+        Self::with(config, |name| std::env::var(name).ok(), |builder| builder)
     }
 
-    fn with(config: &HttpConfig, env: fn(&str) -> Option<String>) -> Result<Self, HttpError> {
+    /// A client with these limits that goes over no proxy, for secrets that none is to see.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn direct(config: &HttpConfig) -> Result<Self, HttpError> {
+        Self::with(config, |_| None, |builder| builder)
+    }
+
+    /// A client for this host alone, over no proxy and whatever certificate is shown: it tells nobody a secret.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_this_host(config: &HttpConfig) -> Result<Self, HttpError> {
+        Self::with(config, |_| None, |builder| builder.tls_danger_accept_invalid_certs(true))
+    }
+
+    fn with(
+        config: &HttpConfig,
+        env: fn(&str) -> Option<String>,
+        trust: fn(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self, HttpError> {
         let (_, proxies) = Proxies::builder(env)?;
         let (settings, max_body_bytes) = (config.clone(), config.max_body_bytes);
         let make = move || {
             let (builder, _) = Proxies::builder(env)?;
-            let builder = settings.tls.apply(builder)?;
+            let builder = trust(settings.tls.apply(builder)?);
             let builder = builder.timeout(settings.timeout).connect_timeout(settings.connect_timeout);
             builder.redirect(Policy::none()).build().map_err(describe)
         };
@@ -180,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn loopback_goes_past_a_proxy_and_an_error_names_it() {
         let env = |name: &str| (name == "HTTP_PROXY").then(|| "user:secret@127.0.0.1:1".to_owned());
-        let client = HttpClient::with(&HttpConfig::default(), env).unwrap();
+        let client = HttpClient::with(&HttpConfig::default(), env, |builder| builder).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let here = format!("http://{}/", listener.local_addr().unwrap());
         let answers = std::thread::spawn(move || {

@@ -6,7 +6,7 @@
 
 pub mod tls;
 pub mod units;
-pub(crate) mod watched_files;
+pub mod watched_files;
 
 mod topic_recreated;
 

@@ -10,20 +10,20 @@ use std::{
 };
 
 /// Files are looked at no more often than that.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
+pub const LOOK: Duration = Duration::from_secs(1);
 
 type Fingerprint = u64;
 
 /// Files, and what they held when a client was made from them. What replaces them by a link, as Kubernetes does, is seen too.
 #[derive(Debug)]
-pub(crate) struct WatchedFiles {
+pub struct WatchedFiles {
     files: Vec<PathBuf>,
     held: Mutex<(Fingerprint, Instant)>,
 }
 
 impl WatchedFiles {
     /// What these hold now is what is in use.
-    pub(crate) fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
         let files: Vec<PathBuf> = files.into_iter().collect();
         let held = Mutex::new((fingerprint(&files), Instant::now()));
         Self { files, held }
@@ -31,7 +31,7 @@ impl WatchedFiles {
 
     /// What they hold, where that is something else than what is in use. To be given to [`take`](Self::take) once it is in
     /// use: a certificate whose key is not written yet makes no client.
-    pub(crate) fn changed(&self) -> Option<FileChange> {
+    pub fn changed(&self) -> Option<FileChange> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if self.files.is_empty() || held.1.elapsed() < LOOK {
             return None;
@@ -42,14 +42,14 @@ impl WatchedFiles {
     }
 
     /// This is in use now.
-    pub(crate) fn take(&self, change: FileChange) {
+    pub fn take(&self, change: FileChange) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).0 = change.0;
     }
 }
 
 /// What changed files hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileChange(Fingerprint);
+pub struct FileChange(Fingerprint);
 
 /// Of all of them; one that cannot be read counts as one that is not there.
 fn fingerprint(files: &[PathBuf]) -> Fingerprint {

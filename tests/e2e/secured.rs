@@ -2,6 +2,7 @@
 
 mod acls;
 mod diagnosis;
+mod http;
 mod login;
 mod orders;
 mod postgres;

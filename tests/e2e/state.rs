@@ -55,7 +55,7 @@ impl Shop {
     }
 
     /// With more of a configuration.
-    async fn with(space: Space, config: &str) -> Self {
+    pub(crate) async fn with(space: Space, config: &str) -> Self {
         let (topic, foreign, payments) = applied(&space, 6, &format!("{CONFIG}{config}")).await;
         let since = foreign.watermarks("events.customer").into_iter().map(|(_, end)| end).collect();
         Self { space, foreign, payments, topic, since, paid: BTreeMap::new(), sent: 0, at_least_once: false }
@@ -83,7 +83,7 @@ impl Shop {
         self.start_with(instance, &[])
     }
 
-    fn start_with(&self, instance: &str, more: &[(&str, &str)]) -> Process {
+    pub(crate) fn start_with(&self, instance: &str, more: &[(&str, &str)]) -> Process {
         let args: Vec<&str> = ["run"].into_iter().chain(STATEFUL.into_iter().flat_map(|g| ["--group", g])).collect();
         Process::start(PROGRAM, &self.space, instance, &args, &[&[("HEADWATER__INSTANCE", instance)], more].concat())
     }

@@ -1,6 +1,7 @@
 //! The clients of one process, shared by its groups.
 
 pub(crate) mod admission;
+pub(crate) mod peer_client;
 pub(crate) mod topic_reader;
 
 use std::sync::Arc;
@@ -13,7 +14,11 @@ use headwater_connectors::{
     registry::Registry,
 };
 
-use crate::{app::App, config::Problems};
+use crate::{
+    app::App,
+    auth::{Reloaded, Tokens},
+    config::Problems,
+};
 
 /// The clients of one process. None of them connects before it is used, so a server that is down is no reason not to
 /// start.
@@ -31,6 +36,8 @@ pub struct Clients {
     pub database: Database,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Tokens of instances and of those who ask them.
+    pub(crate) tokens: Option<Arc<Reloaded<Tokens>>>,
 }
 
 impl Clients {
@@ -44,6 +51,7 @@ impl Clients {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
         let database = config.postgres.connector().build();
+        let tokens = config.http.token_file.as_deref().map(Tokens::open).transpose().map_err(Problems)?;
         Ok(Self {
             cluster: Cluster::new(&config.kafka).map_err(|error| Problems::one(error.to_string()))?,
             schemas: Arc::new(SchemaCache::new(registry.clone(), clock.clone())),
@@ -51,6 +59,7 @@ impl Clients {
             kafka: config.kafka.clone(),
             database: database.map_err(|error| Problems::one(format!("postgres: {error}")))?,
             clock,
+            tokens: tokens.map(Arc::new),
         })
     }
 

@@ -14,8 +14,8 @@ mod state;
 
 mod events;
 
-mod completions;
 mod config;
+mod health;
 
 pub use dev::Demo;
 pub use events::produce_target::{KeySource, ProduceTarget};

@@ -25,7 +25,7 @@ pub use problems::Problems;
 pub(crate) use section::AddedSection;
 pub use section::Section;
 pub(crate) use show::masked;
-pub(crate) use tree::{Config, LogFormat};
+pub(crate) use tree::{Config, LogFormat, ServerConfig};
 
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,7 @@ mod config;
 
 mod command;
 
+mod auth;
 mod clients;
 mod groups;
 mod http;

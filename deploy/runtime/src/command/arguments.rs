@@ -99,6 +99,10 @@ pub(crate) enum BuiltIn {
     #[command(after_help = examples!("headwater config check", "headwater --config shop.toml config show"))]
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask the process of this configuration, on this host, whether it works: the probe of a container. Exit code 1 when it does
+    /// not.
+    #[command(after_help = examples!("headwater health", "headwater --config shop.toml health"))]
+    Health,
     /// Print a shell's completions of commands and options.
     #[command(after_help = examples!(
         "headwater completions bash > /etc/bash_completion.d/headwater",

@@ -12,7 +12,6 @@ use headwater::spi::ProcessMetrics;
 use headwater_dev::{
     Endpoints, KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, quoted, write_endpoints,
 };
-use tokio::net::TcpListener;
 
 pub(crate) use self::demo::AddedDemo;
 pub use self::demo::Demo;
@@ -22,7 +21,7 @@ use crate::{
     clients::Clients,
     config::{Overlay, PREFIX, Problems},
     groups::Groups,
-    http::{Health, Server},
+    http::{Access, BoundAddresses, Health, Server},
     process::{instance::Instance, output::Output, signals::Stop},
     state::{LocalInstance, StateReader},
 };
@@ -45,14 +44,14 @@ pub(crate) async fn run(
     }
     let demo = demo.filter(|_| arguments.demo);
     // What is wrong is said before anything is started.
-    loader.load(&[])?;
-    let listener = Server::listen(arguments.http).await?;
+    let checked = loader.load(&[])?;
+    let addresses = BoundAddresses::take(arguments.http, checked.config.http.probe_addr).await?;
     let stack = match Stack::start(stack_config(&arguments), stop.channel()).await {
         Ok(stack) => stack,
         Err(_) if stop.is_requested() => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error),
     };
-    let ran = on(loader, (&arguments, demo), stack.endpoints(), listener, stop).await;
+    let ran = on(loader, (&arguments, demo), stack.endpoints(), addresses, stop).await;
     let stopped = stack.stop().await;
     ran?;
     stopped?;
@@ -83,7 +82,7 @@ async fn on(
     loader: &Loader,
     (arguments, demo): (&DevArguments, Option<AddedDemo>),
     endpoints: &Endpoints,
-    listener: TcpListener,
+    addresses: BoundAddresses,
     mut stop: Stop,
 ) -> Result<()> {
     let overlay = overlay(loader, (arguments, demo), endpoints)?;
@@ -96,10 +95,12 @@ async fn on(
     let states = ProcessMetrics::with_spans(app.spans.clone());
     let instance = Instance::claim(&app.config.dir, app.config.instance.as_deref())?;
     let health = Health::new(instance.name(), states.clone(), Some(clients.database.clone()));
-    let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
-    let server =
-        Server::start(listener, health.clone(), StateReader::new(&app, &clients, Some(local_instance.clone()))?)?;
-    let lines = lines(endpoints, &overlay, &server);
+    let http = &app.config.http;
+    let local_instance = LocalInstance::new(instance.name(), &http.advertise, addresses.addr()?);
+    let reading = StateReader::new(&app, &clients, Some(local_instance.clone()))?;
+    let access = Access::new(http, clients.tokens.clone());
+    let server = Server::start(addresses, (http, access), health.clone(), reading)?;
+    let lines = lines(endpoints, &overlay, &server.url());
     let ended = if arguments.stack_only {
         announce(arguments, &lines)?;
         stop.requested().await;
@@ -191,9 +192,9 @@ fn overlay(
 }
 
 /// The lines of `endpoints.env`.
-fn lines(endpoints: &Endpoints, overlay: &Overlay, server: &Server) -> Vec<(String, String)> {
+fn lines(endpoints: &Endpoints, overlay: &Overlay, url: &str) -> Vec<(String, String)> {
     let mut lines = endpoints.pairs();
-    lines.push(("HEADWATER_HTTP".to_owned(), format!("http://{}", server.addr())));
+    lines.push(("HEADWATER_HTTP".to_owned(), url.to_owned()));
     let variable = |setting: &str| format!("{PREFIX}{}", setting.to_uppercase().replace('.', "__"));
     lines.extend(overlay.iter().map(|(setting, value)| (variable(setting), value.clone())));
     // Beside `dev` several programs may run, each on a port of its own.

@@ -37,7 +37,8 @@ pub(crate) async fn run(loader: &Loader, arguments: &GroupsArguments) -> Result<
     // Any member of a process says where that answers, for all of its groups.
     let ids: Vec<&str> = app.groups.iter().map(|configured| configured.group.id.as_str()).collect();
     let all_members = admin.describe(&ids).await?;
-    let reports = instances::ask(&app.config, all_members.values().flat_map(|status| &status.members)).await?;
+    let members = all_members.values().flat_map(|status| &status.members);
+    let reports = instances::ask((&app, &clients), members, warn).await?;
     let prefix = &app.config.prefix;
     // Without a prefix every group of the cluster would be one that is not ours.
     let strangers = if chosen.is_empty() && !prefix.is_empty() {

@@ -1,5 +1,7 @@
 //! The command line: the commands that every program has, and those of one.
 
+mod completions;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
@@ -8,11 +10,11 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{
     arguments::{Arguments, BuiltIn},
-    completions, config,
+    config,
     dev::{self, AddedDemo, Demo},
     dlq,
     events::{produce, tail},
-    groups, offsets, run, state, topology,
+    groups, health, offsets, run, state, topology,
 };
 use crate::{INTERRUPTED, app::Loader, process::signals::Stop};
 
@@ -135,6 +137,7 @@ impl CommandLine {
             BuiltIn::Produce(arguments) => produce::run(loader, arguments, stop).await,
             BuiltIn::Tail(arguments) => tail::run(loader, &arguments, stop).await,
             BuiltIn::Config(command) => config::run(loader, command),
+            BuiltIn::Health => health::run(loader).await,
             BuiltIn::Completions { shell } => completions::completions(self.grammar(), shell),
             BuiltIn::Man { command } => completions::man(self.grammar(), &command),
         }

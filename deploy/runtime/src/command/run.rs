@@ -10,7 +10,7 @@ use crate::{
     app::{ConfiguredGroup, Loader},
     clients::{Clients, admission},
     groups::Groups,
-    http::{Health, Server},
+    http::{Access, BoundAddresses, Health, Server},
     process::{instance::Instance, signals::Stop},
     state::{LocalInstance, StateReader},
 };
@@ -24,10 +24,12 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let states = ProcessMetrics::with_spans(app.spans.clone());
     let database = chosen.iter().any(ConfiguredGroup::is_stored).then(|| clients.database.clone());
     let health = Health::new(instance.name(), states.clone(), database.clone());
-    let listener = Server::listen(app.config.http.addr).await?;
-    let local_instance = LocalInstance::new(instance.name(), &app.config.http.advertise, listener.local_addr()?);
+    let http = &app.config.http;
+    let addresses = BoundAddresses::take(http.addr, http.probe_addr).await?;
+    let local_instance = LocalInstance::new(instance.name(), &http.advertise, addresses.addr()?);
     let reading = StateReader::new(&app, &clients, Some(local_instance.clone()))?;
-    let server = Server::start(listener, health.clone(), reading)?;
+    let access = Access::new(http, clients.tokens.clone());
+    let server = Server::start(addresses, (http, access), health.clone(), reading)?;
     let groups = Groups::start(&app, &clients, &local_instance, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
     // However its groups fare: what fails is started anew. But who was never let in waits for nobody.

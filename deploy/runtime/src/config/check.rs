@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::{
-    address::is_address,
     problems::Problems,
     section::AddedSection,
     show,
@@ -243,6 +242,7 @@ fn bytes(text: &str) -> Result<i64, String> {
 /// What only a look at several settings, or at a connector, shows.
 fn later(config: &Config) -> Vec<String> {
     let mut problems = config.kafka.problems();
+    problems.extend(config.http.problems());
     problems.extend(config.state.problems());
     problems.extend(config.registry.problems());
     problems.extend(config.client.problems("client"));
@@ -257,10 +257,6 @@ fn later(config: &Config) -> Vec<String> {
     }
     if config.prefix.starts_with("events.") {
         problems.push("prefix: what begins with `events.` are topics of events: choose another one".to_owned());
-    }
-    let advertise = &config.http.advertise;
-    if !advertise.is_empty() && !is_address(advertise) {
-        problems.push("http.advertise must be a host and a port such as 10.0.0.7:8080".to_owned());
     }
     let topology = config.topology;
     if topology.partitions < 1 || topology.replication < 1 || topology.min_insync_replicas < 1 {

@@ -1,6 +1,12 @@
 //! The tree: every setting by its type.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use headwater::Binding;
 use headwater_connectors::{
@@ -14,7 +20,8 @@ use headwater_connectors::{
 };
 use serde::Deserialize;
 
-use super::group_config::GroupConfig;
+use super::{address::is_address, group_config::GroupConfig};
+use crate::auth::{ServerTlsConfig, Tokens, pattern_problems};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,14 +82,29 @@ pub(crate) enum LogFormat {
 
 /// An address to listen on; where it is none, with the form that is wanted.
 fn listened<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    to_listen_on(&String::deserialize(deserializer)?)
+}
+
+/// The same, or nothing.
+fn listened_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { to_listen_on(&text).map(Some) }
+}
+
+fn to_listen_on<E: serde::de::Error>(text: &str) -> Result<SocketAddr, E> {
     text.parse().map_err(|_| {
         let port = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()).unwrap_or("8080");
-        serde::de::Error::custom(format!(
+        E::custom(format!(
             "`{text}` is no address to listen on: write an IP address and a port, 0.0.0.0:{port} for every interface or \
              127.0.0.1:{port} for this machine alone"
         ))
     })
+}
+
+/// A file, or none where the text is empty.
+fn file_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let file = PathBuf::deserialize(deserializer)?;
+    Ok(Some(file).filter(|file| !file.as_os_str().is_empty()))
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +115,51 @@ pub(crate) struct ServerConfig {
     pub(crate) addr: SocketAddr,
     /// `host:port` that other instances reach this one at; empty where `addr` says it.
     pub(crate) advertise: String,
+    /// TLS on `addr`, where this section is there.
+    pub(crate) tls: Option<ServerTlsConfig>,
+    /// Where probes and metrics are answered in plain HTTP, and then not on `addr`.
+    #[serde(deserialize_with = "listened_if_any")]
+    pub(crate) probe_addr: Option<SocketAddr>,
+    /// Lines `name token`: whoever shows one may ask, and the first is shown to other instances.
+    #[serde(deserialize_with = "file_if_any")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Patterns of hosts that tokens may be sent to, beside this one.
+    pub(crate) peers: Vec<String>,
+    /// Names of tokens, and common names of clients' certificates, whose `X-User-Id` is believed.
+    pub(crate) delegates: Vec<String>,
+}
+
+impl ServerConfig {
+    /// Every problem with these settings, files among them; empty when there is none.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = self.tls.as_ref().map(ServerTlsConfig::problems).unwrap_or_default();
+        problems.extend(self.token_file.as_deref().and_then(|file| Tokens::open(file).err()).into_iter().flatten());
+        problems.extend(pattern_problems(&self.peers));
+        if !self.advertise.is_empty() && !is_address(&self.advertise) {
+            problems.push("http.advertise must be a host and a port such as 10.0.0.7:8080".to_owned());
+        }
+        if self.probe_addr == Some(self.addr) && self.addr.port() > 0 {
+            problems.push("http.probe_addr is http.addr: give it another port, or leave it out".to_owned());
+        }
+        let is_open = self.token_file.is_none() && self.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+        if is_open && !self.delegates.is_empty() {
+            problems
+                .push("http.delegates wants http.token_file or http.tls.client_ca: nobody has a name else".to_owned());
+        }
+        problems
+    }
+
+    /// Where the process answers probes on this host, with the scheme; `None` where the port is not known beforehand.
+    pub(crate) fn probed_at(&self) -> Option<String> {
+        let addr = self.probe_addr.unwrap_or(self.addr);
+        let scheme = if self.probe_addr.is_none() && self.tls.is_some() { "https" } else { "http" };
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        (addr.port() > 0).then(|| format!("{scheme}://{}", SocketAddr::new(ip, addr.port())))
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,14 +1,8 @@
 //! Asking another instance, once: what it is asked it does not pass on.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
-use anyhow::Result;
-use headwater::http::{Http as _, Request};
-use headwater_connectors::{
-    http::{HttpClient, HttpConfig},
-    kafka::GroupMember,
-    tls::TlsConfig,
-};
+use headwater_connectors::kafka::GroupMember;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
@@ -17,16 +11,15 @@ use super::{
     query::ListQuery,
     stores::Store,
 };
+use crate::clients::peer_client::{PeerClient, PeerError};
 
 /// The header of a question that is not passed on.
 pub(super) const FORWARDED: &str = "headwater-forwarded";
-/// How long an instance may take to answer.
-const ANSWER: Duration = Duration::from_secs(3);
 /// Bytes of its answer at most: more than the longest list takes as JSON.
-const BYTES: usize = 64 << 20;
+pub(super) const BYTES: usize = 64 << 20;
 
 /// Asks other instances.
-pub(super) struct InstanceClient(HttpClient);
+pub(super) struct InstanceClient(pub(super) PeerClient);
 
 /// How an instance says why there is no answer.
 #[derive(Deserialize)]
@@ -35,12 +28,6 @@ struct ErrorBody {
 }
 
 impl InstanceClient {
-    pub(super) fn new() -> Result<Self> {
-        let config =
-            HttpConfig { timeout: ANSWER, connect_timeout: ANSWER, max_body_bytes: BYTES, tls: TlsConfig::default() };
-        Ok(Self(HttpClient::new(&config)?))
-    }
-
     pub(super) async fn get(&self, owner: &GroupMember, store: &Store, key: &str) -> Result<Entry, StateError> {
         // A path cannot have every key: `..` would be taken for the folder above.
         let found: KeyAnswer = self.ask(owner, &format!("{}?key={}", path(store), encoded(key))).await?;
@@ -74,17 +61,22 @@ impl InstanceClient {
         let silent = |why: String| {
             RefusalKind::Silent.because(format!("instance {name}, which has it, does not answer at {address}: {why}"))
         };
-        let request = Request {
-            method: "GET",
-            url: format!("http://{address}{path}"),
-            headers: vec![(FORWARDED, "1".to_owned())],
-            body: Vec::new(),
-        };
-        let answer = self.0.send(request).await.map_err(|error| silent(error.0))?;
+        let answer =
+            self.0.get(&address, path, vec![(FORWARDED, "1".to_owned())]).await.map_err(|error| match error {
+                PeerError::NoAnswer(why) => silent(why),
+                PeerError::NotAllowed(_) => {
+                    RefusalKind::Silent.because(format!("instance {name}, which has it, is not asked: {error}"))
+                }
+            })?;
         if answer.status == 200 {
             return serde_json::from_slice(&answer.body).map_err(|error| silent(format!("no answer of ours: {error}")));
         }
         match serde_json::from_slice::<ErrorBody>(&answer.body) {
+            Ok(told) if answer.status == 401 => {
+                let text =
+                    format!("instance {name}, which has it, does not take what {address} is shown: {}", told.error);
+                Err(RefusalKind::Silent.because(text))
+            }
             Ok(told) => Err(RefusalKind::told(answer.status).because(told.error)),
             Err(_) => Err(silent(format!("it says {} without a reason", answer.status))),
         }

@@ -11,14 +11,17 @@ use tokio::sync::Semaphore;
 use super::{
     address,
     answer::{Entry, InstanceStats, RefusalKind, StateError},
-    instance_client::InstanceClient,
+    instance_client::{BYTES, InstanceClient},
     list::{by_owner, merged, waiting_name},
     local_instance::{LocalGroup, LocalInstance},
     owners::{MaxAge, Owners},
     query::{Hop, ListQuery, MOST},
     stores::{Store, StoreCatalogue},
 };
-use crate::{app::App, clients::Clients};
+use crate::{
+    app::App,
+    clients::{Clients, peer_client::PeerClient},
+};
 
 /// Questions that are answered at once at most; a list counts as [`LIST`] of them.
 const AT_ONCE: usize = 64;
@@ -38,11 +41,12 @@ pub(crate) struct StateReader {
 
 impl StateReader {
     /// # Errors
-    /// When the system's network configuration cannot be read.
+    /// When certificates or the system's network configuration cannot be read.
     pub(crate) fn new(app: &App, clients: &Clients, local_instance: Option<Arc<LocalInstance>>) -> Result<Self> {
         let known = StoreCatalogue::of(&app.groups);
         let owners = Owners::new(clients.cluster.clone(), known.ids());
-        Ok(Self { known, owners, asker: InstanceClient::new()?, local_instance, room: Semaphore::new(AT_ONCE) })
+        let asker = InstanceClient(PeerClient::new(app, clients, BYTES)?);
+        Ok(Self { known, owners, asker, local_instance, room: Semaphore::new(AT_ONCE) })
     }
 
     /// What there is to be read.

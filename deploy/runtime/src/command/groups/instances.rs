@@ -1,31 +1,23 @@
 //! What the instances say of their groups: found through the client ids of the members that there are, and at the address
 //! where this configuration answers itself.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, stream};
-use headwater::{
-    http::{Http as _, Request},
-    spi::Activity,
-};
-use headwater_connectors::{
-    http::{HttpClient, HttpConfig},
-    kafka::GroupMember,
-    tls::TlsConfig,
-};
+use headwater::spi::Activity;
+use headwater_connectors::kafka::GroupMember;
 
 use crate::{
-    config::Config,
+    app::App,
+    clients::{
+        Clients,
+        peer_client::{PeerClient, PeerError},
+    },
     http::{GroupHealth, InstanceGroups},
     state::address_of,
 };
 
-/// How long an instance may take to answer.
-const ANSWER: Duration = Duration::from_secs(3);
 /// Bytes of its answer at most.
 const BYTES: usize = 4 << 20;
 /// Instances that are asked at the same time.
@@ -66,29 +58,33 @@ impl InstanceReports {
 }
 
 /// Asks every instance that these members belong to, and whoever answers where this configuration would. One that does not
-/// answer says nothing.
+/// answer says nothing; of one that does not take what it is shown, or may not be shown it, `warn` is told.
 ///
 /// # Errors
-/// When the system's network configuration cannot be read.
+/// When certificates or the system's network configuration cannot be read.
 pub(crate) async fn ask<'a>(
-    config: &Config,
+    (app, clients): (&App, &Clients),
     members: impl Iterator<Item = &'a GroupMember>,
+    warn: fn(String),
 ) -> Result<InstanceReports> {
-    let client = &HttpClient::new(&HttpConfig {
-        timeout: ANSWER,
-        connect_timeout: ANSWER,
-        max_body_bytes: BYTES,
-        tls: TlsConfig::default(),
-    })?;
+    let client = &PeerClient::new(app, clients, BYTES)?;
     let mut addresses: BTreeSet<String> = members.filter_map(address_of).collect();
-    let (ip, port) = (config.http.addr.ip(), config.http.addr.port());
-    let here = if ip.is_unspecified() { format!("127.0.0.1:{port}") } else { config.http.addr.to_string() };
-    addresses.extend((port > 0).then_some(here));
+    let addr = app.config.http.addr;
+    let here = if addr.ip().is_unspecified() { format!("127.0.0.1:{}", addr.port()) } else { addr.to_string() };
+    addresses.extend((addr.port() > 0).then_some(here));
     let answers = addresses.into_iter().map(async |address| {
-        let url = format!("http://{address}/v1/groups");
-        let request = Request { method: "GET", url, headers: Vec::new(), body: Vec::new() };
-        let answer = client.send(request).await.ok().filter(|answer| answer.status == 200)?;
-        serde_json::from_slice::<InstanceGroups>(&answer.body).ok()
+        let answer = match client.get(&address, "/v1/groups", Vec::new()).await {
+            Ok(answer) => answer,
+            Err(PeerError::NoAnswer(_)) => return None,
+            Err(error) => {
+                warn(format!("the instance at {address} is not asked: {error}"));
+                return None;
+            }
+        };
+        if answer.status == 401 {
+            warn(format!("the instance at {address} takes neither our token nor our certificate"));
+        }
+        serde_json::from_slice::<InstanceGroups>(&answer.body).ok().filter(|_| answer.status == 200)
     });
     let mut answers = stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     let mut reports = InstanceReports::default();
