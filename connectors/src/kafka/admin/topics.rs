@@ -11,19 +11,17 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
+use super::admin_clients::{AdminClients, Logs};
 use crate::kafka::{
     config::KafkaConfig,
     debounce::Debounce,
     error::KafkaError,
     librdkafka::{self, bootstrap::Bootstrap},
-    logs,
 };
 
 /// How long one question to the cluster may take.
@@ -117,7 +115,7 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<AdminClient<Logs>>,
+    clients: Arc<AdminClients>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
 }
@@ -128,28 +126,29 @@ impl fmt::Debug for Cluster {
     }
 }
 
-pub(crate) struct Logs;
-
-impl ClientContext for Logs {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        logs::line(level, facility, text);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(%error, reason, "the kafka admin client has trouble");
-    }
-}
-
 impl Cluster {
     /// A client for this cluster. Does not connect yet.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
-            .map_err(|error| KafkaError::Config(error.to_string()))?;
         let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
-        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
+        let config = Arc::new(config.clone());
+        Ok(Self { clients: Arc::new(AdminClients::new(Arc::clone(&config))?), config, bootstrap })
+    }
+
+    /// Makes the client anew, for every clone, where the files of its certificates hold something else than when it was made;
+    /// whether they do. Looks at them once a second at most.
+    ///
+    /// # Errors
+    /// When no client can be made from what they hold, as while they are being written: the one before stays.
+    pub fn renew(&self) -> Result<bool, KafkaError> {
+        self.clients.renew()
+    }
+
+    /// The client as it is now.
+    pub(crate) fn admin(&self) -> Arc<AdminClient<Logs>> {
+        self.clients.current()
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -301,7 +300,7 @@ impl Cluster {
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
         let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| new_topic(spec)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
+        let results = self.admin().create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
         let refused: Vec<String> = results
             .into_iter()
             .filter_map(|result| match result {
@@ -345,7 +344,7 @@ impl Cluster {
         let configured: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
-        let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
+        let described = self.admin().describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
             let resource =
@@ -369,7 +368,7 @@ impl Cluster {
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
+        let (admin, config) = (self.admin(), Arc::clone(&self.config));
         let ask = move || match question(admin.inner()) {
             Err(KafkaError::Outage(why)) => {
                 Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
@@ -379,7 +378,7 @@ impl Cluster {
         let asked = tokio::task::spawn_blocking(ask).await;
         let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
         if let Err(KafkaError::Outage(_)) = &answer {
-            self.bootstrap.again(self.admin.inner());
+            self.bootstrap.again(self.admin().inner());
         }
         answer
     }
