@@ -9,6 +9,7 @@ mod failure;
 mod faults;
 mod operations;
 mod pipeline;
+mod secured;
 mod state;
 
 use headwater_tests::{SharedStack, Space, stack};

@@ -24,7 +24,7 @@ use headwater_connectors::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 
 use self::{
@@ -93,8 +93,12 @@ impl Groups {
                 backoff: configured.settings.backoff,
                 group: group.clone(),
             };
-            let attempts =
-                Attempt { shared: shared.clone(), configured: configured.clone(), last: PreviousAttempt::default() };
+            let attempts = Attempt {
+                shared: shared.clone(),
+                configured: configured.clone(),
+                last: PreviousAttempt::default(),
+                building: None,
+            };
             // Who asks while one request waits has what it asked for by that one.
             let (renewals, asked) = mpsc::channel(1);
             renewable.push(RenewableGroup { id: group.clone(), state: states.of(&group), renewals });
@@ -161,7 +165,11 @@ struct Attempt {
     shared: Arc<GroupContext>,
     configured: ConfiguredGroup,
     last: PreviousAttempt,
+    /// What an attempt that was ended before it began is still making.
+    building: Option<Building>,
 }
+
+type Building = JoinHandle<(Result<WorkerDeps, GroupFailure>, PreviousAttempt)>;
 
 /// What an attempt leaves to the next one.
 #[derive(Default)]
@@ -199,12 +207,15 @@ impl SupervisedTask for Attempt {
             let (shared, configured) = (self.shared.clone(), self.configured.clone());
             // Opening the state on the disk takes its time.
             let mut left = std::mem::take(&mut self.last);
-            let building = tokio::task::spawn_blocking(move || (shared.parts(&configured, &mut left), left));
+            let mut building = tokio::task::spawn_blocking(move || (shared.parts(&configured, &mut left), left));
             let mut early = stop.clone();
             let built = tokio::select! {
-                built = building => built,
+                built = &mut building => built,
                 // Nothing has begun: there is nothing to drain.
-                _ = early.wait_for(|stopped| *stopped) => return Ok(()),
+                _ = early.wait_for(|stopped| *stopped) => {
+                    self.building = Some(building);
+                    return Ok(());
+                }
             };
             let parts = match built {
                 Ok((parts, left)) => {
@@ -234,6 +245,12 @@ impl SupervisedTask for Attempt {
 
     fn release(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            if let Some(building) = self.building.take()
+                && let Ok((parts, left)) = building.await
+            {
+                self.last = left;
+                drop(parts);
+            }
             let group = &self.configured.group.id;
             let kept = self.shared.local_instance.release(group);
             // The last one that lets go of the state writes what waits. A fault there leaves nothing held.
@@ -279,7 +296,8 @@ impl SharedClients for ProcessClients {
         let renewed = clients.producer().map_err(|error| error.to_string())?;
         // The one before lives as long as a group has it, and no group lets go of it before all that it sent is acknowledged.
         let before = std::mem::replace(&mut *self.shared.producer(), renewed);
-        drop(before);
+        // The last one to let go of it waits for its threads.
+        tokio::task::spawn_blocking(move || drop(before));
         self.is_stale = false;
         Ok(true)
     }

@@ -55,8 +55,8 @@ impl AdminClients {
         let renewed = Arc::new(client(&self.config)?);
         let before = std::mem::replace(&mut *self.slot(), renewed);
         self.certificates.take(change);
-        // Not under the lock: the last one to let go of it ends its thread.
-        drop(before);
+        // The last one to let go of it waits for its threads. Without one more it is dropped right here.
+        let _ = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(before));
         Ok(true)
     }
 
