@@ -1,7 +1,10 @@
 //! Where partitions stand, as others see it.
 
 use crate::{
-    ports::unit::{CommitError, CommitOutcome},
+    ports::{
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
+    },
     telemetry::metrics::PartitionProgress,
     wire::record::{Headers, Record},
     worker::tests::{
