@@ -1,10 +1,12 @@
-//! Servers that ask who calls, and deny what nobody was allowed.
+//! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
+mod login;
 mod rotation;
+mod servers;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
-/// The secured stack of this run.
+/// The secured servers of this run.
 fn secured() -> &'static SecuredStack {
     secured_stack(env!("CARGO_TARGET_TMPDIR"))
 }

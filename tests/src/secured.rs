@@ -7,7 +7,9 @@
 
 mod broker_admin;
 mod certificates;
+mod https;
 mod kafka_login;
+mod postgres_urls;
 mod tls_proxy;
 mod token_server;
 mod tokens;
@@ -23,6 +25,7 @@ use crate::stack::{self, SharedStack};
 
 pub use broker_admin::{Acl, BrokerAdmin};
 pub use certificates::{Authority, Certificate};
+pub use https::Https;
 pub use kafka_login::KafkaLogin;
 pub use tls_proxy::{Inner, TlsProxy};
 pub use token_server::TokenServer;
@@ -36,6 +39,9 @@ pub const PASSWORD: &str = "planted-7c1f-password";
 pub const CERTIFICATE_USER: &str = "app_cert";
 /// Who may log in at Kafka, and do nothing there; its password is [`PASSWORD`] too.
 pub const STRANGER: &str = "stranger";
+
+/// What the registry takes as a bearer token.
+pub const REGISTRY_TOKEN: &str = "planted-9e42-token";
 
 /// The running servers, and what one needs to be let in.
 pub struct SecuredStack {
@@ -53,7 +59,16 @@ pub struct SecuredStack {
     pub signer: Arc<TokenSigner>,
     /// Gives tokens to [`USER`].
     pub tokens: TokenServer,
+    /// The registry, for [`USER`] by password, or by [`REGISTRY_TOKEN`].
+    pub registry: Https,
     kafka: KafkaListeners,
+    postgres: PostgresPorts,
+}
+
+/// Ports on `localhost`.
+struct PostgresPorts {
+    server: u16,
+    pooler: u16,
 }
 
 /// Kafka's listeners that ask who calls.
@@ -102,9 +117,15 @@ impl SecuredStack {
             sasl: kafka.sasl_bootstrap().expect("a secured broker"),
             tls: kafka.tls_bootstrap().expect("a secured broker"),
         };
+        let server_port = stack.endpoints().database_url.parse::<reqwest::Url>()?.port().unwrap_or(5432);
+        let pooler = stack.pooler().expect("a pooler before a secured server").port();
+        let postgres = PostgresPorts { server: server_port, pooler };
+        let taken = [basic(USER, PASSWORD), format!("Bearer {REGISTRY_TOKEN}")];
+        let url = &stack.endpoints().schema_registry_url;
+        let registry = Https::before(url, &server, None, &taken.each_ref().map(String::as_str)).await;
         let tokens = TokenServer::start(signer.clone(), USER, PASSWORD).await;
         let stack = SharedStack::of(stack, data);
-        Ok(Self { stack, authority, server, client, password_file, signer, tokens, kafka })
+        Ok(Self { stack, authority, server, client, password_file, signer, tokens, registry, kafka, postgres })
     }
 
     /// An administrator of the broker: passwords and ACLs.

@@ -13,18 +13,21 @@ use std::{
 
 use headwater::TopicPartition;
 use rdkafka::{
-    ClientConfig,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
 use super::{
     admin::{admin_clients::Logs, stable_offsets::SWEEP, topics::is_unknown},
-    config::KafkaConfig,
+    config::{KafkaConfig, client_settings::ClientSettings},
     consumer::partition,
+    credentials,
     debounce::Debounce,
     error::KafkaError,
-    librdkafka::fetch::{FetchQueue, Message},
+    librdkafka::{
+        fetch::{FetchQueue, Message},
+        live_clients::ClientHandle,
+    },
 };
 
 /// The header of a changelog's record that says how far all inputs have come with it: any other may be compacted away.
@@ -37,14 +40,14 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(200);
 
-type Reader = BaseConsumer<Logs>;
+type Reader = ClientHandle<BaseConsumer<Logs>>;
 
 impl ConsumerContext for Logs {}
 
 /// Reads partitions from an offset to their end, once. In no group: it assigns, and commits nothing.
 #[derive(Clone, Debug)]
 pub struct ChangelogReader {
-    committed: ClientConfig,
+    committed: ClientSettings,
     patience: Duration,
 }
 
@@ -368,8 +371,8 @@ impl Task {
     }
 }
 
-fn build(settings: &ClientConfig) -> Result<Reader, KafkaError> {
-    let built = settings.create_with_context(Logs);
+fn build(settings: &ClientSettings) -> Result<Reader, KafkaError> {
+    let built = credentials::create(settings, Logs);
     built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
 }
 

@@ -46,7 +46,19 @@ impl TokenSigner {
     /// # Panics
     /// As [`token`](Self::token).
     pub fn token_for(&self, user: &str, audience: &str, lifetime: Duration) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        self.sign(user, audience, now(), lifetime)
+    }
+
+    /// A token that was valid until an hour ago.
+    ///
+    /// # Panics
+    /// As [`token`](Self::token).
+    pub fn expired_token(&self, user: &str) -> String {
+        let hour = Duration::from_hours(1);
+        self.sign(user, AUDIENCE, now() - 2 * hour, hour)
+    }
+
+    fn sign(&self, user: &str, audience: &str, now: Duration, lifetime: Duration) -> String {
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": KEY_ID});
         let claims = json!({
             "iss": ISSUER,
@@ -60,6 +72,11 @@ impl TokenSigner {
         let signature = self.0.sign(text.as_bytes()).expect("signed");
         format!("{text}.{}", base64url(&fixed(&signature)))
     }
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
 /// A signature as a token has it, two numbers of 32 bytes, from a DER sequence of two integers.

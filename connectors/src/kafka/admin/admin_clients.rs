@@ -4,15 +4,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rdkafka::{
-    ClientContext,
-    admin::AdminClient,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
-    error::KafkaError as ClientError,
-};
+use rdkafka::{ClientContext, admin::AdminClient, config::RDKafkaLogLevel, error::KafkaError as ClientError};
 
 use crate::{
-    kafka::{config::KafkaConfig, error::KafkaError, logs},
+    kafka::{config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs},
     watched_files::WatchedFiles,
 };
 
@@ -20,7 +15,7 @@ use crate::{
 pub(crate) struct AdminClients {
     config: Arc<KafkaConfig>,
     certificates: WatchedFiles,
-    current: Mutex<Arc<AdminClient<Logs>>>,
+    current: Mutex<Arc<ClientHandle<AdminClient<Logs>>>>,
 }
 
 pub(crate) struct Logs;
@@ -44,7 +39,7 @@ impl AdminClients {
     }
 
     /// The client as it is now; who has it goes on with it.
-    pub(crate) fn current(&self) -> Arc<AdminClient<Logs>> {
+    pub(crate) fn current(&self) -> Arc<ClientHandle<AdminClient<Logs>>> {
         self.slot().clone()
     }
 
@@ -60,14 +55,14 @@ impl AdminClients {
         Ok(true)
     }
 
-    fn slot(&self) -> MutexGuard<'_, Arc<AdminClient<Logs>>> {
+    fn slot(&self) -> MutexGuard<'_, Arc<ClientHandle<AdminClient<Logs>>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Does not connect yet.
-fn client(config: &KafkaConfig) -> Result<AdminClient<Logs>, KafkaError> {
-    AdminClient::from_config_and_context(&config.admin()?, Logs).map_err(|error| KafkaError::Config(error.to_string()))
+fn client(config: &KafkaConfig) -> Result<ClientHandle<AdminClient<Logs>>, KafkaError> {
+    credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use std::{
 
 use headwater::TopicPartition;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::Consumer as _,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
 use super::{stable_offsets, topics::Cluster};
 use crate::kafka::{
+    config::client_settings::ClientSettings,
     consumer::{config::Start, partition},
     error::KafkaError,
     librdkafka::{
@@ -195,7 +196,7 @@ impl<'a> GroupAdmin<'a> {
     }
 
     /// Settings for asking what a group has committed, as nobody's member.
-    fn reader(self, group: &str) -> Result<ClientConfig, KafkaError> {
+    fn reader(self, group: &str) -> Result<ClientSettings, KafkaError> {
         let mut settings = self.cluster.config.consumer(group, None)?;
         // What a transaction may change would be waited for.
         settings.set("isolation.level", "read_uncommitted");

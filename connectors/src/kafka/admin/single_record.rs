@@ -12,7 +12,13 @@ use rdkafka::{
 };
 
 use super::admin_clients::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::partition,
+    credentials,
+    error::KafkaError,
+    librdkafka::{fetch::FetchQueue, live_clients::ClientHandle},
+};
 
 /// How long the cluster may take, the largest record included.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,8 +41,8 @@ pub async fn record_at(
     let settings = config.changelog_reader(group)?;
     let place = place.clone();
     let read = move || {
-        let built = settings.create_with_context(Logs);
-        let consumer: BaseConsumer<Logs> =
+        let built = credentials::create(&settings, Logs);
+        let consumer: ClientHandle<BaseConsumer<Logs>> =
             built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         let (low, high) = consumer
             .fetch_watermarks(&place.topic, place.partition, ANSWER)

@@ -19,9 +19,10 @@ use rdkafka::{
 use super::admin_clients::{AdminClients, Logs};
 use crate::kafka::{
     config::KafkaConfig,
+    credentials,
     debounce::Debounce,
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
+    librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
 };
 
 /// How long one question to the cluster may take.
@@ -147,8 +148,18 @@ impl Cluster {
     }
 
     /// The client as it is now.
-    pub(crate) fn admin(&self) -> Arc<AdminClient<Logs>> {
+    pub(crate) fn admin(&self) -> Arc<ClientHandle<AdminClient<Logs>>> {
         self.clients.current()
+    }
+
+    /// Whether the cluster answers us.
+    ///
+    /// # Errors
+    /// [`KafkaError::Credentials`] when it does not let us in, or we do not trust it; [`KafkaError::Outage`] when it does not
+    /// answer within 15 s.
+    pub async fn reach(&self) -> Result<(), KafkaError> {
+        // One topic that every cluster with groups has; whether we may see it does not matter.
+        self.ask(|client| client.fetch_metadata(Some("__consumer_offsets"), ANSWER).map(drop)).await
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -369,11 +380,14 @@ impl Cluster {
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let (admin, config) = (self.admin(), Arc::clone(&self.config));
-        let ask = move || match question(admin.inner()) {
-            Err(KafkaError::Outage(why)) => {
-                Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+        let ask = move || {
+            credentials::await_login(&config)?;
+            match question(admin.inner()) {
+                Err(KafkaError::Outage(why)) => {
+                    Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+                }
+                answer => answer,
             }
-            answer => answer,
         };
         let asked = tokio::task::spawn_blocking(ask).await;
         let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;

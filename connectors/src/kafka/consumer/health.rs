@@ -9,7 +9,11 @@ use rdkafka::{
 };
 
 use super::{membership::group_consumer::GroupConsumer, outlets::Outlets};
-use crate::kafka::librdkafka::bootstrap::Bootstrap;
+use crate::kafka::{
+    config::{KafkaConfig, client_settings::LoginSettings},
+    credentials,
+    librdkafka::bootstrap::Bootstrap,
+};
 
 /// After so long without a word from a broker it is asked whether any answers.
 const QUIET: Duration = Duration::from_secs(5);
@@ -25,12 +29,14 @@ pub(crate) struct BrokerHealth {
     /// Whether the last question was in vain.
     in_vain: bool,
     bootstrap: Bootstrap,
+    login: Option<LoginSettings>,
 }
 
 impl BrokerHealth {
-    /// Of a cluster with these bootstrap servers.
-    pub(crate) fn new(bootstrap: &str, now: Instant) -> Self {
-        Self { up: None, probe_at: now + QUIET, in_vain: false, bootstrap: Bootstrap::new(bootstrap) }
+    /// Of a cluster that is reached so.
+    pub(crate) fn new(config: &KafkaConfig, now: Instant) -> Self {
+        let (bootstrap, login) = (Bootstrap::new(&config.bootstrap), config.login());
+        Self { up: None, probe_at: now + QUIET, in_vain: false, bootstrap, login }
     }
 
     /// The client reports an error that is not fatal; most pass by themselves.
@@ -63,7 +69,9 @@ impl BrokerHealth {
         self.probe_at = Instant::now() + PROBE;
         if self.up != Some(false) {
             self.up = Some(false);
-            outlets.report(SourceEvent::Connected(Err(reason.to_owned())));
+            let login = self.login.as_ref().and_then(credentials::login_problem);
+            let reason = login.map_or_else(|| reason.to_owned(), |problem| problem.to_string());
+            outlets.report(SourceEvent::Connected(Err(reason)));
         }
     }
 

@@ -79,7 +79,7 @@ impl PollLoop {
             bounds: LogBounds::default(),
             ids: KnownTopicIds::default(),
             requests: CommitRequests::new(Commits::new(config.commit_interval, source.commits, now)),
-            health: BrokerHealth::new(&kafka.bootstrap, now),
+            health: BrokerHealth::new(kafka, now),
             claim: InstanceClaim::new(source.instance.as_deref(), config.session_timeout, tenure),
             starts: StartOffsets::new(source),
         }

@@ -12,11 +12,11 @@ use std::{
 };
 
 use headwater::{Origin, spi::Outgoing};
-use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 
 use self::delivery::{BatchState, Context, Delivery};
 use super::core::{
-    Core,
+    Core, ProducerClient,
     flush::give_up,
     partition_counts::ask_aside,
     produce_error::{BatchError, BatchErrors, ProduceError},
@@ -44,7 +44,7 @@ struct Shared {
     client: Mutex<Option<Arc<Client>>>,
 }
 
-type Client = ThreadedProducer<Context>;
+type Client = ProducerClient<Context>;
 
 impl Producer {
     /// A producer for this cluster. Does not connect yet.
