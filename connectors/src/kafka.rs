@@ -41,7 +41,7 @@ pub use admin::topics::{Cluster, Topic, TopicChange, TopicSpec};
 pub(crate) use changelog::INPUTS;
 pub use changelog::{ChangelogEnd, ChangelogError, ChangelogProgress, ChangelogReader, ReadOutcome};
 pub use config::security::{KafkaSasl, KafkaTls, SaslMechanism};
-pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, ProducerConfig};
+pub use config::{Assignor, Compression, ConsumerConfig, KafkaConfig, MembershipKind, ProducerConfig};
 pub use consumer::config::{SourceConfig, Start};
 pub use consumer::membership::Membership;
 pub use consumer::membership::lease::{Lease, PublishPermit};

@@ -6,6 +6,7 @@ mod http;
 mod login;
 mod orders;
 mod postgres;
+mod rotation;
 mod servers;
 mod web;
 

@@ -1,6 +1,7 @@
 //! Keyed state on real servers: exactly once through kills, or at least once, restored anywhere, and readable.
 
 mod crash_points;
+mod dynamic_membership;
 mod faults;
 mod offsets;
 mod reading;
@@ -8,7 +9,7 @@ mod rebalance;
 mod replays;
 mod steps;
 
-pub(crate) use replays::only_rise;
+pub(crate) use {reading::all_of, replays::only_rise};
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -33,7 +34,7 @@ const CONFIG: &str = "[kafka.producer]\ntransaction_timeout = \"3s\"\n";
 /// A shop whose payments stand on a topic of their own.
 pub(crate) struct Shop {
     pub(crate) space: Space,
-    foreign: ForeignClient,
+    pub(crate) foreign: ForeignClient,
     payments: Payments,
     topic: String,
     /// Where `events.customer` began.
@@ -50,7 +51,7 @@ impl Shop {
         Self::of(crate::space(name).await).await
     }
 
-    async fn of(space: Space) -> Self {
+    pub(crate) async fn of(space: Space) -> Self {
         Self::with(space, "").await
     }
 
@@ -130,7 +131,7 @@ impl Shop {
     }
 
     /// What must hold once everything has gone through: the outputs, and the changelog, are a fold of the payments.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         if self.at_least_once {
             return self.check_repeated();
         }

@@ -1,5 +1,6 @@
 //! What the cluster is asked and told beside records: topics, groups, committed offsets. Whatever waits, waits with a limit.
 
+pub(crate) mod admin_clients;
 pub(crate) mod topics;
 
 pub(crate) mod groups;

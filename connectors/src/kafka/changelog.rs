@@ -18,10 +18,7 @@ use rdkafka::{
 };
 
 use super::{
-    admin::{
-        stable_offsets::SWEEP,
-        topics::{Logs, is_unknown},
-    },
+    admin::{admin_clients::Logs, stable_offsets::SWEEP, topics::is_unknown},
     config::{KafkaConfig, client_settings::ClientSettings},
     consumer::partition,
     credentials,

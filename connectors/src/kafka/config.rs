@@ -1,10 +1,11 @@
 //! How this program speaks to Kafka: typed settings, and one explicit map for any other librdkafka property.
 
+mod certificate_files;
 pub(crate) mod client_settings;
 mod properties;
 pub(crate) mod security;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use serde::Deserialize;
@@ -82,6 +83,8 @@ pub struct ConsumerConfig {
     pub commit_interval: Duration,
     /// How partitions are dealt out: `cooperative-sticky`, or `range`, which co-locates equal partition numbers.
     pub assignor: Assignor,
+    /// Whether a member that stops keeps its partitions for a while (`static`) or leaves its group (`dynamic`).
+    pub membership: MembershipKind,
     /// Bytes that one consumer prefetches at most, beside one fetch.
     pub prefetch_bytes: u32,
     /// Records in one batch at most.
@@ -103,6 +106,7 @@ impl Default for ConsumerConfig {
             drain: Duration::from_secs(20),
             commit_interval: Duration::from_millis(200),
             assignor: Assignor::CooperativeSticky,
+            membership: MembershipKind::Static,
             prefetch_bytes: 16 << 20,
             batch_records: 1_000,
             batch_bytes: 1 << 20,
@@ -110,6 +114,17 @@ impl Default for ConsumerConfig {
             patience: Duration::from_secs(1),
         }
     }
+}
+
+/// What becomes of a member's partitions when it stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MembershipKind {
+    /// They are kept for it until its session is over: a restart needs no rebalance.
+    #[default]
+    Static,
+    /// It leaves its group, and they move at once.
+    Dynamic,
 }
 
 /// How a group deals out partitions.
@@ -423,6 +438,11 @@ impl KafkaConfig {
     pub(crate) fn login(&self) -> Option<LoginSettings> {
         let sasl = self.sasl.as_ref().filter(|sasl| sasl.changes())?;
         Some(LoginSettings { sasl: sasl.clone(), ca: self.tls.as_ref().and_then(|tls| tls.ca.clone()) })
+    }
+
+    /// The files of certificates and keys that clients are made from.
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+        certificate_files::of(self.tls.as_ref(), &self.properties)
     }
 
     fn security(&self) -> Security<'_> {

@@ -3,10 +3,12 @@
 mod lag;
 mod supervisor;
 
+mod renewal;
+
 use std::{
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,19 +17,25 @@ use headwater::spi::{BoxFuture, Catalogue, Committer, ProcessMetrics, Stores, Tr
 use headwater_connectors::{
     Arrival, AtLeastOnceCommitter, DeadLetteringCommitter, ExactlyOnceCommitter, ReplayStores, StateTopics,
     StatefulAtLeastOnceCommitter,
-    kafka::{Assignor, CloseSignal, KafkaSource, Producer, SourceConfig, Subscription, Tenure},
+    kafka::{Assignor, CloseSignal, KafkaSource, MembershipKind, Producer, SourceConfig, Subscription, Tenure},
     postgres::{Letters, PostgresSink},
     sinks::SinkClients,
     store::local::{Damage, LocalError, LocalStore},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
 
-use self::supervisor::{GroupFailure, SupervisedTask, Supervisor};
+use self::{
+    renewal::{RenewableGroup, SharedClients},
+    supervisor::{GroupFailure, SupervisedTask, Supervisor},
+};
 use crate::{
     app::{App, ConfiguredGroup},
     clients::Clients,
     config::{Config, Guarantee},
-    state::{self, LocalInstance},
+    state::{self, LocalInstance, LocalMember},
 };
 
 /// How long the last records may take to be acknowledged; the workers have waited for theirs.
@@ -45,8 +53,7 @@ pub(crate) const ALL_EVENTS: &str = r"^events\..*";
 pub(crate) struct Groups {
     supervisors: JoinSet<(String, Result<(), String>)>,
     stop: watch::Sender<bool>,
-    /// One for all groups: it keeps the order of each.
-    producer: Producer,
+    shared: Arc<GroupContext>,
     close_limit: Duration,
     /// Where their state can be read.
     local_instance: Arc<LocalInstance>,
@@ -66,7 +73,6 @@ impl Groups {
         groups: &[ConfiguredGroup],
         states: &ProcessMetrics,
     ) -> Result<Self> {
-        let producer = clients.producer()?;
         let shared = Arc::new(GroupContext {
             config: app.config.clone(),
             all: app.groups.iter().map(|configured| configured.group.id.clone()).collect(),
@@ -75,10 +81,10 @@ impl Groups {
             local_instance: local_instance.clone(),
             states: states.clone(),
             catalogue: Arc::new(app.pipeline.catalogue().clone()),
-            producer: producer.clone(),
+            producer: Mutex::new(clients.producer()?),
         });
         let (stop, stopped) = watch::channel(false);
-        let mut supervisors = JoinSet::new();
+        let (mut supervisors, mut renewable) = (JoinSet::new(), Vec::new());
         for configured in groups {
             let group = configured.group.id.clone();
             let supervisor = Supervisor {
@@ -87,12 +93,21 @@ impl Groups {
                 backoff: configured.settings.backoff,
                 group: group.clone(),
             };
-            let attempts =
-                Attempt { shared: shared.clone(), configured: configured.clone(), last: PreviousAttempt::default() };
-            let supervised = supervisor.run(attempts, stopped.clone());
+            let attempts = Attempt {
+                shared: shared.clone(),
+                configured: configured.clone(),
+                last: PreviousAttempt::default(),
+                building: None,
+            };
+            // Who asks while one request waits has what it asked for by that one.
+            let (renewals, asked) = mpsc::channel(1);
+            renewable.push(RenewableGroup { id: group.clone(), state: states.of(&group), renewals });
+            let supervised = supervisor.run(attempts, stopped.clone(), asked);
             supervisors.spawn(async move { (group, supervised.await) });
         }
         let mut watch = JoinSet::new();
+        let process_clients = ProcessClients { shared: shared.clone(), is_stale: false };
+        watch.spawn(renewal::watch(process_clients, renewable, clients.clock.clone()));
         watch.spawn(lag::watch(clients.cluster.clone(), states.clone()));
         watch.spawn(state::watch(local_instance.clone(), states.clone()));
         let keeps_letters = groups.iter().any(|configured| matches!(configured.group.work, Work::DeadLetters));
@@ -100,7 +115,7 @@ impl Groups {
             watch.spawn(watch_letters(Letters::of(&clients.database), states.clone()));
         }
         let close_limit = app.config.kafka.consumer.drain.min(CLOSE);
-        Ok(Self { supervisors, stop, producer, close_limit, local_instance: local_instance.clone(), _watch: watch })
+        Ok(Self { supervisors, stop, shared, close_limit, local_instance: local_instance.clone(), _watch: watch })
     }
 
     /// Lets every group finish what is under way, commit and leave.
@@ -125,7 +140,8 @@ impl Groups {
             }
         }
         self.local_instance.close();
-        self.producer.close(self.close_limit).await?;
+        let producer = self.shared.producer().clone();
+        producer.close(self.close_limit).await?;
         anyhow::ensure!(failed == 0, "{failed} of {count} groups failed while they stopped");
         Ok(())
     }
@@ -149,7 +165,11 @@ struct Attempt {
     shared: Arc<GroupContext>,
     configured: ConfiguredGroup,
     last: PreviousAttempt,
+    /// What an attempt that was ended before it began is still making.
+    building: Option<Building>,
 }
+
+type Building = JoinHandle<(Result<WorkerDeps, GroupFailure>, PreviousAttempt)>;
 
 /// What an attempt leaves to the next one.
 #[derive(Default)]
@@ -187,12 +207,15 @@ impl SupervisedTask for Attempt {
             let (shared, configured) = (self.shared.clone(), self.configured.clone());
             // Opening the state on the disk takes its time.
             let mut left = std::mem::take(&mut self.last);
-            let building = tokio::task::spawn_blocking(move || (shared.parts(&configured, &mut left), left));
+            let mut building = tokio::task::spawn_blocking(move || (shared.parts(&configured, &mut left), left));
             let mut early = stop.clone();
             let built = tokio::select! {
-                built = building => built,
+                built = &mut building => built,
                 // Nothing has begun: there is nothing to drain.
-                _ = early.wait_for(|stopped| *stopped) => return Ok(()),
+                _ = early.wait_for(|stopped| *stopped) => {
+                    self.building = Some(building);
+                    return Ok(());
+                }
             };
             let parts = match built {
                 Ok((parts, left)) => {
@@ -222,6 +245,12 @@ impl SupervisedTask for Attempt {
 
     fn release(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            if let Some(building) = self.building.take()
+                && let Ok((parts, left)) = building.await
+            {
+                self.last = left;
+                drop(parts);
+            }
             let group = &self.configured.group.id;
             let kept = self.shared.local_instance.release(group);
             // The last one that lets go of the state writes what waits. A fault there leaves nothing held.
@@ -247,10 +276,46 @@ struct GroupContext {
     local_instance: Arc<LocalInstance>,
     states: ProcessMetrics,
     catalogue: Arc<Catalogue>,
-    producer: Producer,
+    /// One for all groups: it keeps the order of each. A group that is started takes it as it is then.
+    producer: Mutex<Producer>,
+}
+
+/// The clients that the groups share, and whether the producer is older than the certificates.
+struct ProcessClients {
+    shared: Arc<GroupContext>,
+    is_stale: bool,
+}
+
+impl SharedClients for ProcessClients {
+    fn renew(&mut self) -> Result<bool, String> {
+        let clients = &self.shared.clients;
+        self.is_stale |= clients.cluster.renew().map_err(|error| error.to_string())?;
+        if !self.is_stale {
+            return Ok(false);
+        }
+        let renewed = clients.producer().map_err(|error| error.to_string())?;
+        // The one before lives as long as a group has it, and no group lets go of it before all that it sent is acknowledged.
+        let before = std::mem::replace(&mut *self.shared.producer(), renewed);
+        // The last one to let go of it waits for its threads.
+        tokio::task::spawn_blocking(move || drop(before));
+        self.is_stale = false;
+        Ok(true)
+    }
 }
 
 impl GroupContext {
+    fn producer(&self) -> MutexGuard<'_, Producer> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A member's name in its group; none where membership is dynamic.
+    fn static_member(&self, configured: &ConfiguredGroup) -> Option<String> {
+        match self.config.kafka.consumer.membership {
+            MembershipKind::Static => Some(self.member(configured)),
+            MembershipKind::Dynamic => None,
+        }
+    }
+
     /// A member's static name: the instance's, and a mark of what it reads. To a static member that comes back Kafka gives
     /// the partitions that it had, whatever it subscribes to now: one that reads other topics has to be another member.
     fn member(&self, configured: &ConfiguredGroup) -> String {
@@ -288,13 +353,18 @@ impl GroupContext {
 
     /// What a group reads from. It says in its client id where the instance answers: whoever wants to read its state, or to
     /// know why it waits, finds the address there.
-    fn source(&self, configured: &ConfiguredGroup, member: &str, tenure: &Tenure) -> Result<KafkaSource, GroupFailure> {
+    fn source(
+        &self,
+        configured: &ConfiguredGroup,
+        member: Option<String>,
+        tenure: &Tenure,
+    ) -> Result<KafkaSource, GroupFailure> {
         let (topics, patterns) = configured.group.reads();
         let keeps = !configured.stores().is_empty();
         let named = self.config.kafka.properties.contains_key("client.id");
         let source = SourceConfig {
             group: configured.group.id.clone(),
-            instance: Some(member.to_owned()),
+            instance: member,
             subscription: Subscription { topics, patterns },
             start: configured.start,
             commits: configured.guarantee != Guarantee::ExactlyOnce,
@@ -307,16 +377,16 @@ impl GroupContext {
 
     /// Builds a group after the last attempt; `left` then tells of this one, also where building fails after it has joined.
     fn parts(&self, configured: &ConfiguredGroup, left: &mut PreviousAttempt) -> Result<WorkerDeps, GroupFailure> {
-        let member = self.member(configured);
+        let member = self.static_member(configured);
         let ConfiguredGroup { group, settings, guarantee, .. } = configured.clone();
         let kept = StateTopics::of(&group, settings.order, &self.catalogue);
         let state = self.states.of(&group.id);
         // Before it joins: a member without its state would hold partitions that it cannot work on.
         let local = if kept.stores.is_empty() { None } else { Some(self.local(&group.id, left.damage())?) };
         left.damage = local.as_ref().map(LocalStore::damage);
-        let source = self.source(configured, &member, &left.tenure)?;
+        let source = self.source(configured, member.clone(), &left.tenure)?;
         left.closed = Some(source.closed());
-        let publisher = || AtLeastOnceCommitter::new(self.producer.clone()).under(source.lease());
+        let publisher = || AtLeastOnceCommitter::new(self.producer().clone()).under(source.lease());
         let transactional = || {
             let kafka = (&self.config.kafka, self.clients.cluster.clone());
             let seen = (state.clone(), self.clients.clock.clone());
@@ -331,6 +401,7 @@ impl GroupContext {
         let mut stores: Option<Arc<dyn Stores>> = None;
         let committers: Vec<Box<dyn Committer>> = match &group.work {
             Work::Process(_) | Work::Stateful(_) if let Some(local) = local => {
+                let member = LocalMember::of(member, source.membership());
                 self.local_instance.open(&group.id, member, local.clone());
                 if guarantee == Guarantee::ExactlyOnce {
                     stores = Some(Arc::new(local.clone()));

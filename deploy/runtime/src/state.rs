@@ -23,7 +23,7 @@ mod routes;
 pub(crate) use self::{
     address::of as address_of,
     answer::{Entry, KeyAnswer, StateError},
-    local_instance::{LocalInstance, watch},
+    local_instance::{LocalInstance, LocalMember, watch},
     query::{Hop, ListQuery},
     reader::StateReader,
     routes::routes,

@@ -37,7 +37,7 @@ fn encoded(text: &str) -> String {
 
 /// Waits until every customer's total is listed by this instance, and this many instances have some; gives the list.
 /// Until then each answer is a refusal with its reason, or a list.
-async fn all_of(shop: &Shop, at: &str, instances: usize) -> Vec<Json> {
+pub(crate) async fn all_of(shop: &Shop, at: &str, instances: usize) -> Vec<Json> {
     let (began, path) = (Instant::now(), format!("/customer-totals/totals?limit=1000&prefix={}-", shop.space.name));
     loop {
         let (status, body) = ask(at, &path).await;

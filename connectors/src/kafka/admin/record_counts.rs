@@ -12,7 +12,7 @@ use rdkafka::{
     error::RDKafkaErrorCode as Code,
 };
 
-use super::topics::Logs;
+use super::admin_clients::Logs;
 use crate::kafka::{
     config::KafkaConfig,
     consumer::partition,

@@ -25,7 +25,7 @@ pub async fn delete_records_before(cluster: &Cluster, places: &[(TopicPartition,
     }
     let list = partition::list_at(places.iter().map(|(name, before)| (name, *before)))?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-    let answer = cluster.admin.delete_records(&list, &options).await.map_err(|error| outage(&error))?;
+    let answer = cluster.admin().delete_records(&list, &options).await.map_err(|error| outage(&error))?;
     refusal(&answer).map_or(Ok(()), Err)
 }
 

@@ -11,7 +11,7 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
-use super::topics::Logs;
+use super::admin_clients::Logs;
 use crate::kafka::{
     config::KafkaConfig,
     consumer::partition,

@@ -9,7 +9,7 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::topics::Logs;
+use super::admin_clients::Logs;
 use crate::kafka::{
     config::{KafkaConfig, client_settings::ClientSettings},
     consumer::partition,

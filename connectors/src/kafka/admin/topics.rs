@@ -11,13 +11,12 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
+use super::admin_clients::{AdminClients, Logs};
 use crate::kafka::{
     config::KafkaConfig,
     credentials,
@@ -28,7 +27,6 @@ use crate::kafka::{
     },
     error::KafkaError,
     librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
-    logs,
 };
 
 /// How long one question to the cluster may take.
@@ -124,7 +122,7 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
+    clients: Arc<AdminClients>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
     diagnoses: Arc<Diagnoses>,
@@ -136,28 +134,31 @@ impl fmt::Debug for Cluster {
     }
 }
 
-pub(crate) struct Logs;
-
-impl ClientContext for Logs {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        logs::line(level, facility, text);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(%error, reason, "the kafka admin client has trouble");
-    }
-}
-
 impl Cluster {
     /// A client for this cluster. Does not connect yet.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
-        let (bootstrap, config) = (Arc::new(Bootstrap::new(&config.bootstrap)), Arc::new(config.clone()));
+        let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
+        let config = Arc::new(config.clone());
+        let clients = Arc::new(AdminClients::new(Arc::clone(&config))?);
         let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
-        Ok(Self { admin: Arc::new(admin), config, bootstrap, diagnoses })
+        Ok(Self { clients, config, bootstrap, diagnoses })
+    }
+
+    /// Makes the client anew, for every clone, where the files of its certificates hold something else than when it was made;
+    /// whether they do. Looks at them once a second at most.
+    ///
+    /// # Errors
+    /// When no client can be made from what they hold, as while they are being written: the one before stays.
+    pub fn renew(&self) -> Result<bool, KafkaError> {
+        self.clients.renew()
+    }
+
+    /// The client as it is now.
+    pub(crate) fn admin(&self) -> Arc<ClientHandle<AdminClient<Logs>>> {
+        self.clients.current()
     }
 
     /// Whether the cluster answers us.
@@ -328,7 +329,7 @@ impl Cluster {
     async fn create(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
         let topics: Vec<NewTopic<'_>> = specs.iter().map(|spec| new_topic(spec)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
-        let results = self.admin.create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
+        let results = self.admin().create_topics(&topics, &options).await.map_err(|error| outage(&error))?;
         let refused: Vec<String> = results
             .into_iter()
             .filter_map(|result| match result {
@@ -375,7 +376,7 @@ impl Cluster {
         let configured: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
-        let described = self.admin.describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
+        let described = self.admin().describe_configs(&configured, &options).await.map_err(|error| outage(&error))?;
         let mut settings = Settings::new();
         for resource in described {
             let resource =
@@ -399,7 +400,7 @@ impl Cluster {
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
+        let (admin, config) = (self.admin(), Arc::clone(&self.config));
         let ask = move || {
             credentials::await_login(&config)?;
             question(admin.inner())
@@ -412,7 +413,7 @@ impl Cluster {
         };
         match answer {
             Err(KafkaError::Outage(why)) => {
-                self.bootstrap.again(self.admin.inner());
+                self.bootstrap.again(self.admin().inner());
                 Err(self.explained(why).await)
             }
             answer => answer,

@@ -43,8 +43,9 @@ impl Membership {
         metadata.is_member().then(|| metadata.generation())
     }
 
-    /// The member's id, which the coordinator gave it; `None` while it is in no generation.
-    pub(crate) fn id(&self) -> Option<String> {
+    /// The member's id, which the coordinator gave it; `None` while it is in no generation. Asks as
+    /// [`generation`](Self::generation) does.
+    pub fn id(&self) -> Option<String> {
         let consumer = self.consumer();
         GroupMetadata::of(consumer.upgrade()?.client()).filter(GroupMetadata::is_member)?.member_id()
     }

@@ -6,7 +6,7 @@ mod instances;
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
-use headwater::TopicPartition;
+use headwater::{TopicPartition, spi::Activity};
 use headwater_connectors::kafka::{GroupAdmin, GroupMember};
 use serde_json::{Value as Json, json};
 
@@ -92,6 +92,11 @@ fn table(overviews: &[GroupOverview], reports: &InstanceReports, strangers: &[St
         }
         for (instance, health) in reports.of(&overview.configured.group.id) {
             health.troubles.iter().for_each(|trouble| table.below(&format!("instance {instance}: {trouble}")));
+            if health.state == Activity::Renewing.name() {
+                table.below(&format!(
+                    "instance {instance}: its clients are made anew, with the certificates that are there now"
+                ));
+            }
         }
         for (reason, partitions) in reasons(overview) {
             table.below(&format!("{}: {reason}", named(&partitions)));

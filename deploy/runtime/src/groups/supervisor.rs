@@ -1,14 +1,15 @@
 //! Keeps one group at work: what fails is started anew with growing pauses, for as long as the process runs. Only what a
-//! person must decide stands still; it is said, and shows in the metrics.
+//! person must decide stands still; it is said, and shows in the metrics. Whose clients are to be made anew drains and is
+//! started again at once, which is no failure.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use headwater::{
     Time,
     spi::{AfterFailure, Backoff, BoxFuture, Clock, Down, GroupMetrics, Metric, WorkerError},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A pause is never longer, however long an outage lasts: what is mended is noticed within it.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -33,6 +34,9 @@ pub(crate) trait SupervisedTask: Send {
     fn release(&mut self) -> BoxFuture<'_, ()>;
 }
 
+/// Asks for clients that are made anew; answered once they are being made.
+pub(crate) type RenewalRequest = oneshot::Sender<()>;
+
 /// Keeps one group at work.
 pub(crate) struct Supervisor {
     pub(crate) group: String,
@@ -42,7 +46,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Until the process stops.
+    /// Until the process stops; who asks for it has the group drained and started again in between.
     ///
     /// # Errors
     /// Why the group failed while it was to stop: not all that was under way is done.
@@ -50,13 +54,33 @@ impl Supervisor {
         self,
         mut attempts: impl SupervisedTask,
         mut stop: watch::Receiver<bool>,
+        mut renewals: mpsc::Receiver<RenewalRequest>,
     ) -> Result<(), String> {
         let (mut failures, mut since) = (0, None);
         loop {
+            // What begins now is made anew.
+            while let Ok(asked) = renewals.try_recv() {
+                answer(asked);
+            }
             let began = self.clock.elapsed();
-            let Err(ended) = caught(attempts.work(stop.clone())).await else { return Ok(()) };
+            let ended = attempt(&mut attempts, &mut stop, &mut renewals).await;
+            if self.state.has_joined() && self.clock.elapsed().saturating_sub(began) >= STEADY {
+                (failures, since) = (0, None);
+            }
+            let failure = match ended {
+                Ok(Some(asked)) if !*stop.borrow() => {
+                    tokio::select! {
+                        () = self.renew(&mut attempts) => {}
+                        _ = stop.wait_for(|stopped| *stopped) => return Ok(()),
+                    }
+                    answer(asked);
+                    continue;
+                }
+                Ok(_) => return Ok(()),
+                Err(failure) => failure,
+            };
             self.state.add(Metric::GroupFailures, 1);
-            let why = match ended {
+            let why = match failure {
                 GroupFailure::Failed(why) | GroupFailure::Halted(why) if *stop.borrow() => return Err(why),
                 GroupFailure::Halted(why) => {
                     self.halt(why, since);
@@ -65,9 +89,6 @@ impl Supervisor {
                 }
                 GroupFailure::Failed(why) => why,
             };
-            if self.state.has_joined() && self.clock.elapsed().saturating_sub(began) >= STEADY {
-                (failures, since) = (0, None);
-            }
             failures += 1;
             let down = Down { since: *since.get_or_insert_with(|| self.clock.now()), why, next: AfterFailure::Now };
             tokio::select! {
@@ -86,6 +107,13 @@ impl Supervisor {
         self.state.set_down(Down { why, since: since.unwrap_or_else(|| self.clock.now()), next: AfterFailure::Person });
     }
 
+    /// Between an attempt that was ended for it and the next one.
+    async fn renew(&self, attempts: &mut impl SupervisedTask) {
+        tracing::info!(group = self.group, "the group is drained, and its clients are made anew");
+        self.state.set_renewing();
+        attempts.release().await;
+    }
+
     /// Between two attempts.
     async fn pause(&self, failures: u32, down: &Down, attempts: &mut impl SupervisedTask) {
         let pause = self.backoff.after(failures).min(LONGEST);
@@ -95,6 +123,28 @@ impl Supervisor {
         attempts.release().await;
         self.state.set_down(down.clone());
     }
+}
+
+/// One attempt, until it ends by itself, at the stop, or for a renewal, which is given back then.
+async fn attempt(
+    attempts: &mut impl SupervisedTask,
+    stop: &mut watch::Receiver<bool>,
+    renewals: &mut mpsc::Receiver<RenewalRequest>,
+) -> Result<Option<RenewalRequest>, GroupFailure> {
+    let (end, ended) = watch::channel(false);
+    let mut work = pin!(caught(attempts.work(ended)));
+    let asked = tokio::select! {
+        ended = &mut work => return ended.map(|()| None),
+        _ = stop.wait_for(|stopped| *stopped) => None,
+        Some(asked) = renewals.recv() => Some(asked),
+    };
+    end.send_replace(true);
+    work.await.map(|()| asked)
+}
+
+/// Nobody may wait any more.
+fn answer(asked: RenewalRequest) {
+    let _ = asked.send(());
 }
 
 /// A panic ends the attempt, and nothing else.
@@ -219,6 +269,7 @@ mod tests {
         state: Arc<GroupMetrics>,
         seen: Arc<Mutex<Vec<String>>>,
         stop: watch::Sender<bool>,
+        renewals: mpsc::Sender<RenewalRequest>,
         task: tokio::task::JoinHandle<Result<(), String>>,
     }
 
@@ -235,9 +286,10 @@ mod tests {
         let backoff = Backoff::try_new(Duration::from_millis(500), Duration::from_secs(30)).unwrap();
         let supervisor = Supervisor { group: "g".to_owned(), state: state.clone(), clock: clock.clone(), backoff };
         let (stop, stopped) = watch::channel(false);
+        let (renewals, asked) = mpsc::channel(1);
         #[expect(clippy::disallowed_methods, reason = "the test awaits it")]
-        let task = tokio::spawn(supervisor.run(attempts, stopped));
-        ScriptedRun { clock, state, seen, stop, task }
+        let task = tokio::spawn(supervisor.run(attempts, stopped, asked));
+        ScriptedRun { clock, state, seen, stop, renewals, task }
     }
 
     impl ScriptedRun {
@@ -249,6 +301,12 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             panic!("it is {:?}: {:?}", self.state.activity(), self.state.troubles());
+        }
+
+        async fn renewed(&self) {
+            let (asked, begun) = oneshot::channel();
+            self.renewals.send(asked).await.unwrap();
+            begun.await.unwrap();
         }
 
         async fn stopped(self) -> Result<(), String> {
@@ -300,5 +358,34 @@ mod tests {
     async fn a_failure_at_the_stop_is_told() {
         let run = run([Script::FailsWhenStopped]);
         assert_eq!(run.stopped().await, Err("no schema".to_owned()));
+    }
+
+    /// Red when a renewal does not end the attempt, counts as a failure, pauses, begins the next attempt while the last one holds on, or
+    /// shows as a trouble; or when the group cannot be stopped any more.
+    #[tokio::test]
+    async fn a_renewal_starts_a_group_that_works_anew_and_is_no_failure() {
+        let run = run([]);
+        run.becomes(Activity::Working).await;
+        run.renewed().await;
+        run.becomes(Activity::Working).await;
+        assert_eq!(*run.seen.lock().unwrap(), ["joining its consumer group", ""]);
+        assert_eq!((run.state.get(Metric::GroupFailures), run.clock.pauses()), (0, Vec::new()));
+        assert_eq!(run.stopped().await, Ok(()));
+    }
+
+    /// Red when a group that fails while it drains for a renewal is not started anew, its failure is not counted, or who asked waits
+    /// for ever.
+    #[tokio::test]
+    async fn a_group_that_fails_over_a_renewal_is_started_anew() {
+        let run = run([Script::FailsWhenStopped]);
+        while run.seen.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let (asked, begun) = oneshot::channel();
+        run.renewals.send(asked).await.unwrap();
+        run.becomes(Activity::Working).await;
+        assert!(begun.await.is_err(), "it failed over it");
+        assert_eq!((run.state.get(Metric::GroupFailures), run.seen.lock().unwrap().len()), (1, 2));
+        assert_eq!(run.stopped().await, Ok(()));
     }
 }

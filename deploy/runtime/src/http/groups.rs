@@ -17,7 +17,7 @@ pub(crate) struct InstanceGroups {
 pub(crate) struct GroupHealth {
     /// The group's id.
     pub(crate) group: String,
-    /// `joining`, `working`, `failed` or `halted`.
+    /// `joining`, `working`, `renewing`, `failed` or `halted`.
     pub(crate) state: String,
     /// What keeps it from its work, a sentence each.
     pub(crate) troubles: Vec<String>,

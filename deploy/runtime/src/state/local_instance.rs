@@ -8,7 +8,10 @@ use std::{
 };
 
 use headwater::spi::{Metric, ProcessMetrics, Stores as _};
-use headwater_connectors::store::local::{LocalStore, StoreStats};
+use headwater_connectors::{
+    kafka::{GroupMember, Membership},
+    store::local::{LocalStore, StoreStats},
+};
 
 use super::{
     address,
@@ -32,9 +35,33 @@ pub(crate) struct LocalInstance {
 #[derive(Clone)]
 pub(super) struct LocalGroup {
     instance: String,
-    /// The name of the group's member here.
-    pub(super) member: String,
+    /// The group's member here.
+    pub(super) member: LocalMember,
     local: LocalStore,
+}
+
+/// By what a group's member here is known among all of them.
+#[derive(Clone)]
+pub(crate) enum LocalMember {
+    /// Its static name.
+    Static(String),
+    /// The id that its coordinator gives it, another one each time it joins.
+    Dynamic(Membership),
+}
+
+impl LocalMember {
+    /// Of a member with this static name, if it has one.
+    pub(crate) fn of(name: Option<String>, membership: Membership) -> Self {
+        name.map_or(Self::Dynamic(membership), Self::Static)
+    }
+
+    /// Whether a member that Kafka tells of is this one.
+    pub(super) fn is(&self, member: &GroupMember) -> bool {
+        match self {
+            Self::Static(name) => member.instance.as_ref() == Some(name),
+            Self::Dynamic(membership) => membership.id().as_ref() == Some(&member.id),
+        }
+    }
 }
 
 /// A key, its partition, and what is saved.
@@ -57,7 +84,7 @@ impl LocalInstance {
     }
 
     /// The state of a group can be read from now on, where this member has the partition.
-    pub(crate) fn open(&self, group: &str, member: String, local: LocalStore) {
+    pub(crate) fn open(&self, group: &str, member: LocalMember, local: LocalStore) {
         let kept = LocalGroup { instance: self.instance.clone(), member, local };
         self.all().insert(group.to_owned(), kept);
     }

@@ -150,7 +150,7 @@ impl StateReader {
     /// The group's state here where this process is the owner, `None` where another one has to be asked.
     fn kept(&self, store: &Store, owner: &GroupMember, hop: Hop) -> Result<Option<LocalGroup>, StateError> {
         let kept = self.local_instance.as_ref().and_then(|local_instance| local_instance.kept(&store.group));
-        let kept = kept.filter(|kept| owner.instance.as_deref() == Some(kept.member.as_str()));
+        let kept = kept.filter(|kept| kept.member.is(owner));
         if kept.is_none() && hop == Hop::Forwarded {
             let text =
                 format!("this instance does not have that partition of {store}: {} has it", address::name(owner));

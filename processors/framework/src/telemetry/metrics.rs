@@ -2,6 +2,7 @@
 
 mod health;
 mod histogram;
+mod progress;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,10 @@ use std::{
 use self::{health::Health, histogram::Histogram};
 use crate::{failure::DeadLetterKind, wire::record::TopicPartition};
 
-pub use self::health::{Activity, AfterFailure, Down};
+pub use self::{
+    health::{Activity, AfterFailure, Down},
+    progress::{Lag, PartitionProgress},
+};
 
 /// Everything that is measured. The name is the Prometheus name; each has a label `group`, but for the spans of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,26 +211,6 @@ pub struct GroupMetrics {
     health: Mutex<Health>,
 }
 
-/// Where an owned partition stands, as the engine knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionProgress {
-    /// The offset of the first record that is not durable; `None` while only the broker knows.
-    pub next: Option<i64>,
-    /// That record's timestamp, where it has been read, milliseconds since the epoch.
-    pub oldest_ms: Option<i64>,
-}
-
-/// What is left to do of one topic's partitions that are owned here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lag {
-    /// Records that are not durable.
-    pub records: u64,
-    /// How long the oldest of those has waited since its timestamp.
-    pub time: Duration,
-    /// Those of them that cannot be read: they lie behind a transaction that somebody has open.
-    pub behind_transactions: u64,
-}
-
 impl GroupMetrics {
     /// Adds to a counter. Metrics that have more than one number take nothing by it.
     pub fn add(&self, metric: Metric, by: u64) {
@@ -318,6 +302,16 @@ impl GroupMetrics {
         lock(&self.health).has_joined()
     }
 
+    /// Whether it is in its consumer group and has begun every partition that it has, state restored.
+    pub fn is_at_work(&self) -> bool {
+        lock(&self.health).is_at_work()
+    }
+
+    /// So many partitions are assigned and not begun.
+    pub(crate) fn set_starting(&self, partitions: usize) {
+        lock(&self.health).set_starting(partitions);
+    }
+
     /// The group's member here has joined.
     pub fn joined(&self) {
         lock(&self.health).join();
@@ -326,7 +320,16 @@ impl GroupMetrics {
     /// The group has failed: nothing of what it was doing is true any more. Called again with what comes next.
     pub fn set_down(&self, down: Down) {
         self.set(Metric::Halted, u64::from(down.next == AfterFailure::Person));
-        *lock(&self.health) = Health::of_down(down);
+        self.begin_anew(Health::of_down(down));
+    }
+
+    /// The group's clients are made anew: nothing of what it was doing is true any more, and it has not failed.
+    pub fn set_renewing(&self) {
+        self.begin_anew(Health::of_renewing());
+    }
+
+    fn begin_anew(&self, health: Health) {
+        *lock(&self.health) = health;
         for gauge in [Metric::InFlight, Metric::Partitions, Metric::Stopped, Metric::RestoreLeft, Metric::Waiting] {
             self.set(gauge, 0);
         }

@@ -88,9 +88,10 @@ impl Membership {
                 }
             }
             SourceEvent::Assigned(partitions) => {
-                self.metrics.joined();
                 partitions.into_iter().for_each(|id| self.restart(id, Duration::ZERO));
                 self.stop_apart();
+                // Behind what makes them count as not begun.
+                self.metrics.joined();
             }
             SourceEvent::Revoked(partitions) => self.leave(partitions),
             SourceEvent::Lost(partitions) => self.forget(&partitions),
@@ -283,6 +284,7 @@ impl Membership {
         }
         let Some(partition) = self.assignment.partitions.get_mut(&id) else { return };
         partition.run(from);
+        self.count_starting();
         self.source.control(Control::Begin { partition: id.clone(), from, start });
         // A partition that starts anew may have been held before.
         self.source.control(Control::Resume(vec![id]));
@@ -359,6 +361,12 @@ impl Membership {
         let stopped = read().filter(|p| p.state == PartitionState::Stopped).count();
         self.metrics.set(Metric::Partitions, read().count() as u64);
         self.metrics.set(Metric::Stopped, stopped as u64);
+        self.count_starting();
+    }
+
+    fn count_starting(&self) {
+        let read = self.assignment.partitions.values().filter(|p| p.role != TopicRole::Waiting);
+        self.metrics.set_starting(read.filter(|p| matches!(p.state, PartitionState::Starting(_))).count());
     }
 
     pub(crate) fn failed(&self, why: String) -> WorkerError {

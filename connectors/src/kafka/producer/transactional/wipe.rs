@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 
 use super::{attempt::insist, producer_thread::Client};
 use crate::kafka::{
-    admin::topics::Logs,
+    admin::admin_clients::Logs,
     changelog::{ChangelogError, ChangelogReader, INPUTS},
     config::KafkaConfig,
     consumer::{membership::lease::PublishPermit, partition},

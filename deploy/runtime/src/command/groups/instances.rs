@@ -39,8 +39,8 @@ impl InstanceReports {
     pub(crate) fn worse(&self, group: &str, members: usize) -> Option<&'static str> {
         let reports = self.of(group);
         let is = |activity: Activity| reports.iter().any(|(_, health)| health.state == activity.name());
-        let all_down =
-            !is(Activity::Working) && !is(Activity::Joining) && !reports.is_empty() && reports.len() >= members;
+        let is_up = [Activity::Working, Activity::Joining, Activity::Renewing].into_iter().any(is);
+        let all_down = !is_up && !reports.is_empty() && reports.len() >= members;
         let worst = if is(Activity::Halted) { Activity::Halted } else { Activity::Failed };
         all_down.then(|| worst.name())
     }
@@ -108,13 +108,14 @@ mod tests {
         reports
     }
 
-    /// Red when one instance that works, or one that did not answer, does not make the group work, a halted one is passed
+    /// Red when one instance that works, or has its clients made anew, or one that did not answer, does not make the group work, a halted one is passed
     /// over for one that is tried again, or of two processes with one name only one is heard.
     #[test]
     fn a_group_is_down_where_every_instance_says_so() {
         assert_eq!(reports(&[("a", "halted"), ("b", "failed")]).worse("g", 2), Some("halted"));
         assert_eq!(reports(&[("a", "failed")]).worse("g", 0), Some("failed"));
         assert_eq!(reports(&[("a", "failed"), ("b", "working")]).worse("g", 1), None);
+        assert_eq!(reports(&[("a", "renewing")]).worse("g", 1), None);
         assert_eq!(reports(&[("a", "failed")]).worse("g", 2), None, "the other one may work");
         assert_eq!(reports(&[]).worse("g", 0), None);
         assert_eq!(reports(&[("a", "failed"), ("a", "failed")]).of("g").len(), 1, "reached by two addresses");

@@ -10,6 +10,10 @@ const NAMED: usize = 6;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     joined: bool,
+    /// Its clients are made anew, until it has joined again.
+    renewing: bool,
+    /// Partitions that are assigned and whose place is not known yet.
+    starting: usize,
     /// Since it failed, until it has joined again.
     down: Option<Down>,
     /// What keeps the group from its work, by what it concerns.
@@ -56,6 +60,8 @@ pub enum Activity {
     Joining,
     /// In it.
     Working,
+    /// Between its old clients and its new ones, as when certificates change.
+    Renewing,
     /// It has failed, and is started anew.
     Failed,
     /// It has failed, and only a person can decide what comes next.
@@ -68,6 +74,7 @@ impl Activity {
         match self {
             Self::Joining => "joining",
             Self::Working => "working",
+            Self::Renewing => "renewing",
             Self::Failed => "failed",
             Self::Halted => "halted",
         }
@@ -80,9 +87,14 @@ impl Health {
         Self { down: Some(down), ..Self::default() }
     }
 
+    /// That of a group whose clients are made anew: it has no trouble, and none of what it did is true any more.
+    pub(crate) fn of_renewing() -> Self {
+        Self { renewing: true, ..Self::default() }
+    }
+
     /// Why the group is not ready, a sentence each; empty when it is.
     pub(crate) fn troubles(&self) -> Vec<String> {
-        let joining = (!self.joined)
+        let joining = (!self.joined && !self.renewing)
             .then(|| self.down.as_ref().map_or_else(|| "joining its consumer group".to_owned(), ToString::to_string));
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (about, why) in &self.troubles {
@@ -99,6 +111,7 @@ impl Health {
             Some(Down { next: AfterFailure::Person, .. }) => Activity::Halted,
             Some(_) => Activity::Failed,
             None if self.joined => Activity::Working,
+            None if self.renewing => Activity::Renewing,
             None => Activity::Joining,
         }
     }
@@ -108,7 +121,17 @@ impl Health {
     }
 
     pub(crate) fn join(&mut self) {
-        (self.joined, self.down) = (true, None);
+        (self.joined, self.renewing, self.down) = (true, false, None);
+    }
+
+    /// So many partitions are assigned and not begun.
+    pub(crate) fn set_starting(&mut self, partitions: usize) {
+        self.starting = partitions;
+    }
+
+    /// Whether it has joined, and begun every partition that it was given: what keeps state has restored it.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.joined && self.starting == 0
     }
 
     /// Notes what keeps `about` from its work, or that nothing does any more. True when that is news.
@@ -167,6 +190,24 @@ mod tests {
         assert_eq!((state.activity(), state.get(Metric::Halted)), (Activity::Failed, 0));
         state.joined();
         assert_eq!((state.troubles(), state.activity()), (Vec::new(), Activity::Working));
+    }
+
+    /// Red when a group whose clients are made anew counts as not ready, as joined before it has, or as at work before its partitions
+    /// have begun; or when it is renewing for ever.
+    #[test]
+    fn a_group_whose_clients_are_made_anew_is_ready_and_says_so() {
+        let state = GroupMetrics::default();
+        state.joined();
+        state.trouble("t/0", Some("waits for `shop`"));
+        state.set(Metric::Partitions, 3);
+        state.set_renewing();
+        assert_eq!((state.troubles(), state.activity()), (Vec::new(), Activity::Renewing));
+        assert_eq!((state.get(Metric::Partitions), state.has_joined(), state.is_at_work()), (0, false, false));
+        state.set_starting(2);
+        state.joined();
+        assert_eq!((state.activity(), state.is_at_work()), (Activity::Working, false));
+        state.set_starting(0);
+        assert!(state.is_at_work());
     }
 
     /// Red when an outage says a line for each partition, names all of a thousand, or joins what differs.

@@ -1,7 +1,10 @@
 //! Where partitions stand, as others see it.
 
 use crate::{
-    ports::unit::{CommitError, CommitOutcome},
+    ports::{
+        SourceEvent,
+        unit::{CommitError, CommitOutcome},
+    },
     telemetry::metrics::PartitionProgress,
     wire::record::{Headers, Record},
     worker::tests::{
@@ -51,4 +54,19 @@ fn markers_behind_the_last_record_wait_for_nobody() {
     assert_eq!(place(&bench), PartitionProgress { next: Some(9), oldest_ms: None });
     bench.answer(outage()).batch(1, vec![dated(10)]).nothing_before(0, 1, 12).advance(MS);
     assert!(place(&bench).next.is_some_and(|next| next <= 10) && place(&bench).oldest_ms == Some(10_000));
+}
+
+/// Red when a group counts as at work while its store has not said where its partitions begin, or not once it has, or again not after
+/// it was given more.
+#[test]
+fn a_group_is_at_work_once_its_partitions_have_begun() {
+    let mut bench = Bench::sink(GroupSettings::default());
+    bench.silent(true).tell(SourceEvent::Assigned(vec![at(0), at(1)]));
+    assert!(bench.metrics.has_joined() && !bench.metrics.is_at_work());
+    bench.silent(false).advance(SECOND);
+    assert!(bench.metrics.is_at_work());
+    bench.silent(true).tell(SourceEvent::Assigned(vec![at(2)]));
+    assert!(!bench.metrics.is_at_work());
+    bench.tell(SourceEvent::Lost(vec![at(2)]));
+    assert!(bench.metrics.is_at_work());
 }
