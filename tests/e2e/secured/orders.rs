@@ -12,7 +12,7 @@ use crate::PROGRAM;
 
 const SOON: Duration = Duration::from_mins(1);
 /// Payments while a process has one way to its servers.
-const ROUND: i64 = 200;
+const ROUND: i64 = 1_000;
 /// What every secret of these tests begins with.
 const PLANTED: &str = "planted-";
 
@@ -77,19 +77,19 @@ async fn orders_go_over_servers_that_ask_who_calls_and_no_secret_is_said() {
             tells_no_secret(&format!("{args:?}"), &format!("{out}{err}"));
         }
         let mut process = Process::start(PROGRAM, &space, &format!("{login:?}"), &["run"], &env);
+        let address = process.address().await;
+        for page in ["metrics", "readyz", "v1/groups"] {
+            let answer = reqwest::get(format!("{address}/{page}")).await.expect("it answers");
+            tells_no_secret(page, &answer.text().await.expect("text"));
+        }
         for n in sent..sent + ROUND {
             let value = payments.value_of("c-1", &format!("o-{n}"), 5, Some("a@example.org"));
             foreign.send(&topic, Some(&format!("o-{n}")), Some(&value), &[]);
         }
         foreign.flush();
+        // It is killed amid the rest.
+        stored(&space, "orders", sent + ROUND / 4).await;
         sent += ROUND;
-        // All but a few: it is killed amid the rest.
-        let some = sent - ROUND / 4;
-        stored(&space, "orders", some).await;
-        for page in ["metrics", "readyz", "v1/groups"] {
-            let answer = reqwest::get(format!("{}/{page}", process.address().await)).await.expect("it answers");
-            tells_no_secret(page, &answer.text().await.expect("text"));
-        }
         process.kill().await;
         tells_no_secret(&format!("the log of {login:?}"), &process.log());
     }
