@@ -55,7 +55,8 @@ fn tells_no_secret(what: &str, text: &str) {
 /// Three processes after one another, killed in the middle of their work, each let in another way: by SCRAM and through PgBouncer,
 /// by a token and a client certificate, by certificate and password. State, rows and events are exact, and no secret is said, at
 /// the most talkative level of the log, by `config show` or on `/metrics`.
-/// Red when a client of the pipeline does not get one of these settings, or a secret is printed as it is (`Secret` in `Debug`).
+/// Red when a client of the pipeline does not get one of these settings, `config show` prints an address with its password, or a
+/// login is logged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_go_over_servers_that_ask_who_calls_and_no_secret_is_said() {
     let stack = secured();
