@@ -9,7 +9,6 @@ mod broker_admin;
 mod certificates;
 mod https;
 mod kafka_login;
-mod postgres_urls;
 mod tls_proxy;
 mod token_server;
 mod tokens;
@@ -17,8 +16,10 @@ mod tokens;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
+use headwater_connectors::kafka::{KafkaConfig, KafkaSasl, KafkaTls, SaslMechanism};
 use headwater_dev::{ServerSecurity, ServerUser, StackConfig, TokenValidation};
 
 use crate::stack::{self, SharedStack};
@@ -132,4 +133,133 @@ impl SecuredStack {
     pub fn broker_admin(&self) -> BrokerAdmin {
         BrokerAdmin::new(&self.stack.endpoints.kafka_bootstrap)
     }
+
+    /// `host:port` of Kafka's listener for this way.
+    pub fn kafka_bootstrap(&self, login: KafkaLogin) -> &str {
+        if login == KafkaLogin::Certificate { &self.kafka.tls } else { &self.kafka.sasl }
+    }
+
+    /// How connectors reach Kafka that way, with rights to do everything; a member is given up after a few seconds. What a
+    /// test changes in it is its own.
+    pub fn kafka(&self, login: KafkaLogin) -> KafkaConfig {
+        let certificate = (login == KafkaLogin::Certificate).then(|| self.client.clone());
+        let tls = KafkaTls {
+            ca: Some(self.authority.file().to_owned()),
+            cert: certificate.as_ref().map(|one| one.cert.clone()),
+            key: certificate.map(|one| one.key),
+            ..KafkaTls::default()
+        };
+        let mut config = KafkaConfig {
+            bootstrap: self.kafka_bootstrap(login).to_owned(),
+            tls: Some(tls),
+            sasl: login.mechanism().map(|(mechanism, _)| self.sasl(mechanism)),
+            ..KafkaConfig::default()
+        };
+        config.consumer.session_timeout = Duration::from_secs(3);
+        config
+    }
+
+    fn sasl(&self, mechanism: SaslMechanism) -> KafkaSasl {
+        let by_token = mechanism == SaslMechanism::OauthBearer;
+        let file = self.password_file.clone();
+        KafkaSasl {
+            mechanism,
+            username: (!by_token).then(|| USER.to_owned()),
+            password: None,
+            password_file: (!by_token).then(|| file.clone()),
+            token_url: by_token.then(|| self.tokens.url().to_owned()),
+            client_id: by_token.then(|| USER.to_owned()),
+            client_secret_file: by_token.then_some(file),
+            scope: None,
+            extensions: Default::default(),
+        }
+    }
+
+    /// The variables that have a process reach Kafka that way, to be set after those of a [`Space`](crate::Space).
+    pub fn kafka_env(&self, login: KafkaLogin) -> Vec<(String, String)> {
+        let mut set =
+            vec![("BOOTSTRAP", self.kafka_bootstrap(login).to_owned()), ("TLS__CA", path(self.authority.file()))];
+        match (login, login.mechanism()) {
+            (KafkaLogin::OauthBearer, Some((_, name))) => set.extend([
+                ("SASL__MECHANISM", name.to_owned()),
+                ("SASL__TOKEN_URL", self.tokens.url().to_owned()),
+                ("SASL__CLIENT_ID", USER.to_owned()),
+                ("SASL__CLIENT_SECRET_FILE", path(&self.password_file)),
+            ]),
+            (_, Some((_, name))) => set.extend([
+                ("SASL__MECHANISM", name.to_owned()),
+                ("SASL__USERNAME", USER.to_owned()),
+                ("SASL__PASSWORD_FILE", path(&self.password_file)),
+            ]),
+            (_, None) => {
+                set.extend([("TLS__CERT", path(&self.client.cert)), ("TLS__KEY", path(&self.client.key))]);
+            }
+        }
+        set.into_iter().map(|(name, value)| (format!("HEADWATER__KAFKA__{name}"), value)).collect()
+    }
+
+    /// The variables that have a process reach the registry by password, to be set after those of a
+    /// [`Space`](crate::Space).
+    pub fn registry_env(&self) -> Vec<(String, String)> {
+        let set = [
+            ("URL", self.registry.url()),
+            ("TLS__CA", self.authority.file().display().to_string()),
+            ("USER", USER.to_owned()),
+            ("PASSWORD_FILE", self.password_file.display().to_string()),
+        ];
+        set.map(|(name, value)| (format!("HEADWATER__REGISTRY__{name}"), value)).into()
+    }
+
+    /// A database by password over TLS that verifies the server.
+    pub fn postgres_url(&self, database: &str) -> String {
+        self.url(&format!("{USER}:{PASSWORD}"), self.postgres.server, database)
+    }
+
+    /// A database by client certificate; as [`CERTIFICATE_USER`].
+    pub fn postgres_url_by_certificate(&self, database: &str) -> String {
+        format!(
+            "{}&sslcert={}&sslkey={}",
+            self.url(CERTIFICATE_USER, self.postgres.server, database),
+            path(&self.client.cert),
+            path(&self.client.key)
+        )
+    }
+
+    /// A database through PgBouncer, by password over TLS.
+    pub fn pooler_url(&self, database: &str) -> String {
+        self.url(&format!("{USER}:{PASSWORD}"), self.postgres.pooler, database)
+    }
+
+    /// The variables that have a process reach a database by password, which stands in a file; to be set after those of a
+    /// [`Space`](crate::Space).
+    pub fn postgres_env(&self, database: &str) -> Vec<(String, String)> {
+        self.database_env(self.postgres.server, database)
+    }
+
+    /// The same through PgBouncer.
+    pub fn pooler_env(&self, database: &str) -> Vec<(String, String)> {
+        let mut set = self.database_env(self.postgres.pooler, database);
+        set.push(("HEADWATER__POSTGRES__POOLER".to_owned(), "true".to_owned()));
+        set
+    }
+
+    fn database_env(&self, port: u16, database: &str) -> Vec<(String, String)> {
+        let file = self.password_file.display().to_string();
+        let set = [("URL", self.url(USER, port, database)), ("PASSWORD_FILE", file)];
+        set.map(|(name, value)| (format!("HEADWATER__POSTGRES__{name}"), value)).into()
+    }
+
+    /// `host:port` of the server itself, for a [`TlsProxy`] before it.
+    pub fn postgres_address(&self) -> String {
+        format!("127.0.0.1:{}", self.postgres.server)
+    }
+
+    fn url(&self, user: &str, port: u16, database: &str) -> String {
+        let ca = self.authority.file().display();
+        format!("postgres://{user}@localhost:{port}/{database}?sslmode=verify-full&sslrootcert={ca}")
+    }
+}
+
+fn path(file: &Path) -> String {
+    file.display().to_string()
 }

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError, mpsc},
 };
 
+use headwater_connectors::tls::install_provider;
 use headwater_dev::{Apicurio, Endpoints, Stack, StackConfig};
 use tokio::sync::watch;
 
@@ -21,12 +22,15 @@ pub struct SharedStack {
 impl SharedStack {
     /// The stack that listens here, which somebody else holds.
     pub fn at(endpoints: Endpoints, data: PathBuf) -> Self {
+        // A test's own HTTP client wants it too.
+        install_provider();
         Self { endpoints, data, _stack: None }
     }
 
     /// A stack that is held from now on, with its folder.
     pub(crate) fn of(stack: Stack, data: &Path) -> Self {
-        Self { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Some(Mutex::new(stack)) }
+        let shared = Self::at(stack.endpoints().clone(), data.to_owned());
+        Self { _stack: Some(Mutex::new(stack)), ..shared }
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use crate::proxy::Gate;
 
-use super::{certificates::Certificate, tls_proxy::Inner, tls_proxy::TlsProxy};
+use super::{
+    certificates::Certificate,
+    tls_proxy::{Inner, TlsProxy},
+};
 
 /// The two parts before a server; it closes when it is dropped.
 pub struct Https {

@@ -109,14 +109,14 @@ async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Stri
         return refused(failure, "temporarily_unavailable");
     }
     let form = form(&body);
-    let field = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value);
+    let field = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     if field("grant_type") != "client_credentials" {
         return refused(StatusCode::BAD_REQUEST, "unsupported_grant_type");
     }
     let header = headers.get("authorization").and_then(|value| value.to_str().ok());
     let known = match header {
         Some(shown) => shown == basic(&shared.client_id, &settings.secret),
-        None => (field("client_id"), field("client_secret")) == (&shared.client_id, &settings.secret),
+        None => (field("client_id"), field("client_secret")) == (shared.client_id.as_str(), settings.secret.as_str()),
     };
     if !known {
         return refused(StatusCode::UNAUTHORIZED, "invalid_client");

@@ -1,6 +1,5 @@
 //! The registry and the OAuth server.
 
-use headwater_connectors::tls::install_provider;
 use headwater_tests::secured::{Authority, PASSWORD, REGISTRY_TOKEN, TokenServer, USER};
 use reqwest::{Certificate, Client, Identity, StatusCode};
 
@@ -8,7 +7,6 @@ use crate::secured::secured;
 
 /// A client that trusts this authority, and shows a certificate if there is one.
 fn client(authority: &Authority, shown: Option<Identity>) -> Client {
-    install_provider();
     let ca = std::fs::read(authority.file()).expect("a file");
     let builder = Client::builder().tls_certs_only([Certificate::from_pem(&ca).expect("a certificate")]);
     let builder = shown.into_iter().fold(builder, |builder, shown| builder.identity(shown));
