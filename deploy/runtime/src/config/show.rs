@@ -14,10 +14,10 @@ pub(crate) fn masked(tree: &Table) -> String {
     tree.to_string()
 }
 
-/// Whether a setting's value must not be printed.
+/// Whether a setting's value must not be printed. The path of a file that holds a secret is none.
 pub(super) fn is_secret(path: &[String]) -> bool {
     let name = path.last().map(|name| name.to_lowercase()).unwrap_or_default();
-    name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word))
+    !name.ends_with("_file") && (name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word)))
 }
 
 fn mask(path: &mut Vec<String>, tree: &mut Table) {
