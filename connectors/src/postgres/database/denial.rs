@@ -32,7 +32,7 @@ pub(super) fn is_denial(error: &sqlx::Error) -> bool {
 pub(super) fn explain(error: sqlx::Error, options: &PgConnectOptions) -> PostgresError {
     let is_denial = is_denial(&error);
     let why = match &error {
-        sqlx::Error::Database(error) => of_server(error.as_ref()),
+        sqlx::Error::Database(error) => of_server(error.as_ref(), options.get_username()),
         sqlx::Error::Tls(why) if why.to_string() == NO_TLS => {
             "it does not speak TLS: switch ssl on there, or say sslmode=disable in the url".to_owned()
         }
@@ -46,12 +46,12 @@ pub(super) fn explain(error: sqlx::Error, options: &PgConnectOptions) -> Postgre
     if is_denial { PostgresError::Credentials(why) } else { PostgresError::Outage(why) }
 }
 
-/// By SQLSTATE: class 28 is who we are and what shows it.
+/// By SQLSTATE: class 28 is who we are and what shows it. PgBouncer has one code for everything.
 fn is_of_login(error: &dyn DatabaseError) -> bool {
-    error.code().is_some_and(|code| code.starts_with("28"))
+    error.code().is_some_and(|code| code.starts_with("28")) || error.message().ends_with("authentication failed")
 }
 
-fn of_server(error: &dyn DatabaseError) -> String {
+fn of_server(error: &dyn DatabaseError, user: &str) -> String {
     let (message, code) = (error.message(), error.code().unwrap_or_default());
     let remedy = match &*code {
         _ if message.contains("valid client certificate") => ": set sslcert and sslkey in the url",
@@ -60,7 +60,11 @@ fn of_server(error: &dyn DatabaseError) -> String {
         "53300" => "; lower max_connections of the sinks or raise the server's",
         _ => "",
     };
-    if is_of_login(error) { format!("{message}{remedy}") } else { format!("{message} ({code}){remedy}") }
+    match is_of_login(error) {
+        true if message.ends_with("authentication failed") => format!("{message} for user \"{user}\""),
+        true => format!("{message}{remedy}"),
+        false => format!("{message} ({code}){remedy}"),
+    }
 }
 
 /// The same in the words of a database's address.

@@ -9,7 +9,7 @@ use headwater_connectors::{
     postgres,
     registry::RegistryConfig,
     store::local::StateConfig,
-    units::Secret,
+    units::{Secret, SecretSource},
 };
 use serde::Deserialize;
 use tempfile::NamedTempFile;
@@ -281,6 +281,27 @@ fn a_problem_with_a_secret_does_not_quote_it() {
     assert!(problems.len() >= 4, "{problems:?}");
     let text = problems.join("\n");
     assert!(!text.contains("hunter2") && !text.contains("4711"), "{problems:?}");
+}
+
+/// Red when a file with the address does not take the place of the default, a named address beside it passes, an empty name counts as
+/// a file, or the address past the pooler is thought to be behind it.
+#[test]
+fn the_address_of_a_database_stands_in_one_place() {
+    assert_eq!(valid("", &[]).postgres.url.expose(), super::tree::DEFAULT_URL);
+    let url = file("postgres://me@db/shop\n");
+    let line = |name: &str| format!("{name} = {:?}\n", url.path());
+    let postgres = valid(&format!("[postgres]\n{}", line("url_file")), &[]).postgres;
+    assert_eq!(postgres.connector().url, SecretSource::File(url.path().to_owned()));
+    assert!(postgres.direct().is_none());
+    let both = format!("[postgres]\nurl = \"postgres://me@db/other\"\n{}", line("url_file"));
+    let problems = resolve(&both, &[]).problems;
+    assert_eq!(problems, ["postgres.url and postgres.url_file are both set: keep one"]);
+    let empty = ("HEADWATER__POSTGRES__URL_FILE", "");
+    assert_eq!(valid(&both, &[empty]).postgres.connector(), postgres::Config::new("postgres://me@db/other"));
+    valid(&both, &[("HEADWATER__POSTGRES__URL", "")]);
+    let pooled = valid(&format!("[postgres]\npooler = true\n{}", line("direct_url_file")), &[]).postgres;
+    let direct = pooled.direct().map(|direct| (direct.pooler, direct.url));
+    assert_eq!((pooled.connector().pooler, direct), (true, Some((false, SecretSource::File(url.path().to_owned())))));
 }
 
 /// Red when an address of a database that cannot be read is no problem before somebody connects (`problem` not asked), or its

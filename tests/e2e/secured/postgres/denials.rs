@@ -117,7 +117,7 @@ async fn a_wrong_password_at_start_ends_the_process() {
         assert_eq!(code, 1, "{out}{err}");
         let last = err.lines().last().unwrap_or_default();
         assert!(last.starts_with("error: postgres localhost:"), "{last}");
-        assert!(last.contains("authentication failed"), "{last}");
+        assert!(last.ends_with("authentication failed for user \"app\""), "{last}");
         assert!(!err.contains("planted-wrong") && !out.contains("planted-wrong"), "{err}");
     }
 }

@@ -103,8 +103,11 @@ async fn a_refused_row_is_a_letter_and_is_sent_back_behind_a_pooler() {
     let (space, topic, set) = sinks("pg_pooled_letters").await;
     let (code, out, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &env(&set), "").await;
     assert_eq!(code, 0, "{out}{err}");
-    sql(&space, "create table log (order_id text, amount_cents int8 constraint solvent check (amount_cents <> 7))")
-        .await;
+    sql(
+        &space,
+        "create table public.log (order_id text, amount_cents int8 constraint solvent check (amount_cents <> 7))",
+    )
+    .await;
     let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
     for n in 0..50 {
         foreign.send(&topic, Some("o"), Some(&payments.value("o", n, None)), &[]);

@@ -44,7 +44,7 @@ async fn a_password_rotates_while_a_sink_writes() {
         "[topics.\"{topic}\"]\ntype = \"till.paid\"\n[sinks.log]\nevent = \"till.paid\"\ntable = \"log\"\nmode = \"insert\"\n"
     );
     std::fs::write(space.dir.join("headwater.toml"), config).expect("written");
-    sql(&space, "create role pg_rotating superuser login password 'planted-first'").await;
+    sql(&space, "create role rotating_sink superuser login password 'planted-first'").await;
     // Only what an entry of the server's names may come in: the pooler's user has one.
     let file = replace(&space, "password", "planted-first\n");
     let mut set = secured().postgres_env(&space.name);
@@ -52,7 +52,7 @@ async fn a_password_rotates_while_a_sink_writes() {
         if name.ends_with("PASSWORD_FILE") {
             *value = file.display().to_string();
         } else {
-            *value = value.replace("//app@", "//pg_rotating@");
+            *value = value.replace("//app@", "//rotating_sink@");
         }
     }
     let (code, out, err) = Process::run(PROGRAM, &space, &["topology", "apply"], &env(&set), "").await;
@@ -61,9 +61,9 @@ async fn a_password_rotates_while_a_sink_writes() {
     let mut running = Process::start(PROGRAM, &space, "run", &["run", "--group", "log"], &env(&set));
     let stored = async |n: i64| space.count("select count(*) from log").await == n;
     for (n, password) in (1..).zip(["planted-first", "planted-second", "planted-third"]) {
-        sql(&space, &format!("alter role pg_rotating password '{password}'")).await;
+        sql(&space, &format!("alter role rotating_sink password '{password}'")).await;
         replace(&space, "password", password);
-        cut(&space, "pg_rotating").await;
+        cut(&space, "rotating_sink").await;
         foreign.send(&topic, Some("o"), Some(&payments.value("o", n, None)), &[]);
         foreign.flush();
         eventually(&format!("row {n} is stored"), SOON, async || stored(n).await).await;
