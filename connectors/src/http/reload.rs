@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use crate::watched_files::{FileChange, WatchedFiles};
+use crate::security::watched_files::{FileChange, WatchedFiles};
 
 /// The client in use, which holds what its files held when it was made. What is under way goes on with the one it began with.
 pub(crate) struct ReloadingClient<C> {

@@ -44,10 +44,8 @@ async fn a_payment_becomes_an_order_by_servers_that_ask_who_calls() {
     let warehouse = TlsProxy::before(Inner::Bytes, &warehouse, &server, Some(authority.file())).await;
     let password = space.dir.join("secrets/password");
     fs::write(&password, format!("{PASSWORD}\n")).expect("a file");
-    let (urls, warehouse_url) = (
-        format!("https://localhost:1,{}", registry.url()),
-        format!("https://{}", warehouse.address()),
-    );
+    let (urls, warehouse_url) =
+        (format!("https://localhost:1,{}", registry.url()), format!("https://{}", warehouse.address()));
     let env = [
         ("HEADWATER__REGISTRY__URL", urls.as_str()),
         ("HEADWATER__REGISTRY__USER", "app"),
@@ -185,7 +183,8 @@ async fn a_back_end_that_does_not_take_us_is_told_of() {
         foreign.send(&topic, Some(name), Some(&payments.value(name, 1, MAIL)), &[]);
         foreign.flush();
         process.logs("the trace back end takes no spans", SOON).await;
-        let reason = if name == "http" { "no authority that we trust has signed the certificate" } else { "UnknownIssuer" };
+        let reason =
+            if name == "http" { "no authority that we trust has signed the certificate" } else { "UnknownIssuer" };
         let log = process.log();
         let line = log.lines().find(|line| line.contains("takes no spans")).expect("a line");
         assert!(line.contains(reason) && line.contains(&url), "{line}");
