@@ -28,5 +28,6 @@ pub use committers::dead_lettering::DeadLetteringCommitter;
 pub use committers::exactly_once::{ExactlyOnceCommitter, fencing::Arrival};
 pub use committers::stateful_at_least_once::{ReplayStores, StatefulAtLeastOnceCommitter};
 pub use security::tls;
+#[allow(unused_imports, reason = "the short way to it")]
 pub(crate) use security::watched_files;
 pub use store::group::StateTopics;

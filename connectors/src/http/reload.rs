@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Red when files that make no client take the old one away (`take` called on an error), or what replaces them is not seen.
+    /// Red when files that make no client take the old one away (the error unwrapped), or a change is not seen.
     #[test]
     fn files_that_make_no_client_leave_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
