@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use self::{proxies::Proxies, reload::ReloadingClient};
 use crate::{
-    tls::{TlsConfig, handshake::handshake_problem},
+    security::tls::{TlsConfig, handshake::handshake_problem},
     units::duration,
 };
 

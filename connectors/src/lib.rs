@@ -4,11 +4,8 @@
 //! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
 //! is the business of processors and of the engine.
 
-pub mod tls;
+pub mod security;
 pub mod units;
-pub mod watched_files;
-
-mod topic_recreated;
 
 pub mod kafka;
 pub mod registry;

@@ -18,7 +18,7 @@ use headwater::{
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
     registry::{Registry, RegistryConfig, RegistryError},
-    tls::TlsConfig,
+    security::tls::TlsConfig,
     units::Secret,
 };
 
@@ -227,7 +227,8 @@ async fn a_secret_that_rotates_is_used_by_the_next_requests() {
     }
 }
 
-/// Red when a new certificate is not shown, or one without its key breaks what works (`reload` takes what makes no client).
+/// Red when a new certificate is not shown (`cert` and `key` left out of the files that are watched), or one without its key breaks
+/// what works (the error of `reload` unwrapped).
 #[tokio::test]
 async fn a_client_certificate_that_rotates_is_shown_by_new_connections() {
     let authority = Authority::new();

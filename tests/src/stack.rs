@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError, mpsc},
 };
 
-use headwater_connectors::tls::install_provider;
+use headwater_connectors::security::tls::install_provider;
 use headwater_dev::{Apicurio, Endpoints, Stack, StackConfig};
 use tokio::sync::watch;
 

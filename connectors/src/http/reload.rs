@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use crate::watched_files::{FileChange, WatchedFiles};
+use crate::security::watched_files::{FileChange, WatchedFiles};
 
 /// The client in use, which holds what its files held when it was made. What is under way goes on with the one it began with.
 pub(crate) struct ReloadingClient<C> {
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Red when files that make no client take the old one away (`take` called on an error), or what replaces them is not seen.
+    /// Red when files that make no client take the old one away (the error unwrapped), or a change is not seen.
     #[test]
     fn files_that_make_no_client_leave_the_old_one() {
         let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use reqwest::{Client, Url};
 
 use crate::{
     http::{describe, proxies::Proxies},
-    tls::{self, TlsConfig},
+    security::tls::{self, TlsConfig},
 };
 
 /// Of one request. Source: OpenTelemetry's specification, `OTEL_EXPORTER_OTLP_TIMEOUT`.

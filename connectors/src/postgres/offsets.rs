@@ -16,7 +16,7 @@ use super::{
     database::session::{Session, Transaction},
     error::{PostgresError, is_undefined},
 };
-use crate::topic_recreated::created_anew;
+use crate::kafka::topic_recreated::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
 const NOT_STARTED: i64 = -1;

@@ -6,7 +6,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::{
-    tls::TlsConfig,
+    security::tls::TlsConfig,
     units::{Secret, SecretSource, duration},
 };
 

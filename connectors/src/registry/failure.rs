@@ -7,7 +7,7 @@ use schema_registry_converter::schema_registry_common::RawError;
 use super::config::{Address, RegistryLogin};
 use crate::{
     http::with_causes,
-    tls::handshake::{is_denial, problem, tls_error},
+    security::tls::handshake::{is_denial, problem, tls_error},
 };
 
 /// Why one address gave nothing.

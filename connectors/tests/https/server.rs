@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use headwater_connectors::tls::TlsConfig;
+use headwater_connectors::security::tls::TlsConfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned,

@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use headwater::Pipeline;
-use headwater_connectors::tls::install_provider;
+use headwater_connectors::security::tls::install_provider;
 
 use crate::{
     INTERRUPTED, USAGE,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use headwater_connectors::tls::install_provider;
+use headwater_connectors::security::tls::install_provider;
 use headwater_tests::{Process, eventually};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, tls::TlsInfo};

@@ -8,7 +8,7 @@ use rdkafka::{ClientContext, admin::AdminClient, config::RDKafkaLogLevel, error:
 
 use crate::{
     kafka::{config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs},
-    watched_files::WatchedFiles,
+    security::watched_files::WatchedFiles,
 };
 
 /// The client, and what it was made from.
@@ -70,7 +70,7 @@ mod tests {
     use std::{collections::BTreeMap, fs, path::Path};
 
     use super::*;
-    use crate::watched_files::LOOK;
+    use crate::security::watched_files::LOOK;
 
     fn config(dir: &Path) -> KafkaConfig {
         let file = |name: &str| dir.join(name).display().to_string();

@@ -4,7 +4,7 @@ use sqlx::{error::DatabaseError, postgres::PgConnectOptions};
 
 use crate::{
     postgres::error::PostgresError,
-    tls::handshake::{self, tls_error},
+    security::tls::handshake::{self, tls_error},
 };
 
 /// What sqlx says of a server that has no TLS.

@@ -15,7 +15,7 @@ use crate::{
         error::PostgresError,
         login::{Login, LoginSource},
     },
-    watched_files::LOOK,
+    security::watched_files::LOOK,
 };
 
 /// Where it stands how to be let in, and what of it is in use.

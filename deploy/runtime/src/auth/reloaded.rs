@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headwater_connectors::watched_files::{FileChange, WatchedFiles};
+use headwater_connectors::security::watched_files::{FileChange, WatchedFiles};
 
 type Load<T> = Box<dyn Fn() -> Result<T, Vec<String>> + Send + Sync>;
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use headwater::http::{Http as _, Request, Response};
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
-    tls::TlsConfig,
+    security::tls::TlsConfig,
 };
 
 use super::Clients;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use headwater::http::{Http as _, Request};
 use headwater_connectors::{
     http::{HttpClient, HttpConfig},
-    tls::TlsConfig,
+    security::tls::TlsConfig,
 };
 
 use crate::{app::Loader, config::Problems, process::output::Output};
