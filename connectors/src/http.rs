@@ -1,5 +1,6 @@
 //! The HTTP port: one client with a pool of connections, a limit on time and one on size, and no redirects.
 
+pub(crate) mod base64;
 pub(crate) mod proxies;
 
 use std::{error::Error, time::Duration};

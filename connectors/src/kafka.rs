@@ -17,6 +17,7 @@
 //! - **Shutdown.** `Close` commits what was said to be durable, leaves, and reports `Closed`.
 
 mod config;
+mod credentials;
 mod error;
 
 mod consumer;
@@ -27,6 +28,7 @@ mod admin;
 mod changelog;
 
 mod debounce;
+mod diagnosis;
 mod librdkafka;
 mod logs;
 

@@ -13,6 +13,8 @@ mod gapless_producer;
 mod harness;
 #[path = "kafka/lease.rs"]
 mod lease;
+#[path = "kafka/logins.rs"]
+mod logins;
 #[path = "kafka/producer.rs"]
 mod producer;
 #[path = "kafka/rebalance.rs"]

@@ -1,6 +1,8 @@
 //! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
 mod acls;
+mod diagnosis;
+mod login;
 mod servers;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};

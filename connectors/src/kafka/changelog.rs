@@ -13,7 +13,6 @@ use std::{
 
 use headwater::TopicPartition;
 use rdkafka::{
-    ClientConfig,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
@@ -23,11 +22,16 @@ use super::{
         stable_offsets::SWEEP,
         topics::{Logs, is_unknown},
     },
-    config::KafkaConfig,
+    config::{KafkaConfig, client_settings::ClientSettings},
     consumer::partition,
+    credentials,
     debounce::Debounce,
+    diagnosis::rights::{ResourceNames, Right, lacking},
     error::KafkaError,
-    librdkafka::fetch::{FetchQueue, Message},
+    librdkafka::{
+        fetch::{FetchQueue, Message},
+        live_clients::ClientHandle,
+    },
 };
 
 /// The header of a changelog's record that says how far all inputs have come with it: any other may be compacted away.
@@ -40,14 +44,14 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_millis(200);
 
-type Reader = BaseConsumer<Logs>;
+type Reader = ClientHandle<BaseConsumer<Logs>>;
 
 impl ConsumerContext for Logs {}
 
 /// Reads partitions from an offset to their end, once. In no group: it assigns, and commits nothing.
 #[derive(Clone, Debug)]
 pub struct ChangelogReader {
-    committed: ClientConfig,
+    committed: ClientSettings,
     patience: Duration,
 }
 
@@ -371,8 +375,8 @@ impl Task {
     }
 }
 
-fn build(settings: &ClientConfig) -> Result<Reader, KafkaError> {
-    let built = settings.create_with_context(Logs);
+fn build(settings: &ClientSettings) -> Result<Reader, KafkaError> {
+    let built = credentials::create(settings, Logs);
     built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
 }
 
@@ -412,12 +416,7 @@ fn absent(name: &TopicPartition) -> KafkaError {
 }
 
 fn refused(name: &TopicPartition, code: Code) -> Option<KafkaError> {
-    match code {
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            Some(KafkaError::Refused(format!("changelog {name} cannot be read: {code}: grant the right to it")))
-        }
-        _ => None,
-    }
+    lacking(code, Right::Read, ResourceNames::topic(&name.topic)).map(KafkaError::Refused)
 }
 
 fn outage(error: &ClientError) -> KafkaError {

@@ -1,5 +1,6 @@
 //! How this program speaks to Kafka: typed settings, and one explicit map for any other librdkafka property.
 
+pub(crate) mod client_settings;
 mod properties;
 pub(crate) mod security;
 
@@ -10,7 +11,10 @@ use serde::Deserialize;
 
 use headwater::spi::HEADER_ROOM;
 
-use self::security::{KafkaSasl, KafkaTls, Security};
+use self::{
+    client_settings::{ClientSettings, LoginSettings},
+    security::{KafkaSasl, KafkaTls, Security},
+};
 use super::error::KafkaError;
 use crate::units::duration;
 
@@ -201,7 +205,7 @@ impl Compression {
 impl KafkaConfig {
     /// Every problem with these settings, in words that name the setting; empty when there is none.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = properties::problems(&self.properties);
+        let mut problems = properties::problems(&self.properties, self.tls.is_some(), self.sasl.is_some());
         problems.extend(self.security().problems());
         let (consumer, producer) = (&self.consumer, &self.producer);
         let mut require = |holds: bool, text: &str| {
@@ -254,11 +258,16 @@ impl KafkaConfig {
         problems
     }
 
+    /// What is allowed and should be known, in words that name the setting: said once at each start.
+    pub fn warnings(&self) -> Vec<String> {
+        self.security().warnings(&self.bootstrap)
+    }
+
     /// Settings for a consumer of `group`; with an `instance` its membership is static.
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn consumer(&self, group: &str, instance: Option<&str>) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn consumer(&self, group: &str, instance: Option<&str>) -> Result<ClientSettings, KafkaError> {
         let consumer = &self.consumer;
         let largest = self.max_record_bytes.saturating_add(HEADER_ROOM);
         // A fetch that takes more than is read ahead would break that bound.
@@ -297,7 +306,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn producer(&self) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn producer(&self) -> Result<ClientSettings, KafkaError> {
         let producer = &self.producer;
         let mut client = self.client()?;
         client
@@ -321,7 +330,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn producer_of_members(&self) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn producer_of_members(&self) -> Result<ClientSettings, KafkaError> {
         let mut client = self.producer()?;
         client.set("message.timeout.ms", millis(self.delivery_of_members()));
         Ok(client)
@@ -337,7 +346,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn producer_in_order(&self) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn producer_in_order(&self) -> Result<ClientSettings, KafkaError> {
         let mut client = self.producer()?;
         client
             // A record that the broker refuses takes all with it that were sent behind it …
@@ -352,7 +361,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn transactional(&self, id: &str) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn transactional(&self, id: &str) -> Result<ClientSettings, KafkaError> {
         let timeout = self.producer.transaction_timeout;
         let mut client = self.producer()?;
         // A request that outlives its transaction helps nobody, and librdkafka refuses to wait so long for one.
@@ -371,7 +380,7 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn changelog_reader(&self, group: &str) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn changelog_reader(&self, group: &str) -> Result<ClientSettings, KafkaError> {
         // librdkafka wants a group's name of every consumer that assigns; nothing is ever committed under it.
         let mut client = self.consumer(group, None)?;
         client
@@ -385,12 +394,12 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// When [`problems`](Self::problems) has any.
-    pub(crate) fn admin(&self) -> Result<ClientConfig, KafkaError> {
+    pub(crate) fn admin(&self) -> Result<ClientSettings, KafkaError> {
         let client = self.client()?;
         Ok(self.overridden(client))
     }
 
-    fn client(&self) -> Result<ClientConfig, KafkaError> {
+    fn client(&self) -> Result<ClientSettings, KafkaError> {
         let problems = self.problems();
         if !problems.is_empty() {
             return Err(KafkaError::Config(problems.join("; ")));
@@ -407,14 +416,20 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.connection.setup.timeout.ms", "10000");
         self.security().apply(&mut client).map_err(KafkaError::Config)?;
-        Ok(client)
+        Ok(ClientSettings::new(client, self.login()))
+    }
+
+    /// The login, where it may change while clients live.
+    pub(crate) fn login(&self) -> Option<LoginSettings> {
+        let sasl = self.sasl.as_ref().filter(|sasl| sasl.changes())?;
+        Some(LoginSettings { sasl: sasl.clone(), ca: self.tls.as_ref().and_then(|tls| tls.ca.clone()) })
     }
 
     fn security(&self) -> Security<'_> {
         Security { tls: self.tls.as_ref(), sasl: self.sasl.as_ref() }
     }
 
-    fn overridden(&self, mut client: ClientConfig) -> ClientConfig {
+    fn overridden(&self, mut client: ClientSettings) -> ClientSettings {
         for (name, value) in &self.properties {
             client.set(name, value);
         }

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod bootstrap;
 pub(crate) mod fetch;
 pub(crate) mod groups;
+pub(crate) mod live_clients;
 pub(crate) mod log_offsets;
 pub(crate) mod membership;
 pub(crate) mod produce;

@@ -8,19 +8,60 @@ use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError, pki
 
 /// What is wrong with the handshake with `host`, where an error or one of its causes is of TLS.
 pub(crate) fn handshake_problem(error: &(dyn Error + 'static), host: &str) -> Option<String> {
+    tls_error(error).map(|tls| problem(tls, host))
+}
+
+/// What of an error, or of one of its causes, is of TLS.
+pub(crate) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let tls = error.downcast_ref::<TlsError>();
         let within = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<TlsError>());
-        if let Some(tls) = tls.or(within) {
-            return Some(problem(tls, host));
+        if tls.or(within).is_some() {
+            return tls.or(within);
         }
         cause = error.source();
     }
     None
 }
 
-fn problem(error: &TlsError, host: &str) -> String {
+/// Whether only a person can mend this: one side does not trust the other's certificate, or there is none, or no TLS.
+pub(crate) fn is_denial(error: &TlsError) -> bool {
+    match error {
+        // OpenSSL may find the name elsewhere in a certificate that has none where it belongs.
+        TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
+            !presented.is_empty()
+        }
+        TlsError::InvalidCertificate(problem) => matches!(
+            problem,
+            CertificateError::NotValidForName
+                | CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+                | CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+        ),
+        TlsError::AlertReceived(alert) => is_about_our_certificate(*alert) || *alert == Alert::CertificateExpired,
+        TlsError::InvalidMessage(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether a server says by this that it does not like our certificate, or misses one.
+pub(crate) fn is_about_our_certificate(alert: Alert) -> bool {
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::NoCertificate
+            | Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+    )
+}
+
+/// The same of an error that is of TLS.
+pub(crate) fn problem(error: &TlsError, host: &str) -> String {
     match error {
         TlsError::InvalidCertificate(certificate) => certificate_problem(certificate, host),
         TlsError::AlertReceived(Alert::CertificateRequired | Alert::NoCertificate) => {
@@ -49,7 +90,10 @@ fn certificate_problem(error: &CertificateError, host: &str) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the certificate is not valid yet: look at the clocks".to_owned()
         }
-        CertificateError::UnknownIssuer => "no authority that we trust has signed the certificate: set ca".to_owned(),
+        // The second is another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "no authority that we trust has signed the certificate: set ca".to_owned()
+        }
         other => format!("the certificate is of no use: {other}"),
     }
 }

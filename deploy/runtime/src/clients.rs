@@ -1,5 +1,6 @@
 //! The clients of one process, shared by its groups.
 
+pub(crate) mod admission;
 pub(crate) mod topic_reader;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ impl Clients {
     /// When the configuration cannot work.
     pub fn new(app: &App) -> Result<Self> {
         let config = &app.config;
+        config.kafka.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let registry = Arc::new(Registry::new(&config.registry).map_err(Problems::one)?);
         let database = config.postgres.connector().build();

@@ -13,7 +13,13 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::partition,
+    credentials,
+    error::KafkaError,
+    librdkafka::{fetch::FetchQueue, live_clients::ClientHandle},
+};
 
 /// How long counting may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,8 +52,7 @@ pub async fn count_records(
     let settings = config.changelog_reader("headwater-reader-counting")?;
     let mut counts: Counts = ranges.iter().map(Count::of).collect();
     let count = move || {
-        let consumer: BaseConsumer<Logs> = settings
-            .create_with_context(Logs)
+        let consumer: ClientHandle<BaseConsumer<Logs>> = credentials::create(&settings, Logs)
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         run(&consumer, &mut counts)?;
         let known = counts.into_values().filter(|count| count.done);

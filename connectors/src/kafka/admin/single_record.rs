@@ -12,7 +12,14 @@ use rdkafka::{
 };
 
 use super::topics::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError, librdkafka::fetch::FetchQueue};
+use crate::kafka::{
+    config::KafkaConfig,
+    consumer::partition,
+    credentials,
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    error::KafkaError,
+    librdkafka::{fetch::FetchQueue, live_clients::ClientHandle},
+};
 
 /// How long the cluster may take, the largest record included.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,8 +42,8 @@ pub async fn record_at(
     let settings = config.changelog_reader(group)?;
     let place = place.clone();
     let read = move || {
-        let built = settings.create_with_context(Logs);
-        let consumer: BaseConsumer<Logs> =
+        let built = credentials::create(&settings, Logs);
+        let consumer: ClientHandle<BaseConsumer<Logs>> =
             built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         let (low, high) = consumer
             .fetch_watermarks(&place.topic, place.partition, ANSWER)
@@ -83,8 +90,8 @@ fn unread(place: &TopicPartition, code: Code) -> KafkaError {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             KafkaError::Refused(format!("there is no partition {place} any more"))
         }
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            KafkaError::Refused(format!("{place} cannot be read: {code}: grant the right to it"))
+        code if let Some(why) = lacking(code, Right::Read, ResourceNames::topic(&place.topic)) => {
+            KafkaError::Refused(why)
         }
         code => KafkaError::Outage(format!("{place} cannot be read: the kafka cluster does not answer: {code}")),
     }

@@ -4,13 +4,20 @@ use std::time::{Duration, Instant};
 
 use headwater::TopicPartition;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
 use super::topics::Logs;
-use crate::kafka::{config::KafkaConfig, consumer::partition, error::KafkaError};
+use crate::kafka::{
+    config::{KafkaConfig, client_settings::ClientSettings},
+    consumer::partition,
+    credentials,
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    error::KafkaError,
+    librdkafka::live_clients::ClientHandle,
+};
 
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -46,8 +53,8 @@ pub async fn stable_offsets(
 
 /// A consumer that only asks, and is in no group: it neither subscribes nor assigns. An admin request, which could ask the
 /// same, may abort the process (`kafka/librdkafka/admin.rs`).
-pub(crate) fn outsider(settings: &ClientConfig) -> Result<BaseConsumer<Logs>, KafkaError> {
-    let built = settings.create_with_context(Logs);
+pub(crate) fn outsider(settings: &ClientSettings) -> Result<ClientHandle<BaseConsumer<Logs>>, KafkaError> {
+    let built = credentials::create(settings, Logs);
     built.map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))
 }
 
@@ -87,13 +94,8 @@ fn patiently<T>(group: &str, patience: Duration, ask: impl Fn() -> KafkaResult<T
 }
 
 fn refusal(group: &str, error: &ClientError) -> Option<KafkaError> {
-    match error.rdkafka_error_code()? {
-        Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            let text = format!("the offsets of group {group} cannot be read: {error}: grant the right to it");
-            Some(KafkaError::Refused(text))
-        }
-        _ => None,
-    }
+    let why = lacking(error.rdkafka_error_code()?, Right::Describe, ResourceNames::group(group))?;
+    Some(KafkaError::Refused(format!("the offsets of group {group} cannot be read: {why}")))
 }
 
 #[cfg(test)]

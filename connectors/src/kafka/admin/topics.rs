@@ -14,15 +14,20 @@ use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::Client,
-    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
 use crate::kafka::{
     config::KafkaConfig,
+    credentials,
     debounce::Debounce,
+    diagnosis::{
+        Diagnoses, Diagnosis,
+        rights::{ResourceNames, Right, lacking},
+    },
     error::KafkaError,
-    librdkafka::{self, bootstrap::Bootstrap},
+    librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
     logs,
 };
 
@@ -34,6 +39,8 @@ const IDS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
+/// A question that is not answered for so long may have no answer, for a reason that the brokers tell.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A topic as the topology wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,9 +124,10 @@ impl fmt::Display for TopicChange {
 /// The cluster's topics.
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) admin: Arc<AdminClient<Logs>>,
+    pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
+    diagnoses: Arc<Diagnoses>,
 }
 
 impl fmt::Debug for Cluster {
@@ -146,10 +154,20 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let admin = AdminClient::from_config_and_context(&config.admin()?, Logs)
-            .map_err(|error| KafkaError::Config(error.to_string()))?;
-        let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
-        Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
+        let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
+        let (bootstrap, config) = (Arc::new(Bootstrap::new(&config.bootstrap)), Arc::new(config.clone()));
+        let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
+        Ok(Self { admin: Arc::new(admin), config, bootstrap, diagnoses })
+    }
+
+    /// Whether the cluster answers us.
+    ///
+    /// # Errors
+    /// [`KafkaError::Credentials`] when it does not let us in, or we do not trust it; [`KafkaError::Outage`] when it does not
+    /// answer within 15 s.
+    pub async fn reach(&self) -> Result<(), KafkaError> {
+        // One topic that every cluster with groups has; whether we may see it does not matter.
+        self.ask(|client| client.fetch_metadata(Some("__consumer_offsets"), ANSWER).map(drop)).await
     }
 
     /// Every topic of the cluster, the brokers' own among them, by name.
@@ -202,7 +220,13 @@ impl Cluster {
                 Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                answer => return answer.map_err(|error| outage(&error)),
+                answer => {
+                    let lacks = |code| lacking(code, Right::Describe, ResourceNames::topic(topic));
+                    return answer.map_err(|error| match error.rdkafka_error_code().and_then(lacks) {
+                        Some(why) => KafkaError::Refused(why),
+                        None => outage(&error),
+                    });
+                }
             }
         }
     }
@@ -217,10 +241,12 @@ impl Cluster {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking(move |client| {
             librdkafka::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
-                Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
-                    "cannot read the ids of topics {}: {code}: grant the right to describe them",
-                    topics.join(", ")
-                )),
+                Code::InvalidTopic => {
+                    KafkaError::Refused(format!("cannot read the ids of topics {}: {code}", topics.join(", ")))
+                }
+                code if let Some(why) = lacking(code, Right::Describe, ResourceNames::topic(&topics.join(", "))) => {
+                    KafkaError::Refused(why)
+                }
                 code => KafkaError::Outage(format!("the kafka cluster does not tell the ids of topics: {code}")),
             })
         })
@@ -258,9 +284,10 @@ impl Cluster {
         }
         let there = self.topics().await?;
         match there.iter().find(|there| topics.contains(&there.name.as_str()) && !numbers.contains_key(&there.name)) {
-            Some(Topic { name, .. }) => Err(KafkaError::Refused(format!(
-                "cannot read the settings of topic {name}: grant the right to describe its configuration"
-            ))),
+            Some(Topic { name, .. }) => {
+                let why = lacking(Code::TopicAuthorizationFailed, Right::DescribeConfigs, ResourceNames::topic(name));
+                Err(KafkaError::Refused(why.unwrap_or_default()))
+            }
             None => Ok(numbers),
         }
     }
@@ -307,7 +334,10 @@ impl Cluster {
             .filter_map(|result| match result {
                 // Another `apply` was faster.
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => None,
-                Err((topic, code)) => Some(format!("cannot create topic {topic}: {code}")),
+                Err((topic, code)) => Some(
+                    lacking(code, Right::Create, ResourceNames::topic(&topic))
+                        .unwrap_or_else(|| format!("cannot create topic {topic}: {code}")),
+                ),
             })
             .collect();
         if refused.is_empty() { Ok(()) } else { Err(KafkaError::Refused(refused.join("; "))) }
@@ -364,24 +394,53 @@ impl Cluster {
         self.blocking(move |client| question(client).map_err(|error| outage(&error))).await
     }
 
-    /// Asks on a thread where it may block. Where nobody answers it is said where the cluster was looked for.
+    /// Asks on a thread where it may block. Where nobody answers it is said why; who is not let in need not wait for that.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let (admin, config) = (Arc::clone(&self.admin), Arc::clone(&self.config));
-        let ask = move || match question(admin.inner()) {
+        let ask = move || {
+            credentials::await_login(&config)?;
+            question(admin.inner())
+        };
+        let asked = tokio::task::spawn_blocking(ask);
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,
+            denial = self.denial() => return Err(denial.into_error()),
+        };
+        match answer {
             Err(KafkaError::Outage(why)) => {
-                Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
+                self.bootstrap.again(self.admin.inner());
+                Err(self.explained(why).await)
             }
             answer => answer,
-        };
-        let asked = tokio::task::spawn_blocking(ask).await;
-        let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
-        if let Err(KafkaError::Outage(_)) = &answer {
-            self.bootstrap.again(self.admin.inner());
         }
-        answer
+    }
+
+    /// Resolves once only a person can bring an answer about.
+    async fn denial(&self) -> Diagnosis {
+        loop {
+            tokio::time::sleep(SLOW).await;
+            if let Some(found) = self.diagnosis().await.filter(|found| found.is_denial) {
+                return found;
+            }
+        }
+    }
+
+    /// An outage with its cause, or what is not one.
+    async fn explained(&self, why: String) -> KafkaError {
+        match self.diagnosis().await {
+            Some(denial) if denial.is_denial => denial.into_error(),
+            Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
+            None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
+        }
+    }
+
+    async fn diagnosis(&self) -> Option<Diagnosis> {
+        let diagnoses = Arc::clone(&self.diagnoses);
+        tokio::task::spawn_blocking(move || diagnoses.now()).await.ok().flatten()
     }
 }
 
@@ -436,22 +495,11 @@ pub(crate) fn outage(error: &ClientError) -> KafkaError {
     }
 }
 
-/// Where a cluster was looked for, and which of its hosts have no address: librdkafka's errors name neither. Asks the
-/// resolver, and so may block.
-fn looked_for(bootstrap: &str) -> String {
-    use std::net::ToSocketAddrs as _;
-    let server = |server: &str| match server.to_socket_addrs() {
-        Ok(_) => server.to_owned(),
-        Err(error) => format!("{server}: {error}"),
-    };
-    bootstrap.split(',').map(|name| server(name.trim())).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked in `blocking`), or not that a host
+    /// Red when an error does not name where the cluster was looked for (`blocking` does not explain an outage), or not that a host
     /// has no address.
     #[tokio::test]
     async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
@@ -461,7 +509,8 @@ mod tests {
         let nobody_either = |_: &Client<Logs>| Err::<(), _>(KafkaError::Outage("nobody answers".to_owned()));
         for said in [cluster.ask(nobody).await, cluster.blocking(nobody_either).await] {
             let said = said.unwrap_err().to_string();
-            assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+            let named = "(kafka broker 127.0.0.1:1: Connection refused";
+            assert!(said.contains(named) && said.contains("no-such-host.invalid:9092: failed to lookup"), "{said}");
         }
     }
 }

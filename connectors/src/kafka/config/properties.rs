@@ -35,9 +35,40 @@ const REFUSED: &[(&str, &str)] = &[
     ("log.queue", "librdkafka's log lines go through the program's"),
 ];
 
-/// What is wrong with these properties, in words that name them.
-pub(super) fn problems(properties: &BTreeMap<String, String>) -> Vec<String> {
-    let refused = REFUSED.iter().filter(|(name, _)| properties.contains_key(*name));
+/// Properties that [kafka.tls] sets; all others of TLS stand beside it.
+const OF_TLS: [&str; 13] = [
+    "enable.ssl.certificate.verification",
+    "ssl.ca.certificate.stores",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl_ca",
+];
+
+/// The section that a property belongs to, where it is there.
+fn section(name: &str, tls: bool, sasl: bool) -> Option<&'static str> {
+    match name {
+        "security.protocol" if tls || sasl => Some("[kafka.tls] and [kafka.sasl] say it"),
+        name if tls && OF_TLS.contains(&name) => Some("set it in [kafka.tls]"),
+        name if sasl && (name.starts_with("sasl.") || name.starts_with("enable.sasl.")) => {
+            Some("set it in [kafka.sasl]")
+        }
+        _ => None,
+    }
+}
+
+/// What is wrong with these properties beside the sections that are there, in words that name them.
+pub(super) fn problems(properties: &BTreeMap<String, String>, tls: bool, sasl: bool) -> Vec<String> {
+    let refused = REFUSED.iter().copied().filter(|(name, _)| properties.contains_key(*name));
+    let owned = properties.keys().filter_map(|name| Some((name.as_str(), section(name, tls, sasl)?)));
+    let refused = refused.chain(owned);
     let refused = refused.map(|(name, instead)| format!("kafka.properties: `{name}` cannot be set: {instead}"));
     refused.chain(properties.iter().filter_map(|(name, value)| unsettable(name, value))).collect()
 }

@@ -4,10 +4,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use rdkafka::ClientConfig;
+use reqwest::Url;
 use serde::Deserialize;
 
 use crate::units::{Secret, SecretSource};
@@ -35,9 +37,10 @@ impl Default for KafkaTls {
 }
 
 /// How we prove who we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum SaslMechanism {
     /// A salted challenge by SHA-512.
+    #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
     /// The same by SHA-256.
@@ -52,7 +55,7 @@ pub enum SaslMechanism {
 }
 
 impl SaslMechanism {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ScramSha512 => "SCRAM-SHA-512",
             Self::ScramSha256 => "SCRAM-SHA-256",
@@ -63,8 +66,8 @@ impl SaslMechanism {
 }
 
 /// A login at the brokers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct KafkaSasl {
     /// How.
     pub mechanism: SaslMechanism,
@@ -83,7 +86,6 @@ pub struct KafkaSasl {
     /// What is asked for.
     pub scope: Option<String>,
     /// Extensions that brokers are sent beside the token.
-    #[serde(default)]
     pub extensions: BTreeMap<String, String>,
 }
 
@@ -93,8 +95,23 @@ impl KafkaSasl {
         SecretSource::of("kafka.sasl.password", self.password.as_ref(), self.password_file.as_deref())
     }
 
+    /// The password that is set, or stands in the file now; `None` where there is neither.
+    ///
+    /// # Errors
+    /// Why the file cannot be read.
+    pub(crate) fn present_password(&self) -> Result<Option<Secret>, String> {
+        self.password()?.map(|password| password.read()).transpose()
+    }
+
+    /// Whether what clients log in with may change while they live.
+    pub(crate) fn changes(&self) -> bool {
+        self.mechanism == SaslMechanism::OauthBearer || self.password_file.is_some()
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.password().err().into_iter().collect();
+        problems.extend(self.token_url.as_deref().and_then(token_url_problem));
+        problems.extend(self.extensions.iter().filter_map(|(name, value)| extension_problem(name, value)));
         let mut require = |is_there: bool, text: &str| {
             if !is_there {
                 problems.push(format!("kafka.sasl: {} wants {text}", self.mechanism.name()));
@@ -170,12 +187,66 @@ impl Security<'_> {
         }
         if let Some(sasl) = self.sasl {
             client.set("sasl.mechanism", sasl.mechanism.name());
-            if let (Some(user), Some(password)) = (&sasl.username, sasl.password()?) {
-                client.set("sasl.username", user).set("sasl.password", password.read()?.expose());
+            if let (Some(user), Some(password)) = (&sasl.username, sasl.present_password()?) {
+                client.set("sasl.username", user).set("sasl.password", password.expose());
             }
         }
         Ok(())
     }
+
+    /// What is allowed and dangerous, where brokers are looked for at these addresses.
+    pub(crate) fn warnings(&self, bootstrap: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.tls.is_some_and(|tls| !tls.verify_host) {
+            warnings.push(
+                "kafka.tls.verify_host is false: whoever has any certificate of these authorities may pose as a broker"
+                    .to_owned(),
+            );
+        }
+        if self.tls.is_none() && self.sasl.is_some() && !bootstrap.split(',').all(is_loopback) {
+            warnings.push(format!(
+                "kafka.sasl without kafka.tls: the login goes to {} unencrypted: add [kafka.tls]",
+                bootstrap.trim()
+            ));
+        }
+        let url = self.sasl.and_then(|sasl| Url::parse(sasl.token_url.as_deref()?).ok());
+        if url.is_some_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(is_loopback)) {
+            warnings.push("kafka.sasl.token_url is no https: the client's secret goes there unencrypted".to_owned());
+        }
+        warnings
+    }
+}
+
+/// Whether a broker's address is of this machine.
+fn is_loopback(address: &str) -> bool {
+    let address = address.rsplit("://").next().unwrap_or_default().trim();
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+fn token_url_problem(url: &str) -> Option<String> {
+    let problem = match Url::parse(url) {
+        Ok(url) if !matches!(url.scheme(), "https" | "http") => "it must begin with https://",
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            "it has a user in it: set client_id and client_secret_file"
+        }
+        Ok(_) => return None,
+        Err(_) => "it is no address such as https://login.example/token",
+    };
+    Some(format!("kafka.sasl.token_url: {problem}"))
+}
+
+/// As RFC 7628, section 3.1, has it.
+fn extension_problem(name: &str, value: &str) -> Option<String> {
+    let is_name = !name.is_empty() && name != "auth" && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_value = value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'));
+    let problem = match (is_name, is_value) {
+        (true, true) => return None,
+        (false, _) => "its name must be of the letters a to z and A to Z, and not `auth`",
+        (true, false) => "its value must be of printable ASCII characters",
+    };
+    Some(format!("kafka.sasl.extensions.{name}: {problem}"))
 }
 
 fn unreadable(section: &str, name: &str, file: &Path) -> Option<String> {
@@ -225,6 +296,58 @@ mod tests {
         for password in ["one", "two"] {
             std::fs::write(&file, format!("{password}\n")).unwrap();
             assert_eq!(applied(None, Some(&sasl)).get("sasl.password"), Some(password));
+        }
+    }
+
+    /// Red when TLS that does not look at names, or a login in the clear over a network, is passed over, or one of this machine is
+    /// not.
+    #[test]
+    fn what_is_dangerous_is_said() {
+        let plain = sasl(r#"{"mechanism":"PLAIN","username":"u","password":"p"}"#);
+        let warnings = |tls: Option<&KafkaTls>, sasl: Option<&KafkaSasl>, bootstrap: &str| {
+            Security { tls, sasl }.warnings(bootstrap).join("; ")
+        };
+        for here in ["127.0.0.1:9092", "localhost:1, 127.1.2.3:2", "[::1]:9092"] {
+            assert_eq!(warnings(None, Some(&plain), here), "");
+        }
+        let said = warnings(None, Some(&plain), "127.0.0.1:9092,b1.example:9092");
+        assert!(said.contains("b1.example:9092 unencrypted: add [kafka.tls]"), "{said}");
+        let (tls, trusting) = (KafkaTls::default(), KafkaTls { verify_host: false, ..KafkaTls::default() });
+        assert_eq!(warnings(Some(&tls), Some(&plain), "b1:9092"), "");
+        assert!(warnings(Some(&trusting), None, "b1:9092").starts_with("kafka.tls.verify_host is false"));
+        let by_token = |url: &str| sasl(&format!(r#"{{"mechanism":"OAUTHBEARER","token_url":"{url}"}}"#));
+        for here in ["https://login.example/token", "http://127.0.0.1:8080/token"] {
+            assert_eq!(warnings(Some(&tls), Some(&by_token(here)), "b1:9092"), "");
+        }
+        let said = warnings(Some(&tls), Some(&by_token("http://login.example/token")), "b1:9092");
+        assert!(said.starts_with("kafka.sasl.token_url is no https"), "{said}");
+    }
+
+    /// Red when what no token server or broker takes is not named, or what they do is.
+    #[test]
+    fn an_address_and_extensions_that_cannot_be_are_named() {
+        let with = |url: &str, name: &str, value: &str| {
+            let sasl = KafkaSasl {
+                mechanism: SaslMechanism::OauthBearer,
+                token_url: Some(url.to_owned()),
+                client_id: Some("app".to_owned()),
+                client_secret_file: Some("/dev/null".into()),
+                extensions: BTreeMap::from([(name.to_owned(), value.to_owned())]),
+                ..KafkaSasl::default()
+            };
+            sasl.problems().join("; ")
+        };
+        assert_eq!(with("https://login.example/token", "logicalCluster", "lkc 1"), "");
+        for (url, name, value, said) in [
+            ("login.example", "a", "b", "kafka.sasl.token_url: it is no address"),
+            ("ftp://login.example", "a", "b", "must begin with https://"),
+            ("https://app:hunter2@login.example", "a", "b", "it has a user in it"),
+            ("https://login.example", "trace-id", "b", "kafka.sasl.extensions.trace-id: its name"),
+            ("https://login.example", "auth", "b", "kafka.sasl.extensions.auth: its name"),
+            ("https://login.example", "a", "\u{1}", "kafka.sasl.extensions.a: its value"),
+        ] {
+            let problems = with(url, name, value);
+            assert!(problems.contains(said) && !problems.contains("hunter2"), "{problems}");
         }
     }
 

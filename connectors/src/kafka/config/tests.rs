@@ -1,4 +1,5 @@
 use super::*;
+use crate::units::Secret;
 
 fn with(name: &str, value: &str) -> KafkaConfig {
     KafkaConfig { properties: BTreeMap::from([(name.to_owned(), value.to_owned())]), ..KafkaConfig::default() }
@@ -33,6 +34,29 @@ fn a_property_that_nobody_knows_is_refused_without_its_value() {
     assert!(!problems.contains("hunter2"), "{problems}");
 }
 
+/// Red when a property is taken that a section says otherwise, or one is refused without the section, or that it does not have.
+#[test]
+fn a_property_of_a_section_is_refused_where_the_section_is() {
+    let tls = || Some(KafkaTls::default());
+    let login =
+        || KafkaSasl { username: Some("u".to_owned()), password: Some(Secret::new("p")), ..KafkaSasl::default() };
+    let problems =
+        |name: &str, value: &str, tls, sasl| KafkaConfig { tls, sasl, ..with(name, value) }.problems().join("; ");
+    for (name, value) in [("security.protocol", "ssl"), ("ssl.ca.location", "/ca"), ("ssl.key.password", "hunter2")] {
+        let said = problems(name, value, tls(), None);
+        assert!(said.contains(&format!("`{name}` cannot be set")) && said.contains("[kafka.tls]"), "{said}");
+        assert_eq!(problems(name, value, None, None), "");
+    }
+    for (name, value) in [("security.protocol", "ssl"), ("sasl.password", "hunter2"), ("sasl.mechanisms", "PLAIN")] {
+        let said = problems(name, value, None, Some(login()));
+        assert!(said.contains(&format!("`{name}` cannot be set")) && said.contains("[kafka.sasl]"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        assert_eq!(problems(name, value, None, None), "");
+    }
+    assert_eq!(problems("ssl.cipher.suites", "DEFAULT", tls(), Some(login())), "");
+    assert_eq!(problems("ssl.ca.location", "/ca", None, Some(login())), "");
+}
+
 /// Red when a consumer refuses an answer that holds the largest record, or a producer a record with all its headers.
 #[test]
 fn clients_take_the_largest_record_and_its_headers() {
@@ -41,14 +65,14 @@ fn clients_take_the_largest_record_and_its_headers() {
         producer: ProducerConfig { queue_bytes: 300_000_000, ..ProducerConfig::default() },
         ..KafkaConfig::default()
     };
-    let number = |client: &ClientConfig, name: &str| client.get(name).unwrap().parse::<u32>().unwrap();
+    let number = |client: &ClientSettings, name: &str| client.get(name).unwrap().parse::<u32>().unwrap();
     assert_eq!(number(&config.producer().unwrap(), "message.max.bytes"), 200_065_536);
     let consumer = config.consumer("g", None).unwrap();
     assert_eq!(number(&consumer, "fetch.max.bytes"), 200_065_536);
     assert!(number(&consumer, "receive.message.max.bytes") > 200_065_536 + 512);
     // librdkafka checks them against each other only here.
-    consumer.create::<rdkafka::consumer::BaseConsumer>().unwrap();
-    KafkaConfig::default().consumer("g", None).unwrap().create::<rdkafka::consumer::BaseConsumer>().unwrap();
+    consumer.native().create::<rdkafka::consumer::BaseConsumer>().unwrap();
+    KafkaConfig::default().consumer("g", None).unwrap().native().create::<rdkafka::consumer::BaseConsumer>().unwrap();
 }
 
 /// Red when librdkafka refuses what a transaction's time makes of the other settings, the shortest time included; or when
@@ -61,7 +85,7 @@ fn transactions_of_every_length_can_be_made() {
     };
     for seconds in [1, 10, 900] {
         let client = with(Duration::from_secs(seconds)).transactional("id").unwrap();
-        client.create::<rdkafka::producer::BaseProducer>().unwrap();
+        client.native().create::<rdkafka::producer::BaseProducer>().unwrap();
     }
     for seconds in [0, 901] {
         let problems = with(Duration::from_secs(seconds)).problems().join("; ");

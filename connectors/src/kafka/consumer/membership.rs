@@ -13,7 +13,7 @@ use std::{
 use headwater::TopicPartition;
 use rdkafka::{consumer::Consumer as _, error::RDKafkaErrorCode as Code};
 
-use self::group_consumer::GroupConsumer;
+use self::group_consumer::MemberConsumer;
 use super::partition;
 use crate::kafka::librdkafka::membership::GroupMetadata;
 
@@ -22,7 +22,7 @@ use crate::kafka::librdkafka::membership::GroupMetadata;
 /// The consumer stays with the source's thread, which closes it: it is borrowed under a lock that the end waits for, each
 /// time for as long as librdkafka takes to read its own state.
 #[derive(Clone)]
-pub struct Membership(Arc<Mutex<Weak<GroupConsumer>>>);
+pub struct Membership(Arc<Mutex<Weak<MemberConsumer>>>);
 
 impl fmt::Debug for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +31,7 @@ impl fmt::Debug for Membership {
 }
 
 impl Membership {
-    pub(crate) fn of(consumer: &Arc<GroupConsumer>) -> Self {
+    pub(crate) fn of(consumer: &Arc<MemberConsumer>) -> Self {
         Self(Arc::new(Mutex::new(Arc::downgrade(consumer))))
     }
 
@@ -79,7 +79,7 @@ impl Membership {
         *self.consumer() = Weak::new();
     }
 
-    fn consumer(&self) -> MutexGuard<'_, Weak<GroupConsumer>> {
+    fn consumer(&self) -> MutexGuard<'_, Weak<MemberConsumer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use super::{
     mailbox::Mailbox,
     membership::{
         Membership,
-        group_consumer::{GroupConsumer, GroupContext},
+        group_consumer::{GroupContext, MemberConsumer},
         lease::Lease,
         tenure::Tenure,
     },
@@ -24,7 +24,7 @@ use super::{
     poll_loop::PollLoop,
     thread,
 };
-use crate::kafka::{config::KafkaConfig, error::KafkaError};
+use crate::kafka::{config::KafkaConfig, credentials, error::KafkaError};
 
 /// Control events that wait for the engine at most. There are a few per rebalance.
 const EVENTS: usize = 1_024;
@@ -91,8 +91,7 @@ impl KafkaSource {
         let outlets = Outlets::new(&config.group, (events_in, batches_in), lease.clone(), patience, open);
         let member = Arc::new(Mutex::new(PollLoop::new(kafka, config, outlets, Arc::clone(&mailbox), tenure)));
         let context = GroupContext::new(member.clone());
-        let consumer: GroupConsumer = settings
-            .create_with_context(context)
+        let consumer: MemberConsumer = credentials::create(&settings, context)
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         let consumer = Arc::new(consumer);
         let membership = Membership::of(&consumer);

@@ -11,7 +11,10 @@ use rdkafka::{Message as _, consumer::Consumer as _};
 
 use super::{
     fetch::ROUND,
-    membership::{Membership, group_consumer::GroupConsumer},
+    membership::{
+        Membership,
+        group_consumer::{GroupConsumer, MemberConsumer},
+    },
     outlets::ThreadEnd,
     poll_loop::PollLoop,
 };
@@ -24,7 +27,7 @@ const LAST_COMMIT: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Polls until the engine closes the source, nobody listens any more, or it cannot go on.
-pub(crate) fn run(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, topics: &[String], membership: &Membership) {
+pub(crate) fn run(consumer: Arc<MemberConsumer>, member: &Mutex<PollLoop>, topics: &[String], membership: &Membership) {
     let mailbox = lock(member).equip(&consumer);
     mailbox.opened();
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -96,7 +99,7 @@ fn serve(consumer: &GroupConsumer, member: &Mutex<PollLoop>) {
 }
 
 /// Commits what is durable and leaves the group.
-fn leave(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, end: &ThreadEnd) {
+fn leave(consumer: Arc<MemberConsumer>, member: &Mutex<PollLoop>, end: &ThreadEnd) {
     lock(member).outlets.leaving = true;
     if *end != ThreadEnd::Abandoned && consumer.client().fatal_error().is_none() {
         let deadline = Instant::now() + LAST_COMMIT;
@@ -121,7 +124,7 @@ fn leave(consumer: Arc<GroupConsumer>, member: &Mutex<PollLoop>, end: &ThreadEnd
 
 /// Closes the consumer, which serves the callbacks that give up its partitions. While the brokers are away librdkafka
 /// waits for a commit as long as a session lasts: then the rest is left to a thread that the process need not wait for.
-fn close(consumer: Arc<GroupConsumer>, group: &str) {
+fn close(consumer: Arc<MemberConsumer>, group: &str) {
     let (closed, wait) = mpsc::sync_channel(1);
     let drop_it = move || {
         // The last one: the membership, which borrows it for a moment, has ended before.

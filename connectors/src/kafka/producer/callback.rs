@@ -11,10 +11,10 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Message as _},
-    producer::{Producer as _, ProducerContext, ThreadedProducer},
+    producer::{Producer as _, ProducerContext},
 };
 
-use super::core::{Core, flush::give_up, produce_error::ProduceError};
+use super::core::{Core, ProducerClient, flush::give_up, produce_error::ProduceError};
 use crate::kafka::{
     config::KafkaConfig, consumer::membership::lease::PublishPermit, error::KafkaError, librdkafka::produce::produce,
     logs,
@@ -48,7 +48,7 @@ pub enum EnqueueOutcome {
 /// An idempotent producer with an acknowledgement per record, which carries a `T`.
 pub struct CallbackProducer<T: Send + Sync + 'static> {
     core: Core,
-    client: ThreadedProducer<Context<T>>,
+    client: ProducerClient<Context<T>>,
 }
 
 /// What hears of each record, on the producer's polling thread; the producer stands still meanwhile.

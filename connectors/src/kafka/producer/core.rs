@@ -20,7 +20,6 @@ use std::{
 
 use headwater::spi::Outgoing;
 use rdkafka::{
-    ClientConfig,
     client::{Client, ClientContext},
     producer::{ProducerContext, ThreadedProducer},
 };
@@ -31,16 +30,24 @@ use self::{
     partition_counts::{CountAnswer, PartitionCounts},
     produce_error::{BatchError, BatchErrors, ProduceError},
 };
-use crate::kafka::{config::KafkaConfig, consumer::membership::lease::PublishPermit, librdkafka::bootstrap::Bootstrap};
+use crate::kafka::{
+    config::{KafkaConfig, client_settings::ClientSettings},
+    consumer::membership::lease::PublishPermit,
+    credentials,
+    librdkafka::{bootstrap::Bootstrap, live_clients::ClientHandle},
+};
 
 /// So long takes what is done for a client that reaches a broker.
 const SLOW: Duration = Duration::from_secs(2);
 /// Between two questions how many partitions a topic has, while nobody answers.
 const COUNT_WAIT: Duration = Duration::from_millis(200);
 
+/// The client that a producer has at the moment; a thread of its own takes the reports.
+pub(crate) type ProducerClient<C> = ClientHandle<ThreadedProducer<C>>;
+
 /// What a producer knows, whichever client it has at the moment.
 pub(crate) struct Core {
-    settings: ClientConfig,
+    settings: ClientSettings,
     batches: BatchBytes,
     max_bytes: u32,
     counts: PartitionCounts,
@@ -51,7 +58,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// Of clients with these settings.
-    pub(crate) fn new(config: &KafkaConfig, settings: ClientConfig, patience: Duration) -> Self {
+    pub(crate) fn new(config: &KafkaConfig, settings: ClientSettings, patience: Duration) -> Self {
         Self {
             settings,
             batches: BatchBytes::new(config.producer.batch_bytes),
@@ -66,8 +73,8 @@ impl Core {
     ///
     /// # Errors
     /// When the settings cannot work.
-    pub(crate) fn client<C: ProducerContext + 'static>(&self, context: C) -> Result<ThreadedProducer<C>, String> {
-        self.batches.applied(&self.settings).create_with_context(context).map_err(|error| error.to_string())
+    pub(crate) fn client<C: ProducerContext + 'static>(&self, context: C) -> Result<ProducerClient<C>, String> {
+        credentials::create(&self.batches.applied(&self.settings), context)
     }
 
     /// Waits for what a client does. One that takes long may know no broker any more: it is told the bootstrap servers again.

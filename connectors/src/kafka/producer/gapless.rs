@@ -7,10 +7,10 @@
 use std::{sync::Arc, time::Instant};
 
 use headwater::spi::Outgoing;
-use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 
 use super::core::{
-    Core,
+    Core, ProducerClient,
     flush::flush,
     partition_counts::ask_aside,
     produce_error::{BatchError, BatchErrors, ProduceError},
@@ -18,7 +18,7 @@ use super::core::{
 };
 use crate::kafka::{config::KafkaConfig, consumer::membership::lease::PublishPermit, error::KafkaError};
 
-type Client = ThreadedProducer<Reports>;
+type Client = ProducerClient<Reports>;
 
 /// A producer of one call at a time, without gaps.
 pub struct GaplessProducer {

@@ -12,11 +12,11 @@ use std::{
 };
 
 use headwater::{Origin, spi::Outgoing};
-use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 
 use self::delivery::{BatchState, Context, Delivery};
 use super::core::{
-    Core,
+    Core, ProducerClient,
     flush::give_up,
     partition_counts::ask_aside,
     produce_error::{BatchError, BatchErrors, ProduceError},
@@ -53,7 +53,7 @@ enum Slot {
     Closed,
 }
 
-type Client = ThreadedProducer<Context>;
+type Client = ProducerClient<Context>;
 
 impl Producer {
     /// A producer for this cluster. It connects when it is given the first record.

@@ -10,6 +10,7 @@ use super::{
     layout::{Layout, Shape},
     number,
 };
+use crate::http::base64::base64;
 
 /// Deeper nesting would exhaust the server's stack, which it reports as an outage.
 const MAX_DEPTH: usize = 256;
@@ -171,33 +172,4 @@ fn period(duration: apache_avro::Duration) -> String {
     let millis = u32::from(duration.millis());
     let (months, days) = (u32::from(duration.months()), u32::from(duration.days()));
     format!("P{months}M{days}DT{}.{:03}S", millis / 1_000, millis % 1_000)
-}
-
-/// RFC 4648, with padding.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = (0..3).fold(0u32, |word, i| word << 8 | u32::from(chunk.get(i).copied().unwrap_or(0)));
-        for i in 0..4 {
-            let sextet = (word >> (18 - 6 * i)) & 63;
-            text.push(if i > chunk.len() { '=' } else { char::from(ALPHABET[sextet as usize]) });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Red when padding is dropped or a sextet is taken from the wrong end. Vectors of RFC 4648, section 10.
-    #[test]
-    fn bytes_become_base64() {
-        let vectors =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
-        for (plain, encoded) in vectors {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 }

@@ -5,13 +5,15 @@ use std::{borrow::Cow, fmt};
 use headwater::{Headers, spi::DeadLetter};
 
 use super::row_status::RowStatus;
-use crate::postgres::{
-    columns::{
-        encode::{Array, nearest_millis},
-        json::base64,
-        types::SqlType,
+use crate::{
+    http::base64::base64,
+    postgres::{
+        columns::{
+            encode::{Array, nearest_millis},
+            types::SqlType,
+        },
+        error::PostgresError,
     },
-    error::PostgresError,
 };
 
 /// Names in a row's place are cut here: an index holds no more than 2,704 bytes of them together.

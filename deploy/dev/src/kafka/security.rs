@@ -15,6 +15,8 @@ pub(super) const SERVICES: [&str; 2] = ["kafka-sasl", "kafka-tls"];
 
 /// How long a login by token may last at most: it ends with the token, but never where nothing is set.
 const LOGIN_LIMIT_MS: u32 = 3_600_000;
+/// How long a login by SCRAM-SHA-256 lasts: then the password is asked for again.
+const SHORT_LOGIN_MS: u32 = 4_000;
 
 /// The two listeners and what they ask for.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl SecuredListeners {
              listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER\n\
              listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             listener.name.sasl.scram-sha-256.connections.max.reauth.ms={SHORT_LOGIN_MS}\n\
              listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required{passwords};\n\
              listener.name.sasl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;\n\
              listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler\n\

@@ -16,8 +16,9 @@ const DEFAULTS: &str = include_str!("defaults.toml");
 const FILE: &str = "headwater.toml";
 /// Variables that belong to the configuration begin with this; a double underscore separates the path's segments.
 pub(crate) const PREFIX: &str = "HEADWATER__";
-/// Below these a name is the user's: a topic, a group, a sink, a librdkafka property.
-pub(super) const MAPS: [&[&str]; 5] = [&["topics"], &["groups"], &["sinks"], &["settings"], &["kafka", "properties"]];
+/// Below these a name is the user's: a topic, a group, a sink, a librdkafka property, an extension of a login.
+pub(super) const MAPS: [&[&str]; 6] =
+    [&["topics"], &["groups"], &["sinks"], &["settings"], &["kafka", "properties"], &["kafka", "sasl", "extensions"]];
 
 /// Settings that a command lays over all others, by path: `("http.addr", "127.0.0.1:0")`.
 pub(crate) type Overlay = Vec<(String, String)>;

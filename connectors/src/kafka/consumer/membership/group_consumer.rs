@@ -10,10 +10,16 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use crate::kafka::{librdkafka::membership::GroupMetadata, logs};
+use crate::kafka::{
+    librdkafka::{live_clients::ClientHandle, membership::GroupMetadata},
+    logs,
+};
 
 /// A consumer whose callbacks reach the member.
 pub(crate) type GroupConsumer = BaseConsumer<GroupContext>;
+
+/// The same as its owner has it.
+pub(crate) type MemberConsumer = ClientHandle<GroupConsumer>;
 
 /// Who takes partitions over and gives them up. librdkafka calls it on the polling thread, within `poll`.
 pub(crate) trait RebalanceListener: Send {
@@ -49,6 +55,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, _error: ClientError, reason: &str) {
+        // What there is to say about a token stands behind it.
+        let reason = reason.strip_prefix("Failed to acquire SASL OAUTHBEARER token: ").unwrap_or(reason);
         reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

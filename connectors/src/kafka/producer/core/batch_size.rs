@@ -9,10 +9,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use headwater::spi::Outgoing;
-use rdkafka::ClientConfig;
-
 use super::produce_error::ProduceError;
+use crate::kafka::config::client_settings::ClientSettings;
+use headwater::spi::Outgoing;
 
 /// Bytes of one batch at most, beside one record.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ impl BatchBytes {
     }
 
     /// These settings with what is known now.
-    pub(crate) fn applied(&self, settings: &ClientConfig) -> ClientConfig {
+    pub(crate) fn applied(&self, settings: &ClientSettings) -> ClientSettings {
         let mut settings = settings.clone();
         settings.set("batch.size", self.0.load(Ordering::Relaxed).to_string());
         settings

@@ -14,6 +14,7 @@ use rdkafka::{
 };
 
 use super::produce_error::ProduceError;
+use crate::kafka::librdkafka::live_clients::ClientHandle;
 
 /// Topics remembered at most; beyond that all are asked about anew.
 const KEPT: usize = 10_000;
@@ -86,7 +87,7 @@ impl PartitionCounts {
 /// # Errors
 /// When there is no such thread any more.
 pub(crate) async fn ask_aside<C: ProducerContext + 'static>(
-    client: &Arc<ThreadedProducer<C>>,
+    client: &Arc<ClientHandle<ThreadedProducer<C>>>,
     topic: &Arc<str>,
 ) -> Result<CountAnswer, ProduceError> {
     let (client, topic) = (Arc::clone(client), Arc::clone(topic));

@@ -8,13 +8,12 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::producer::ThreadedProducer;
 use tokio::sync::oneshot;
 
-use crate::kafka::producer::core::reports::Reports;
+use crate::kafka::producer::core::{ProducerClient, reports::Reports};
 
 /// The producer; a thread of its own takes the reports.
-pub(crate) type Client = ThreadedProducer<Reports>;
+pub(crate) type Client = ProducerClient<Reports>;
 
 type Job = Box<dyn FnOnce(&Client) + Send>;
 

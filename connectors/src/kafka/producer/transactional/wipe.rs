@@ -25,8 +25,9 @@ use crate::kafka::{
     changelog::{ChangelogError, ChangelogReader, INPUTS},
     config::KafkaConfig,
     consumer::{membership::lease::PublishPermit, partition},
+    credentials,
     error::KafkaError,
-    librdkafka::{self, membership::GroupMetadata, transactions::TransactionFault},
+    librdkafka::{self, live_clients::ClientHandle, membership::GroupMetadata, transactions::TransactionFault},
     producer::core::{Core, flush::left, reports::Reports},
 };
 
@@ -99,10 +100,8 @@ struct Wipe {
 
 impl Wipe {
     fn run(&self) -> Result<(), KafkaError> {
-        let consumer: BaseConsumer<Logs> = self
-            .config
-            .consumer(&self.group, None)?
-            .create_with_context(Logs)
+        let settings = self.config.consumer(&self.group, None)?;
+        let consumer: ClientHandle<BaseConsumer<Logs>> = credentials::create(&settings, Logs)
             .map_err(|error| KafkaError::Config(format!("cannot build a kafka consumer: {error}")))?;
         let nobody = GroupMetadata::of(consumer.client())
             .ok_or_else(|| KafkaError::Outage("a consumer does not say in which group it is".to_owned()))?;
