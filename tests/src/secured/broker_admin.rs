@@ -64,34 +64,28 @@ impl BrokerAdmin {
     /// # Panics
     /// When the broker refuses.
     pub async fn set_password(&self, user: &str, password: &str) {
-        let salted = [
-            (1, salted_password::<Sha256>(password.as_bytes(), 64)),
-            (2, salted_password::<Sha512>(password.as_bytes(), 128)),
-        ];
-        // No deletions; then as many as there are, each with its end of tags, and the request's.
-        let mut body = vec![1, compact(salted.len())];
-        for (mechanism, salted) in salted {
-            compact_bytes(&mut body, user.as_bytes());
-            body.push(mechanism);
-            body.extend(ITERATIONS.to_be_bytes());
-            compact_bytes(&mut body, SALT);
-            compact_bytes(&mut body, &salted);
-            body.push(0);
-        }
-        body.push(0);
+        // A request may name a user once.
+        self.set_salted(user, 1, &salted_password::<Sha256>(password.as_bytes(), 64)).await;
+        self.set_salted(user, 2, &salted_password::<Sha512>(password.as_bytes(), 128)).await;
+    }
+
+    async fn set_salted(&self, user: &str, mechanism: u8, salted: &[u8]) {
+        // No deletions, one password.
+        let mut body = vec![1, compact(1)];
+        compact_bytes(&mut body, user.as_bytes());
+        body.push(mechanism);
+        body.extend(ITERATIONS.to_be_bytes());
+        compact_bytes(&mut body, SALT);
+        compact_bytes(&mut body, salted);
+        // No tags of the password, none of the request.
+        body.extend([0, 0]);
         let mut answer = Answer(self.request(51, 0, &body).await);
-        // The header's tags, and how long the broker made us wait.
-        answer.take(1 + 4);
-        let results = answer.u8().saturating_sub(1);
-        assert!(results > 0, "no result for {user}");
-        for _ in 0..results {
-            let length = usize::from(answer.u8()).saturating_sub(1);
-            answer.take(length);
-            let code = answer.i16();
-            assert_eq!(code, 0, "the broker does not set the password of {user}: error {code}");
-            let message = usize::from(answer.u8()).saturating_sub(1);
-            answer.take(message + 1);
-        }
+        // The header's tags, how long the broker made us wait, how many results, and the user.
+        answer.take(1 + 4 + 1);
+        let name = usize::from(answer.u8()).saturating_sub(1);
+        answer.take(name);
+        let code = answer.i16();
+        assert_eq!(code, 0, "the broker does not set the password of {user}: error {code}");
     }
 
     /// Allows this.
