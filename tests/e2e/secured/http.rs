@@ -87,16 +87,15 @@ async fn listed(client: &Client, at: &str, shop: &Shop, token: &str) -> (usize, 
 
 /// Two instances with TLS, tokens and an authority for clients: whoever shows a token or a certificate may ask, and what one
 /// instance asks the other it proves, too; so do commands. Probes are apart, in plain HTTP.
-/// Red when an instance asks the other without TLS or without a token, a client's certificate is not looked at, or is taken from
-/// any authority, or probes are behind TLS.
+/// Red when an instance asks the other without TLS, a client's certificate is not looked at, or is taken from any authority, or
+/// probes are behind TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_and_commands_show_who_they_are() {
     let mut shop = Shop::new("secured_http").await;
     let authority = Authority::new(&shop.space.dir);
     authority.renew();
     authority.write("tokens", "# ours\nshop first-token\ndesk desk-token\n");
-    let (cert, key, ca, tokens) =
-        (authority.file("cert.pem"), authority.file("key.pem"), authority.file("ca.pem"), authority.file("tokens"));
+    let [cert, key, ca, tokens] = ["cert.pem", "key.pem", "ca.pem", "tokens"].map(|name| authority.file(name));
     let env = [
         ("HEADWATER__HTTP__TLS__CERT", cert.as_str()),
         ("HEADWATER__HTTP__TLS__KEY", &key),
@@ -192,26 +191,32 @@ async fn certificate(authority: &Authority, url: &str) -> Vec<u8> {
 }
 
 /// Tokens and certificates change while it runs: both generations of a token are valid while both are in the file, a broken file
-/// changes nothing, and new connections have the new certificate.
-/// Red when a file is read once only, a broken one empties what was there, a token that is gone from the file is still taken, or
-/// a question under way or a connection that is open is cut.
+/// changes nothing, and new connections have the new certificate. Two instances ask each other all the while.
+/// Red when a file is read once only, a broken one empties what was there, a token that is gone from the file is still taken or
+/// shown to the other instance, none is shown to it, or a connection that is open is cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_certificates_rotate_while_it_runs() {
-    let shop = Shop::new("secured_rotation").await;
+    let mut shop = Shop::new("secured_rotation").await;
     let authority = Authority::new(&shop.space.dir);
     authority.renew();
     authority.write("tokens", "shop first-token");
-    let (cert, key, tokens) = (authority.file("cert.pem"), authority.file("key.pem"), authority.file("tokens"));
+    let [cert, key, ca, tokens] = ["cert.pem", "key.pem", "ca.pem", "tokens"].map(|name| authority.file(name));
     let env = [
         ("HEADWATER__HTTP__TLS__CERT", cert.as_str()),
         ("HEADWATER__HTTP__TLS__KEY", &key),
+        ("HEADWATER__CLIENT__TLS__CA", &ca),
         ("HEADWATER__HTTP__TOKEN_FILE", &tokens),
     ];
-    let mut process = shop.start_with("one", &env);
-    let groups = format!("{}/v1/groups", process.address().await.replace("http://", "https://"));
-    let client = authority.client().build().expect("a client");
+    let (mut process, mut other) = (shop.start_with("one", &env), shop.start_with("two", &env));
+    shop.pay(400, 30);
+    eventually("all have been totalled", SOON, async || shop.is_through()).await;
+    let at = process.address().await.replace("http://", "https://");
+    let (groups, client) = (format!("{at}/v1/groups"), authority.client().build().expect("a client"));
     let with = async |token: &str| status(&client, &groups, &[("authorization", &format!("Bearer {token}"))]).await;
-    assert_eq!((with("first-token").await, with("second-token").await), (Some(200), Some(401)));
+    let lists = async |token: &str| listed(&client, &at, &shop, token).await == (shop.paid.len(), 2);
+    eventually("one instance lists what both have", SOON, async || lists("first-token").await).await;
+
+    assert_eq!(with("second-token").await, Some(401));
     authority.write("tokens", "shop second-token\nshop first-token");
     eventually("the second token is taken", SOON, async || with("second-token").await == Some(200)).await;
     assert_eq!(with("first-token").await, Some(200), "the first one, too");
@@ -224,26 +229,32 @@ async fn tokens_and_certificates_rotate_while_it_runs() {
     assert_eq!((with("first-token").await, with("second-token").await), (Some(200), Some(200)), "as they were");
     authority.write("tokens", "shop second-token");
     eventually("the first token is gone", SOON, async || with("first-token").await == Some(401)).await;
-    assert_eq!(with("second-token").await, Some(200));
+    eventually("the instances show each other the second one", SOON, async || lists("second-token").await).await;
+    renews(&authority, &groups, &process).await;
+    assert_eq!(with("second-token").await, Some(200), "over the connection that was open");
+    for process in [&mut process, &mut other] {
+        assert!(process.stop().await.success(), "{}", process.log());
+        assert!(!process.log().contains("second-token"), "a token is logged: {}", process.log());
+    }
+}
 
-    let before = certificate(&authority, &groups).await;
+/// A certificate is renewed, after a key that is of no use.
+async fn renews(authority: &Authority, url: &str, process: &Process) {
+    let before = certificate(authority, url).await;
     assert!(!before.is_empty(), "there is one");
     authority.write("key.pem", "half written");
     let looked_at = async || {
-        assert_eq!(certificate(&authority, &groups).await, before);
+        assert_eq!(certificate(authority, url).await, before);
         process.log().contains("key.pem holds no key in PEM")
     };
     eventually("the broken key is looked at", SOON, looked_at).await;
     authority.renew();
     eventually("new connections have the new certificate", SOON, async || {
-        let now = certificate(&authority, &groups).await;
+        let now = certificate(authority, url).await;
         assert!(!now.is_empty(), "none is refused");
         now != before
     })
     .await;
-    assert_eq!(with("second-token").await, Some(200), "over the connection that was open");
-    assert!(process.stop().await.success(), "{}", process.log());
-    assert!(!process.log().contains("second-token"), "a token is logged: {}", process.log());
 }
 
 /// Answers everybody, and keeps what was asked.
