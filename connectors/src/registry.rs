@@ -17,13 +17,13 @@ pub use failure::RegistryError;
 
 use self::{
     failure::CallFailure,
-    session::{Call, Session},
+    session::{Call, RegistrySession},
 };
 
 /// A schema registry.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    session: Session,
+    session: RegistrySession,
 }
 
 /// Schemas that one schema may refer to at most, and theirs with them.
@@ -35,7 +35,7 @@ impl Registry {
     /// # Errors
     /// A sentence for people, when an address is none or a file cannot be read.
     pub fn new(config: &RegistryConfig) -> Result<Self, String> {
-        Ok(Self { session: Session::new(config)? })
+        Ok(Self { session: RegistrySession::new(config)? })
     }
 
     /// Asks for something that everybody may ask who has a login.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rdkafka::{client::ClientContext, config::FromClientConfigAndContext};
 
-use self::login::Login;
+use self::login::SharedLogin;
 use super::{
     config::{
         KafkaConfig,
@@ -41,7 +41,7 @@ where
             .map(ClientHandle::fixed)
             .map_err(|error| error.to_string());
     };
-    let login = Login::shared(login)?;
+    let login = SharedLogin::shared(login)?;
     let client = login.applied(settings.native()).create_with_context(context).map_err(|error| error.to_string())?;
     Ok(login.add(client))
 }
@@ -53,12 +53,12 @@ where
 /// [`KafkaError::Credentials`] when the token server refuses; [`KafkaError::Outage`] when it does not answer. It is asked again
 /// meanwhile.
 pub(crate) fn await_login(config: &KafkaConfig) -> Result<(), KafkaError> {
-    let login = config.login().and_then(|login| Login::present(&login));
+    let login = config.login().and_then(|login| SharedLogin::present(&login));
     login.map_or(Ok(()), |login| login.wait(PATIENCE))
 }
 
 /// Why no newer login can be had for clients with these settings, where that is so: what happens to connections then, happens for
 /// this reason.
 pub(crate) fn login_problem(login: &LoginSettings) -> Option<KafkaError> {
-    Login::present(login)?.problem()
+    SharedLogin::present(login)?.problem()
 }

@@ -4,6 +4,7 @@
 //! it is configured, the first request of a login. It never knows who wants to know, nor what becomes of the answer.
 
 mod conversation;
+pub(crate) mod finding;
 mod trust;
 
 mod login;
@@ -16,41 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::finding::Finding;
 pub(crate) use self::reason::refused_login;
-use super::{config::KafkaConfig, error::KafkaError};
+use super::config::KafkaConfig;
 
 /// Brokers that are asked at most; each may take some seconds.
 const BROKERS: usize = 3;
 /// So long an answer holds for whoever asks.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// What is wrong with the way to a broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Diagnosis {
-    /// In one sentence.
-    pub(crate) text: String,
-    /// Whether only a person can mend it: a certificate, a login, or the kind of listener.
-    pub(crate) is_denial: bool,
-}
-
-impl Diagnosis {
-    fn denial(text: String) -> Self {
-        Self { text, is_denial: true }
-    }
-
-    fn outage(text: String) -> Self {
-        Self { text, is_denial: false }
-    }
-
-    /// The same as an error.
-    pub(crate) fn into_error(self) -> KafkaError {
-        if self.is_denial { KafkaError::Credentials(self.text) } else { KafkaError::Outage(self.text) }
-    }
-}
-
 /// Asks the brokers why a client does not reach them; `reason` is what librdkafka says, if anything. `None` where nothing is found
 /// to be wrong. Blocks for some seconds at most, as long as the resolver answers.
-pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Diagnosis> {
+pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Finding> {
     if let Some(known) = refused_login(config, reason).or_else(|| login::lacking(config)) {
         return Some(known);
     }
@@ -75,7 +53,7 @@ pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Diagnosis> 
         None if problems.is_empty() => None,
         None => {
             let texts: Vec<String> = problems.into_iter().map(|problem| problem.text).collect();
-            Some(Diagnosis::outage(texts.join("; ")))
+            Some(Finding::outage(texts.join("; ")))
         }
     }
 }
@@ -83,7 +61,7 @@ pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Diagnosis> 
 /// Diagnoses of one cluster, for many that want to know at once.
 pub(crate) struct Diagnoses {
     config: Arc<KafkaConfig>,
-    last: Mutex<Option<(Instant, Option<Diagnosis>)>>,
+    last: Mutex<Option<(Instant, Option<Finding>)>>,
 }
 
 impl Diagnoses {
@@ -93,7 +71,7 @@ impl Diagnoses {
     }
 
     /// What is wrong now, or was a moment ago. Blocks as [`diagnose`] does.
-    pub(crate) fn now(&self) -> Option<Diagnosis> {
+    pub(crate) fn now(&self) -> Option<Finding> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((at, found)) if at.elapsed() < FRESH => found.clone(),

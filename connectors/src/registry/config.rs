@@ -88,13 +88,13 @@ pub fn addresses_in(text: &str) -> Vec<String> {
 
 /// One of its addresses, and who we are there.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
+pub(super) struct RegistryAddress {
     /// Without user and password.
     pub(super) url: Url,
     pub(super) login: RegistryLogin,
 }
 
-impl Address {
+impl RegistryAddress {
     /// Without the slash at its end.
     pub(super) fn base(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
@@ -146,12 +146,12 @@ impl RegistryConfig {
     ///
     /// # Errors
     /// A sentence for people.
-    pub(super) fn addresses(&self) -> Result<Vec<Address>, String> {
+    pub(super) fn addresses(&self) -> Result<Vec<RegistryAddress>, String> {
         let (token, password) = (self.token()?, self.password()?);
         Ok(self.urls()?.into_iter().map(|url| self.address(url, token.as_ref(), password.as_ref())).collect())
     }
 
-    fn address(&self, mut url: Url, token: Option<&Secret>, password: Option<&Secret>) -> Address {
+    fn address(&self, mut url: Url, token: Option<&Secret>, password: Option<&Secret>) -> RegistryAddress {
         let user = self.user.clone().or_else(|| (!url.username().is_empty()).then(|| decoded(url.username())));
         let password = password.cloned().or_else(|| url.password().map(|text| Secret::new(decoded(text))));
         let login = match (token, user) {
@@ -164,7 +164,7 @@ impl RegistryConfig {
         let _ = url.set_password(None);
         url.set_query(None);
         url.set_fragment(None);
-        Address { url, login }
+        RegistryAddress { url, login }
     }
 
     fn urls(&self) -> Result<Vec<Url>, String> {

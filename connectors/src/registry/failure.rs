@@ -4,7 +4,7 @@ use headwater::spi::SchemaError;
 use reqwest::StatusCode;
 use schema_registry_converter::schema_registry_common::RawError;
 
-use super::config::{Address, RegistryLogin};
+use super::config::{RegistryAddress, RegistryLogin};
 use crate::{
     http::with_causes,
     security::tls::handshake::{is_denial, problem, tls_error},
@@ -106,7 +106,7 @@ pub(super) struct CallFailure {
 
 impl CallFailure {
     /// Of this address; `over` says which proxy was in between.
-    pub(super) fn at(address: &Address, cause: FailureCause, over: &str) -> Self {
+    pub(super) fn at(address: &RegistryAddress, cause: FailureCause, over: &str) -> Self {
         let sentence = format!("schema registry {}: {}{over}", address.base(), cause.words(&address.login));
         let (denial, answered) = (cause.is_denial(), cause.is_answer());
         let (status, said) = match cause {

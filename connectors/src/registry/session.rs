@@ -18,7 +18,7 @@ use schema_registry_converter::{
 };
 
 use super::{
-    config::{Address, RegistryConfig, RegistryLogin},
+    config::{RegistryAddress, RegistryConfig, RegistryLogin},
     failure::{CallFailure, FailureCause},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) enum Call<'a> {
 
 /// The way to the registry. When a file of certificates or secrets changes, there are new connections.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(super) struct RegistrySession {
     endpoints: Arc<ReloadingClient<Vec<Endpoint>>>,
     /// Which endpoint answered last.
     answered: Arc<AtomicUsize>,
@@ -49,12 +49,12 @@ pub(super) struct Session {
 
 /// One address of the registry, and the clients that ask it.
 struct Endpoint {
-    address: Address,
+    address: RegistryAddress,
     settings: SrSettings,
     client: Client,
 }
 
-impl Session {
+impl RegistrySession {
     /// # Errors
     /// A sentence for people: an address that is none, a file that cannot be read.
     pub(super) fn new(config: &RegistryConfig) -> Result<Self, String> {
@@ -95,7 +95,7 @@ impl Session {
 }
 
 impl Endpoint {
-    fn new(config: &RegistryConfig, address: Address) -> Result<Self, String> {
+    fn new(config: &RegistryConfig, address: RegistryAddress) -> Result<Self, String> {
         let builder = || {
             let (builder, _) = Proxies::of_environment()?;
             config.tls.apply(builder)

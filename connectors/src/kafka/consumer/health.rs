@@ -19,7 +19,8 @@ use super::{membership::group_consumer::GroupConsumer, outlets::Outlets};
 use crate::kafka::{
     config::KafkaConfig,
     diagnosis::{
-        Diagnosis, refused_login,
+        finding::Finding,
+        refused_login,
         rights::{ResourceNames, Right, lacking},
     },
     librdkafka::{bootstrap::Bootstrap, fetch::Message},
@@ -147,7 +148,7 @@ impl BrokerHealth {
         self.inquiry.begin(reason, Instant::now());
     }
 
-    fn found(&mut self, (diagnosis, reason): (Option<Diagnosis>, String), outlets: &Outlets) {
+    fn found(&mut self, (diagnosis, reason): (Option<Finding>, String), outlets: &Outlets) {
         match diagnosis {
             Some(found) => self.unreachable(&found.text, outlets),
             // Nothing is wrong with them any more, and they may soon answer.

@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::ClientConfig;
 
-use super::source::{LoginChange, LoginSource, password};
+use super::source::{CredentialSource, LoginChange, password};
 use crate::kafka::{
     config::{client_settings::LoginSettings, security::SaslMechanism},
     error::KafkaError,
@@ -16,10 +16,10 @@ use crate::kafka::{
 };
 
 /// The logins of this process: clients with the same settings share one, and so one token.
-static LOGINS: Mutex<Vec<Weak<Login>>> = Mutex::new(Vec::new());
+static LOGINS: Mutex<Vec<Weak<SharedLogin>>> = Mutex::new(Vec::new());
 
 /// What clients log in with, and those that are alive.
-pub(super) struct Login {
+pub(super) struct SharedLogin {
     settings: LoginSettings,
     clients: Arc<LiveClients>,
     known: Mutex<Known>,
@@ -36,7 +36,7 @@ struct Known {
     problem: Option<KafkaError>,
 }
 
-impl Login {
+impl SharedLogin {
     /// The one of these settings.
     ///
     /// # Errors
@@ -117,8 +117,8 @@ impl Login {
     }
 }
 
-fn keep(login: &Weak<Login>, settings: LoginSettings) {
-    let mut source = LoginSource::new(settings);
+fn keep(login: &Weak<SharedLogin>, settings: LoginSettings) {
+    let mut source = CredentialSource::new(settings);
     while let Some(login) = login.upgrade() {
         if let Some(change) = source.refresh() {
             login.take(change);
@@ -128,7 +128,7 @@ fn keep(login: &Weak<Login>, settings: LoginSettings) {
     }
 }
 
-fn find(logins: &[Weak<Login>], settings: &LoginSettings) -> Option<Arc<Login>> {
+fn find(logins: &[Weak<SharedLogin>], settings: &LoginSettings) -> Option<Arc<SharedLogin>> {
     logins.iter().filter_map(Weak::upgrade).find(|login| login.settings == *settings)
 }
 

@@ -27,14 +27,14 @@ pub(super) struct LoginChange {
 }
 
 /// Where a login comes from.
-pub(super) enum LoginSource {
+pub(super) enum CredentialSource {
     /// A file with a password.
     Password(PasswordFile),
     /// A server that gives tokens.
     Token(TokenServer),
 }
 
-impl LoginSource {
+impl CredentialSource {
     pub(super) fn new(settings: LoginSettings) -> Self {
         if settings.sasl.mechanism == SaslMechanism::OauthBearer {
             return Self::Token(TokenServer::new(settings));

@@ -13,7 +13,7 @@ use std::{
 use rustls::{ClientConfig, ClientConnection, Error as TlsError, StreamOwned, pki_types::ServerName};
 
 use super::{
-    Diagnosis,
+    finding::Finding,
     trust::{self, TrustConfig},
 };
 use crate::{
@@ -32,7 +32,7 @@ const OBJECTION: Duration = Duration::from_millis(500);
 const ANSWER: usize = 64 << 10;
 
 /// Talks to a broker, `host:port`, as far as no password is needed.
-pub(super) fn open(config: &KafkaConfig, broker: &str) -> Result<(), Diagnosis> {
+pub(super) fn open(config: &KafkaConfig, broker: &str) -> Result<(), Finding> {
     let broker = BrokerAddress::new(broker);
     // What is set past the sections nobody here understands.
     let is_foreign =
@@ -73,7 +73,7 @@ impl<'a> BrokerAddress<'a> {
         Self { address, host: host.trim_start_matches('[').trim_end_matches(']') }
     }
 
-    fn judge(&self, logins: &Logins, sasl: Option<&KafkaSasl>) -> Result<(), Diagnosis> {
+    fn judge(&self, logins: &Logins, sasl: Option<&KafkaSasl>) -> Result<(), Finding> {
         match (logins, sasl) {
             (Logins::Only(taken), None) => {
                 self.denied(format_args!(" wants a login: add [kafka.sasl] with {}", taken.join(" or ")))
@@ -88,7 +88,7 @@ impl<'a> BrokerAddress<'a> {
         }
     }
 
-    fn plain(&self, wanted: &str) -> Result<Logins, Diagnosis> {
+    fn plain(&self, wanted: &str) -> Result<Logins, Finding> {
         let mut stream = self.connect().map_err(|error| self.outage(&error))?;
         match logins(&mut stream, wanted) {
             Ok(logins) => Ok(logins),
@@ -97,8 +97,8 @@ impl<'a> BrokerAddress<'a> {
         }
     }
 
-    fn encrypted(&self, tls: &KafkaTls, wanted: &str) -> Result<Logins, Diagnosis> {
-        let trust = trust::of(tls).map_err(|why| Diagnosis::outage(format!("kafka.tls: {why}")))?;
+    fn encrypted(&self, tls: &KafkaTls, wanted: &str) -> Result<Logins, Finding> {
+        let trust = trust::of(tls).map_err(|why| Finding::outage(format!("kafka.tls: {why}")))?;
         // Without authorities of its own OpenSSL may know some that are not found here.
         let Some(TrustConfig { client, shows_certificate, has_expired }) = trust else { return Ok(Logins::Unknown) };
         let stream = self.connect().map_err(|error| self.outage(&error))?;
@@ -126,7 +126,7 @@ impl<'a> BrokerAddress<'a> {
             }
             Some(problem) => {
                 let text = format!("kafka broker {}: {}", self.address, handshake::problem(problem, self.host));
-                Err(Diagnosis { text, is_denial: handshake::is_denial(problem) })
+                Err(Finding { text, is_denial: handshake::is_denial(problem) })
             }
         }
     }
@@ -172,15 +172,15 @@ impl<'a> BrokerAddress<'a> {
         self.connect().and_then(|mut stream| logins(&mut stream, "")).is_ok()
     }
 
-    fn without_tls<T>(&self) -> Result<T, Diagnosis> {
+    fn without_tls<T>(&self) -> Result<T, Finding> {
         self.denied(format_args!(" does not speak TLS: remove [kafka.tls], or name the port of its TLS listener"))
     }
 
-    fn denied<T>(&self, why: std::fmt::Arguments<'_>) -> Result<T, Diagnosis> {
-        Err(Diagnosis::denial(format!("kafka broker {}{why}", self.address)))
+    fn denied<T>(&self, why: std::fmt::Arguments<'_>) -> Result<T, Finding> {
+        Err(Finding::denial(format!("kafka broker {}{why}", self.address)))
     }
 
-    fn outage(&self, error: &io::Error) -> Diagnosis {
+    fn outage(&self, error: &io::Error) -> Finding {
         let why = match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 "it closes the connection".to_owned()
@@ -188,7 +188,7 @@ impl<'a> BrokerAddress<'a> {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer in time".to_owned(),
             _ => error.to_string(),
         };
-        Diagnosis::outage(format!("kafka broker {}: {why}", self.address))
+        Finding::outage(format!("kafka broker {}: {why}", self.address))
     }
 }
 

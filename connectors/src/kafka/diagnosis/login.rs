@@ -12,7 +12,7 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
-use super::{Diagnosis, reason};
+use super::{finding::Finding, reason};
 use crate::kafka::{config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs};
 
 /// How long a login may take.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const ROUND: Duration = Duration::from_millis(100);
 
 /// Why brokers do not take the configured login; `None` where they take it, where there is none, and where nobody says so in time.
-pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
+pub(super) fn refusal(config: &KafkaConfig) -> Option<Finding> {
     config.sasl.as_ref()?;
     let settings = config.consumer("headwater-diagnosis", None).ok()?;
     // In no group: it neither subscribes nor assigns.
@@ -46,14 +46,14 @@ pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
 }
 
 /// Why there is nothing to log in with, where that comes from a token server.
-pub(super) fn lacking(config: &KafkaConfig) -> Option<Diagnosis> {
+pub(super) fn lacking(config: &KafkaConfig) -> Option<Finding> {
     credentials::login_problem(&config.login()?).map(of_login)
 }
 
-fn of_login(problem: KafkaError) -> Diagnosis {
+fn of_login(problem: KafkaError) -> Finding {
     match problem {
-        KafkaError::Credentials(why) => Diagnosis::denial(why),
-        other => Diagnosis::outage(other.to_string()),
+        KafkaError::Credentials(why) => Finding::denial(why),
+        other => Finding::outage(other.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What librdkafka's texts tell: of which broker they are, and that it has refused a login.
 
-use super::Diagnosis;
+use super::finding::Finding;
 use crate::kafka::config::{
     KafkaConfig,
     security::{KafkaSasl, SaslMechanism},
@@ -22,10 +22,10 @@ pub(super) fn broker(reason: &str) -> Option<&str> {
 }
 
 /// A broker has refused our login, as the text says.
-pub(crate) fn refused_login(config: &KafkaConfig, reason: &str) -> Option<Diagnosis> {
+pub(crate) fn refused_login(config: &KafkaConfig, reason: &str) -> Option<Finding> {
     let problem = problem(config.sasl.as_ref()?, reason)?;
     let broker = broker(reason).unwrap_or(&config.bootstrap);
-    Some(Diagnosis::denial(format!("kafka broker {broker}: {problem}")))
+    Some(Finding::denial(format!("kafka broker {broker}: {problem}")))
 }
 
 fn problem(sasl: &KafkaSasl, reason: &str) -> Option<String> {

@@ -108,7 +108,7 @@ fn a_broker_that_is_away_is_an_outage() {
     for tls in [None, Some(authority.trusted())] {
         let found = diagnose(&config(silent.address(), tls, None), "").unwrap();
         let closed = format!("kafka broker {}: it closes the connection", silent.address());
-        assert_eq!(found, Diagnosis { text: closed, is_denial: false });
+        assert_eq!(found, Finding { text: closed, is_denial: false });
     }
 }
 

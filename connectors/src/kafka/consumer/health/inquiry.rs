@@ -10,14 +10,14 @@ use std::{
 
 use crate::kafka::{
     config::KafkaConfig,
-    diagnosis::{Diagnosis, diagnose},
+    diagnosis::{diagnose, finding::Finding},
 };
 
 /// As long as an outage lasts it is not asked more often: what is wrong may change.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// What was found, and what librdkafka had said.
-type Answer = (Option<Diagnosis>, String);
+type Answer = (Option<Finding>, String);
 
 /// At most one inquiry at a time.
 pub(super) struct Inquiry {
