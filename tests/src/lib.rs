@@ -10,10 +10,11 @@ mod space;
 
 mod engine;
 mod foreign_client;
-mod gate;
 mod otlp;
 mod process;
 mod proxy;
+
+pub mod secured;
 
 mod polling;
 
@@ -22,10 +23,9 @@ mod house;
 
 pub use engine::{Engine, Group};
 pub use foreign_client::{ConsumedRecord, ForeignClient, Payments, RawRecord, encode, register};
-pub use gate::Gate;
 pub use otlp::{Answer, Kind, Otlp, Span, Trace};
 pub use polling::{eventually, full, patience};
 pub use process::Process;
-pub use proxy::{HeldRequest, Proxy, Side};
+pub use proxy::{Gate, HeldRequest, Proxy, Side};
 pub use space::Space;
 pub use stack::{SharedStack, apicurio, quiet_stack, stack};

@@ -3,6 +3,7 @@
 //! It reads what the client says as far as it must. What is held reaches the other side when the test says so. A connection
 //! whose request is let go unsaid is cut, as that of a client which was killed.
 
+mod gate;
 mod kafka;
 mod postgres;
 
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use self::{kafka::Kafka, postgres::Postgres};
+pub use gate::Gate;
 
 const CHUNK: usize = 64 * 1024;
 

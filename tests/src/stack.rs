@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError, mpsc},
 };
 
+use headwater_connectors::tls::install_provider;
 use headwater_dev::{Apicurio, Endpoints, Stack, StackConfig};
 use tokio::sync::watch;
 
@@ -21,7 +22,15 @@ pub struct SharedStack {
 impl SharedStack {
     /// The stack that listens here, which somebody else holds.
     pub fn at(endpoints: Endpoints, data: PathBuf) -> Self {
+        // A test's own HTTP client wants it too.
+        install_provider();
         Self { endpoints, data, _stack: None }
+    }
+
+    /// A stack that is held from now on, with its folder.
+    pub(crate) fn of(stack: Stack, data: &Path) -> Self {
+        let shared = Self::at(stack.endpoints().clone(), data.to_owned());
+        Self { _stack: Some(Mutex::new(stack)), ..shared }
     }
 }
 
@@ -34,7 +43,7 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
     STACK.get_or_init(|| {
         let filter = std::env::var("HEADWATER_LOG").unwrap_or_else(|_| "warn".to_owned());
         tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
-        start(&free_folder(Path::new(target_tmp)))
+        start_open(free_folder(Path::new(target_tmp)))
     })
 }
 
@@ -44,11 +53,11 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
 /// As [`stack`].
 pub fn quiet_stack(target_tmp: &str) -> &'static SharedStack {
     static STACK: OnceLock<SharedStack> = OnceLock::new();
-    STACK.get_or_init(|| start(&free_folder(Path::new(target_tmp))))
+    STACK.get_or_init(|| start_open(free_folder(Path::new(target_tmp))))
 }
 
 /// The first folder that no other run uses at this time, emptied.
-fn free_folder(target_tmp: &Path) -> PathBuf {
+pub(crate) fn free_folder(target_tmp: &Path) -> PathBuf {
     let folders = (0..8).map(|n| target_tmp.join(format!("stack-{n}")));
     let free = |folder: &PathBuf| headwater_dev::remove_data(folder).is_ok();
     folders
@@ -71,15 +80,19 @@ pub fn apicurio(stack: &SharedStack) -> String {
     APICURIO.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner).url()
 }
 
-fn start(data: &Path) -> SharedStack {
-    let config = StackConfig { for_tests: true, ..StackConfig::new(data) };
+fn start_open(data: PathBuf) -> SharedStack {
+    let config = StackConfig { for_tests: true, ..StackConfig::new(&data) };
+    serve(async move { Ok(SharedStack::of(start(config).await?, &data)) })
+}
+
+/// Starts a stack that nobody cancels.
+pub(crate) async fn start(config: StackConfig) -> anyhow::Result<Stack> {
     let (_keep, cancel) = watch::channel(false);
-    let stack = serve(Stack::start(config, cancel));
-    SharedStack { endpoints: stack.endpoints().clone(), data: data.to_owned(), _stack: Some(Mutex::new(stack)) }
+    Stack::start(config, cancel).await
 }
 
 /// Starts servers on a runtime of their own: a test's ends with the test.
-fn serve<T: Send + 'static>(start: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> T {
+pub(crate) fn serve<T: Send + 'static>(start: impl Future<Output = anyhow::Result<T>> + Send + 'static) -> T {
     let (started, starting) = mpsc::channel();
     let serve = move || {
         let runtime =

@@ -62,3 +62,12 @@ impl Server {
         let _ = tokio::time::timeout(STOP_LIMIT, self.task.join_next()).await;
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// An HTTP client, which wants a library of ciphers although no TLS is spoken.
+    pub(crate) fn client() -> reqwest::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::new()
+    }
+}

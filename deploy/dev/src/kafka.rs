@@ -5,6 +5,7 @@
 
 mod config;
 mod jars;
+mod security;
 
 pub(crate) use jars::java;
 
@@ -19,6 +20,9 @@ use tokio::net::TcpStream;
 
 use crate::ports::{self, Ports};
 use crate::process::{Process, Program, StopSignal, read_from, tail};
+use crate::security::ServerSecurity;
+
+use security::SecuredListeners;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// A clean shutdown of one node takes a second or two; past this it is killed.
@@ -34,6 +38,7 @@ pub struct Kafka {
     jars: PathBuf,
     for_tests: bool,
     port: u16,
+    secured: Option<SecuredListeners>,
     process: Option<Process>,
 }
 
@@ -57,20 +62,30 @@ pub(crate) async fn check(cache: &Path) -> Result<()> {
 
 impl Kafka {
     /// Resolves the jars, formats the storage where that was not done, and starts the broker.
-    pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
+    pub(crate) async fn launch(
+        data: &Path,
+        cache: &Path,
+        for_tests: bool,
+        security: Option<&ServerSecurity>,
+        ports: &mut Ports,
+    ) -> Result<Self> {
         let home = data.join("kafka");
         std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
         let java = java().await?;
         let jars = jars::resolve(cache).await?;
-        let mut kafka = Self { home, java, jars, for_tests, port: 0, process: None };
+        let secured = security.cloned().map(SecuredListeners::new);
+        let mut kafka = Self { home, java, jars, for_tests, port: 0, secured, process: None };
         for _ in 0..3 {
             kafka.port = ports.choose("kafka")?;
             let controller = ports.choose("kafka-controller")?;
-            config::write(&kafka.home, kafka.port, controller, for_tests)?;
+            if let Some(secured) = &mut kafka.secured {
+                secured.choose(ports)?;
+            }
+            config::write(&kafka.home, kafka.port, controller, kafka.secured.as_ref(), for_tests)?;
             kafka.format().await?;
             match kafka.start_process().await {
                 Err(KafkaStartError::PortTaken) => {
-                    ["kafka", "kafka-controller"].iter().for_each(|name| ports.forget(name))
+                    ["kafka", "kafka-controller"].iter().chain(&security::SERVICES).for_each(|name| ports.forget(name))
                 }
                 outcome => return outcome.map(|()| kafka).map_err(KafkaStartError::into_error),
             }
@@ -82,6 +97,20 @@ impl Kafka {
     #[must_use]
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` of the listener that takes logins over TLS (SASL_SSL), where the stack was started with
+    /// [`ServerSecurity`].
+    #[must_use]
+    pub fn sasl_bootstrap(&self) -> Option<String> {
+        self.secured.as_ref().map(|secured| format!("localhost:{}", secured.sasl))
+    }
+
+    /// `host:port` of the listener that wants a client certificate (SSL), where the stack was started with
+    /// [`ServerSecurity`].
+    #[must_use]
+    pub fn tls_bootstrap(&self) -> Option<String> {
+        self.secured.as_ref().map(|secured| format!("localhost:{}", secured.tls))
     }
 
     /// The JVM's pid, for tests that stop or kill it; `None` when it is not running.
@@ -134,6 +163,7 @@ impl Kafka {
         args.extend(self.class_path());
         args.extend(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", &id, "-c"].map(Into::into));
         args.push(self.home.join("server.properties").into());
+        args.extend(self.secured.iter().flat_map(SecuredListeners::format_arguments));
         self.program("the kafka storage tool", args, "format.log")
             .run()
             .await
@@ -204,6 +234,7 @@ impl Kafka {
         } else {
             options.extend(["-Xms512m", "-Xmx1g", "-XX:MaxGCPauseMillis=20"].map(str::to_owned));
         }
+        options.extend(self.secured.iter().flat_map(SecuredListeners::jvm_options));
         options.push(format!("-Dlog4j2.configurationFile={}", self.home.join("log4j2.properties").display()));
         options.into_iter().map(Into::into).collect()
     }

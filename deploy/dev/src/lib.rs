@@ -13,7 +13,7 @@ mod postgres;
 mod registry;
 mod warehouse;
 
-mod apicurio;
+mod security;
 
 mod endpoints;
 mod http_server;
@@ -21,9 +21,9 @@ mod maven;
 mod ports;
 mod process;
 
-pub use apicurio::Apicurio;
 pub use endpoints::{Endpoints, quoted, remove_endpoints, write_endpoints};
 pub use kafka::Kafka;
-pub use postgres::Postgres;
-pub use registry::Registry;
+pub use postgres::{PgBouncer, Postgres};
+pub use registry::{Apicurio, Registry};
+pub use security::{ServerSecurity, ServerUser, TokenValidation};
 pub use stack::{KafkaChoice, PostgresChoice, RegistryChoice, Stack, StackConfig, remove_data};

@@ -6,6 +6,8 @@
 mod data_directory;
 mod download;
 mod installation;
+mod pooler;
+mod security;
 mod wire;
 
 use std::ffi::OsString;
@@ -18,8 +20,13 @@ use anyhow::{Context, Result, bail};
 use crate::ports::{self, Ports};
 use crate::process::User;
 use crate::process::{Process, Program, StopSignal, read_from, tail};
+use crate::security::ServerSecurity;
 
 pub(crate) use data_directory::remove;
+pub use pooler::PgBouncer;
+pub(crate) use pooler::executable as pooler_executable;
+
+use security::SecurityFiles;
 
 const USER: &str = "headwater";
 const DATABASE: &str = "headwater";
@@ -40,6 +47,8 @@ pub struct Postgres {
     home: PathBuf,
     for_tests: bool,
     port: u16,
+    /// The user of the stack needs to show nothing either way.
+    security: Option<ServerSecurity>,
     process: Option<Process>,
 }
 
@@ -67,11 +76,17 @@ pub(crate) async fn check(cache: &Path) -> Result<()> {
 
 impl Postgres {
     /// Makes the cluster where there is none, starts the server and makes the database.
-    pub(crate) async fn launch(data: &Path, cache: &Path, for_tests: bool, ports: &mut Ports) -> Result<Self> {
+    pub(crate) async fn launch(
+        data: &Path,
+        cache: &Path,
+        for_tests: bool,
+        security: Option<&ServerSecurity>,
+        ports: &mut Ports,
+    ) -> Result<Self> {
         let user = User::unprivileged()?;
         let home = data_directory::choose(data, user).await?;
         let binaries = binaries(&home, cache, user).await?;
-        Self::launch_from(binaries, user, home, for_tests, ports).await
+        Self::launch_from(binaries, user, home, for_tests, security, ports).await
     }
 
     async fn launch_from(
@@ -79,9 +94,11 @@ impl Postgres {
         user: Option<User>,
         home: PathBuf,
         for_tests: bool,
+        security: Option<&ServerSecurity>,
         ports: &mut Ports,
     ) -> Result<Self> {
-        let mut postgres = Self { binaries, user, home, for_tests, port: 0, process: None };
+        let security = security.cloned();
+        let mut postgres = Self { binaries, user, home, for_tests, port: 0, security, process: None };
         postgres.init().await?;
         for _ in 0..3 {
             postgres.port = ports.choose("postgres")?;
@@ -98,6 +115,12 @@ impl Postgres {
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/{DATABASE}", self.port)
+    }
+
+    /// Starts a pooler before it, where the stack was started with [`ServerSecurity`].
+    pub(crate) async fn launch_pooler(&self, ports: &mut Ports) -> Result<Option<PgBouncer>> {
+        let Some(security) = &self.security else { return Ok(None) };
+        PgBouncer::launch(security, &self.home, self.user, self.port, ports).await.map(Some)
     }
 
     /// The server's pid, for tests that stop or kill it; `None` when it is not running.
@@ -182,11 +205,13 @@ impl Postgres {
         }
         data_directory::release(&self.cluster())?;
         let begin = Instant::now();
-        let mut process = self.program("postgres", self.settings(), "postgres.log", StopSignal::Int).spawn()?;
+        let settings = self.settings()?;
+        let users = self.security.as_ref().map(security::users).unwrap_or_default();
+        let mut process = self.program("postgres", settings, "postgres.log", StopSignal::Int).spawn()?;
         let ready = async {
             let deadline = begin + START_LIMIT;
             loop {
-                match wire::ensure_database(self.port, USER, DATABASE).await {
+                match wire::ensure_database(self.port, USER, DATABASE, &users).await {
                     Err(error) if Instant::now() > deadline => {
                         return Err(error.context(format!("not ready after {START_LIMIT:?}")));
                     }
@@ -217,7 +242,7 @@ impl Postgres {
         }
     }
 
-    fn settings(&self) -> Vec<OsString> {
+    fn settings(&self) -> Result<Vec<OsString>> {
         let mut settings = vec![
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={}", self.port),
@@ -232,9 +257,25 @@ impl Postgres {
         if self.for_tests {
             settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
         }
+        if let Some(security) = &self.security {
+            settings.extend(self.secured_settings(security)?);
+        }
         let mut args = vec!["-D".into(), self.cluster().into()];
         args.extend(settings.into_iter().flat_map(|setting| [OsString::from("-c"), setting.into()]));
-        args
+        Ok(args)
+    }
+
+    fn secured_settings(&self, security: &ServerSecurity) -> Result<[String; 5]> {
+        let files = SecurityFiles::copy(security, &self.home, self.user)?;
+        let access = security::host_based_authentication(security);
+        let access = security::write(&self.home.join("pg_hba.conf"), access.as_bytes(), self.user)?;
+        Ok([
+            "ssl=on".to_owned(),
+            format!("ssl_ca_file={}", files.ca.display()),
+            format!("ssl_cert_file={}", files.cert.display()),
+            format!("ssl_key_file={}", files.key.display()),
+            format!("hba_file={}", access.display()),
+        ])
     }
 
     fn program(&self, name: &'static str, args: Vec<OsString>, log: &str, stop_signal: StopSignal) -> Program {

@@ -6,10 +6,13 @@
 //! What it leaves out: deletion, JSON and Protobuf schemas, modes, contexts.
 
 mod api;
+mod apicurio;
 mod compat;
 mod schema;
 mod store;
 mod validation;
+
+pub use apicurio::Apicurio;
 
 use std::collections::BTreeSet;
 use std::path::Path;

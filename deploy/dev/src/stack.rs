@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use crate::endpoints::{Endpoints, remove_endpoints};
 use crate::kafka::{self, Kafka};
 use crate::ports::Ports;
-use crate::postgres::{self, Postgres};
+use crate::postgres::{self, PgBouncer, Postgres};
 use crate::registry::Registry;
+use crate::security::ServerSecurity;
 use crate::warehouse::Warehouse;
 
 /// Which Kafka to use.
@@ -60,6 +61,9 @@ pub struct StackConfig {
     pub cache: PathBuf,
     /// Quicker to start and to notice the dead, but neither fast under load nor safe against a power cut.
     pub for_tests: bool,
+    /// For Kafka and PostgreSQL, where the stack starts them, to ask who calls, with a pooler before PostgreSQL; without,
+    /// everybody on this machine may do everything.
+    pub security: Option<ServerSecurity>,
 }
 
 impl StackConfig {
@@ -76,6 +80,7 @@ impl StackConfig {
             registry: RegistryChoice::default(),
             cache: cache.unwrap_or_else(std::env::temp_dir).join("headwater"),
             for_tests: false,
+            security: None,
         }
     }
 }
@@ -87,6 +92,7 @@ pub struct Stack {
     endpoints: Endpoints,
     kafka: Option<Kafka>,
     postgres: Option<Postgres>,
+    pooler: Option<PgBouncer>,
     registry: Option<Registry>,
     warehouse: Warehouse,
     /// Held for our life; the operating system frees it even when we are killed.
@@ -125,6 +131,12 @@ impl Stack {
         self.postgres.as_mut()
     }
 
+    /// The pooler before the stack's own database server; `None` without [`StackConfig::security`].
+    #[must_use]
+    pub fn pooler(&self) -> Option<&PgBouncer> {
+        self.pooler.as_ref()
+    }
+
     /// The stack's own registry, for tests that make it fail; `None` when it was given from outside.
     #[must_use]
     pub fn registry(&self) -> Option<&Registry> {
@@ -136,8 +148,12 @@ impl Stack {
     /// # Errors
     /// When something could not be stopped; the rest was stopped nevertheless.
     pub async fn stop(self) -> Result<()> {
-        let Self { data, kafka, postgres, registry, warehouse, .. } = self;
+        let Self { data, kafka, postgres, pooler, registry, warehouse, .. } = self;
         let removed = remove_endpoints(&data).context("cannot remove endpoints.env");
+        let pooler = match pooler {
+            Some(pooler) => pooler.stop().await,
+            None => Ok(()),
+        };
         let stop_kafka = async {
             match kafka {
                 Some(mut kafka) => kafka.stop().await,
@@ -155,7 +171,7 @@ impl Stack {
             registry.stop().await;
         }
         warehouse.stop().await;
-        removed.and(kafka).and(postgres)
+        removed.and(pooler).and(kafka).and(postgres)
     }
 
     async fn start_all(config: StackConfig) -> Result<Self> {
@@ -166,6 +182,7 @@ impl Stack {
         let lock = lock_soon(&data).await?;
         remove_endpoints(&data).context("cannot remove an old endpoints.env")?;
         let mut ports = Ports::load(&data);
+        let security = config.security.as_ref();
         let warehouse = Warehouse::launch(&mut ports).await?;
         let (registry, schema_registry_url) = match config.registry {
             RegistryChoice::At(url) => (None, url.trim_end_matches('/').to_owned()),
@@ -179,22 +196,26 @@ impl Stack {
         let (postgres, database_url) = match config.postgres {
             PostgresChoice::At(url) => (None, url),
             PostgresChoice::Auto => {
-                let postgres = Postgres::launch(&data, &config.cache, config.for_tests, &mut ports).await?;
+                let postgres = Postgres::launch(&data, &config.cache, config.for_tests, security, &mut ports).await?;
                 let url = postgres.url();
                 (Some(postgres), url)
             }
         };
+        let pooler = match &postgres {
+            Some(postgres) => postgres.launch_pooler(&mut ports).await?,
+            None => None,
+        };
         let (kafka, kafka_bootstrap) = match config.kafka {
             KafkaChoice::At(bootstrap) => (None, bootstrap),
             KafkaChoice::Apache => {
-                let kafka = Kafka::launch(&data, &config.cache, config.for_tests, &mut ports).await?;
+                let kafka = Kafka::launch(&data, &config.cache, config.for_tests, security, &mut ports).await?;
                 let bootstrap = kafka.bootstrap();
                 (Some(kafka), bootstrap)
             }
         };
         let warehouse_url = warehouse.url();
         let endpoints = Endpoints { kafka_bootstrap, schema_registry_url, database_url, warehouse_url };
-        Ok(Self { data, endpoints, kafka, postgres, registry, warehouse, _lock: lock })
+        Ok(Self { data, endpoints, kafka, postgres, pooler, registry, warehouse, _lock: lock })
     }
 }
 
@@ -208,8 +229,12 @@ async fn check(config: &StackConfig) -> Result<()> {
         PostgresChoice::Auto => postgres::check(&config.cache).await,
         PostgresChoice::At(_) => Ok(()),
     };
+    let pooler = match (&config.security, &config.postgres) {
+        (Some(_), PostgresChoice::Auto) => postgres::pooler_executable().map(drop),
+        _ => Ok(()),
+    };
     let missing: Vec<String> =
-        [kafka, postgres].into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        [kafka, postgres, pooler].into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     ensure!(missing.is_empty(), "{}", missing.join("; "));
     Ok(())
 }

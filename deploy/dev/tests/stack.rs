@@ -34,6 +34,8 @@ impl Drop for DataFolder {
 }
 
 async fn start(config: StackConfig) -> anyhow::Result<Stack> {
+    // Our HTTP client wants a library of ciphers although no TLS is spoken.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (_keep, cancel) = watch::channel(false);
     Stack::start(config, cancel).await
 }

@@ -1,5 +1,6 @@
 //! The clients of one process, shared by its groups.
 
+pub(crate) mod admission;
 pub(crate) mod peer_client;
 pub(crate) mod topic_reader;
 

@@ -152,6 +152,16 @@ impl Cluster {
         Ok(Self { admin: Arc::new(admin), config: Arc::new(config.clone()), bootstrap })
     }
 
+    /// Whether the cluster answers us.
+    ///
+    /// # Errors
+    /// [`KafkaError::Credentials`] when it does not let us in, or we do not trust it; [`KafkaError::Outage`] when it does not
+    /// answer within 15 s.
+    pub async fn reach(&self) -> Result<(), KafkaError> {
+        // One topic that every cluster with groups has; whether we may see it does not matter.
+        self.ask(|client| client.fetch_metadata(Some("__consumer_offsets"), ANSWER).map(drop)).await
+    }
+
     /// Every topic of the cluster, the brokers' own among them, by name.
     ///
     /// # Errors

@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 
 use crate::ports::random;
 
+use super::security::SecuredListeners;
+
 /// What a node alone needs (every replication factor is 1), and what makes first use quick.
 const COMMON: &str = "\
 process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=CLIENT
 auto.create.topics.enable=false
 num.partitions=6
@@ -59,22 +60,39 @@ logger.config.name=org.apache.kafka.common.config.AbstractConfig
 logger.config.level=warn
 ";
 
-/// Writes `server.properties` and `log4j2.properties` into `home` for these two ports.
+/// Writes `server.properties` and `log4j2.properties` into `home` for these ports.
 ///
 /// # Errors
-/// When a file cannot be written.
-pub(crate) fn write(home: &Path, port: u16, controller: u16, for_tests: bool) -> Result<()> {
+/// When a file cannot be written, or one that a secured listener needs cannot be read.
+pub(crate) fn write(
+    home: &Path,
+    port: u16,
+    controller: u16,
+    secured: Option<&SecuredListeners>,
+    for_tests: bool,
+) -> Result<()> {
     let mut text = COMMON.to_owned();
     if for_tests {
         text.push_str(TESTS);
     }
+    let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+    for (name, protocol, port) in secured.into_iter().flat_map(SecuredListeners::all) {
+        listeners.push_str(&format!(",{name}://127.0.0.1:{port}"));
+        // By name: that is what a certificate is checked against.
+        advertised.push_str(&format!(",{name}://localhost:{port}"));
+        protocols.push_str(&format!(",{name}:{protocol}"));
+    }
     text.push_str(&format!(
-        "listeners=CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=CLIENT://127.0.0.1:{port}\n\
+        "listeners=CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+         advertised.listeners=CLIENT://127.0.0.1:{port}{advertised}\n\
+         listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
          log.dirs={}\n",
         escape(&home.join("data"))
     ));
+    if let Some(secured) = secured {
+        text.push_str(&secured.properties(home)?);
+    }
     let logging = LOG4J2.replace("@HOME@", &escape(home));
     for (name, content) in [("server.properties", text), ("log4j2.properties", logging)] {
         let file = home.join(name);
@@ -114,7 +132,7 @@ fn base64url(bytes: &[u8]) -> String {
 }
 
 /// In a properties file a backslash begins an escape, and what is not ASCII must be one: Java reads the file as Latin-1.
-fn escape(path: &Path) -> String {
+pub(super) fn escape(path: &Path) -> String {
     let mut out = String::new();
     for unit in path.display().to_string().encode_utf16() {
         match u8::try_from(unit) {

@@ -38,12 +38,12 @@ async fn a_server_from_fetched_binaries_keeps_its_data_although_another_is_insta
     assert_eq!(binaries, fetched.join("bin"));
     let home = data_directory::choose(path, user).await.unwrap();
     let mut ports = Ports::load(path);
-    let mut postgres = Postgres::launch_from(binaries, user, home, true, &mut ports).await.unwrap();
+    let mut postgres = Postgres::launch_from(binaries, user, home, true, None, &mut ports).await.unwrap();
     let version = major_after(&postgres, "create table kept as select 1 as one").await;
     assert!(download::run(&version.to_string()), "{version}");
     postgres.stop().await.unwrap();
 
-    let mut postgres = Postgres::launch(path, cache.path(), true, &mut ports).await.unwrap();
+    let mut postgres = Postgres::launch(path, cache.path(), true, None, &mut ports).await.unwrap();
     assert_eq!(major_after(&postgres, "select one from kept").await, version);
     postgres.stop().await.unwrap();
 }

@@ -12,19 +12,24 @@ const PROTOCOL: i32 = 196_608;
 const LIMIT: Duration = Duration::from_secs(10);
 /// No message of this exchange is longer than a few hundred bytes.
 const MESSAGE_LIMIT: usize = 64 * 1024;
+/// `duplicate_object`, as a role that is there is one.
+const EXISTS: &str = "42710";
 /// `duplicate_database`.
-const EXISTS: &str = "42P04";
+const DATABASE_EXISTS: &str = "42P04";
 
-/// Makes the database unless it is there. `database` and `user` are our own constants, not quoted here.
+/// Makes the database unless it is there, and the roles of these statements. `database` and `user` are our own constants,
+/// not quoted here.
 ///
 /// # Errors
 /// When nobody answers within 10 s, a password is asked for, or the server refuses for another reason than that the
 /// database is there.
-pub(crate) async fn ensure_database(port: u16, user: &str, database: &str) -> Result<()> {
-    tokio::time::timeout(LIMIT, exchange(port, user, database)).await.context("postgres did not answer within 10 s")?
+pub(crate) async fn ensure_database(port: u16, user: &str, database: &str, roles: &[String]) -> Result<()> {
+    tokio::time::timeout(LIMIT, exchange(port, user, database, roles))
+        .await
+        .context("postgres did not answer within 10 s")?
 }
 
-async fn exchange(port: u16, user: &str, database: &str) -> Result<()> {
+async fn exchange(port: u16, user: &str, database: &str, roles: &[String]) -> Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.context("cannot connect to postgres")?;
     let mut hello = PROTOCOL.to_be_bytes().to_vec();
     hello.extend_from_slice(format!("user\0{user}\0database\0postgres\0\0").as_bytes());
@@ -33,6 +38,9 @@ async fn exchange(port: u16, user: &str, database: &str) -> Result<()> {
     let found = query(&mut stream, &format!("select 1 from pg_database where datname = '{database}'")).await?;
     if found == 0 {
         query(&mut stream, &format!("create database {database}")).await?;
+    }
+    for role in roles {
+        query(&mut stream, role).await?;
     }
     send(&mut stream, Some(b'X'), &[]).await
 }
@@ -60,7 +68,7 @@ async fn until_ready(stream: &mut TcpStream) -> Result<usize> {
                 let text = String::from_utf8_lossy(&body);
                 let field =
                     |code: char| text.split('\0').find_map(|field| field.strip_prefix(code)).unwrap_or_default();
-                if field('C') != EXISTS {
+                if ![EXISTS, DATABASE_EXISTS].contains(&field('C')) {
                     bail!("postgres refused: {} ({})", field('M'), field('C'));
                 }
             }

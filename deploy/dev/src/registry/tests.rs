@@ -14,7 +14,7 @@ struct Api {
 impl Api {
     async fn on(data: &Path) -> Self {
         let registry = Registry::launch(data, &mut Ports::load(data)).await.unwrap();
-        Self { registry, http: Client::new() }
+        Self { registry, http: crate::http_server::tests::client() }
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {

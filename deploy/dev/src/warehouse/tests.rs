@@ -11,7 +11,7 @@ impl Api {
     async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         let warehouse = Warehouse::launch(&mut Ports::load(data.path())).await.unwrap();
-        Self { warehouse, http: Client::new() }
+        Self { warehouse, http: crate::http_server::tests::client() }
     }
 
     async fn reserve(&self, key: &str, order: &str) -> (u16, Value) {

@@ -8,7 +8,7 @@ use headwater::spi::ProcessMetrics;
 use super::arguments::RunArguments;
 use crate::{
     app::{ConfiguredGroup, Loader},
-    clients::Clients,
+    clients::{Clients, admission},
     groups::Groups,
     http::{Access, BoundAddresses, Health, Server},
     process::{instance::Instance, signals::Stop},
@@ -32,11 +32,17 @@ pub(crate) async fn run(loader: &Loader, arguments: &RunArguments, mut stop: Sto
     let server = Server::start(addresses, (http, access), health.clone(), reading)?;
     let groups = Groups::start(&app, &clients, &local_instance, &chosen, &states)?;
     tracing::info!(instance = instance.name(), groups = chosen.len(), "running");
-    // However its groups fare: what fails is started anew.
-    stop.requested().await;
+    // However its groups fare: what fails is started anew. But who was never let in waits for nobody.
+    let denied = tokio::select! {
+        () = stop.requested() => None,
+        why = admission::denied(&clients) => Some(why),
+    };
     health.stopping();
     let drained = groups.drain().await;
     server.stop().await;
+    if let Some(why) = denied {
+        anyhow::bail!(why);
+    }
     drained?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

@@ -20,7 +20,7 @@ pub(super) async fn record(kafka: &KafkaConfig, group: &str, origin: &Origin) ->
     match record_at(kafka, group, &origin.partition, origin.offset).await {
         Ok(Some(record)) => Ok(record),
         Ok(None) => Err(SourceRecordError::Never("the record is not there any more".to_owned())),
-        Err(KafkaError::Outage(why)) => Err(SourceRecordError::Outage(why)),
+        Err(KafkaError::Outage(why) | KafkaError::Credentials(why)) => Err(SourceRecordError::Outage(why)),
         Err(KafkaError::Refused(why) | KafkaError::Config(why)) => Err(SourceRecordError::Never(why)),
     }
 }

@@ -26,6 +26,8 @@ pub struct Gate {
 #[derive(Default)]
 struct Shared {
     answer: Option<String>,
+    /// The values of the header `Authorization` that are let through; all are without.
+    authorizations: Option<Vec<String>>,
     requests: Vec<(Instant, String)>,
 }
 
@@ -61,6 +63,13 @@ impl Gate {
         lock(&self.shared).answer = answer.map(str::to_owned);
     }
 
+    /// From now on only requests with one of these values in their header `Authorization` are let through; any other is
+    /// answered with 401.
+    pub fn require(&self, authorizations: &[&str]) {
+        let authorizations = authorizations.iter().map(|one| (*one).to_owned()).collect();
+        lock(&self.shared).authorizations = Some(authorizations);
+    }
+
     /// When requests have come that contain this text, since the gate was made.
     pub fn requests(&self, text: &str) -> Vec<Instant> {
         lock(&self.shared).requests.iter().filter(|(_, request)| request.contains(text)).map(|(at, _)| *at).collect()
@@ -72,10 +81,14 @@ async fn serve(mut client: TcpStream, server: String, shared: Arc<Mutex<Shared>>
     let Some(request) = read(&mut client).await else { return };
     let answer = {
         let mut shared = lock(&shared);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let shown = authorization(&text);
+        let known = shared.authorizations.as_ref().is_none_or(|all| all.iter().any(|one| Some(one.as_str()) == shown));
+        let unknown = (!known).then(|| "401 Unauthorized".to_owned());
         if shared.requests.len() < REQUESTS {
-            shared.requests.push((Instant::now(), String::from_utf8_lossy(&request).into_owned()));
+            shared.requests.push((Instant::now(), text));
         }
-        shared.answer.clone()
+        unknown.or_else(|| shared.answer.clone())
     };
     let answer = match answer {
         Some(answer) => format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").into_bytes(),
@@ -84,6 +97,13 @@ async fn serve(mut client: TcpStream, server: String, shared: Arc<Mutex<Shared>>
     // A caller who has given up hears nothing.
     let _ = client.write_all(&answer).await;
     let _ = client.shutdown().await;
+}
+
+/// The value of a request's header `Authorization`.
+fn authorization(request: &str) -> Option<&str> {
+    let head = request.lines().skip(1).take_while(|line| !line.is_empty());
+    let mut headers = head.filter_map(|line| line.split_once(':'));
+    headers.find_map(|(name, value)| name.eq_ignore_ascii_case("authorization").then(|| value.trim()))
 }
 
 /// A request with its body, made to be the last of its connection.
