@@ -4,6 +4,7 @@ mod acls;
 mod diagnosis;
 mod login;
 mod servers;
+mod web;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 

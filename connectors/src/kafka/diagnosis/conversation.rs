@@ -21,7 +21,7 @@ use crate::{
         KafkaConfig,
         security::{KafkaSasl, KafkaTls},
     },
-    tls::handshake,
+    security::tls::handshake,
 };
 
 /// How long a connection, and each word after it, may take.

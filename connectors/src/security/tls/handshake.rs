@@ -15,12 +15,12 @@ pub(crate) fn handshake_problem(error: &(dyn Error + 'static), host: &str) -> Op
 pub(crate) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let tls = error.downcast_ref::<TlsError>();
-        let within = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()?.downcast_ref::<TlsError>());
-        if tls.or(within).is_some() {
-            return tls.or(within);
+        if let Some(tls) = error.downcast_ref::<TlsError>() {
+            return Some(tls);
         }
-        cause = error.source();
+        // What an I/O error holds is not its source: that is the source of what it holds.
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = within.map(|within| within as &(dyn Error + 'static)).or_else(|| error.source());
     }
     None
 }
@@ -57,6 +57,8 @@ pub(crate) fn is_about_our_certificate(alert: Alert) -> bool {
             | Alert::UnknownCA
             | Alert::BadCertificate
             | Alert::CertificateUnknown
+            // Another authority of the same name has signed it.
+            | Alert::DecryptError
     )
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn problem(error: &TlsError, host: &str) -> String {
         TlsError::AlertReceived(Alert::CertificateRequired | Alert::NoCertificate) => {
             "it wants a client certificate: set cert and key".to_owned()
         }
-        TlsError::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown) => {
+        TlsError::AlertReceived(alert) if is_about_our_certificate(*alert) => {
             "it does not accept our client certificate: set a cert and key that its authority has signed".to_owned()
         }
         TlsError::AlertReceived(Alert::CertificateExpired) => {
