@@ -287,7 +287,7 @@ async fn a_permission_that_is_missing_is_named() {
         ("send-receipt", "topic", "payments", "payments"),
         ("send-receipt", "topic", "events.receipt", "events.receipt"),
         ("send-receipt", "group", "send-receipt", "acls_missing.send-receipt"),
-        ("customer-totals", "transactional-id", "", "transactional id"),
+        ("customer-totals", "transactional-id", "", "acls_missing.customer-totals.customer-totals.0"),
         ("customer-totals", "topic", "totals.changelog", "acls_missing.customer-totals.totals.changelog"),
     ]
     .into_iter()
