@@ -3,6 +3,7 @@
 mod login;
 mod rotation;
 mod servers;
+mod web;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 
