@@ -10,8 +10,8 @@ use crate::faults::supervision;
 
 /// One of two processes stops amid work, and the other goes on with its partitions at once: far sooner than a session, after
 /// which a member with a name would be given up. While both run each answers for what the other has.
-/// Red when the setting is not heeded (`GroupContext::static_member` always names one): the partitions stay with the member that
-/// has stopped; or when a process does not know itself among the members (`LocalMember::is` of a dynamic one).
+/// Red when the setting is not heeded (`GroupContext::static_member` always names one): the members have names; or when a process
+/// does not know itself among the members (`LocalMember::is` of a dynamic one).
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_of_a_dynamic_member_that_stops_move_at_once() {
     let mut shop = Shop::new("state_dynamic").await;

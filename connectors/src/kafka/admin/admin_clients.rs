@@ -91,8 +91,8 @@ mod tests {
         (cert.pem(), key.serialize_pem())
     }
 
-    /// Red when a client is made anew though nothing changed, or is not where it did; when a certificate whose key is not written
-    /// yet takes the old one's place, or makes the change be forgotten.
+    /// A certificate whose key is not written yet is left alone. Red when the client of before stays where both have changed:
+    /// `renew` makes another one and does not put it in its place.
     #[test]
     fn a_client_is_made_anew_once_certificate_and_key_have_changed() {
         let dir = tempfile::tempdir().unwrap();
