@@ -202,7 +202,7 @@ fn await_objection(stream: &mut TlsStream) -> io::Result<()> {
         match stream.conn.read_tls(&mut stream.sock) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             // Tickets for later connections.
-            Ok(_) => drop(stream.conn.process_new_packets().map_err(io::Error::other)?),
+            Ok(_) => _ = stream.conn.process_new_packets().map_err(io::Error::other)?,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
             Err(error) => return Err(error),
         }
