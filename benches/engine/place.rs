@@ -69,7 +69,7 @@ impl Place {
 
     /// The schema registry.
     pub(crate) fn schemas(&self) -> Result<Registry> {
-        let config = RegistryConfig { url: Secret::new(self.registry.as_str()), ..RegistryConfig::default() };
+        let config = RegistryConfig { url: Secret::new(self.registry.as_str()).into(), ..RegistryConfig::default() };
         Registry::new(&config).map_err(anyhow::Error::msg)
     }
 

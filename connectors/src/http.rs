@@ -2,22 +2,26 @@
 
 pub(crate) mod base64;
 pub(crate) mod proxies;
+pub(crate) mod reload;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use headwater::{
     http::{Http, HttpError, Request, Response},
     spi::BoxFuture,
 };
 use reqwest::{
-    Client, ClientBuilder, Method,
+    Client, Method,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::Deserialize;
 
-use self::proxies::Proxies;
-use crate::{tls::TlsConfig, units::duration};
+use self::{proxies::Proxies, reload::ReloadingClient};
+use crate::{
+    security::tls::{TlsConfig, handshake::handshake_problem},
+    units::duration,
+};
 
 /// Limits of the HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -46,10 +50,17 @@ impl Default for HttpConfig {
     }
 }
 
-/// Sends requests. Clones share the pool of connections.
+impl HttpConfig {
+    /// Every problem with these settings of the section of this name; empty when there is none.
+    pub fn problems(&self, section: &str) -> Vec<String> {
+        self.tls.problems(&format!("{section}.tls"))
+    }
+}
+
+/// Sends requests. Clones share the pool of connections. When a file of its certificates changes, there is a new pool.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    client: Client,
+    client: Arc<ReloadingClient<Client>>,
     proxies: Proxies,
     max_body_bytes: usize,
 }
@@ -58,34 +69,35 @@ impl HttpClient {
     /// A client with these limits.
     ///
     /// # Errors
-    /// When the system's network configuration cannot be read, or a variable that names a proxy.
+    /// When the system's network configuration cannot be read, a variable that names a proxy, or a file of `tls`.
     pub fn new(config: &HttpConfig) -> Result<Self, HttpError> {
-        Self::with(config, Proxies::of_environment()?)
+        Self::with(config, |name| std::env::var(name).ok())
     }
 
-    fn with(config: &HttpConfig, (builder, proxies): (ClientBuilder, Proxies)) -> Result<Self, HttpError> {
-        let client = config
-            .tls
-            .apply(builder)?
-            .timeout(config.timeout)
-            .connect_timeout(config.connect_timeout)
-            .redirect(Policy::none())
-            .build()
-            .map_err(describe)?;
-        Ok(Self { client, proxies, max_body_bytes: config.max_body_bytes })
+    fn with(config: &HttpConfig, env: fn(&str) -> Option<String>) -> Result<Self, HttpError> {
+        let (_, proxies) = Proxies::builder(env)?;
+        let (settings, max_body_bytes) = (config.clone(), config.max_body_bytes);
+        let make = move || {
+            let (builder, _) = Proxies::builder(env)?;
+            let builder = settings.tls.apply(builder)?;
+            let builder = builder.timeout(settings.timeout).connect_timeout(settings.connect_timeout);
+            builder.redirect(Policy::none()).build().map_err(describe)
+        };
+        let client = ReloadingClient::new("http", config.tls.files(), move || make().map_err(|error| error.0));
+        Ok(Self { client: Arc::new(client.map_err(HttpError)?), proxies, max_body_bytes })
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, HttpError> {
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|_| HttpError(format!("`{}` is no HTTP method", request.method)))?;
-        let mut answer = self
-            .client
+        let client = self.client.current();
+        let mut answer = client
             .request(method, &request.url)
             .headers(headers(&request)?)
             .body(request.body)
             .send()
             .await
-            .map_err(|error| HttpError(format!("{}{}", describe(error).0, self.proxies.over(&request.url))))?;
+            .map_err(|error| HttpError(format!("{}{}", at_peer(error).0, self.proxies.over(&request.url))))?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(describe)? {
             if body.len() + chunk.len() > self.max_body_bytes {
@@ -124,9 +136,23 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The error with its causes and without the URL, which may hold a password.
+/// The same with the server's name before it, as far as it is no secret.
+fn at_peer(error: reqwest::Error) -> HttpError {
+    let peer = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization())).unwrap_or_default();
+    HttpError(format!("{peer}{}", describe(error).0))
+}
+
+/// The error with its causes, a handshake's in words, and without the URL, which may hold a password.
 pub(crate) fn describe(error: reqwest::Error) -> HttpError {
-    let error = error.without_url();
+    let host = error.url().and_then(|url| url.host_str()).unwrap_or_default();
+    if let Some(problem) = handshake_problem(&error, host) {
+        return HttpError(problem);
+    }
+    HttpError(with_causes(&error.without_url()))
+}
+
+/// An error with what stands behind it.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -136,7 +162,7 @@ pub(crate) fn describe(error: reqwest::Error) -> HttpError {
         }
         source = cause.source();
     }
-    HttpError(text)
+    text
 }
 
 #[cfg(test)]
@@ -153,9 +179,8 @@ mod tests {
     /// does not name the proxy, or with its password.
     #[tokio::test]
     async fn loopback_goes_past_a_proxy_and_an_error_names_it() {
-        let nobody = "user:secret@127.0.0.1:1";
-        let env = |name: &str| (name == "HTTP_PROXY").then(|| nobody.to_owned());
-        let client = HttpClient::with(&HttpConfig::default(), Proxies::builder(env).unwrap()).unwrap();
+        let env = |name: &str| (name == "HTTP_PROXY").then(|| "user:secret@127.0.0.1:1".to_owned());
+        let client = HttpClient::with(&HttpConfig::default(), env).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let here = format!("http://{}/", listener.local_addr().unwrap());
         let answers = std::thread::spawn(move || {

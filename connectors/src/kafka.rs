@@ -30,6 +30,7 @@ mod changelog;
 mod debounce;
 mod librdkafka;
 mod logs;
+pub(crate) mod topic_recreated;
 
 pub use admin::groups::{CommittedOffset, GroupAdmin, GroupMember, GroupState, GroupStatus, LogEnd};
 pub use admin::record_counts::{OffsetRange, count_records};

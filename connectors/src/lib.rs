@@ -4,11 +4,8 @@
 //! This is the only crate that names a client library, and it deliberately knows no business word: what a record means
 //! is the business of processors and of the engine.
 
-pub mod tls;
+mod security;
 pub mod units;
-pub(crate) mod watched_files;
-
-mod topic_recreated;
 
 pub mod kafka;
 pub mod registry;
@@ -30,4 +27,7 @@ pub use committers::at_least_once::AtLeastOnceCommitter;
 pub use committers::dead_lettering::DeadLetteringCommitter;
 pub use committers::exactly_once::{ExactlyOnceCommitter, fencing::Arrival};
 pub use committers::stateful_at_least_once::{ReplayStores, StatefulAtLeastOnceCommitter};
+pub use security::tls;
+#[allow(unused_imports, reason = "the short way to it")]
+pub(crate) use security::watched_files;
 pub use store::group::StateTopics;

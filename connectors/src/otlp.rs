@@ -5,11 +5,13 @@
 //! of the back end is said once, and so is its end. At shutdown what waits is sent, within the time that is given.
 //!
 //! Everything is set by the variables that OpenTelemetry's specification names: `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_*`,
-//! `OTEL_BSP_*`, `OTEL_SPAN_*`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED`.
+//! `OTEL_BSP_*`, `OTEL_SPAN_*`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SDK_DISABLED`. When a certificate file
+//! changes, spans go over new connections.
 
 mod config;
 mod error;
 mod queue;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 

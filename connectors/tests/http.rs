@@ -77,7 +77,7 @@ impl Server {
     }
 
     fn registry(&self, prefix: &str) -> Registry {
-        let url = Secret::new(format!("http://{prefix}{}", self.address));
+        let url = Secret::new(format!("http://{prefix}{}", self.address)).into();
         let timeout = Duration::from_millis(500);
         Registry::new(&RegistryConfig { url, timeout, ..RegistryConfig::default() }).unwrap()
     }
@@ -195,7 +195,7 @@ async fn references_come_dependencies_first_and_once() {
 #[tokio::test]
 async fn a_base_path_is_kept_and_subjects_are_escaped() {
     let server = serve([&answer("200 OK", r#"{"id":9}"#), &answer("200 OK", r#"{"compatibility":"FULL"}"#)]);
-    let url = Secret::new(format!("http://{}/apis/ccompat/v7/", server.address));
+    let url = Secret::new(format!("http://{}/apis/ccompat/v7/", server.address)).into();
     let registry = Registry::new(&RegistryConfig { url, ..RegistryConfig::default() }).unwrap();
     assert_eq!(registry.register("a/b", r#""string""#).await.unwrap(), 9);
     registry.set_compatibility("a/b", "FULL_TRANSITIVE").await.unwrap();

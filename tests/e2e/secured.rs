@@ -2,6 +2,7 @@
 
 mod login;
 mod servers;
+mod web;
 
 use headwater_tests::secured::{SecuredStack, secured_stack};
 

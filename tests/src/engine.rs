@@ -143,7 +143,7 @@ pub struct Engine {
 }
 
 fn registry(space: &Space) -> Arc<Registry> {
-    let url = Secret::new(space.endpoints.schema_registry_url.as_str());
+    let url = Secret::new(space.endpoints.schema_registry_url.as_str()).into();
     Arc::new(Registry::new(&RegistryConfig { url, ..RegistryConfig::default() }).expect("valid"))
 }
 

@@ -6,7 +6,7 @@ use reqwest::{Client, ClientBuilder, NoProxy, Proxy, Url};
 
 use headwater::http::HttpError;
 
-use crate::tls::install_provider;
+use crate::security::tls::install_provider;
 
 /// The variables of a scheme, those of both last.
 const VARIABLES: [(&str, [&str; 4]); 2] = [

@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
     resource::{EnvResourceDetector, TelemetryResourceDetector},
 };
 
-use super::error::OtlpError;
+use super::{error::OtlpError, transport::OtlpTransport};
 
 /// Spans that wait at most: about a kilobyte each. The specification's 2,048 is full within a blink here.
 const QUEUE: usize = 16_384;
@@ -37,6 +37,7 @@ pub(super) struct Exports {
     pub(super) timeout: Duration,
     /// Where the environment does not say.
     pub(super) links: Option<u32>,
+    pub(super) transport: OtlpTransport,
 }
 
 impl OtlpConfig {
@@ -92,16 +93,22 @@ impl OtlpConfig {
         let named = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
         let wanted = exporter.map_or_else(|| named.iter().any(|name| variable(name).is_some()), |name| name == "otlp");
         let links = variable("OTEL_SPAN_LINK_COUNT_LIMIT").is_none().then_some(LINKS);
+        let transport = (wanted && !disabled).then(|| OtlpTransport::read(&variable)).transpose();
+        let transport = transport.unwrap_or_else(|wrong| {
+            problems.extend(wrong.into_iter().map(OtlpError));
+            None
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
-        let exports = (wanted && !disabled).then(|| Exports {
+        let exports = transport.map(|transport| Exports {
             resource: resource(variable("OTEL_SERVICE_NAME"), version, instance),
             queue,
             batch,
             delay,
             timeout,
             links,
+            transport,
         });
         Ok(Self { sampler, exports })
     }
@@ -144,6 +151,32 @@ mod tests {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
         assert!(!exports(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
         assert!(!exports(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
+    }
+
+    /// Red when a file of certificates is not looked at before spans are sent, or is not named by its variable.
+    #[test]
+    fn every_certificate_that_cannot_be_used_is_named() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317");
+        let problems = read(&[
+            endpoint,
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/other"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere/ca"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/nowhere/key"),
+        ]);
+        let text = problems.expect_err("problems").iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for named in [
+            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: cannot read /nowhere/ca",
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and",
+        ] {
+            assert!(text.contains(named), "{text}");
+        }
+        let pair =
+            [("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/nowhere/cert"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k")];
+        let problems = read(&[&[endpoint][..], &pair].concat()).expect_err("problems");
+        assert!(
+            problems[0].to_string().starts_with("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: cannot read /nowhere/cert")
+        );
+        assert!(read(&pair).is_ok(), "spans go nowhere");
     }
 
     /// Red when the first problem hides the others, or is not named by its variable.

@@ -11,7 +11,6 @@ use std::{
 
 use headwater::spi::SpanCounts;
 use opentelemetry::Context;
-use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
@@ -23,7 +22,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{config::Exports, error::OtlpError};
+use super::{config::Exports, error::OtlpError, transport::Exporter};
+use crate::http::reload::ReloadingClient;
 
 /// How long a flush may take that names no time.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -61,14 +61,15 @@ impl Queue {
                 runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string());
             let exporter = runtime.and_then(|runtime| {
                 let _inside = runtime.enter();
-                let exporter = SpanExporter::builder().build().map_err(|error| error.to_string())?;
+                let (transport, resource) = (exports.transport.clone(), exports.resource.clone());
+                let files: Vec<_> = transport.tls.files().collect();
+                let exporter = ReloadingClient::new("otlp", files, move || transport.exporter(&resource))?;
                 Ok((runtime, exporter))
             });
             match exporter {
-                Ok((runtime, mut exporter)) => {
-                    exporter.set_resource(&exports.resource);
+                Ok((runtime, exporter)) => {
                     let _ = built.send(Ok(()));
-                    let mut work = Exporter { exporter, exports, counts: thread_counts, down: false };
+                    let mut work = SpanSender { exporter, exports, counts: thread_counts, down: false };
                     runtime.block_on(work.run(spans_out, asks_out));
                 }
                 Err(why) => _ = built.send(Err(why)),
@@ -114,15 +115,15 @@ impl SpanProcessor for Queue {
 }
 
 /// What the thread works with.
-struct Exporter {
-    exporter: SpanExporter,
+struct SpanSender {
+    exporter: ReloadingClient<Exporter>,
     exports: Exports,
     counts: Arc<SpanCounts>,
     /// Whether the back end took nothing last.
     down: bool,
 }
 
-impl Exporter {
+impl SpanSender {
     /// Sends what has gathered every now and then, a full batch at once, until it is told to end.
     async fn run(&mut self, mut spans: Receiver<SpanData>, mut asks: Receiver<FlushRequest>) {
         let mut batch = Vec::with_capacity(self.exports.batch);
@@ -180,7 +181,9 @@ impl Exporter {
         }
         let count = batch.len() as u64;
         let batch = std::mem::replace(batch, Vec::with_capacity(self.exports.batch));
-        let failed = match timeout(wait, self.exporter.export(batch)).await {
+        let exporter = self.exporter.current();
+        let (by, peer) = (Instant::now() + wait, exporter.peer());
+        let failed = match timeout(wait, exporter.spans.export(batch)).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer within {wait:?}")),
@@ -195,7 +198,9 @@ impl Exporter {
             Some(error) => {
                 self.counts.dropped(count);
                 if !std::mem::replace(&mut self.down, true) {
-                    tracing::warn!(error, "the trace back end takes no spans; they are dropped until it does");
+                    let left = by.saturating_duration_since(Instant::now());
+                    let error = timeout(left, exporter.reason(error.clone())).await.unwrap_or(error);
+                    tracing::warn!(peer, error, "the trace back end takes no spans; they are dropped until it does");
                 }
             }
         }

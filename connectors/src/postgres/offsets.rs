@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use self::topic_ids::TopicId;
 use super::error::{PostgresError, is_undefined};
-use crate::topic_recreated::created_anew;
+use crate::kafka::topic_recreated::created_anew;
 
 /// `next_offset` of a partition that nobody has committed yet.
 const NOT_STARTED: i64 = -1;

@@ -152,7 +152,11 @@ impl Loader {
         let (deps, pipeline) = match self.pipeline(&config) {
             Ok(built) => built,
             Err(error) => {
-                problems.push(format!("{error:#}"));
+                let why = format!("{error:#}");
+                // A file of `[client]` is named already, with its setting.
+                if !problems.iter().any(|known| known.ends_with(&why)) {
+                    problems.push(why);
+                }
                 return Err(Problems(problems));
             }
         };

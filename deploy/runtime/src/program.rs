@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use headwater::Pipeline;
+use headwater_connectors::tls::install_provider;
 
 use crate::{
     INTERRUPTED, USAGE,
@@ -51,6 +52,7 @@ impl Program {
 
     /// Reads arguments, configuration and environment, builds the pipeline and does what the command says.
     pub fn main(self) -> ExitCode {
+        install_provider();
         let invocation = match self.commands.read() {
             Ok(invocation) => invocation,
             Err(error) => {

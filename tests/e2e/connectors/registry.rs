@@ -49,7 +49,7 @@ kept_by_both!(
 
 fn at(url: &str) -> Registry {
     Registry::new(&RegistryConfig {
-        url: Secret::new(url),
+        url: Secret::new(url).into(),
         timeout: Duration::from_secs(20),
         ..RegistryConfig::default()
     })

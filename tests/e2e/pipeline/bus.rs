@@ -137,8 +137,8 @@ async fn processors_of_three_schema_versions_read_events_of_all_three() {
     let database = space.migrate().await;
     space.create_topics(&["events.user"], 3).await;
     let subject = "events.user-headwater.user.UserChanged";
-    let config =
-        RegistryConfig { url: Secret::new(space.endpoints.schema_registry_url.as_str()), ..RegistryConfig::default() };
+    let url = Secret::new(space.endpoints.schema_registry_url.as_str()).into();
+    let config = RegistryConfig { url, ..RegistryConfig::default() };
     let registry = Registry::new(&config).expect("valid");
     registry.set_compatibility(subject, "FULL_TRANSITIVE").await.expect("set");
     let foreign = ForeignClient::new(&space);

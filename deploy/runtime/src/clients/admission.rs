@@ -6,7 +6,7 @@
 use std::{future::pending, time::Duration};
 
 use headwater::spi::Clock;
-use headwater_connectors::kafka::KafkaError;
+use headwater_connectors::{kafka::KafkaError, registry::RegistryError};
 
 use super::Clients;
 
@@ -35,9 +35,22 @@ impl From<Result<(), KafkaError>> for Admission {
     }
 }
 
+impl From<Result<(), RegistryError>> for Admission {
+    fn from(answer: Result<(), RegistryError>) -> Self {
+        match answer {
+            Ok(()) => Self::Granted,
+            Err(RegistryError::Credentials(why)) => Self::Denied(why),
+            Err(RegistryError::Outage(_)) => Self::Unknown,
+        }
+    }
+}
+
 /// Resolves with the reason once a server refuses us that has never let us in.
 pub(crate) async fn denied(clients: &Clients) -> String {
-    refusal_of(&*clients.clock, async || clients.cluster.reach().await.into()).await
+    tokio::select! {
+        why = refusal_of(&*clients.clock, async || clients.cluster.reach().await.into()) => why,
+        why = refusal_of(&*clients.clock, async || clients.registry.reach().await.into()) => why,
+    }
 }
 
 /// Asks one server until it has let us in, and never comes back then.

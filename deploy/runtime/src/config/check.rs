@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use headwater_connectors::registry::Registry;
 use toml::{Table, Value};
 
 use super::{
@@ -245,7 +244,8 @@ fn bytes(text: &str) -> Result<i64, String> {
 fn later(config: &Config) -> Vec<String> {
     let mut problems = config.kafka.problems();
     problems.extend(config.state.problems());
-    problems.extend(Registry::new(&config.registry).err());
+    problems.extend(config.registry.problems());
+    problems.extend(config.client.problems("client"));
     if let Some(instance) = &config.instance {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if instance.is_empty() || instance.len() > 100 || !instance.chars().all(plain) || instance.starts_with('.') {

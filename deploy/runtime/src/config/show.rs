@@ -1,8 +1,11 @@
 //! The configuration for people to read: the whole tree as TOML, with secrets as `***`.
 
+use headwater_connectors::registry::addresses_in;
 use toml::{Table, Value};
 
 const HIDDEN: &str = "***";
+/// The setting that may hold several addresses.
+const REGISTRIES: [&str; 2] = ["registry", "url"];
 /// Words of which one stands in the name of every setting that holds a secret.
 const SECRET_WORDS: [&str; 8] =
     ["password", "secret", "token", "credential", "pem", "sasl.username", "oauthbearer.config", "api_key"];
@@ -14,10 +17,10 @@ pub(crate) fn masked(tree: &Table) -> String {
     tree.to_string()
 }
 
-/// Whether a setting's value must not be printed.
+/// Whether a setting's value must not be printed. The path of a file that holds a secret is none.
 pub(super) fn is_secret(path: &[String]) -> bool {
     let name = path.last().map(|name| name.to_lowercase()).unwrap_or_default();
-    name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word))
+    !name.ends_with("_file") && (name == "url" || SECRET_WORDS.iter().any(|word| name.contains(word)))
 }
 
 fn mask(path: &mut Vec<String>, tree: &mut Table) {
@@ -25,13 +28,22 @@ fn mask(path: &mut Vec<String>, tree: &mut Table) {
         path.push(key.clone());
         match value {
             Value::Table(below) => mask(path, below),
-            Value::String(text) if is_secret(path) => *text = hide(text),
-            Value::String(text) if text.contains("://") => *text = hide(text),
+            Value::String(text) if *path == REGISTRIES => *text = hide_all(text),
+            Value::String(text) if is_secret(path) || text.contains("://") => *text = hide(text),
+            Value::Array(list) if *path == REGISTRIES => {
+                let shown = |one: &Value| Value::String(one.as_str().map_or_else(|| HIDDEN.to_owned(), hide_all));
+                *list = list.iter().map(shown).collect();
+            }
             value if is_secret(path) => *value = Value::String(HIDDEN.to_owned()),
             _ => {}
         }
         path.pop();
     }
+}
+
+/// The same of addresses with commas between them.
+fn hide_all(text: &str) -> String {
+    addresses_in(text).iter().map(|one| hide(one)).collect::<Vec<_>>().join(",")
 }
 
 /// An address without its password, or `***` for anything else.

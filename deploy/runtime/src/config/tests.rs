@@ -237,6 +237,41 @@ fn secrets_are_masked() {
     assert!(!format!("{:?}", resolved.config).contains("hunter2"), "{:?}", resolved.config);
 }
 
+/// Red when addresses in a list are not taken from a file or a variable, or their passwords or a path is masked wrongly (`hide_all`
+/// replaced by `hide`; `_file` not looked at).
+#[test]
+fn several_registries_come_as_a_list_or_a_text() {
+    let (file, variable) = ("[registry]\nurl = [\"https://a\", \"https://u:hunter2@b\"]", "HEADWATER__REGISTRY__URL");
+    let list = valid(file, &[]);
+    for text in [r#"["https://a", "https://u:hunter2@b"]"#, "https://a,https://u:hunter2@b"] {
+        let resolved = resolve("", &[(variable, text)]);
+        assert_eq!(resolved.config.registry.url, list.registry.url);
+        let shown = masked(&resolved.tree);
+        assert!(
+            shown.contains("https://a") && shown.contains("https://u:***@b") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&password, "hunter2").unwrap();
+    let path = password.path().to_str().unwrap();
+    let resolved = resolve("", &[("HEADWATER__REGISTRY__PASSWORD_FILE", path), ("HEADWATER__REGISTRY__USER", "me")]);
+    assert_eq!(resolved.problems, Vec::<String>::new());
+    let shown = masked(&resolved.tree);
+    assert!(shown.contains(path) && !shown.contains("hunter2"), "{shown}");
+}
+
+/// Red when a file of `[client]` or `[registry]` that cannot be read passes, or is named twice.
+#[test]
+fn files_of_certificates_are_looked_at() {
+    let problems = resolve("[client.tls]\nca = \"/nowhere/a\"\n[registry.tls]\nca = \"/nowhere/b\"", &[]).problems;
+    let named = ["registry.tls: cannot read /nowhere/b", "client.tls: cannot read /nowhere/a"];
+    assert!(
+        problems.len() == 2 && problems.iter().zip(named).all(|(why, named)| why.starts_with(named)),
+        "{problems:?}"
+    );
+}
+
 /// Red when a wrong value of a secret setting is quoted.
 #[test]
 fn a_problem_with_a_secret_does_not_quote_it() {

@@ -16,11 +16,11 @@ use rdkafka::{
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
 };
 
+use crate::kafka::topic_recreated::created_anew;
 use crate::kafka::{
     consumer::{membership::group_consumer::GroupConsumer, outlets::Outlets, partition::Partitions},
     librdkafka::log_offsets::OffsetQueue,
 };
-use crate::topic_recreated::created_anew;
 
 /// How long a leader may take to answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);

@@ -22,6 +22,7 @@ use rdkafka::{
 };
 
 use super::log_bounds::{BACK_OFF, LogBounds, begin_later, falls_short};
+use crate::kafka::topic_recreated::created_anew;
 use crate::kafka::{
     consumer::{
         health::warn_lost,
@@ -32,7 +33,6 @@ use crate::kafka::{
     debounce,
     librdkafka::topic_ids::{TopicIdAnswer, TopicIdsRequest},
 };
-use crate::topic_recreated::created_anew;
 
 /// How long one question for ids may take.
 const IDS: Duration = Duration::from_secs(2);

@@ -4,10 +4,19 @@
 
 pub(crate) mod handshake;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use headwater::http::HttpError;
-use reqwest::{Certificate, ClientBuilder, Identity};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use rustls::{
+    Error as TlsError,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
 use serde::Deserialize;
 
 /// Whom an HTTP client trusts, and how it proves who it is.
@@ -34,13 +43,21 @@ impl TlsConfig {
         problems.into_iter().map(|problem| format!("{section}: {problem}")).collect()
     }
 
-    /// A client that trusts and proves by these, as the files are now.
+    /// The files that are set.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.ca, &self.cert, &self.key].into_iter().flatten().cloned()
+    }
+
+    /// A client that trusts and proves by these, as the files are now. Where there is no trust store either, it trusts nobody, and
+    /// is good for plain HTTP.
     ///
     /// # Errors
     /// Which file cannot be read or holds nothing of the kind.
     pub(crate) fn apply(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, HttpError> {
-        if let Some(authorities) = self.authorities().map_err(HttpError)? {
-            builder = builder.tls_certs_only(authorities);
+        match self.authorities().map_err(HttpError)? {
+            Some(authorities) => builder = builder.tls_certs_only(authorities),
+            None if !has_trust_store() => builder = builder.tls_certs_only([]),
+            None => {}
         }
         if let Some(identity) = self.identity().map_err(HttpError)? {
             builder = builder.identity(identity);
@@ -56,13 +73,31 @@ impl TlsConfig {
 
     fn identity(&self) -> Result<Option<Identity>, String> {
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
-        let both = [read(cert)?, read(key)?].join(&b'\n');
+        let (cert_pem, key_pem) = (read(cert)?, read(key)?);
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert_pem).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| no_certificate(cert))?;
+        let no_key = || format!("{} holds no key in PEM, or an encrypted one", key.display());
+        let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| no_key())?;
+        CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|error| match error {
+            TlsError::InconsistentKeys(_) => format!("{} is not the key of {}", key.display(), cert.display()),
+            _ => no_key(),
+        })?;
+        let both = [cert_pem, key_pem].join(&b'\n');
         let wrong = |_| format!("{} and {} are no certificate and key in PEM", cert.display(), key.display());
         Identity::from_pem(&both).map(Some).map_err(wrong)
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// Whether this machine has authorities that it trusts; looked for once.
+fn has_trust_store() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        install_provider();
+        Client::builder().no_proxy().build().is_ok()
+    })
+}
+
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
@@ -73,14 +108,17 @@ fn no_certificate(file: &Path) -> String {
 /// Makes ring the one library of ciphers of this process; does nothing the second time.
 pub fn install_provider() {
     // An error says that there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = ring::default_provider().install_default();
 }
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::*;
 
-    /// Red when a file that is missing, or holds something else, passes, or is not named.
+    /// Red when a file that is missing, or holds something else, passes, or is not named; or a key of another certificate passes
+    /// (`CertifiedKey::from_der` left out).
     #[test]
     fn files_that_are_of_no_use_are_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -93,7 +131,21 @@ mod tests {
         assert!(problems.starts_with("client.tls: cannot read /nowhere/ca"), "{problems}");
         let problems = named(TlsConfig { cert: Some(text.clone()), ..TlsConfig::default() });
         assert!(problems.contains("cert and key go together"), "{problems}");
-        let problems = named(TlsConfig { cert: Some(text.clone()), key: Some(text), ..TlsConfig::default() });
-        assert!(problems.contains("are no certificate and key"), "{problems}");
+        let problems = named(TlsConfig { cert: Some(text.clone()), key: Some(text.clone()), ..TlsConfig::default() });
+        assert!(problems.contains("text.pem holds no certificate"), "{problems}");
+        let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        let params = CertificateParams::new(["me".to_owned()]).unwrap();
+        std::fs::write(&cert, params.self_signed(&one).unwrap().pem()).unwrap();
+        let pair = TlsConfig { cert: Some(cert), key: Some(key.clone()), ..TlsConfig::default() };
+        for (pem, wrong) in
+            [("text".to_owned(), "key.pem holds no key"), (other.serialize_pem(), "key.pem is not the key of")]
+        {
+            std::fs::write(&key, pem).unwrap();
+            let problems = named(pair.clone());
+            assert!(problems.contains(wrong), "{problems}");
+        }
+        std::fs::write(&key, one.serialize_pem()).unwrap();
+        assert_eq!(named(pair), "");
     }
 }
