@@ -15,11 +15,11 @@ use sqlx::{
 
 /// What holds for every statement.
 #[derive(Clone, Debug)]
-pub(in crate::postgres) struct SessionSettings {
-    pub(in crate::postgres) application_name: String,
-    pub(in crate::postgres) statement_timeout: Duration,
+pub(crate) struct SessionSettings {
+    pub(crate) application_name: String,
+    pub(crate) statement_timeout: Duration,
     /// Whether a transaction pooler stands before the server.
-    pub(in crate::postgres) pooler: bool,
+    pub(crate) pooler: bool,
 }
 
 impl SessionSettings {
@@ -55,7 +55,7 @@ impl SessionSettings {
 
 /// A connection of the pool, lent for one piece of work.
 #[derive(Debug)]
-pub(in crate::postgres) struct Session {
+pub(crate) struct Session {
     conn: PoolConnection<Postgres>,
     /// How a transaction begins behind a pooler.
     begin: Option<SqlStr>,
@@ -72,7 +72,7 @@ impl Session {
     }
 
     /// Begins a transaction, which is rolled back unless it is committed.
-    pub(in crate::postgres) async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
+    pub(crate) async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
         let is_named = self.begin.is_none();
         let inner = match self.begin.clone() {
             Some(begin) => self.conn.begin_with(begin).await?,
@@ -88,7 +88,7 @@ impl Session {
 }
 
 /// A transaction, or a savepoint within one; what runs statements.
-pub(in crate::postgres) struct Transaction<'c> {
+pub(crate) struct Transaction<'c> {
     inner: sqlx::Transaction<'c, Postgres>,
     /// Whether statements are kept under a name for the next time.
     is_named: bool,
@@ -96,15 +96,15 @@ pub(in crate::postgres) struct Transaction<'c> {
 
 impl Transaction<'_> {
     /// A savepoint.
-    pub(in crate::postgres) async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
+    pub(crate) async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
         Ok(Transaction { inner: self.inner.begin().await?, is_named: self.is_named })
     }
 
-    pub(in crate::postgres) async fn commit(self) -> sqlx::Result<()> {
+    pub(crate) async fn commit(self) -> sqlx::Result<()> {
         self.inner.commit().await
     }
 
-    pub(in crate::postgres) async fn rollback(self) -> sqlx::Result<()> {
+    pub(crate) async fn rollback(self) -> sqlx::Result<()> {
         self.inner.rollback().await
     }
 }
