@@ -3,7 +3,7 @@
 mod denial;
 mod live_login;
 
-pub(super) mod session;
+pub(crate) mod session;
 
 use std::{fmt, sync::Arc, time::Duration};
 
