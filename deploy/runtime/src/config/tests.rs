@@ -84,10 +84,11 @@ fn the_defaults_name_every_setting() {
     {
         let problem = resolve(&format!("[{section}]\nqqqqqqqqqqqq = 1"), &[]).problems.pop().unwrap();
         let known = problem.split("known here are ").nth(1).unwrap_or_default();
-        // A section that is there or not has no default.
-        let known: BTreeSet<&str> = known.split(", ").filter(|name| !["tls", "sasl"].contains(name)).collect();
         let place = section.split('.').fold(&toml::Value::Table(tree.clone()), |at, key| &at[key]).clone();
         let shown: BTreeSet<&str> = place.as_table().unwrap().keys().map(String::as_str).collect();
+        // A section that is there or not has no default.
+        let has_default = |name: &&str| !["tls", "sasl"].contains(name) || shown.contains(name);
+        let known: BTreeSet<&str> = known.split(", ").filter(has_default).collect();
         assert_eq!(known, shown, "[{section}]");
     }
 }
