@@ -51,10 +51,7 @@ impl LoginListener {
 
     /// Clients that log in here, by this name.
     fn config(&self, name: &str, sasl: &KafkaSasl) -> KafkaConfig {
-        // A broker of those days is shown the login as it is, without Kafka's protocol around it.
-        let properties =
-            [("client.id", name), ("api.version.request", "false"), ("broker.version.fallback", "0.10.0.0")];
-        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let properties = BTreeMap::from([("client.id".to_owned(), name.to_owned())]);
         let sasl = Some(sasl.clone());
         KafkaConfig { bootstrap: self.bootstrap.clone(), sasl, properties, ..KafkaConfig::default() }
     }
@@ -85,15 +82,24 @@ fn frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+fn send(stream: &mut TcpStream, parts: &[&[u8]]) -> Option<()> {
+    let body = parts.concat();
+    stream.write_all(&[&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()).ok()
+}
+
 /// One client's name and what it shows.
 fn login(mut stream: TcpStream) -> Option<(String, String)> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Its key and version, the correlation id, the client's name, the mechanism.
+    // Each request begins with its key and version, a number that comes back, and the client's name.
+    let versions = frame(&mut stream)?;
+    assert_eq!(versions[..4], [0, 18, 0, 3], "it asks which requests are known, in version 3");
+    // A handshake in its first version, after which the login is shown as it is, without Kafka's protocol around it.
+    let known = [0, 17, 0, 0, 0, 0, 0];
+    send(&mut stream, &[&versions[4..8], &[0, 0], &[2], &known, &[0, 0, 0, 0], &[0]])?;
     let handshake = frame(&mut stream)?;
     assert_eq!(handshake[..4], [0, 17, 0, 0], "a handshake of version 0");
     let (name, mechanism) = handshake[10..].split_at(usize::from(u16::from_be_bytes([handshake[8], handshake[9]])));
-    let answer = [&handshake[4..8], &[0, 0], &[0, 0, 0, 1], mechanism].concat();
-    stream.write_all(&[&u32::try_from(answer.len()).unwrap().to_be_bytes()[..], &answer].concat()).ok()?;
+    send(&mut stream, &[&handshake[4..8], &[0, 0], &[0, 0, 0, 1], mechanism])?;
     let shown = frame(&mut stream)?;
     Some((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(&shown).into_owned()))
 }

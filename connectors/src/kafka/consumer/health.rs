@@ -67,7 +67,8 @@ pub(crate) struct BrokerHealth {
     bootstrap: Bootstrap,
     kafka: Arc<KafkaConfig>,
     inquiry: Inquiry,
-    forbidden: Option<Forbidden>,
+    /// Everything that is known to be; the first is told.
+    forbidden: Vec<Forbidden>,
 }
 
 impl BrokerHealth {
@@ -75,7 +76,7 @@ impl BrokerHealth {
     pub(crate) fn new(kafka: &KafkaConfig, now: Instant) -> Self {
         let (bootstrap, kafka) = (Bootstrap::new(&kafka.bootstrap), Arc::new(kafka.clone()));
         let inquiry = Inquiry::new(Arc::clone(&kafka));
-        Self { told: None, probe_at: now + QUIET, in_vain: false, bootstrap, kafka, inquiry, forbidden: None }
+        Self { told: None, probe_at: now + QUIET, in_vain: false, bootstrap, kafka, inquiry, forbidden: Vec::new() }
     }
 
     /// The client reports an error that is not fatal; most pass by themselves.
@@ -111,25 +112,32 @@ impl BrokerHealth {
     }
 
     fn forbid(&mut self, what: Forbidden, outlets: &Outlets) {
-        let why = match &what {
-            Forbidden::Seeing(topic) | Forbidden::Reading(topic) => {
+        if !self.forbidden.contains(&what) {
+            self.forbidden.push(what);
+        }
+        self.tell_forbidden(outlets);
+    }
+
+    /// Tells the first of what is forbidden, if anything is.
+    fn tell_forbidden(&mut self, outlets: &Outlets) {
+        let why = match self.forbidden.first() {
+            Some(Forbidden::Seeing(topic) | Forbidden::Reading(topic)) => {
                 lacking(Code::TopicAuthorizationFailed, Right::Read, ResourceNames::topic(topic))
             }
-            Forbidden::Group => {
+            Some(Forbidden::Group) => {
                 lacking(Code::GroupAuthorizationFailed, Right::Read, ResourceNames::group(&outlets.group))
             }
+            None => None,
         };
-        self.forbidden = Some(what);
-        self.unreachable(&why.unwrap_or_default(), outlets);
+        if let Some(why) = why {
+            self.unreachable(&why, outlets);
+        }
     }
 
     /// These partitions are not ours any more: whether we may read them is nobody's business.
     pub(crate) fn forget(&mut self, names: &[TopicPartition]) {
-        if let Some(Forbidden::Reading(topic)) = &self.forbidden
-            && names.iter().any(|name| *name.topic == **topic)
-        {
-            self.forbidden = None;
-        }
+        let is_left = |topic: &String| names.iter().any(|name| *name.topic == **topic);
+        self.forbidden.retain(|known| !matches!(known, Forbidden::Reading(topic) if is_left(topic)));
     }
 
     /// Finds out why brokers do not answer, on a thread of its own; once it is known, the engine is told.
@@ -160,19 +168,17 @@ impl BrokerHealth {
     pub(crate) fn reached(&mut self, evidence: Evidence<'_>, outlets: &Outlets) {
         (self.probe_at, self.in_vain) = (Instant::now() + QUIET, false);
         self.inquiry.drop_it();
-        let refuted = match (&self.forbidden, evidence) {
-            (None, _) | (Some(Forbidden::Group), Evidence::Joined) => true,
-            (Some(Forbidden::Seeing(topic) | Forbidden::Reading(topic)), Evidence::Read(read)) => {
-                *topic == read.topic()
-            }
-            _ => false,
-        };
-        if refuted {
-            self.forbidden = None;
-            if self.told != Some(Ok(())) {
-                self.told = Some(Ok(()));
-                outlets.report(SourceEvent::Connected(Ok(())));
-            }
+        self.forbidden.retain(|known| match (known, evidence) {
+            (Forbidden::Group, Evidence::Joined) => false,
+            (Forbidden::Seeing(topic) | Forbidden::Reading(topic), Evidence::Read(read)) => *topic != read.topic(),
+            _ => true,
+        });
+        if !self.forbidden.is_empty() {
+            self.probe_at = Instant::now() + PROBE;
+            self.tell_forbidden(outlets);
+        } else if self.told != Some(Ok(())) {
+            self.told = Some(Ok(()));
+            outlets.report(SourceEvent::Connected(Ok(())));
         }
     }
 
@@ -184,10 +190,10 @@ impl BrokerHealth {
         if Instant::now() < self.probe_at {
             return;
         }
-        let unseen = match &self.forbidden {
-            Some(Forbidden::Seeing(topic)) => Some(topic.clone()),
-            _ => None,
-        };
+        let unseen = self.forbidden.iter().find_map(|known| match known {
+            Forbidden::Seeing(topic) => Some(topic.clone()),
+            Forbidden::Reading(_) | Forbidden::Group => None,
+        });
         let asked = consumer.fetch_metadata(Some(unseen.as_deref().unwrap_or(ANY_TOPIC)), PROBE_TIMEOUT);
         if let Ok(cluster) = asked
             && !cluster.brokers().is_empty()
@@ -196,8 +202,8 @@ impl BrokerHealth {
                 let mut listed = cluster.topics().iter().filter(|listed| listed.name() == topic);
                 listed.all(|listed| listed.error().map(Code::from) != Some(Code::TopicAuthorizationFailed))
             };
-            if unseen.is_some_and(|topic| is_seen(&topic)) {
-                self.forbidden = None;
+            if let Some(topic) = unseen.filter(is_seen) {
+                self.forbidden.retain(|known| *known != Forbidden::Seeing(topic.clone()));
             }
             return self.reached(Evidence::Answer, outlets);
         }

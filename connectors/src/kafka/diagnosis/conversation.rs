@@ -100,7 +100,7 @@ impl<'a> BrokerAddress<'a> {
     fn encrypted(&self, tls: &KafkaTls, wanted: &str) -> Result<Logins, Diagnosis> {
         let trust = trust::of(tls).map_err(|why| Diagnosis::outage(format!("kafka.tls: {why}")))?;
         // Without authorities of its own OpenSSL may know some that are not found here.
-        let Some(TrustConfig { client, shows_certificate }) = trust else { return Ok(Logins::Unknown) };
+        let Some(TrustConfig { client, shows_certificate, has_expired }) = trust else { return Ok(Logins::Unknown) };
         let stream = self.connect().map_err(|error| self.outage(&error))?;
         let asked = self.handshake(stream, client).and_then(|mut stream| {
             await_objection(&mut stream)?;
@@ -120,6 +120,9 @@ impl<'a> BrokerAddress<'a> {
                 if !shows_certificate && handshake::is_about_our_certificate(*alert) =>
             {
                 self.denied(format_args!(": it wants a client certificate: set cert and key"))
+            }
+            Some(TlsError::AlertReceived(alert)) if has_expired && handshake::is_about_our_certificate(*alert) => {
+                self.denied(format_args!(": our client certificate has expired: renew cert and key"))
             }
             Some(problem) => {
                 let text = format!("kafka broker {}: {}", self.address, handshake::problem(problem, self.host));

@@ -8,41 +8,37 @@ use std::{
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError as ClientError, RDKafkaErrorCode as Code},
+    message::DeliveryResult,
+    producer::{Producer as _, ProducerContext, ThreadedProducer},
 };
 
 use super::{Diagnosis, reason};
 use crate::kafka::{config::KafkaConfig, credentials, error::KafkaError, librdkafka::live_clients::ClientHandle, logs};
 
-/// How long a login may take.
+/// How long a login is tried: a user who has just been made, or a password, is not known to every broker at once.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long it is listened at a time.
-const ROUND: Duration = Duration::from_millis(100);
+/// How long one try may take.
+const ROUND: Duration = Duration::from_millis(200);
 
 /// Why brokers do not take the configured login; `None` where they take it, where there is none, and where nobody says so in time.
 pub(super) fn refusal(config: &KafkaConfig) -> Option<Diagnosis> {
     config.sasl.as_ref()?;
-    let settings = config.consumer("headwater-diagnosis", None).ok()?;
-    // In no group: it neither subscribes nor assigns.
-    let client: ClientHandle<BaseConsumer<LoginListener>> =
-        credentials::create(&settings, LoginListener::default()).ok()?;
+    // A producer that sends nothing: it hears of its logins on a thread of its own.
+    let client: ClientHandle<ThreadedProducer<LoginListener>> =
+        credentials::create(&config.admin().ok()?, LoginListener::default()).ok()?;
     if let Err(problem) = credentials::await_login(config) {
         return Some(of_login(problem));
     }
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         // Asking is what makes it connect.
-        if client.fetch_metadata(Some("__consumer_offsets"), ROUND).is_ok() {
+        if client.client().fetch_metadata(Some("__consumer_offsets"), ROUND).is_ok() {
             return None;
         }
-        // Whatever comes is an event: nothing is read.
-        drop(client.poll(Duration::ZERO));
-        if let Some(text) = client.context().heard() {
-            return reason::refused_login(config, &text);
-        }
     }
-    None
+    let heard = client.context().heard()?;
+    reason::refused_login(config, &heard)
 }
 
 /// Why there is nothing to log in with, where that comes from a token server.
@@ -79,4 +75,8 @@ impl ClientContext for LoginListener {
     }
 }
 
-impl ConsumerContext for LoginListener {}
+impl ProducerContext for LoginListener {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}

@@ -60,6 +60,12 @@ fn a_client_certificate_that_is_missing_or_not_trusted_is_told() {
     let wrong = denied(&server, Some(others.client(&ours)), None);
     let sentence = ": it does not accept our client certificate: set a cert and key that its authority has signed";
     assert_eq!(wrong, sentence);
+    let expired = denied(&server, Some(ours.expired_client()), None);
+    assert_eq!(expired, ": our client certificate has expired: renew cert and key");
+    // As Java's servers do: they do not say why.
+    let distrusting = TestServer::tls(ours.server("localhost"), Some(&others), Answers::NoLogin);
+    let expired = denied(&distrusting, Some(ours.expired_client()), None);
+    assert_eq!(expired, ": our client certificate has expired: renew cert and key");
     assert_eq!(denied(&server, Some(ours.client(&ours)), None), "");
 }
 

@@ -11,6 +11,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    server::WebPkiClientVerifier,
 };
 
 use crate::kafka::config::security::KafkaTls;
@@ -34,6 +35,8 @@ pub(super) struct TrustConfig {
     pub(super) client: Arc<ClientConfig>,
     /// Whether a server that wants a certificate is shown one.
     pub(super) shows_certificate: bool,
+    /// Whether that one has expired: some servers say only that they do not take it.
+    pub(super) has_expired: bool,
 }
 
 /// As this section has it, with what its files hold now; `None` where it is not known whom to trust.
@@ -46,25 +49,27 @@ pub(super) fn of(tls: &KafkaTls) -> Result<Option<TrustConfig>, String> {
         },
     };
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+    let roots = Arc::new(roots);
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
     let verifier = verifier.map_err(|error| error.to_string())?;
-    let builder = builder(provider)?.dangerous();
+    let builder = builder(Arc::clone(&provider))?.dangerous();
     let builder = if tls.verify_host {
         builder.with_custom_certificate_verifier(verifier)
     } else {
         builder.with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
     };
     // One that is encrypted only librdkafka can read.
-    let (client, shows_certificate) = match (&tls.cert, &tls.key, &tls.key_password_file) {
+    let (client, shows_certificate, has_expired) = match (&tls.cert, &tls.key, &tls.key_password_file) {
         (Some(cert), Some(key), None) => {
             let chain = certificates(cert)?;
             let key =
                 PrivateKeyDer::from_pem_file(key).map_err(|error| format!("no key in {}: {error}", key.display()))?;
-            (builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?, true)
+            let has_expired = has_expired(&chain, roots, provider);
+            (builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?, true, has_expired)
         }
-        _ => (builder.with_no_client_auth(), false),
+        _ => (builder.with_no_client_auth(), false, false),
     };
-    Ok(Some(TrustConfig { client: Arc::new(client), shows_certificate }))
+    Ok(Some(TrustConfig { client: Arc::new(client), shows_certificate, has_expired }))
 }
 
 /// One that trusts nobody and shows nothing: it finds out whether TLS is spoken.
@@ -76,6 +81,16 @@ pub(super) fn of_nobody() -> Result<Arc<ClientConfig>, String> {
 fn builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     builder.map_err(|error| error.to_string())
+}
+
+/// Whether a client's certificate has expired, whoever has signed it: its time is looked at first.
+fn has_expired(chain: &[CertificateDer<'_>], roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> bool {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+    let (Some((own, others)), Ok(verifier)) = (chain.split_first(), verifier) else { return false };
+    matches!(
+        verifier.verify_client_cert(own, others, UnixTime::now()),
+        Err(TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }))
+    )
 }
 
 fn authorities(file: &Path) -> Result<RootCertStore, String> {

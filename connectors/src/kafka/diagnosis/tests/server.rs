@@ -78,7 +78,15 @@ impl Authority {
 
     /// Settings with a certificate of this authority that trust another one.
     pub(super) fn client(&self, trusted: &Self) -> KafkaTls {
-        let identity = self.sign(CertificateParams::new(vec!["app".to_owned()]).unwrap());
+        self.shown(self.server("app"), trusted)
+    }
+
+    /// Settings with a certificate of this authority that has expired.
+    pub(super) fn expired_client(&self) -> KafkaTls {
+        self.shown(self.expired("app"), self)
+    }
+
+    fn shown(&self, identity: TestIdentity, trusted: &Self) -> KafkaTls {
         std::fs::write(self.file("client.pem"), identity.cert).unwrap();
         std::fs::write(self.file("client.key"), identity.key).unwrap();
         KafkaTls { cert: Some(self.file("client.pem")), key: Some(self.file("client.key")), ..trusted.trusted() }
