@@ -205,6 +205,7 @@ mod tests {
     /// taken while they are to be refused.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn takes_what_opentelemetrys_exporter_sends_over_both_protocols() {
+        headwater_connectors::tls::install_provider();
         for protocol in ["grpc", "http/protobuf"] {
             let otlp = Otlp::start().await;
             let exporter = || match protocol {
