@@ -121,7 +121,7 @@ fn encode(bytes: &[u8], alphabet: &[u8; 64]) -> String {
 mod tests {
     use super::*;
 
-    /// Red when a short number of a signature is not filled up, the sign's byte of a long one stays, or padding is forgotten.
+    /// Red when a short number of a signature is not filled up.
     #[test]
     fn what_a_token_is_made_of() {
         let der = [&[0x30, 39, 2, 33, 0][..], &[9; 32], &[2, 2, 1, 7]].concat();
