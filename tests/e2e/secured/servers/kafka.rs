@@ -102,17 +102,13 @@ async fn by(config: ClientConfig) -> Result<(), (RDKafkaErrorCode, String)> {
     answer(config, String::new()).await
 }
 
-/// The connectors' own client makes a topic, logged in with each mechanism, and with a certificate.
+/// The connectors' own client makes a topic, logged in with each mechanism, a token's too, and with a certificate.
 /// Red when the harness tells another password than the broker's users have, or the principal of a certificate is its whole
 /// subject, who is no super user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kafka_takes_who_shows_the_right_thing() {
     let stack = secured();
     for login in KafkaLogin::ALL {
-        // Tokens are fetched by nobody yet.
-        if login == KafkaLogin::OauthBearer {
-            continue;
-        }
         let name = format!("servers_{login:?}").to_lowercase();
         let topic = TopicSpec { name: name.clone(), partitions: 1, replication: 1, config: Vec::new() };
         let cluster = Cluster::new(&stack.kafka(login)).expect("valid");
