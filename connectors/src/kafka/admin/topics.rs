@@ -23,7 +23,7 @@ use crate::kafka::{
     credentials,
     debounce::Debounce,
     diagnosis::{
-        Diagnoses, Diagnosis,
+        Diagnoses,
         rights::{ResourceNames, Right, lacking},
     },
     error::KafkaError,
@@ -39,8 +39,6 @@ const IDS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
-/// A question that is not answered for so long may have no answer, for a reason that the brokers tell.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A topic as the topology wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +125,7 @@ pub struct Cluster {
     pub(crate) admin: Arc<ClientHandle<AdminClient<Logs>>>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
-    diagnoses: Arc<Diagnoses>,
+    diagnoses: Diagnoses,
 }
 
 impl fmt::Debug for Cluster {
@@ -156,7 +154,7 @@ impl Cluster {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let admin = credentials::create(&config.admin()?, Logs).map_err(KafkaError::Config)?;
         let (bootstrap, config) = (Arc::new(Bootstrap::new(&config.bootstrap)), Arc::new(config.clone()));
-        let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
+        let diagnoses = Diagnoses::new(Arc::clone(&config));
         Ok(Self { admin: Arc::new(admin), config, bootstrap, diagnoses })
     }
 
@@ -408,39 +406,15 @@ impl Cluster {
         let answer = tokio::select! {
             biased;
             answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,
-            denial = self.denial() => return Err(denial.into_error()),
+            denial = self.diagnoses.denial() => return Err(denial.into_error()),
         };
         match answer {
             Err(KafkaError::Outage(why)) => {
                 self.bootstrap.again(self.admin.inner());
-                Err(self.explained(why).await)
+                Err(self.diagnoses.explained(&why).await)
             }
             answer => answer,
         }
-    }
-
-    /// Resolves once only a person can bring an answer about.
-    async fn denial(&self) -> Diagnosis {
-        loop {
-            tokio::time::sleep(SLOW).await;
-            if let Some(found) = self.diagnosis().await.filter(|found| found.is_denial) {
-                return found;
-            }
-        }
-    }
-
-    /// An outage with its cause, or what is not one.
-    async fn explained(&self, why: String) -> KafkaError {
-        match self.diagnosis().await {
-            Some(denial) if denial.is_denial => denial.into_error(),
-            Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
-            None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
-        }
-    }
-
-    async fn diagnosis(&self) -> Option<Diagnosis> {
-        let diagnoses = Arc::clone(&self.diagnoses);
-        tokio::task::spawn_blocking(move || diagnoses.now()).await.ok().flatten()
     }
 }
 
