@@ -19,10 +19,12 @@ use std::{
 
 use self::finding::Finding;
 pub(crate) use self::reason::refused_login;
-use super::config::KafkaConfig;
+use super::{config::KafkaConfig, error::KafkaError};
 
 /// Brokers that are asked at most; each may take some seconds.
 const BROKERS: usize = 3;
+/// A question to brokers that is not answered for so long may have no answer, for a reason that they tell.
+const SLOW: Duration = Duration::from_secs(1);
 /// So long an answer holds for whoever asks.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -59,19 +61,44 @@ pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Finding> {
 }
 
 /// Diagnoses of one cluster, for many that want to know at once.
+#[derive(Clone)]
 pub(crate) struct Diagnoses {
     config: Arc<KafkaConfig>,
-    last: Mutex<Option<(Instant, Option<Finding>)>>,
+    last: Arc<Mutex<Option<(Instant, Option<Finding>)>>>,
 }
 
 impl Diagnoses {
     /// Of the cluster that is reached so.
     pub(crate) fn new(config: Arc<KafkaConfig>) -> Self {
-        Self { config, last: Mutex::new(None) }
+        Self { config, last: Arc::default() }
+    }
+
+    /// Resolves once only a person can bring about the answer that somebody waits for.
+    pub(crate) async fn denial(&self) -> Finding {
+        loop {
+            tokio::time::sleep(SLOW).await;
+            if let Some(found) = self.find().await.filter(|found| found.is_denial) {
+                return found;
+            }
+        }
+    }
+
+    /// An outage with its cause, or what is none.
+    pub(crate) async fn explained(&self, why: &str) -> KafkaError {
+        match self.find().await {
+            Some(denial) if denial.is_denial => denial.into_error(),
+            Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
+            None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
+        }
+    }
+
+    async fn find(&self) -> Option<Finding> {
+        let diagnoses = self.clone();
+        tokio::task::spawn_blocking(move || diagnoses.now()).await.ok().flatten()
     }
 
     /// What is wrong now, or was a moment ago. Blocks as [`diagnose`] does.
-    pub(crate) fn now(&self) -> Option<Finding> {
+    fn now(&self) -> Option<Finding> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((at, found)) if at.elapsed() < FRESH => found.clone(),

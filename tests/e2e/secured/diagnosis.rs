@@ -126,7 +126,8 @@ async fn wrong(stack: &SecuredStack, folder: &Path, proxies: &[TlsProxy; 2]) -> 
         .collect()
 }
 
-/// Red when a wrong value has another sentence or none (`diagnose` finds nothing), a command goes on after it, or ends otherwise.
+/// Red when a wrong value has another sentence or none (a name that is not looked at, a client certificate whose end is not), a
+/// command goes on after it, or ends otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_wrong_value_ends_a_command_with_its_sentence() {
     let (stack, folder) = (secured(), tempfile::tempdir().expect("a folder"));
@@ -194,7 +195,10 @@ async fn a_right_that_is_lacking_is_named_until_it_is_there() {
     let produce = ["produce", "receipt.requested"];
     let line = r#"{"payment_id":"r1","order_id":"r1","email":"a@example.org"}"#;
     let (code, _, err) = Process::run(PROGRAM, &space, &produce, &borrowed(&variables), line).await;
-    assert!(code == 1 && err.contains("no right to write to "), "exit code {code}: {err}");
+    assert!(
+        code == 1 && err.contains("no right to write to topic \"events.receipt\": grant Write on it"),
+        "exit code {code}: {err}"
+    );
 
     let mut process =
         Process::start(PROGRAM, &space, "run", &["run", "--group", "send-receipt"], &borrowed(&variables));

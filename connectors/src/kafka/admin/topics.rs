@@ -26,7 +26,6 @@ use crate::kafka::{
     debounce::Debounce,
     diagnosis::{
         Diagnoses,
-        finding::Finding,
         rights::{ResourceNames, Right, lacking},
     },
     error::KafkaError,
@@ -41,8 +40,6 @@ const IDS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
-/// A question that is not answered for so long may have no answer, for a reason that the brokers tell.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +58,7 @@ pub struct Cluster {
     clients: Arc<AdminClients>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
-    diagnoses: Arc<Diagnoses>,
+    diagnoses: Diagnoses,
 }
 
 impl fmt::Debug for Cluster {
@@ -79,7 +76,7 @@ impl Cluster {
         let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
         let config = Arc::new(config.clone());
         let clients = Arc::new(AdminClients::new(Arc::clone(&config))?);
-        let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
+        let diagnoses = Diagnoses::new(Arc::clone(&config));
         Ok(Self { clients, config, bootstrap, diagnoses })
     }
 
@@ -345,39 +342,15 @@ impl Cluster {
         let answer = tokio::select! {
             biased;
             answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,
-            denial = self.denial() => return Err(denial.into_error()),
+            denial = self.diagnoses.denial() => return Err(denial.into_error()),
         };
         match answer {
             Err(KafkaError::Outage(why)) => {
                 self.bootstrap.again(self.admin().inner());
-                Err(self.explained(why).await)
+                Err(self.diagnoses.explained(&why).await)
             }
             answer => answer,
         }
-    }
-
-    /// Resolves once only a person can bring an answer about.
-    async fn denial(&self) -> Finding {
-        loop {
-            tokio::time::sleep(SLOW).await;
-            if let Some(found) = self.diagnosis().await.filter(|found| found.is_denial) {
-                return found;
-            }
-        }
-    }
-
-    /// An outage with its cause, or what is not one.
-    async fn explained(&self, why: String) -> KafkaError {
-        match self.diagnosis().await {
-            Some(denial) if denial.is_denial => denial.into_error(),
-            Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
-            None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
-        }
-    }
-
-    async fn diagnosis(&self) -> Option<Finding> {
-        let diagnoses = Arc::clone(&self.diagnoses);
-        tokio::task::spawn_blocking(move || diagnoses.now()).await.ok().flatten()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use headwater::{Origin, spi::Outgoing};
-use rdkafka::producer::Producer as _;
+use rdkafka::{error::RDKafkaErrorCode as Code, producer::Producer as _};
 
 use self::delivery::{BatchState, Context, Delivery};
 use super::core::{
@@ -129,9 +129,9 @@ impl Producer {
             }
             Err(error) => (first..records.len()).for_each(|index| batch.settle(index, Err(error.clone()))),
         }
-        let errors = batch.take_errors();
+        let mut errors = batch.take_errors();
         self.shared.core.recount(&errors, records);
-        self.shared.replace_if_fatal(&errors);
+        self.shared.replace_if_fatal(&mut errors);
         errors
     }
 
@@ -237,12 +237,16 @@ impl Shared {
     }
 
     /// After a fatal error an idempotent producer refuses everything: a new one, with an id of its own, takes over.
-    fn replace_if_fatal(&self, errors: &[(usize, ProduceError)]) {
+    fn replace_if_fatal(&self, errors: &mut [(usize, ProduceError)]) {
         if errors.is_empty() {
             return;
         }
         let mut current = self.client();
         let Some(fatal) = current.open().and_then(|client| client.client().fatal_error()) else { return };
+        // Who may write to no topic is given no producer id, and its records are purged: that is what they failed of.
+        if fatal.0 == Code::ClusterAuthorizationFailed {
+            errors.iter_mut().for_each(|(_, error)| *error = ProduceError::of(Code::TopicAuthorizationFailed));
+        }
         tracing::warn!(code = ?fatal.0, reason = fatal.1, "the kafka producer failed for good and is built anew");
         self.replace_in(&mut current);
     }
