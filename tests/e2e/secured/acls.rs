@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
+use headwater_connectors::kafka::{Cluster, KafkaTls};
 use headwater_dev::Stack;
 use headwater_tests::{
     ForeignClient, Payments, Process, Space, eventually,
-    secured::{Acl, KafkaLogin, SecuredStack},
+    secured::{Acl, Certificate, KafkaLogin, SecuredStack},
 };
 use serde_json::{Value as Json, json};
 
@@ -106,9 +107,23 @@ impl LeastPrivilege {
         ids.map(|permission| permission.name.strip_prefix(&prefix).expect("the prefix").to_owned()).collect()
     }
 
-    async fn allow<'a>(&self, permissions: impl Iterator<Item = &'a Permission>) {
-        let acls: Vec<Acl> = permissions.flat_map(Permission::acls).collect();
+    /// Allows this, and waits until the broker goes by it: until this user sees a topic.
+    async fn allow(&self, permissions: &[Permission], user: &str) {
+        let acls: Vec<Acl> = permissions.iter().flat_map(Permission::acls).collect();
         self.stack.broker_admin().allow(&acls).await;
+        let mut kafka = self.stack.kafka(KafkaLogin::Certificate);
+        let certificate = self.certificate(user);
+        let tls =
+            KafkaTls { cert: Some(certificate.cert), key: Some(certificate.key), ..kafka.tls.unwrap_or_default() };
+        kafka.tls = Some(tls);
+        let cluster = Cluster::new(&kafka).expect("valid");
+        let sees = async || cluster.topics().await.is_ok_and(|topics| !topics.is_empty());
+        eventually("the broker goes by what is allowed", SOON, sees).await;
+    }
+
+    fn certificate(&self, user: &str) -> Certificate {
+        let user = format!("{}.{user}", self.space.name);
+        self.stack.authority.client(&user, &user)
     }
 
     /// What a user is allowed by the export.
@@ -119,8 +134,7 @@ impl LeastPrivilege {
 
     /// The variables by which a process logs in as this user, by a certificate, as an instance of this name.
     fn login(&self, user: &str, instance: &str) -> Vec<(String, String)> {
-        let user = format!("{}.{user}", self.space.name);
-        let certificate = self.stack.authority.client(&user, &user);
+        let certificate = self.certificate(user);
         let own = [
             ("HEADWATER__KAFKA__TLS__CERT", certificate.cert.display().to_string()),
             ("HEADWATER__KAFKA__TLS__KEY", certificate.key.display().to_string()),
@@ -210,7 +224,7 @@ async fn the_orders_pipeline_runs_under_exactly_the_acls_that_are_exported() {
     let scene = LeastPrivilege::new("acls_pipeline").await;
     let (space, groups) = (&scene.space, scene.groups());
     assert_eq!(groups.len(), 9, "{groups:?}");
-    scene.allow(scene.permissions.iter()).await;
+    scene.allow(&scene.permissions, "send-receipt").await;
     scene.prints("topology", &["topology", "apply"]).await;
     assert_eq!(scene.prints("topology", &["topology", "apply"]).await, "nothing to do\n");
     let mut processes: BTreeMap<&str, Process> =
@@ -276,7 +290,7 @@ async fn all_flow(scene: &LeastPrivilege, groups: &[String]) {
 }
 
 /// A group that lacks one of its lines, for each kind of line: a process of it says what it may not do, to what.
-/// Red when the reason is swallowed, or what is missing is not named.
+/// Red when the reason is swallowed, what is missing is not named, or a topic that we may not see is only said not to exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_permission_that_is_missing_is_named() {
     let scene = LeastPrivilege::new("acls_missing").await;
@@ -284,11 +298,16 @@ async fn a_permission_that_is_missing_is_named() {
     assert_eq!(code, 0, "{out}\n{err}");
     scene.pay("am-1", 1);
     for (case, (group, resource, name, said)) in [
-        ("send-receipt", "topic", "payments", "payments"),
-        ("send-receipt", "topic", "events.receipt", "events.receipt"),
-        ("send-receipt", "group", "send-receipt", "acls_missing.send-receipt"),
-        ("customer-totals", "transactional-id", "", "acls_missing.customer-totals.customer-totals.0"),
-        ("customer-totals", "topic", "totals.changelog", "acls_missing.customer-totals.totals.changelog"),
+        ("send-receipt", "topic", "-payments", "we may not see it"),
+        ("send-receipt", "topic", "events.receipt", "no right to write to topic \"events.receipt\": grant Write on it"),
+        ("send-receipt", "group", "send-receipt", "acls_missing.send-receipt\\\": grant Read on it"),
+        (
+            "customer-totals",
+            "transactional-id",
+            "",
+            "acls_missing.customer-totals.customer-totals.0\\\": grant Write on it",
+        ),
+        ("customer-totals", "topic", "totals.changelog", "totals.changelog\\\": grant DescribeConfigs on it"),
     ]
     .into_iter()
     .enumerate()
@@ -299,7 +318,7 @@ async fn a_permission_that_is_missing_is_named() {
         assert!(!missing.is_empty(), "{group} has no {resource} {name}");
         let user_id = format!("{}.{user}", scene.space.name);
         let left: Vec<Permission> = left.into_iter().map(|of| Permission { user: user_id.clone(), ..of }).collect();
-        scene.allow(left.iter()).await;
+        scene.allow(&left, &user).await;
         let mut process = scene.run(group, &user);
         process.logs(said, SOON).await;
         process.kill().await;

@@ -96,7 +96,12 @@ impl BrokerHealth {
                 self.unreachable(&format!("{lacks}: {reason}"), outlets);
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                tracing::warn!(group, reason, "a subscribed topic does not exist: run `headwater topology apply`");
+                // Of topics that it does not let us see a cluster says no more.
+                tracing::warn!(
+                    group,
+                    reason,
+                    "a subscribed topic does not exist, or we may not see it: run `headwater topology apply`, or grant Read on it"
+                );
             }
             // Of each connection of each group: that no broker is left is said once.
             Some(Code::BrokerTransportFailure) => {
