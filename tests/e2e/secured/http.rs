@@ -87,8 +87,8 @@ async fn listed(client: &Client, at: &str, shop: &Shop, token: &str) -> (usize, 
 
 /// Two instances with TLS, tokens and an authority for clients: whoever shows a token or a certificate may ask, and what one
 /// instance asks the other it proves, too; so do commands. Probes are apart, in plain HTTP.
-/// Red when an instance asks the other without TLS, a client's certificate is not looked at, or is taken from any authority, or
-/// probes are behind TLS.
+/// Red when an instance shows the other neither a token nor a certificate, or a client's certificate is not looked at
+/// (`client_ca` left out).
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_and_commands_show_who_they_are() {
     let mut shop = Shop::new("secured_http").await;
@@ -192,8 +192,7 @@ async fn certificate(authority: &Authority, url: &str) -> Vec<u8> {
 
 /// Tokens and certificates change while it runs: both generations of a token are valid while both are in the file, a broken file
 /// changes nothing, and new connections have the new certificate. Two instances ask each other all the while.
-/// Red when a file is read once only, a broken one empties what was there, a token that is gone from the file is still taken or
-/// shown to the other instance, none is shown to it, or a connection that is open is cut.
+/// Red when a file is read once only, or not any more after a broken one, or when no token is shown to the other instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_certificates_rotate_while_it_runs() {
     let mut shop = Shop::new("secured_rotation").await;
