@@ -28,6 +28,7 @@ mod admin;
 mod changelog;
 
 mod debounce;
+mod diagnosis;
 mod librdkafka;
 mod logs;
 pub(crate) mod topic_recreated;
@@ -37,7 +38,8 @@ pub use admin::record_counts::{OffsetRange, count_records};
 pub use admin::retention::delete_records_before;
 pub use admin::single_record::record_at;
 pub use admin::stable_offsets::stable_offsets;
-pub use admin::topics::{Cluster, Topic, TopicChange, TopicSpec};
+pub use admin::topic_change::{Topic, TopicChange, TopicSpec};
+pub use admin::topics::Cluster;
 pub(crate) use changelog::INPUTS;
 pub use changelog::{ChangelogEnd, ChangelogError, ChangelogProgress, ChangelogReader, ReadOutcome};
 pub use config::security::{KafkaSasl, KafkaTls, SaslMechanism};

@@ -1,5 +1,7 @@
 //! Servers that ask who calls: what is shown to them, what they refuse, and how that is said.
 
+mod acls;
+mod diagnosis;
 mod login;
 mod rotation;
 mod servers;

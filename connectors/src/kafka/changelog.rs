@@ -23,6 +23,7 @@ use super::{
     consumer::partition,
     credentials,
     debounce::Debounce,
+    diagnosis::rights::{ResourceNames, Right, lacking},
     error::KafkaError,
     librdkafka::{
         fetch::{FetchQueue, Message},
@@ -412,12 +413,7 @@ fn absent(name: &TopicPartition) -> KafkaError {
 }
 
 fn refused(name: &TopicPartition, code: Code) -> Option<KafkaError> {
-    match code {
-        Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            Some(KafkaError::Refused(format!("changelog {name} cannot be read: {code}: grant the right to it")))
-        }
-        _ => None,
-    }
+    lacking(code, Right::Read, ResourceNames::topic(&name.topic)).map(KafkaError::Refused)
 }
 
 fn outage(error: &ClientError) -> KafkaError {

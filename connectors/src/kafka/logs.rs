@@ -18,8 +18,9 @@ fn severity(level: RDKafkaLogLevel, facility: &str) -> Level {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     match (facility, level) {
         // Only interesting when debugging: properties that another kind of client uses, since consumers and producers share
-        // one map of properties, and a producer that asks again for its id while the broker is starting.
-        ("CONFWARN" | "GETPID", _) => Level::DEBUG,
+        // one map of properties, a producer that asks again for its id while the broker is starting, and each connection that
+        // fails: whoever needs it says once why the brokers cannot be talked to.
+        ("CONFWARN" | "GETPID" | "FAIL", _) => Level::DEBUG,
         // A transaction that has to be aborted, a client that has to be replaced: that is done, and where it does not help
         // the group says so itself.
         ("TXNERR" | "ADDPARTS" | "ADDOFFSETS" | "FATAL", Emerg | Alert | Critical | Error | Warning) => Level::WARN,
@@ -42,6 +43,7 @@ mod tests {
             assert_eq!(severity(Error, facility), Level::WARN);
         }
         assert_eq!((severity(Emerg, "FATAL"), severity(Notice, "FATAL")), (Level::WARN, Level::INFO));
-        assert_eq!((severity(Error, "GETPID"), severity(Error, "FAIL")), (Level::DEBUG, Level::ERROR));
+        assert_eq!((severity(Error, "GETPID"), severity(Error, "FAIL")), (Level::DEBUG, Level::DEBUG));
+        assert_eq!(severity(Error, "PARTCNT"), Level::ERROR);
     }
 }

@@ -4,6 +4,7 @@
 use std::process::{Command, Output, Stdio};
 
 const OPERATION: &str = include_str!("../../../docs/operation.md");
+const SECURITY: &str = include_str!("../../../docs/security.md");
 const COMPOSE: &str = include_str!("../../compose.yaml");
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 
@@ -33,6 +34,42 @@ fn the_picture_in_the_pages_is_what_the_command_draws() {
     let block = OPERATION.split_once("```mermaid\n").and_then(|(_, rest)| rest.split_once("```")).expect("a picture").0;
     let drawn = printed(&["topology", "show", "--format", "mermaid"]);
     assert_eq!(block, drawn, "copy what `headwater topology show --format mermaid` prints into docs/operation.md");
+}
+
+/// The page's block of this language within its part on least privilege.
+fn acls_block(language: &str) -> &'static str {
+    let (_, part) = SECURITY.split_once("\n## Least privilege\n").expect("the part");
+    let block = part.split_once(&format!("```{language}\n")).and_then(|(_, rest)| rest.split_once("```"));
+    block.expect("a block").0
+}
+
+/// Red when the export has changed and the page has not.
+#[test]
+fn the_permissions_in_the_pages_are_what_the_command_lists() {
+    let listed = printed(&["topology", "export", "--format", "acls"]);
+    let block = acls_block("text");
+    assert!(listed.contains(block), "copy it from what `headwater topology export --format acls` prints:\n{listed}");
+}
+
+/// Red when the page's script reads other columns than the command prints, leaves a line out, or hands Kafka's tool an option
+/// that it has not.
+#[test]
+fn the_pages_script_hands_each_permission_to_kafkas_tool() {
+    let tool = "kafka-acls.sh() { printf '%s|' \"$@\"; echo; }";
+    let folder = tempfile::tempdir().expect("a folder");
+    let listed = folder.path().join("acls.txt");
+    let permissions = printed(&["topology", "export", "--format", "acls", "--principal", "User:CN={group},O=Acme Ltd"]);
+    std::fs::write(&listed, &permissions).expect("written");
+    let script =
+        acls_block("sh").replace("headwater topology export --format acls", &format!("cat {}", listed.display()));
+    let output = Command::new("bash").args(["--norc", "-c", &format!("{tool}\n{script}")]).output().expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines = permissions.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    assert_eq!(said.lines().count(), lines.count(), "{output:?}");
+    let common = "--bootstrap-server|kafka:9092|--command-config|admin.properties|--add|--allow-principal|";
+    let one = "User:CN=fulfil-order,O=Acme Ltd|--topic|fulfil-order.|--resource-pattern-type|prefixed|\
+               --operation|Read|--operation|Write|--operation|Describe|";
+    assert!(said.lines().any(|line| line == format!("{common}{one}")), "{said}");
 }
 
 /// Red when a setting is renamed, or a value is none that it can have (`REPLICATION: "0"`, a sampler that there is not), and

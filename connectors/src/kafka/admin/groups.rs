@@ -17,6 +17,7 @@ use super::{stable_offsets, topics::Cluster};
 use crate::kafka::{
     config::client_settings::ClientSettings,
     consumer::{config::Start, partition},
+    diagnosis::rights::{ResourceNames, Right, lacking},
     error::KafkaError,
     librdkafka::{
         self, CommitQueue,
@@ -112,7 +113,10 @@ impl<'a> GroupAdmin<'a> {
             .blocking(move |client| {
                 let asked = names.into_iter().map(|(group, name)| {
                     let status = patiently(|time| librdkafka::groups::describe(client, &name, time));
-                    Ok((group, status.map_err(|code| trouble("who is in the groups cannot be read", code))?))
+                    let trouble =
+                        |code| trouble("who is in the groups cannot be read", code, ResourceNames::group(&group));
+                    let status = status.map_err(trouble)?;
+                    Ok((group, status))
                 });
                 asked.collect()
             })
@@ -146,7 +150,7 @@ impl<'a> GroupAdmin<'a> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let (settings, names) = (self.reader(group)?, partitions.to_vec());
+        let (settings, names, group) = (self.reader(group)?, partitions.to_vec(), group.to_owned());
         self.cluster
             .blocking(move |_| {
                 let consumer = stable_offsets::outsider(&settings)?;
@@ -163,7 +167,7 @@ impl<'a> GroupAdmin<'a> {
                     });
                     Ok(found.collect())
                 });
-                asked.map_err(|code| trouble("the group's offsets cannot be read", code))
+                asked.map_err(|code| trouble("the group's offsets cannot be read", code, ResourceNames::group(&group)))
             })
             .await
     }
@@ -178,7 +182,7 @@ impl<'a> GroupAdmin<'a> {
             return Ok(());
         }
         let list = list(places.iter().map(|(name, next)| (name, Offset::Offset(*next))))?;
-        let settings = self.reader(group)?;
+        let (settings, name) = (self.reader(group)?, group.to_owned());
         let set = move |_: &_| {
             let consumer = stable_offsets::outsider(&settings)?;
             patiently(|time| {
@@ -190,7 +194,7 @@ impl<'a> GroupAdmin<'a> {
                     answer.places.into_iter().map(|(name, _, error)| (name, error.map_or(Ok(()), Err))).collect(),
                 )
             })
-            .map_err(|code| trouble("the group's offsets cannot be set", code))
+            .map_err(|code| trouble("the group's offsets cannot be set", code, ResourceNames::group(&name)))
         };
         settled("the group's offsets cannot be set", self.cluster.blocking(set).await?).map(drop)
     }
@@ -256,7 +260,7 @@ impl<'a> GroupAdmin<'a> {
         let list = list(partitions.iter().map(|name| (name, spot)))?;
         let asked = move |client: &_| {
             patiently(|time| coordinated(admin::list_offsets(client, &list, isolation, time)?))
-                .map_err(|code| trouble("offsets of the log cannot be read", code))
+                .map_err(|code| trouble("offsets of the log cannot be read", code, ResourceNames::default()))
         };
         settled("offsets of the log cannot be read", self.cluster.blocking(asked).await?)
     }
@@ -319,18 +323,21 @@ fn settled<T>(what: &str, answers: admin::Answers<T>) -> Result<BTreeMap<TopicPa
             Err(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 Err(KafkaError::Refused(format!("there is no partition {partition}")))
             }
-            Err(code) => Err(trouble(what, code)),
+            Err(code) => {
+                let subject = ResourceNames::topic(&partition.topic);
+                Err(trouble(what, code, subject))
+            }
         })
         .collect()
 }
 
-fn trouble(what: &str, code: Code) -> KafkaError {
+fn trouble(what: &str, code: Code, subject: ResourceNames<'_>) -> KafkaError {
     match code {
         Code::UnknownMemberId | Code::NonEmptyGroup | Code::RebalanceInProgress | Code::IllegalGeneration => {
             KafkaError::Refused(format!("{what} while it has members: {code}"))
         }
-        Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            KafkaError::Refused(format!("{what}: {code}: grant the right to it"))
+        code if let Some(why) = lacking(code, Right::Describe, subject) => {
+            KafkaError::Refused(format!("{what}: {why}"))
         }
         code => KafkaError::Outage(format!("{what}: the kafka cluster does not answer: {code}")),
     }

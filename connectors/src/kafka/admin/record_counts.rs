@@ -49,7 +49,7 @@ pub async fn count_records(
     if ranges.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let settings = config.changelog_reader("headwater-counting")?;
+    let settings = config.changelog_reader("headwater-reader-counting")?;
     let mut counts: Counts = ranges.iter().map(Count::of).collect();
     let count = move || {
         let consumer: ClientHandle<BaseConsumer<Logs>> = credentials::create(&settings, Logs)

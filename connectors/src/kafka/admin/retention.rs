@@ -8,7 +8,11 @@ use rdkafka::{
 };
 
 use super::topics::{ANSWER, Cluster, outage};
-use crate::kafka::{consumer::partition, error::KafkaError};
+use crate::kafka::{
+    consumer::partition,
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    error::KafkaError,
+};
 
 /// Lets every record before these offsets go, for good.
 ///
@@ -43,8 +47,8 @@ fn refused(name: &TopicPartition, error: &ClientError) -> KafkaError {
         Some(Code::PolicyViolation) => {
             KafkaError::Refused(format!("{what}: set its cleanup.policy to compact,delete and its retention.ms to -1"))
         }
-        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-            KafkaError::Refused(format!("{what}: {error}: grant the right to it"))
+        Some(code) if let Some(why) = lacking(code, Right::Delete, ResourceNames::topic(&name.topic)) => {
+            KafkaError::Refused(why)
         }
         _ => KafkaError::Outage(format!("{what}: the kafka cluster does not answer: {error}")),
     }

@@ -16,6 +16,7 @@ use crate::kafka::{
     config::KafkaConfig,
     consumer::partition,
     credentials,
+    diagnosis::rights::{ResourceNames, Right, lacking},
     error::KafkaError,
     librdkafka::{fetch::FetchQueue, live_clients::ClientHandle},
 };
@@ -89,8 +90,8 @@ fn unread(place: &TopicPartition, code: Code) -> KafkaError {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             KafkaError::Refused(format!("there is no partition {place} any more"))
         }
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            KafkaError::Refused(format!("{place} cannot be read: {code}: grant the right to it"))
+        code if let Some(why) = lacking(code, Right::Read, ResourceNames::topic(&place.topic)) => {
+            KafkaError::Refused(why)
         }
         code => KafkaError::Outage(format!("{place} cannot be read: the kafka cluster does not answer: {code}")),
     }

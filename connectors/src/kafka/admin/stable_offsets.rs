@@ -14,6 +14,7 @@ use crate::kafka::{
     config::{KafkaConfig, client_settings::ClientSettings},
     consumer::partition,
     credentials,
+    diagnosis::rights::{ResourceNames, Right, lacking},
     error::KafkaError,
     librdkafka::live_clients::ClientHandle,
 };
@@ -93,13 +94,8 @@ fn patiently<T>(group: &str, patience: Duration, ask: impl Fn() -> KafkaResult<T
 }
 
 fn refusal(group: &str, error: &ClientError) -> Option<KafkaError> {
-    match error.rdkafka_error_code()? {
-        Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            let text = format!("the offsets of group {group} cannot be read: {error}: grant the right to it");
-            Some(KafkaError::Refused(text))
-        }
-        _ => None,
-    }
+    let why = lacking(error.rdkafka_error_code()?, Right::Describe, ResourceNames::group(group))?;
+    Some(KafkaError::Refused(format!("the offsets of group {group} cannot be read: {why}")))
 }
 
 #[cfg(test)]

@@ -16,11 +16,18 @@ use rdkafka::{
     error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code},
 };
 
-use super::admin_clients::{AdminClients, Logs};
+use super::{
+    admin_clients::{AdminClients, Logs},
+    topic_change::{Topic, TopicChange, TopicSpec},
+};
 use crate::kafka::{
     config::KafkaConfig,
     credentials,
     debounce::Debounce,
+    diagnosis::{
+        Diagnoses, Diagnosis,
+        rights::{ResourceNames, Right, lacking},
+    },
     error::KafkaError,
     librdkafka::{self, bootstrap::Bootstrap, live_clients::ClientHandle},
 };
@@ -33,85 +40,8 @@ const IDS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a created topic may take to have leaders.
 const SETTLE: Duration = Duration::from_secs(15);
-
-/// A topic as the topology wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicSpec {
-    /// Its name.
-    pub name: String,
-    /// How many partitions, at least 1.
-    pub partitions: i32,
-    /// How many replicas, at least 1.
-    pub replication: i32,
-    /// Its settings, as the broker names them.
-    pub config: Vec<(String, String)>,
-}
-
-/// A topic as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    /// Its name.
-    pub name: String,
-    /// How many partitions.
-    pub partitions: i32,
-    /// Replicas of its first partition.
-    pub replication: i32,
-}
-
-/// What stands between a topic and its spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TopicChange {
-    /// It is missing: created by `apply`.
-    Create(TopicSpec),
-    /// It has another partition count; never changed, because keys would move.
-    Partitions {
-        /// The topic.
-        topic: String,
-        /// What it has.
-        is: i32,
-        /// What the topology wants.
-        want: i32,
-    },
-    /// A setting differs; reported only.
-    Setting {
-        /// The topic.
-        topic: String,
-        /// The setting's name.
-        name: String,
-        /// Its value, if it has one.
-        is: Option<String>,
-        /// What the topology wants.
-        want: String,
-    },
-}
-
-impl TopicChange {
-    /// Whether `apply` makes it.
-    pub fn is_applied(&self) -> bool {
-        matches!(self, Self::Create(_))
-    }
-}
-
-impl fmt::Display for TopicChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create(spec) => {
-                let TopicSpec { name, partitions, replication, .. } = spec;
-                write!(f, "create topic {name}: {partitions} partitions, replication {replication}")
-            }
-            Self::Partitions { topic, is, want } => {
-                write!(f, "topic {topic} has {is} partitions, not {want}: create a new topic, or change the topology")
-            }
-            Self::Setting { topic, name, is, want } => {
-                let is = is.as_deref().unwrap_or("unset");
-                write!(
-                    f,
-                    "topic {topic} has {name}={is}, not {want}: `kafka-configs.sh --alter --topic {topic} --add-config {name}={want}`"
-                )
-            }
-        }
-    }
-}
+/// A question that is not answered for so long may have no answer, for a reason that the brokers tell.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The cluster's topics.
 #[derive(Clone)]
@@ -119,6 +49,7 @@ pub struct Cluster {
     clients: Arc<AdminClients>,
     pub(crate) config: Arc<KafkaConfig>,
     bootstrap: Arc<Bootstrap>,
+    diagnoses: Arc<Diagnoses>,
 }
 
 impl fmt::Debug for Cluster {
@@ -133,9 +64,10 @@ impl Cluster {
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let bootstrap = Arc::new(Bootstrap::new(&config.bootstrap));
-        let config = Arc::new(config.clone());
-        Ok(Self { clients: Arc::new(AdminClients::new(Arc::clone(&config))?), config, bootstrap })
+        let (bootstrap, config) = (Arc::new(Bootstrap::new(&config.bootstrap)), Arc::new(config.clone()));
+        let diagnoses = Arc::new(Diagnoses::new(Arc::clone(&config)));
+        let clients = Arc::new(AdminClients::new(Arc::clone(&config))?);
+        Ok(Self { clients, config, bootstrap, diagnoses })
     }
 
     /// Makes the client anew, for every clone, where the files of its certificates hold something else than when it was made;
@@ -212,7 +144,13 @@ impl Cluster {
                 Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                answer => return answer.map_err(|error| outage(&error)),
+                answer => {
+                    let lacks = |code| lacking(code, Right::Describe, ResourceNames::topic(topic));
+                    return answer.map_err(|error| match error.rdkafka_error_code().and_then(lacks) {
+                        Some(why) => KafkaError::Refused(why),
+                        None => outage(&error),
+                    });
+                }
             }
         }
     }
@@ -227,10 +165,12 @@ impl Cluster {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         self.blocking(move |client| {
             librdkafka::topic_ids::topic_ids(client, &topics, IDS).map_err(|code| match code {
-                Code::TopicAuthorizationFailed | Code::InvalidTopic => KafkaError::Refused(format!(
-                    "cannot read the ids of topics {}: {code}: grant the right to describe them",
-                    topics.join(", ")
-                )),
+                Code::InvalidTopic => {
+                    KafkaError::Refused(format!("cannot read the ids of topics {}: {code}", topics.join(", ")))
+                }
+                code if let Some(why) = lacking(code, Right::Describe, ResourceNames::topic(&topics.join(", "))) => {
+                    KafkaError::Refused(why)
+                }
                 code => KafkaError::Outage(format!("the kafka cluster does not tell the ids of topics: {code}")),
             })
         })
@@ -268,9 +208,10 @@ impl Cluster {
         }
         let there = self.topics().await?;
         match there.iter().find(|there| topics.contains(&there.name.as_str()) && !numbers.contains_key(&there.name)) {
-            Some(Topic { name, .. }) => Err(KafkaError::Refused(format!(
-                "cannot read the settings of topic {name}: grant the right to describe its configuration"
-            ))),
+            Some(Topic { name, .. }) => {
+                let why = lacking(Code::TopicAuthorizationFailed, Right::DescribeConfigs, ResourceNames::topic(name));
+                Err(KafkaError::Refused(why.unwrap_or_default()))
+            }
             None => Ok(numbers),
         }
     }
@@ -317,7 +258,10 @@ impl Cluster {
             .filter_map(|result| match result {
                 // Another `apply` was faster.
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => None,
-                Err((topic, code)) => Some(format!("cannot create topic {topic}: {code}")),
+                Err((topic, code)) => Some(
+                    lacking(code, Right::Create, ResourceNames::topic(&topic))
+                        .unwrap_or_else(|| format!("cannot create topic {topic}: {code}")),
+                ),
             })
             .collect();
         if refused.is_empty() { Ok(()) } else { Err(KafkaError::Refused(refused.join("; "))) }
@@ -374,7 +318,7 @@ impl Cluster {
         self.blocking(move |client| question(client).map_err(|error| outage(&error))).await
     }
 
-    /// Asks on a thread where it may block. Where nobody answers it is said where the cluster was looked for.
+    /// Asks on a thread where it may block. Where nobody answers it is said why; who is not let in need not wait for that.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Client<Logs>) -> Result<T, KafkaError> + Send + 'static,
@@ -382,19 +326,45 @@ impl Cluster {
         let (admin, config) = (self.admin(), Arc::clone(&self.config));
         let ask = move || {
             credentials::await_login(&config)?;
-            match question(admin.inner()) {
-                Err(KafkaError::Outage(why)) => {
-                    Err(KafkaError::Outage(format!("{why} ({})", looked_for(&config.bootstrap))))
-                }
-                answer => answer,
-            }
+            question(admin.inner())
         };
-        let asked = tokio::task::spawn_blocking(ask).await;
-        let answer = asked.map_err(|error| KafkaError::Outage(error.to_string()))?;
-        if let Err(KafkaError::Outage(_)) = &answer {
-            self.bootstrap.again(self.admin().inner());
+        let asked = tokio::task::spawn_blocking(ask);
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer.map_err(|error| KafkaError::Outage(error.to_string()))?,
+            denial = self.denial() => return Err(denial.into_error()),
+        };
+        match answer {
+            Err(KafkaError::Outage(why)) => {
+                self.bootstrap.again(self.admin().inner());
+                Err(self.explained(why).await)
+            }
+            answer => answer,
         }
-        answer
+    }
+
+    /// Resolves once only a person can bring an answer about.
+    async fn denial(&self) -> Diagnosis {
+        loop {
+            tokio::time::sleep(SLOW).await;
+            if let Some(found) = self.diagnosis().await.filter(|found| found.is_denial) {
+                return found;
+            }
+        }
+    }
+
+    /// An outage with its cause, or what is not one.
+    async fn explained(&self, why: String) -> KafkaError {
+        match self.diagnosis().await {
+            Some(denial) if denial.is_denial => denial.into_error(),
+            Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
+            None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
+        }
+    }
+
+    async fn diagnosis(&self) -> Option<Diagnosis> {
+        let diagnoses = Arc::clone(&self.diagnoses);
+        tokio::task::spawn_blocking(move || diagnoses.now()).await.ok().flatten()
     }
 }
 
@@ -449,22 +419,11 @@ pub(crate) fn outage(error: &ClientError) -> KafkaError {
     }
 }
 
-/// Where a cluster was looked for, and which of its hosts have no address: librdkafka's errors name neither. Asks the
-/// resolver, and so may block.
-fn looked_for(bootstrap: &str) -> String {
-    use std::net::ToSocketAddrs as _;
-    let server = |server: &str| match server.to_socket_addrs() {
-        Ok(_) => server.to_owned(),
-        Err(error) => format!("{server}: {error}"),
-    };
-    bootstrap.split(',').map(|name| server(name.trim())).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Red when an error does not name where the cluster was looked for (`looked_for` not asked in `blocking`), or not that a host
+    /// Red when an error does not name where the cluster was looked for (`blocking` does not explain an outage), or not that a host
     /// has no address.
     #[tokio::test]
     async fn a_cluster_that_cannot_be_reached_is_named_with_the_reason() {
@@ -474,7 +433,8 @@ mod tests {
         let nobody_either = |_: &Client<Logs>| Err::<(), _>(KafkaError::Outage("nobody answers".to_owned()));
         for said in [cluster.ask(nobody).await, cluster.blocking(nobody_either).await] {
             let said = said.unwrap_err().to_string();
-            assert!(said.contains("(127.0.0.1:1, no-such-host.invalid:9092: ") && said.contains("lookup"), "{said}");
+            let named = "(kafka broker 127.0.0.1:1: Connection refused";
+            assert!(said.contains(named) && said.contains("no-such-host.invalid:9092: failed to lookup"), "{said}");
         }
     }
 }

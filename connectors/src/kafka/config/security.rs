@@ -55,7 +55,7 @@ pub enum SaslMechanism {
 }
 
 impl SaslMechanism {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ScramSha512 => "SCRAM-SHA-512",
             Self::ScramSha256 => "SCRAM-SHA-256",

@@ -23,7 +23,7 @@ use rdkafka::{
 use super::{
     config::SourceConfig,
     fetch::Fetcher,
-    health::BrokerHealth,
+    health::{BrokerHealth, Evidence},
     mailbox::Mailbox,
     membership::{
         group_consumer::{GroupConsumer, RebalanceListener},
@@ -154,10 +154,12 @@ impl PollLoop {
                     if let Some((_, partition)) = self.partitions.find(&run[0].topic(), run[0].partition()) {
                         partition.ends(run[0].offset());
                     }
+                    self.health.reached(Evidence::Read(&run[0]), &self.outlets);
                 }
+                Some((Code::TopicAuthorizationFailed, _)) => self.health.forbid_reading(run[0].topic(), &self.outlets),
                 Some((code, reason)) => self.trouble(consumer, &ClientError::MessageConsumption(code), &reason),
                 None => {
-                    self.health.reached(&self.outlets);
+                    self.health.reached(Evidence::Read(&run[0]), &self.outlets);
                     let Self { partitions, ids, outlets, .. } = self;
                     self.fetcher.take(consumer, run, partitions, ids, outlets);
                 }
@@ -205,6 +207,7 @@ impl PollLoop {
     fn forget(&mut self, names: &[TopicPartition]) {
         self.outlets.drop_unsent(names);
         self.bounds.forget(names);
+        self.health.forget(names);
         names.iter().for_each(|name| self.partitions.remove(name));
     }
 
@@ -278,7 +281,7 @@ impl RebalanceListener for PollLoop {
         self.claim.joined(now);
         names.iter().for_each(|name| self.partitions.insert(name, now));
         if !self.outlets.leaving {
-            self.health.reached(&self.outlets);
+            self.health.reached(Evidence::Joined, &self.outlets);
             self.outlets.report(SourceEvent::Assigned(names));
         }
     }

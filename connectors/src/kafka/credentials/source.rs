@@ -15,7 +15,7 @@ use crate::{
         error::KafkaError,
         librdkafka::live_clients::ClientLogin,
     },
-    watched_files::{LOOK, WatchedFiles},
+    security::watched_files::{LOOK, WatchedFiles},
 };
 
 /// What is known from now on.

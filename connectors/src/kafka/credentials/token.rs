@@ -17,7 +17,7 @@ use crate::{
         base64::{base64, from_base64url},
     },
     kafka::{config::client_settings::LoginSettings, error::KafkaError, librdkafka::live_clients::BearerToken},
-    tls::TlsConfig,
+    security::tls::TlsConfig,
     units::SecretSource,
 };
 

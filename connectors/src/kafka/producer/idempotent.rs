@@ -41,20 +41,28 @@ pub struct CloseError(pub usize);
 
 struct Shared {
     core: Core,
-    client: Mutex<Option<Arc<Client>>>,
+    client: Mutex<Slot>,
+}
+
+/// The client that a producer has.
+enum Slot {
+    /// None before the first record: a client asks for a producer id as soon as it is there, and a process that publishes nothing
+    /// need not have the right to.
+    Unused,
+    Open(Arc<Client>),
+    Closed,
 }
 
 type Client = ProducerClient<Context>;
 
 impl Producer {
-    /// A producer for this cluster. Does not connect yet.
+    /// A producer for this cluster. It connects when it is given the first record.
     ///
     /// # Errors
     /// When the configuration cannot work.
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         let core = Core::new(config, config.producer_of_members()?, config.producer.delivery_timeout);
-        let client = core.client(Context::default()).map_err(KafkaError::Config)?;
-        Ok(Self { shared: Arc::new(Shared { core, client: Mutex::new(Some(Arc::new(client))) }) })
+        Ok(Self { shared: Arc::new(Shared { core, client: Mutex::new(Slot::Unused) }) })
     }
 
     /// Publishes a batch in this order and waits until every record of it is acknowledged or has failed.
@@ -132,7 +140,7 @@ impl Producer {
     /// # Errors
     /// How many records were not acknowledged in time: their batches end with errors.
     pub async fn close(&self, timeout: Duration) -> Result<(), CloseError> {
-        let Some(client) = self.shared.client().take() else { return Ok(()) };
+        let Slot::Open(client) = std::mem::replace(&mut *self.shared.client(), Slot::Closed) else { return Ok(()) };
         let flush = move || {
             let flushed = client.flush(timeout);
             let left = usize::try_from(client.in_flight_count()).unwrap_or(0);
@@ -145,12 +153,17 @@ impl Producer {
 }
 
 impl Shared {
-    fn client(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
+    fn client(&self) -> MutexGuard<'_, Slot> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> Result<Arc<Client>, ProduceError> {
-        self.client().clone().ok_or_else(|| ProduceError::Closed("the producer is closed".to_owned()))
+        let mut current = self.client();
+        if matches!(*current, Slot::Unused) {
+            let client = self.core.client(Context::default()).map_err(ProduceError::Closed)?;
+            *current = Slot::Open(Arc::new(client));
+        }
+        current.open().cloned().ok_or_else(|| ProduceError::Closed("the producer is closed".to_owned()))
     }
 
     /// Hands the records from `first` on over; what is not taken is settled at once.
@@ -194,7 +207,7 @@ impl Shared {
             // Held until it is handed over: what is handed over before the producer is closed is reported by that,
             // and nothing may be handed over after.
             let current = self.client();
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
+            if current.open().is_some_and(|current| Arc::ptr_eq(current, client)) {
                 let taken = produce(client.client(), name, record, partition, delivery);
                 return taken.map_err(|(code, _)| ProduceError::untaken(code));
             }
@@ -229,7 +242,7 @@ impl Shared {
             return;
         }
         let mut current = self.client();
-        let Some(fatal) = current.as_ref().and_then(|client| client.client().fatal_error()) else { return };
+        let Some(fatal) = current.open().and_then(|client| client.client().fatal_error()) else { return };
         tracing::warn!(code = ?fatal.0, reason = fatal.1, "the kafka producer failed for good and is built anew");
         self.replace_in(&mut current);
     }
@@ -237,15 +250,21 @@ impl Shared {
     /// A new one takes over, unless the producer is closed; who has handed records to the old one still waits for those.
     fn replace(&self) {
         let mut current = self.client();
-        if current.is_some() {
+        if current.open().is_some() {
             self.replace_in(&mut current);
         }
     }
 
-    fn replace_in(&self, current: &mut Option<Arc<Client>>) {
+    fn replace_in(&self, current: &mut Slot) {
         match self.core.client(Context::default()) {
-            Ok(client) => *current = Some(Arc::new(client)),
+            Ok(client) => *current = Slot::Open(Arc::new(client)),
             Err(error) => tracing::error!(%error, "the kafka producer could not be built anew: records wait"),
         }
+    }
+}
+
+impl Slot {
+    fn open(&self) -> Option<&Arc<Client>> {
+        if let Self::Open(client) = self { Some(client) } else { None }
     }
 }

@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 use super::Clients;
 
+/// What the groups of those begin with who only look.
+pub(crate) const READERS: &str = "headwater-reader-";
 /// How long leaving may take.
 const LEAVE: Duration = Duration::from_secs(3);
 
@@ -46,7 +48,7 @@ impl TopicReader {
         // Noted before joining, which takes a while: "now" is when the command was given.
         let begin = if from_beginning { BTreeMap::new() } else { ends(&clients.cluster, &subscription).await? };
         let config = SourceConfig {
-            group: format!("headwater-reader-{}", Uuid::new_v4()),
+            group: format!("{READERS}{}", Uuid::new_v4()),
             instance: None,
             subscription,
             start: Start::Earliest,

@@ -185,6 +185,42 @@ pub(crate) enum TopologyCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Print what has to be set up on the cluster by who may do that; asks no server.
+    #[command(after_help = examples!(
+        "headwater topology export --format acls",
+        "headwater topology export --format acls --principal User:CN={group}"
+    ))]
+    Export(ExportArguments),
+}
+
+/// What `topology export` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// `acls`: what each principal has to be allowed on a cluster that denies by default, a permission a line.
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// As whom a group logs in; `{group}` stands for its id. Without that all groups share one principal.
+    #[arg(long, default_value = "User:{group}", value_name = "TYPE:NAME", value_parser = principal)]
+    pub(crate) principal: String,
+    /// As whom `topology apply` logs in.
+    #[arg(long, default_value = "User:topology", value_name = "TYPE:NAME", value_parser = principal)]
+    pub(crate) apply_principal: String,
+    /// As whom they log in who look after the groups.
+    #[arg(long, default_value = "User:operator", value_name = "TYPE:NAME", value_parser = principal)]
+    pub(crate) operator_principal: String,
+}
+
+/// What `topology export` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    Acls,
+}
+
+fn principal(text: &str) -> Result<String, String> {
+    let (kind, name) = text.split_once(':').unwrap_or_default();
+    let is_one = !kind.is_empty() && !name.is_empty() && !text.contains(char::is_control);
+    let why = || "not a principal such as User:orders or User:CN={group}".to_owned();
+    is_one.then(|| text.to_owned()).ok_or_else(why)
 }
 
 /// How `topology show` says it.
@@ -337,6 +373,17 @@ mod tests {
         assert_eq!(ResetTarget::parse("2026-01-01T02:00:00+02:00"), Ok(ResetTarget::Start(Start::At(time))));
         for wrong in ["-1", "2026-01-01", "2026-01-01T00:00:00", "newest", ""] {
             assert!(ResetTarget::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Red when what names no type, or nobody, passes for a principal, or the name of a certificate does not.
+    #[test]
+    fn a_principal_has_a_type_and_a_name() {
+        for fine in ["User:orders", "User:CN={group},O=Acme Ltd", "Group:a:b"] {
+            assert_eq!(principal(fine).as_deref(), Ok(fine));
+        }
+        for wrong in ["orders", "User:", ":orders", "User:a\nb", ""] {
+            assert!(principal(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -1,6 +1,8 @@
-//! `topology show` and `topology apply`: topics, schemas, migrations and the sinks' tables.
+//! `topology show`, `apply` and `export`: topics, schemas, migrations, the sinks' tables, and who has to be allowed what.
 
 mod graph;
+
+mod acls;
 
 mod dot;
 mod mermaid;
@@ -14,7 +16,7 @@ use headwater_connectors::{
     postgres::{Database, migrate, pending_migrations},
 };
 
-use super::arguments::{TopologyCommand, TopologyFormat};
+use super::arguments::{ExportArguments, ExportFormat, TopologyCommand, TopologyFormat};
 use crate::{
     app::{App, ConfiguredGroup, Loader},
     clients::Clients,
@@ -36,6 +38,10 @@ pub(crate) async fn run(loader: &Loader, command: &TopologyCommand) -> Result<Ex
     let dry_run = match command {
         TopologyCommand::Show { format } => {
             show(&app, *format)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        TopologyCommand::Export(arguments) => {
+            export(&app, arguments)?;
             return Ok(ExitCode::SUCCESS);
         }
         TopologyCommand::Apply { dry_run } => *dry_run,
@@ -223,6 +229,16 @@ fn show(app: &App, format: TopologyFormat) -> Result<()> {
         TopologyFormat::Text => list(app, &mut out)?,
         TopologyFormat::Mermaid => drop(out.line(mermaid::draw(&Graph::of(app)))?),
         TopologyFormat::Dot => drop(out.line(dot::draw(&Graph::of(app)))?),
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints what others have to set up.
+fn export(app: &App, arguments: &ExportArguments) -> Result<()> {
+    let mut out = Output::new();
+    match arguments.format {
+        ExportFormat::Acls => drop(out.line(acls::list(&acls::of(app, arguments)))?),
     }
     out.flush()?;
     Ok(())

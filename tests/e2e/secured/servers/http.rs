@@ -13,7 +13,7 @@ fn client(authority: &Authority, shown: Option<Identity>) -> Client {
     builder.build().expect("a client")
 }
 
-/// Red when the registry answers who shows nothing, or a wrong password, or does not who shows the right one.
+/// Red when the gate before the registry requires nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_registry_answers_who_shows_the_right_thing() {
     let stack = secured();
@@ -27,7 +27,7 @@ async fn the_registry_answers_who_shows_the_right_thing() {
     assert_eq!(status(ask().bearer_auth(REGISTRY_TOKEN)).await, StatusCode::OK);
 }
 
-/// Red when a proxy that wants certificates lets a client in without one or with a foreign one, or forgets whom it let in.
+/// Red when the proxy forgets whose certificates it is to want.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tls_proxy_wants_the_certificate_that_it_is_told_to() {
     use headwater_tests::secured::{Certificate, Inner, TlsProxy};
@@ -53,7 +53,7 @@ async fn a_tls_proxy_wants_the_certificate_that_it_is_told_to() {
     assert!(matches!(proxy.clients().as_slice(), [Some(_)]));
 }
 
-/// Red when the OAuth server gives a token for any secret, or forgets who asked.
+/// Red when the OAuth server gives a token for any secret.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oauth_server_gives_tokens_for_a_secret() {
     let stack = secured();

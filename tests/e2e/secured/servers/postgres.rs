@@ -13,7 +13,7 @@ async fn user(url: &str) -> Result<String, String> {
     row.try_get(0).map_err(said)
 }
 
-/// Red when the server lets users in without TLS, with any password, without a certificate, or with somebody else's.
+/// Red when the server lets users in without TLS (`host` in `pg_hba.conf`), or without a certificate (`trust`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_lets_in_who_shows_the_right_thing() {
     let stack = secured();
@@ -38,7 +38,7 @@ async fn postgres_lets_in_who_shows_the_right_thing() {
     }
 }
 
-/// Red when the proxy shows another certificate than it was given, or none.
+/// Red when the proxy goes on with the certificate that it had.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_behind_a_wrong_certificate_is_not_believed() {
     let stack = secured();
@@ -59,7 +59,7 @@ async fn postgres_behind_a_wrong_certificate_is_not_believed() {
     }
 }
 
-/// Red when the pooler lets anybody in, or gives each client a connection of its own.
+/// Red when the pooler gives each client a connection of its own (`pool_mode = session`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbouncer_gives_a_connection_for_a_transaction() {
     let stack = secured();

@@ -5,6 +5,8 @@ use std::fmt;
 use headwater::spi::Outgoing;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 
+use crate::kafka::diagnosis::rights::{ResourceNames, Right, lacking};
+
 /// Why records of a batch are not on their topics; those that are not named are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchErrors(pub Vec<BatchError>);
@@ -112,6 +114,11 @@ impl ProduceError {
             }
             ClientError::MessageProduction(code @ (Code::InvalidRecord | Code::InvalidTimestamp)) => {
                 (format!("topic {topic} refuses the record: {code}"), true)
+            }
+            ClientError::MessageProduction(code)
+                if let Some(why) = lacking(code, Right::Write, ResourceNames::topic(topic)) =>
+            {
+                (why, false)
             }
             ClientError::Nul(_) => (format!("{topic:?} is no topic name"), true),
             error => (format!("record for topic {topic} was not published: {error}"), false),

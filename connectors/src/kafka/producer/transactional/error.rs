@@ -2,7 +2,10 @@
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use crate::kafka::librdkafka::transactions::TransactionFault;
+use crate::kafka::{
+    diagnosis::rights::{ResourceNames, Right, lacking},
+    librdkafka::transactions::TransactionFault,
+};
 
 /// Why a unit is not durable, or may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +81,10 @@ pub(crate) fn forbidden(id: &str, fault: &TransactionFault) -> String {
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedForMessageFormat => {
             format!("the cluster has no transactions as they are needed: {text}: use Kafka 3.6 or later")
         }
-        _ => format!("the cluster does not let us write transactions as `{id}`: {text}: grant the right to it"),
+        code => match lacking(code, Right::Write, ResourceNames::transactional_id(id)) {
+            Some(why) => format!("the cluster does not let us write transactions as `{id}`: {why}: {text}"),
+            None => format!("the cluster does not let us write transactions as `{id}`: {text}"),
+        },
     }
 }
 

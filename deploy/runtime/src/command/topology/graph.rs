@@ -183,7 +183,7 @@ fn inputs(configured: &ConfiguredGroup, catalogue: &Catalogue) -> BTreeMap<Strin
 }
 
 /// The topics that a processor may emit to, with the types.
-fn outputs(configured: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
+pub(super) fn outputs(configured: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
     let fallback = configured.group.fallback.iter().flat_map(|fallback| fallback.emits());
     let emits = configured.group.work.emits().into_iter().chain(fallback);
     let mut outputs: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -197,4 +197,4 @@ fn outputs(configured: &ConfiguredGroup) -> BTreeMap<String, Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

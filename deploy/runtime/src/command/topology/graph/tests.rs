@@ -20,19 +20,24 @@ async fn fulfil(payment: PaymentCompleted) -> Result<OrderFulfilled> {
     Ok(OrderFulfilled { order_id, payment_id, customer_id, amount_cents, currency, reservation, fulfilled_at })
 }
 
-async fn audit(_: Event<Any>) -> Result<()> {
+pub(crate) async fn audit(_: Event<Any>) -> Result<()> {
     Ok(())
 }
 
 fn graph(pipeline: Pipeline, config: &str) -> Graph {
+    Graph::of(&app(pipeline, config))
+}
+
+/// A program of this pipeline with this configuration.
+pub(crate) fn app(pipeline: Pipeline, config: &str) -> App {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(config.as_bytes()).unwrap();
     let layers = Layers::read(Some(file.path()), []);
     let otlp = Otlp::start(OtlpConfig::from_env("", String::new()).unwrap()).unwrap();
-    Graph::of(&Loader::new(layers, Box::new(move |_| Ok(pipeline.clone())), &otlp).load(&[]).unwrap())
+    Loader::new(layers, Box::new(move |_| Ok(pipeline.clone())), &otlp).load(&[]).unwrap()
 }
 
-fn small() -> Pipeline {
+pub(crate) fn small() -> Pipeline {
     Pipeline::default().on("fulfil", fulfil).sink("orders", Sink::of::<OrderFulfilled>("orders").key("order_id"))
 }
 
