@@ -85,7 +85,7 @@ struct KafkaListeners {
 pub fn secured_stack(target_tmp: &str) -> &'static SecuredStack {
     static STACK: OnceLock<SecuredStack> = OnceLock::new();
     STACK.get_or_init(|| {
-        let data = stack::free_folder(Path::new(target_tmp));
+        let data = stack::free_folder(Path::new(target_tmp), "secured");
         stack::serve(async move { SecuredStack::start(&data).await })
     })
 }

@@ -43,7 +43,7 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
     STACK.get_or_init(|| {
         let filter = std::env::var("HEADWATER_LOG").unwrap_or_else(|_| "warn".to_owned());
         tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
-        start_open(free_folder(Path::new(target_tmp)))
+        start_open(free_folder(Path::new(target_tmp), "stack"))
     })
 }
 
@@ -53,12 +53,12 @@ pub fn stack(target_tmp: &str) -> &'static SharedStack {
 /// As [`stack`].
 pub fn quiet_stack(target_tmp: &str) -> &'static SharedStack {
     static STACK: OnceLock<SharedStack> = OnceLock::new();
-    STACK.get_or_init(|| start_open(free_folder(Path::new(target_tmp))))
+    STACK.get_or_init(|| start_open(free_folder(Path::new(target_tmp), "quiet")))
 }
 
-/// The first folder that no other run uses at this time, emptied.
-pub(crate) fn free_folder(target_tmp: &Path) -> PathBuf {
-    let folders = (0..8).map(|n| target_tmp.join(format!("stack-{n}")));
+/// The first folder of this kind of stack that no other run uses at this time, emptied. Two kinds may start at once.
+pub(crate) fn free_folder(target_tmp: &Path, kind: &str) -> PathBuf {
+    let folders = (0..8).map(|n| target_tmp.join(format!("{kind}-{n}")));
     let free = |folder: &PathBuf| headwater_dev::remove_data(folder).is_ok();
     folders
         .into_iter()

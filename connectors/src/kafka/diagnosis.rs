@@ -60,11 +60,14 @@ pub(crate) fn diagnose(config: &KafkaConfig, reason: &str) -> Option<Finding> {
     }
 }
 
+/// When brokers were asked last, and what was found.
+type Answer = (Instant, Option<Finding>);
+
 /// Diagnoses of one cluster, for many that want to know at once.
 #[derive(Clone)]
 pub(crate) struct Diagnoses {
     config: Arc<KafkaConfig>,
-    last: Arc<Mutex<Option<(Instant, Option<Finding>)>>>,
+    last: Arc<Mutex<Option<Answer>>>,
 }
 
 impl Diagnoses {

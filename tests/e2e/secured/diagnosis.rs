@@ -47,6 +47,7 @@ async fn ends(space: &Space, args: &[&str], variables: &Variables) -> (i32, Stri
 }
 
 /// Everything that can be wrong with a way to Kafka, each with what a person reads after the broker's address.
+#[allow(clippy::too_many_lines, reason = "a table")]
 async fn wrong(stack: &SecuredStack, folder: &Path, proxies: &[TlsProxy; 2]) -> Vec<(Variables, String)> {
     let other = Authority::new(folder, "other");
     let file = |name: &str, text: &str| -> PathBuf {
