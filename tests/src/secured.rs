@@ -75,6 +75,7 @@ struct PostgresPorts {
 /// Kafka's listeners that ask who calls.
 struct KafkaListeners {
     sasl: String,
+    scram: String,
     tls: String,
 }
 
@@ -116,6 +117,7 @@ impl SecuredStack {
         let kafka = stack.kafka().expect("its own broker");
         let kafka = KafkaListeners {
             sasl: kafka.sasl_bootstrap().expect("a secured broker"),
+            scram: kafka.scram_bootstrap().expect("a secured broker"),
             tls: kafka.tls_bootstrap().expect("a secured broker"),
         };
         let server_port = stack.endpoints().database_url.parse::<reqwest::Url>()?.port().unwrap_or(5432);
@@ -137,6 +139,11 @@ impl SecuredStack {
     /// `host:port` of Kafka's listener for this way.
     pub fn kafka_bootstrap(&self, login: KafkaLogin) -> &str {
         if login == KafkaLogin::Certificate { &self.kafka.tls } else { &self.kafka.sasl }
+    }
+
+    /// `host:port` of Kafka's listener that takes SCRAM-SHA-512 alone.
+    pub fn scram_bootstrap(&self) -> &str {
+        &self.kafka.scram
     }
 
     /// How connectors reach Kafka that way, with rights to do everything; a member is given up after a few seconds. What a

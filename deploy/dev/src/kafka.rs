@@ -106,6 +106,12 @@ impl Kafka {
         self.secured.as_ref().map(|secured| format!("localhost:{}", secured.sasl))
     }
 
+    /// The same of the listener that takes no other mechanism than SCRAM-SHA-512.
+    #[must_use]
+    pub fn scram_bootstrap(&self) -> Option<String> {
+        self.secured.as_ref().map(|secured| format!("localhost:{}", secured.scram))
+    }
+
     /// `host:port` of the listener that wants a client certificate (SSL), where the stack was started with
     /// [`ServerSecurity`].
     #[must_use]

@@ -10,7 +10,7 @@ use headwater_tests::{
     Process, SharedStack, Space, eventually,
     secured::{
         AUDIENCE, Acl, Authority, BrokerAdmin, Certificate, ISSUER, Inner, KafkaLogin, PASSWORD, SecuredStack,
-        TlsProxy, TokenSigner, USER,
+        TlsProxy, TokenServer, TokenSigner, USER,
     },
 };
 
@@ -48,7 +48,11 @@ async fn ends(space: &Space, args: &[&str], variables: &Variables) -> (i32, Stri
 
 /// Everything that can be wrong with a way to Kafka, each with what a person reads after the broker's address.
 #[allow(clippy::too_many_lines, reason = "a table")]
-async fn wrong(stack: &SecuredStack, folder: &Path, proxies: &[TlsProxy; 2]) -> Vec<(Variables, String)> {
+async fn wrong(
+    (stack, tokens): (&SecuredStack, &TokenServer),
+    folder: &Path,
+    proxies: &[TlsProxy; 2],
+) -> Vec<(Variables, String)> {
     let other = Authority::new(folder, "other");
     let file = |name: &str, text: &str| -> PathBuf {
         let file = folder.join(name);
@@ -59,7 +63,7 @@ async fn wrong(stack: &SecuredStack, folder: &Path, proxies: &[TlsProxy; 2]) -> 
     let (scram, plain, mutual) = (KafkaLogin::ScramSha512, KafkaLogin::Plain, KafkaLogin::Certificate);
     let sasl = stack.kafka_bootstrap(scram).to_owned();
     let tls = stack.kafka_bootstrap(mutual).to_owned();
-    let open = stack.stack.endpoints.kafka_bootstrap.clone();
+    let (open, strict) = (stack.stack.endpoints.kafka_bootstrap.clone(), stack.scram_bootstrap().to_owned());
     let with = |certificate: &Certificate| {
         let mut variables = but(stack, mutual, "TLS__CERT", &certificate.cert);
         variables.push(variable("TLS__KEY", &certificate.key));
@@ -91,6 +95,17 @@ async fn wrong(stack: &SecuredStack, folder: &Path, proxies: &[TlsProxy; 2]) -> 
             only(&[("BOOTSTRAP", sasl.as_ref()), ("TLS__CA", ca)]),
             &sasl,
             " wants a login: add [kafka.sasl] with ".to_owned(),
+        ),
+        (but(stack, plain, "BOOTSTRAP", &strict), &strict, ": it does not take PLAIN, only SCRAM-SHA-512".to_owned()),
+        (
+            but(stack, KafkaLogin::OauthBearer, "SASL__TOKEN_URL", tokens.url()),
+            &sasl,
+            format!(": it does not accept the token of client \"{USER}\" (OAUTHBEARER)"),
+        ),
+        (
+            [stack.kafka_env(mutual), but(stack, scram, "BOOTSTRAP", &tls)].concat(),
+            &tls,
+            " takes no login: remove [kafka.sasl], or name the port of its SASL listener".to_owned(),
         ),
         (only(&[("BOOTSTRAP", sasl.as_ref())]), &sasl, " speaks TLS: add [kafka.tls]".to_owned()),
         (
@@ -142,8 +157,10 @@ async fn each_wrong_value_ends_a_command_with_its_sentence() {
         TlsProxy::before(Inner::Bytes, open, &shown[0], None).await,
         TlsProxy::before(Inner::Bytes, open, &shown[1], None).await,
     ];
+    let tokens = TokenServer::start(stack.signer.clone(), USER, PASSWORD).await;
+    tokens.set_audience("another");
     let mut failed = Vec::new();
-    for (variables, sentence) in wrong(stack, folder.path(), &proxies).await {
+    for (variables, sentence) in wrong((stack, &tokens), folder.path(), &proxies).await {
         let (code, err) = ends(&space, &["groups"], &variables).await;
         if code != 1 || !err.lines().any(|line| line.starts_with(&sentence)) {
             failed.push(format!("`{sentence}` expected, exit code {code}: {err}"));

@@ -1,4 +1,4 @@
-//! The listeners that ask who calls: one for logins over TLS, one for client certificates.
+//! The listeners that ask who calls: two for logins over TLS, of which one takes a single mechanism, and one for client certificates.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,38 +11,41 @@ use crate::security::ServerSecurity;
 use super::config::escape;
 
 /// The names under which the ports of these listeners are remembered.
-pub(super) const SERVICES: [&str; 2] = ["kafka-sasl", "kafka-tls"];
+pub(super) const SERVICES: [&str; 3] = ["kafka-sasl", "kafka-scram", "kafka-tls"];
 
 /// How long a login by token may last at most: it ends with the token, but never where nothing is set.
 const LOGIN_LIMIT_MS: u32 = 3_600_000;
 /// How long a login by SCRAM-SHA-256 lasts: then the password is asked for again.
 const SHORT_LOGIN_MS: u32 = 4_000;
 
-/// The two listeners and what they ask for.
+/// The listeners and what they ask for.
 #[derive(Debug)]
 pub(super) struct SecuredListeners {
     security: ServerSecurity,
     /// SASL_SSL: SCRAM, PLAIN, OAUTHBEARER.
     pub(super) sasl: u16,
+    /// SASL_SSL: SCRAM-SHA-512 alone.
+    pub(super) scram: u16,
     /// SSL with a client certificate.
     pub(super) tls: u16,
 }
 
 impl SecuredListeners {
     pub(super) fn new(security: ServerSecurity) -> Self {
-        Self { security, sasl: 0, tls: 0 }
+        Self { security, sasl: 0, scram: 0, tls: 0 }
     }
 
     pub(super) fn choose(&mut self, ports: &mut Ports) -> Result<()> {
-        let [sasl, tls] = SERVICES;
+        let [sasl, scram, tls] = SERVICES;
         self.sasl = ports.choose(sasl)?;
+        self.scram = ports.choose(scram)?;
         self.tls = ports.choose(tls)?;
         Ok(())
     }
 
     /// Name, protocol and port of each.
-    pub(super) fn all(&self) -> [(&'static str, &'static str, u16); 2] {
-        [("SASL", "SASL_SSL", self.sasl), ("TLS", "SSL", self.tls)]
+    pub(super) fn all(&self) -> [(&'static str, &'static str, u16); 3] {
+        [("SASL", "SASL_SSL", self.sasl), ("SCRAM", "SASL_SSL", self.scram), ("TLS", "SSL", self.tls)]
     }
 
     /// Everything about them in `server.properties` but the ports. Certificates are copied into `home`, as one file for
@@ -68,6 +71,8 @@ impl SecuredListeners {
              ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/,DEFAULT\n\
              listener.name.tls.ssl.client.auth=required\n\
              listener.name.sasl.sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN,OAUTHBEARER\n\
+             listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.scram.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              listener.name.sasl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
              listener.name.sasl.scram-sha-256.connections.max.reauth.ms={SHORT_LOGIN_MS}\n\
