@@ -90,6 +90,7 @@ impl Diagnoses {
     pub(crate) async fn explained(&self, why: &str) -> KafkaError {
         match self.find().await {
             Some(denial) if denial.is_denial => denial.into_error(),
+            Some(found) if why.contains(&found.text) => KafkaError::Outage(why.to_owned()),
             Some(found) => KafkaError::Outage(format!("{why} ({})", found.text)),
             None => KafkaError::Outage(format!("{why} ({})", self.config.bootstrap)),
         }

@@ -19,7 +19,7 @@ use headwater_connectors::kafka::{
 };
 use tokio::task::JoinSet;
 
-use crate::harness::{PATIENCE, partition};
+use crate::harness::{PATIENCE, partition, record};
 
 /// Every kind of client there is, by the name that it has here.
 const KINDS: [&str; 6] = ["admin", "callback", "changelog", "idempotent", "member", "transactional"];
@@ -106,7 +106,7 @@ fn login(mut stream: TcpStream) -> Option<(String, String)> {
 
 /// One client of each kind, alive until this is dropped.
 struct Clients {
-    _alive: (Cluster, CallbackProducer<()>, Producer, KafkaSource),
+    _alive: (Cluster, CallbackProducer<()>, KafkaSource),
     _tasks: JoinSet<()>,
     cancelled: Arc<AtomicBool>,
 }
@@ -118,10 +118,12 @@ impl Clients {
         let alive = (
             Cluster::new(&config("admin")).unwrap(),
             CallbackProducer::new(&config("callback"), |(), _| {}).unwrap(),
-            Producer::new(&config("idempotent")).unwrap(),
             KafkaSource::join(&config("member"), member()).unwrap(),
         );
         let (mut tasks, cancelled) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+        let idempotent = Producer::new(&config("idempotent")).unwrap();
+        // It has a client once it has a record.
+        tasks.spawn(async move { _ = idempotent.send(&[record("t", None, "")]).await });
         let (reader, flag) = (ChangelogReader::new(&config("changelog"), "g").unwrap(), cancelled.clone());
         tasks.spawn_blocking(move || {
             let _ = reader.read(&[(partition("log", 0), None)], &flag, |_, _, _, _| {}, |_| {});
@@ -164,13 +166,13 @@ async fn a_living_client_logs_in_with_the_password_that_its_file_holds_now() {
         ..KafkaSasl::default()
     };
     let clients = Clients::start(&listener, &sasl);
-    drop(Producer::new(&listener.config("gone", &sasl)).unwrap());
+    drop(CallbackProducer::new(&listener.config("gone", &sasl), |(), _| {}).unwrap());
     listener.sees(&KINDS, |shown| shown == "\0app\0first-planted").await;
     std::fs::write(&file, "second-planted\n").unwrap();
     listener.sees(&KINDS, |shown| shown == "\0app\0second-planted").await;
     drop(clients);
     std::fs::write(&file, "third-planted\n").unwrap();
-    let _late = Producer::new(&listener.config("late", &sasl)).unwrap();
+    let _late = CallbackProducer::new(&listener.config("late", &sasl), |(), _| {}).unwrap();
     listener.sees(&["late"], |shown| shown == "\0app\0third-planted").await;
     assert_eq!(listener.shown("late").len(), 1, "{:?}", listener.shown("late"));
 }
