@@ -176,16 +176,24 @@ fn incompatible(versions: &[String]) -> Vec<String> {
     problems
 }
 
-/// Red when an `avro` folder has no Rust type, a file in `src` is no event's, or `ALL` misses one.
+/// Red when an `avro` folder has no Rust type, a file of a domain is no event's, or `ALL` misses one.
 #[test]
 fn every_avro_folder_has_a_rust_type_and_every_type_a_folder() {
     let folders = names(&folder("avro"));
     let all: Vec<_> = ALL.iter().map(|e| e.name.to_owned()).collect();
     assert_eq!(all, folders, "`ALL` in lib.rs lists the folders of `avro`, sorted");
-    let files: Vec<_> = folders.iter().map(|f| format!("{}.rs", f.replace('.', "_"))).collect();
-    let mut sources = names(&folder("src"));
-    sources.retain(|f| f != "lib.rs");
-    assert_eq!(sources, files, "each event has one file in `src`, named after it");
+    let file = |event: &String| {
+        let (domain, name) = event.split_once('.').expect("a domain and a name");
+        format!("{domain}/{}.rs", name.replace('.', "_"))
+    };
+    let files: Vec<_> = folders.iter().map(file).collect();
+    let domains = names(&folder("src")).into_iter().filter(|entry| !entry.ends_with(".rs"));
+    let of_domain = |domain: String| {
+        let files = names(&folder("src").join(&domain));
+        files.into_iter().map(move |file| format!("{domain}/{file}")).collect::<Vec<_>>()
+    };
+    let sources: Vec<_> = domains.flat_map(of_domain).collect();
+    assert_eq!(sources, files, "each event has one file in its domain's folder of `src`, named after it");
     let tested: Vec<_> = contracts().iter().map(|c| c.event).collect();
     assert_eq!(tested, ALL, "`contracts` in this test lists the types of `ALL`");
 }
