@@ -69,7 +69,7 @@ async fn a_database_and_a_broker_that_die_and_return_are_waited_for() {
     eventually("`groups` names the database", SOON, async || {
         let said = supervision::group(&space, "orders-sink", &http).await;
         let reasons = [&said["instances"][0]["troubles"], &said["standing_still"]].map(ToString::to_string);
-        reasons.iter().all(|reason| reason.contains("postgres cannot be reached"))
+        reasons.iter().all(|reason| reason.contains("postgres ") && reason.contains("it cannot be reached"))
     })
     .await;
     stack.postgres().expect("its own").start().await.expect("started");
