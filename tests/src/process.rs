@@ -117,6 +117,15 @@ impl Process {
         value.unwrap_or(0.0)
     }
 
+    /// What it has logged of groups that failed. Without those whose static name a late join of their own took: a broker that is
+    /// slow, or drops a connection amid a join, does so to any member.
+    pub fn group_failures(&self) -> Vec<String> {
+        let failed = |line: &&str| line.contains("the group failed and") || line.contains("the group stands still");
+        let log = self.log();
+        let lines = log.lines().filter(failed).filter(|line| !line.contains("was given away, to a late join"));
+        lines.map(str::to_owned).collect()
+    }
+
     /// kill -9.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("killed");

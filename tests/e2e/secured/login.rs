@@ -94,14 +94,6 @@ impl Shop {
     }
 }
 
-/// How often groups of a process have failed.
-async fn failures(process: &Process) -> f64 {
-    let answer = reqwest::get(format!("{}/metrics", process.address().await)).await.expect("it answers");
-    let text = answer.text().await.expect("text");
-    let of = text.lines().filter(|line| line.starts_with("headwater_group_failures_total{"));
-    of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-}
-
 /// Every kind of client logs in by a password, and every command does: the changelogs are read by another instance.
 /// Red when a kind of client, or a command, is made past the sections [kafka.tls] and [kafka.sasl].
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +113,7 @@ async fn every_client_and_command_logs_in_by_a_password() {
     ] {
         shop.says(args).await;
     }
-    assert_eq!(failures(&process).await, 0.0, "{}", process.log());
+    assert_eq!(process.group_failures(), [""; 0]);
     assert!(process.stop().await.success(), "{}", process.log());
     let reset = ["offsets", "reset", "send-receipt", "--to", "latest"];
     eventually("the group is reset once its member's session is over", SOON, async || {
@@ -157,7 +149,7 @@ async fn short_lived_tokens_are_renewed_while_everything_works() {
         eventually("a token is renewed", SOON, async || tokens.requests().len() > before).await;
     }
     shop.goes_on().await;
-    assert_eq!(failures(&process).await, 0.0, "{}", process.log());
+    assert_eq!(process.group_failures(), [""; 0]);
 
     let http = process.address().await;
     tokens.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
@@ -171,7 +163,7 @@ async fn short_lived_tokens_are_renewed_while_everything_works() {
     tokens.fail(None);
     shop.is_through().await;
     eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
-    assert_eq!(failures(&process).await, 0.0, "{}", process.log());
+    assert_eq!(process.group_failures(), [""; 0]);
     assert!(!process.log().contains(PASSWORD));
     assert!(process.stop().await.success(), "{}", process.log());
 }
@@ -223,7 +215,7 @@ async fn a_password_that_changes_while_it_runs_is_used_by_new_logins() {
     shop.is_through().await;
     shop.goes_on().await;
     eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
-    assert_eq!(failures(&process).await, 0.0, "{}", process.log());
+    assert_eq!(process.group_failures(), [""; 0]);
     assert!(!process.log().contains("planted-"));
     assert!(process.stop().await.success(), "{}", process.log());
 }
