@@ -38,8 +38,10 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 const IDS: Duration = Duration::from_secs(5);
 /// Between two questions for a topic that is not there.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a created topic may take to have leaders.
+/// How long a topic may be without leaders until that is said: one that is made beside may have none yet.
 const SETTLE: Duration = Duration::from_secs(15);
+/// How long the topics that we create may take to have leaders: a cluster with much to do takes longer than an answer.
+const CREATION: Duration = Duration::from_mins(1);
 
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,7 +281,7 @@ impl Cluster {
 
     /// Creation is answered before every broker knows the topic.
     async fn await_leaders(&self, specs: &[&TopicSpec]) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + CREATION;
         loop {
             let listed = self.ask(|client| client.fetch_metadata(None, ANSWER)).await?;
             let led: BTreeMap<&str, usize> = listed
