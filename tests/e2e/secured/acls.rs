@@ -226,7 +226,10 @@ async fn the_orders_pipeline_runs_under_exactly_the_acls_that_are_exported() {
     assert_eq!(groups.len(), 9, "{groups:?}");
     scene.allow(&scene.permissions, "send-receipt").await;
     scene.prints("topology", &["topology", "apply"]).await;
-    assert_eq!(scene.prints("topology", &["topology", "apply"]).await, "nothing to do\n");
+    let again = scene.prints("topology", &["topology", "apply"]).await;
+    // Topics of events are every test's, and the first to come says how many partitions they have.
+    let is_anothers = |line: &str| line == "nothing to do" || line.starts_with("note: topic events.");
+    assert!(again.lines().all(is_anothers), "{again}");
     let mut processes: BTreeMap<&str, Process> =
         groups.iter().map(|group| (group.as_str(), scene.run(group, group))).collect();
 

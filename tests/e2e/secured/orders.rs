@@ -97,6 +97,8 @@ async fn orders_go_over_servers_that_ask_who_calls_and_no_secret_is_said() {
     let env = env(stack, &space, &warehouse, KafkaLogin::ScramSha512);
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut process = Process::start(PROGRAM, &space, "last", &["run"], &env);
+    // Those before it may have done everything: it is not stopped before it has begun.
+    process.address().await;
     stored(&space, "orders", sent).await;
     stored(&space, "receipts", sent).await;
     let total =
