@@ -117,13 +117,18 @@ impl Process {
         value.unwrap_or(0.0)
     }
 
-    /// What it has logged of groups that failed. Without those whose static name a late join of their own took: a broker that is
-    /// slow, or drops a connection amid a join, does so to any member.
-    pub fn group_failures(&self) -> Vec<String> {
-        let failed = |line: &&str| line.contains("the group failed and") || line.contains("the group stands still");
-        let log = self.log();
-        let lines = log.lines().filter(failed).filter(|line| !line.contains("was given away, to a late join"));
-        lines.map(str::to_owned).collect()
+    /// How often groups have failed, by the metric. Without the times, each in the log, that a late join of its own took a
+    /// member's static name: a broker that is slow, or drops a connection amid a join, does so to any member.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn group_failures(&self) -> f64 {
+        let late_joins = self.log().matches("was given away, to a late join").count();
+        let answer = reqwest::get(format!("{}/metrics", self.address().await)).await.expect("it answers");
+        let text = answer.text().await.expect("text");
+        let of = text.lines().filter(|line| line.starts_with("headwater_group_failures_total{"));
+        let failures: f64 = of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+        failures - late_joins as f64
     }
 
     /// kill -9.

@@ -113,7 +113,7 @@ async fn every_client_and_command_logs_in_by_a_password() {
     ] {
         shop.says(args).await;
     }
-    assert_eq!(process.group_failures(), [""; 0]);
+    assert_eq!(process.group_failures().await, 0.0, "{}", process.log());
     assert!(process.stop().await.success(), "{}", process.log());
     let reset = ["offsets", "reset", "send-receipt", "--to", "latest"];
     eventually("the group is reset once its member's session is over", SOON, async || {
@@ -149,7 +149,7 @@ async fn short_lived_tokens_are_renewed_while_everything_works() {
         eventually("a token is renewed", SOON, async || tokens.requests().len() > before).await;
     }
     shop.goes_on().await;
-    assert_eq!(process.group_failures(), [""; 0]);
+    assert_eq!(process.group_failures().await, 0.0, "{}", process.log());
 
     let http = process.address().await;
     tokens.fail(Some(StatusCode::SERVICE_UNAVAILABLE));
@@ -163,7 +163,7 @@ async fn short_lived_tokens_are_renewed_while_everything_works() {
     tokens.fail(None);
     shop.is_through().await;
     eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
-    assert_eq!(process.group_failures(), [""; 0]);
+    assert_eq!(process.group_failures().await, 0.0, "{}", process.log());
     assert!(!process.log().contains(PASSWORD));
     assert!(process.stop().await.success(), "{}", process.log());
 }
@@ -215,7 +215,7 @@ async fn a_password_that_changes_while_it_runs_is_used_by_new_logins() {
     shop.is_through().await;
     shop.goes_on().await;
     eventually("it is ready again", SOON, async || ready(&http).await.0 == 200).await;
-    assert_eq!(process.group_failures(), [""; 0]);
+    assert_eq!(process.group_failures().await, 0.0, "{}", process.log());
     assert!(!process.log().contains("planted-"));
     assert!(process.stop().await.success(), "{}", process.log());
 }

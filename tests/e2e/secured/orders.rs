@@ -65,7 +65,7 @@ async fn orders_go_over_servers_that_ask_who_calls_and_no_secret_is_said() {
     let warehouse = TlsProxy::before(Inner::Bytes, &warehouse, &stack.server, Some(stack.authority.file())).await;
     let topic = space.topic("payments");
     space.create_topics(&[&topic], 4).await;
-    let config = format!("[topics.\"{topic}\"]\ntype = \"payment.completed\"\n[topology]\npartitions = 4\n");
+    let config = format!("[topics.\"{topic}\"]\ntype = \"payment.completed\"\n");
     fs::write(space.dir.join("headwater.toml"), config).expect("the configuration is written");
     let (foreign, payments) = (ForeignClient::new(&space), Payments::register(&space, &topic).await);
     let mut sent = 0;

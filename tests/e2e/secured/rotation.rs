@@ -85,7 +85,7 @@ async fn a_new_client_certificate_is_used_without_a_restart() {
     assert_eq!(letters(&shop), sent, "each once");
     // Who has them the cluster is asked for.
     all_of(&shop, &http, 1).await;
-    assert_eq!(process.group_failures(), [""; 0]);
+    assert_eq!(process.group_failures().await, 0.0, "{}", process.log());
     assert_eq!(ready(&http).await.0, 200);
     assert!(process.stop().await.success(), "{}", process.log());
     shop.check();
