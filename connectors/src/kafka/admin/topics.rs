@@ -38,7 +38,7 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 const IDS: Duration = Duration::from_secs(5);
 /// Between two questions for a topic that is not there.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a topic may be without leaders until that is said: one that is made beside may have none yet.
+/// How long a topic may be without leaders before that is an error: one that somebody has just made has none yet.
 const SETTLE: Duration = Duration::from_secs(15);
 /// How long the topics that we create may take to have leaders: a cluster with much to do takes longer than an answer.
 const CREATION: Duration = Duration::from_mins(1);
@@ -295,7 +295,11 @@ impl Cluster {
             });
             let Some(waiting) = waiting else { return Ok(()) };
             if Instant::now() > deadline {
-                let text = format!("topic {} was created and has no leader for every partition yet", waiting.name);
+                let text = format!(
+                    "topic {} was created, and not every partition has a leader after {} s: see that all brokers run, and try again",
+                    waiting.name,
+                    CREATION.as_secs()
+                );
                 return Err(KafkaError::Outage(text));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

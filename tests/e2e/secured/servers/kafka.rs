@@ -8,7 +8,7 @@ use std::{
 
 use headwater_connectors::kafka::{Cluster, KafkaConfig, TopicSpec};
 use headwater_tests::{
-    patience,
+    eventually, patience,
     secured::{Acl, Authority, Certificate, KafkaLogin, PASSWORD, STRANGER, SecuredStack, TokenSigner, USER},
 };
 use rdkafka::{
@@ -201,7 +201,10 @@ async fn kafka_allows_what_acls_allow() {
     };
     assert!(!sees(STRANGER).await && !sees(user).await);
     admin.allow(&[acl]).await;
-    assert!(sees(user).await && !sees(STRANGER).await);
+    // A broker answers before its authorizer has read what it wrote.
+    let soon = Duration::from_mins(1);
+    eventually("what is allowed holds", soon, async || sees(user).await).await;
+    assert!(!sees(STRANGER).await);
     admin.forbid_all(user).await;
-    assert!(!sees(user).await);
+    eventually("what is forbidden holds", soon, async || !sees(user).await).await;
 }
